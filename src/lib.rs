@@ -1,0 +1,4 @@
+//! piton runs *studies* that survive `kill -9` and power loss.
+
+pub mod model;
+pub mod spec;

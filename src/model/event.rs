@@ -1,0 +1,193 @@
+//! The closed vocabulary of the journal: everything that can happen to a study.
+
+use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
+use super::rows::{EngineId, Exit, Failure, InputHash, OutputHash, Parent, ProcessId, Usage};
+use super::value::Metrics;
+
+/// One entry of the journal. Its sequence number is its key there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Wall clock when the engine decided it. For people; order comes from the sequence number.
+    pub at_ms: UnixMs,
+    /// Milliseconds of running time of this run of the engine (a steady clock, stopped while the engine is
+    /// stopped); 0 for events recorded while no engine runs.
+    pub run_ms: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Always the first event, and only that.
+    StudyCreated(Box<StudyCreated>),
+    /// An engine opened the study.
+    RunStarted {
+        /// Which process.
+        engine: EngineId,
+        /// How many trials it runs at once.
+        workers: u32,
+    },
+    /// The engine was asked to stop dequeuing and let running trials finish.
+    DrainStarted {
+        /// Who asked: a signal's name, `stop`, `library`, or a rail.
+        by: String,
+    },
+    /// A stage's trials are planned; they may start.
+    StageOpened {
+        /// Which stage.
+        stage: StageIndex,
+        /// Survivors of the stage before, best first; empty for stage 0.
+        parents: Vec<Parent>,
+        /// How many trials each parent gets, in the parents' order; one entry for stage 0.
+        shares: Vec<u64>,
+    },
+    /// A trial's process or closure runs.
+    AttemptStarted {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt, from 1.
+        attempt: AttemptNo,
+        /// Worker slot, from 0.
+        slot: u32,
+        /// The process, for a command.
+        process: Option<ProcessId>,
+    },
+    /// The attempt ended, or is known to be gone.
+    AttemptEnded(Box<AttemptEnd>),
+    /// A failed trial of the open stage was made pending again by a person (`piton retry`).
+    TrialReset {
+        /// Which trial.
+        trial: TrialId,
+    },
+    /// Nothing of the stage is pending or running; its survivors are chosen.
+    StageClosed {
+        /// Which stage.
+        stage: StageIndex,
+        /// Best first.
+        survivors: Vec<Parent>,
+    },
+    /// The last stage closed with survivors.
+    StudyCompleted,
+    /// A rail, or no survivors: the study ends here.
+    StudyAborted {
+        /// In words.
+        reason: String,
+        /// The trials that broke the rail, if it names any.
+        violating: Vec<TrialId>,
+    },
+    /// The engine closed the study in good order.
+    RunEnded {
+        /// Why it stopped.
+        how: RunEnd,
+    },
+}
+
+/// Everything a study is, fixed at creation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StudyCreated {
+    /// Random identity.
+    pub study_id: StudyId,
+    /// Version of the program that made it.
+    pub piton_version: String,
+    /// The study's name.
+    pub name: String,
+    /// Cases are `<base_case>_<stage_index>_<derived_index>`.
+    pub base_case: String,
+    /// Drives every random choice.
+    pub seed: u64,
+    /// The checked spec in its canonical text; only `spec` reads it.
+    pub spec: String,
+    /// blake3 of the part of the spec that a resume must match, in hex.
+    pub spec_hash: String,
+    /// Hashes of the inputs the spec names.
+    pub inputs: Vec<InputHash>,
+    /// The study file's directory, relative to the store's where possible.
+    pub study_dir: String,
+    /// The artifacts directory, relative to the store's where possible.
+    pub artifacts_dir: String,
+    /// The study file's name, for hints; empty for a study built in code.
+    pub study_file: String,
+    /// Version of the planner whose numbers this study uses; see `plan`.
+    pub plan_version: u32,
+    /// The stages, in order.
+    pub stages: Vec<StageDecl>,
+}
+
+/// What the journal itself needs to know of a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageDecl {
+    /// The stage's name.
+    pub name: String,
+    /// At most this many trials.
+    pub trial_budget: u64,
+    /// At most this many survive.
+    pub survivor_count: u64,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptEnd {
+    /// Which trial.
+    pub trial: TrialId,
+    /// Which attempt, from 1.
+    pub attempt: AttemptNo,
+    /// When it ended, by the wall clock of whoever watched it.
+    pub ended_ms: UnixMs,
+    /// How its process ended, if there was one and it is known.
+    pub exit: Option<Exit>,
+    /// What it used.
+    pub usage: Usage,
+    /// What it counts as.
+    pub verdict: Verdict,
+    /// What becomes of its trial.
+    pub next: Next,
+}
+
+/// What an attempt counts as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Exit 0, every needed metric finite, every output there and durable.
+    Succeeded {
+        /// All it reported.
+        metrics: Metrics,
+        /// Its declared outputs, in the spec's order.
+        outputs: Vec<OutputHash>,
+    },
+    /// It failed by itself.
+    Failed(Failure),
+    /// It was cut off by shutdown, crash or power loss: no failure, takes no retry.
+    Interrupted {
+        /// By what.
+        reason: String,
+    },
+    /// It was terminated because its study was aborted.
+    Cancelled,
+}
+
+/// What becomes of a trial after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is finished: the verdict is the trial's.
+    Final,
+    /// It runs again, not before this time (`0`: at once).
+    Again {
+        /// Earliest start, Unix milliseconds.
+        due_ms: UnixMs,
+    },
+}
+
+/// Why a run of the engine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// The study is completed.
+    Completed,
+    /// The study is aborted.
+    Aborted,
+    /// Asked to stop; running trials finished or were cut at the drain's limit.
+    Drained,
+    /// Asked twice; running trials were terminated.
+    Forced,
+    /// It could not go on (an I/O error).
+    Failed,
+}

@@ -1,0 +1,414 @@
+//! What each event does to the state: the only definition of it.
+//!
+//! The engine folds events into its write set before a commit, `verify` and `dump --at` fold the whole journal into
+//! an empty store, the simulation does both. The function is pure: the same rows and event give the same rows. An
+//! event that does not fit the rows is refused, and nothing may be half applied by the caller after that.
+
+use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StudyCreated, Verdict};
+use super::ids::{ReadyKey, Seq, StageIndex, TrialId, UnixMs};
+use super::rows::{
+    AttemptOutcome, AttemptRow, Parent, RunningRow, StageCounters, StageRow, StageStatus, StudyProgress, StudyRow,
+    StudyStatus, TrialRow, TrialState,
+};
+
+/// Access to the rows, by whoever keeps them.
+pub trait Rows {
+    /// What reading can fail with.
+    type Error: From<FoldError>;
+
+    /// The study, unless nothing was created yet.
+    fn study(&mut self) -> Result<Option<StudyRow>, Self::Error>;
+    /// Replaces the study row.
+    fn put_study(&mut self, row: StudyRow) -> Result<(), Self::Error>;
+    /// The study's progress; the default before the first event.
+    fn progress(&mut self) -> Result<StudyProgress, Self::Error>;
+    /// Replaces it.
+    fn put_progress(&mut self, row: StudyProgress) -> Result<(), Self::Error>;
+    /// A stage.
+    fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, Self::Error>;
+    /// Replaces a stage.
+    fn put_stage(&mut self, row: StageRow) -> Result<(), Self::Error>;
+    /// A stage's counters; the default if never written.
+    fn counters(&mut self, index: StageIndex) -> Result<StageCounters, Self::Error>;
+    /// Replaces them.
+    fn put_counters(&mut self, index: StageIndex, row: StageCounters) -> Result<(), Self::Error>;
+    /// The stage a trial belongs to.
+    fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, Self::Error>;
+    /// A trial, if it ever started.
+    fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
+    /// Replaces a trial.
+    fn put_trial(&mut self, row: TrialRow) -> Result<(), Self::Error>;
+    /// Adds to the ready queue.
+    fn add_ready(&mut self, key: ReadyKey) -> Result<(), Self::Error>;
+    /// Takes from the ready queue; it must be there.
+    fn remove_ready(&mut self, key: ReadyKey) -> Result<(), Self::Error>;
+    /// Records a running attempt.
+    fn add_running(&mut self, row: RunningRow) -> Result<(), Self::Error>;
+    /// Forgets it; it must be there.
+    fn remove_running(&mut self, trial: TrialId) -> Result<(), Self::Error>;
+}
+
+/// An event that does not fit the state: a damaged journal or a bug, never a normal course of things.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {seq} ({what}) does not fit the state: {why}")]
+pub struct FoldError {
+    /// The event's sequence number.
+    pub seq: Seq,
+    /// Which kind of event.
+    pub what: &'static str,
+    /// What does not fit.
+    pub why: String,
+}
+
+impl Event {
+    /// The event's name, as dumps and messages show it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::StudyCreated(_) => "study_created",
+            Self::RunStarted { .. } => "run_started",
+            Self::DrainStarted { .. } => "drain_started",
+            Self::StageOpened { .. } => "stage_opened",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptEnded(_) => "attempt_ended",
+            Self::TrialReset { .. } => "trial_reset",
+            Self::StageClosed { .. } => "stage_closed",
+            Self::StudyCompleted => "study_completed",
+            Self::StudyAborted { .. } => "study_aborted",
+            Self::RunEnded { .. } => "run_ended",
+        }
+    }
+}
+
+/// Applies one record to the rows.
+///
+/// # Errors
+/// Whatever the rows' access fails with, and [`FoldError`] when the record does not fit.
+pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::Error> {
+    let fold = Fold { seq, at_ms: record.at_ms, what: record.event.name() };
+    let mut progress = rows.progress()?;
+    if seq != progress.last_seq + 1 {
+        return Err(fold.misfit(format!("event {} came before it", progress.last_seq)));
+    }
+    progress.last_seq = seq;
+    progress.last_event_ms = record.at_ms;
+    if let Event::RunStarted { .. } = record.event {
+        progress.earlier_runs_ms += progress.this_run_ms;
+        progress.this_run_ms = 0;
+    }
+    progress.this_run_ms = progress.this_run_ms.max(record.run_ms);
+    rows.put_progress(progress)?;
+    match &record.event {
+        Event::StudyCreated(created) => fold.created(rows, created),
+        Event::AttemptStarted { trial, attempt, slot, process } => {
+            let row = RunningRow { trial: *trial, attempt: *attempt, process: *process };
+            fold.attempt_started(rows, row, *slot)
+        }
+        Event::AttemptEnded(end) => fold.attempt_ended(rows, end),
+        Event::TrialReset { trial } => fold.trial_reset(rows, *trial),
+        Event::StageOpened { stage, parents, shares } => fold.stage_opened(rows, *stage, parents, shares),
+        Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
+        other => fold.study_changed(rows, other),
+    }
+}
+
+/// What every step of a fold needs to know of its record.
+struct Fold {
+    seq: Seq,
+    at_ms: UnixMs,
+    what: &'static str,
+}
+
+impl Fold {
+    fn misfit<E: From<FoldError>>(&self, why: String) -> E {
+        FoldError { seq: self.seq, what: self.what, why }.into()
+    }
+
+    fn study<R: Rows>(&self, rows: &mut R) -> Result<StudyRow, R::Error> {
+        rows.study()?.ok_or_else(|| self.misfit("no study was created".into()))
+    }
+
+    fn open_stage<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<StageRow, R::Error> {
+        match rows.stage(index)? {
+            Some(row) if row.status == StageStatus::Open => Ok(row),
+            Some(row) => Err(self.misfit(format!("stage {index} is {:?}", row.status).to_lowercase())),
+            None => Err(self.misfit(format!("there is no stage {index}"))),
+        }
+    }
+
+    fn created<R: Rows>(&self, rows: &mut R, created: &StudyCreated) -> Result<(), R::Error> {
+        if self.seq != 1 || rows.study()?.is_some() {
+            return Err(self.misfit("a study can be created once".into()));
+        }
+        let created = created.clone();
+        for (index, stage) in (0..).zip(created.stages.iter()) {
+            rows.put_stage(StageRow {
+                index,
+                name: stage.name.clone(),
+                trial_budget: stage.trial_budget,
+                survivor_count: stage.survivor_count,
+                status: StageStatus::Waiting,
+                first_trial: TrialId(0),
+                parents: Vec::new(),
+                shares: Vec::new(),
+                survivors: Vec::new(),
+                opened_ms: None,
+                closed_ms: None,
+            })?;
+        }
+        rows.put_study(StudyRow {
+            study_id: created.study_id,
+            name: created.name,
+            base_case: created.base_case,
+            seed: created.seed,
+            spec: created.spec,
+            spec_hash: created.spec_hash,
+            inputs: created.inputs,
+            study_dir: created.study_dir,
+            artifacts_dir: created.artifacts_dir,
+            study_file: created.study_file,
+            plan_version: created.plan_version,
+            stage_count: u32::try_from(created.stages.len()).unwrap_or(u32::MAX),
+            created_ms: self.at_ms,
+            status: StudyStatus::Created,
+            abort_reason: None,
+            violating: Vec::new(),
+            engine: None,
+            engine_closed: true,
+            runs: 0,
+            workers: 0,
+            draining: false,
+        })
+    }
+
+    /// Events that touch the study row alone.
+    fn study_changed<R: Rows>(&self, rows: &mut R, event: &Event) -> Result<(), R::Error> {
+        let mut study = self.study(rows)?;
+        match event {
+            Event::RunStarted { engine, workers } => {
+                study.status = StudyStatus::Running;
+                study.engine = Some(engine.clone());
+                study.engine_closed = false;
+                study.runs += 1;
+                study.workers = *workers;
+                study.draining = false;
+            }
+            Event::DrainStarted { .. } => study.draining = true,
+            Event::StudyCompleted => study.status = StudyStatus::Completed,
+            Event::StudyAborted { reason, violating } => {
+                study.status = StudyStatus::Aborted;
+                study.abort_reason = Some(reason.clone());
+                study.violating.clone_from(violating);
+                for index in 0..study.stage_count {
+                    if let Some(mut stage) = rows.stage(index)?
+                        && stage.status == StageStatus::Open
+                    {
+                        stage.status = StageStatus::Aborted;
+                        stage.closed_ms = Some(self.at_ms);
+                        rows.put_stage(stage)?;
+                    }
+                }
+            }
+            Event::RunEnded { how } => {
+                study.engine_closed = true;
+                study.draining = false;
+                if matches!(how, RunEnd::Drained | RunEnd::Forced | RunEnd::Failed)
+                    && study.status == StudyStatus::Running
+                {
+                    study.status = StudyStatus::Interrupted;
+                }
+            }
+            _ => return Err(self.misfit("not an event of the study row".into())),
+        }
+        rows.put_study(study)
+    }
+
+    fn stage_opened<R: Rows>(
+        &self,
+        rows: &mut R,
+        index: StageIndex,
+        parents: &[Parent],
+        shares: &[u64],
+    ) -> Result<(), R::Error> {
+        let Some(mut stage) = rows.stage(index)? else {
+            return Err(self.misfit(format!("there is no stage {index}")));
+        };
+        if stage.status != StageStatus::Waiting || shares.len() != parents.len().max(1) {
+            return Err(self.misfit(format!("stage {index} cannot open so")));
+        }
+        stage.first_trial = match index.checked_sub(1) {
+            None => TrialId(0),
+            Some(before) => match rows.stage(before)? {
+                Some(row) if row.status == StageStatus::Closed => TrialId(row.first_trial.0 + row.planned()),
+                _ => return Err(self.misfit(format!("stage {before} is not closed"))),
+            },
+        };
+        stage.status = StageStatus::Open;
+        stage.parents = parents.to_vec();
+        stage.shares = shares.to_vec();
+        stage.opened_ms = Some(self.at_ms);
+        rows.put_stage(stage)
+    }
+
+    fn stage_closed<R: Rows>(
+        &self,
+        rows: &mut R,
+        index: StageIndex,
+        survivors: &[Parent],
+    ) -> Result<(), R::Error> {
+        let mut stage = self.open_stage(rows, index)?;
+        let counters = rows.counters(index)?;
+        if counters.running > 0 || counters.pending(stage.planned()) > 0 {
+            return Err(self.misfit(format!("stage {index} still has trials to run")));
+        }
+        stage.status = StageStatus::Closed;
+        stage.survivors = survivors.to_vec();
+        stage.closed_ms = Some(self.at_ms);
+        rows.put_stage(stage)
+    }
+
+    fn attempt_started<R: Rows>(&self, rows: &mut R, running: RunningRow, slot: u32) -> Result<(), R::Error> {
+        let trial = running.trial;
+        let Some(index) = rows.stage_of(trial)? else {
+            return Err(self.misfit(format!("trial {trial} is not planned")));
+        };
+        let stage = self.open_stage(rows, index)?;
+        let mut counters = rows.counters(index)?;
+        let derived = trial.0 - stage.first_trial.0;
+        let mut row = match rows.trial(trial)? {
+            Some(row) => row,
+            None => TrialRow {
+                trial,
+                stage: index,
+                state: TrialState::Pending,
+                due_ms: 0,
+                failures: 0,
+                attempts: Vec::new(),
+                metrics: Default::default(),
+                failure: None,
+                outputs: Vec::new(),
+            },
+        };
+        let number = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX - 1) + 1;
+        if row.state != TrialState::Pending || running.attempt != number {
+            return Err(self.misfit(format!("trial {trial} cannot start attempt {}", running.attempt)));
+        }
+        if derived < counters.next_index {
+            rows.remove_ready((row.due_ms, trial))?;
+        } else {
+            // Workers start cases out of order; those passed over wait in the queue from now on.
+            for passed in counters.next_index..derived {
+                rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
+            }
+            counters.next_index = derived + 1;
+        }
+        row.state = TrialState::Running;
+        row.due_ms = 0;
+        row.attempts.push(AttemptRow {
+            n: number,
+            outcome: None,
+            slot,
+            started_ms: self.at_ms,
+            ended_ms: None,
+            exit: None,
+            usage: Default::default(),
+        });
+        counters.running += 1;
+        let mut progress = rows.progress()?;
+        progress.accounting.attempts_started += 1;
+        progress.accounting.running += 1;
+        rows.put_progress(progress)?;
+        rows.put_counters(index, counters)?;
+        rows.put_trial(row)?;
+        rows.add_running(running)
+    }
+
+    fn attempt_ended<R: Rows>(&self, rows: &mut R, end: &AttemptEnd) -> Result<(), R::Error> {
+        let trial = end.trial;
+        let Some(mut row) = rows.trial(trial)? else {
+            return Err(self.misfit(format!("trial {trial} never started")));
+        };
+        let mut counters = rows.counters(row.stage)?;
+        let mut progress = rows.progress()?;
+        let outcome = match &end.verdict {
+            Verdict::Succeeded { .. } => AttemptOutcome::Succeeded,
+            Verdict::Failed(_) => AttemptOutcome::Failed,
+            Verdict::Interrupted { .. } => AttemptOutcome::Interrupted,
+            Verdict::Cancelled => AttemptOutcome::Cancelled,
+        };
+        match row.attempts.last_mut() {
+            Some(attempt) if attempt.n == end.attempt && attempt.outcome.is_none() => {
+                attempt.outcome = Some(outcome);
+                attempt.ended_ms = Some(end.ended_ms);
+                attempt.exit = end.exit;
+                attempt.usage = end.usage;
+            }
+            _ => return Err(self.misfit(format!("attempt {} of trial {trial} does not run", end.attempt))),
+        }
+        let accounting = &mut progress.accounting;
+        accounting.running = accounting.running.saturating_sub(1);
+        match outcome {
+            AttemptOutcome::Succeeded => accounting.succeeded += 1,
+            AttemptOutcome::Failed => accounting.failed += 1,
+            AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
+        }
+        counters.running = counters.running.saturating_sub(1);
+        counters.ended_attempts += 1;
+        counters.ended_wall_us += end.usage.wall_us;
+        match &end.verdict {
+            Verdict::Succeeded { metrics, outputs } => {
+                row.metrics.clone_from(metrics);
+                row.outputs.clone_from(outputs);
+                row.failure = None;
+            }
+            Verdict::Failed(failure) => {
+                row.failures += 1;
+                row.failure = Some(failure.clone());
+            }
+            Verdict::Interrupted { .. } | Verdict::Cancelled => {}
+        }
+        match (outcome, end.next) {
+            (AttemptOutcome::Succeeded, Next::Final) => {
+                row.state = TrialState::Succeeded;
+                counters.succeeded += 1;
+            }
+            (AttemptOutcome::Failed, Next::Final) => {
+                row.state = TrialState::Failed;
+                counters.failed += 1;
+            }
+            (AttemptOutcome::Cancelled, Next::Final) => {
+                row.state = TrialState::Cancelled;
+                counters.cancelled += 1;
+            }
+            (AttemptOutcome::Failed | AttemptOutcome::Interrupted, Next::Again { due_ms }) => {
+                row.state = TrialState::Pending;
+                row.due_ms = due_ms;
+                rows.add_ready((due_ms, trial))?;
+            }
+            _ => return Err(self.misfit(format!("trial {trial} cannot go on so"))),
+        }
+        rows.put_progress(progress)?;
+        rows.put_counters(row.stage, counters)?;
+        rows.put_trial(row)?;
+        rows.remove_running(trial)
+    }
+
+    fn trial_reset<R: Rows>(&self, rows: &mut R, trial: TrialId) -> Result<(), R::Error> {
+        let Some(mut row) = rows.trial(trial)? else {
+            return Err(self.misfit(format!("trial {trial} never started")));
+        };
+        self.open_stage(rows, row.stage)?;
+        if row.state != TrialState::Failed {
+            return Err(self.misfit(format!("trial {trial} has not failed")));
+        }
+        let mut counters = rows.counters(row.stage)?;
+        counters.failed = counters.failed.saturating_sub(1);
+        row.state = TrialState::Pending;
+        row.due_ms = 0;
+        row.failures = 0;
+        row.failure = None;
+        rows.add_ready((0, trial))?;
+        rows.put_counters(row.stage, counters)?;
+        rows.put_trial(row)
+    }
+}

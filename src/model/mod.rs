@@ -1,0 +1,21 @@
+//! The vocabulary: identifiers, states, events and the rows they fold to.
+//!
+//! Everything here is plain data and pure functions. This module imports no other module of the crate, does no
+//! I/O, reads no clock and knows no byte format (the journal has its own disk structs). [`fold`] is the one place
+//! that says what an event does to the state; the engine, `verify`, `dump --at` and the simulation all use it.
+
+mod event;
+mod fold;
+mod ids;
+mod rows;
+mod value;
+
+pub use event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
+pub use fold::{FoldError, Rows, fold};
+pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
+pub use rows::{
+    Accounting, AttemptOutcome, AttemptRow, EngineId, Exit, Failure, InputHash, OutputHash, Parent, ProcessId,
+    RunningRow, Severity, StageCounters, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow,
+    TrialState, Usage,
+};
+pub use value::{Metric, Metrics, Params, Value};

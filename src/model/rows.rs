@@ -1,0 +1,380 @@
+//! The rows that events fold to. What can be derived from other rows or from the plan is not stored: a case's
+//! name and params, its parent, and whether it survived.
+
+use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
+use super::value::Metrics;
+
+/// Where a study stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StudyStatus {
+    /// Made, never run.
+    Created,
+    /// An engine has it open, or died with it open.
+    Running,
+    /// Stopped early, resumable.
+    Interrupted,
+    /// Every stage is closed.
+    Completed,
+    /// Ended by a rail or for want of survivors.
+    Aborted,
+}
+
+/// Where a stage stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageStatus {
+    /// An earlier stage is not closed yet.
+    Waiting,
+    /// Its trials run.
+    Open,
+    /// Its survivors are chosen.
+    Closed,
+    /// The study was aborted while it was open.
+    Aborted,
+}
+
+/// Where a trial stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialState {
+    /// Waits for its first or next attempt.
+    Pending,
+    /// An attempt runs.
+    Running,
+    /// Final.
+    Succeeded,
+    /// Final, unless `piton retry` makes it pending again.
+    Failed,
+    /// Its study was aborted first.
+    Cancelled,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// Accepted.
+    Succeeded,
+    /// Failed by itself.
+    Failed,
+    /// Cut off by shutdown, crash or power loss.
+    Interrupted,
+    /// Terminated because its study was aborted.
+    Cancelled,
+}
+
+/// How bad a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Expected now and then.
+    Low,
+    /// The usual.
+    Medium,
+    /// Worth a look.
+    High,
+    /// Counts towards `rails.catastrophic_failures`.
+    Catastrophic,
+}
+
+/// Which process an engine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineId {
+    /// The process and when it started.
+    pub process: ProcessId,
+    /// Kernel boot the pid belongs to.
+    pub boot_id: String,
+    /// Host name, for people.
+    pub host: String,
+}
+
+/// A process that cannot be confused with a later one of the same number (within one boot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessId {
+    /// Process id; for a trial also its process group's.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
+    pub start_ticks: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Wall time, without the time the engine was stopped by SIGTSTP.
+    pub wall_us: Micros,
+    /// User plus system time of the trial's process and the descendants it waited for.
+    pub cpu_us: Micros,
+    /// Largest resident set of any one of them, bytes.
+    pub peak_rss_bytes: u64,
+}
+
+/// Why a trial failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// `exit_code`, `signal`, `timeout`, … or a kind of the study's own.
+    pub kind: String,
+    /// How bad.
+    pub severity: Severity,
+    /// Whether a retry could help.
+    pub retryable: bool,
+    /// One line for people.
+    pub reason: String,
+    /// A few lines of the log that tell most; may be empty.
+    pub log_excerpt: String,
+}
+
+/// An input file or directory as it was at creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputHash {
+    /// As the spec names it.
+    pub path: String,
+    /// Total bytes.
+    pub bytes: u64,
+    /// blake3, hex; for a directory over its sorted relative paths and contents.
+    pub blake3: String,
+}
+
+/// A declared output of an accepted attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputHash {
+    /// As the spec names it, relative to the attempt's directory.
+    pub path: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// blake3 of its contents.
+    pub blake3: [u8; 32],
+}
+
+/// A survivor: the trial that children derive from, and the attempt whose directory they see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// The surviving trial.
+    pub trial: TrialId,
+    /// Its accepted attempt.
+    pub attempt: AttemptNo,
+}
+
+/// The study, as far as it seldom changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StudyRow {
+    /// Random identity.
+    pub study_id: StudyId,
+    /// The study's name.
+    pub name: String,
+    /// Cases are `<base_case>_<stage_index>_<derived_index>`.
+    pub base_case: String,
+    /// Drives every random choice.
+    pub seed: u64,
+    /// The checked spec in its canonical text.
+    pub spec: String,
+    /// blake3 of what a resume must match, hex.
+    pub spec_hash: String,
+    /// Hashes of the inputs.
+    pub inputs: Vec<InputHash>,
+    /// The study file's directory, relative to the store's where possible.
+    pub study_dir: String,
+    /// The artifacts directory, relative to the store's where possible.
+    pub artifacts_dir: String,
+    /// The study file's name; empty for a study built in code.
+    pub study_file: String,
+    /// Planner version.
+    pub plan_version: u32,
+    /// Number of stages.
+    pub stage_count: u32,
+    /// When it was created.
+    pub created_ms: UnixMs,
+    /// Where it stands.
+    pub status: StudyStatus,
+    /// Why it was aborted.
+    pub abort_reason: Option<String>,
+    /// The trials that broke a rail.
+    pub violating: Vec<TrialId>,
+    /// The last engine that opened it, and whether it said goodbye.
+    pub engine: Option<EngineId>,
+    /// False while an engine runs and after it died without `RunEnded`.
+    pub engine_closed: bool,
+    /// Runs so far.
+    pub runs: u32,
+    /// Workers of the last run.
+    pub workers: u32,
+    /// Set while the running engine drains.
+    pub draining: bool,
+}
+
+/// The study, as far as every event changes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StudyProgress {
+    /// Sequence number of the last event.
+    pub last_seq: u64,
+    /// Running time of all earlier runs, milliseconds.
+    pub earlier_runs_ms: u64,
+    /// Running time of the last run as of its last event, milliseconds.
+    pub this_run_ms: u64,
+    /// Wall clock of the last event.
+    pub last_event_ms: UnixMs,
+    /// Attempts by how they ended; always `started = succeeded + failed + interrupted + cancelled + running`.
+    pub accounting: Accounting,
+    /// Hash chain over every event so far: `blake3(chain before || event's bytes)`. Set by the journal.
+    pub chain: [u8; 32],
+}
+
+/// Attempts of the whole study.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// Attempts recorded as started.
+    pub attempts_started: u64,
+    /// Accepted.
+    pub succeeded: u64,
+    /// Failed by themselves.
+    pub failed: u64,
+    /// Cut off by shutdown, crash, power loss or an abort.
+    pub interrupted: u64,
+    /// Running now.
+    pub running: u64,
+}
+
+/// A stage, as far as it seldom changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageRow {
+    /// Position in the study.
+    pub index: StageIndex,
+    /// Its name.
+    pub name: String,
+    /// At most this many trials.
+    pub trial_budget: u64,
+    /// At most this many survive.
+    pub survivor_count: u64,
+    /// Where it stands.
+    pub status: StageStatus,
+    /// Number of its first trial (meaningful once open).
+    pub first_trial: TrialId,
+    /// Survivors of the stage before, best first.
+    pub parents: Vec<Parent>,
+    /// Trials per parent; one entry for stage 0.
+    pub shares: Vec<u64>,
+    /// Its own survivors, best first, once closed.
+    pub survivors: Vec<Parent>,
+    /// When it opened.
+    pub opened_ms: Option<UnixMs>,
+    /// When it closed or was aborted.
+    pub closed_ms: Option<UnixMs>,
+}
+
+impl StageRow {
+    /// Trials planned: the sum of the shares; 0 while waiting.
+    #[must_use]
+    pub fn planned(&self) -> u64 {
+        self.shares.iter().sum()
+    }
+
+    /// Whether `trial` is one of this stage's.
+    #[must_use]
+    pub fn contains(&self, trial: TrialId) -> bool {
+        trial >= self.first_trial && trial.0 - self.first_trial.0 < self.planned()
+    }
+
+    /// Which parent (position in [`StageRow::parents`]) the derived case belongs to, and its place within that
+    /// parent's share. `None` when the index is not planned. Stage 0 has the single share 0.
+    #[must_use]
+    pub fn share_of(&self, derived_index: u64) -> Option<(usize, u64)> {
+        let mut left = derived_index;
+        for (position, share) in self.shares.iter().enumerate() {
+            if left < *share {
+                return Some((position, left));
+            }
+            left -= share;
+        }
+        None
+    }
+}
+
+/// A stage's counters, changed by every transition of its trials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageCounters {
+    /// Derived cases below this index have a trial row or a place in the ready queue; the rest are only planned.
+    pub next_index: u64,
+    /// Trials whose attempt runs.
+    pub running: u64,
+    /// Trials that succeeded.
+    pub succeeded: u64,
+    /// Trials that failed for good.
+    pub failed: u64,
+    /// Trials cancelled by an abort.
+    pub cancelled: u64,
+    /// Sum of wall time of the ended attempts, for rates.
+    pub ended_wall_us: u64,
+    /// Attempts that ended.
+    pub ended_attempts: u64,
+}
+
+impl StageCounters {
+    /// Trials that wait for an attempt.
+    #[must_use]
+    pub fn pending(&self, planned: u64) -> u64 {
+        planned.saturating_sub(self.running + self.finished())
+    }
+
+    /// Trials with a final state.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.succeeded + self.failed + self.cancelled
+    }
+}
+
+/// A trial that has started at least once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrialRow {
+    /// Its number.
+    pub trial: TrialId,
+    /// Its stage.
+    pub stage: StageIndex,
+    /// Where it stands.
+    pub state: TrialState,
+    /// While pending: its place in the ready queue.
+    pub due_ms: UnixMs,
+    /// Failed attempts since its creation or the last `piton retry`; retries are counted by this.
+    pub failures: u32,
+    /// All attempts, in order; immutable once ended.
+    pub attempts: Vec<AttemptRow>,
+    /// Of the accepted attempt.
+    pub metrics: Metrics,
+    /// Of the last failed attempt, while the trial is failed.
+    pub failure: Option<Failure>,
+    /// Of the accepted attempt.
+    pub outputs: Vec<OutputHash>,
+}
+
+/// One attempt of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// Number, from 1.
+    pub n: AttemptNo,
+    /// `None` while it runs.
+    pub outcome: Option<AttemptOutcome>,
+    /// Worker slot, from 0.
+    pub slot: u32,
+    /// Wall clock at its start.
+    pub started_ms: UnixMs,
+    /// Wall clock at its end.
+    pub ended_ms: Option<UnixMs>,
+    /// How its process ended, if known.
+    pub exit: Option<Exit>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// An attempt that runs, as the next engine needs it to clean up after this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningRow {
+    /// Which trial.
+    pub trial: TrialId,
+    /// Which attempt.
+    pub attempt: AttemptNo,
+    /// Its process, for a command.
+    pub process: Option<ProcessId>,
+}

@@ -1,0 +1,55 @@
+//! Param and metric values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A param's value. Floats are finite; the spec refuses others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text.
+    Str(String),
+    /// `true` or `false`.
+    Bool(bool),
+    /// A 64-bit integer.
+    Int(i64),
+    /// A finite float.
+    Float(f64),
+}
+
+impl fmt::Display for Value {
+    /// The text a placeholder expands to: floats in the shortest form that reads back to the same bits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Str(text) => f.write_str(text),
+            Self::Bool(flag) => flag.fmt(f),
+            Self::Int(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+        }
+    }
+}
+
+/// A case's params: constants, what its ancestors' sweeps chose, and its own sweep's values.
+pub type Params = BTreeMap<String, Value>;
+
+/// One metric: a finite number, or a label.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    /// A finite number; objectives and rails read only these.
+    Number(f64),
+    /// Text to show beside the numbers.
+    Label(String),
+}
+
+impl Metric {
+    /// The number, if it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Label(_) => None,
+        }
+    }
+}
+
+/// A trial's metrics by name.
+pub type Metrics = BTreeMap<String, Metric>;

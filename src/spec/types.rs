@@ -1,0 +1,312 @@
+//! The checked spec: plain data that `check` made sure of once, so that nobody else has to.
+//!
+//! Its JSON is what a store keeps. Fields are only ever added, each with a default that is not written, so that old
+//! specs read for ever and keep their hash. It must never hold anything unchecked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Value;
+
+/// A whole study, checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// `[study]`.
+    pub study: StudySpec,
+    /// `[params]`: constants every trial sees, after `--set`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, SpecValue>,
+    /// `[env]`: environment for every trial.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// `[run]`: how it is run here; no part of the study's identity.
+    #[serde(default)]
+    pub run: RunSpec,
+    /// `[[stage]]`, in order; never empty.
+    pub stages: Vec<StageSpec>,
+}
+
+/// `[study]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudySpec {
+    /// `[A-Za-z0-9_-]{1,64}`.
+    pub name: String,
+    /// Cases are `<base_case>_<stage_index>_<derived_index>`.
+    pub base_case: String,
+    /// Drives every random choice.
+    pub seed: u64,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Files or directories, relative to the study file, hashed at creation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+}
+
+/// `[run]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Trials at once; `None`: the number of CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// TERM → KILL, milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self { workers: None, grace_ms: 10_000 }
+    }
+}
+
+/// `[[stage]]`, with `[defaults]` already applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Unique, `[A-Za-z0-9_-]{1,64}`.
+    pub name: String,
+    /// What a trial runs.
+    pub work: Work,
+    /// At most this many trials, at least 1.
+    pub trial_budget: u64,
+    /// At most this many survive, at least 1, at most the budget.
+    pub survivor_count: u64,
+    /// Where trials' values come from.
+    pub sampling: Sampling,
+    /// How survivors are chosen.
+    pub selection: Selection,
+    /// TERM after this long, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// What happens after a failed attempt.
+    #[serde(default, skip_serializing_if = "Retries::is_none")]
+    pub retries: Retries,
+    /// Files that must exist after success, relative to the attempt's directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// What each case derives from its parent, in the order of the study file; empty: one case a parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<SweepParam>,
+    /// In the order of the study file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Objective>,
+    /// `[stage.metrics]`: numbers read out of files the trial wrote.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, MetricRule>,
+}
+
+/// What a trial runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// argv with placeholders, no shell; never empty.
+    Argv(Vec<Template>),
+    /// A line for `sh -c`, with placeholders.
+    Shell(Template),
+    /// A closure of the embedding program, registered under the stage's name.
+    Closure,
+}
+
+/// Text with placeholders, already split; every placeholder is known to have a value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    /// In order.
+    pub parts: Vec<Part>,
+}
+
+/// A piece of a [`Template`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// As it is, `{{` and `}}` already resolved.
+    Text(String),
+    /// A param's name.
+    Param(String),
+    /// `{case}`.
+    Case,
+    /// `{parent_dir}`; refused by the check in stage 0.
+    ParentDir,
+    /// `{study_dir}`.
+    StudyDir,
+    /// `{seed}`.
+    Seed,
+    /// `{attempt}`.
+    Attempt,
+    /// `{slot}`.
+    Slot,
+}
+
+/// Where a stage's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Every combination in order, the first key slowest, cut to the budget.
+    Grid,
+    /// Independent draws, seeded.
+    Random,
+}
+
+/// How survivors are chosen; see `plan::select`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// By the one objective (none: by case order).
+    Top,
+    /// By the objectives in order.
+    Lexicographic,
+    /// By min-max-normalised values, weighted.
+    WeightedSum,
+    /// By non-dominated fronts, then crowding distance.
+    Pareto,
+}
+
+/// `retries`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retries {
+    /// Further attempts after failed ones.
+    pub count: u32,
+    /// How the delay grows.
+    pub backoff: Backoff,
+    /// Before the first retry, milliseconds.
+    pub delay_ms: u64,
+    /// Never longer than this, milliseconds.
+    pub max_delay_ms: u64,
+    /// Spread each delay over its upper half, from the trial's seed.
+    pub jitter: bool,
+}
+
+impl Retries {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { count: 0, backoff: Backoff::Exponential, delay_ms: 1_000, max_delay_ms: 60_000, jitter: true }
+    }
+}
+
+/// How a retry's delay grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// The same each time.
+    Constant,
+    /// One more `delay` each time.
+    Linear,
+    /// Doubled each time.
+    Exponential,
+}
+
+/// One key of `[stage.sweep]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepParam {
+    /// The param.
+    pub name: String,
+    /// Its values.
+    pub domain: Domain,
+}
+
+/// The values a param can take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Domain {
+    /// One of these, in order; never empty, no value twice.
+    Choices(Vec<SpecValue>),
+    /// A range of floats, `min < max`; `steps` (at least 2, both ends included) is there on a grid.
+    Float {
+        /// Lower end, included.
+        min: f64,
+        /// Upper end, included.
+        max: f64,
+        /// Points on a grid.
+        steps: Option<u64>,
+        /// Even on a log scale; `min > 0` then.
+        log: bool,
+    },
+    /// A range of integers, `min <= max`; on a grid without `steps` every one.
+    Int {
+        /// Lower end, included.
+        min: i64,
+        /// Upper end, included.
+        max: i64,
+        /// Points on a grid; at most as many as there are integers.
+        steps: Option<u64>,
+        /// Even on a log scale; `min > 0` then.
+        log: bool,
+    },
+}
+
+/// A param value with its JSON form: a string, boolean, integer or float, told apart by JSON itself
+/// (a float always has a point or an exponent).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpecValue(pub Value);
+
+impl Serialize for SpecValue {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Value::Str(text) => serializer.serialize_str(text),
+            Value::Bool(flag) => serializer.serialize_bool(*flag),
+            Value::Int(number) => serializer.serialize_i64(*number),
+            Value::Float(number) => serializer.serialize_f64(*number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SpecValue {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Value::Str(text),
+            serde_json::Value::Bool(flag) => Value::Bool(flag),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(integer), _) => Value::Int(integer),
+                (None, Some(float)) => Value::Float(float),
+                (None, None) => return Err(serde::de::Error::custom("a number out of range")),
+            },
+            _ => return Err(serde::de::Error::custom("neither text, boolean nor number")),
+        };
+        Ok(Self(value))
+    }
+}
+
+/// `[[stage.objective]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Objective {
+    /// The metric.
+    pub metric: String,
+    /// Which way is better.
+    pub goal: Goal,
+    /// For `weighted_sum`; they sum to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Larger.
+    Maximize,
+    /// Smaller.
+    Minimize,
+}
+
+/// One entry of `[stage.metrics]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricRule {
+    /// Relative to the attempt's directory.
+    pub file: String,
+    /// Valid, with at least one capture group; the last match counts, its first group is the number.
+    pub regex: String,
+    /// The number read is multiplied by this.
+    pub scale: f64,
+}
