@@ -1,0 +1,257 @@
+//! Version 1 of every record on disk: structs of their own, so that the model can change without old bytes changing
+//! their meaning.
+//!
+//! A field is never added, removed or reordered here: a new shape is a new struct with a new tag in the codec, and
+//! the old one stays readable for ever. Bincode knows no defaults, so nothing here may use serde's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Accounting, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Exit, Failure, InputHash, Metric, Next,
+    OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity, StageCounters, StageDecl, StageRow,
+    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState,
+    Usage, Verdict,
+};
+
+/// A disk form and the model type it stands for.
+pub(super) trait Disk: Sized {
+    /// What it stands for.
+    type Model;
+    /// The disk form of a value.
+    fn of(model: &Self::Model) -> Self;
+    /// The value.
+    fn into_model(self) -> Self::Model;
+}
+
+/// Types whose disk form is themselves.
+macro_rules! itself {
+    ($($type:ty),*) => {$(
+        impl Disk for $type {
+            type Model = $type;
+            fn of(model: &Self) -> Self { model.clone() }
+            fn into_model(self) -> Self { self }
+        }
+    )*};
+}
+itself!(u32, u64, i32, i64, bool, String, [u8; 16], [u8; 32]);
+
+impl<T: Disk> Disk for Vec<T> {
+    type Model = Vec<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        model.iter().map(T::of).collect()
+    }
+    fn into_model(self) -> Self::Model {
+        self.into_iter().map(T::into_model).collect()
+    }
+}
+
+impl<T: Disk> Disk for Option<T> {
+    type Model = Option<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        model.as_ref().map(T::of)
+    }
+    fn into_model(self) -> Self::Model {
+        self.map(T::into_model)
+    }
+}
+
+impl<T: Disk> Disk for BTreeMap<String, T> {
+    type Model = BTreeMap<String, T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        model.iter().map(|(key, value)| (key.clone(), T::of(value))).collect()
+    }
+    fn into_model(self) -> Self::Model {
+        self.into_iter().map(|(key, value)| (key, value.into_model())).collect()
+    }
+}
+
+impl Disk for TrialIdV1 {
+    type Model = TrialId;
+    fn of(model: &TrialId) -> Self {
+        Self(model.0)
+    }
+    fn into_model(self) -> TrialId {
+        TrialId(self.0)
+    }
+}
+
+/// [`TrialId`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialIdV1(u64);
+
+impl Disk for StudyIdV1 {
+    type Model = StudyId;
+    fn of(model: &StudyId) -> Self {
+        Self(model.0)
+    }
+    fn into_model(self) -> StudyId {
+        StudyId(self.0)
+    }
+}
+
+/// [`StudyId`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyIdV1([u8; 16]);
+
+/// A disk struct with the same fields, each with its own disk form.
+macro_rules! mirror_struct {
+    ($($disk:ident = $model:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) struct $disk { $($field: $type),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self { Self { $($field: Disk::of(&model.$field)),* } }
+            fn into_model(self) -> $model { $model { $($field: self.$field.into_model()),* } }
+        }
+    )*};
+}
+
+/// A disk enum with the same variants, without fields.
+macro_rules! mirror_states {
+    ($($disk:ident = $model:ident { $($variant:ident),* $(,)? })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) enum $disk { $($variant),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self { match model { $($model::$variant => Self::$variant),* } }
+            fn into_model(self) -> $model { match self { $(Self::$variant => $model::$variant),* } }
+        }
+    )*};
+}
+
+mirror_states! {
+    StudyStatusV1 = StudyStatus { Created, Running, Interrupted, Completed, Aborted }
+    StageStatusV1 = StageStatus { Waiting, Open, Closed, Aborted }
+    TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
+    AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
+    SeverityV1 = Severity { Low, Medium, High, Catastrophic }
+    RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed }
+}
+
+mirror_struct! {
+    ProcessIdV1 = ProcessId { pid: u32, start_ticks: u64 }
+    EngineIdV1 = EngineId { process: ProcessIdV1, boot_id: String, host: String }
+    UsageV1 = Usage { wall_us: u64, cpu_us: u64, peak_rss_bytes: u64 }
+    FailureV1 = Failure { kind: String, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
+    InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
+    OutputHashV1 = OutputHash { path: String, bytes: u64, blake3: [u8; 32] }
+    ParentV1 = Parent { trial: TrialIdV1, attempt: u32 }
+    StageDeclV1 = StageDecl { name: String, trial_budget: u64, survivor_count: u64 }
+    AccountingV1 = Accounting {
+        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64,
+    }
+    StudyProgressV1 = StudyProgress {
+        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV1,
+        chain: [u8; 32],
+    }
+    StageCountersV1 = StageCounters {
+        next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
+        ended_attempts: u64,
+    }
+    StageRowV1 = StageRow {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, survivors: Vec<ParentV1>,
+        opened_ms: Option<i64>, closed_ms: Option<i64>,
+    }
+    StudyRowV1 = StudyRow {
+        study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
+        inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
+        stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
+        violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
+        draining: bool,
+    }
+    AttemptRowV1 = AttemptRow {
+        n: u32, outcome: Option<AttemptOutcomeV1>, slot: u32, started_ms: i64, ended_ms: Option<i64>,
+        exit: Option<ExitV1>, usage: UsageV1,
+    }
+    TrialRowV1 = TrialRow {
+        trial: TrialIdV1, stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>,
+        metrics: BTreeMap<String, MetricV1>, failure: Option<FailureV1>, outputs: Vec<OutputHashV1>,
+    }
+    RunningRowV1 = RunningRow { trial: TrialIdV1, attempt: u32, process: Option<ProcessIdV1> }
+    StudyCreatedV1 = StudyCreated {
+        study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
+        spec_hash: String, inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String,
+        plan_version: u32, stages: Vec<StageDeclV1>,
+    }
+    AttemptEndV1 = AttemptEnd {
+        trial: TrialIdV1, attempt: u32, ended_ms: i64, exit: Option<ExitV1>, usage: UsageV1, verdict: VerdictV1,
+        next: NextV1,
+    }
+    RecordV1 = Record { at_ms: i64, run_ms: u64, event: EventV1 }
+}
+
+/// A disk enum with the same variants, whose fields have disk forms.
+macro_rules! mirror_enum {
+    ($($disk:ident = $model:ident {
+        $($variant:ident $(($content:ident: $ctype:ty))? $({ $($field:ident: $type:ty),* $(,)? })?),* $(,)?
+    })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) enum $disk { $($variant $(($ctype))? $({ $($field: $type),* })?),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self {
+                match model {
+                    $($model::$variant $(($content))? $({ $($field),* })? =>
+                        Self::$variant $((Disk::of($content)))? $({ $($field: Disk::of($field)),* })?),*
+                }
+            }
+            fn into_model(self) -> $model {
+                match self {
+                    $(Self::$variant $(($content))? $({ $($field),* })? =>
+                        $model::$variant $(($content.into_model()))? $({ $($field: $field.into_model()),* })?),*
+                }
+            }
+        }
+    )*};
+}
+
+impl<T: Disk> Disk for Box<T> {
+    type Model = Box<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        Self::new(T::of(model))
+    }
+    fn into_model(self) -> Self::Model {
+        Box::new((*self).into_model())
+    }
+}
+
+impl Disk for f64 {
+    type Model = Self;
+    fn of(model: &Self) -> Self {
+        *model
+    }
+    fn into_model(self) -> Self {
+        self
+    }
+}
+
+mirror_enum! {
+    ExitV1 = Exit { Code(code: i32), Signal(signal: i32) }
+    MetricV1 = Metric { Number(number: f64), Label(label: String) }
+    NextV1 = Next { Final, Again { due_ms: i64 } }
+    VerdictV1 = Verdict {
+        Succeeded { metrics: BTreeMap<String, MetricV1>, outputs: Vec<OutputHashV1> },
+        Failed(failure: FailureV1),
+        Interrupted { reason: String },
+        Cancelled,
+    }
+    EventV1 = Event {
+        StudyCreated(created: Box<StudyCreatedV1>),
+        RunStarted { engine: EngineIdV1, workers: u32 },
+        DrainStarted { by: String },
+        StageOpened { stage: u32, parents: Vec<ParentV1>, shares: Vec<u64> },
+        AttemptStarted { trial: TrialIdV1, attempt: u32, slot: u32, process: Option<ProcessIdV1> },
+        AttemptEnded(end: Box<AttemptEndV1>),
+        TrialReset { trial: TrialIdV1 },
+        StageClosed { stage: u32, survivors: Vec<ParentV1> },
+        StudyCompleted,
+        StudyAborted { reason: String, violating: Vec<TrialIdV1> },
+        RunEnded { how: RunEndV1 },
+    }
+}

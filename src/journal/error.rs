@@ -1,0 +1,145 @@
+//! What can go wrong with a store, in words. redb's errors have no `source`, so the cause is said here.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::codec::CodecError;
+use crate::model::FoldError;
+
+/// A store that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No such file.
+    #[error("there is no store `{}`", path.display())]
+    Missing {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A store is already there.
+    #[error("the store `{}` already exists", path.display())]
+    Exists {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Another engine writes it.
+    #[error("another engine has the store `{}` open", path.display())]
+    Locked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Not a store, or not any more.
+    #[error("the store `{}` is damaged or no piton store", path.display())]
+    Damaged {
+        /// The store.
+        path: PathBuf,
+        /// What does not fit.
+        #[source]
+        cause: JournalError,
+    },
+    /// Written by a newer piton.
+    #[error("the store `{}` was written by a newer piton", path.display())]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Its schema version.
+        found: u64,
+    },
+    /// The disk, or permissions.
+    #[error("cannot open the store `{}`", path.display())]
+    Io {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: JournalError,
+    },
+}
+
+/// A store that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The operating system's answer.
+    #[error("{}", io_words(.0))]
+    Io(#[source] io::Error),
+    /// redb refused for another reason than the disk.
+    #[error("{0}")]
+    Store(String),
+    /// An earlier error of the same handle: it is not trusted again.
+    #[error("the store failed before and is not trusted until it is opened again")]
+    Earlier,
+    /// redb found its own structures wrong.
+    #[error("the file is damaged: {0}")]
+    Corrupted(String),
+    /// A record is not what was written.
+    #[error("the record `{table}` {key} is damaged: {cause}")]
+    Record {
+        /// Which table.
+        table: &'static str,
+        /// Its key there.
+        key: u64,
+        /// What does not fit.
+        cause: CodecError,
+    },
+    /// A record that must be there is not.
+    #[error("the record `{table}` {key} is missing")]
+    Missing {
+        /// Which table.
+        table: &'static str,
+        /// Its key there.
+        key: u64,
+    },
+    /// The journal does not fold.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+}
+
+impl JournalError {
+    /// Whether the store's bytes are to blame, not the disk or the system.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+            Self::Store(_) | Self::Earlier => false,
+            Self::Corrupted(_) | Self::Record { .. } | Self::Missing { .. } | Self::Fold(_) => true,
+        }
+    }
+}
+
+/// The system's words for an error, without its number.
+pub(super) fn io_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+macro_rules! from_redb {
+    ($($type:ty),*) => {$(
+        impl From<$type> for JournalError {
+            fn from(error: $type) -> Self { redb::Error::from(error).into() }
+        }
+    )*};
+}
+from_redb!(
+    redb::StorageError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::SetDurabilityError
+);
+
+impl From<redb::Error> for JournalError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::PreviousIo => Self::Earlier,
+            redb::Error::Corrupted(what) => Self::Corrupted(what),
+            redb::Error::TableDoesNotExist(name) => Self::Corrupted(format!("it has no table `{name}`")),
+            redb::Error::TableTypeMismatch { table, .. } => {
+                Self::Corrupted(format!("its table `{table}` has another type"))
+            }
+            other => Self::Store(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The journal: one redb file that holds every event of a study and the rows they fold to.
+//!
+//! Events and rows change in the same durable transaction, always; what a commit returned is on disk. The one writer
+//! is [`Journal`]; everyone else reads a [`Snapshot`], which never changes a healthy file and never slows the writer.
+//! This module must never guess: bytes it does not understand are reported, never skipped or reset.
+
+mod codec;
+mod create;
+mod disk;
+mod error;
+mod overlay;
+mod read;
+mod replay;
+mod rows;
+mod tables;
+mod write;
+
+pub use codec::CodecError;
+pub use create::create;
+pub use error::{JournalError, OpenError};
+pub use read::{Reader, Snapshot};
+pub use replay::{Difference, Verification, replayed, verify};
+pub use write::{Journal, WriteSet};

@@ -1,0 +1,276 @@
+//! Looking into a store: at any moment, whoever writes it, without changing a healthy one.
+//!
+//! A reader beside a running engine shares the file; a store that a crash left is repaired first (by a moment of
+//! writing, or in memory where the file cannot be written). One [`Snapshot`] is one consistent state. It pins the
+//! pages it sees, so nobody should keep one longer than one pass over what they need.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
+
+use super::codec::Stored;
+use super::error::{JournalError, OpenError};
+use super::overlay::Overlay;
+use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
+use super::write::{builder, damaged_or_io, open_error};
+use crate::model::{
+    ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId,
+    TrialRow,
+};
+
+/// An open store, for looking.
+pub struct Reader {
+    source: Source,
+}
+
+enum Source {
+    /// Shares the file with whoever writes it.
+    Shared(ReadOnlyDatabase),
+    /// A view of its own: repaired in memory, or replayed.
+    Private(Box<Database>),
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+/// How often a store is tried again that another process is just repairing or closing.
+const RETRIES: u32 = 40;
+
+impl Reader {
+    /// Opens a store for looking.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.into() });
+        }
+        for _ in 0..RETRIES {
+            match builder().open_read_only(path) {
+                Ok(db) => return Self::checked(Source::Shared(db), path),
+                Err(DatabaseError::RepairAborted) => match repair(path)? {
+                    Repair::Done => {}
+                    Repair::InMemory(db) => return Self::checked(Source::Private(Box::new(db)), path),
+                    // Somebody is at it; they take milliseconds.
+                    Repair::Busy => std::thread::sleep(Duration::from_millis(25)),
+                },
+                Err(error) => return Err(open_error(path, error)),
+            }
+        }
+        Err(OpenError::Locked { path: path.into() })
+    }
+
+    /// A reader over a database nobody else sees.
+    pub(super) fn private(db: Database) -> Self {
+        Self { source: Source::Private(Box::new(db)) }
+    }
+
+    fn checked(source: Source, path: &Path) -> Result<Self, OpenError> {
+        match &source {
+            Source::Shared(db) => check_schema(db, path)?,
+            Source::Private(db) => check_schema(&**db, path)?,
+        }
+        Ok(Self { source })
+    }
+
+    /// The state as of the last commit.
+    ///
+    /// # Errors
+    /// [`JournalError`] from the disk.
+    pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
+        let tx = match &self.source {
+            Source::Shared(db) => db.begin_read(),
+            Source::Private(db) => db.begin_read(),
+        };
+        Snapshot::new(tx?)
+    }
+}
+
+enum Repair {
+    Done,
+    InMemory(Database),
+    Busy,
+}
+
+fn repair(path: &Path) -> Result<Repair, OpenError> {
+    match builder().open(path) {
+        Ok(db) => {
+            db.close().map_err(|error| open_error(path, error))?;
+            Ok(Repair::Done)
+        }
+        Err(DatabaseError::DatabaseAlreadyOpen) => Ok(Repair::Busy),
+        Err(DatabaseError::Storage(redb::StorageError::Io(error)))
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            let io_error = |error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
+            let overlay = File::open(path).and_then(Overlay::new).map_err(io_error)?;
+            let db = builder().create_with_backend(overlay).map_err(|error| open_error(path, error))?;
+            Ok(Repair::InMemory(db))
+        }
+        Err(error) => Err(open_error(path, error)),
+    }
+}
+
+/// Refuses what is no store of ours, or of a later layout.
+pub(super) fn check_schema(db: &impl ReadableDatabase, path: &Path) -> Result<(), OpenError> {
+    let version = || -> Result<Option<u64>, JournalError> {
+        let tx = db.begin_read()?;
+        match tx.open_table(tables::META) {
+            Ok(table) => Ok(table.get(tables::SCHEMA_KEY)?.map(|version| version.value())),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    match version().map_err(|cause| damaged_or_io(path, cause))? {
+        Some(found) if found > SCHEMA => Err(OpenError::Newer { path: path.into(), found }),
+        Some(_) => Ok(()),
+        None => Err(OpenError::Damaged {
+            path: path.into(),
+            cause: JournalError::Corrupted("it has no layout version".into()),
+        }),
+    }
+}
+
+/// One consistent state of a study.
+pub struct Snapshot {
+    tx: ReadTransaction,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(tx: ReadTransaction) -> Result<Self, JournalError> {
+        Ok(Self { tx })
+    }
+
+    fn one<T: Stored>(&self, table: RecordTable, key: u64) -> Result<Option<T>, JournalError> {
+        get(&self.tx.open_table(table)?, key)
+    }
+
+    /// The study.
+    ///
+    /// # Errors
+    /// [`JournalError`], also when it is missing.
+    pub fn study(&self) -> Result<StudyRow, JournalError> {
+        self.one(tables::STUDY, ONLY)?.ok_or(JournalError::Missing { table: "study", key: ONLY })
+    }
+
+    /// Its progress.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn progress(&self) -> Result<StudyProgress, JournalError> {
+        Ok(self.one(tables::PROGRESS, ONLY)?.unwrap_or_default())
+    }
+
+    /// All stages, in order.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn stages(&self) -> Result<Vec<StageRow>, JournalError> {
+        self.records(tables::STAGES, 0, u64::MAX)?.map(|row| row.map(|(_, stage)| stage)).collect()
+    }
+
+    /// A stage's counters.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn counters(&self, stage: StageIndex) -> Result<StageCounters, JournalError> {
+        Ok(self.one(tables::COUNTERS, stage.into())?.unwrap_or_default())
+    }
+
+    /// A trial, if it ever started.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, JournalError> {
+        self.one(tables::TRIALS, trial.0)
+    }
+
+    /// The trials that started, with numbers from `from` to before `to`, in order, read as they are asked for.
+    ///
+    /// # Errors
+    /// [`JournalError`], also for each item.
+    pub fn trials(
+        &self,
+        from: TrialId,
+        to: TrialId,
+    ) -> Result<impl Iterator<Item = Result<TrialRow, JournalError>> + use<>, JournalError> {
+        Ok(self.records(tables::TRIALS, from.0, to.0)?.map(|row| row.map(|(_, trial)| trial)))
+    }
+
+    /// Events from sequence number `from` on, in order, read as they are asked for.
+    ///
+    /// # Errors
+    /// [`JournalError`], also for each item.
+    pub fn events(
+        &self,
+        from: Seq,
+    ) -> Result<impl Iterator<Item = Result<(Seq, Record), JournalError>> + use<>, JournalError> {
+        self.records(tables::EVENTS, from, u64::MAX)
+    }
+
+    /// The bytes of all events up to `to`, in order, each checked.
+    pub(super) fn event_bytes(
+        &self,
+        to: Seq,
+    ) -> Result<impl Iterator<Item = Result<(Seq, Record, Vec<u8>), JournalError>> + use<>, JournalError> {
+        let range = self.tx.open_table(tables::EVENTS)?.range(..=to)?;
+        Ok(range.map(|entry| {
+            let (key, bytes) = entry?;
+            let record = decoded(key.value(), bytes.value())?;
+            Ok((key.value(), record, bytes.value().to_vec()))
+        }))
+    }
+
+    /// Records of one table with keys from `from` to before `to`, in order.
+    pub(super) fn records<T: Stored>(
+        &self,
+        table: RecordTable,
+        from: u64,
+        to: u64,
+    ) -> Result<impl Iterator<Item = Result<(u64, T), JournalError>> + use<T>, JournalError> {
+        let range = self.tx.open_table(table)?.range(from..to.max(from))?;
+        Ok(range.map(|entry| {
+            let (key, bytes) = entry?;
+            Ok((key.value(), decoded(key.value(), bytes.value())?))
+        }))
+    }
+
+    /// The first `limit` places of the ready queue after `after`.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn ready(&self, after: Option<ReadyKey>, limit: usize) -> Result<Vec<ReadyKey>, JournalError> {
+        let table = self.tx.open_table(tables::READY)?;
+        let range = match after {
+            None => table.range::<(i64, u64)>(..)?,
+            Some((due_ms, trial)) => table.range((due_ms, trial.0.saturating_add(1))..)?,
+        };
+        range
+            .take(limit)
+            .map(|entry| {
+                let (due_ms, trial) = entry?.0.value();
+                Ok((due_ms, TrialId(trial)))
+            })
+            .collect()
+    }
+
+    /// The attempts that run, or ran when their engine died.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn running(&self) -> Result<Vec<RunningRow>, JournalError> {
+        self.records(tables::RUNNING, 0, u64::MAX)?.map(|row| row.map(|(_, running)| running)).collect()
+    }
+}

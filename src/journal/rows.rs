@@ -1,0 +1,166 @@
+//! The rows inside a write transaction, for folding events straight into a store: replay, and changes made while no
+//! engine runs. (The engine folds into memory first; see `engine`.)
+
+use redb::WriteTransaction;
+
+use super::codec::chain_after;
+use super::error::JournalError;
+use super::tables::{self, ONLY, get, put};
+use super::write::WriteSet;
+use crate::model::{
+    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress,
+    StudyRow, TrialId, TrialRow, fold,
+};
+
+/// Open tables of one write transaction.
+pub(super) struct TxRows<'txn> {
+    study: redb::Table<'txn, u64, &'static [u8]>,
+    progress: redb::Table<'txn, u64, &'static [u8]>,
+    events: redb::Table<'txn, u64, &'static [u8]>,
+    stages: redb::Table<'txn, u64, &'static [u8]>,
+    counters: redb::Table<'txn, u64, &'static [u8]>,
+    trials: redb::Table<'txn, u64, &'static [u8]>,
+    ready: redb::Table<'txn, (i64, u64), ()>,
+    running: redb::Table<'txn, u64, &'static [u8]>,
+}
+
+impl<'txn> TxRows<'txn> {
+    pub(super) fn open(tx: &'txn WriteTransaction) -> Result<Self, JournalError> {
+        Ok(Self {
+            study: tx.open_table(tables::STUDY)?,
+            progress: tx.open_table(tables::PROGRESS)?,
+            events: tx.open_table(tables::EVENTS)?,
+            stages: tx.open_table(tables::STAGES)?,
+            counters: tx.open_table(tables::COUNTERS)?,
+            trials: tx.open_table(tables::TRIALS)?,
+            ready: tx.open_table(tables::READY)?,
+            running: tx.open_table(tables::RUNNING)?,
+        })
+    }
+
+    /// Appends an event whose rows are written by [`TxRows::write`]; returns the chain after it.
+    pub(super) fn append(
+        &mut self,
+        seq: Seq,
+        record: &Record,
+        chain: &[u8; 32],
+    ) -> Result<[u8; 32], JournalError> {
+        let bytes = tables::encoded(seq, record)?;
+        self.events.insert(seq, bytes.as_slice())?;
+        Ok(chain_after(chain, &bytes))
+    }
+
+    /// Appends an event and folds it into the rows.
+    pub(super) fn fold(&mut self, seq: Seq, record: &Record) -> Result<(), JournalError> {
+        self.fold_bytes(seq, record, &tables::encoded(seq, record)?)
+    }
+
+    /// Appends an event by its bytes as they are, and folds it into the rows.
+    pub(super) fn fold_bytes(&mut self, seq: Seq, record: &Record, bytes: &[u8]) -> Result<(), JournalError> {
+        self.events.insert(seq, bytes)?;
+        let chain = chain_after(&self.progress()?.chain, bytes);
+        fold(self, seq, record)?;
+        let mut progress = self.progress()?;
+        progress.chain = chain;
+        self.put_progress(progress)
+    }
+
+    /// Writes rows that were folded elsewhere.
+    pub(super) fn write(&mut self, set: &WriteSet, chain: [u8; 32]) -> Result<(), JournalError> {
+        if let Some(study) = &set.study {
+            put(&mut self.study, ONLY, study)?;
+        }
+        if let Some(progress) = set.progress {
+            self.put_progress(StudyProgress { chain, ..progress })?;
+        }
+        for (index, stage) in &set.stages {
+            put(&mut self.stages, (*index).into(), stage)?;
+        }
+        for (index, counters) in &set.counters {
+            self.put_counters(*index, *counters)?;
+        }
+        for (trial, row) in &set.trials {
+            put(&mut self.trials, trial.0, row)?;
+        }
+        for ((due_ms, trial), add) in &set.ready {
+            if *add {
+                self.ready.insert((*due_ms, trial.0), ())?;
+            } else {
+                self.ready.remove((*due_ms, trial.0))?;
+            }
+        }
+        for (trial, row) in &set.running {
+            match row {
+                Some(row) => put(&mut self.running, trial.0, row)?,
+                None => drop(self.running.remove(trial.0)?),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rows for TxRows<'_> {
+    type Error = JournalError;
+
+    fn study(&mut self) -> Result<Option<StudyRow>, JournalError> {
+        get(&self.study, ONLY)
+    }
+    fn put_study(&mut self, row: StudyRow) -> Result<(), JournalError> {
+        put(&mut self.study, ONLY, &row)
+    }
+    fn progress(&mut self) -> Result<StudyProgress, JournalError> {
+        Ok(get(&self.progress, ONLY)?.unwrap_or_default())
+    }
+    fn put_progress(&mut self, row: StudyProgress) -> Result<(), JournalError> {
+        put(&mut self.progress, ONLY, &row)
+    }
+    fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, JournalError> {
+        get(&self.stages, index.into())
+    }
+    fn put_stage(&mut self, row: StageRow) -> Result<(), JournalError> {
+        put(&mut self.stages, row.index.into(), &row)
+    }
+    fn counters(&mut self, index: StageIndex) -> Result<StageCounters, JournalError> {
+        Ok(get(&self.counters, index.into())?.unwrap_or_default())
+    }
+    fn put_counters(&mut self, index: StageIndex, row: StageCounters) -> Result<(), JournalError> {
+        put(&mut self.counters, index.into(), &row)
+    }
+    fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, JournalError> {
+        let count = self.study()?.map_or(0, |study| study.stage_count);
+        for index in (0..count).rev() {
+            if let Some(stage) = self.stage(index)?
+                && stage.status != StageStatus::Waiting
+                && stage.contains(trial)
+            {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+    fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, JournalError> {
+        get(&self.trials, trial.0)
+    }
+    fn put_trial(&mut self, row: TrialRow) -> Result<(), JournalError> {
+        put(&mut self.trials, row.trial.0, &row)
+    }
+    fn add_ready(&mut self, (due_ms, trial): ReadyKey) -> Result<(), JournalError> {
+        self.ready.insert((due_ms, trial.0), ())?;
+        Ok(())
+    }
+    fn remove_ready(&mut self, (due_ms, trial): ReadyKey) -> Result<(), JournalError> {
+        match self.ready.remove((due_ms, trial.0))? {
+            Some(_) => Ok(()),
+            None => Err(JournalError::Missing { table: "ready", key: trial.0 }),
+        }
+    }
+    fn add_running(&mut self, row: RunningRow) -> Result<(), JournalError> {
+        put(&mut self.running, row.trial.0, &row)
+    }
+    fn remove_running(&mut self, trial: TrialId) -> Result<(), JournalError> {
+        match self.running.remove(trial.0)? {
+            Some(_) => Ok(()),
+            None => Err(JournalError::Missing { table: "running", key: trial.0 }),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The writer: opening the store for writing, and the group commit.
+//!
+//! One transaction per call, two-phase never, quick repair always, so that opening after a crash costs
+//! milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
+//! there. The caller must stop, drop the handle, and let the next open tell.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
+
+use super::error::{JournalError, OpenError};
+use super::read::{Snapshot, check_schema};
+use super::rows::TxRows;
+use super::tables;
+use crate::model::{
+    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
+    TrialId, TrialRow,
+};
+
+/// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
+pub(super) const CACHE_BYTES: usize = 32 << 20;
+
+/// What one commit writes: events, and the rows they changed, already folded.
+#[derive(Debug, Default)]
+pub struct WriteSet {
+    /// In order, gap-free after the last committed one.
+    pub events: Vec<(Seq, Record)>,
+    /// The study row, if it changed.
+    pub study: Option<StudyRow>,
+    /// The progress row (its chain is filled in by the commit).
+    pub progress: Option<StudyProgress>,
+    /// Stages that changed.
+    pub stages: BTreeMap<StageIndex, StageRow>,
+    /// Counters that changed.
+    pub counters: BTreeMap<StageIndex, StageCounters>,
+    /// Trials that changed.
+    pub trials: BTreeMap<TrialId, TrialRow>,
+    /// Places in the ready queue: `true` to add, `false` to take.
+    pub ready: BTreeMap<ReadyKey, bool>,
+    /// Running attempts: added or forgotten.
+    pub running: BTreeMap<TrialId, Option<RunningRow>>,
+}
+
+impl WriteSet {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}
+
+/// The store, open for writing. At most one in the world per store.
+#[derive(Debug)]
+pub struct Journal {
+    db: Database,
+    path: PathBuf,
+    chain: [u8; 32],
+    last_seq: Seq,
+}
+
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter).set_cache_size(CACHE_BYTES);
+    builder
+}
+
+impl Journal {
+    /// Opens an existing store for writing, repairing what a crash left.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is untouched then, but for the repair.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.into() });
+        }
+        let db = builder().open(path).map_err(|error| open_error(path, error))?;
+        Self::from_database(db, path)
+    }
+
+    /// Takes over an open database; for simulations over other storage than a file.
+    ///
+    /// # Errors
+    /// [`OpenError`] as for [`Journal::open`].
+    pub fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
+        check_schema(&db, path)?;
+        let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
+        let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
+        Ok(Self { db, path: path.into(), chain: progress.chain, last_seq: progress.last_seq })
+    }
+
+    /// The store's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sequence number of the last committed event.
+    #[must_use]
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// Commits durably: when this returns, all of it is on disk.
+    ///
+    /// # Errors
+    /// [`JournalError`]: in doubt, see the module's opening.
+    pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        let mut chain = self.chain;
+        let mut last_seq = self.last_seq;
+        self.transaction(|rows| {
+            for (seq, record) in &set.events {
+                if *seq != last_seq + 1 {
+                    return Err(JournalError::Missing { table: "event", key: last_seq + 1 });
+                }
+                chain = rows.append(*seq, record, &chain)?;
+                last_seq = *seq;
+            }
+            rows.write(set, chain)
+        })?;
+        self.chain = chain;
+        self.last_seq = last_seq;
+        Ok(())
+    }
+
+    /// Appends records and folds them inside the transaction; for changes made while no engine runs.
+    ///
+    /// # Errors
+    /// [`JournalError`]: a record that does not fit leaves the store as it was; otherwise in doubt.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let mut seq = self.last_seq;
+        let chain = self.transaction(|rows| {
+            for record in records {
+                seq += 1;
+                rows.fold(seq, record)?;
+            }
+            Ok(rows.progress()?.chain)
+        })?;
+        self.chain = chain;
+        self.last_seq = seq;
+        Ok(())
+    }
+
+    fn transaction<T>(
+        &self,
+        body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        transaction(&self.db, body)
+    }
+
+    /// A consistent view of the last commit.
+    ///
+    /// # Errors
+    /// [`JournalError`] from the disk.
+    pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
+        Snapshot::new(self.db.begin_read()?)
+    }
+
+    /// Closes the store in good order.
+    ///
+    /// # Errors
+    /// [`JournalError`] from the disk; every commit is safe all the same.
+    pub fn close(self) -> Result<(), JournalError> {
+        Ok(self.db.close()?)
+    }
+}
+
+/// One durable transaction with quick repair.
+pub(super) fn transaction<T>(
+    db: &Database,
+    body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
+) -> Result<T, JournalError> {
+    let mut tx = db.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_quick_repair(true);
+    let result = {
+        let mut rows = TxRows::open(&tx)?;
+        body(&mut rows)?
+    };
+    tx.commit()?;
+    Ok(result)
+}
+
+/// Makes the tables of a new store, its layout version and its first event, in one transaction.
+pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
+    let mut tx = db.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_quick_repair(true);
+    tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
+    TxRows::open(&tx)?.fold(1, first)?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// What a failed open means.
+pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::Locked { path: path.into() }
+        }
+        DatabaseError::UpgradeRequired(version) => OpenError::Newer { path: path.into(), found: version.into() },
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            OpenError::Missing { path: path.into() }
+        }
+        other => damaged_or_io(path, JournalError::from(other)),
+    }
+}
+
+/// Puts the blame where it belongs.
+pub(super) fn damaged_or_io(path: &Path, cause: JournalError) -> OpenError {
+    if cause.is_damage() {
+        OpenError::Damaged { path: path.into(), cause }
+    } else {
+        OpenError::Io { path: path.into(), cause }
+    }
+}
