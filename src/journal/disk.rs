@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Exit, Failure, InputHash, Metric, Next,
-    OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity, StageCounters, StageDecl, StageRow,
-    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState,
-    Usage, Verdict,
+    Accounting, AttemptEnd, AttemptOutcome, AttemptRow, Best, EngineId, Event, Exit, Failure, FirstObjective,
+    InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity, StageCounters,
+    StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId,
+    TrialRow, TrialState, Usage, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -140,7 +140,11 @@ mirror_struct! {
     InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
     OutputHashV1 = OutputHash { path: String, bytes: u64, blake3: [u8; 32] }
     ParentV1 = Parent { trial: TrialIdV1, attempt: u32 }
-    StageDeclV1 = StageDecl { name: String, trial_budget: u64, survivor_count: u64 }
+    FirstObjectiveV1 = FirstObjective { metric: String, maximize: bool }
+    BestV1 = Best { value: f64, trial: TrialIdV1 }
+    StageDeclV1 = StageDecl {
+        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
+    }
     AccountingV1 = Accounting {
         attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64,
     }
@@ -150,10 +154,11 @@ mirror_struct! {
     }
     StageCountersV1 = StageCounters {
         next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
-        ended_attempts: u64,
+        ended_attempts: u64, best: Option<BestV1>,
     }
     StageRowV1 = StageRow {
-        index: u32, name: String, trial_budget: u64, survivor_count: u64, status: StageStatusV1,
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
+        status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, survivors: Vec<ParentV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }

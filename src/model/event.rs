@@ -1,7 +1,7 @@
 //! The closed vocabulary of the journal: everything that can happen to a study.
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
-use super::rows::{EngineId, Exit, Failure, InputHash, OutputHash, Parent, ProcessId, Usage};
+use super::rows::{EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, Usage};
 use super::value::Metrics;
 
 /// One entry of the journal. Its sequence number is its key there.
@@ -123,6 +123,8 @@ pub struct StageDecl {
     pub trial_budget: u64,
     /// At most this many survive.
     pub survivor_count: u64,
+    /// The first objective, so that the best value so far can be kept, not searched.
+    pub objective: Option<FirstObjective>,
 }
 
 /// How one attempt ended.

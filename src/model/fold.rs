@@ -147,6 +147,7 @@ impl Fold {
                 name: stage.name.clone(),
                 trial_budget: stage.trial_budget,
                 survivor_count: stage.survivor_count,
+                objective: stage.objective.clone(),
                 status: StageStatus::Waiting,
                 first_trial: TrialId(0),
                 parents: Vec::new(),
@@ -357,6 +358,9 @@ impl Fold {
         counters.ended_wall_us += end.usage.wall_us;
         match &end.verdict {
             Verdict::Succeeded { metrics, outputs } => {
+                if let Some(stage) = rows.stage(row.stage)? {
+                    counters.best = stage.better(counters.best, trial, metrics);
+                }
                 row.metrics.clone_from(metrics);
                 row.outputs.clone_from(outputs);
                 row.failure = None;

@@ -2,7 +2,7 @@
 //! name and params, its parent, and whether it survived.
 
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
-use super::value::Metrics;
+use super::value::{Metric, Metrics};
 
 /// Where a study stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +238,24 @@ pub struct Accounting {
     pub running: u64,
 }
 
+/// What the best value so far of a stage is measured by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstObjective {
+    /// The metric.
+    pub metric: String,
+    /// Whether larger is better.
+    pub maximize: bool,
+}
+
+/// The best value so far of a stage's first objective.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// The value.
+    pub value: f64,
+    /// The trial that has it; the lowest-numbered among equals.
+    pub trial: TrialId,
+}
+
 /// A stage, as far as it seldom changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageRow {
@@ -249,6 +267,8 @@ pub struct StageRow {
     pub trial_budget: u64,
     /// At most this many survive.
     pub survivor_count: u64,
+    /// Its first objective, if it has any.
+    pub objective: Option<FirstObjective>,
     /// Where it stands.
     pub status: StageStatus,
     /// Number of its first trial (meaningful once open).
@@ -266,6 +286,21 @@ pub struct StageRow {
 }
 
 impl StageRow {
+    /// The better of the best so far and a newly succeeded trial.
+    #[must_use]
+    pub fn better(&self, best: Option<Best>, trial: TrialId, metrics: &Metrics) -> Option<Best> {
+        let objective = self.objective.as_ref()?;
+        let Some(value) = metrics.get(&objective.metric).and_then(Metric::number).filter(|v| v.is_finite()) else {
+            return best;
+        };
+        let wins = best.is_none_or(|best| match value.total_cmp(&best.value) {
+            std::cmp::Ordering::Equal => trial < best.trial,
+            std::cmp::Ordering::Greater => objective.maximize,
+            std::cmp::Ordering::Less => !objective.maximize,
+        });
+        if wins { Some(Best { value, trial }) } else { best }
+    }
+
     /// Trials planned: the sum of the shares; 0 while waiting.
     #[must_use]
     pub fn planned(&self) -> u64 {
@@ -294,7 +329,7 @@ impl StageRow {
 }
 
 /// A stage's counters, changed by every transition of its trials.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageCounters {
     /// Derived cases below this index have a trial row or a place in the ready queue; the rest are only planned.
     pub next_index: u64,
@@ -310,6 +345,8 @@ pub struct StageCounters {
     pub ended_wall_us: u64,
     /// Attempts that ended.
     pub ended_attempts: u64,
+    /// Best value so far of the first objective.
+    pub best: Option<Best>,
 }
 
 impl StageCounters {

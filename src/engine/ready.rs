@@ -1,0 +1,119 @@
+//! The head of the ready queue in memory: a bounded window on the table of that name.
+//!
+//! It holds the earliest entries and knows whether later ones exist on disk only. It must never hold them all: a
+//! million trials made pending at once stay in the store until their turn.
+
+use std::collections::BTreeSet;
+
+use crate::model::{ReadyKey, TrialId, UnixMs};
+
+/// Entries loaded at once; at most twice as many are held.
+pub const WINDOW: usize = 4096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ReadyWindow {
+    entries: BTreeSet<ReadyKey>,
+    /// Whether entries after the window's last one may exist on disk.
+    more: bool,
+}
+
+/// What became of an entry offered to the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the window.
+    Held,
+    /// It lies beyond the window; only the store knows it.
+    Beyond,
+    /// It is in the window, and this one had to leave for it.
+    Displaced(TrialId),
+}
+
+impl ReadyWindow {
+    /// Entries just read from the store, in order; `more` says whether others follow there.
+    pub fn fill(&mut self, entries: impl IntoIterator<Item = ReadyKey>, more: bool) {
+        self.entries = entries.into_iter().collect();
+        self.more = more;
+    }
+
+    /// An entry that the store has or gets with the next commit.
+    pub fn offer(&mut self, key: ReadyKey) -> Offered {
+        if self.more && self.entries.last().is_none_or(|last| key > *last) {
+            return Offered::Beyond;
+        }
+        self.entries.insert(key);
+        if self.entries.len() > 2 * WINDOW
+            && let Some((_, trial)) = self.entries.pop_last()
+        {
+            self.more = true;
+            return if (key.1) == trial { Offered::Beyond } else { Offered::Displaced(trial) };
+        }
+        Offered::Held
+    }
+
+    /// Takes the first entry that may start now. A due time further off than `longest_ms` can only come from a clock
+    /// that was set back since, and counts as due.
+    pub fn take_due(&mut self, now_ms: UnixMs, longest_ms: u64) -> Option<ReadyKey> {
+        let first = *self.entries.first()?;
+        if self.wait_ms(now_ms, longest_ms)? > 0 {
+            return None;
+        }
+        self.entries.remove(&first);
+        Some(first)
+    }
+
+    /// Milliseconds until the first entry may start.
+    #[must_use]
+    pub fn wait_ms(&self, now_ms: UnixMs, longest_ms: u64) -> Option<u64> {
+        let (due_ms, _) = self.entries.first()?;
+        let wait = u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0);
+        Some(if wait > longest_ms { 0 } else { wait })
+    }
+
+    /// Whether it is empty while the store has entries.
+    #[must_use]
+    pub fn needs_refill(&self) -> bool {
+        self.entries.is_empty() && self.more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_entries_come_in_order() {
+        let mut window = ReadyWindow::default();
+        window.offer((50, TrialId(1)));
+        window.offer((0, TrialId(9)));
+        assert_eq!(window.take_due(10, 1000), Some((0, TrialId(9))));
+        assert_eq!(window.take_due(10, 1000), None);
+        assert_eq!(window.wait_ms(10, 1000), Some(40));
+        assert_eq!(window.take_due(50, 1000), Some((50, TrialId(1))));
+        assert_eq!(window.wait_ms(50, 1000), None);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_park_a_trial() {
+        let mut window = ReadyWindow::default();
+        window.offer((10_000_000, TrialId(1)));
+        assert_eq!(window.take_due(0, 60_000), Some((10_000_000, TrialId(1))));
+    }
+
+    #[test]
+    fn it_stays_bounded_and_remembers_that_there_is_more() {
+        let mut window = ReadyWindow::default();
+        for trial in 0..(2 * WINDOW as u64) {
+            assert_eq!(window.offer((10, TrialId(trial))), Offered::Held);
+        }
+        assert_eq!(window.offer((99, TrialId(7_000_000))), Offered::Beyond);
+        assert_eq!(window.offer((5, TrialId(7_000_001))), Offered::Displaced(TrialId(2 * WINDOW as u64 - 1)));
+        assert_eq!(window.offer((10, TrialId(9_000_000))), Offered::Beyond);
+        for _ in 0..(2 * WINDOW) {
+            assert!(window.take_due(10, 0).is_some());
+        }
+        assert!(window.needs_refill());
+        window.fill([(10, TrialId(9_000_000))], false);
+        assert!(!window.needs_refill());
+    }
+}

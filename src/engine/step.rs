@@ -1,0 +1,542 @@
+//! Every decision of the engine, as a pure function: state and input give events (in the draft) and actions.
+//!
+//! No I/O, no clock, no randomness beyond the study's seed: time comes in with [`Now`], what the disk knows comes in
+//! as an [`Input`]. The loop commits the draft first and acts second. This file must never learn to do either.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::ready::{Offered, ReadyWindow};
+use crate::executor::{AttemptReport, ExecutorEvent};
+use crate::model::{
+    AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
+    StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
+};
+use crate::plan::{self, Lineage};
+use crate::spec::Spec;
+
+/// When an input is handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, Unix milliseconds.
+    pub at_ms: UnixMs,
+    /// Milliseconds this run has lasted, by a steady clock that stops with the engine.
+    pub run_ms: u64,
+}
+
+/// What the loop tells the state.
+#[derive(Debug)]
+pub enum Input {
+    /// Something happened to an attempt.
+    Executor(ExecutorEvent),
+    /// Stop dequeuing, let running trials finish.
+    Drain {
+        /// Who asks.
+        by: String,
+        /// Terminate them after this long, milliseconds.
+        limit_ms: Option<u64>,
+    },
+    /// Terminate running trials now.
+    Force {
+        /// Who asks.
+        by: String,
+    },
+    /// The survivors of the stage that asked for them by [`Action::Select`], best first.
+    Selected {
+        /// Which stage.
+        stage: StageIndex,
+        /// They.
+        survivors: Vec<Parent>,
+    },
+    /// The head of the ready queue, asked for by [`Action::Refill`].
+    Refilled {
+        /// Entries in order, with their trial's row where it has one.
+        entries: Vec<(ReadyKey, Option<TrialRow>)>,
+        /// Whether others follow in the store.
+        more: bool,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the loop does once the draft is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Hand an attempt to the executor.
+    Submit {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+    },
+    /// Tell the executor to start nothing more.
+    Drain,
+    /// Tell it to terminate what runs (TERM, then KILL after the grace).
+    Terminate,
+    /// Choose a stage's survivors and answer with [`Input::Selected`].
+    Select(StageIndex),
+    /// Read the head of the ready queue and answer with [`Input::Refilled`].
+    Refill,
+    /// A stage has closed: bring the exports up to date.
+    Export(StageIndex),
+    /// The run is over.
+    Finish(RunEnd),
+}
+
+/// How far the end has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Trials start.
+    Running,
+    /// No trial starts any more; running ones finish, until `limit` (run time, milliseconds) at most.
+    Draining {
+        /// When they are terminated.
+        limit_ms: Option<u64>,
+    },
+    /// Running trials are being terminated; whatever still runs at `give_up_ms` (run time) is recorded as
+    /// interrupted without waiting longer.
+    Terminating {
+        /// Whether a second request, not the drain's limit, did it.
+        forced: bool,
+        /// When to wait no longer.
+        give_up_ms: u64,
+    },
+    /// The run is over.
+    Over,
+}
+
+/// How long after the grace a terminated trial may take to be reported, milliseconds.
+const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
+
+/// All the engine knows.
+#[derive(Debug)]
+pub struct State {
+    spec: Arc<Spec>,
+    draft: Draft,
+    phase: Phase,
+    ready: ReadyWindow,
+    /// Planned cases of the open stage below this were handed out in this run or an earlier one.
+    cursor: u64,
+    /// Handed to the executor, not started.
+    submitted: BTreeMap<TrialId, AttemptNo>,
+    running: BTreeSet<TrialId>,
+    /// Most trials handed out and not started.
+    queue_limit: usize,
+    /// Whether an answer to `Select` or `Refill` is awaited.
+    asked: bool,
+}
+
+impl State {
+    /// The state of a store as it was found; nothing is decided yet.
+    #[must_use]
+    pub fn new(spec: Arc<Spec>, draft: Draft, workers: u32) -> Self {
+        let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
+        let mut ready = ReadyWindow::default();
+        ready.fill([], true);
+        Self {
+            spec,
+            draft,
+            phase: Phase::Running,
+            ready,
+            cursor,
+            submitted: BTreeMap::new(),
+            running: BTreeSet::new(),
+            queue_limit: queue_limit(workers),
+            asked: false,
+        }
+    }
+
+    /// Begins a run: says who runs it, and settles what an engine that died left running (rows `left`, whose trials'
+    /// rows must be held by the draft).
+    ///
+    /// # Errors
+    /// [`FoldError`]: the store contradicts itself.
+    pub fn begin(
+        &mut self,
+        now: Now,
+        engine: EngineId,
+        workers: u32,
+        left: &[RunningRow],
+    ) -> Result<Vec<Action>, FoldError> {
+        self.emit(now, Event::RunStarted { engine, workers })?;
+        for row in left {
+            let reason = "its engine ended without recording how it went".to_owned();
+            self.interrupt(now, row.trial, row.attempt, reason)?;
+        }
+        self.advance(now)
+    }
+
+    /// Handles one input. Call [`State::advance`] after a batch of them.
+    ///
+    /// # Errors
+    /// [`FoldError`]: a bug or a damaged store; nothing of the draft may be committed.
+    pub fn step(&mut self, now: Now, input: Input) -> Result<Vec<Action>, FoldError> {
+        match input {
+            Input::Executor(event) => self.executor_event(now, event),
+            Input::Drain { by, limit_ms } => self.drain(now, by, limit_ms),
+            Input::Force { by } => self.force(now, by),
+            Input::Selected { stage, survivors } => self.selected(now, stage, survivors),
+            Input::Refilled { entries, more } => {
+                self.refilled(entries, more);
+                Ok(Vec::new())
+            }
+            Input::Tick => Ok(Vec::new()),
+        }
+    }
+
+    fn executor_event(&mut self, now: Now, event: ExecutorEvent) -> Result<Vec<Action>, FoldError> {
+        match event {
+            ExecutorEvent::Started { trial, attempt, slot, process, at_ms: _ } => {
+                if self.submitted.get(&trial) == Some(&attempt) {
+                    self.submitted.remove(&trial);
+                    self.running.insert(trial);
+                    self.emit(now, Event::AttemptStarted { trial, attempt, slot, process })?;
+                }
+                Ok(Vec::new())
+            }
+            ExecutorEvent::Ended(report) => self.attempt_ended(now, *report),
+            ExecutorEvent::Returned { trial } => {
+                self.submitted.remove(&trial);
+                Ok(Vec::new())
+            }
+            ExecutorEvent::Broken(why) => self.drain(now, why, Some(0)),
+        }
+    }
+
+    fn attempt_ended(&mut self, now: Now, report: AttemptReport) -> Result<Vec<Action>, FoldError> {
+        let (trial, attempt) = (report.trial, report.attempt);
+        if self.submitted.get(&trial) == Some(&attempt) {
+            // It could not even be started: the start is recorded with its end.
+            self.submitted.remove(&trial);
+            self.running.insert(trial);
+            self.emit(now, Event::AttemptStarted { trial, attempt, slot: 0, process: None })?;
+        }
+        // A report of an attempt that was given up comes too late: its end is recorded already.
+        if !self.running.remove(&trial) {
+            return Ok(Vec::new());
+        }
+        let next = self.next(now, trial, &report.verdict);
+        self.end(
+            now,
+            AttemptEnd {
+                trial,
+                attempt,
+                ended_ms: report.ended_ms,
+                exit: report.exit,
+                usage: report.usage,
+                verdict: report.verdict,
+                next,
+            },
+        )?;
+        Ok(Vec::new())
+    }
+
+    /// What becomes of a trial: interrupted attempts run again and take no retry; retryable failures as long as
+    /// there are retries.
+    fn next(&self, now: Now, trial: TrialId, verdict: &Verdict) -> Next {
+        match verdict {
+            Verdict::Succeeded { .. } | Verdict::Cancelled => Next::Final,
+            Verdict::Interrupted { .. } => Next::Again { due_ms: 0 },
+            Verdict::Failed(failure) => {
+                let row = self.draft.trial_row(trial);
+                let failures = row.map_or(0, |row| row.failures);
+                let stage = row.and_then(|row| self.spec.stages.get(row.stage as usize));
+                match stage {
+                    Some(stage) if failure.retryable && failures < stage.retries.count => {
+                        let delay_ms = plan::delay_ms(&stage.retries, failures + 1, self.seed_of(trial));
+                        Next::Again { due_ms: now.at_ms.saturating_add_unsigned(delay_ms) }
+                    }
+                    _ => Next::Final,
+                }
+            }
+        }
+    }
+
+    fn seed_of(&self, trial: TrialId) -> u32 {
+        let lineage = Lineage::new(&self.spec, self.draft.stages());
+        lineage.locate(trial).map_or(0, |(stage, index)| lineage.trial_seed(stage, index))
+    }
+
+    fn end(&mut self, now: Now, end: AttemptEnd) -> Result<(), FoldError> {
+        let (trial, next) = (end.trial, end.next);
+        self.emit(now, Event::AttemptEnded(Box::new(end)))?;
+        if let Next::Again { due_ms } = next {
+            match self.ready.offer((due_ms, trial)) {
+                Offered::Held => {}
+                Offered::Beyond => self.draft.release(trial),
+                Offered::Displaced(other) => self.draft.release(other),
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupt(
+        &mut self,
+        now: Now,
+        trial: TrialId,
+        attempt: AttemptNo,
+        reason: String,
+    ) -> Result<(), FoldError> {
+        self.end(
+            now,
+            AttemptEnd {
+                trial,
+                attempt,
+                ended_ms: now.at_ms,
+                exit: None,
+                usage: Usage::default(),
+                verdict: Verdict::Interrupted { reason },
+                next: Next::Again { due_ms: 0 },
+            },
+        )
+    }
+
+    fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
+        if self.phase != Phase::Running {
+            return Ok(Vec::new());
+        }
+        self.phase = Phase::Draining { limit_ms: limit_ms.map(|limit| now.run_ms.saturating_add(limit)) };
+        self.emit(now, Event::DrainStarted { by })?;
+        Ok(vec![Action::Drain])
+    }
+
+    fn force(&mut self, now: Now, by: String) -> Result<Vec<Action>, FoldError> {
+        let mut actions = self.drain(now, by, None)?;
+        actions.extend(self.terminate(now, true));
+        Ok(actions)
+    }
+
+    fn terminate(&mut self, now: Now, forced: bool) -> Option<Action> {
+        match &mut self.phase {
+            Phase::Running | Phase::Draining { .. } => {
+                let give_up_ms =
+                    now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(GIVE_UP_AFTER_GRACE_MS);
+                self.phase = Phase::Terminating { forced, give_up_ms };
+                Some(Action::Terminate)
+            }
+            Phase::Terminating { forced: was, .. } => {
+                *was |= forced;
+                None
+            }
+            Phase::Over => None,
+        }
+    }
+
+    fn selected(
+        &mut self,
+        now: Now,
+        stage: StageIndex,
+        survivors: Vec<Parent>,
+    ) -> Result<Vec<Action>, FoldError> {
+        self.asked = false;
+        let none = survivors.is_empty();
+        self.emit(now, Event::StageClosed { stage, survivors })?;
+        if none {
+            let name = self.draft.stages().get(stage as usize).map_or_else(String::new, |s| s.name.clone());
+            let reason = format!("stage `{name}` has no survivors: none of its trials succeeded");
+            self.emit(now, Event::StudyAborted { reason, violating: Vec::new() })?;
+        }
+        Ok(vec![Action::Export(stage)])
+    }
+
+    fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
+        self.asked = false;
+        let fresh: Vec<_> =
+            entries.into_iter().filter(|((_, trial), _)| !self.submitted.contains_key(trial)).collect();
+        self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
+        for row in fresh.into_iter().filter_map(|(_, row)| row) {
+            self.draft.hold(row);
+        }
+    }
+
+    /// Decides what follows from where things stand: the next trials, the next stage, the end.
+    ///
+    /// # Errors
+    /// [`FoldError`], as for [`State::step`].
+    pub fn advance(&mut self, now: Now) -> Result<Vec<Action>, FoldError> {
+        let mut actions = Vec::new();
+        self.limits(now, &mut actions)?;
+        if matches!(self.phase, Phase::Over) || self.asked {
+            return Ok(actions);
+        }
+        let idle = self.running.is_empty() && self.submitted.is_empty();
+        match self.draft.study_row().status {
+            StudyStatus::Completed if idle => return self.finish(now, RunEnd::Completed),
+            StudyStatus::Aborted if idle => return self.finish(now, RunEnd::Aborted),
+            StudyStatus::Completed | StudyStatus::Aborted => return Ok(actions),
+            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {}
+        }
+        if self.stage_is_done() && self.phase == Phase::Running {
+            if let Some((stage, _)) = self.draft.open_stage() {
+                actions.push(Action::Select(stage.index));
+                self.asked = true;
+                return Ok(actions);
+            }
+            self.open_next(now)?;
+            if self.draft.open_stage().is_none() {
+                return self.finish(now, RunEnd::Completed);
+            }
+        }
+        match &self.phase {
+            Phase::Running => self.hand_out(now, &mut actions),
+            Phase::Draining { .. } | Phase::Terminating { forced: false, .. } if idle => {
+                return self.finish_after(actions, now, RunEnd::Drained);
+            }
+            Phase::Terminating { forced: true, .. } if idle => {
+                return self.finish_after(actions, now, RunEnd::Forced);
+            }
+            _ => {}
+        }
+        Ok(actions)
+    }
+
+    /// The drain's limit, and the end of patience with terminated trials.
+    fn limits(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
+        match self.phase {
+            Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {
+                actions.extend(self.terminate(now, false));
+            }
+            Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
+                self.submitted.clear();
+                for trial in std::mem::take(&mut self.running) {
+                    let attempt = self.draft.trial_row(trial).map_or(0, |row| row.attempts.len());
+                    let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                    self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the open stage, if any, has nothing left to run.
+    fn stage_is_done(&self) -> bool {
+        self.running.is_empty()
+            && self.submitted.is_empty()
+            && self
+                .draft
+                .open_stage()
+                .is_none_or(|(stage, counters)| counters.pending(stage.planned()) == 0 && counters.running == 0)
+    }
+
+    /// Opens the first waiting stage, or completes the study.
+    fn open_next(&mut self, now: Now) -> Result<(), FoldError> {
+        let stages = self.draft.stages();
+        let Some(next) = stages.iter().find(|stage| stage.status == StageStatus::Waiting) else {
+            return self.emit(now, Event::StudyCompleted);
+        };
+        let index = next.index;
+        let parents =
+            index.checked_sub(1).and_then(|before| stages.get(before as usize)).map_or_else(Vec::new, |before| {
+                before.survivors.clone()
+            });
+        let shares =
+            self.spec.stages.get(index as usize).map_or_else(Vec::new, |spec| plan::shares(spec, parents.len()));
+        self.emit(now, Event::StageOpened { stage: index, parents, shares })?;
+        self.cursor = 0;
+        self.ready.fill([], false);
+        Ok(())
+    }
+
+    /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
+    fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while self.submitted.len() < self.queue_limit {
+            if self.ready.needs_refill() {
+                self.asked = true;
+                actions.push(Action::Refill);
+                return;
+            }
+            let Some(trial) = self.next_trial(now) else { return };
+            let done = self.draft.trial_row(trial).map_or(0, |row| row.attempts.len());
+            let attempt = u32::try_from(done).unwrap_or(u32::MAX - 1) + 1;
+            self.submitted.insert(trial, attempt);
+            actions.push(Action::Submit { trial, attempt });
+        }
+    }
+
+    fn next_trial(&mut self, now: Now) -> Option<TrialId> {
+        if let Some((_, trial)) = self.ready.take_due(now.at_ms, self.longest_delay_ms()) {
+            return Some(trial);
+        }
+        let (stage, _) = self.draft.open_stage()?;
+        (self.cursor < stage.planned()).then(|| {
+            let trial = TrialId(stage.first_trial.0 + self.cursor);
+            self.cursor += 1;
+            trial
+        })
+    }
+
+    fn longest_delay_ms(&self) -> u64 {
+        let stage = self.draft.open_stage().and_then(|(stage, _)| self.spec.stages.get(stage.index as usize));
+        stage.map_or(0, |stage| stage.retries.max_delay_ms.max(stage.retries.delay_ms))
+    }
+
+    fn finish(&mut self, now: Now, how: RunEnd) -> Result<Vec<Action>, FoldError> {
+        self.finish_after(Vec::new(), now, how)
+    }
+
+    fn finish_after(
+        &mut self,
+        mut actions: Vec<Action>,
+        now: Now,
+        how: RunEnd,
+    ) -> Result<Vec<Action>, FoldError> {
+        self.phase = Phase::Over;
+        self.emit(now, Event::RunEnded { how })?;
+        actions.push(Action::Finish(how));
+        Ok(actions)
+    }
+
+    fn emit(&mut self, now: Now, event: Event) -> Result<(), FoldError> {
+        self.draft.emit(now.at_ms, now.run_ms, event)
+    }
+
+    /// Milliseconds until [`Input::Tick`] could change something; `None`: nothing is due.
+    #[must_use]
+    pub fn wake_in_ms(&self, now: Now) -> Option<u64> {
+        match self.phase {
+            Phase::Running if self.submitted.len() < self.queue_limit => {
+                self.ready.wait_ms(now.at_ms, self.longest_delay_ms())
+            }
+            Phase::Draining { limit_ms } => limit_ms.map(|limit| limit.saturating_sub(now.run_ms)),
+            Phase::Terminating { give_up_ms, .. } => Some(give_up_ms.saturating_sub(now.run_ms)),
+            Phase::Running | Phase::Over => None,
+        }
+    }
+
+    /// How many attempts run.
+    #[must_use]
+    pub fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How far the end has come.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// The rows in memory.
+    #[must_use]
+    pub fn draft(&self) -> &Draft {
+        &self.draft
+    }
+
+    /// The rows in memory, to commit from and to load trials into.
+    pub fn draft_mut(&mut self) -> &mut Draft {
+        &mut self.draft
+    }
+}
+
+/// The queue ahead of the workers: enough that none waits for the disk while one commit is under way, few enough
+/// that stopping gives little back.
+fn queue_limit(workers: u32) -> usize {
+    (workers as usize).saturating_mul(4).clamp(8, 1024)
+}
+
+/// A trial in memory whose attempt runs, for tests and checks.
+#[must_use]
+pub fn is_running(row: &TrialRow) -> bool {
+    row.state == TrialState::Running
+}
