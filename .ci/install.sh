@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# Sourced by tests/run and .ci/run: gets the tools they need, quietly, and only what is missing.
+
+step() { printf '\n==> %s\n' "$*"; }
+
+# Runs a command in silence; shows all it said if it fails.
+quietly() {
+    local output
+    if ! output=$("$@" 2>&1 </dev/null); then
+        printf '%s\n' "$output" >&2
+        printf 'error: %s failed\n' "$*" >&2
+        return 1
+    fi
+}
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then "$@"; else sudo -- "$@"; fi
+}
+
+# need_debian COMMAND:PACKAGE...: installs the packages of those commands that are not there.
+need_debian() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    ((${#missing[@]})) || return 0
+    step "installing Debian packages: ${missing[*]}"
+    quietly as_root apt-get update
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+# need_cargo COMMAND CRATE VERSION: builds the command from its crate unless there is one, of whatever version.
+# Optimised little, since compiling these tools takes far longer than they ever run; their common dependencies are built
+# once, in one target directory; an interrupted build goes on where it was.
+need_cargo() {
+    export PATH=$PATH:${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
+    command -v "$1" >/dev/null && return 0
+    step "building $2 $3 (once)"
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=0 quietly cargo install --locked --version "$3" --target-dir target/tools "$2"
+}
