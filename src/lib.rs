@@ -1,4 +1,6 @@
 //! piton runs *studies* that survive `kill -9` and power loss.
 
+pub mod executor;
 pub mod model;
 pub mod spec;
+pub mod sys;
