@@ -45,6 +45,8 @@ impl Loop<'_> {
             Ok(how) => how,
             Err(error) => return Err(self.fail(error)),
         };
+        // Everything has ended, but for closures that did not listen: those are not waited for.
+        self.executor.kill();
         self.executor.shutdown();
         let snapshot = self.journal.snapshot()?;
         self.observer.ended(&snapshot);

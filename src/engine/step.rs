@@ -560,3 +560,6 @@ impl State {
 fn queue_limit(workers: u32) -> usize {
     (workers as usize).saturating_mul(4).clamp(8, 1024)
 }
+
+#[cfg(test)]
+mod tests;
