@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::EngineError;
 use crate::journal::{JournalError, OpenError};
 use crate::spec::{Change, Diagnostics};
+use crate::views::ViewError;
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,9 @@ pub enum Error {
     /// A stage's closure is missing.
     #[error("stage `{0}` runs a closure of the program that made the study")]
     NoClosure(String),
+    /// A view cannot be shown.
+    #[error(transparent)]
+    View(ViewError),
     /// Output could not be written.
     #[error("cannot write the output")]
     Output(#[source] std::io::Error),
@@ -87,6 +91,15 @@ pub enum Error {
     },
 }
 
+impl From<ViewError> for Error {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Output(cause) => Self::Output(cause),
+            other => Self::View(other),
+        }
+    }
+}
+
 fn mistakes(count: usize) -> String {
     if count == 1 { "a mistake".into() } else { format!("{count} mistakes") }
 }
@@ -97,6 +110,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) => 2,
+            Self::View(
+                ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
+            ) => 2,
+            Self::View(ViewError::Spec(_)) => 7,
+            Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
             Self::Open(OpenError::Locked { .. }) => 5,
             Self::SpecDiffers { .. } | Self::InputsChanged { .. } => 6,
             Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. }) | Self::StoredSpec { .. } => 7,

@@ -15,7 +15,8 @@ use crate::engine::resume::{Decision, Found, SpecMatch, decide};
 use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
 use crate::error::Error;
 use crate::executor::local::strays::KilledStray;
-use crate::executor::local::{ClosureFn, Keeper, TrialContext, TrialError};
+use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
+use crate::executor::local::keeper::Keeper;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
     Event, FirstObjective, Metrics, Record, RunEnd, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
@@ -24,7 +25,7 @@ use crate::model::{
 use crate::paths::{self, StudyPaths};
 use crate::plan;
 use crate::spec::{self, Goal, Spec, Work};
-use crate::sys;
+use crate::sys::clock::unix_ms;
 use crate::views::export;
 
 /// A study and how it is to be run here.
@@ -354,7 +355,7 @@ impl Study {
         let paths = self.planned_paths()?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let first = Record {
-            at_ms: sys::unix_ms(),
+            at_ms: unix_ms(),
             run_ms: 0,
             event: Event::StudyCreated(Box::new(created(spec, &paths, inputs, &self.study_file)?)),
         };

@@ -4,7 +4,7 @@ use piton::engine::resume::{Found, SpecMatch};
 use piton::model::{Parent, StageRow, StageStatus, TrialId};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
-use piton::spec::{self, Command, ExpandContext, Sampling, Selection, Spec, StageSpec};
+use piton::spec::{self, ExpandContext, Expanded, Goal, Sampling, Selection, Spec, StageSpec};
 use piton::{Error, Study};
 
 use super::args::CheckArgs;
@@ -102,7 +102,14 @@ fn how(stage: &StageSpec) -> String {
         Selection::WeightedSum => "weighted sum",
         Selection::Pareto => "pareto",
     };
-    let objectives: Vec<String> = stage.objectives.iter().map(|objective| objective.to_string()).collect();
+    let objectives: Vec<String> = stage
+        .objectives
+        .iter()
+        .map(|objective| match objective.goal {
+            Goal::Maximize => format!("largest `{}`", objective.metric),
+            Goal::Minimize => format!("smallest `{}`", objective.metric),
+        })
+        .collect();
     let objectives = if objectives.is_empty() { "case order".into() } else { objectives.join(", ") };
     format!("{sampling}; {selection} by {objectives}")
 }
@@ -125,11 +132,12 @@ fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: 
         attempt: 1,
         slot: 0,
     };
-    Some(match spec::expand(&stage.work, &context)? {
-        Command::Argv(argv) => {
+    Some(match stage.work.expand(&context).ok()? {
+        Expanded::Argv(argv) => {
             argv.iter().map(|word| piton::shell_word(std::path::Path::new(word))).collect::<Vec<_>>().join(" ")
         }
-        Command::Shell(line) => format!("sh -c {}", piton::shell_word(std::path::Path::new(&line))),
+        Expanded::Closure => return None,
+        Expanded::Shell(line) => format!("sh -c {}", piton::shell_word(std::path::Path::new(&line))),
     })
 }
 

@@ -5,7 +5,8 @@
 use piton::model::{Event, Record, StageRow, StageStatus, TrialId, TrialState};
 use piton::plan::Lineage;
 use piton::spec::Spec;
-use piton::{Error, Journal, JournalError, Snapshot, shell_word, sys};
+use piton::sys::clock::unix_ms;
+use piton::{Error, Journal, JournalError, Snapshot, shell_word};
 
 use super::args::RetryArgs;
 use super::terminal::{hint, say};
@@ -32,7 +33,7 @@ pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
     drop(snapshot);
     let records: Vec<Record> = trials
         .iter()
-        .map(|trial| Record { at_ms: sys::unix_ms(), run_ms: 0, event: Event::TrialReset { trial: *trial } })
+        .map(|trial| Record { at_ms: unix_ms(), run_ms: 0, event: Event::TrialReset { trial: *trial } })
         .collect();
     if !records.is_empty() {
         journal.append(&records).map_err(journal_error)?;

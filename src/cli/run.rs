@@ -4,7 +4,8 @@ use std::path::Path;
 
 use piton::engine::resume::Decision;
 use piton::model::RunEnd;
-use piton::{Error, Keeper, Outcome, Reader, Study, shell_word, sys};
+use piton::sys::signals::die_by;
+use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::progress::Progress;
@@ -63,7 +64,7 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     let outcome = outcome?;
     conclude(&store, outcome, how.json, again)?;
     if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
-        sys::die_by(signal);
+        die_by(signal);
     }
     Ok(outcome.exit_code())
 }

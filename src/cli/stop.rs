@@ -4,7 +4,8 @@
 //! process that only has the same number is never hit.
 
 use piton::model::EngineId;
-use piton::{Error, Reader, sys};
+use piton::sys::process::{is_alive, signal_exactly, wait_gone};
+use piton::{Error, Reader};
 use rustix::process::Signal;
 
 use super::args::StopArgs;
@@ -20,10 +21,10 @@ pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     // SIGUSR2 asks for what a second SIGTERM does, but leaves the exit code at 75.
     let signal = if args.now { Signal::USR2 } else { Signal::TERM };
     let system = |cause| Error::System { what: "signal the engine", cause };
-    if sys::signal_exactly(engine.process, signal).map_err(system)? {
+    if signal_exactly(engine.process, signal).map_err(system)? {
         let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
         say(&format!("asked engine {} to stop and {how}; waiting for it", engine.process.pid));
-        sys::wait_gone(engine.process, None).map_err(system)?;
+        wait_gone(engine.process, None).map_err(system)?;
     }
     say("the engine has stopped; everything it reported is recorded");
     hint(&format!("`piton resume {}` goes on", piton::shell_word(store)));
@@ -36,5 +37,5 @@ pub fn running_engine(store: &std::path::Path) -> Result<Option<EngineId>, Error
         .snapshot()
         .and_then(|snapshot| snapshot.study())
         .map_err(|cause| Error::Journal { store: store.into(), cause })?;
-    Ok(study.engine.filter(|engine| !study.engine_closed && sys::is_alive(&engine.process, &engine.boot_id)))
+    Ok(study.engine.filter(|engine| !study.engine_closed && is_alive(&engine.process, &engine.boot_id)))
 }

@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::EngineError;
 use super::draft::Draft;
-use crate::executor::{AttemptKey, Job, StageRuntime};
+use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
 use crate::model::{AttemptNo, Parent, TrialId};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
@@ -28,9 +29,17 @@ impl JobMaker {
     /// # Errors
     /// [`EngineError::Executor`] when a stage of the stored spec cannot be prepared.
     pub fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
-        let runtimes = (0..)
-            .zip(&spec.stages)
-            .map(|(index, _)| StageRuntime::new(&spec, index, &paths.study_dir).map(Arc::new))
+        let study = StudyRuntime {
+            study: spec.study.name.clone(),
+            study_dir: paths.study_dir.clone(),
+            artifacts_dir: paths.artifacts.clone(),
+            grace: Duration::from_millis(spec.run.grace_ms),
+            env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        };
+        let runtimes = spec
+            .stages
+            .iter()
+            .map(|stage| StageRuntime::new(&study, stage).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
         Ok(Self { spec, paths, runtimes })
@@ -56,7 +65,7 @@ impl JobMaker {
         Ok(Job {
             key: AttemptKey { study: draft.study_row().study_id, trial, attempt },
             stage,
-            parent_case: lineage.parent_case(stage, index),
+            parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
             parent_dir,
             params: lineage.params(stage, index).ok_or_else(unplanned)?,
             seed: lineage.trial_seed(stage, index),

@@ -22,13 +22,17 @@ pub use draft::Draft;
 pub use shutdown::{Control, ShutdownHandle};
 pub use survivors::choose;
 
-use crate::executor::local::{ClosureFn, Keeper, LocalExecutor};
+use crate::executor::local::LocalExecutor;
+use crate::executor::local::closure::ClosureFn;
+use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::{KilledStray, kill_strays};
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, Seq, StageIndex, StudyStatus};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
-use crate::sys::{self, SignalEvent, SignalWatch, TrialClock};
+use crate::sys::clock::{self, TrialClock};
+use crate::sys::process::this_process;
+use crate::sys::signals::{SignalEvent, SignalWatch};
 
 /// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
 pub trait Observer {
@@ -133,7 +137,7 @@ pub fn run(
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
     let study = draft.study_row();
-    let boot_id = sys::boot_id();
+    let boot_id = clock::boot_id();
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
@@ -145,7 +149,7 @@ pub fn run(
     let (sender, events) = crossbeam_channel::unbounded();
     let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), sender)
         .map_err(|error| EngineError::Executor(error.to_string()))?;
-    let engine = EngineId { process: sys::this_process(), boot_id, host: sys::host_name() };
+    let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let state = step::State::new(Arc::clone(&spec), draft, workers);
     let jobs = jobs::JobMaker::new(spec, paths)?;
     let report = run::Loop {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
 
-use super::draft::Draft;
 use super::ready::WINDOW;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, Now, State};
@@ -15,7 +14,8 @@ use super::{EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
-use crate::sys::{self, SignalEvent, SignalWatch, TrialClock};
+use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
 
 /// Most inputs decided on before a commit.
 const BATCH: usize = 1_000;
@@ -110,7 +110,7 @@ impl Loop<'_> {
 
     fn now(&self) -> Now {
         let run_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
-        Now { at_ms: sys::unix_ms(), run_ms }
+        Now { at_ms: unix_ms(), run_ms }
     }
 
     /// Writes what was decided; when it returns, it is on disk.
@@ -216,7 +216,7 @@ impl Loop<'_> {
     fn pause(&mut self) {
         self.executor.pause();
         self.clock.pause();
-        if let Err(error) = sys::stop_self() {
+        if let Err(error) = stop_self() {
             log::warn!("cannot stop: {error}");
         }
         self.clock.resume();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::sys::SignalEvent;
+use crate::sys::signals::SignalEvent;
 
 /// Messages to the engine from outside its trials.
 #[derive(Clone, Debug, PartialEq, Eq)]
