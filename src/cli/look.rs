@@ -49,7 +49,7 @@ pub fn status(args: &StatusArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let (reader, look) = Look::at_store(store)?;
     if args.json {
-        return print_status_json(&look.snapshot, store, true).map(|()| 0);
+        return print_status_json(store).map(|()| 0);
     }
     if args.watch {
         return super::watch::watch(&reader, look, store);
@@ -61,8 +61,7 @@ pub fn status(args: &StatusArgs) -> Result<u8, Error> {
 }
 
 /// The state as JSON.
-pub fn print_status_json(snapshot: &Snapshot, store: &Path, _live: bool) -> Result<(), Error> {
-    let _ = snapshot;
+pub fn print_status_json(store: &Path) -> Result<(), Error> {
     let (_reader, look) = Look::at_store(store)?;
     let mut out = std::io::stdout().lock();
     status::Status::load(&look.view, &look.snapshot, unix_ms())?.write_json(&mut out)?;

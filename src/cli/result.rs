@@ -34,11 +34,6 @@ pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
     print_line(&text)
 }
 
-/// The state, as `piton status --json` prints it, of a study no engine runs any more.
-pub fn print_status_json(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
-    super::look::print_status_json(snapshot, store, false)
-}
-
 /// All that is needed to name a study's trials.
 struct Context<'a> {
     snapshot: &'a Snapshot,

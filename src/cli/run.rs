@@ -79,7 +79,7 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
         _ => {}
     }
     if json {
-        result::print_status_json(&snapshot, store)?;
+        super::look::print_status_json(store)?;
     } else {
         result::print_result(&snapshot, store)?;
     }
