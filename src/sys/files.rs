@@ -1,0 +1,163 @@
+//! Durable files: old or new, never torn.
+//!
+//! A file is replaced by write, fsync, rename, fsync of the directory, in this order and always all of it. Nothing
+//! here may report success before the data would survive a power cut.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What the temporary files of [`replace_atomically`] end in. One that is left over after a crash is harmless.
+pub const TEMP_SUFFIX: &str = ".piton-tmp";
+
+/// Replaces a file's contents, or makes it. After `Ok` the new contents survive a power cut; after an error the old
+/// contents are there, whole (or, if only the last step failed, the new ones).
+///
+/// # Errors
+/// Whatever `write` or the file system says; the temporary file is removed.
+pub fn replace_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` names no file", path.display())));
+    };
+    let mut temp_name = std::ffi::OsString::from(".");
+    temp_name.push(name);
+    temp_name.push(format!(".{}-{}{TEMP_SUFFIX}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let temp = path.with_file_name(temp_name);
+    let done = write_new(&temp, write).and_then(|()| fs::rename(&temp, path));
+    if let Err(error) = done {
+        // The first error is the one to tell; a leftover is harmless.
+        let _ = fs::remove_file(&temp);
+        return Err(error);
+    }
+    fsync_dir(parent_of(path))
+}
+
+fn write_new(temp: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(NO_FOLLOW).open(temp)?;
+    let mut buffered = io::BufWriter::new(file);
+    write(&mut buffered)?;
+    buffered.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Removes what crashed calls of [`replace_atomically`] left in `dir`. How many.
+///
+/// # Errors
+/// If the directory cannot be listed. A leftover that cannot be removed stays: it is harmless.
+pub fn remove_leftover_temps(dir: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".")
+            && name.as_encoded_bytes().ends_with(TEMP_SUFFIX.as_bytes())
+            && fs::remove_file(entry.path()).is_ok()
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Makes a directory's entries durable.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn fsync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// `create_dir_all`, and every directory made is there after a power cut.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    for ancestor in dir.ancestors() {
+        if ancestor.as_os_str().is_empty() || ancestor.is_dir() {
+            break;
+        }
+        missing.push(ancestor.to_path_buf());
+    }
+    for made in missing.iter().rev() {
+        match fs::create_dir(made) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+        fsync_dir(parent_of(made))?;
+    }
+    Ok(())
+}
+
+/// The directory a path lies in; the current one for a bare name.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view.json");
+        replace_atomically(&path, |out| out.write_all(b"one")).unwrap();
+        replace_atomically(&path, |out| out.write_all(b"two")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["view.json"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_contents_and_no_temp() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view.json");
+        fs::write(&path, b"old").unwrap();
+        let failed = replace_atomically(&path, |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["view.json"]);
+    }
+
+    #[test]
+    fn leftovers_are_recognised_and_others_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".view.json.1-0.piton-tmp"), b"").unwrap();
+        fs::write(dir.path().join("mine.piton-tmp"), b"").unwrap();
+        assert_eq!(remove_leftover_temps(dir.path()).unwrap(), 1);
+        assert_eq!(names(dir.path()), ["mine.piton-tmp"]);
+    }
+
+    #[test]
+    fn makes_directories_however_many_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_all_durable(&deep).unwrap();
+        create_dir_all_durable(&deep).unwrap();
+        assert!(deep.is_dir());
+        fs::write(dir.path().join("file"), b"").unwrap();
+        assert!(create_dir_all_durable(&dir.path().join("file/x")).is_err());
+    }
+}

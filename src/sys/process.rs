@@ -1,0 +1,286 @@
+//! Processes that cannot be confused: a pid together with its start time.
+//!
+//! Nothing here may ever signal a process by pid alone: numbers are used again. Every signal goes through a pidfd
+//! whose process was checked *after* the pidfd was opened, so what was checked is what is hit.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal};
+
+use crate::model::ProcessId;
+
+/// What `/proc/<pid>/stat` says of a process, as far as it is needed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its number.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// Its process group's.
+    pub group: u32,
+    /// Whether it is dead, waiting to be reaped.
+    pub dead: bool,
+    /// Start time, clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl Stat {
+    /// Reads it; `None` when there is no such process (any more).
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Parses the file's bytes. The second field, the program's name in parentheses, may hold anything at all,
+    /// spaces and parentheses included, so fields are counted from the last `)`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let head = std::str::from_utf8(text.get(..text.iter().position(|byte| *byte == b'(')?)?).ok()?;
+        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+        // The first of these is field 3 of proc_pid_stat(5).
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        let threads: u64 = fields.nth(20 - 6)?.parse().ok()?;
+        let start_ticks = fields.nth(22 - 21)?.parse().ok()?;
+        Some(Self {
+            pid: head.trim().parse().ok()?,
+            parent,
+            group,
+            // A process whose main thread exited shows as a zombie while its other threads go on.
+            dead: matches!(state, "Z" | "X" | "x") && threads <= 1,
+            start_ticks,
+        })
+    }
+
+    /// The process without its circumstances.
+    #[must_use]
+    pub fn id(&self) -> ProcessId {
+        ProcessId { pid: self.pid, start_ticks: self.start_ticks }
+    }
+}
+
+/// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`); `None` if there is none.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    Stat::of(pid).map(|stat| stat.start_ticks)
+}
+
+/// This process. Start time 0 if `/proc` is not there.
+#[must_use]
+pub fn this_process() -> ProcessId {
+    let pid = std::process::id();
+    ProcessId { pid, start_ticks: start_ticks(pid).unwrap_or(0) }
+}
+
+/// Whether exactly this process, noted during the boot called `boot_id`, is alive. A zombie is not.
+#[must_use]
+pub fn is_alive(process: &ProcessId, boot_id: &str) -> bool {
+    !boot_id.is_empty() && boot_id == super::clock::boot_id() && lives(*process)
+}
+
+/// Whether exactly this process of this boot is alive. A zombie is not.
+#[must_use]
+pub fn lives(process: ProcessId) -> bool {
+    Stat::of(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead)
+}
+
+/// Sends `signal` to exactly this process. `false` if it is gone, or its number belongs to another by now.
+///
+/// # Errors
+/// What the kernel says: not permitted, mostly.
+pub fn signal_exactly(process: ProcessId, signal: Signal) -> io::Result<bool> {
+    let sent = match open_exactly(process)? {
+        Opened::Gone => return Ok(false),
+        Opened::Held(pidfd) => pidfd_send_signal(&pidfd, signal),
+        Opened::NoPidfd(pid) => kill_process(pid, signal),
+    };
+    match sent {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sends `signal` to the process group that exactly this process leads. `false` if the process is gone.
+///
+/// # Errors
+/// What the kernel says: not permitted, mostly.
+pub fn signal_group_exactly(leader: ProcessId, signal: Signal) -> io::Result<bool> {
+    // The pidfd pins nothing but itself: the number could be used again between the check and the signal if the
+    // leader died and was reaped just then *and* its group was empty. Whoever calls this is the one who reaps, or
+    // looks at a process of another engine, whose number then is a moment old: the kernel hands out pids in a ring.
+    match open_exactly(leader)? {
+        Opened::Gone => Ok(false),
+        Opened::Held(_) | Opened::NoPidfd(_) => {
+            let leads = Stat::of(leader.pid)
+                .is_some_and(|stat| stat.start_ticks == leader.start_ticks && stat.group == leader.pid);
+            let Some(pid) = as_pid(leader.pid).filter(|_| leads) else { return Ok(false) };
+            match kill_process_group(pid, signal) {
+                Ok(()) => Ok(true),
+                Err(Errno::SRCH) => Ok(false),
+                Err(errno) => Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// Waits until exactly this process is dead (a zombie counts as dead), at most `limit` if there is one. Whether it is.
+///
+/// # Errors
+/// What the kernel says.
+pub fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool> {
+    let start = Instant::now();
+    let left = || limit.map(|limit| limit.saturating_sub(start.elapsed()));
+    loop {
+        let step = match open_exactly(process)? {
+            Opened::Gone => return Ok(true),
+            Opened::Held(pidfd) => poll_readable(&pidfd, left()),
+            // Kernels before 5.3: look again now and then.
+            Opened::NoPidfd(_) => {
+                std::thread::sleep(Duration::from_millis(10));
+                Ok(false)
+            }
+        };
+        match step {
+            Ok(true) => return Ok(true),
+            Ok(false) | Err(Errno::INTR) if left().is_some_and(|left| left.is_zero()) => {
+                return Ok(!lives(process));
+            }
+            Ok(false) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+enum Opened {
+    Held(OwnedFd),
+    Gone,
+    /// The kernel has no pidfds (or a sandbox hides them); the process was checked a moment ago.
+    NoPidfd(Pid),
+}
+
+fn open_exactly(process: ProcessId) -> io::Result<Opened> {
+    let Some(pid) = as_pid(process.pid) else { return Ok(Opened::Gone) };
+    let opened = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Opened::Held(pidfd),
+        Err(Errno::NOSYS | Errno::PERM) => Opened::NoPidfd(pid),
+        // INVAL and NOENT: the number now belongs to a thread.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(Opened::Gone),
+        Err(errno) => return Err(errno.into()),
+    };
+    // After opening: now the number cannot come to mean another process behind our back.
+    Ok(if lives(process) { opened } else { Opened::Gone })
+}
+
+/// The number as a pid; never 0, which would mean "my own group", and never beyond what the kernel knows.
+fn as_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+fn poll_readable(fd: &OwnedFd, limit: Option<Duration>) -> Result<bool, Errno> {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, limit.as_ref()).map(|ready| ready > 0)
+}
+
+/// Every process there is, read from `/proc`. Those that vanish while looking are left out.
+///
+/// # Errors
+/// If `/proc` cannot be listed.
+pub fn all_processes() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(stat) = name.to_str().and_then(|name| name.parse().ok()).and_then(Stat::of) {
+            found.push(stat);
+        }
+    }
+    Ok(found)
+}
+
+/// The value of one variable in another process's environment as it was at its `execve`. `None` if it has none, or
+/// is gone, or is not ours to look at.
+#[must_use]
+pub fn environ_value(pid: u32, name: &str) -> Option<Vec<u8>> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environ
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn names_with_spaces_and_parentheses_do_not_shift_the_fields() {
+        let text = b"42 (a) R 1 (b c)) S 7 9 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 98765 100 200 18446744073709551615";
+        let expected = Stat { pid: 42, parent: 7, group: 9, dead: false, start_ticks: 98_765 };
+        assert_eq!(Stat::parse(text), Some(expected));
+    }
+
+    #[test]
+    fn a_zombie_is_dead_unless_other_threads_go_on() {
+        let zombie = |threads| format!("5 (x) Z 1 5 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 77 0 0");
+        assert!(Stat::parse(zombie(1).as_bytes()).unwrap().dead);
+        assert!(!Stat::parse(zombie(2).as_bytes()).unwrap().dead);
+    }
+
+    #[test]
+    fn damaged_lines_are_refused() {
+        for text in [&b""[..], b"1", b"1 (a", b"1 (a) S 1", b")(", b"x (a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7"] {
+            assert_eq!(Stat::parse(text), None, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn this_process_is_alive_in_this_boot_only() {
+        let me = this_process();
+        let boot = crate::sys::clock::boot_id();
+        assert!(is_alive(&me, &boot));
+        assert!(!is_alive(&me, "another boot"));
+        assert!(!is_alive(&me, ""));
+        assert!(!is_alive(&ProcessId { start_ticks: me.start_ticks + 1, ..me }, &boot));
+    }
+
+    #[test]
+    fn a_number_used_again_is_never_hit() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let real = Stat::of(child.id()).unwrap().id();
+        let earlier = ProcessId { start_ticks: real.start_ticks - 1, ..real };
+        assert!(!signal_exactly(earlier, Signal::KILL).unwrap());
+        assert!(!signal_group_exactly(earlier, Signal::KILL).unwrap());
+        // It leads no group, so its group (the test runner's) must not be hit for it.
+        assert!(!signal_group_exactly(real, Signal::KILL).unwrap());
+        assert!(wait_gone(earlier, None).unwrap());
+        assert!(!wait_gone(real, Some(Duration::ZERO)).unwrap());
+        assert!(lives(real));
+        assert!(signal_exactly(real, Signal::KILL).unwrap());
+        assert!(wait_gone(real, None).unwrap());
+        assert!(!lives(real), "a zombie counts as gone");
+        assert!(!signal_exactly(real, Signal::KILL).unwrap());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn another_process_tells_its_environment() {
+        let mut child =
+            Command::new("cat").env("PITON_TEST_KEY", "a=b").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        assert_eq!(environ_value(child.id(), "PITON_TEST_KEY").unwrap(), b"a=b");
+        assert_eq!(environ_value(child.id(), "PITON_TEST"), None);
+        assert!(all_processes().unwrap().iter().any(|stat| stat.pid == child.id()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,204 @@
+//! Hashing and syncing what a trial left behind, without trusting any of it.
+//!
+//! Everything is opened below a directory that is already open, one component at a time, never through a symbolic
+//! link, never blocking on a FIFO: a trial may have put anything anywhere, and may still be changing it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
+
+/// How deep a directory may be: open descriptors grow with it.
+const MAX_DEPTH: usize = 64;
+
+/// How a file or directory hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeHash {
+    /// Bytes of the file, or of all files below the directory.
+    pub bytes: u64,
+    /// blake3 of the file's bytes; for a directory of its entries in the byte order of their names: for each a line
+    /// `<kind> <name's length> <name> <hash of the file, directory or link's target, hex>`, kind being
+    /// `f`, `x` (an executable file), `d` or `l`.
+    pub blake3: [u8; 32],
+}
+
+/// Opens a directory to look below it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Opens what `path` names below `dir`, for reading. Never leaves `dir`: `..`, absolute paths and symbolic links
+/// on the way or at the end are refused. Never blocks.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for a path that could lead out, otherwise what the kernel says.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+    let mut names: Vec<&OsStr> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::CurDir => {}
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "leads out of the attempt's directory")),
+        }
+    }
+    let last = names.pop().unwrap_or(OsStr::new("."));
+    let mut at: Option<OwnedFd> = None;
+    for name in names {
+        let from = at.as_ref().map_or(dir, AsFd::as_fd);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at = Some(openat(from, name, flags, Mode::empty())?);
+    }
+    Ok(open_entry(at.as_ref().map_or(dir, AsFd::as_fd), last)?.into())
+}
+
+fn open_entry(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::empty())
+}
+
+/// What an open file is.
+///
+/// # Errors
+/// What the kernel says.
+pub fn kind_of(file: impl AsFd) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode))
+}
+
+/// Hashes an opened file or directory (with everything below it), and makes it durable if `sync` is set.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] for what is neither file, directory nor link, or nested too deep; otherwise what
+/// the kernel says.
+pub fn hash_tree(file: File, sync: bool) -> io::Result<TreeHash> {
+    hash_opened(file, sync, 0)
+}
+
+fn hash_opened(file: File, sync: bool, depth: usize) -> io::Result<TreeHash> {
+    match kind_of(&file)? {
+        FileType::RegularFile => hash_file(&file, sync),
+        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, sync, depth),
+        FileType::Directory => Err(io::Error::new(io::ErrorKind::InvalidData, "is nested too deep")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "is neither a file nor a directory")),
+    }
+}
+
+fn hash_file(mut file: &File, sync: bool) -> io::Result<TreeHash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0_u8; 128 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(buffer.get(..count).unwrap_or(&buffer));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if sync {
+        file.sync_all()?;
+    }
+    Ok(TreeHash { bytes: hasher.count(), blake3: *hasher.finalize().as_bytes() })
+}
+
+fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0_u64;
+    for name in names {
+        let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (kind, hash) = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let target = readlinkat(dir, &name, Vec::new())?;
+            (b'l', *blake3::hash(target.as_bytes()).as_bytes())
+        } else {
+            let child = hash_opened(open_entry(dir.as_fd(), &name)?.into(), sync, depth + 1)
+                .map_err(|error| io::Error::new(error.kind(), format!("`{}` in it: {error}", name.to_string_lossy())))?;
+            bytes = bytes.saturating_add(child.bytes);
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => b'd',
+                _ if stat.st_mode & 0o111 != 0 => b'x',
+                _ => b'f',
+            };
+            (kind, child.blake3)
+        };
+        hasher.update(&[kind, b' ']);
+        hasher.update(format!("{} ", name.as_bytes().len()).as_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(format!(" {}\n", blake3::Hash::from_bytes(hash).to_hex()).as_bytes());
+    }
+    if sync {
+        dir.sync_all()?;
+    }
+    Ok(TreeHash { bytes, blake3: *hasher.finalize().as_bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn hash_at(root: &Path, name: &str) -> io::Result<TreeHash> {
+        hash_tree(open_beneath(open_dir(root)?.as_fd(), Path::new(name))?, true)
+    }
+
+    #[test]
+    fn a_file_hashes_to_the_blake3_of_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("empty"), b"").unwrap();
+        let hash = hash_at(dir.path(), "empty").unwrap();
+        assert_eq!(hash.bytes, 0);
+        assert_eq!(
+            blake3::Hash::from_bytes(hash.blake3).to_hex().as_str(),
+            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+        );
+    }
+
+    #[test]
+    fn a_directory_hashes_by_names_kinds_and_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        for (root, text) in [("a", "1"), ("b", "1"), ("c", "2")] {
+            fs::create_dir_all(dir.path().join(root).join("sub")).unwrap();
+            fs::write(dir.path().join(root).join("sub/file"), text).unwrap();
+            symlink("nowhere", dir.path().join(root).join("link")).unwrap();
+        }
+        let [a, b, c] = ["a", "b", "c"].map(|root| hash_at(dir.path(), root).unwrap());
+        assert_eq!((a, a.bytes), (b, 1));
+        assert_ne!(a.blake3, c.blake3);
+        // By hand, from the definition.
+        let file = blake3::hash(b"1").to_hex();
+        let sub = blake3::hash(format!("f 4 file {file}\n").as_bytes()).to_hex();
+        let link = blake3::hash(b"nowhere").to_hex();
+        let expected = blake3::hash(format!("l 4 link {link}\nd 3 sub {sub}\n").as_bytes());
+        assert_eq!(a.blake3, *expected.as_bytes());
+    }
+
+    #[test]
+    fn nothing_leads_out_and_nothing_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("in");
+        fs::create_dir(&inner).unwrap();
+        fs::write(dir.path().join("secret"), b"x").unwrap();
+        symlink("../secret", inner.join("file")).unwrap();
+        symlink("..", inner.join("up")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, inner.join("fifo"), Mode::RUSR).unwrap();
+        for bad in ["file", "up/secret", "../secret", "/etc/passwd", "fifo", "missing", "up"] {
+            assert!(hash_at(&inner, bad).is_err(), "{bad}");
+        }
+    }
+}
