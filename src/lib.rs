@@ -3,5 +3,7 @@
 pub mod executor;
 pub mod journal;
 pub mod model;
+pub mod plan;
 pub mod spec;
 pub mod sys;
+pub mod views;
