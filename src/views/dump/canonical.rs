@@ -1,0 +1,182 @@
+//! `--canonical`: what must not depend on timing, crashes or the number of workers.
+//!
+//! It is the same byte for byte for a study that ran through and for one that was killed a hundred times, given
+//! trials that are functions of their params and seed. So it has no times, processes, hosts, directories, attempts,
+//! log texts or reasons of failures (they quote logs), nothing of `[run]`, and no difference between what runs, what
+//! was interrupted and what waits. Keys are sorted; trials are in order of their numbers, which follow from the plan.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+
+use serde::Serialize;
+
+use super::schema::{MetricsOut, ParamsOut, StageScope, final_failure, survivor_cases};
+use super::{List, ViewError};
+use crate::journal::Snapshot;
+use crate::model::{Metrics, OutputHash, StageRow, StudyStatus, TrialState};
+use crate::plan::Lineage;
+use crate::views::words::{hex, stage_status, trial_state};
+use crate::views::{PlannedTrial, StudyView};
+
+// The fields of every struct here are in the order of their names.
+
+#[derive(Serialize)]
+struct Study<'a> {
+    abort_reason: Option<&'a str>,
+    aborted: bool,
+    inputs: Vec<Input<'a>>,
+    name: &'a str,
+    seed: u64,
+    spec_hash: &'a str,
+    status: &'static str,
+    violating: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Input<'a> {
+    blake3: &'a str,
+    bytes: u64,
+    path: &'a str,
+}
+
+#[derive(Serialize)]
+struct Stage<'a> {
+    cancelled: u64,
+    failed: u64,
+    index: u32,
+    name: &'a str,
+    planned: u64,
+    status: &'static str,
+    succeeded: u64,
+    survivor_count: u64,
+    survivors: Vec<String>,
+    trial_budget: u64,
+}
+
+#[derive(Serialize)]
+struct Trial<'a> {
+    case: String,
+    failure: Option<&'a str>,
+    id: u64,
+    metrics: MetricsOut<'a>,
+    outputs: BTreeMap<&'a str, Output>,
+    params: ParamsOut,
+    parent: String,
+    stage: u32,
+    state: &'static str,
+    survivor: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    blake3: String,
+    bytes: u64,
+}
+
+/// Writes the canonical dump: one JSON value, one trial a line.
+///
+/// # Errors
+/// [`ViewError::Journal`], [`ViewError::Output`].
+pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+    let out: &mut dyn Write = &mut BufWriter::new(out);
+    let lineage = view.lineage();
+    // A JSON map sorts its keys.
+    let mut spec = serde_json::to_value(&view.spec)?;
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("run");
+    }
+    out.write_all(b"{\"canonical\":1,\n\"spec\":")?;
+    serde_json::to_writer(&mut *out, &spec)?;
+    out.write_all(b",\n\"stages\":[")?;
+    let mut list = List::default();
+    for stage in &view.stages {
+        list.item(out, &stage_of(view, &lineage, stage))?;
+    }
+    list.end(out)?;
+    out.write_all(b",\n\"study\":")?;
+    serde_json::to_writer(&mut *out, &study_of(view, &lineage))?;
+    out.write_all(b",\n\"trials\":[")?;
+    let mut list = List::default();
+    for stage in &view.stages {
+        let scope = StageScope::new(view, &lineage, stage);
+        for trial in view.trials(snapshot, stage)? {
+            list.item(out, &trial_of(&scope, &trial?))?;
+        }
+    }
+    list.end(out)?;
+    out.write_all(b"}\n")?;
+    Ok(out.flush()?)
+}
+
+fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
+    let study = &view.study;
+    let mut violating = study.violating.clone();
+    violating.sort_unstable();
+    Study {
+        abort_reason: study.abort_reason.as_deref(),
+        aborted: study.status == StudyStatus::Aborted,
+        inputs: study
+            .inputs
+            .iter()
+            .map(|input| Input { blake3: &input.blake3, bytes: input.bytes, path: &input.path })
+            .collect(),
+        name: &study.name,
+        seed: study.seed,
+        spec_hash: &study.spec_hash,
+        status: match study.status {
+            StudyStatus::Completed => "completed",
+            StudyStatus::Aborted => "aborted",
+            // Whether it was ever run, runs, or was cut off is a matter of timing.
+            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => "interrupted",
+        },
+        violating: violating.into_iter().map(|trial| view.case_of(lineage, trial)).collect(),
+    }
+}
+
+fn stage_of<'a>(view: &StudyView, lineage: &Lineage<'_>, stage: &'a StageRow) -> Stage<'a> {
+    let counters = view.counters_of(stage.index);
+    let planned = stage.planned();
+    let cancelled = match view.study.status {
+        StudyStatus::Aborted => planned.saturating_sub(counters.succeeded + counters.failed),
+        _ => 0,
+    };
+    Stage {
+        cancelled,
+        failed: counters.failed,
+        index: stage.index,
+        name: &stage.name,
+        planned,
+        status: stage_status(stage.status),
+        succeeded: counters.succeeded,
+        survivor_count: stage.survivor_count,
+        survivors: survivor_cases(view, lineage, stage),
+        trial_budget: stage.trial_budget,
+    }
+}
+
+fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> {
+    const NO_METRICS: &Metrics = &Metrics::new();
+    let (lineage, stage, index) = (scope.lineage, planned.stage, planned.index);
+    let row = planned.row.as_ref();
+    let state = match planned.state {
+        TrialState::Running if scope.view.study.status == StudyStatus::Aborted => TrialState::Cancelled,
+        TrialState::Running => TrialState::Pending,
+        state => state,
+    };
+    Trial {
+        case: lineage.case(stage, index),
+        failure: final_failure(planned).map(|failure| failure.kind.as_str()),
+        id: planned.trial.0,
+        metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
+        outputs: row.iter().flat_map(|row| &row.outputs).map(output_of).collect(),
+        params: ParamsOut(lineage.params(stage, index).unwrap_or_default()),
+        parent: lineage.parent_case(stage, index),
+        stage,
+        state: trial_state(state),
+        survivor: scope.survivors.contains(&planned.trial),
+    }
+}
+
+fn output_of(output: &OutputHash) -> (&str, Output) {
+    (&output.path, Output { blake3: hex(&output.blake3), bytes: output.bytes })
+}

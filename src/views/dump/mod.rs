@@ -1,0 +1,168 @@
+//! `dump`: the whole state of a study, or all its events, for people and for programs.
+//!
+//! Trials and events are written as they are read, so that a million of them need no more memory than one. What is
+//! dumped is one snapshot: consistent in itself, whatever the engine does meanwhile. `--at SEQ` is the caller's to do:
+//! it passes a replayed snapshot.
+
+mod canonical;
+mod events;
+mod schema;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::io::{BufWriter, Write};
+
+use serde::Serialize;
+
+use super::{Screen, StudyView, ViewError};
+use crate::journal::Snapshot;
+
+pub use canonical::canonical;
+pub(super) use events::jsonl as events_jsonl;
+use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
+pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
+
+/// What a dump is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text(Screen),
+    /// One JSON value, schema 1; one trial a line.
+    Json,
+    /// One JSON value a line: the study, the stages, the trials, each with its `type`.
+    Jsonl,
+    /// One row a trial.
+    Csv,
+}
+
+/// Writes the state.
+///
+/// # Errors
+/// [`ViewError::Journal`], [`ViewError::Output`].
+pub fn state(view: &StudyView, snapshot: &Snapshot, format: Format, out: &mut dyn Write) -> Result<(), ViewError> {
+    let mut out = BufWriter::new(out);
+    match format {
+        Format::Text(screen) => text::state(view, snapshot, screen, &mut out)?,
+        Format::Json => json(view, snapshot, &mut out)?,
+        Format::Jsonl => jsonl(view, snapshot, &mut out)?,
+        Format::Csv => table::trials(view, snapshot, &mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+/// Writes all events.
+///
+/// # Errors
+/// As for [`state`].
+pub fn events(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), ViewError> {
+    let mut out = BufWriter::new(out);
+    match format {
+        Format::Text(screen) => events::text(view, snapshot, screen, &mut out)?,
+        Format::Json => events::json(view, snapshot, &mut out)?,
+        Format::Jsonl => events::jsonl(view, snapshot, &mut out)?,
+        Format::Csv => events::csv(view, snapshot, &mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+    let lineage = view.lineage();
+    out.write_all(b"{\"schema\":1,\n\"study\":")?;
+    serde_json::to_writer(&mut *out, &StudyOut::new(view))?;
+    out.write_all(b",\n\"stages\":[")?;
+    let mut list = List::default();
+    for stage in &view.stages {
+        list.item(out, &StageOut::new(view, &lineage, stage))?;
+    }
+    list.end(out)?;
+    out.write_all(b",\n\"trials\":[")?;
+    let mut list = List::default();
+    for stage in &view.stages {
+        let scope = StageScope::new(view, &lineage, stage);
+        for trial in view.trials(snapshot, stage)? {
+            list.item(out, &TrialOut::new(&scope, &trial?))?;
+        }
+    }
+    list.end(out)?;
+    out.write_all(b",\n\"accounting\":")?;
+    serde_json::to_writer(&mut *out, &AccountingOut::from(view.progress.accounting))?;
+    writeln!(out, ",\n\"events\":{}}}", view.progress.last_seq)?;
+    Ok(())
+}
+
+/// The items of a JSON array, one a line, as they come.
+#[derive(Default)]
+struct List {
+    begun: bool,
+}
+
+impl List {
+    fn item(&mut self, out: &mut dyn Write, item: &impl Serialize) -> Result<(), ViewError> {
+        out.write_all(if self.begun { b",\n" } else { b"\n" })?;
+        self.begun = true;
+        Ok(serde_json::to_writer(out, item)?)
+    }
+
+    fn end(self, out: &mut dyn Write) -> Result<(), ViewError> {
+        Ok(out.write_all(if self.begun { b"\n]" } else { b"]" })?)
+    }
+}
+
+/// A line of `--format jsonl`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line<'a> {
+    Study {
+        schema: u32,
+        #[serde(flatten)]
+        study: StudyOut<'a>,
+        accounting: AccountingOut,
+        events: u64,
+    },
+    Stage(StageOut<'a>),
+    Trial(TrialOut<'a>),
+}
+
+fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+    let lineage = view.lineage();
+    line(
+        out,
+        &Line::Study {
+            schema: 1,
+            study: StudyOut::new(view),
+            accounting: view.progress.accounting.into(),
+            events: view.progress.last_seq,
+        },
+    )?;
+    for stage in &view.stages {
+        line(out, &Line::Stage(StageOut::new(view, &lineage, stage)))?;
+    }
+    for stage in &view.stages {
+        let scope = StageScope::new(view, &lineage, stage);
+        for trial in view.trials(snapshot, stage)? {
+            let trial = trial?;
+            line(out, &Line::Trial(TrialOut::new(&scope, &trial)))?;
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut dyn Write, item: &impl Serialize) -> Result<(), ViewError> {
+    serde_json::to_writer(&mut *out, item)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+/// A param's value for people; not yet harmless.
+pub(super) fn value_text(value: &crate::model::Value) -> String {
+    match value {
+        crate::model::Value::Float(value) => super::text::number(*value),
+        other => other.to_string(),
+    }
+}

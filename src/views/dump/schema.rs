@@ -1,0 +1,299 @@
+//! The dump's JSON, schema 1: its keys, their order and their types. A contract; keys are only ever added.
+//!
+//! Every key is always there. Numbers are finite; integers and floats stay apart. Times are RFC 3339 in UTC. `signal`
+//! is a name such as `SIGKILL`. A trial's `failure` is there only while its state is `failed`.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::model::{
+    Accounting, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus, TrialId,
+    TrialState, Value,
+};
+use crate::plan::Lineage;
+use crate::views::words::{self, hex, seconds, timestamp};
+use crate::views::{PlannedTrial, StudyView};
+
+/// `study`.
+#[derive(Debug, Serialize)]
+pub struct StudyOut<'a> {
+    name: &'a str,
+    status: &'static str,
+    aborted: bool,
+    abort_reason: Option<&'a str>,
+    seed: u64,
+    spec_hash: &'a str,
+    created_at: String,
+    runtime_s: f64,
+    engine: EngineOut,
+}
+
+#[derive(Debug, Serialize)]
+struct EngineOut {
+    /// Of the last engine; `null` before the first.
+    pid: Option<u32>,
+    alive: bool,
+}
+
+impl<'a> StudyOut<'a> {
+    pub(super) fn new(view: &'a StudyView) -> Self {
+        let study = &view.study;
+        Self {
+            name: &study.name,
+            status: words::study_status(view.status()),
+            aborted: study.status == StudyStatus::Aborted,
+            abort_reason: study.abort_reason.as_deref(),
+            seed: study.seed,
+            spec_hash: &study.spec_hash,
+            created_at: timestamp(study.created_ms),
+            runtime_s: seconds(view.runtime_us()),
+            engine: EngineOut {
+                pid: study.engine.as_ref().map(|engine| engine.process.pid),
+                alive: view.liveness.alive,
+            },
+        }
+    }
+}
+
+/// One of `stages`.
+#[derive(Debug, Serialize)]
+pub struct StageOut<'a> {
+    index: u32,
+    name: &'a str,
+    status: &'static str,
+    trial_budget: u64,
+    survivor_count: u64,
+    planned: u64,
+    pending: u64,
+    running: u64,
+    succeeded: u64,
+    failed: u64,
+    survivors: Vec<String>,
+    opened_at: Option<String>,
+    closed_at: Option<String>,
+}
+
+impl<'a> StageOut<'a> {
+    pub(super) fn new(view: &StudyView, lineage: &Lineage<'_>, stage: &'a StageRow) -> Self {
+        let counters = view.counters_of(stage.index);
+        Self {
+            index: stage.index,
+            name: &stage.name,
+            status: words::stage_status(stage.status),
+            trial_budget: stage.trial_budget,
+            survivor_count: stage.survivor_count,
+            planned: stage.planned(),
+            pending: view.pending(stage),
+            running: counters.running,
+            succeeded: counters.succeeded,
+            failed: counters.failed,
+            survivors: survivor_cases(view, lineage, stage),
+            opened_at: stage.opened_ms.map(timestamp),
+            closed_at: stage.closed_ms.map(timestamp),
+        }
+    }
+}
+
+/// The cases of a stage's survivors, best first.
+pub(in crate::views) fn survivor_cases(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Vec<String> {
+    stage.survivors.iter().map(|parent| view.case_of(lineage, parent.trial)).collect()
+}
+
+/// What all trials of a stage share.
+pub(super) struct StageScope<'a> {
+    pub(super) view: &'a StudyView,
+    pub(super) lineage: &'a Lineage<'a>,
+    pub(super) stage: &'a StageRow,
+    pub(super) survivors: HashSet<TrialId>,
+}
+
+impl<'a> StageScope<'a> {
+    pub(super) fn new(view: &'a StudyView, lineage: &'a Lineage<'a>, stage: &'a StageRow) -> Self {
+        Self { view, lineage, stage, survivors: StudyView::survivors(stage) }
+    }
+}
+
+/// One of `trials`.
+#[derive(Debug, Serialize)]
+pub struct TrialOut<'a> {
+    id: u64,
+    stage: u32,
+    case: String,
+    parent: String,
+    params: ParamsOut,
+    state: &'static str,
+    metrics: MetricsOut<'a>,
+    failure: Option<FailureOut<'a>>,
+    survivor: bool,
+    attempts: Vec<AttemptOut>,
+    outputs: OutputsOut<'a>,
+}
+
+impl<'a> TrialOut<'a> {
+    pub(super) fn new(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Self {
+        let (lineage, index) = (scope.lineage, planned.index);
+        let case = lineage.case(planned.stage, index);
+        let row = planned.row.as_ref();
+        let attempts = row.map_or(&[][..], |row| &row.attempts);
+        let attempts = attempts.iter().map(|attempt| AttemptOut::new(scope.view, scope.stage, &case, attempt));
+        Self {
+            id: planned.trial.0,
+            stage: planned.stage,
+            parent: lineage.parent_case(planned.stage, index),
+            params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
+            state: words::trial_state(planned.state),
+            metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
+            failure: final_failure(planned).map(FailureOut::new),
+            survivor: scope.survivors.contains(&planned.trial),
+            attempts: attempts.collect(),
+            outputs: OutputsOut(row.map_or(&[][..], |row| &row.outputs)),
+            case,
+        }
+    }
+}
+
+const NO_METRICS: &Metrics = &Metrics::new();
+
+/// The failure of a trial that failed for good.
+pub(in crate::views) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
+    if planned.state != TrialState::Failed {
+        return None;
+    }
+    planned.row.as_ref().and_then(|row| row.failure.as_ref())
+}
+
+/// A trial's `failure`.
+#[derive(Debug, Serialize)]
+pub struct FailureOut<'a> {
+    kind: &'a str,
+    severity: &'static str,
+    reason: &'a str,
+    log_excerpt: &'a str,
+}
+
+impl<'a> FailureOut<'a> {
+    pub(in crate::views) fn new(failure: &'a Failure) -> Self {
+        Self {
+            kind: &failure.kind,
+            severity: words::severity(failure.severity),
+            reason: &failure.reason,
+            log_excerpt: &failure.log_excerpt,
+        }
+    }
+}
+
+/// One of a trial's `attempts`.
+#[derive(Debug, Serialize)]
+pub struct AttemptOut {
+    n: u32,
+    /// `null` while it runs.
+    outcome: Option<&'static str>,
+    exit_code: Option<i32>,
+    signal: Option<String>,
+    started_at: String,
+    ended_at: Option<String>,
+    wall_s: f64,
+    cpu_s: f64,
+    peak_rss_bytes: u64,
+    dir: String,
+}
+
+impl AttemptOut {
+    pub(in crate::views) fn new(view: &StudyView, stage: &StageRow, case: &str, attempt: &AttemptRow) -> Self {
+        Self {
+            n: attempt.n,
+            outcome: attempt.outcome.map(words::outcome),
+            exit_code: words::exit_code(attempt.exit),
+            signal: words::exit_signal(attempt.exit),
+            started_at: timestamp(attempt.started_ms),
+            ended_at: attempt.ended_ms.map(timestamp),
+            wall_s: seconds(attempt.usage.wall_us),
+            cpu_s: seconds(attempt.usage.cpu_us),
+            peak_rss_bytes: attempt.usage.peak_rss_bytes,
+            dir: view.attempt_dir(stage, case, attempt.n).display().to_string(),
+        }
+    }
+}
+
+/// Params by name, each of its own type.
+#[derive(Debug)]
+pub struct ParamsOut(pub(in crate::views) Params);
+
+impl Serialize for ParamsOut {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, ValueOut(value))))
+    }
+}
+
+struct ValueOut<'a>(&'a Value);
+
+impl Serialize for ValueOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Str(text) => serializer.serialize_str(text),
+            Value::Bool(flag) => serializer.serialize_bool(*flag),
+            Value::Int(number) => serializer.serialize_i64(*number),
+            Value::Float(number) => serializer.serialize_f64(*number),
+        }
+    }
+}
+
+/// Metrics by name: numbers, and labels as text.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricsOut<'a>(pub(in crate::views) &'a Metrics);
+
+impl Serialize for MetricsOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, metric)| (name, MetricOut(metric))))
+    }
+}
+
+struct MetricOut<'a>(&'a Metric);
+
+impl Serialize for MetricOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Metric::Number(number) => serializer.serialize_f64(*number),
+            Metric::Label(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+/// Outputs by path, in the spec's order.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputsOut<'a>(pub(in crate::views) &'a [OutputHash]);
+
+#[derive(Serialize)]
+struct OutputOut {
+    bytes: u64,
+    blake3: String,
+}
+
+impl Serialize for OutputsOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for output in self.0 {
+            map.serialize_entry(&output.path, &OutputOut { bytes: output.bytes, blake3: hex(&output.blake3) })?;
+        }
+        map.end()
+    }
+}
+
+/// `accounting`.
+#[derive(Debug, Serialize)]
+pub struct AccountingOut {
+    attempts_started: u64,
+    succeeded: u64,
+    failed: u64,
+    interrupted: u64,
+    running: u64,
+}
+
+impl From<Accounting> for AccountingOut {
+    fn from(accounting: Accounting) -> Self {
+        let Accounting { attempts_started, succeeded, failed, interrupted, running } = accounting;
+        Self { attempts_started, succeeded, failed, interrupted, running }
+    }
+}

@@ -1,0 +1,88 @@
+//! What can go wrong while looking. It must keep apart what the store, the output and the user are to blame for.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::journal::JournalError;
+
+/// A view that cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The store cannot be read.
+    #[error("cannot read the store")]
+    Journal(#[from] JournalError),
+    /// The spec in the store cannot be read.
+    #[error("cannot read the spec in the store: {0}")]
+    Spec(String),
+    /// The output cannot be written. A broken pipe is [`io::ErrorKind::BrokenPipe`], which is no failure of ours.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    /// No such case is planned.
+    #[error("{}", unknown_case(case, nearest.as_deref()))]
+    UnknownCase {
+        /// What was asked for.
+        case: String,
+        /// The most similar case there is.
+        nearest: Option<String>,
+    },
+    /// The case is planned, but the attempt never started.
+    #[error("case `{case}` has no attempt {attempt}; it has {attempts}")]
+    UnknownAttempt {
+        /// The case.
+        case: String,
+        /// What was asked for.
+        attempt: u32,
+        /// How many attempts there are.
+        attempts: usize,
+    },
+    /// The case has not started yet.
+    #[error("case `{case}` has not started yet")]
+    NotStarted {
+        /// The case.
+        case: String,
+    },
+    /// A file of a trial, or an export, cannot be read or written.
+    #[error("cannot {what} `{}`", path.display())]
+    File {
+        /// `read` or `write`.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl From<serde_json::Error> for ViewError {
+    /// Values here always have a JSON form, so what fails is the writer beneath.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Output(error.into())
+    }
+}
+
+impl From<csv::Error> for ViewError {
+    fn from(error: csv::Error) -> Self {
+        let text = error.to_string();
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => Self::Output(error),
+            _ => Self::Output(io::Error::other(text)),
+        }
+    }
+}
+
+impl ViewError {
+    /// Whether the reader of the output went away, which asks for a quiet end.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn unknown_case(case: &str, nearest: Option<&str>) -> String {
+    let case = super::text::clean(case);
+    match nearest {
+        Some(nearest) => format!("there is no case `{case}`; did you mean `{nearest}`?"),
+        None => format!("there is no case `{case}`"),
+    }
+}

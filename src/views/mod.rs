@@ -1,0 +1,24 @@
+//! Everything people and scripts look at: status, dump, why, logs, and the exported files.
+//!
+//! Each view is data made from one [`Snapshot`](crate::journal::Snapshot) and a writer for it; none of them knows the
+//! engine. What a view must never do: change the store, touch the terminal or the environment (width, colour, time and
+//! whether an engine lives come in as parameters), hold all trials of a study in memory, or let text that a trial
+//! wrote reach a terminal unescaped.
+
+pub mod dump;
+mod error;
+pub mod export;
+pub mod logs;
+pub mod status;
+mod study;
+mod text;
+pub mod why;
+mod words;
+
+#[cfg(test)]
+mod fixture;
+
+pub use error::ViewError;
+pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
+pub use text::{Screen, clean, shell_quoted};
+pub use words::{signal_name, timestamp};

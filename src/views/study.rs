@@ -1,0 +1,275 @@
+//! A study as every view needs it: the rows that seldom change, the spec, and all trials in order.
+//!
+//! A trial that never started has no row; it is made up here from the plan, so that views see every planned trial. The
+//! trials come one by one; nothing here may hold all of them.
+
+use std::collections::HashSet;
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+
+use super::ViewError;
+use crate::journal::{JournalError, Snapshot};
+use crate::model::{
+    AttemptNo, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId,
+    TrialRow, TrialState,
+};
+use crate::plan::Lineage;
+use crate::spec::Spec;
+
+/// Whether an engine has the store open, as the caller found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// True while the engine named in the study row lives.
+    pub alive: bool,
+}
+
+/// Where a study's files are, as the caller found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The store as the user named it, for commands to copy.
+    pub store: String,
+    /// The artifacts directory. Absolute, or directories are shown relative to the caller's.
+    pub artifacts_dir: PathBuf,
+}
+
+impl Place {
+    /// The place of a store by its path: artifacts where the study says (relative to the store), unless they are
+    /// known to be elsewhere. Give an absolute path to get absolute directories.
+    #[must_use]
+    pub fn new(store_as_given: &str, store: &Path, study: &StudyRow, artifacts: Option<&Path>) -> Self {
+        let beside = store.parent().unwrap_or(Path::new("")).join(&study.artifacts_dir);
+        Self { store: store_as_given.to_owned(), artifacts_dir: artifacts.map_or(beside, Path::to_path_buf) }
+    }
+}
+
+/// A study, loaded once per snapshot. Its size does not grow with the trials, but for the survivors.
+#[derive(Debug)]
+pub struct StudyView {
+    /// The study row.
+    pub study: StudyRow,
+    /// Its progress.
+    pub progress: StudyProgress,
+    /// All stages, in order.
+    pub stages: Vec<StageRow>,
+    /// Their counters, in the same order.
+    pub counters: Vec<StageCounters>,
+    /// The checked spec.
+    pub spec: Spec,
+    /// Where its files are.
+    pub place: Place,
+    /// Whether its engine lives.
+    pub liveness: Liveness,
+}
+
+impl StudyView {
+    /// Reads a study from a snapshot.
+    ///
+    /// # Errors
+    /// [`ViewError::Journal`] and [`ViewError::Spec`].
+    pub fn load(snapshot: &Snapshot, place: Place, liveness: Liveness) -> Result<Self, ViewError> {
+        let study = snapshot.study()?;
+        let spec = Spec::from_json(&study.spec).map_err(|error| ViewError::Spec(error.to_string()))?;
+        let stages = snapshot.stages()?;
+        let counters =
+            stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, JournalError>>()?;
+        Ok(Self { study, progress: snapshot.progress()?, stages, counters, spec, place, liveness })
+    }
+
+    /// The status for people: a study whose engine is gone is interrupted, whatever its row still says.
+    #[must_use]
+    pub fn status(&self) -> StudyStatus {
+        match self.study.status {
+            StudyStatus::Running if !self.liveness.alive => StudyStatus::Interrupted,
+            status => status,
+        }
+    }
+
+    /// Who descends from whom.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage<'_> {
+        Lineage::new(&self.spec, &self.stages)
+    }
+
+    /// Running time over all runs, microseconds.
+    #[must_use]
+    pub fn runtime_us(&self) -> u64 {
+        (self.progress.earlier_runs_ms.saturating_add(self.progress.this_run_ms)).saturating_mul(1_000)
+    }
+
+    /// A stage by its index.
+    #[must_use]
+    pub fn stage(&self, index: StageIndex) -> Option<&StageRow> {
+        self.stages.get(index as usize)
+    }
+
+    /// A stage's counters by its index.
+    #[must_use]
+    pub fn counters_of(&self, index: StageIndex) -> StageCounters {
+        self.counters.get(index as usize).copied().unwrap_or_default()
+    }
+
+    /// Trials of a stage that wait for an attempt; none in an aborted study.
+    #[must_use]
+    pub fn pending(&self, stage: &StageRow) -> u64 {
+        match stage.status {
+            StageStatus::Open => self.counters_of(stage.index).pending(stage.planned()),
+            StageStatus::Waiting | StageStatus::Closed | StageStatus::Aborted => 0,
+        }
+    }
+
+    /// The directory of a study's artifacts: `<artifacts>/<study>`.
+    #[must_use]
+    pub fn study_artifacts_dir(&self) -> PathBuf {
+        self.place.artifacts_dir.join(&self.study.name)
+    }
+
+    /// The directory of an attempt: `<artifacts>/<study>/<stage_index>_<stage>/<case>/attempt_<n>`.
+    #[must_use]
+    pub fn attempt_dir(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> PathBuf {
+        let mut dir = self.study_artifacts_dir();
+        dir.push(format!("{}_{}", stage.index, stage.name));
+        dir.push(case);
+        dir.push(format!("attempt_{attempt}"));
+        dir
+    }
+
+    /// A trial's case, or its number where the plan does not know it.
+    #[must_use]
+    pub fn case_of(&self, lineage: &Lineage<'_>, trial: TrialId) -> String {
+        match lineage.locate(trial) {
+            Some((stage, index)) => lineage.case(stage, index),
+            None => format!("#{trial}"),
+        }
+    }
+
+    /// Looks a case up by its name, `<base_case>_<stage_index>_<derived_index>`.
+    ///
+    /// # Errors
+    /// [`ViewError::UnknownCase`] with the nearest name there is.
+    pub fn find_case(&self, case: &str) -> Result<TrialId, ViewError> {
+        self.lineage()
+            .find_case(case)
+            .ok_or_else(|| ViewError::UnknownCase { case: case.to_owned(), nearest: self.nearest_case(case) })
+    }
+
+    /// The most similar case, without trying them all: what reads as two numbers at the end is kept as far as it
+    /// is in range.
+    fn nearest_case(&self, case: &str) -> Option<String> {
+        let index: u64 = case.rsplit('_').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let opened = self.stages.iter().filter(|stage| stage.planned() > 0);
+        opened
+            .map(|stage| {
+                let index = index.min(stage.planned() - 1);
+                let name = format!("{}_{}_{index}", self.study.base_case, stage.index);
+                (strsim::normalized_damerau_levenshtein(case, &name), name)
+            })
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .filter(|(similarity, _)| *similarity > 0.4)
+            .map(|(_, name)| name)
+    }
+
+    /// All trials of a stage in derived order, started or not.
+    ///
+    /// # Errors
+    /// [`JournalError`], also for each item.
+    pub fn trials(&self, snapshot: &Snapshot, stage: &StageRow) -> Result<Trials, JournalError> {
+        let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+        let rows: Rows = Box::new(snapshot.trials(stage.first_trial, end)?);
+        Ok(Trials {
+            stage: stage.index,
+            first: stage.first_trial,
+            planned: stage.planned(),
+            next: 0,
+            aborted: self.study.status == StudyStatus::Aborted,
+            rows: rows.peekable(),
+        })
+    }
+
+    /// One trial as [`StudyView::trials`] shows it; `None` when it is not planned.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn trial(&self, snapshot: &Snapshot, trial: TrialId) -> Result<Option<PlannedTrial>, JournalError> {
+        let Some((stage, index)) = self.lineage().locate(trial) else { return Ok(None) };
+        let row = snapshot.trial(trial)?;
+        let aborted = self.study.status == StudyStatus::Aborted;
+        Ok(Some(PlannedTrial::new(trial, stage, index, row, aborted)))
+    }
+
+    /// The survivors of a stage, to ask about one by one.
+    #[must_use]
+    pub fn survivors(stage: &StageRow) -> HashSet<TrialId> {
+        stage.survivors.iter().map(|parent| parent.trial).collect()
+    }
+}
+
+type Rows = Box<dyn Iterator<Item = Result<TrialRow, JournalError>>>;
+
+/// A planned trial: what the plan says and, once it started, its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedTrial {
+    /// Its number.
+    pub trial: TrialId,
+    /// Its stage.
+    pub stage: StageIndex,
+    /// Its place in the stage.
+    pub index: u64,
+    /// Where it stands: in an aborted study what waited is cancelled.
+    pub state: TrialState,
+    /// Its row, if it ever started.
+    pub row: Option<TrialRow>,
+}
+
+impl PlannedTrial {
+    fn new(trial: TrialId, stage: StageIndex, index: u64, row: Option<TrialRow>, aborted: bool) -> Self {
+        let state = match row.as_ref().map_or(TrialState::Pending, |row| row.state) {
+            TrialState::Pending if aborted => TrialState::Cancelled,
+            state => state,
+        };
+        Self { trial, stage, index, state, row }
+    }
+}
+
+/// All trials of a stage in derived order; see [`StudyView::trials`].
+pub struct Trials {
+    stage: StageIndex,
+    first: TrialId,
+    planned: u64,
+    next: u64,
+    aborted: bool,
+    rows: Peekable<Rows>,
+}
+
+impl std::fmt::Debug for Trials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trials").field("stage", &self.stage).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Trials {
+    type Item = Result<PlannedTrial, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.planned {
+            return None;
+        }
+        let index = self.next;
+        let trial = TrialId(self.first.0 + index);
+        self.next += 1;
+        let here = |head: &Result<TrialRow, JournalError>| head.as_ref().map_or(true, |row| row.trial <= trial);
+        match self.rows.next_if(here) {
+            Some(Err(error)) => {
+                self.next = self.planned;
+                Some(Err(error))
+            }
+            Some(Ok(row)) if row.trial != trial => {
+                self.next = self.planned;
+                Some(Err(JournalError::Missing { table: "trial", key: trial.0 }))
+            }
+            row => {
+                let row = row.and_then(Result::ok);
+                Some(Ok(PlannedTrial::new(trial, self.stage, index, row, self.aborted)))
+            }
+        }
+    }
+}

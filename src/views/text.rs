@@ -1,0 +1,233 @@
+//! Text for people: harmless whatever it was made from, and sized to a screen.
+//!
+//! Names, reasons and logs come from trials and may hold anything; nothing here may let a control character through.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+/// What the output is shown on, as the caller found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns; 0: no limit (a file, a pipe).
+    pub width: u16,
+    /// Whether ANSI colours are wanted.
+    pub color: bool,
+}
+
+impl Screen {
+    /// A file or pipe: lines as long as they need to be, no colour.
+    pub const PLAIN: Self = Self { width: 0, color: false };
+
+    /// Columns to use: never fewer than can hold anything.
+    pub(super) fn columns(self) -> usize {
+        match self.width {
+            0 => usize::MAX,
+            width => usize::from(width).max(20),
+        }
+    }
+
+    pub(super) fn paint(self, color: Paint, text: &str) -> String {
+        let style = match color {
+            Paint::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
+            Paint::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())),
+            Paint::Busy => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+            Paint::Bold => Style::new().bold(),
+            Paint::Faint => Style::new().dimmed(),
+        };
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    /// A line that fits, its end marked where it was cut.
+    pub(super) fn line(self, text: &str) -> String {
+        fit(text, self.columns())
+    }
+}
+
+/// What a colour means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Good,
+    Bad,
+    Busy,
+    Bold,
+    Faint,
+}
+
+/// The text with everything escaped that could steer a terminal or hide text: control characters (ANSI sequences
+/// begin with one), line breaks, bidirectional overrides, invisible characters.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            letter if letter.is_control() || is_hidden(letter) => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+fn is_hidden(letter: char) -> bool {
+    matches!(u32::from(letter),
+        0xad | 0x61c | 0x180e | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb
+        | 0xe0000..=0xe007f)
+}
+
+/// Columns a terminal gives the text; near enough for alignment.
+pub(super) fn columns(text: &str) -> usize {
+    text.chars().map(letter_columns).sum()
+}
+
+fn letter_columns(letter: char) -> usize {
+    match u32::from(letter) {
+        0x300..=0x36f | 0x1ab0..=0x1aff | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+/// The text cut to so many columns, its end marked by `…` where it was cut.
+pub(super) fn fit(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut used = 0;
+    for letter in text.chars() {
+        used += letter_columns(letter);
+        if used >= width {
+            break;
+        }
+        out.push(letter);
+    }
+    out.push('…');
+    out
+}
+
+/// The text filled up with spaces to so many columns; longer text stays whole.
+pub(super) fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// The same, to the right.
+pub(super) fn pad_left(text: &str, width: usize) -> String {
+    format!("{}{text}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// A number as people write it: whole ones without a point, very large and small ones with an exponent.
+pub(super) fn number(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-5..1e15).contains(&size) { format!("{value:e}") } else { format!("{value}") }
+}
+
+/// A duration in the two units that tell most.
+pub(super) fn duration(us: u64) -> String {
+    let seconds = us / 1_000_000;
+    match seconds {
+        0 => format!("{} ms", us / 1_000),
+        1..10 => format!("{}.{} s", seconds, us / 100_000 % 10),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// Bytes in binary units.
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
+pub(super) fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    for unit in ["KiB", "MiB", "GiB"] {
+        value /= 1024.0;
+        if value < 1024.0 {
+            return format!("{value:.1} {unit}");
+        }
+    }
+    format!("{:.1} TiB", value / 1024.0)
+}
+
+/// A count with its noun: `1 trial`, `2 trials`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// The text as one word for a POSIX shell.
+#[must_use]
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_is_made_harmless() {
+        assert_eq!(clean("a\u{1b}[31mb\r\n\tc\u{7}"), "a\\u{1b}[31mb\\r\\n\\tc\\u{7}");
+        assert_eq!(clean("x\u{202e}y\u{200b}\u{9b}"), "x\\u{202e}y\\u{200b}\\u{9b}");
+        assert_eq!(clean("größer 好 é"), "größer 好 é");
+    }
+
+    #[test]
+    fn cut_text_says_so_and_fits() {
+        assert_eq!(fit("abcdef", 6), "abcdef");
+        assert_eq!(fit("abcdef", 5), "abcd…");
+        assert_eq!(fit("好好好", 5), "好好…");
+        assert_eq!(fit("好好好", 4), "好…");
+        assert_eq!(fit("abc", 0), "…");
+        assert_eq!(pad("好", 4), "好  ");
+        assert_eq!(pad_left("7", 3), "  7");
+    }
+
+    #[test]
+    fn quantities_read_well() {
+        assert_eq!(duration(999_999), "999 ms");
+        assert_eq!(duration(1_250_000), "1.2 s");
+        assert_eq!(duration(59_900_000), "59 s");
+        assert_eq!(duration(200_000_000), "3 min 20 s");
+        assert_eq!(duration(7_500_000_000), "2 h 5 min");
+        assert_eq!(duration(100_000_000_000), "1 d 3 h");
+        assert_eq!((bytes(1023).as_str(), bytes(1536).as_str()), ("1023 B", "1.5 KiB"));
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+        assert_eq!((number(10432.0).as_str(), number(1e300).as_str()), ("10432", "1e300"));
+        assert_eq!((number(-0.25).as_str(), number(0.0).as_str()), ("-0.25", "0"));
+    }
+
+    #[test]
+    fn shell_words_read_back() {
+        assert_eq!(shell_quoted("runs/gcd.redb"), "runs/gcd.redb");
+        assert_eq!(shell_quoted("my runs/it's.redb"), "'my runs/it'\\''s.redb'");
+        assert_eq!(shell_quoted(""), "''");
+    }
+
+    #[test]
+    fn no_colour_means_no_escape() {
+        let plain = Screen { width: 80, color: false };
+        assert_eq!(plain.paint(Paint::Bad, "x"), "x");
+        let colored = Screen { width: 80, color: true };
+        assert_eq!(colored.paint(Paint::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
+        assert_eq!(Screen { width: 1, color: false }.columns(), 20);
+    }
+}

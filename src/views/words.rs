@@ -1,0 +1,165 @@
+//! The words views use for states, signals, times and hashes: the contract's names, each said in one place.
+
+use jiff::Timestamp;
+
+use crate::model::{AttemptOutcome, Exit, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs};
+
+pub(super) const fn study_status(status: StudyStatus) -> &'static str {
+    match status {
+        StudyStatus::Created => "created",
+        StudyStatus::Running => "running",
+        StudyStatus::Interrupted => "interrupted",
+        StudyStatus::Completed => "completed",
+        StudyStatus::Aborted => "aborted",
+    }
+}
+
+pub(super) const fn stage_status(status: StageStatus) -> &'static str {
+    match status {
+        StageStatus::Waiting => "waiting",
+        StageStatus::Open => "open",
+        StageStatus::Closed => "closed",
+        StageStatus::Aborted => "aborted",
+    }
+}
+
+pub(super) const fn trial_state(state: TrialState) -> &'static str {
+    match state {
+        TrialState::Pending => "pending",
+        TrialState::Running => "running",
+        TrialState::Succeeded => "succeeded",
+        TrialState::Failed => "failed",
+        TrialState::Cancelled => "cancelled",
+    }
+}
+
+pub(super) const fn outcome(outcome: AttemptOutcome) -> &'static str {
+    match outcome {
+        AttemptOutcome::Succeeded => "succeeded",
+        AttemptOutcome::Failed => "failed",
+        AttemptOutcome::Interrupted => "interrupted",
+        AttemptOutcome::Cancelled => "cancelled",
+    }
+}
+
+pub(super) const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Low => "low",
+        Severity::Medium => "medium",
+        Severity::High => "high",
+        Severity::Catastrophic => "catastrophic",
+    }
+}
+
+pub(super) const fn run_end(how: RunEnd) -> &'static str {
+    match how {
+        RunEnd::Completed => "completed",
+        RunEnd::Aborted => "aborted",
+        RunEnd::Drained => "drained",
+        RunEnd::Forced => "forced",
+        RunEnd::Failed => "failed",
+    }
+}
+
+/// Exit code, if the process exited by itself.
+pub(super) fn exit_code(exit: Option<Exit>) -> Option<i32> {
+    match exit {
+        Some(Exit::Code(code)) => Some(code),
+        Some(Exit::Signal(_)) | None => None,
+    }
+}
+
+/// Signal name, if a signal ended the process.
+pub(super) fn exit_signal(exit: Option<Exit>) -> Option<String> {
+    match exit {
+        Some(Exit::Signal(number)) => Some(signal_name(number)),
+        Some(Exit::Code(_)) | None => None,
+    }
+}
+
+/// A signal's name as signal(7) has it, such as `SIGKILL`; real-time ones as `SIGRTMIN+2`, unknown ones as `SIG99`.
+#[must_use]
+pub fn signal_name(number: i32) -> String {
+    const NAMES: [(i32, &str); 31] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+        (libc::SIGCHLD, "SIGCHLD"),
+        (libc::SIGCONT, "SIGCONT"),
+        (libc::SIGSTOP, "SIGSTOP"),
+        (libc::SIGTSTP, "SIGTSTP"),
+        (libc::SIGTTIN, "SIGTTIN"),
+        (libc::SIGTTOU, "SIGTTOU"),
+        (libc::SIGURG, "SIGURG"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGWINCH, "SIGWINCH"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    if let Some((_, name)) = NAMES.iter().find(|(known, _)| *known == number) {
+        return (*name).to_owned();
+    }
+    // The kernel's own range; 32 and 33 are glibc's.
+    match number {
+        34..=64 => format!("SIGRTMIN+{}", number - 34),
+        _ => format!("SIG{number}"),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, such as `2026-01-31T12:00:00.250Z`. A time out of the calendar's range is shown
+/// as its nearest end.
+#[must_use]
+pub fn timestamp(at_ms: UnixMs) -> String {
+    let end = if at_ms < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    format!("{:.3}", Timestamp::from_millisecond(at_ms).unwrap_or(end))
+}
+
+/// Seconds, from microseconds.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 285 years")]
+pub(super) fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+/// Lower-case hex of a blake3 hash.
+pub(super) fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        assert_eq!(signal_name(9), "SIGKILL");
+        assert_eq!(signal_name(11), "SIGSEGV");
+        assert_eq!(signal_name(36), "SIGRTMIN+2");
+        assert_eq!(signal_name(99), "SIG99");
+        assert_eq!(signal_name(i32::MIN), "SIG-2147483648");
+    }
+
+    #[test]
+    fn times_are_utc_with_milliseconds_whatever_the_number() {
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(1_769_860_800_250), "2026-01-31T12:00:00.250Z");
+        assert!(timestamp(i64::MAX).starts_with("9999-12-30"));
+        assert!(timestamp(i64::MIN).starts_with("-009999-01-02"));
+    }
+}
