@@ -1,10 +1,31 @@
 //! The checked study: what a study file, or code, says.
 //!
 //! TOML text goes in, a checked [`Spec`] or every mistake with its place comes out. This module must never touch the
-//! file system beyond the study file and the inputs it names, and never let an unchecked value through.
+//! file system beyond the inputs a spec names, and never let an unchecked value through.
+//!
+//! A stage's own key replaces the same key of `[defaults]` whole: a stage with a `[stage.sweep]` has that sweep, not
+//! the defaults' as well.
 
+mod builder;
+mod check;
+mod diagnostics;
+mod diff;
+mod inputs;
+mod json;
+mod parse;
+mod raw;
+mod shell;
+mod template;
 mod types;
+mod walk;
 
+pub use builder::{SpecBuilder, StageBuilder};
+pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
+pub use diff::{Change, diff};
+pub use inputs::{InputError, changed_inputs, hash_inputs};
+pub use json::SpecJsonError;
+pub use parse::{parse, parse_bytes};
+pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
     Backoff, Domain, Goal, MetricRule, Objective, Part, Retries, RunSpec, Sampling, Selection, Spec, SpecValue,
     StageSpec, StudySpec, SweepParam, Template, Work,

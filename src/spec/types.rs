@@ -251,6 +251,48 @@ pub enum Domain {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpecValue(pub Value);
 
+impl From<&str> for SpecValue {
+    fn from(text: &str) -> Self {
+        Self(Value::Str(text.to_owned()))
+    }
+}
+
+impl From<String> for SpecValue {
+    fn from(text: String) -> Self {
+        Self(Value::Str(text))
+    }
+}
+
+impl From<bool> for SpecValue {
+    fn from(flag: bool) -> Self {
+        Self(Value::Bool(flag))
+    }
+}
+
+impl From<i64> for SpecValue {
+    fn from(number: i64) -> Self {
+        Self(Value::Int(number))
+    }
+}
+
+impl From<i32> for SpecValue {
+    fn from(number: i32) -> Self {
+        Self(Value::Int(number.into()))
+    }
+}
+
+impl From<u32> for SpecValue {
+    fn from(number: u32) -> Self {
+        Self(Value::Int(number.into()))
+    }
+}
+
+impl From<f64> for SpecValue {
+    fn from(number: f64) -> Self {
+        Self(Value::Float(number))
+    }
+}
+
 impl Serialize for SpecValue {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
@@ -309,4 +351,14 @@ pub struct MetricRule {
     pub regex: String,
     /// The number read is multiplied by this.
     pub scale: f64,
+}
+
+impl MetricRule {
+    /// The rule's regex, ready for logs that need not be UTF-8.
+    ///
+    /// # Errors
+    /// Never for a checked spec, unless its regex outgrew this version's limits.
+    pub fn compile(&self) -> Result<regex::bytes::Regex, regex::Error> {
+        regex::bytes::Regex::new(&self.regex)
+    }
 }

@@ -1,0 +1,229 @@
+//! Cases, parents, params and seeds of any trial, found from its index.
+//!
+//! It reads the spec and the stage rows alone: the rows say who survived and how the budget was cut. Rows that do not
+//! fit the spec give `None`, never a wrong answer or a loop: each step up the lineage is one stage earlier.
+
+use crate::model::{Params, Parent, StageIndex, StageRow, TrialId, Value};
+use crate::spec::{Sampling, Spec, StageSpec};
+
+use super::draw::Draw;
+use super::{grid, random};
+
+const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
+
+/// The trials of a study as far as its stages are open.
+#[derive(Clone, Copy, Debug)]
+pub struct Lineage<'a> {
+    spec: &'a Spec,
+    stages: &'a [StageRow],
+}
+
+impl<'a> Lineage<'a> {
+    /// The trials of `spec`; `stages` are its rows, in order, as many as there are yet.
+    #[must_use]
+    pub fn new(spec: &'a Spec, stages: &'a [StageRow]) -> Self {
+        Self { spec, stages }
+    }
+
+    /// A case's name: `<base_case>_<stage_index>_<derived_index>`.
+    #[must_use]
+    pub fn case(&self, stage: StageIndex, index: u64) -> String {
+        format!("{}_{stage}_{index}", self.spec.study.base_case)
+    }
+
+    /// The name of a trial's case; `None` if it is not planned.
+    #[must_use]
+    pub fn case_of(&self, trial: TrialId) -> Option<String> {
+        self.locate(trial).map(|(stage, index)| self.case(stage, index))
+    }
+
+    /// The survivor a case derives from; `None` in stage 0 and for a case that is not planned.
+    #[must_use]
+    pub fn parent(&self, stage: StageIndex, index: u64) -> Option<Parent> {
+        let (row, _) = self.planned(stage)?;
+        let (position, _) = row.share_of(index)?;
+        row.parents.get(position).copied()
+    }
+
+    /// The name of the case a case derives from: the base case in stage 0. `None` for a case that is not planned.
+    #[must_use]
+    pub fn parent_case(&self, stage: StageIndex, index: u64) -> Option<String> {
+        let (row, _) = self.planned(stage)?;
+        row.share_of(index)?;
+        match stage {
+            0 => Some(self.spec.study.base_case.clone()),
+            _ => self.parent(stage, index).and_then(|parent| self.case_of(parent.trial)),
+        }
+    }
+
+    /// A case's params: the constants, then what its ancestors' sweeps chose from the first stage on, then its own
+    /// sweep's values. `None` for a case that is not planned.
+    #[must_use]
+    pub fn params(&self, stage: StageIndex, index: u64) -> Option<Params> {
+        let mut generations = vec![self.own_values(stage, index)?];
+        let (mut stage, mut index) = (stage, index);
+        while let Some(before) = stage.checked_sub(1) {
+            let parent = self.parent(stage, index)?;
+            let (parent_stage, parent_index) = self.locate(parent.trial)?;
+            if parent_stage != before {
+                return None;
+            }
+            (stage, index) = (parent_stage, parent_index);
+            generations.push(self.own_values(stage, index)?);
+        }
+        let mut params: Params =
+            self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        params.extend(generations.into_iter().rev().flatten());
+        Some(params)
+    }
+
+    /// What the stage's own sweep chose for a case, in the sweep's order. `None` for a case that is not planned.
+    #[must_use]
+    pub fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
+        let (row, spec) = self.planned(stage)?;
+        let (_, place) = row.share_of(index)?;
+        match spec.sampling {
+            Sampling::Grid => grid::values(&spec.sweep, place),
+            Sampling::Random => random::values(&spec.sweep, self.spec.study.seed, stage, index),
+        }
+    }
+
+    /// A trial's own seed, the same in every attempt.
+    #[must_use]
+    pub fn trial_seed(&self, stage: StageIndex, index: u64) -> u32 {
+        let fields =
+            [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes()].concat();
+        let word = Draw::new(SEED_PURPOSE, &fields).word();
+        // The upper half; a word's halves are equally good.
+        u32::try_from(word >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// A trial's stage and derived index; `None` if it is not planned.
+    #[must_use]
+    pub fn locate(&self, trial: TrialId) -> Option<(StageIndex, u64)> {
+        let row = self.stages.iter().find(|row| row.contains(trial))?;
+        Some((row.index, trial.0 - row.first_trial.0))
+    }
+
+    /// The trial of a case's name, written exactly as [`Lineage::case`] does; `None` if it is not planned.
+    #[must_use]
+    pub fn find_case(&self, name: &str) -> Option<TrialId> {
+        let numbers = name.strip_prefix(self.spec.study.base_case.as_str())?.strip_prefix('_')?;
+        let (stage, index) = numbers.split_once('_')?;
+        let (stage, index) = (stage.parse::<StageIndex>().ok()?, index.parse::<u64>().ok()?);
+        if self.case(stage, index) != name {
+            return None;
+        }
+        let (row, _) = self.planned(stage)?;
+        (index < row.planned()).then(|| TrialId(row.first_trial.0.saturating_add(index)))
+    }
+
+    fn planned(&self, stage: StageIndex) -> Option<(&'a StageRow, &'a StageSpec)> {
+        let position = usize::try_from(stage).ok()?;
+        let row = self.stages.get(position).filter(|row| row.index == stage)?;
+        Some((row, self.spec.stages.get(position)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StageStatus;
+    use crate::plan::shares;
+    use crate::spec::StageBuilder;
+
+    fn spec() -> Spec {
+        let explore = StageBuilder::closure("explore").budget(6).survivors(2);
+        let explore = explore.choices("abc", ["speed", "area"]).int("effort", 1, 3, None);
+        let refine = StageBuilder::closure("refine").budget(5).survivors(1).choices("effort", [7, 8, 9]);
+        let repeat = StageBuilder::closure("repeat").budget(1).survivors(1);
+        let builder = Spec::builder("tune").base_case("gcd_x").seed(7).param("design", "d").param("effort", 0);
+        builder.stage(explore).stage(refine).stage(repeat).build().unwrap()
+    }
+
+    fn row(index: StageIndex, first: u64, parents: &[u64], spec: &Spec) -> StageRow {
+        let stage = &spec.stages[usize::try_from(index).unwrap()];
+        StageRow {
+            index,
+            name: stage.name.clone(),
+            trial_budget: stage.trial_budget,
+            survivor_count: stage.survivor_count,
+            status: StageStatus::Open,
+            first_trial: TrialId(first),
+            parents: parents.iter().map(|trial| Parent { trial: TrialId(*trial), attempt: 1 }).collect(),
+            shares: shares(stage, parents.len()),
+            survivors: Vec::new(),
+            opened_ms: None,
+            closed_ms: None,
+        }
+    }
+
+    /// Explore has trials 0 to 5, of which 4 and 1 survive; refine has 6 to 10 (three of 4's, two of 1's), of
+    /// which 9 survives; repeat has 11.
+    fn rows(spec: &Spec) -> Vec<StageRow> {
+        vec![row(0, 0, &[], spec), row(1, 6, &[4, 1], spec), row(2, 11, &[9], spec)]
+    }
+
+    fn text(params: &Params) -> String {
+        params.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn params_are_constants_then_ancestors_then_the_own_sweep() {
+        let spec = spec();
+        let rows = rows(&spec);
+        let lineage = Lineage::new(&spec, &rows);
+        let params = |stage, index| text(&lineage.params(stage, index).unwrap());
+        assert_eq!(params(0, 1), "abc=speed design=d effort=2");
+        assert_eq!(params(0, 4), "abc=area design=d effort=2");
+        assert_eq!(params(1, 2), "abc=area design=d effort=9");
+        assert_eq!(params(1, 3), "abc=speed design=d effort=7");
+        assert_eq!(params(2, 0), "abc=speed design=d effort=7");
+        assert_eq!(lineage.own_values(1, 3), Some(vec![("effort".into(), Value::Int(7))]));
+        assert_eq!(lineage.own_values(2, 0), Some(Vec::new()));
+        assert_eq!(lineage.params(1, 5), None);
+        assert_eq!(lineage.params(3, 0), None);
+    }
+
+    #[test]
+    fn cases_parents_and_trials_are_found_both_ways() {
+        let spec = spec();
+        let rows = rows(&spec);
+        let lineage = Lineage::new(&spec, &rows);
+        assert_eq!(lineage.case(1, 3), "gcd_x_1_3");
+        assert_eq!(lineage.locate(TrialId(9)), Some((1, 3)));
+        assert_eq!(lineage.find_case("gcd_x_1_3"), Some(TrialId(9)));
+        assert_eq!(lineage.parent(1, 3).map(|parent| parent.trial), Some(TrialId(1)));
+        assert_eq!(lineage.parent_case(1, 3).as_deref(), Some("gcd_x_0_1"));
+        assert_eq!(lineage.parent_case(0, 3).as_deref(), Some("gcd_x"));
+        assert_eq!((lineage.parent(0, 3), lineage.parent_case(0, 6)), (None, None));
+        assert_eq!((lineage.locate(TrialId(12)), lineage.case_of(TrialId(12))), (None, None));
+        for name in ["gcd_x_1_5", "gcd_x_3_0", "gcd_x_1_03", "gcd_x_+1_3", "gcd_x_1", "gcd_x", "gcd_1_3", "x", ""]
+        {
+            assert_eq!(lineage.find_case(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_that_make_no_sense_give_nothing() {
+        let spec = spec();
+        // A stage whose parent is one of its own trials.
+        let ring = [row(0, 0, &[], &spec), row(1, 6, &[6], &spec)];
+        assert_eq!(Lineage::new(&spec, &ring).params(1, 0), None);
+        let swapped = [row(1, 6, &[1], &spec)];
+        assert_eq!(Lineage::new(&spec, &swapped).params(1, 0), None);
+        assert_eq!(Lineage::new(&spec, &[]).find_case("gcd_x_0_0"), None);
+    }
+
+    /// Expected values from an independent program in Python: the upper half of the first word of
+    /// `blake3.blake3(struct.pack('<QIQ', seed, stage, index), derive_key_context=SEED_PURPOSE)`.
+    #[test]
+    fn known_trial_seeds() {
+        let mut spec = spec();
+        let seed = |spec: &Spec, stage, index| Lineage::new(spec, &[]).trial_seed(stage, index);
+        assert_eq!(seed(&spec, 0, 0), 3_405_929_576);
+        assert_eq!(seed(&spec, 1, 3), 40_863_831);
+        spec.study.seed = u64::MAX;
+        assert_eq!(seed(&spec, 2, 1_000_000_000_000), 1_230_648_806);
+    }
+}

@@ -1,0 +1,366 @@
+//! Specs built in code.
+//!
+//! A builder writes down the same raw tree a study file gives, and the same checks judge it: what a study file
+//! cannot say, code cannot say either. Mistakes are named by path. Nothing fails before `build`.
+
+use std::time::Duration;
+
+use super::check::check;
+use super::diagnostics::{Diagnostics, SpecErrors};
+use super::raw::{Entry, Kind, Node};
+use super::types::{Backoff, Goal, Retries, Sampling, Selection, Spec, SpecValue};
+use crate::model::Value;
+
+/// Builds a [`Spec`]; see [`Spec::builder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SpecBuilder {
+    study: Vec<Entry>,
+    tags: Vec<Node>,
+    inputs: Vec<Node>,
+    params: Vec<Entry>,
+    env: Vec<Entry>,
+    run: Vec<Entry>,
+    stages: Vec<Node>,
+}
+
+impl Spec {
+    /// Starts a spec in code.
+    ///
+    /// ```
+    /// use piton::spec::{Sampling, Spec, StageBuilder};
+    ///
+    /// let stage = StageBuilder::closure("explore")
+    ///     .budget(24)
+    ///     .survivors(6)
+    ///     .sampling(Sampling::Grid)
+    ///     .choices("abc", ["speed", "area"])
+    ///     .float("clock", 0.4, 0.8, Some(5))
+    ///     .minimize("area");
+    /// let spec = Spec::builder("tune").seed(7).param("design", "x").stage(stage).build()?;
+    /// assert_eq!(spec.stages.len(), 1);
+    /// # Ok::<(), piton::spec::SpecErrors>(())
+    /// ```
+    pub fn builder(name: &str) -> SpecBuilder {
+        SpecBuilder {
+            study: vec![entry("name", text(name))],
+            tags: Vec::new(),
+            inputs: Vec::new(),
+            params: Vec::new(),
+            env: Vec::new(),
+            run: Vec::new(),
+            stages: Vec::new(),
+        }
+    }
+}
+
+impl SpecBuilder {
+    /// Cases are `<base_case>_<stage_index>_<derived_index>`; by default the study's name.
+    pub fn base_case(mut self, name: &str) -> Self {
+        set(&mut self.study, "base_case", text(name));
+        self
+    }
+
+    /// Drives every random choice; 0 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        set(&mut self.study, "seed", Node::new(Kind::Int(seed.into())));
+        self
+    }
+
+    /// For people.
+    pub fn description(mut self, description: &str) -> Self {
+        set(&mut self.study, "description", text(description));
+        self
+    }
+
+    /// For people.
+    pub fn author(mut self, author: &str) -> Self {
+        set(&mut self.study, "author", text(author));
+        self
+    }
+
+    /// For people; one more each time.
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tags.push(text(tag));
+        self
+    }
+
+    /// A file or directory hashed at creation; one more each time.
+    pub fn input(mut self, path: &str) -> Self {
+        self.inputs.push(text(path));
+        self
+    }
+
+    /// A constant every trial sees.
+    pub fn param(mut self, name: &str, value: impl Into<SpecValue>) -> Self {
+        set(&mut self.params, name, value_node(value.into()));
+        self
+    }
+
+    /// A variable of every trial's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        set(&mut self.env, name, text(value));
+        self
+    }
+
+    /// Trials at once; by default the number of CPUs.
+    pub fn workers(mut self, workers: u32) -> Self {
+        set(&mut self.run, "workers", Node::new(Kind::Int(workers.into())));
+        self
+    }
+
+    /// From TERM to KILL; 10 s by default.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        set(&mut self.run, "grace", Node::new(Kind::Millis(grace.as_millis())));
+        self
+    }
+
+    /// The next stage.
+    pub fn stage(mut self, stage: StageBuilder) -> Self {
+        self.stages.push(stage.node());
+        self
+    }
+
+    /// Checks it all.
+    ///
+    /// # Errors
+    /// Every mistake, named by its path.
+    pub fn build(self) -> Result<Spec, SpecErrors> {
+        let mut study = self.study;
+        put_list(&mut study, "tags", self.tags);
+        put_list(&mut study, "inputs", self.inputs);
+        let mut root = vec![entry("study", table(study))];
+        for (key, entries) in [("params", self.params), ("env", self.env), ("run", self.run)] {
+            if !entries.is_empty() {
+                root.push(entry(key, table(entries)));
+            }
+        }
+        put_list(&mut root, "stage", self.stages);
+        check("", &table(root), &[]).map_err(|found| Diagnostics::new("", "", found))
+    }
+}
+
+/// Builds one stage of a [`SpecBuilder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct StageBuilder {
+    keys: Vec<Entry>,
+    outputs: Vec<Node>,
+    sweep: Vec<Entry>,
+    objectives: Vec<Node>,
+    metrics: Vec<Entry>,
+}
+
+impl StageBuilder {
+    fn new(name: &str, command: Node) -> Self {
+        Self {
+            keys: vec![entry("name", text(name)), entry("command", command)],
+            outputs: Vec::new(),
+            sweep: Vec::new(),
+            objectives: Vec::new(),
+            metrics: Vec::new(),
+        }
+    }
+
+    /// A stage whose trials are a closure, registered under the stage's name.
+    pub fn closure(name: &str) -> Self {
+        Self::new(name, Node::new(Kind::Closure))
+    }
+
+    /// A stage whose trials are a program with arguments, no shell; placeholders as in a study file.
+    pub fn argv<S: AsRef<str>>(name: &str, words: impl IntoIterator<Item = S>) -> Self {
+        let words = words.into_iter().map(|word| text(word.as_ref())).collect();
+        Self::new(name, Node::new(Kind::Array(words)))
+    }
+
+    /// A stage whose trials are a line for `sh -c`; placeholders as in a study file.
+    pub fn shell(name: &str, line: &str) -> Self {
+        Self::new(name, text(line))
+    }
+
+    /// At most this many trials; required.
+    pub fn budget(self, trials: u64) -> Self {
+        self.key("trial_budget", Kind::Int(trials.into()))
+    }
+
+    /// At most this many survive; required.
+    pub fn survivors(self, cases: u64) -> Self {
+        self.key("survivor_count", Kind::Int(cases.into()))
+    }
+
+    /// Where values come from; the grid by default.
+    pub fn sampling(self, sampling: Sampling) -> Self {
+        let word = match sampling {
+            Sampling::Grid => "grid",
+            Sampling::Random => "random",
+        };
+        self.key("sampling", Kind::Str(word.into()))
+    }
+
+    /// How survivors are chosen; `top` by default.
+    pub fn selection(self, selection: Selection) -> Self {
+        let word = match selection {
+            Selection::Top => "top",
+            Selection::Lexicographic => "lexicographic",
+            Selection::WeightedSum => "weighted_sum",
+            Selection::Pareto => "pareto",
+        };
+        self.key("selection", Kind::Str(word.into()))
+    }
+
+    /// TERM after this long; never by default.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.key("timeout", Kind::Millis(timeout.as_millis()))
+    }
+
+    /// Further attempts after failed ones, with the usual delays.
+    pub fn retries(self, count: u32) -> Self {
+        self.key("retries", Kind::Int(count.into()))
+    }
+
+    /// Further attempts after failed ones.
+    pub fn retry_policy(self, retries: &Retries) -> Self {
+        let backoff = match retries.backoff {
+            Backoff::Constant => "constant",
+            Backoff::Linear => "linear",
+            Backoff::Exponential => "exponential",
+        };
+        self.key(
+            "retries",
+            Kind::Table(vec![
+                entry("count", Node::new(Kind::Int(retries.count.into()))),
+                entry("backoff", text(backoff)),
+                entry("delay", Node::new(Kind::Millis(retries.delay_ms.into()))),
+                entry("max_delay", Node::new(Kind::Millis(retries.max_delay_ms.into()))),
+                entry("jitter", Node::new(Kind::Bool(retries.jitter))),
+            ]),
+        )
+    }
+
+    /// A file that must exist after success; one more each time.
+    pub fn output(mut self, path: &str) -> Self {
+        self.outputs.push(text(path));
+        self
+    }
+
+    /// Sweeps a param over these values, in order.
+    pub fn choices<V: Into<SpecValue>>(self, name: &str, values: impl IntoIterator<Item = V>) -> Self {
+        let values = values.into_iter().map(|value| value_node(value.into())).collect();
+        self.swept(name, Kind::Array(values))
+    }
+
+    /// Sweeps a param over a range of floats, both ends included; `steps` for a grid.
+    pub fn float(self, name: &str, min: f64, max: f64, steps: Option<u64>) -> Self {
+        self.range(name, Kind::Float(min), Kind::Float(max), steps, "float", false)
+    }
+
+    /// Like [`StageBuilder::float`], even on a log scale.
+    pub fn log_float(self, name: &str, min: f64, max: f64, steps: Option<u64>) -> Self {
+        self.range(name, Kind::Float(min), Kind::Float(max), steps, "float", true)
+    }
+
+    /// Sweeps a param over a range of integers, both ends included; on a grid without `steps` over every one.
+    pub fn int(self, name: &str, min: i64, max: i64, steps: Option<u64>) -> Self {
+        self.range(name, Kind::Int(min.into()), Kind::Int(max.into()), steps, "int", false)
+    }
+
+    /// Like [`StageBuilder::int`], even on a log scale.
+    pub fn log_int(self, name: &str, min: i64, max: i64, steps: Option<u64>) -> Self {
+        self.range(name, Kind::Int(min.into()), Kind::Int(max.into()), steps, "int", true)
+    }
+
+    /// An objective: the larger, the better.
+    pub fn maximize(self, metric: &str) -> Self {
+        self.objective(metric, Goal::Maximize, None)
+    }
+
+    /// An objective: the smaller, the better.
+    pub fn minimize(self, metric: &str) -> Self {
+        self.objective(metric, Goal::Minimize, None)
+    }
+
+    /// An objective; `weight` for [`Selection::WeightedSum`] alone.
+    pub fn objective(mut self, metric: &str, goal: Goal, weight: Option<f64>) -> Self {
+        let goal = match goal {
+            Goal::Maximize => "maximize",
+            Goal::Minimize => "minimize",
+        };
+        let mut entries = vec![entry("metric", text(metric)), entry("goal", text(goal))];
+        entries.extend(weight.map(|weight| entry("weight", Node::new(Kind::Float(weight)))));
+        self.objectives.push(table(entries));
+        self
+    }
+
+    /// A metric read out of a file the trial wrote: the last match's first group, times `scale`.
+    pub fn metric(mut self, name: &str, file: &str, regex: &str, scale: f64) -> Self {
+        let scale = entry("scale", Node::new(Kind::Float(scale)));
+        let rule = table(vec![entry("file", text(file)), entry("regex", text(regex)), scale]);
+        set(&mut self.metrics, name, rule);
+        self
+    }
+
+    fn key(mut self, key: &str, kind: Kind) -> Self {
+        set(&mut self.keys, key, Node::new(kind));
+        self
+    }
+
+    fn swept(mut self, name: &str, kind: Kind) -> Self {
+        set(&mut self.sweep, name, Node::new(kind));
+        self
+    }
+
+    fn range(self, name: &str, min: Kind, max: Kind, steps: Option<u64>, kind: &str, log: bool) -> Self {
+        let mut entries = vec![entry("min", Node::new(min)), entry("max", Node::new(max))];
+        entries.push(entry("type", text(kind)));
+        entries.extend(steps.map(|steps| entry("steps", Node::new(Kind::Int(steps.into())))));
+        entries.push(entry("log", Node::new(Kind::Bool(log))));
+        self.swept(name, Kind::Table(entries))
+    }
+
+    fn node(self) -> Node {
+        let mut keys = self.keys;
+        put_list(&mut keys, "outputs", self.outputs);
+        put_list(&mut keys, "objective", self.objectives);
+        for (key, entries) in [("sweep", self.sweep), ("metrics", self.metrics)] {
+            if !entries.is_empty() {
+                keys.push(entry(key, table(entries)));
+            }
+        }
+        table(keys)
+    }
+}
+
+fn entry(key: &str, node: Node) -> Entry {
+    Entry { key: key.to_owned(), key_span: None, node }
+}
+
+/// Adds a key, or replaces its value.
+fn set(entries: &mut Vec<Entry>, key: &str, node: Node) {
+    match entries.iter_mut().find(|entry| entry.key == key) {
+        Some(entry) => entry.node = node,
+        None => entries.push(entry(key, node)),
+    }
+}
+
+fn put_list(entries: &mut Vec<Entry>, key: &str, list: Vec<Node>) {
+    if !list.is_empty() {
+        entries.push(entry(key, Node::new(Kind::Array(list))));
+    }
+}
+
+fn table(entries: Vec<Entry>) -> Node {
+    Node::new(Kind::Table(entries))
+}
+
+fn text(text: &str) -> Node {
+    Node::new(Kind::Str(text.to_owned()))
+}
+
+fn value_node(value: SpecValue) -> Node {
+    Node::new(match value.0 {
+        Value::Str(text) => Kind::Str(text),
+        Value::Bool(flag) => Kind::Bool(flag),
+        Value::Int(number) => Kind::Int(number.into()),
+        Value::Float(number) => Kind::Float(number),
+    })
+}

@@ -1,0 +1,239 @@
+//! What several keys say together, once `[defaults]` is applied: budgets, selection and objectives, sampling and
+//! sweeps, placeholders and params.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
+use crate::spec::template::BUILTIN_PLACEHOLDERS;
+use crate::spec::types::{Domain, Objective, Part, Sampling, Selection, StageSpec, SweepParam};
+use crate::spec::walk::{Checker, Field};
+
+use super::stage::{Hole, ObjectiveParts, StageParts, SweepParts};
+
+/// Weights sum to 1 within this: decimal fractions seldom do exactly.
+const WEIGHT_TOLERANCE: f64 = 1e-9;
+
+impl Checker<'_> {
+    /// All stages; `known` are the constants' names.
+    pub(super) fn stages(&mut self, parts: Vec<StageParts>, known: BTreeSet<String>) -> Option<Vec<StageSpec>> {
+        let mut known = known;
+        let mut names: BTreeMap<String, Place> = BTreeMap::new();
+        let mut every_sweep_known = true;
+        let mut stages = Vec::with_capacity(parts.len());
+        let count = parts.len();
+        for (index, parts) in parts.into_iter().enumerate() {
+            every_sweep_known &= !matches!(parts.sweep, Field::Bad);
+            known.extend(parts.swept().map(str::to_owned));
+            if let Field::Good(name, place) = &parts.name
+                && names.insert(name.clone(), place.clone()).is_some()
+            {
+                let message = format!("there is another stage {}", shown(name));
+                self.report(Diagnostic::at(place, message).label("named before"));
+            }
+            if let Some(work) = parts.work.good() {
+                for hole in &work.holes {
+                    self.placeholder(hole, index, &known, every_sweep_known);
+                }
+            }
+            stages.extend(self.stage(parts));
+        }
+        (stages.len() == count && count > 0).then_some(stages)
+    }
+
+    fn placeholder(&mut self, hole: &Hole, stage: usize, known: &BTreeSet<String>, every_sweep_known: bool) {
+        match &hole.part {
+            Part::ParentDir if stage == 0 => {
+                let message = "`{parent_dir}` has no meaning in the first stage";
+                let label = "no parent here";
+                self.report(Diagnostic::at(&hole.place, message).label(label));
+            }
+            // A sweep that could not be read may well define it.
+            Part::Param(name) if !known.contains(name) && every_sweep_known => {
+                let valid: Vec<&str> = known.iter().map(String::as_str).chain(BUILTIN_PLACEHOLDERS).collect();
+                let message = format!("no param is called {}", shown(name));
+                let mistake = Diagnostic::at(&hole.place, message).label("no such param");
+                self.report(mistake.maybe_help(names_help("placeholders", name, &valid)).absence());
+            }
+            _ => {}
+        }
+    }
+
+    fn stage(&mut self, parts: StageParts) -> Option<StageSpec> {
+        let required = [
+            ("name", matches!(parts.name, Field::Absent)),
+            ("command", matches!(parts.work, Field::Absent)),
+            ("trial_budget", matches!(parts.trial_budget, Field::Absent)),
+            ("survivor_count", matches!(parts.survivor_count, Field::Absent)),
+        ];
+        for (key, absent) in required {
+            if absent {
+                let message = format!("missing key `{key}` in `[[stage]]`");
+                let mistake = Diagnostic::at(&parts.place, message).label(format!("`{key}` is required"));
+                self.report(mistake.absence());
+            }
+        }
+        self.budget(&parts);
+        let objectives = self.selection(&parts);
+        let sweep = self.sampling(&parts);
+        let bad = [
+            matches!(parts.sampling, Field::Bad),
+            matches!(parts.selection, Field::Bad),
+            matches!(parts.timeout_ms, Field::Bad),
+            matches!(parts.retries, Field::Bad),
+            matches!(parts.outputs, Field::Bad),
+            matches!(parts.metrics, Field::Bad),
+        ];
+        if bad.contains(&true) {
+            return None;
+        }
+        Some(StageSpec {
+            name: parts.name.into_good()?,
+            work: parts.work.into_good().and_then(|work| work.work)?,
+            trial_budget: parts.trial_budget.into_good()?,
+            survivor_count: parts.survivor_count.into_good()?,
+            sampling: parts.sampling.or_default(Sampling::Grid),
+            selection: parts.selection.or_default(Selection::Top),
+            timeout_ms: parts.timeout_ms.into_good(),
+            // Without retries the rest of the policy means nothing: one spelling of it, one hash.
+            retries: parts.retries.into_good().filter(|retries| !retries.is_none()).unwrap_or_default(),
+            outputs: parts.outputs.or_default(Vec::new()),
+            sweep: sweep?,
+            objectives: objectives?,
+            metrics: parts.metrics.or_default(BTreeMap::new()),
+        })
+    }
+
+    fn budget(&mut self, parts: &StageParts) {
+        if let (Field::Good(budget, _), Field::Good(survivors, place)) =
+            (&parts.trial_budget, &parts.survivor_count)
+            && survivors > budget
+        {
+            let message = format!("`survivor_count` {survivors} is above `trial_budget` {budget}");
+            self.report(Diagnostic::at(place, message).label(format!("expected at most {budget}")));
+        }
+    }
+
+    /// Objectives, and whether they suit the selection.
+    fn selection(&mut self, parts: &StageParts) -> Option<Vec<Objective>> {
+        let objectives = match &parts.objectives {
+            Field::Bad => return None,
+            Field::Absent => &[],
+            Field::Good(objectives, _) => objectives.as_slice(),
+        };
+        let mut seen = BTreeSet::new();
+        for objective in objectives {
+            if let Field::Good(metric, place) = &objective.metric
+                && !seen.insert(metric)
+            {
+                let message = format!("{} is an objective already", shown(metric));
+                self.report(Diagnostic::at(place, message).label("named before"));
+            }
+        }
+        if !matches!(parts.selection, Field::Bad) {
+            let selection = parts.selection.good().copied().unwrap_or(Selection::Top);
+            let place = parts.selection.place().unwrap_or(&parts.place);
+            self.selection_suits(selection, place, objectives);
+        }
+        let checked = objectives.iter().map(|objective| {
+            Some(Objective {
+                metric: objective.metric.good()?.clone(),
+                goal: objective.goal?,
+                weight: objective.weight.good().copied(),
+            })
+        });
+        checked.collect()
+    }
+
+    fn selection_suits(&mut self, selection: Selection, place: &Place, objectives: &[ObjectiveParts]) {
+        let name = match selection {
+            Selection::Top => "top",
+            Selection::Lexicographic => "lexicographic",
+            Selection::WeightedSum => "weighted_sum",
+            Selection::Pareto => "pareto",
+        };
+        if selection == Selection::Top
+            && let Some(second) = objectives.get(1)
+        {
+            let message = format!("`top` ranks by one objective, here are {}", objectives.len());
+            let help = "choose selection = \"lexicographic\", \"weighted_sum\" or \"pareto\"";
+            self.report(Diagnostic::at(&second.place, message).label("one too many").help(help));
+        }
+        if selection != Selection::Top && objectives.is_empty() {
+            let message = format!("`{name}` needs an objective");
+            let mistake = Diagnostic::at(place, message).label("without objectives");
+            self.report(mistake.help("add `[[stage.objective]]`").absence());
+        }
+        if selection == Selection::WeightedSum {
+            self.weights(objectives);
+            return;
+        }
+        for objective in objectives {
+            if let Field::Good(_, place) = &objective.weight {
+                let message = format!("`weight` means nothing to `{name}`");
+                let help = "weights are for selection = \"weighted_sum\"";
+                self.report(Diagnostic::at(place, message).label("not used").help(help));
+            }
+        }
+    }
+
+    fn weights(&mut self, objectives: &[ObjectiveParts]) {
+        let mut sum = 0.0;
+        for objective in objectives {
+            match &objective.weight {
+                Field::Good(weight, _) => sum += weight,
+                Field::Bad => return,
+                Field::Absent => {
+                    let message = "missing key `weight` in `[[stage.objective]]`";
+                    let mistake = Diagnostic::at(&objective.place, message).label("`weighted_sum` requires it");
+                    self.report(mistake.absence());
+                    sum = f64::NAN;
+                }
+            }
+        }
+        let place = objectives.last().and_then(|objective| objective.weight.place());
+        if let Some(place) = place
+            && (sum - 1.0).abs() > WEIGHT_TOLERANCE
+        {
+            // Rounded: people wrote decimals, not what adding them leaves over.
+            let shown = format!("{sum:.9}");
+            let shown = shown.trim_end_matches('0').trim_end_matches('.');
+            let message = format!("the weights sum to {shown}, not to 1");
+            self.report(Diagnostic::at(place, message).label("the last of them"));
+        }
+    }
+
+    /// The sweep, and whether it suits the sampling.
+    fn sampling(&mut self, parts: &StageParts) -> Option<Vec<SweepParam>> {
+        let sweep = match &parts.sweep {
+            Field::Bad => return None,
+            Field::Absent => &[],
+            Field::Good(sweep, _) => sweep.as_slice(),
+        };
+        if !matches!(parts.sampling, Field::Bad) {
+            let sampling = parts.sampling.good().copied().unwrap_or(Sampling::Grid);
+            for swept in sweep {
+                self.sampling_suits(sampling, swept);
+            }
+        }
+        let checked =
+            sweep.iter().map(|swept| Some(SweepParam { name: swept.name.clone(), domain: swept.domain.clone()? }));
+        checked.collect()
+    }
+
+    fn sampling_suits(&mut self, sampling: Sampling, swept: &SweepParts) {
+        match (sampling, &swept.domain, &swept.steps) {
+            (Sampling::Random, _, Some(place)) => {
+                let mistake = Diagnostic::at(place, "`steps` means nothing to random sampling").label("not used");
+                self.report(mistake.help("remove it, or choose sampling = \"grid\""));
+            }
+            (Sampling::Grid, Some(Domain::Float { min, max, .. }), None) => {
+                let message = format!("the range of {} needs `steps` on a grid", shown(&swept.name));
+                let whole = min.fract() == 0.0 && max.fract() == 0.0;
+                let more = if whole { ", or type = \"int\" for every integer" } else { "" };
+                let help = format!("add steps = 5{more}, or choose sampling = \"random\"");
+                self.report(Diagnostic::at(&swept.place, message).label("without `steps`").help(help));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The checks: raw tree in, checked [`Spec`] or every mistake out.
+//!
+//! Study files and builders go through the same code. A check must never be skipped because another one failed,
+//! unless what it needs is missing.
+
+mod cross;
+mod stage;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::de::DeValue;
+
+use self::stage::StageParts;
+use super::diagnostics::{Diagnostic, Place, names_help, shown};
+use super::raw::{Kind, Node};
+use super::template::{BUILTIN_PLACEHOLDERS, is_name};
+use super::types::{RunSpec, Spec, SpecValue, StudySpec};
+use super::walk::{Checker, Field, Keys, Table};
+
+const ROOT_KEYS: Keys = Keys { valid: &["study", "params", "env", "run", "defaults", "stage"], later: &["rails"] };
+/// Keys of `[study]`.
+pub(super) const STUDY_KEYS: Keys =
+    Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
+/// Keys of `[run]`.
+pub(super) const RUN_KEYS: Keys = Keys { valid: &["workers", "executor", "grace"], later: &["ray", "slurm"] };
+/// Keys of `[[stage]]` and `[defaults]`.
+pub(super) const STAGE_KEYS: Keys = Keys {
+    valid: &[
+        "name",
+        "command",
+        "trial_budget",
+        "survivor_count",
+        "sampling",
+        "selection",
+        "timeout",
+        "retries",
+        "outputs",
+        "sweep",
+        "objective",
+        "metrics",
+    ],
+    later: &["memory_limit", "rails", "failure"],
+};
+
+/// No more trials at once than this.
+const WORKERS_MAX: i128 = 65_536;
+
+/// `[params]`; `None` for one whose value is bad: the param exists all the same.
+type Constants = BTreeMap<String, Option<SpecValue>>;
+
+/// Checks a whole raw tree. `source` is the study file's text, for places inside strings.
+pub(super) fn check(source: &str, root: &Node, overrides: &[(String, String)]) -> Result<Spec, Vec<Diagnostic>> {
+    let mut checker = Checker { source, found: Vec::new() };
+    let spec = checker.spec(root, overrides);
+    match spec {
+        Some(spec) if checker.found.is_empty() => Ok(spec),
+        _ if checker.found.is_empty() => Err(vec![Diagnostic::at(&Place::default(), "the study is incomplete")]),
+        _ => Err(checker.found),
+    }
+}
+
+impl Checker<'_> {
+    fn spec(&mut self, root: &Node, overrides: &[(String, String)]) -> Option<Spec> {
+        let root = self.table(root, &Place::default(), "the study file", &ROOT_KEYS)?;
+        let study = self.study(&root);
+        let mut params = self.field(&root, "params", |c, n, p| c.constants(n, p)).or_default(BTreeMap::new());
+        let env = self.field(&root, "env", |c, n, p| c.env(n, p)).or_default(BTreeMap::new());
+        let run = self.field(&root, "run", |c, n, p| c.run(n, p)).or_default(RunSpec::default());
+        let defaults = match root.get("defaults") {
+            Some((node, place)) => self
+                .table(node, &place, "[defaults]", &STAGE_KEYS)
+                .map_or_else(StageParts::absent, |table| self.stage_parts(&table)),
+            None => StageParts::absent(),
+        };
+        let parts: Vec<StageParts> =
+            self.stage_tables(&root).iter().map(|table| self.stage_parts(table).over(&defaults)).collect();
+        self.overrides(&mut params, &parts, overrides);
+        let stages = self.stages(parts, params.keys().cloned().collect());
+        let params = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        Some(Spec { study: study?, params, env, run, stages: stages? })
+    }
+
+    fn stage_tables<'n>(&mut self, root: &Table<'n>) -> Vec<Table<'n>> {
+        let Some((node, place)) = root.get("stage") else {
+            let help = "a study needs at least one `[[stage]]`";
+            self.missing(root, "stage", Some(help.into()));
+            return Vec::new();
+        };
+        let Kind::Array(items) = &node.kind else {
+            let help = matches!(node.kind, Kind::Table(_)).then(|| "write `[[stage]]`, with two brackets".into());
+            self.wrong_type(node, &place, "a list of tables", help);
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.report(Diagnostic::at(&place, "a study needs at least one stage").label("no stage here"));
+        }
+        let mut tables = Vec::with_capacity(items.len());
+        for (index, node) in items.iter().enumerate() {
+            let place = Place { span: node.span.clone(), path: stage_path(index, node) };
+            tables.extend(self.table(node, &place, "[[stage]]", &STAGE_KEYS));
+        }
+        tables
+    }
+
+    fn study(&mut self, root: &Table<'_>) -> Option<StudySpec> {
+        let Some((node, place)) = root.get("study") else {
+            self.missing(root, "study", Some("start with `[study]` and its `name`".into()));
+            return None;
+        };
+        let table = self.table(node, &place, "[study]", &STUDY_KEYS)?;
+        let name = self.field(&table, "name", |c, n, p| c.file_name(n, p));
+        if matches!(name, Field::Absent) {
+            self.missing(&table, "name", None);
+        }
+        let base_case = self.field(&table, "base_case", |c, n, p| c.file_name(n, p)).into_good();
+        let seed = self.field(&table, "seed", |c, n, p| c.integer(n, p, 0..=i128::from(u64::MAX)));
+        let description = self.field(&table, "description", |c, n, p| c.text(n, p)).into_good();
+        let author = self.field(&table, "author", |c, n, p| c.text(n, p)).into_good();
+        let tags = self.field(&table, "tags", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
+        let inputs = self.field(&table, "inputs", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
+        let name = name.into_good()?;
+        Some(StudySpec {
+            base_case: base_case.unwrap_or_else(|| name.clone()),
+            name,
+            seed: seed.good().and_then(|seed| u64::try_from(*seed).ok()).unwrap_or(0),
+            description,
+            author,
+            tags: tags.or_default(Vec::new()),
+            inputs: inputs.or_default(Vec::new()),
+        })
+    }
+
+    fn constants(&mut self, node: &Node, place: &Place) -> Option<Constants> {
+        let table = self.open_table(node, place, "[params]")?;
+        let mut constants = Constants::new();
+        for entry in table.entries {
+            let key_place = table.key_place(entry);
+            let named = self.param_name(&entry.key, &key_place);
+            let place = table.place.below(&entry.key, entry.node.span.clone());
+            let value = self.value(&entry.node, &place).filter(|_| named);
+            constants.insert(entry.key.clone(), value);
+        }
+        Some(constants)
+    }
+
+    /// Whether it may name a param.
+    fn param_name(&mut self, name: &str, place: &Place) -> bool {
+        let (message, label, help) = if BUILTIN_PLACEHOLDERS.contains(&name) {
+            let label = "piton's own placeholder";
+            (format!("a param cannot be called {}", shown(name)), label, "choose another name")
+        } else if is_name(name) {
+            return true;
+        } else {
+            let help = "a letter or `_`, then letters, digits or `_`";
+            (format!("{} is no name for a param", shown(name)), "not a name", help)
+        };
+        self.report(Diagnostic::at(place, message).label(label).help(help));
+        false
+    }
+
+    fn env(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, String>> {
+        let table = self.open_table(node, place, "[env]")?;
+        let mut env = BTreeMap::new();
+        for entry in table.entries {
+            let (key, place) = (entry.key.as_str(), table.key_place(entry));
+            let message =
+                if key.is_empty() || key.contains(|c: char| c == '=' || c.is_whitespace() || c.is_control()) {
+                    Some(format!("{} is no name for an environment variable", shown(key)))
+                } else if key.starts_with("PITON_") {
+                    Some(format!("{}: variables that begin with `PITON_` are set by piton", shown(key)))
+                } else {
+                    None
+                };
+            if let Some(message) = message {
+                self.report(Diagnostic::at(&place, message).label("not allowed here"));
+            }
+            let place = table.place.below(key, entry.node.span.clone());
+            if let Some(value) = self.text(&entry.node, &place) {
+                env.insert(entry.key.clone(), value);
+            }
+        }
+        Some(env)
+    }
+
+    fn run(&mut self, node: &Node, place: &Place) -> Option<RunSpec> {
+        let table = self.table(node, place, "[run]", &RUN_KEYS)?;
+        let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
+        self.field(&table, "executor", |c, n, p| c.one_of(n, p, &[("local", ())], &["ray", "slurm"]));
+        let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
+        let default = RunSpec::default();
+        Some(RunSpec {
+            workers: workers.good().and_then(|workers| u32::try_from(*workers).ok()),
+            grace_ms: grace.or_default(default.grace_ms),
+        })
+    }
+
+    /// Applies `--set`: it replaces a constant, or gives one that a command's placeholder still lacks.
+    fn overrides(&mut self, params: &mut Constants, parts: &[StageParts], overrides: &[(String, String)]) {
+        let placeholders: BTreeSet<&str> = parts.iter().flat_map(StageParts::placeholders).collect();
+        let swept: BTreeSet<&str> = parts.iter().flat_map(StageParts::swept).collect();
+        for (name, text) in overrides {
+            let place = Place { span: None, path: format!("--set {name}") };
+            let known = params.contains_key(name);
+            if !known && swept.contains(name.as_str()) {
+                let message = format!("{} is swept: its values come from `[stage.sweep]`", shown(name));
+                self.report(Diagnostic::at(&place, message).help("`--set` changes constants of `[params]`"));
+                continue;
+            }
+            if !known && !placeholders.contains(name.as_str()) {
+                let valid: BTreeSet<&str> =
+                    params.keys().map(String::as_str).chain(placeholders.clone()).collect();
+                let valid: Vec<&str> =
+                    valid.into_iter().filter(|name| !BUILTIN_PLACEHOLDERS.contains(name)).collect();
+                let mistake = Diagnostic::at(&place, format!("there is no param {}", shown(name)));
+                self.report(mistake.maybe_help(names_help("params", name, &valid)));
+                continue;
+            }
+            if !self.param_name(name, &place) {
+                continue;
+            }
+            match override_value(text) {
+                Some(node) => {
+                    let value = self.value(&node, &place);
+                    params.insert(name.clone(), value);
+                }
+                None => self.report(Diagnostic::at(&place, "a NUL character cannot be passed on")),
+            }
+        }
+    }
+}
+
+/// `--set`'s value: a TOML integer, float, boolean or quoted string where it is one, else the text itself.
+fn override_value(text: &str) -> Option<Node> {
+    if text.contains('\0') {
+        return None;
+    }
+    let parsed = DeValue::parse(text).ok().map(|value| Node::from_toml(value.get_ref(), value.span()).kind);
+    let outside = |number: i128| i64::try_from(number).is_err();
+    let kind = match parsed {
+        Some(Kind::Int(number)) if outside(number) => Kind::Str(text.to_owned()),
+        Some(kind @ (Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_))) => kind,
+        _ => Kind::Str(text.to_owned()),
+    };
+    Some(Node::new(kind))
+}
+
+fn stage_path(index: usize, node: &Node) -> String {
+    let name = match &node.kind {
+        Kind::Table(entries) => entries.iter().find(|entry| entry.key == "name"),
+        _ => None,
+    };
+    match name.map(|entry| &entry.node.kind) {
+        Some(Kind::Str(name)) => format!("stage {name:?}"),
+        _ => format!("stage[{index}]"),
+    }
+}

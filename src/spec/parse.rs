@@ -1,0 +1,99 @@
+//! From a study file's text to a checked spec.
+//!
+//! Syntax errors and mistakes are reported together, as far as a syntax error leaves the rest trustworthy. Any bytes
+//! may come in; it must never panic.
+
+use std::collections::BTreeSet;
+
+use toml::de::DeTable;
+
+use super::check::check;
+use super::diagnostics::{Diagnostic, Diagnostics, Place};
+use super::raw::{Kind, Node};
+use super::types::Spec;
+
+/// Reads and checks a study file.
+///
+/// `source_name` is the file's name for messages. `overrides` are `--set name=value` pairs: each replaces a
+/// constant of `[params]`, or gives one that a command's placeholder asks for and nothing else defines. A value
+/// that is a TOML integer, float, boolean or quoted string is taken as that, any other as plain text; of two for
+/// one name the last counts.
+///
+/// # Errors
+/// Every mistake, each with its place.
+pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let root = Node { kind: Kind::Table(Node::entries(table.get_ref())), span: Some(0..0) };
+    let checked = check(text, &root, overrides);
+    if errors.is_empty() {
+        return checked.map_err(|found| Diagnostics::new(source_name, text, found));
+    }
+    let syntax: Vec<Diagnostic> = errors.iter().map(|error| syntax_error(error, text)).collect();
+    let mut found = first_of_each_line(text, syntax);
+    if let Err(mistakes) = checked
+        && found.iter().all(|error| is_local(error, text))
+    {
+        let spoilt: BTreeSet<usize> = found.iter().filter_map(|error| line_of(text, error)).collect();
+        // A value the parser made up has no bytes.
+        let beside = |mistake: &Diagnostic| {
+            mistake.span != Some(0..0) && line_of(text, mistake).is_none_or(|line| !spoilt.contains(&line))
+        };
+        found.extend(mistakes.into_iter().filter(|mistake| !mistake.absence && beside(mistake)));
+    }
+    Err(Diagnostics::new(source_name, text, found))
+}
+
+/// [`parse`] for bytes that need not be UTF-8.
+///
+/// # Errors
+/// Every mistake; the first byte that is not UTF-8 is one, and then the only one.
+pub fn parse_bytes(source_name: &str, bytes: &[u8], overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(source_name, text, overrides),
+        Err(error) => {
+            let at = error.valid_up_to();
+            let place = Place { span: Some(at..at + '\u{fffd}'.len_utf8()), path: String::new() };
+            let mistake = Diagnostic::at(&place, "the study file is not UTF-8").label("not UTF-8 from here");
+            Err(Diagnostics::new(source_name, &String::from_utf8_lossy(bytes), vec![mistake]))
+        }
+    }
+}
+
+fn syntax_error(error: &toml::de::Error, text: &str) -> Diagnostic {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let place = Place { span: Some(span), path: String::new() };
+    // The parser says `what is wrong, expected this`.
+    match error.message().split_once(", expected ") {
+        Some((wrong, expected)) => Diagnostic::at(&place, wrong).label(format!("expected {expected}")),
+        None => Diagnostic::at(&place, error.message()).label("cannot be read"),
+    }
+}
+
+/// One broken spot makes the parser stumble on through the rest of its line.
+fn first_of_each_line(text: &str, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
+    // An array that is never closed swallows all that follows: one error says so, the rest are echoes.
+    if errors.iter().any(|error| error.message.contains("unclosed array"))
+        && let Some(first) = errors.iter().position(|error| error.message.contains("array"))
+    {
+        errors.truncate(first + 1);
+    }
+    let mut lines = BTreeSet::new();
+    errors.retain(|error| lines.insert(line_of(text, error)));
+    errors
+}
+
+fn line_of(text: &str, mistake: &Diagnostic) -> Option<usize> {
+    let start = mistake.span.as_ref()?.start.min(text.len());
+    Some(text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count())
+}
+
+/// Whether a syntax error spoils no more than the value or key on its line: what follows still means what it says.
+fn is_local(error: &Diagnostic, text: &str) -> bool {
+    let reaching = ["unclosed", "array", "table", "header", "multi-line"];
+    let line = line_of(text, error).and_then(|line| text.lines().nth(line)).unwrap_or_default();
+    !reaching.iter().any(|word| error.message.contains(word)) && !line.trim_start().starts_with(['[', '{'])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,581 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Value;
+use crate::spec::{
+    Backoff, Domain, Goal, Part, Retries, RunSpec, Sampling, Selection, SpecBuilder, SpecValue, StageBuilder,
+    Template, Work, diff,
+};
+
+/// The contract's example, as far as this version goes.
+const EXAMPLE: &str = r#"
+[study]
+name        = "gcd_timing"
+base_case   = "gcd"
+seed        = 7
+description = "…"
+tags        = ["a", "b"]
+inputs      = ["rtl/gcd.v"]
+
+[params]
+design = "rtl/gcd.v"
+
+[env]
+OMP_NUM_THREADS = "1"
+
+[run]
+workers  = 2
+executor = "local"
+grace    = "5s"
+
+[defaults]
+timeout = "30m"
+retries = 1
+
+[[stage]]
+name           = "explore"
+command        = ["./synth.sh", "{design}", "{clock_ns}"]
+trial_budget   = 24
+survivor_count = 6
+sampling       = "grid"
+selection      = "top"
+retries        = { count = 2, backoff = "linear", delay = "2s", max_delay = "1m", jitter = false }
+outputs        = ["netlist.v"]
+[stage.sweep]
+abc      = ["speed", "area"]
+clock_ns = { min = 0.4, max = 0.8, steps = 5 }
+effort   = { min = 1, max = 8, type = "int" }
+rate     = { min = 1e-5, max = 1e-1, log = true, steps = 5 }
+[[stage.objective]]
+metric = "wns_ps"
+goal   = "maximize"
+[stage.metrics]
+wns_ps = { file = "sta.rpt", regex = 'wns\s+(-?[0-9.]+)', scale = 1000 }
+
+[[stage]]
+name           = "refine"
+command        = "./refine.sh {parent_dir} {abc} > log"
+trial_budget   = 8
+survivor_count = 1
+sampling       = "random"
+timeout        = "1h30m"
+selection      = "weighted_sum"
+[stage.sweep]
+temp = { min = -1, max = 1 }
+[[stage.objective]]
+metric = "area"
+goal   = "minimize"
+weight = 0.4
+[[stage.objective]]
+metric = "wns_ps"
+goal   = "maximize"
+weight = 0.6
+"#;
+
+fn good(text: &str) -> Spec {
+    parse("study.toml", text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// `line:column marked text: message` of each mistake.
+fn mistakes(text: &str, overrides: &[(&str, &str)]) -> Vec<String> {
+    let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let Err(found) = parse("study.toml", text, &overrides) else { return Vec::new() };
+    assert!(!found.render(true, Some(80)).is_empty());
+    let described = found.list().iter().map(|mistake| match (&mistake.span, found.position(mistake)) {
+        (Some(span), Some((line, column))) => {
+            format!("{line}:{column} {} | {}", &text[span.clone()], mistake.message)
+        }
+        _ => format!("{} | {}", mistake.path, mistake.message),
+    });
+    described.collect()
+}
+
+/// A small study with `lines` in its only stage's table, from line 3 on, and `after` behind that.
+fn stage_with(lines: &str, after: &str) -> String {
+    let defaults = [
+        ("name", "name = \"s\""),
+        ("command", "command = [\"x\"]"),
+        ("trial_budget", "trial_budget = 4"),
+        ("survivor_count", "survivor_count = 2"),
+    ];
+    let given = |key: &str| lines.lines().any(|line| line.split('=').next().unwrap_or_default().trim() == key);
+    let rest: Vec<&str> = defaults.iter().filter(|(key, _)| !given(key)).map(|(_, line)| *line).collect();
+    format!("study.name = \"t\"\n[[stage]]\n{lines}\n{}\n{after}", rest.join("\n"))
+}
+
+#[test]
+fn the_example_says_what_it_says() {
+    let spec = good(EXAMPLE);
+    assert_eq!(
+        (spec.study.name.as_str(), spec.study.base_case.as_str(), spec.study.seed),
+        ("gcd_timing", "gcd", 7)
+    );
+    assert_eq!(spec.run, RunSpec { workers: Some(2), grace_ms: 5_000 });
+    assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));
+    let [explore, refine] = spec.stages.as_slice() else { panic!("not two stages") };
+    let param = |name: &str| Template { parts: vec![Part::Param(name.into())] };
+    let program = Template { parts: vec![Part::Text("./synth.sh".into())] };
+    assert_eq!(explore.work, Work::Argv(vec![program, param("design"), param("clock_ns")]));
+    assert_eq!((explore.trial_budget, explore.survivor_count), (24, 6));
+    assert_eq!((explore.timeout_ms, refine.timeout_ms), (Some(1_800_000), Some(5_400_000)));
+    let retries =
+        Retries { count: 2, backoff: Backoff::Linear, delay_ms: 2_000, max_delay_ms: 60_000, jitter: false };
+    assert_eq!(explore.retries, retries);
+    assert_eq!(refine.retries, Retries { count: 1, ..Retries::default() });
+    let names: Vec<&str> = explore.sweep.iter().map(|swept| swept.name.as_str()).collect();
+    assert_eq!(names, ["abc", "clock_ns", "effort", "rate"], "in the order of the text");
+    assert_eq!(explore.sweep[0].domain, Domain::Choices(vec!["speed".into(), "area".into()]));
+    assert_eq!(explore.sweep[1].domain, Domain::Float { min: 0.4, max: 0.8, steps: Some(5), log: false });
+    assert_eq!(explore.sweep[2].domain, Domain::Int { min: 1, max: 8, steps: None, log: false });
+    assert_eq!(explore.sweep[3].domain, Domain::Float { min: 1e-5, max: 1e-1, steps: Some(5), log: true });
+    assert_eq!(explore.metrics["wns_ps"].scale, 1000.0);
+    assert_eq!((refine.sampling, refine.selection), (Sampling::Random, Selection::WeightedSum));
+    assert_eq!(refine.sweep[0].domain, Domain::Float { min: -1.0, max: 1.0, steps: None, log: false });
+    let weights: Vec<_> = refine.objectives.iter().map(|o| (o.goal, o.weight)).collect();
+    assert_eq!(weights, [(Goal::Minimize, Some(0.4)), (Goal::Maximize, Some(0.6))]);
+    assert!(explore.metrics["wns_ps"].compile().is_ok());
+}
+
+#[test]
+fn a_minimal_study_gets_the_defaults() {
+    let spec = good(&stage_with("", ""));
+    assert_eq!((spec.study.base_case.as_str(), spec.study.seed), ("t", 0));
+    assert_eq!(spec.run, RunSpec { workers: None, grace_ms: 10_000 });
+    let stage = &spec.stages[0];
+    assert_eq!((stage.sampling, stage.selection), (Sampling::Grid, Selection::Top));
+    assert!(stage.retries.is_none() && stage.timeout_ms.is_none() && stage.sweep.is_empty());
+}
+
+#[test]
+fn every_mistake_is_reported_at_its_place() {
+    let text = r#"[study]
+nmae = "x"
+seed = -1
+[params]
+case = 1
+"bad name" = 2
+[env]
+PITON_SEED = "1"
+N = 1
+[run]
+workers = 0
+grace = "1d"
+trial_budget = 3
+[[stage]]
+name = "a b"
+command = ["run", "{clokc}", "é{parent_dir}", "{"]
+trial_budget = 2
+survivor_count = 3
+sampling = "grdi"
+[stage.sweep]
+clock = { min = 2.0, max = 1.0, steps = 1 }
+"#;
+    let expected = [
+        "1:1 [study] | missing key `name` in `[study]`",
+        "2:1 nmae | unknown key `nmae` in `[study]`",
+        "3:8 -1 | `seed` is too small",
+        "5:1 case | a param cannot be called `case`",
+        "6:1 \"bad name\" | `bad name` is no name for a param",
+        "8:1 PITON_SEED | `PITON_SEED`: variables that begin with `PITON_` are set by piton",
+        "9:5 1 | `N` must be a string, not an integer",
+        "11:11 0 | `workers` is too small",
+        "12:9 \"1d\" | `grace`: `1d` is no duration",
+        "13:1 trial_budget | unknown key `trial_budget` in `[run]`",
+        "16:20 {clokc} | no param is called `clokc`",
+        "16:32 {parent_dir} | `{parent_dir}` has no meaning in the first stage",
+    ];
+    let found = mistakes(text, &[]);
+    for line in expected {
+        assert!(found.iter().any(|mistake| *mistake == line), "{line}\nnot in {found:#?}");
+    }
+    for part in ["15:10   |", "16:48 { | `{` without", "18:18 3 |", "19:12 \"grdi\" |", "21:28 1.0 |", "21:41 1 |"]
+    {
+        assert!(found.iter().any(|mistake| mistake.starts_with(part)), "{part}\nnot in {found:#?}");
+    }
+    assert_eq!(found.len(), 18, "{found:#?}");
+}
+
+#[test]
+fn each_rule_of_a_stage_is_checked() {
+    let rules: &[(&str, &str)] = &[
+        ("command = []", "3:11 [] | the command is empty"),
+        ("command = \" \"", "3:11 \" \" | the command is empty"),
+        ("command = [\"\", \"x\"]", "3:12 \"\" | the program's name is empty"),
+        ("command = 3", "3:11 3 | `command` must be a list of strings or a string, not an integer"),
+        ("command = \"a }\"", "3:14 } | `}` without its `{`"),
+        ("command = \"echo ${HOME}\"", "3:18 {HOME} | a placeholder cannot be quoted safely right after `$`"),
+        ("command = [\"a\\u0000b\"]", "3:14 \\u0000 | a NUL character cannot be passed on"),
+        (
+            "command = \"x `{seed}`\"",
+            "3:15 {seed} | a placeholder cannot be quoted safely inside backticks; `$(…)` can be quoted",
+        ),
+        ("trial_budget = 0", "3:16 0 | `trial_budget` is too small"),
+        ("survivor_count = 0", "3:18 0 | `survivor_count` is too small"),
+        ("survivor_count = 5", "3:18 5 | `survivor_count` 5 is above `trial_budget` 4"),
+        (
+            "sampling = \"sobol\"",
+            "3:12 \"sobol\" | `sampling = \"sobol\"` is not supported by this version of piton",
+        ),
+        ("memory_limit = \"4GiB\"", "3:1 memory_limit | `memory_limit` is not supported by this version of piton"),
+        ("rails = {}", "3:1 rails | `rails` is not supported by this version of piton"),
+        ("failure = []", "3:1 failure | `failure` is not supported by this version of piton"),
+        ("selection = \"pareto\"", "3:13 \"pareto\" | `pareto` needs an objective"),
+        ("timeout = 30", "3:11 30 | `timeout` must be a duration in quotes, not an integer"),
+        ("timeout = \"0s\"", "3:11 \"0s\" | `timeout` `0s` must be longer than zero"),
+        ("timeout = \"-1s\"", "3:11 \"-1s\" | `timeout` `-1s` is negative"),
+        ("timeout = \"1us\"", "3:11 \"1us\" | `timeout` `1us` is shorter than a millisecond"),
+        ("timeout = \"9999999h\"", "3:11 \"9999999h\" | `timeout` `9999999h` is longer than a hundred years"),
+        ("retries = -1", "3:11 -1 | `retries` is too small"),
+        ("retries = \"2\"", "3:11 \"2\" | `retries` must be an integer or a table, not a string"),
+        ("retries = { delay = \"1s\" }", "3:11 { delay = \"1s\" } | missing key `count` in `retries`"),
+        (
+            "retries = { count = 1, delay = \"2s\", max_delay = \"1s\" }",
+            "3:50 \"1s\" | `max_delay` is shorter than `delay`",
+        ),
+        ("outputs = [\"/etc/x\"]", "3:12 \"/etc/x\" | `/etc/x` is not inside the attempt's directory"),
+        ("outputs = [\"a/../../x\"]", "3:12 \"a/../../x\" | `a/../../x` is not inside the attempt's directory"),
+        ("outputs = [\".\"]", "3:12 \".\" | `.` is not inside the attempt's directory"),
+        ("outputs = [\"a\", \"a\"]", "3:17 \"a\" | `a` is named twice"),
+        ("sweep = {}", "3:9 {} | the sweep is empty"),
+        ("sweep.x = []", "3:11 [] | no choices"),
+        ("sweep.x = [1, 2, 1.0]", "3:18 1.0 | the choice `1` is there twice"),
+        ("sweep.x = [nan]", "3:12 nan | `x[0]` must be a finite number"),
+        ("sweep.x = 5", "3:11 5 | `x` must be a list of choices or a range, not an integer"),
+        ("sweep.seed = [1]", "3:7 seed | a param cannot be called `seed`"),
+        ("sweep.x = { min = 1 }", "3:11 { min = 1 } | missing key `max` in `a range`"),
+        ("sweep.x = { min = 1, max = 2 }", "3:11 { min = 1, max = 2 } | the range of `x` needs `steps` on a grid"),
+        ("sweep.x = { min = 1, max = 1, steps = 2 }", "3:28 1 | `min` and `max` are equal"),
+        ("sweep.x = { min = 1, max = inf, steps = 2 }", "3:28 inf | `max` must be a finite number"),
+        ("sweep.x = { min = 0, max = 1, steps = 2, log = true }", "3:19 0 | a log range needs a `min` above 0"),
+        (
+            "sweep.x = { min = 1, max = 3, steps = 4, type = \"int\" }",
+            "3:39 4 | 4 steps, but the range has only 3 integers",
+        ),
+        ("sweep.x = { min = 1.5, max = 3, type = \"int\" }", "3:19 1.5 | `min` must be an integer, not a float"),
+        (
+            "sampling = \"random\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
+            "4:39 4 | `steps` means nothing to random sampling",
+        ),
+        ("metrics.m = { file = \"f\", regex = 'é[0-9]+' }", "3:35 'é[0-9]+' | the regex has no capture group"),
+        ("metrics.m = { file = \"f\", regex = 'é(x' }", "3:37 ( | bad regex: unclosed group"),
+        (
+            "metrics.m = { file = \"../f\", regex = '(x)' }",
+            "3:22 \"../f\" | `../f` is not inside the attempt's directory",
+        ),
+    ];
+    for (line, expected) in rules {
+        assert_eq!(mistakes(&stage_with(line, ""), &[]), [*expected], "{line}");
+    }
+}
+
+#[test]
+fn objectives_must_suit_the_selection() {
+    let objective = |metric: &str, more: &str| {
+        format!("[[stage.objective]]\nmetric = \"{metric}\"\ngoal = \"maximize\"\n{more}\n")
+    };
+    let two = |more_a: &str, more_b: &str| objective("a", more_a) + &objective("b", more_b);
+    let check =
+        |selection: &str, after: &str| mistakes(&stage_with(&format!("selection = \"{selection}\""), after), &[]);
+    assert_eq!(
+        check("top", &two("", "")),
+        ["12:1 [[stage.objective]] | `top` ranks by one objective, here are 2"]
+    );
+    assert_eq!(check("lexicographic", &two("", "")), [""; 0]);
+    assert_eq!(check("pareto", &objective("a", "weight = 1")), ["11:10 1 | `weight` means nothing to `pareto`"]);
+    assert_eq!(
+        check("weighted_sum", &two("weight = 0.1", "weight = 0.2")),
+        ["15:10 0.2 | the weights sum to 0.3, not to 1"]
+    );
+    assert_eq!(
+        check("weighted_sum", &two("weight = 0.5", "")),
+        ["12:1 [[stage.objective]] | missing key `weight` in `[[stage.objective]]`"]
+    );
+    assert_eq!(check("weighted_sum", &two("weight = 0.7", "weight = 0.3")), [""; 0]);
+    let twice = objective("a", "") + &objective("a", "");
+    assert_eq!(check("pareto", &twice), ["13:10 \"a\" | `a` is an objective already"]);
+}
+
+#[test]
+fn defaults_apply_and_their_mistakes_are_said_once() {
+    let stages = "[[stage]]\nname = \"a\"\nsurvivor_count = 1\n[[stage]]\nname = \"b\"\nsurvivor_count = 9\n";
+    let text = |defaults: &str| format!("study.name = \"t\"\n[defaults]\n{defaults}\n{stages}");
+    let spec = good(&text("command = [\"x\"]\ntrial_budget = 9"));
+    assert_eq!(spec.stages.iter().map(|stage| stage.trial_budget).collect::<Vec<_>>(), [9, 9]);
+    assert_eq!(
+        mistakes(&text("command = [\"{y}\"]\ntrial_budget = 9\ntimeout = 1\nnope = 1"), &[]),
+        [
+            "3:13 {y} | no param is called `y`",
+            "5:11 1 | `timeout` must be a duration in quotes, not an integer",
+            "6:1 nope | unknown key `nope` in `[defaults]`",
+        ]
+    );
+}
+
+#[test]
+fn names_must_be_unique_and_params_known_to_the_lineage() {
+    let stage = |name: &str, command: &str, more: &str| {
+        format!(
+            "[[stage]]\nname = \"{name}\"\ncommand = [\"{command}\"]\ntrial_budget = 1\nsurvivor_count = 1\n{more}\n"
+        )
+    };
+    let head = "study.name = \"t\"\nparams.p = 1\n".to_owned();
+    let text = head.clone() + &stage("a", "{p}", "sweep.x = [1]") + &stage("b", "{x}{parent_dir}{p}", "");
+    good(&text);
+    let text = head.clone() + &stage("a", "{x}", "") + &stage("b", "b", "sweep.x = [1]");
+    assert_eq!(mistakes(&text, &[]), ["5:13 {x} | no param is called `x`"]);
+    let text = head + &stage("a", "a", "") + &stage("a", "b", "");
+    assert_eq!(mistakes(&text, &[]), ["10:8 \"a\" | there is another stage `a`"]);
+}
+
+#[test]
+fn set_replaces_or_provides_constants() {
+    let text = "study.name = \"t\"\nparams.p = 1\n[[stage]]\nname = \"a\"\ncommand = [\"{p}{q}\"]\ntrial_budget = 1\nsurvivor_count = 1\nsweep.s = [1]\n";
+    let with = |set: &[(&str, &str)]| {
+        let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        parse("study.toml", text, &set).map(|spec| (spec.params["p"].0.clone(), spec.params["q"].0.clone()))
+    };
+    for (given, expected) in [
+        ("7", Value::Int(7)),
+        ("-0.5", Value::Float(-0.5)),
+        ("true", Value::Bool(true)),
+        ("\"7\"", Value::Str("7".into())),
+        ("rtl/gcd.v", Value::Str("rtl/gcd.v".into())),
+        ("", Value::Str(String::new())),
+        ("2024-01-01", Value::Str("2024-01-01".into())),
+        ("[1]", Value::Str("[1]".into())),
+        ("a\nb = 2", Value::Str("a\nb = 2".into())),
+    ] {
+        assert_eq!(with(&[("q", given)]).unwrap(), (Value::Int(1), expected), "{given:?}");
+    }
+    assert_eq!(with(&[("q", "1"), ("p", "2"), ("p", "3")]).unwrap().0, Value::Int(3));
+    let found = mistakes(text, &[("q", "1"), ("pp", "1"), ("s", "2"), ("seed", "3")]);
+    assert_eq!(
+        found,
+        [
+            "--set pp | there is no param `pp`",
+            "--set s | `s` is swept: its values come from `[stage.sweep]`",
+            "--set seed | there is no param `seed`",
+        ]
+    );
+    assert_eq!(mistakes(text, &[("q", "nan")]).last().unwrap(), "--set q | `--set q` must be a finite number");
+}
+
+#[test]
+fn later_features_are_refused_by_name() {
+    let text = "rails = {}\nrun = { executor = \"ray\", ray = {}, slurm = {} }\n".to_owned() + &stage_with("", "");
+    let found = mistakes(&text, &[]);
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(
+        found.iter().all(|mistake| mistake.ends_with("is not supported by this version of piton")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn syntax_errors_stand_beside_other_mistakes() {
+    let text = stage_with("timeout = = 3\ntrial_budget = 0\ncommand = \"x", "");
+    assert_eq!(
+        mistakes(&text, &[]),
+        ["3:11 = | extra `=`", "4:16 0 | `trial_budget` is too small", "5:13  | invalid basic string",]
+    );
+    let unclosed = stage_with("outputs = [\"a\"", "");
+    assert_eq!(mistakes(&unclosed, &[]), ["4:1  | missing comma between array elements"]);
+    let twice = stage_with("timeout = \"1s\"\ntimeout = \"1s\"", "");
+    assert_eq!(mistakes(&twice, &[]), ["4:1 timeout | duplicate key"]);
+}
+
+#[test]
+fn mistakes_look_like_a_compilers() {
+    let text = stage_with("survivors = 3", "");
+    let found = parse("gcd.toml", &text, &[]).unwrap_err();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found.to_string(),
+        "\
+error: unknown key `survivors` in `[[stage]]`
+ --> gcd.toml:3:1
+  |
+3 | survivors = 3
+  | ^^^^^^^^^ no such key
+  |
+  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`
+"
+    );
+    assert!(found.render(true, None).contains("\u{1b}["));
+    assert!(!found.render(false, None).contains('\u{1b}'));
+}
+
+#[test]
+fn terminal_escapes_do_not_get_through() {
+    let text = "\"\u{1b}[31m\\u001b[0m\" = 1\n";
+    let found = parse("\u{1b}[1m.toml", text, &[]).unwrap_err();
+    assert!(!found.to_string().contains('\u{1b}'), "{found}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_where_they_are() {
+    let found = parse_bytes("x.toml", b"a = 1\nb = \"\xff\"\n", &[]).unwrap_err();
+    assert_eq!(found.position(&found.list()[0]), Some((2, 6)));
+    assert!(found.to_string().contains("not UTF-8"));
+}
+
+fn in_code() -> SpecBuilder {
+    let explore = StageBuilder::closure("explore")
+        .budget(24)
+        .survivors(6)
+        .choices("abc", ["speed", "area"])
+        .float("clock", 0.4, 0.8, Some(5))
+        .minimize("area");
+    Spec::builder("tune").seed(7).param("design", "x").stage(explore)
+}
+
+#[test]
+fn code_and_text_give_the_same_spec() {
+    let built = in_code().build().unwrap();
+    let text = "study = { name = \"tune\", seed = 7 }\nparams.design = \"x\"\n".to_owned()
+        + "[[stage]]\nname = \"explore\"\ncommand = [\"x\"]\ntrial_budget = 24\nsurvivor_count = 6\n"
+        + "sweep.abc = [\"speed\", \"area\"]\nsweep.clock = { min = 0.4, max = 0.8, steps = 5 }\n"
+        + "objective = [{ metric = \"area\", goal = \"minimize\" }]\n";
+    let mut parsed = good(&text);
+    parsed.stages[0].work = Work::Closure;
+    assert_eq!(built, parsed);
+}
+
+#[test]
+fn mistakes_in_code_are_named_by_path() {
+    let stage = StageBuilder::argv("explore", ["run", "{nope}"]).budget(2).survivors(3).choices("x", [f64::NAN]);
+    let errors = Spec::builder("a b").stage(stage).build().unwrap_err();
+    let paths: Vec<&str> = errors.list().iter().map(|mistake| mistake.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "study.name",
+            "stage \"explore\".sweep.x[0]",
+            "stage \"explore\".command[1]",
+            "stage \"explore\".survivor_count",
+        ]
+    );
+    assert!(errors.to_string().starts_with("error: study.name: the name `a b`"), "{errors}");
+}
+
+#[test]
+fn json_reads_back_exactly() {
+    let mut spec = good(EXAMPLE);
+    let values = [1.0, -0.0, 1e300, 5e-324, 0.1, 9_007_199_254_740_993.0].map(SpecValue::from);
+    let integers = [i64::MIN, i64::MAX, 0].map(SpecValue::from);
+    for (index, value) in values.into_iter().chain(integers).chain([true.into(), "1.0".into()]).enumerate() {
+        spec.params.insert(format!("p{index}"), value);
+    }
+    spec.study.seed = u64::MAX;
+    let text = spec.to_json();
+    let read = Spec::from_json(&text).unwrap();
+    assert_eq!(read, spec);
+    assert_eq!(read.to_json(), text);
+    let kinds = |spec: &Spec| format!("{:?}", spec.params);
+    assert_eq!(kinds(&read), kinds(&spec), "a float stays a float, minus zero stays minus zero");
+    assert!(Spec::from_json("{}").is_err());
+}
+
+#[test]
+fn identity_is_all_but_run() {
+    let spec = good(EXAMPLE);
+    let other = Spec { run: RunSpec::default(), ..spec.clone() };
+    assert_eq!(spec.spec_hash(), other.spec_hash());
+    assert_eq!(diff(&spec, &other), []);
+    assert_eq!(spec.spec_hash().len(), 64);
+    assert!(!spec.identity_json().contains("grace"));
+}
+
+#[test]
+fn differences_are_readable() {
+    let old = good(EXAMPLE);
+    let text = EXAMPLE
+        .replace("trial_budget   = 24", "trial_budget   = 30")
+        .replace("name           = \"refine\"", "name           = \"polish\"")
+        .replace("design = \"rtl/gcd.v\"", "design = 1")
+        .replace("\"speed\", \"area\"", "\"speed\"")
+        .replace("timeout = \"30m\"\n", "");
+    let changes: Vec<String> = diff(&old, &good(&text))
+        .into_iter()
+        .map(|change| format!("{}: {:?} -> {:?}", change.path, change.old, change.new))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            r#"params.design: Some("\"rtl/gcd.v\"") -> Some("1")"#,
+            r#"stages: Some("[\"explore\", \"refine\"]") -> Some("[\"explore\", \"polish\"]")"#,
+            r#"stage "explore".trial_budget: Some("24") -> Some("30")"#,
+            r#"stage "explore".timeout: Some("\"30m\"") -> None"#,
+            r#"stage "explore".sweep.abc: Some("[\"speed\", \"area\"]") -> Some("[\"speed\"]")"#,
+            r#"stage "refine": Some("8 trials, 1 survive, \"./refine.sh {parent_dir} {abc} > log\"") -> None"#,
+            r#"stage "polish": None -> Some("8 trials, 1 survive, \"./refine.sh {parent_dir} {abc} > log\"")"#,
+        ]
+    );
+}
+
+#[test]
+fn the_order_of_a_sweep_is_part_of_the_identity() {
+    let old = good(&stage_with("sweep.a = [1, 2]\nsweep.b = [1, 2]", ""));
+    let new = good(&stage_with("sweep.b = [1, 2]\nsweep.a = [1, 2]", ""));
+    assert_ne!(old.spec_hash(), new.spec_hash());
+    assert_eq!(diff(&old, &new).len(), 1);
+}
+
+fn survives(text: &str) {
+    if let Err(found) = parse("study.toml", text, &[("design".to_owned(), "x".to_owned())]) {
+        assert!(found.len() > 0);
+        assert!(!found.render(true, Some(60)).is_empty());
+    }
+}
+
+#[test]
+fn every_truncation_is_survived() {
+    for (at, _) in EXAMPLE.char_indices() {
+        survives(&EXAMPLE[..at]);
+    }
+}
+
+#[test]
+fn deep_nesting_is_survived() {
+    for (open, close) in [("[", "]"), ("{a=", "}")] {
+        survives(&format!("x = {}{}", open.repeat(20_000), close.repeat(20_000)));
+    }
+    survives(&format!("[{}a]\n", "a.".repeat(20_000)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn random_edits_are_survived(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6)) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        for (at, byte, how) in edits {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, b"[]{}\"'=,.\n#\\-"[usize::from(byte) % 13]),
+                _ => { bytes.remove(at); }
+            }
+        }
+        survives(&String::from_utf8_lossy(&bytes));
+        drop(parse_bytes("study.toml", &bytes, &[]).map_err(|found| found.render(false, None)));
+    }
+
+    #[test]
+    fn any_text_is_survived(text in "\\PC{0,40}(\n|=|\\[|\\{|\"|'){0,4}\\PC{0,40}") {
+        survives(&text);
+        survives(&stage_with(&format!("command = {text:?}"), ""));
+    }
+
+    #[test]
+    fn equal_specs_and_no_others_have_no_differences(budget in 2..4_u64, value in prop::sample::select(vec!["1", "1.0", "\"1\""]), choices in 1..3_i64) {
+        let text = |budget: u64, value: &str, choices: i64| stage_with(
+            &format!("trial_budget = {budget}\nsweep.x = {:?}", (0..choices).collect::<Vec<_>>()),
+            &format!("[params]\np = {value}\n"),
+        );
+        let (old, new) = (good(&text(2, "1", 1)), good(&text(budget, value, choices)));
+        let same = budget == 2 && value == "1" && choices == 1;
+        prop_assert_eq!(diff(&old, &new).is_empty(), same);
+        prop_assert_eq!(old.spec_hash() == new.spec_hash(), same);
+    }
+}

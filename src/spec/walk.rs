@@ -1,0 +1,448 @@
+//! Reading typed values out of the raw tree, collecting every mistake on the way.
+//!
+//! A reader never stops at the first mistake: it reports, answers "bad", and its caller goes on with the rest.
+
+use std::ops::RangeInclusive;
+
+use crate::model::Value;
+
+use super::diagnostics::{Diagnostic, Place, names_help, nearest, shown};
+use super::raw::{Entry, Kind, Node, locate};
+use super::types::SpecValue;
+
+/// Longer durations than this are refused: a hundred years, so that sums of times never overflow.
+const DURATION_MAX_MS: u128 = 100 * 366 * 86_400_000;
+
+/// Reports mistakes.
+pub(super) struct Checker<'s> {
+    pub source: &'s str,
+    pub found: Vec<Diagnostic>,
+}
+
+/// A value, if it was there and good.
+#[derive(Clone, Debug)]
+pub(super) enum Field<T> {
+    Absent,
+    /// Its mistake is reported.
+    Bad,
+    Good(T, Place),
+}
+
+impl<T> Field<T> {
+    pub fn good(&self) -> Option<&T> {
+        match self {
+            Self::Good(value, _) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Good(_, place) => Some(place),
+            _ => None,
+        }
+    }
+
+    /// The value; `default` where it was absent or bad (a bad one is reported already).
+    pub fn or_default(self, default: T) -> T {
+        match self {
+            Self::Good(value, _) => value,
+            _ => default,
+        }
+    }
+
+    pub fn into_good(self) -> Option<T> {
+        match self {
+            Self::Good(value, _) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// This one, or the default's where this one is absent.
+    pub fn or_else(self, default: &Self) -> Self
+    where
+        T: Clone,
+    {
+        match self {
+            Self::Absent => default.clone(),
+            other => other,
+        }
+    }
+}
+
+/// The keys a table may have.
+pub(super) struct Keys {
+    pub valid: &'static [&'static str],
+    /// Keys of the contract that a later version brings.
+    pub later: &'static [&'static str],
+}
+
+/// A table being read.
+#[derive(Clone)]
+pub(super) struct Table<'n> {
+    pub entries: &'n [Entry],
+    pub place: Place,
+    /// How messages call it, such as `[study]`.
+    pub title: String,
+}
+
+impl<'n> Table<'n> {
+    pub fn get(&self, key: &str) -> Option<(&'n Node, Place)> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some((&entry.node, self.place.below(key, entry.node.span.clone())))
+    }
+
+    pub fn key_place(&self, entry: &Entry) -> Place {
+        self.place.below(&entry.key, entry.key_span.clone())
+    }
+}
+
+/// Where else a key could belong.
+const OTHER_TABLES: [(&str, &[&str]); 3] = [
+    ("[study]", super::check::STUDY_KEYS.valid),
+    ("[run]", super::check::RUN_KEYS.valid),
+    ("[[stage]]", super::check::STAGE_KEYS.valid),
+];
+
+impl Checker<'_> {
+    pub fn report(&mut self, mistake: Diagnostic) {
+        self.found.push(mistake);
+    }
+
+    /// A part of a string's decoded text.
+    pub fn part_of(&self, node: &Node, place: &Place, range: std::ops::Range<usize>) -> Place {
+        match (&node.kind, &place.span) {
+            (Kind::Str(text), Some(token)) => place.with_span(Some(locate(self.source, token, text, range))),
+            _ => place.clone(),
+        }
+    }
+
+    pub fn wrong_type(&mut self, node: &Node, place: &Place, expected: &str, help: Option<String>) {
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        let message = format!("{} must be {expected}, not {}", shown(name), node.type_name());
+        self.report(Diagnostic::at(place, message).label(format!("expected {expected}")).maybe_help(help));
+    }
+
+    /// A table, its unknown keys reported.
+    pub fn table<'n>(&mut self, node: &'n Node, place: &Place, title: &str, keys: &Keys) -> Option<Table<'n>> {
+        let table = self.open_table(node, place, title)?;
+        for entry in table.entries {
+            let key = entry.key.as_str();
+            let place = table.key_place(entry);
+            if keys.later.contains(&key) {
+                self.not_yet(&place, key);
+            } else if !keys.valid.contains(&key) {
+                let elsewhere = OTHER_TABLES.iter().find(|(_, valid)| valid.contains(&key));
+                let help = match elsewhere {
+                    Some((home, _)) if nearest(key, keys.valid.iter().copied()).is_none() => {
+                        Some(format!("it belongs in `{home}`; valid here: {}", list(keys.valid)))
+                    }
+                    _ => names_help("valid keys", key, keys.valid),
+                };
+                let message = format!("unknown key {} in `{title}`", shown(key));
+                self.report(Diagnostic::at(&place, message).label("no such key").maybe_help(help));
+            }
+        }
+        Some(table)
+    }
+
+    /// A table with free keys.
+    pub fn open_table<'n>(&mut self, node: &'n Node, place: &Place, title: &str) -> Option<Table<'n>> {
+        match &node.kind {
+            Kind::Table(entries) => {
+                Some(Table { entries, place: place.with_span(node.span.clone()), title: title.to_owned() })
+            }
+            _ => {
+                self.wrong_type(node, place, "a table", None);
+                None
+            }
+        }
+    }
+
+    /// Something of the contract that this version does not do.
+    pub fn not_yet(&mut self, place: &Place, what: &str) {
+        let message = format!("{} is not supported by this version of piton", shown(what));
+        self.report(Diagnostic::at(place, message).label("not supported yet"));
+    }
+
+    pub fn missing(&mut self, table: &Table<'_>, key: &str, help: Option<String>) {
+        let message = format!("missing key `{key}` in `{}`", table.title);
+        let mistake = Diagnostic::at(&table.place, message).label(format!("`{key}` is required"));
+        self.report(mistake.maybe_help(help).absence());
+    }
+
+    /// Reads a key if it is there.
+    pub fn field<T>(
+        &mut self,
+        table: &Table<'_>,
+        key: &str,
+        read: impl FnOnce(&mut Self, &Node, &Place) -> Option<T>,
+    ) -> Field<T> {
+        match table.get(key) {
+            None => Field::Absent,
+            Some((node, place)) => match read(self, node, &place) {
+                Some(value) => Field::Good(value, place),
+                None => Field::Bad,
+            },
+        }
+    }
+
+    /// Text without NUL, which neither argv nor environment nor a path can hold.
+    pub fn text(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let Kind::Str(text) = &node.kind else {
+            let help = match &node.kind {
+                Kind::Int(number) => Some(format!("write \"{number}\"")),
+                Kind::Float(number) => Some(format!("write \"{number}\"")),
+                Kind::Bool(flag) => Some(format!("write \"{flag}\"")),
+                _ => None,
+            };
+            self.wrong_type(node, place, "a string", help);
+            return None;
+        };
+        if let Some(at) = text.find('\0') {
+            let place = self.part_of(node, place, at..at + 1);
+            self.report(Diagnostic::at(&place, "a NUL character cannot be passed on").label("remove it"));
+            return None;
+        }
+        Some(text.clone())
+    }
+
+    pub fn non_empty_text(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let text = self.text(node, place)?;
+        if text.is_empty() {
+            let name = place.path.rsplit('.').next().unwrap_or_default();
+            let message = format!("{} must not be empty", shown(name));
+            self.report(Diagnostic::at(place, message).label("expected some text"));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A name that can be part of a file's: `[A-Za-z0-9_-]{1,64}`.
+    pub fn file_name(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let text = self.text(node, place)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let wrong = text.char_indices().find(|(_, c)| !plain(*c));
+        let (place, message) = match wrong {
+            Some((at, c)) => {
+                let place = self.part_of(node, place, at..at + c.len_utf8());
+                (place, format!("the name {} has a character that names cannot have", shown(&text)))
+            }
+            None if text.is_empty() => (place.clone(), "the name is empty".to_owned()),
+            None if text.len() > 64 => {
+                (place.clone(), format!("the name {} has {} characters, 64 at most", shown(&text), text.len()))
+            }
+            None => return Some(text),
+        };
+        let help = "names are 1 to 64 of the characters A-Z a-z 0-9 _ -";
+        self.report(Diagnostic::at(&place, message).label("not allowed in a name").help(help));
+        None
+    }
+
+    pub fn integer(&mut self, node: &Node, place: &Place, range: RangeInclusive<i128>) -> Option<i128> {
+        let Kind::Int(number) = node.kind else {
+            self.wrong_type(node, place, "an integer", None);
+            return None;
+        };
+        if range.contains(&number) {
+            return Some(number);
+        }
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        let (message, label) = if number < *range.start() {
+            (format!("{} is too small", shown(name)), format!("expected at least {}", range.start()))
+        } else {
+            (format!("{} is too large", shown(name)), format!("expected at most {}", range.end()))
+        };
+        self.report(Diagnostic::at(place, message).label(label));
+        None
+    }
+
+    /// A count of at least `least`.
+    pub fn count(&mut self, node: &Node, place: &Place, least: u64) -> Option<u64> {
+        let number = self.integer(node, place, i128::from(least)..=i128::from(i64::MAX))?;
+        u64::try_from(number).ok()
+    }
+
+    /// A finite float; an integer will do.
+    #[expect(clippy::cast_precision_loss, reason = "an integer written for a float means the nearest float")]
+    pub fn float(&mut self, node: &Node, place: &Place) -> Option<f64> {
+        let number = match node.kind {
+            Kind::Float(number) => number,
+            Kind::Int(number) => number as f64,
+            _ => {
+                self.wrong_type(node, place, "a number", None);
+                return None;
+            }
+        };
+        self.finite(number, place)
+    }
+
+    fn finite(&mut self, number: f64, place: &Place) -> Option<f64> {
+        if number.is_finite() {
+            return Some(number);
+        }
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        let message = format!("{} must be a finite number", shown(name));
+        self.report(Diagnostic::at(place, message).label("not finite"));
+        None
+    }
+
+    pub fn boolean(&mut self, node: &Node, place: &Place) -> Option<bool> {
+        match node.kind {
+            Kind::Bool(flag) => Some(flag),
+            _ => {
+                self.wrong_type(node, place, "`true` or `false`", None);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn one_of<T: Copy>(
+        &mut self,
+        node: &Node,
+        place: &Place,
+        words: &[(&str, T)],
+        later: &[&str],
+    ) -> Option<T> {
+        let text = self.text(node, place)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        if later.contains(&text.as_str()) {
+            self.not_yet(place, &format!("{name} = \"{text}\""));
+            return None;
+        }
+        let valid: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("{} is no valid {}", shown(&text), shown(name));
+        let mistake = Diagnostic::at(place, message).label(format!("expected {}", alternatives(&valid)));
+        self.report(mistake.maybe_help(names_help("valid", &text, &valid)));
+        None
+    }
+
+    /// A duration such as `1h30m`, in whole milliseconds.
+    pub fn duration(&mut self, node: &Node, place: &Place, zero_ok: bool) -> Option<u64> {
+        const HELP: &str = "write it like \"90s\", \"30m\", \"1h 30m\" or \"500ms\"";
+        let name = shown(place.path.rsplit('.').next().unwrap_or_default());
+        let (nanoseconds, text) = match &node.kind {
+            Kind::Millis(millis) => (i128::try_from(*millis).unwrap_or(i128::MAX).saturating_mul(1_000_000), None),
+            Kind::Str(text) => match text.parse::<jiff::SignedDuration>() {
+                Ok(duration) => (duration.as_nanos(), Some(text)),
+                Err(_) => {
+                    let calendar = text.contains(|c: char| c.is_ascii_digit()) && text.contains(['d', 'w', 'y']);
+                    let more = if calendar { "; hours are the largest unit" } else { "" };
+                    let message = format!("{name}: {} is no duration", shown(text));
+                    let mistake = Diagnostic::at(place, message).label("expected a duration");
+                    self.report(mistake.help(format!("{HELP}{more}")));
+                    return None;
+                }
+            },
+            _ => {
+                self.wrong_type(node, place, "a duration in quotes", Some(HELP.into()));
+                return None;
+            }
+        };
+        let millis = nanoseconds / 1_000_000;
+        let problem = if nanoseconds < 0 {
+            "is negative"
+        } else if nanoseconds == 0 && !zero_ok {
+            "must be longer than zero"
+        } else if nanoseconds > 0 && millis == 0 {
+            "is shorter than a millisecond"
+        } else if millis > i128::try_from(DURATION_MAX_MS).unwrap_or(i128::MAX) {
+            "is longer than a hundred years"
+        } else {
+            return u64::try_from(millis).ok();
+        };
+        let text = text.map(|text| format!(" {}", shown(text))).unwrap_or_default();
+        self.report(Diagnostic::at(place, format!("{name}{text} {problem}")).label(problem));
+        None
+    }
+
+    /// The items of a list, each with its place.
+    pub fn items<'n>(&mut self, node: &'n Node, place: &Place, of: &str) -> Option<Vec<(&'n Node, Place)>> {
+        let Kind::Array(items) = &node.kind else {
+            self.wrong_type(node, place, &format!("a list of {of}"), None);
+            return None;
+        };
+        let item = |(index, node): (usize, &'n Node)| {
+            let place = Place { span: node.span.clone(), path: format!("{}[{index}]", place.path) };
+            (node, place)
+        };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// A list of texts, each read by `read`, none twice.
+    pub fn texts(
+        &mut self,
+        node: &Node,
+        place: &Place,
+        mut read: impl FnMut(&mut Self, &Node, &Place) -> Option<String>,
+    ) -> Option<Vec<String>> {
+        let items = self.items(node, place, "strings")?;
+        let mut texts: Vec<String> = Vec::with_capacity(items.len());
+        let mut good = true;
+        for (node, place) in items {
+            match read(self, node, &place) {
+                Some(text) if texts.contains(&text) => {
+                    let message = format!("{} is named twice", shown(&text));
+                    self.report(Diagnostic::at(&place, message).label("named before"));
+                    good = false;
+                }
+                Some(text) => texts.push(text),
+                None => good = false,
+            }
+        }
+        good.then_some(texts)
+    }
+
+    /// A param's value.
+    pub fn value(&mut self, node: &Node, place: &Place) -> Option<SpecValue> {
+        let value = match &node.kind {
+            Kind::Str(_) => Value::Str(self.text(node, place)?),
+            Kind::Bool(flag) => Value::Bool(*flag),
+            Kind::Int(_) => {
+                let number = self.integer(node, place, i128::from(i64::MIN)..=i128::from(i64::MAX))?;
+                Value::Int(i64::try_from(number).ok()?)
+            }
+            Kind::Float(number) => Value::Float(self.finite(*number, place)?),
+            _ => {
+                self.wrong_type(node, place, "a string, boolean, integer or float", None);
+                return None;
+            }
+        };
+        Some(SpecValue(value))
+    }
+
+    /// A path below the attempt's directory.
+    pub fn inner_path(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let text = self.non_empty_text(node, place)?;
+        let mut depth = 0_i64;
+        let mut escapes = text.starts_with('/');
+        for component in text.split('/') {
+            match component {
+                "" | "." => {}
+                ".." => depth -= 1,
+                _ => depth += 1,
+            }
+            escapes |= depth < 0;
+        }
+        if !escapes && depth > 0 {
+            return Some(text);
+        }
+        let message = format!("{} is not inside the attempt's directory", shown(&text));
+        let label = if escapes { "leads out of it" } else { "names the directory itself" };
+        let help = "paths of outputs and metric files are relative to the attempt's directory";
+        self.report(Diagnostic::at(place, message).label(label).help(help));
+        None
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn alternatives(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+}
