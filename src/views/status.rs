@@ -1,1 +1,624 @@
-//! Stub.
+//! `status`: one screen on how a study stands.
+//!
+//! It reads the rows that seldom change, what runs, and a bounded number of the last events: its cost must never grow
+//! with the trials, so that it can be asked every second of a study of millions.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::text::{
+    Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
+};
+use super::words::{seconds, stage_status, study_status};
+use super::{StudyView, ViewError};
+use crate::journal::Snapshot;
+use crate::model::{
+    AttemptEnd, Event, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
+};
+use crate::plan::Lineage;
+
+/// How many running trials are listed.
+const RUNNING_SHOWN: usize = 10;
+/// How many failures are listed.
+const FAILURES_SHOWN: usize = 5;
+/// How many of the last events are searched for them.
+const EVENTS_SEARCHED: u64 = 200;
+
+/// How a study stands; also the shape of `status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// The study's name.
+    pub study: String,
+    /// As in a dump: `created`, `running`, `interrupted`, `completed`, `aborted`.
+    pub status: &'static str,
+    /// Why it was aborted.
+    pub abort_reason: Option<String>,
+    /// Whether the running engine starts nothing more.
+    pub draining: bool,
+    /// The last engine.
+    pub engine: Option<Engine>,
+    /// Runs so far.
+    pub runs: u32,
+    /// Running time over all runs, seconds.
+    pub runtime_s: f64,
+    /// Events so far.
+    pub events: u64,
+    /// The stages, in order.
+    pub stages: Vec<Stage>,
+    /// Trials that run (or ran when their engine died); the first ten.
+    pub running: Vec<Running>,
+    /// How many more.
+    pub running_not_shown: u64,
+    /// Failed attempts among the last 200 events, newest first; at most five.
+    pub last_failures: Vec<LastFailure>,
+    /// The command that goes on, when nothing runs and work is left.
+    pub next_command: Option<String>,
+}
+
+/// The last engine of a study.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Engine {
+    /// Its process.
+    pub pid: u32,
+    /// Its host.
+    pub host: String,
+    /// Whether it lives.
+    pub alive: bool,
+    /// How many trials it runs at once.
+    pub workers: u32,
+}
+
+/// How a stage stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its position.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// As in a dump.
+    pub status: &'static str,
+    /// Trials planned; 0 while it waits.
+    pub planned: u64,
+    /// Trials that wait.
+    pub pending: u64,
+    /// Trials that run.
+    pub running: u64,
+    /// Trials that succeeded.
+    pub succeeded: u64,
+    /// Trials that failed.
+    pub failed: u64,
+    /// Survivors, once closed.
+    pub survivors: u64,
+    /// Attempts that end in a minute at the present pace; `null` before the first ended.
+    pub per_minute: Option<f64>,
+    /// Time left in this stage, seconds, from and to; `null` where nobody can know.
+    pub eta_s: Option<[f64; 2]>,
+    /// The best value so far.
+    pub best: Option<BestOut>,
+}
+
+/// The best value of a stage so far.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BestOut {
+    /// Of the first objective.
+    pub metric: String,
+    /// The value.
+    pub value: f64,
+    /// Who has it.
+    pub case: String,
+}
+
+/// A trial that runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Running {
+    /// Its case.
+    pub case: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Its process, for a command.
+    pub pid: Option<u32>,
+    /// Time since its start by the wall clock, seconds.
+    pub elapsed_s: f64,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastFailure {
+    /// Its case.
+    pub case: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// The kind of failure.
+    pub kind: String,
+    /// In words.
+    pub reason: String,
+    /// Its error output.
+    pub log: String,
+}
+
+impl Status {
+    /// Reads how a study stands at `now_ms` by the wall clock.
+    ///
+    /// # Errors
+    /// [`ViewError::Journal`].
+    pub fn load(view: &StudyView, snapshot: &Snapshot, now_ms: UnixMs) -> Result<Self, ViewError> {
+        let (study, lineage, status) = (&view.study, view.lineage(), view.status());
+        let rows = snapshot.running()?;
+        let running = rows.iter().take(RUNNING_SHOWN);
+        let running = running.map(|row| running_out(view, snapshot, &lineage, row, now_ms));
+        let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
+        Ok(Self {
+            study: study.name.clone(),
+            status: study_status(status),
+            abort_reason: study.abort_reason.clone(),
+            draining: study.draining && view.liveness.alive,
+            engine: study.engine.as_ref().map(|engine| Engine {
+                pid: engine.process.pid,
+                host: engine.host.clone(),
+                alive: view.liveness.alive,
+                workers: study.workers,
+            }),
+            runs: study.runs,
+            runtime_s: seconds(runtime_us(view, now_ms)),
+            events: view.progress.last_seq,
+            stages: view.stages.iter().map(|stage| stage_out(view, &lineage, stage)).collect(),
+            running: running.collect::<Result<_, _>>()?,
+            running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
+            last_failures: last_failures(view, snapshot, &lineage)?,
+            next_command: (can_go_on && !view.liveness.alive)
+                .then(|| format!("piton resume {}", shell_quoted(&view.place.store))),
+        })
+    }
+
+    /// Writes it as one JSON value.
+    ///
+    /// # Errors
+    /// [`ViewError::Output`].
+    pub fn write_json(&self, out: &mut dyn Write) -> Result<(), ViewError> {
+        serde_json::to_writer(&mut *out, self)?;
+        Ok(out.write_all(b"\n")?)
+    }
+
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// [`ViewError::Output`].
+    pub fn write_text(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        self.write_header(screen, out)?;
+        let name_width = self.stages.iter().map(|stage| columns(&stage.name)).max().unwrap_or(0).min(24);
+        for stage in &self.stages {
+            stage.write(name_width, screen, out)?;
+        }
+        self.write_running(screen, out)?;
+        if !self.last_failures.is_empty() {
+            writeln!(out, "\n{}", screen.paint(Paint::Bold, "last failures"))?;
+        }
+        for failure in &self.last_failures {
+            let what = format!(
+                "  {} #{}  {}: {}",
+                clean(&failure.case),
+                failure.attempt,
+                clean(&failure.kind),
+                clean(&failure.reason)
+            );
+            writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&what)))?;
+            // Whole, however long: people copy it.
+            writeln!(out, "    {}", clean(&failure.log))?;
+        }
+        if let Some(command) = &self.next_command {
+            writeln!(out, "\nto go on: {}", screen.paint(Paint::Bold, &clean(command)))?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let (words, paint) = self.in_words();
+        let name = screen.line(&clean(&self.study));
+        let left = screen.columns().saturating_sub(columns(&name) + 2).max(12);
+        let words = super::text::fit(&words, left);
+        writeln!(out, "{}: {}", screen.paint(Paint::Bold, &name), screen.paint(paint, &words))?;
+        let mut pieces = vec![match &self.engine {
+            Some(engine) if engine.alive => {
+                format!("engine pid {} on {}", engine.pid, clean(&engine.host))
+            }
+            _ => "no engine".to_owned(),
+        }];
+        if let Some(engine) = self.engine.as_ref().filter(|engine| engine.alive) {
+            pieces.push(counted(engine.workers.into(), "worker"));
+        }
+        pieces.push(format!("ran {} in {}", duration(micros(self.runtime_s)), counted(self.runs.into(), "run")));
+        pieces.push(counted(self.events, "event"));
+        for line in wrapped(&pieces, ", ", screen.columns()) {
+            writeln!(out, "{}", screen.line(&line))?;
+        }
+        Ok(writeln!(out)?)
+    }
+
+    fn in_words(&self) -> (String, Paint) {
+        match (self.status, &self.engine) {
+            ("created", _) => ("not started yet".into(), Paint::Busy),
+            ("running", _) if self.draining => {
+                ("draining: what runs finishes, nothing more starts".into(), Paint::Busy)
+            }
+            ("running", _) => ("running".into(), Paint::Good),
+            ("completed", _) => ("completed".into(), Paint::Good),
+            ("aborted", _) => {
+                let why = clean(self.abort_reason.as_deref().unwrap_or("no reason recorded"));
+                (format!("aborted: {why}"), Paint::Bad)
+            }
+            _ => ("interrupted; nothing finished is lost".into(), Paint::Busy),
+        }
+    }
+
+    fn write_running(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        if self.running.is_empty() {
+            return Ok(());
+        }
+        let alive = self.engine.as_ref().is_some_and(|engine| engine.alive);
+        let title = if alive { "running" } else { "ran when the engine ended; they will run again" };
+        writeln!(out, "\n{}", screen.paint(Paint::Bold, &screen.line(title)))?;
+        let width = self.running.iter().map(|running| columns(&clean(&running.case))).max().unwrap_or(0);
+        for running in &self.running {
+            let mut line = format!("  {} #{}", pad(&clean(&running.case), width), running.attempt);
+            if alive {
+                line.push_str(&format!("  for {}", duration(micros(running.elapsed_s))));
+            }
+            if let Some(pid) = running.pid {
+                line.push_str(&format!("  pid {pid}"));
+            }
+            writeln!(out, "{}", screen.line(&line))?;
+        }
+        if self.running_not_shown > 0 {
+            writeln!(out, "  and {} more", self.running_not_shown)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
+    fn write(&self, name_width: usize, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let done = self.succeeded + self.failed;
+        let name = pad(&super::text::fit(&clean(&self.name), name_width), name_width);
+        let head = format!("{name}  {:<7}", self.status);
+        if self.planned == 0 {
+            return Ok(writeln!(out, "{}", screen.line(head.trim_end()))?);
+        }
+        let tail = format!("  {done} of {} done", self.planned);
+        let width = screen.columns().saturating_sub(columns(&head) + columns(&tail) + 4).min(40);
+        let line =
+            if width >= 5 { format!("{head}  [{}]{tail}", self.bar(width)) } else { format!("{head}{tail}") };
+        writeln!(out, "{}", screen.line(&line))?;
+        for line in wrapped(&self.details(), "; ", screen.columns().saturating_sub(2)) {
+            writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&format!("  {line}"))))?;
+        }
+        Ok(())
+    }
+
+    /// `#` succeeded, `!` failed, `>` running, `.` waiting. What is there at all gets at least one column.
+    fn bar(&self, width: usize) -> String {
+        let mut bar = String::new();
+        let mut left = width;
+        for (count, letter) in [(self.failed, "!"), (self.running, ">"), (self.succeeded, "#")] {
+            let share = scaled(count, self.planned, width);
+            let share = share.max(usize::from(count > 0)).min(left);
+            left -= share;
+            // Succeeded first on the screen, though the others get their column first.
+            if letter == "#" {
+                bar.insert_str(0, &letter.repeat(share))
+            } else {
+                bar.push_str(&letter.repeat(share))
+            }
+        }
+        bar.push_str(&".".repeat(left));
+        bar
+    }
+
+    fn details(&self) -> Vec<String> {
+        let mut counts = vec![format!("{} succeeded", self.succeeded)];
+        for (count, word) in [(self.failed, "failed"), (self.running, "running"), (self.pending, "pending")] {
+            if count > 0 {
+                counts.push(format!("{count} {word}"));
+            }
+        }
+        let mut pieces = vec![counts.join(", ")];
+        if let Some(rate) = self.per_minute.filter(|_| self.status == "open") {
+            pieces.push(rate_words(rate));
+        }
+        if let Some([from, to]) = self.eta_s {
+            pieces.push(format!("{} left", range_of_durations(micros(from), micros(to))));
+        }
+        if let Some(best) = &self.best {
+            pieces.push(format!("best {} {} ({})", clean(&best.metric), number(best.value), clean(&best.case)));
+        }
+        if self.survivors > 0 {
+            pieces.push(counted(self.survivors, "survivor"));
+        }
+        pieces
+    }
+}
+
+fn rate_words(per_minute: f64) -> String {
+    if per_minute >= 10.0 {
+        format!("{per_minute:.0} a minute")
+    } else if per_minute >= 1.0 {
+        format!("{per_minute:.1} a minute")
+    } else if per_minute * 60.0 >= 1.0 {
+        format!("{:.1} an hour", per_minute * 60.0)
+    } else {
+        format!("{:.1} a day", per_minute * 60.0 * 24.0)
+    }
+}
+
+/// `count` of `whole` in columns, rounded down; never more than `width`.
+fn scaled(count: u64, whole: u64, width: usize) -> usize {
+    let share = u128::from(count) * width as u128 / u128::from(whole.max(1));
+    usize::try_from(share).unwrap_or(width).min(width)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6).round() as u64
+}
+
+/// All runs; the present one until now.
+fn runtime_us(view: &StudyView, now_ms: UnixMs) -> u64 {
+    let since_ms = match view.status() {
+        StudyStatus::Running => u64::try_from(now_ms.saturating_sub(view.progress.last_event_ms)).unwrap_or(0),
+        _ => 0,
+    };
+    view.runtime_us().saturating_add(since_ms.saturating_mul(1_000))
+}
+
+fn stage_out(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Stage {
+    let counters = view.counters_of(stage.index);
+    let pending = view.pending(stage);
+    let workers = u64::from(view.study.workers.max(1));
+    let ended_us = counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0);
+    let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
+    Stage {
+        index: stage.index,
+        name: stage.name.clone(),
+        status: stage_status(stage.status),
+        planned: stage.planned(),
+        pending,
+        running: counters.running,
+        succeeded: counters.succeeded,
+        failed: counters.failed,
+        survivors: stage.survivors.len() as u64,
+        per_minute: ended_us.map(|mean_us| 60.0 / seconds(mean_us) * seconds(workers * 1_000_000)),
+        eta_s: ended_us
+            .filter(|_| runs)
+            .and_then(|mean_us| eta_us(mean_us, counters, pending, workers))
+            .map(|(from, to)| [seconds(from), seconds(to)]),
+        best: counters.best.zip(stage.objective.as_ref()).map(|(best, objective)| BestOut {
+            metric: objective.metric.clone(),
+            value: best.value,
+            case: view.case_of(lineage, best.trial),
+        }),
+    }
+}
+
+/// Time left from the mean of the ended attempts: at best what runs is half done and the workers end together; at
+/// worst it has just begun, the last round is not full, and attempts take a fifth longer than they did.
+fn eta_us(mean_us: u64, counters: StageCounters, pending: u64, workers: u64) -> Option<(u64, u64)> {
+    let left = pending.saturating_add(counters.running);
+    if left == 0 {
+        return None;
+    }
+    let halves = pending.saturating_mul(2).saturating_add(counters.running);
+    let from = mean_us.saturating_mul(halves) / workers / 2;
+    let to = mean_us.saturating_mul(left.div_ceil(workers));
+    Some((from, to.saturating_add(to / 5)))
+}
+
+fn running_out(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    row: &RunningRow,
+    now_ms: UnixMs,
+) -> Result<Running, ViewError> {
+    let trial = snapshot.trial(row.trial)?;
+    let started_ms = trial.and_then(|trial| trial.attempts.last().map(|attempt| attempt.started_ms));
+    let elapsed_ms = started_ms.map_or(0, |started_ms| now_ms.saturating_sub(started_ms));
+    Ok(Running {
+        case: view.case_of(lineage, row.trial),
+        attempt: row.attempt,
+        pid: row.process.map(|process| process.pid),
+        // A clock that was set back must not show a negative time.
+        elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
+    })
+}
+
+fn last_failures(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+) -> Result<Vec<LastFailure>, ViewError> {
+    let from = view.progress.last_seq.saturating_sub(EVENTS_SEARCHED) + 1;
+    let mut failures = Vec::new();
+    for event in snapshot.events(from)? {
+        if let Event::AttemptEnded(end) = event?.1.event {
+            failures.extend(failure_out(view, lineage, &end));
+        }
+    }
+    failures.reverse();
+    failures.truncate(FAILURES_SHOWN);
+    Ok(failures)
+}
+
+fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Option<LastFailure> {
+    let Verdict::Failed(failure) = &end.verdict else { return None };
+    let (stage, index) = lineage.locate(end.trial)?;
+    let case = lineage.case(stage, index);
+    let dir = view.attempt_dir(view.stage(stage)?, &case, end.attempt);
+    Some(LastFailure {
+        attempt: end.attempt,
+        kind: failure.kind.clone(),
+        reason: failure.reason.clone(),
+        log: dir.join("stderr.log").display().to_string(),
+        case,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Next, RunEnd, TrialId};
+    use crate::views::fixture::{ALIVE, DEAD, Story, written};
+    use crate::views::{Liveness, Place};
+
+    fn status(story: &Story, liveness: Liveness) -> Status {
+        let (view, snapshot) = story.view(liveness);
+        Status::load(&view, &snapshot, story.at_ms + 90_000).unwrap()
+    }
+
+    fn shown(status: &Status, width: u16) -> String {
+        written(|out| status.write_text(Screen { width, color: false }, out))
+    }
+
+    fn busy() -> Story {
+        let mut story = Story::new();
+        story.run().open_explore().start(0, 1).succeed(0, 1, 200.0);
+        story.start(2, 1).fail(2, 1, "exited with\u{1b}[2J code 3", Next::Final).start(3, 1);
+        story
+    }
+
+    #[test]
+    fn a_running_study_on_one_screen() {
+        insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 80), @r#"
+        tiny: running
+        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run, 8 events
+
+        explore  open     [##########!!!!!!!!!!>>>>>>>>>>..........]  2 of 4 done
+          1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute; about 1–2 s left;
+          best bytes 200 (t_0_0)
+        confirm  waiting
+
+        running
+          t_0_3 #1  for 1 min 30 s  pid 103
+
+        last failures
+          t_0_2 #1  exit_code: exited with\u{1b}[2J code 3
+            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
+        "#);
+        insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 60), @r#"
+        tiny: running
+        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run,
+        8 events
+
+        explore  open     [######!!!!!!>>>>>>.........]  2 of 4 done
+          1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute;
+          about 1–2 s left; best bytes 200 (t_0_0)
+        confirm  waiting
+
+        running
+          t_0_3 #1  for 1 min 30 s  pid 103
+
+        last failures
+          t_0_2 #1  exit_code: exited with\u{1b}[2J code 3
+            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
+        "#);
+    }
+
+    #[test]
+    fn a_dead_engine_is_said_with_the_command_that_goes_on() {
+        let text = shown(&status(&busy(), DEAD), 80);
+        assert!(text.starts_with("tiny: interrupted"), "{text}");
+        assert!(text.contains("no engine"), "{text}");
+        assert!(text.contains("they will run again\n  t_0_3 #1  pid 103\n"), "{text}");
+        assert!(text.ends_with("to go on: piton resume tiny.redb\n"), "{text}");
+        assert!(!text.contains("left"), "no ETA without an engine: {text}");
+        let story = busy();
+        let (mut view, snapshot) = story.view(DEAD);
+        view.place = Place { store: "my runs/x.redb".into(), ..view.place };
+        let status = Status::load(&view, &snapshot, 0).unwrap();
+        assert_eq!(status.next_command.as_deref(), Some("piton resume 'my runs/x.redb'"));
+    }
+
+    #[test]
+    fn finished_studies_need_no_command() {
+        let mut story = Story::new();
+        story.complete();
+        insta::assert_snapshot!(shown(&status(&story, DEAD), 80), @r#"
+        tiny: completed
+        no engine, ran 0 ms in 1 run, 20 events
+
+        explore  closed   [##############################!!!!!!!!!!]  4 of 4 done
+          3 succeeded, 1 failed; best bytes 100 (t_0_3); 2 survivors
+        confirm  closed   [########################################]  2 of 2 done
+          2 succeeded; best bytes 90 (t_1_0); 1 survivor
+
+        last failures
+          t_0_2 #1  exit_code: exited with code 3
+            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
+        "#);
+        let mut story = busy();
+        story.event(Event::StudyAborted { reason: "too many\nfailures".into(), violating: vec![TrialId(2)] });
+        let text = shown(&status(&story, DEAD), 80);
+        assert!(text.starts_with("tiny: aborted: too many\\nfailures\n"), "{text}");
+        assert!(!text.contains("to go on"), "{text}");
+    }
+
+    #[test]
+    fn a_new_study_says_so() {
+        let text = shown(&status(&Story::new(), DEAD), 80);
+        assert!(text.starts_with("tiny: not started yet\nno engine, ran 0 ms in 0 runs, 1 event\n"), "{text}");
+    }
+
+    #[test]
+    fn draining_is_said_while_the_engine_lives() {
+        let mut story = busy();
+        story.event(Event::DrainStarted { by: "SIGTERM".into() });
+        assert!(shown(&status(&story, ALIVE), 80).starts_with("tiny: draining"));
+        story.interrupt(3, 1).event(Event::RunEnded { how: RunEnd::Drained });
+        assert!(shown(&status(&story, DEAD), 80).starts_with("tiny: interrupted"));
+    }
+
+    #[test]
+    fn the_eta_is_an_honest_range() {
+        let running = StageCounters { running: 2, ..StageCounters::default() };
+        // Ten wait, two run, two workers, 60 s each: 10.5 to 6 rounds' worth... in rounds: 5 + half, to 6 and a fifth.
+        assert_eq!(eta_us(60_000_000, running, 10, 2), Some((330_000_000, 432_000_000)));
+        assert_eq!(eta_us(60_000_000, StageCounters::default(), 0, 2), None);
+        assert!(eta_us(u64::MAX, running, u64::MAX, 1).is_some());
+        assert_eq!(status(&Story::new(), ALIVE).stages[0].eta_s, None, "nothing ended yet");
+    }
+
+    #[test]
+    fn json_has_every_key() {
+        let status = status(&busy(), ALIVE);
+        let json: serde_json::Value = serde_json::from_str(&written(|out| status.write_json(out))).unwrap();
+        assert_eq!(json["stages"][0]["best"], serde_json::json!({"metric":"bytes","value":200.0,"case":"t_0_0"}));
+        assert_eq!(json["running"][0]["elapsed_s"], 90.0);
+        assert_eq!(json["last_failures"][0]["log"], "/a/tiny/0_explore/t_0_2/attempt_1/stderr.log");
+        assert_eq!(json["next_command"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn every_width_is_kept_and_nothing_hostile_passes() {
+        let status = status(&busy(), ALIVE);
+        for width in (0..=200).step_by(5).chain([1, 59, 61, u16::MAX]) {
+            let text = shown(&status, width);
+            assert!(!text.contains(|letter: char| letter.is_control() && letter != '\n'), "width {width}");
+            let limit = if width == 0 { usize::MAX } else { usize::from(width).max(20) };
+            let log_path = |line: &&str| !line.contains("stderr.log");
+            let longest = text.lines().filter(log_path).map(|line| line.chars().count()).max().unwrap();
+            assert!(longest <= limit, "width {width}: {longest}\n{text}");
+        }
+        let colored = written(|out| status.write_text(Screen { width: 80, color: true }, out));
+        assert!(colored.contains("\u{1b}[32mrunning\u{1b}[0m"));
+    }
+
+    #[test]
+    fn bars_add_up_and_show_whatever_is_there() {
+        let mut stage = status(&Story::new(), ALIVE).stages[0].clone();
+        (stage.planned, stage.succeeded, stage.failed, stage.running) = (1_000, 500, 1, 2);
+        assert_eq!(stage.bar(10), "#####!>...");
+        (stage.planned, stage.succeeded, stage.failed, stage.running) = (3, 3, 0, 0);
+        assert_eq!(stage.bar(7), "#######");
+        (stage.planned, stage.succeeded, stage.failed, stage.running) = (u64::MAX, u64::MAX - 1, 1, 0);
+        assert_eq!(stage.bar(6).len(), 6);
+    }
+}

@@ -148,6 +148,41 @@ pub(super) fn duration(us: u64) -> String {
     }
 }
 
+/// A range of durations in one unit: `about 3–5 min`.
+pub(super) fn range_of_durations(from_us: u64, to_us: u64) -> String {
+    let (unit_s, name) = match to_us / 1_000_000 {
+        0..90 => (1, "s"),
+        90..5_400 => (60, "min"),
+        5_400..172_800 => (3_600, "h"),
+        _ => (86_400, "d"),
+    };
+    let (from, to) = (from_us / (unit_s * 1_000_000), to_us.div_ceil(unit_s * 1_000_000));
+    match (from, to) {
+        (0, to) => format!("less than {} {name}", to.max(1)),
+        (from, to) if from == to => format!("about {to} {name}"),
+        (from, to) => format!("about {from}–{to} {name}"),
+    }
+}
+
+/// Pieces put together into as few lines as hold them. A piece longer than a line stays whole.
+pub(super) fn wrapped(pieces: &[String], between: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for piece in pieces {
+        match lines.last_mut() {
+            Some(line) if columns(line) + columns(between) + columns(piece) < width => {
+                line.push_str(between);
+                line.push_str(piece);
+            }
+            Some(line) => {
+                line.push_str(between.trim_end());
+                lines.push(piece.clone());
+            }
+            None => lines.push(piece.clone()),
+        }
+    }
+    lines
+}
+
 /// Bytes in binary units.
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
 pub(super) fn bytes(bytes: u64) -> String {
@@ -213,6 +248,24 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
         assert_eq!((number(10432.0).as_str(), number(1e300).as_str()), ("10432", "1e300"));
         assert_eq!((number(-0.25).as_str(), number(0.0).as_str()), ("-0.25", "0"));
+    }
+
+    #[test]
+    fn ranges_of_time_are_told_in_one_unit() {
+        let range = |from_s: u64, to_s: u64| range_of_durations(from_s * 1_000_000, to_s * 1_000_000);
+        assert_eq!(range(12, 30), "about 12–30 s");
+        assert_eq!(range(180, 290), "about 3–5 min");
+        assert_eq!(range(30, 110), "less than 2 min");
+        assert_eq!(range(7_200, 7_200), "about 2 h");
+        assert_eq!(range(0, 0), "less than 1 s");
+        assert_eq!(range_of_durations(u64::MAX, u64::MAX), "about 213503982–213503983 d");
+    }
+
+    #[test]
+    fn pieces_are_wrapped_whole() {
+        let pieces = ["aaaa", "bbbb", "cccccccccccccccc", "d"].map(str::to_owned);
+        assert_eq!(wrapped(&pieces, ", ", 12), ["aaaa, bbbb,", "cccccccccccccccc,", "d"]);
+        assert!(wrapped(&[], ", ", 12).is_empty());
     }
 
     #[test]
