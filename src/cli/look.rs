@@ -1,15 +1,17 @@
 //! `status`, `dump`, `logs` and `why`: thin over the library's views.
 
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use piton::journal::replayed;
+use piton::model::{AttemptNo, StudyRow, TrialId};
 use piton::sys::clock::unix_ms;
 use piton::sys::process::is_alive;
-use piton::views::{Liveness, Place, StudyView, dump, status, why};
+use piton::views::logs::{self, Followable, Followed, Position, Stream};
+use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
 use piton::{Error, Reader, Snapshot};
 
-use super::args::{DumpArgs, DumpFormat, StatusArgs, WhyArgs};
+use super::args::{DumpArgs, DumpFormat, LogsArgs, StatusArgs, WhyArgs};
 use super::terminal;
 
 /// A store, opened for looking.
@@ -34,12 +36,10 @@ impl Look {
 
     fn at(snapshot: Snapshot, store: &Path) -> Result<Self, Error> {
         let study = snapshot.study().map_err(|cause| Error::Journal { store: store.into(), cause })?;
-        let alive = !study.engine_closed
-            && study.engine.as_ref().is_some_and(|engine| is_alive(&engine.process, &engine.boot_id));
         let absolute = std::path::absolute(store)
             .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
         let place = Place::new(&store.display().to_string(), &absolute, &study, None);
-        let view = StudyView::load(&snapshot, place, Liveness { alive })?;
+        let view = StudyView::load(&snapshot, place, liveness(&study))?;
         Ok(Self { snapshot, view })
     }
 }
@@ -109,7 +109,55 @@ pub fn why(args: &WhyArgs) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Whether stdout is a terminal.
-pub fn on_terminal() -> bool {
-    std::io::stdout().is_terminal()
+/// `piton logs`.
+pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let (reader, look) = Look::at_store(store)?;
+    let stream = if args.stderr { Stream::Stderr } else { Stream::Stdout };
+    let mut out = std::io::stdout().lock();
+    if !args.follow {
+        let path = logs::locate(&look.view, &look.snapshot, &args.case, args.attempt, stream)?;
+        logs::copy(&path, &mut out)?;
+        return Ok(0);
+    }
+    let trial = look.view.find_case(&args.case)?;
+    let mut following = Following { reader: &reader, store, view: look.view, trial, stream };
+    match logs::follow(&mut following, args.attempt, &mut out)? {
+        Followed::Ended => {}
+        Followed::NoEngine => terminal::note(&format!("`{}` has not started, and no engine runs", args.case)),
+    }
+    Ok(0)
+}
+
+/// A trial that is followed: every answer from a fresh snapshot.
+struct Following<'a> {
+    reader: &'a Reader,
+    store: &'a Path,
+    view: StudyView,
+    trial: TrialId,
+    stream: Stream,
+}
+
+impl Followable for Following<'_> {
+    fn position(&mut self) -> Result<Position, ViewError> {
+        let snapshot = self.reader.snapshot()?;
+        let study = snapshot.study()?;
+        Position::of(&snapshot, self.trial, liveness(&study)).map_err(Into::into)
+    }
+
+    fn log_path(&mut self, attempt: AttemptNo) -> PathBuf {
+        logs::path_of(&self.view, self.trial, attempt, self.stream).unwrap_or_else(|| self.store.to_owned())
+    }
+
+    fn attempt_begins(&mut self, attempt: AttemptNo) {
+        if attempt > 1 {
+            terminal::note(&format!("attempt {attempt}"));
+        }
+    }
+}
+
+/// Whether the engine a study names lives.
+pub fn liveness(study: &StudyRow) -> Liveness {
+    let engine = study.engine.as_ref().filter(|_| !study.engine_closed);
+    Liveness { alive: engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)) }
 }

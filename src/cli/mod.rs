@@ -15,6 +15,7 @@ mod run;
 mod stop;
 mod terminal;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 //! process that only has the same number is never hit.
 
 use piton::model::EngineId;
-use piton::sys::process::{is_alive, signal_exactly, wait_gone};
+use piton::sys::process::{signal_exactly, wait_gone};
 use piton::{Error, Reader};
 use rustix::process::Signal;
 
@@ -37,5 +37,5 @@ pub fn running_engine(store: &std::path::Path) -> Result<Option<EngineId>, Error
         .snapshot()
         .and_then(|snapshot| snapshot.study())
         .map_err(|cause| Error::Journal { store: store.into(), cause })?;
-    Ok(study.engine.filter(|engine| !study.engine_closed && is_alive(&engine.process, &engine.boot_id)))
+    Ok(study.engine.clone().filter(|_| super::look::liveness(&study).alive))
 }
