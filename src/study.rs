@@ -19,7 +19,7 @@ use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
-    Event, FirstObjective, Metrics, Record, RunEnd, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
+    Event, FirstObjective, Metrics, Record, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
     StudyStatus,
 };
 use crate::paths::{self, StudyPaths};
@@ -264,6 +264,10 @@ impl Study {
             Decision::AlreadyAborted => Ok(Outcome { decision, status: StudyStatus::Aborted, report: None }),
             Decision::SpecDiffers | Decision::InputsChanged => Err(self.refusal(decision, found)),
             Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
+                let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored)| stored));
+                if let Some(stage) = spec.and_then(|spec| self.missing_closure(spec)) {
+                    return Err(Error::NoClosure(stage));
+                }
                 let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
                 self.keeper =
                     Some(keeper.map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?);
@@ -320,6 +324,13 @@ impl Study {
             Ok(now) => Ok(spec::changed_inputs(&row.inputs, &now)),
             Err(error) => Ok(vec![error.to_string()]),
         }
+    }
+
+    /// A stage that needs a closure nobody gave.
+    fn missing_closure(&self, spec: &Spec) -> Option<String> {
+        let missing =
+            spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
+        missing.map(|stage| stage.name.clone())
     }
 
     /// What a run would find now, without touching anything. Inputs are not looked at.
@@ -380,10 +391,6 @@ impl Study {
             }
             // How it is run is no part of the study: the file at hand decides.
             spec.run = given.run.clone();
-        }
-        let missing = spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
-        if let Some(stage) = missing {
-            return Err(Error::NoClosure(stage.name.clone()));
         }
         let paths = StudyPaths::of(&store, &row)
             .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
@@ -512,10 +519,4 @@ impl Observer for Exporting<'_> {
         write_exports(snapshot, &self.paths);
         self.inner.ended(snapshot);
     }
-}
-
-/// Whether a run ended early and can be resumed.
-#[must_use]
-pub fn is_resumable(how: RunEnd) -> bool {
-    matches!(how, RunEnd::Drained | RunEnd::Forced | RunEnd::Failed)
 }

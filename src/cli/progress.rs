@@ -264,6 +264,8 @@ fn draw_lines(messages: &Receiver<Message>) {
     let mut planned_by_stage: HashMap<StageIndex, (u64, u64)> = HashMap::new();
     for message in messages {
         match message {
+            // A stage that opens with the start of a run is told of twice.
+            Message::Stage { index, .. } if planned_by_stage.contains_key(&index) => {}
             Message::Stage { index, name, planned, counters } => {
                 planned_by_stage.insert(index, (planned, percent(&counters, planned)));
                 say(&stage_line(index, &name, planned, &counters));
@@ -331,6 +333,7 @@ impl Bars {
 
     fn show(&mut self, message: Message) {
         match message {
+            Message::Stage { index, .. } if self.stages.contains_key(&index) => {}
             Message::Stage { index, name, planned, counters } => {
                 let bar = self.multi.add(ProgressBar::new(planned));
                 bar.set_style(style());

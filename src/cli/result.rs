@@ -96,7 +96,7 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
     let metrics: BTreeSet<&String> = rows.iter().flat_map(|(_, _, row)| row.metrics.keys()).collect();
     let mut table = Table::new();
     let width = terminal::width(&std::io::stdout());
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width);
     let header = std::iter::once("survivor").chain(params.iter().chain(&metrics).map(|name| name.as_str()));
     table.set_header(header);

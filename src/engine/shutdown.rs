@@ -175,7 +175,9 @@ mod tests {
         let runs = Arc::new(AtomicU32::new(0));
         let (again, count) = (handle.clone(), Arc::clone(&runs));
         handle.on_shutdown("one", move || {
-            again.on_shutdown("two", move || drop(count.fetch_add(1, Ordering::SeqCst)));
+            again.on_shutdown("two", move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            });
         });
         handle.run_callbacks();
         assert_eq!(runs.load(Ordering::SeqCst), 0, "it waits for the next shutdown");

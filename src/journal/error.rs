@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::codec::CodecError;
 use crate::model::FoldError;
+use crate::sys::words::io_words;
 
 /// A store that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -103,14 +104,6 @@ impl JournalError {
             Self::Corrupted(_) | Self::Record { .. } | Self::Missing { .. } | Self::Fold(_) => true,
         }
     }
-}
-
-/// The system's words for an error, without its number.
-pub(super) fn io_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 macro_rules! from_redb {

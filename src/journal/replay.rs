@@ -5,13 +5,14 @@
 
 use std::fmt::Debug;
 
+use redb::Builder;
 use redb::backends::InMemoryBackend;
 
 use super::codec::Stored;
 use super::error::JournalError;
 use super::read::{Reader, Snapshot};
 use super::tables::{self, RecordTable};
-use super::write::{builder, transaction};
+use super::write::{CACHE_BYTES, transaction};
 use crate::model::{Record, RunningRow, Seq, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
 
 /// Events folded in one transaction of a replay.
@@ -22,7 +23,9 @@ const BATCH: usize = 10_000;
 /// # Errors
 /// [`JournalError`], also when an event is missing, damaged or does not fit.
 pub fn replayed(snapshot: &Snapshot, to: Seq) -> Result<Reader, JournalError> {
-    let db = builder().create_with_backend(InMemoryBackend::new())?;
+    // Alone in its memory: the locks of a shared file are neither needed nor to be had.
+    let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(InMemoryBackend::new())?;
+    // Makes the tables, for a replay of nothing.
     transaction(&db, |_| Ok(()))?;
     let mut events = snapshot.event_bytes(to)?.peekable();
     let mut expected = 1;

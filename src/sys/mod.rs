@@ -8,3 +8,4 @@ pub mod files;
 pub mod process;
 pub mod signals;
 pub mod tree_hash;
+pub mod words;

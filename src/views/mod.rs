@@ -9,6 +9,7 @@ pub mod dump;
 mod error;
 pub mod export;
 pub mod logs;
+pub mod outputs;
 pub mod status;
 mod study;
 mod text;

@@ -8,6 +8,7 @@ use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{OutputHash, TrialId, TrialState};
 use crate::sys::tree_hash::{hash_tree, open_beneath, open_dir};
+use crate::sys::words::io_words;
 
 /// Differences kept; the rest are counted.
 const KEPT: usize = 100;
@@ -65,6 +66,6 @@ fn compare(dir: &Path, output: &OutputHash) -> Result<(), String> {
         }
         Ok(_) => Err("has another content than was recorded".into()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("is gone".into()),
-        Err(error) => Err(format!("cannot be read: {}", super::words::io_words(&error))),
+        Err(error) => Err(format!("cannot be read: {}", io_words(&error))),
     }
 }

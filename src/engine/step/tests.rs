@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::journal::{Journal, create};
 use crate::model::{
-    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StageDecl, StudyCreated, StudyId, Verdict,
+    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StageDecl, StudyCreated, StudyId, TrialState, Verdict,
 };
 use crate::spec::StageBuilder;
 

@@ -1,0 +1,23 @@
+//! The system's answers in words people read. Nothing is decided by these words.
+
+use std::io;
+
+/// What an error says, in lower case and without its number.
+#[must_use]
+pub fn io_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_capital_and_no_number() {
+        assert_eq!(io_words(&io::Error::from_raw_os_error(28)), "no space left on device");
+        assert_eq!(io_words(&io::Error::other("")), "");
+    }
+}

@@ -1,0 +1,526 @@
+//! Every subcommand: what it prints, what it refuses, its exit codes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use insta::assert_snapshot;
+use rustix::process::Signal;
+
+use crate::harness::{Sandbox, both, wait_until};
+
+/// Four trials of which one fails; the best of the rest survives.
+const SMALL: &str = r#"
+[study]
+name = "small"
+seed = 3
+inputs = ["input.txt"]
+
+[params]
+base = 10
+
+[[stage]]
+name = "first"
+command = ["./trial.sh", "{base}", "{n}"]
+trial_budget = 4
+survivor_count = 1
+outputs = ["out.txt"]
+[stage.sweep]
+n = { min = 1, max = 4, type = "int" }
+[[stage.objective]]
+metric = "sum"
+goal = "maximize"
+"#;
+
+const TRIAL: &str = r#"
+echo "out of $PITON_CASE"
+echo "err of $PITON_CASE" >&2
+[ "$2" = 3 ] && exit 7
+cp params.json out.txt
+echo "{\"sum\": $(( $1 + $2 ))}" > metrics.json
+"#;
+
+fn small() -> Sandbox {
+    let sandbox = Sandbox::with_study(SMALL);
+    sandbox.write("input.txt", "as it was");
+    sandbox.script("trial.sh", TRIAL);
+    sandbox
+}
+
+fn finished() -> Sandbox {
+    let sandbox = small();
+    sandbox.ok("run study.toml -j 1", 0);
+    sandbox
+}
+
+/// Without what differs from run to run.
+fn stable(sandbox: &Sandbox, text: &str) -> String {
+    text.replace(&sandbox.path("").display().to_string().trim_end_matches('/').to_owned(), "[DIR]")
+}
+
+#[test]
+fn check_prints_the_plan_and_touches_nothing() {
+    let sandbox = small();
+    let plan = sandbox.ok("check study.toml", 0);
+    assert_snapshot!(stable(&sandbox, &plan), @"");
+    assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
+    let json: serde_json::Value = serde_json::from_str(&sandbox.ok("check study.toml --json", 0)).unwrap();
+    assert_eq!(json["stages"][0]["trials"], 4);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_and_nothing_is_created() {
+    let sandbox = Sandbox::with_study(
+        r#"[study]
+name = "bad name"
+sede = 3
+[[stage]]
+name = "first"
+command = ["./trial.sh", "{m}"]
+trial_budget = 2
+survivor_count = 3
+[stage.sweep]
+n = { min = 4, max = 1, type = "int" }
+"#,
+    );
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(2));
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
+}
+
+#[test]
+fn run_ends_with_a_table_and_plain_lines() {
+    let sandbox = small();
+    let output = sandbox.run("run study.toml -j 1");
+    assert_eq!(output.status.code(), Some(0));
+    assert_snapshot!(stable(&sandbox, &String::from_utf8_lossy(&output.stdout)), @"");
+    let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(lines.contains("[3/4] small_0_2 failed after"), "{lines}");
+    assert!(lines.contains("exited with code 7 (exit_code)"), "{lines}");
+    assert!(!lines.contains('\x1b'), "no colour in a pipe");
+    let again = sandbox.run("run study.toml");
+    assert_eq!(again.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("completed already"));
+    assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 4);
+}
+
+#[test]
+fn a_trial_sees_what_the_contract_says() {
+    let sandbox = Sandbox::with_study(
+        r#"
+[study]
+name = "seen"
+base_case = "b"
+seed = 5
+[env]
+MINE = "1"
+[[stage]]
+name = "one"
+command = ["sh", "-c", "env | sort > env.txt; pwd -P > cwd.txt; ls > ls.txt; echo kept > $PITON_SCRATCH_DIR/x"]
+trial_budget = 1
+survivor_count = 1
+outputs = ["env.txt"]
+[stage.sweep]
+p = ["it's"]
+[[stage]]
+name = "two"
+command = "env | sort > env.txt; cp \"$PITON_PARENT_DIR/cwd.txt\" parent.txt; printf %s {p} > p.txt"
+trial_budget = 1
+survivor_count = 1
+"#,
+    );
+    sandbox.ok("run study.toml", 0);
+    let dir = sandbox.path("artifacts/seen/0_one/b_0_0/attempt_1");
+    let real = fs::canonicalize(&dir).unwrap();
+    let text = |path: std::path::PathBuf| fs::read_to_string(path).unwrap();
+    assert_eq!(text(dir.join("cwd.txt")).trim(), real.display().to_string());
+    let env = text(dir.join("env.txt"));
+    let root = sandbox.path("");
+    let root = root.display().to_string().trim_end_matches('/').to_owned();
+    for line in [
+        "MINE=1".to_owned(),
+        "PITON_ATTEMPT=1".into(),
+        "PITON_CASE=b_0_0".into(),
+        format!("PITON_METRICS_FILE={}/metrics.json", dir.display()),
+        format!("PITON_PARAMS_FILE={}/params.json", dir.display()),
+        "PITON_PARENT_CASE=b".into(),
+        format!("PITON_SCRATCH_DIR={root}/artifacts/seen/0_one/b_0_0/scratch"),
+        "PITON_SLOT=0".into(),
+        "PITON_STAGE=one".into(),
+        "PITON_STAGE_INDEX=0".into(),
+        "PITON_STUDY=seen".into(),
+        format!("PITON_STUDY_DIR={root}"),
+        "PITON_TRIAL=0".into(),
+    ] {
+        assert!(env.lines().any(|have| have == line), "`{line}` in\n{env}");
+    }
+    assert!(!env.contains("PITON_PARENT_DIR="), "unset in stage 0");
+    let next = sandbox.path("artifacts/seen/1_two/b_1_0/attempt_1");
+    assert!(text(next.join("env.txt")).contains(&format!("PITON_PARENT_DIR={}", dir.display())));
+    assert_eq!(text(next.join("parent.txt")), text(dir.join("cwd.txt")));
+    assert_eq!(text(next.join("p.txt")), "it's", "quoted for the shell");
+    assert_eq!(text(dir.join("ls.txt")), "cwd.txt\nenv.txt\nls.txt\nparams.json\nstderr.log\nstdout.log\n");
+    assert_eq!(text(dir.join("params.json")).trim(), r#"{"p":"it's"}"#);
+}
+
+#[test]
+fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
+    let sandbox = small();
+    sandbox.script("trial.sh", "exit 1");
+    sandbox.ok("run study.toml", 3);
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    let before = fs::read(sandbox.path("study.redb")).unwrap();
+
+    sandbox.write("study.toml", &SMALL.replace("max = 4", "max = 5").replace("[params]", "[run]\nworkers = 1\n[params]"));
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(6));
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
+
+    sandbox.write("study.toml", SMALL);
+    sandbox.write("input.txt", "changed");
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(6));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("input.txt"), "{words}");
+    assert_eq!(sandbox.run("resume study.redb").status.code(), Some(6));
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
+
+    sandbox.write("input.txt", "as it was");
+    sandbox.write("gate", "");
+    // Comments, and how it is run, are no part of the study.
+    sandbox.write("study.toml", &format!("# a comment\n{SMALL}\n[run]\nworkers = 1\n"));
+    sandbox.ok("run study.toml", 0);
+}
+
+/// Starts it so that its first trials wait for `gate`.
+fn gate(sandbox: &Sandbox) -> crate::harness::Engine {
+    let wait = "echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\nwhile [ ! -e \"$PITON_STUDY_DIR/gate\" ]; do sleep 0.02; done";
+    sandbox.script("trial.sh", &format!("{wait}\n{TRIAL}"));
+    let engine = sandbox.start("run study.toml -j 2 --drain-for 10ms");
+    wait_until("trials run", || sandbox.lines("started").len() >= 2);
+    engine
+}
+
+#[test]
+fn looking_works_while_an_engine_runs_and_after_it_was_killed() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    let look = |what: &str| {
+        for line in
+            ["status study.redb", "dump study.redb", "why study.redb small_0_0", "dump study.redb --format csv"]
+        {
+            let output = sandbox.run(line);
+            assert!(output.status.success(), "{what}: {line}\n{}", both(&output));
+        }
+        sandbox.dump()
+    };
+    let dump = look("running");
+    assert_eq!((&dump["study"]["status"], &dump["study"]["engine"]["alive"]), (&"running".into(), &true.into()));
+    assert_eq!(dump["accounting"]["running"], 2);
+    wait_until("the log is there", || sandbox.ok("logs study.redb small_0_0", 0).is_empty());
+    engine.signal(Signal::KILL);
+    engine.wait();
+    let dump = look("killed");
+    assert_eq!((&dump["study"]["status"], &dump["study"]["engine"]["alive"]), (&"interrupted".into(), &false.into()));
+    sandbox.write("gate", "");
+    sandbox.ok("run study.toml", 0);
+    let before = fs::read(sandbox.path("study.redb")).unwrap();
+    look("finished");
+    sandbox.ok("verify study.redb", 0);
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before, "looking changes nothing");
+}
+
+/// A store that a crash left, where it cannot be written: as root, permissions do not stop anybody, so the test uses
+/// an immutable mount of the directory, read-only.
+#[test]
+fn looking_works_in_a_read_only_folder_after_a_crash() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    engine.signal(Signal::KILL);
+    engine.wait();
+    let before = fs::read(sandbox.path("study.redb")).unwrap();
+    let dir = sandbox.path("");
+    let script = format!(
+        "mount --bind '{0}' '{0}' && mount -o remount,ro,bind '{0}' && cd '{0}' && \
+         ! touch probe 2>/dev/null && '{1}' status study.redb && '{1}' dump study.redb --format json",
+        dir.display(),
+        env!("CARGO_BIN_EXE_piton")
+    );
+    let output =
+        std::process::Command::new("unshare").args(["--mount", "--map-root-user", "sh", "-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(r#""status":"interrupted""#), "{text}");
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before, "not a byte was changed");
+}
+
+#[test]
+fn dump_has_the_schema_and_its_formats() {
+    let sandbox = finished();
+    let dump = sandbox.dump();
+    assert_eq!(dump["schema"], 1);
+    let keys = |value: &serde_json::Value| {
+        let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    assert_eq!(keys(&dump), "accounting events schema stages study trials");
+    assert_eq!(
+        keys(&dump["study"]),
+        "abort_reason aborted created_at engine name runtime_s seed spec_hash status"
+    );
+    assert_eq!(
+        keys(&dump["stages"][0]),
+        "closed_at failed index name opened_at pending planned running status succeeded survivor_count survivors trial_budget"
+    );
+    assert_eq!(
+        keys(&dump["trials"][0]),
+        "attempts case failure id metrics outputs params parent stage state survivor"
+    );
+    assert_eq!(
+        keys(&dump["trials"][0]["attempts"][0]),
+        "cpu_s dir ended_at exit_code n outcome peak_rss_bytes signal started_at wall_s"
+    );
+    assert_eq!(keys(&dump["accounting"]), "attempts_started failed interrupted running succeeded");
+    let failed = &dump["trials"][2];
+    assert_eq!(keys(&failed["failure"]), "kind log_excerpt reason severity");
+    assert_eq!((&failed["failure"]["kind"], &failed["attempts"][0]["exit_code"]), (&"exit_code".into(), &7.into()));
+    assert_eq!(failed["failure"]["log_excerpt"], "err of small_0_2");
+    let best = &dump["trials"][3];
+    assert_eq!((&best["case"], &best["parent"], &best["survivor"]), (&"small_0_3".into(), &"small".into(), &true.into()));
+    assert_eq!(best["params"], serde_json::json!({ "base": 10, "n": 4 }));
+    assert_eq!(best["metrics"], serde_json::json!({ "sum": 14 }));
+    assert!(best["attempts"][0]["peak_rss_bytes"].as_u64().unwrap() > 0, "measured");
+    let out = blake3::hash(&fs::read(sandbox.path("artifacts/small/0_first/small_0_3/attempt_1/out.txt")).unwrap());
+    assert_eq!(best["outputs"]["out.txt"]["blake3"], out.to_hex().as_str());
+
+    let lines = sandbox.ok("dump study.redb --format jsonl", 0);
+    assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert_eq!(lines.lines().filter(|line| line.contains(r#""type":"trial""#)).count(), 4);
+    let csv = sandbox.ok("dump study.redb --format csv", 0);
+    assert_eq!(csv.lines().count(), 5);
+    let events = sandbox.ok("dump study.redb --events --format jsonl", 0);
+    assert_eq!(events.lines().count() as u64, dump["events"].as_u64().unwrap());
+}
+
+#[test]
+fn at_shows_the_state_as_of_an_event() {
+    let sandbox = finished();
+    let events = sandbox.ok("dump study.redb --events --format jsonl", 0);
+    let seq_of = |what: &str| {
+        let line = events.lines().find(|line| line.contains(what)).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()
+    };
+    let at = |seq: u64| -> serde_json::Value {
+        serde_json::from_str(&sandbox.ok(&format!("dump study.redb --format json --at {seq}"), 0)).unwrap()
+    };
+    assert_eq!(at(1)["stages"][0]["status"], "waiting");
+    let before_close = at(seq_of("stage_closed") - 1);
+    assert_eq!((&before_close["stages"][0]["status"], &before_close["stages"][0]["succeeded"]), (&"open".into(), &3.into()));
+    assert_eq!(at(seq_of("run_ended"))["study"]["status"], "completed");
+    sandbox.ok("dump study.redb --at 0", 2);
+    sandbox.ok("dump study.redb --at 99999", 2);
+}
+
+#[test]
+fn canonical_dumps_do_not_depend_on_the_run() {
+    let one = finished();
+    let other = small();
+    other.ok("run study.toml -j 4", 0);
+    assert_eq!(one.canonical(), other.canonical());
+    assert!(one.canonical().contains("small_0_3"));
+}
+
+#[test]
+fn logs_and_why() {
+    let sandbox = finished();
+    assert_eq!(sandbox.ok("logs study.redb small_0_2", 0), "out of small_0_2\n");
+    assert_eq!(sandbox.ok("logs study.redb small_0_2 --stderr", 0), "err of small_0_2\n");
+    assert_eq!(sandbox.ok("logs study.redb small_0_2 --follow", 0), "out of small_0_2\n");
+    let output = sandbox.run("logs study.redb small_0_9");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no case `small_0_9`"));
+    let why = sandbox.ok("why study.redb small_0_1", 0);
+    assert!(why.contains("small_0_3") && why.contains("sum"), "{why}");
+    let failed = sandbox.ok("why study.redb small_0_2", 0);
+    assert!(failed.contains("exited with code 7"), "{failed}");
+    let json: serde_json::Value = serde_json::from_str(&sandbox.ok("why study.redb small_0_3 --json", 0)).unwrap();
+    assert_eq!(json["case"], "small_0_3");
+}
+
+#[test]
+fn follow_ends_with_the_trial() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    let follow = sandbox.piton(["logs", "study.redb", "small_0_0", "--follow"]);
+    let mut follow = { follow }.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(0));
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut follow.stdout.take().unwrap(), &mut text).unwrap();
+    assert!(follow.wait().unwrap().success());
+    assert_eq!(text, "out of small_0_0\n");
+}
+
+#[test]
+fn retry_makes_failed_trials_pending_again() {
+    let sandbox = Sandbox::with_study(SMALL);
+    sandbox.write("input.txt", "x");
+    // Fails for n = 3 until `mended` is there; the last trial waits, so that the stage stays open.
+    let body = r#"[ "$2" = 3 ] && [ ! -e "$PITON_STUDY_DIR/mended" ] && exit 7
+[ "$2" = 4 ] && { touch "$PITON_STUDY_DIR/last"; while [ ! -e "$PITON_STUDY_DIR/gate" ]; do sleep 0.02; done; }
+echo x > out.txt
+echo "{\"sum\": $(( $1 + $2 ))}" > metrics.json"#;
+    sandbox.script("trial.sh", body);
+    let engine = sandbox.start("run study.toml -j 1 --drain-for 10ms");
+    wait_until("the last trial runs", || sandbox.path("last").exists());
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    let output = sandbox.run("retry study.redb small_0_0 nonsense");
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("`small_0_0` has not failed") && words.contains("no case `nonsense`"), "{words}");
+    let json = sandbox.ok("retry study.redb --failed --json", 0);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["pending_again"][0], "small_0_2");
+    sandbox.write("mended", "");
+    sandbox.write("gate", "");
+    sandbox.ok("resume study.redb", 0);
+    let dump = sandbox.dump();
+    assert_eq!(dump["trials"][2]["state"], "succeeded");
+    assert_eq!(dump["trials"][2]["attempts"].as_array().unwrap().len(), 2, "the failed attempt stays in the record");
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("retry study.redb --failed", 2);
+}
+
+#[test]
+fn verify_finds_a_changed_output() {
+    let sandbox = finished();
+    assert!(sandbox.ok("verify study.redb", 0).contains("the store is consistent"));
+    fs::write(sandbox.path("artifacts/small/0_first/small_0_1/attempt_1/out.txt"), "other").unwrap();
+    fs::remove_file(sandbox.path("artifacts/small/0_first/small_0_0/attempt_1/out.txt")).unwrap();
+    let found = sandbox.ok("verify study.redb", 4);
+    assert!(found.contains("`small_0_0` is gone") && found.contains("`small_0_1` has"), "{found}");
+    let json: serde_json::Value = serde_json::from_str(&sandbox.ok("verify study.redb --json", 4)).unwrap();
+    assert_eq!((&json["ok"], &json["outputs_differing"]), (&false.into(), &2.into()));
+}
+
+#[test]
+fn exports_are_there_and_have_their_shape() {
+    let sandbox = finished();
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(sandbox.path("artifacts/small").join(name)).unwrap()).unwrap()
+    };
+    let checkpoint = read("study_checkpoint.json");
+    assert_eq!(checkpoint["study_name"], "small");
+    assert_eq!(checkpoint["last_completed_stage_index"], 0);
+    assert_eq!(checkpoint["checkpoint_version"], "1.0");
+    let stage = &checkpoint["completed_stages"][0];
+    assert_eq!((&stage["stage_index"], &stage["stage_name"]), (&0.into(), &"first".into()));
+    assert_eq!(stage["survivor_case_ids"], serde_json::json!(["small_0_3"]));
+    assert_eq!((&stage["trials_completed"], &stage["trials_failed"]), (&3.into(), &1.into()));
+    read("study_telemetry.json");
+    read("stage_0_telemetry.json");
+    let lines = sandbox.lines("artifacts/small/telemetry.jsonl");
+    assert_eq!(lines.len() as u64, sandbox.dump()["events"].as_u64().unwrap());
+}
+
+#[test]
+fn new_makes_studies_that_run() {
+    for template in ["basic", "benchmark"] {
+        let sandbox = Sandbox::new();
+        sandbox.ok(&format!("new mine --template {template}"), 0);
+        sandbox.ok("check mine/study.toml", 0);
+        sandbox.ok("run mine/study.toml", 0);
+        sandbox.ok(&format!("new mine --template {template}"), 1);
+    }
+    let sandbox = Sandbox::new();
+    assert!(sandbox.ok("new x --template list", 0).contains("basic"));
+    sandbox.ok("new x --template nothing", 2);
+}
+
+#[test]
+fn set_overrides_and_belongs_to_the_study() {
+    let sandbox = small();
+    sandbox.ok("run study.toml --set base=100", 0);
+    assert_eq!(sandbox.dump()["trials"][0]["metrics"]["sum"], 101);
+    sandbox.ok("run study.toml", 6);
+    sandbox.ok("check study.toml --set bsae=1", 2);
+}
+
+#[test]
+fn stores_that_are_none_are_told_so() {
+    let sandbox = Sandbox::new();
+    for (name, bytes) in [("empty.redb", &b""[..]), ("text.redb", b"not a store"), ("zeros.redb", &[0; 9000])] {
+        fs::write(sandbox.path(name), bytes).unwrap();
+        for command in ["status", "dump", "verify", "resume"] {
+            let output = sandbox.run(&format!("{command} {name}"));
+            assert_eq!(output.status.code(), Some(7), "{command} {name}: {}", both(&output));
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(words.contains(&format!("`{name}` is damaged or no piton store")), "{words}");
+        }
+        assert_eq!(fs::read(sandbox.path(name)).unwrap(), bytes, "never changed");
+    }
+    assert_eq!(sandbox.run("status none.redb").status.code(), Some(1));
+}
+
+#[test]
+fn a_missing_program_and_a_missing_output_are_named() {
+    let sandbox = Sandbox::with_study(
+        r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+command = ["{program}"]
+trial_budget = 3
+survivor_count = 1
+outputs = ["out.txt"]
+[stage.sweep]
+program = ["no-such-program", "./no-such-file.sh", "true"]
+"#,
+    );
+    sandbox.ok("run study.toml", 3);
+    let dump = sandbox.dump();
+    assert_eq!((&dump["study"]["status"], &dump["study"]["aborted"]), (&"aborted".into(), &true.into()));
+    let kinds: Vec<_> = (0..3).map(|n| dump["trials"][n]["failure"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["command_not_found", "command_not_found", "missing_output"]);
+    sandbox.ok("run study.toml", 3);
+}
+
+#[test]
+fn a_full_disk_says_what_is_safe_and_the_study_goes_on_later() {
+    let sandbox = small();
+    sandbox.script("trial.sh", TRIAL);
+    // A file size limit is the nearest thing to a full disk that needs no mount: the store cannot grow.
+    let script = format!("ulimit -f 120; exec '{}' run study.toml", env!("CARGO_BIN_EXE_piton"));
+    let mut command = std::process::Command::new("sh");
+    command.arg("-c").arg(script).current_dir(sandbox.path(""));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("caused by:"), "{words}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["study"]["status"], "completed");
+}
+
+#[test]
+fn completions_and_manual() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(sandbox.ok(&format!("completions {shell}"), 0).contains("piton"));
+    }
+    let man = sandbox.ok("man", 0);
+    assert!(man.contains(".TH piton") && man.contains("PITON RUN") && man.contains("drain"), "{man}");
+}
+
+#[test]
+fn permissions_of_a_template_allow_it_to_run() {
+    let sandbox = Sandbox::new();
+    sandbox.ok("new mine", 0);
+    let mode = fs::metadata(sandbox.path("mine/simulate.sh")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o111, 0o111);
+}
