@@ -29,7 +29,7 @@ pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> R
         return checked.map_err(|found| Diagnostics::new(source_name, text, found));
     }
     let syntax: Vec<Diagnostic> = errors.iter().map(|error| syntax_error(error, text)).collect();
-    let mut found = first_of_each_line(text, syntax);
+    let mut found = first_of_each_line(text, unclosed_array(text, &root, syntax));
     if let Err(mistakes) = checked
         && found.iter().all(|error| is_local(error, text))
     {
@@ -69,15 +69,32 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> Diagnostic {
     }
 }
 
+/// An array that is never closed swallows all that follows: one error says where it begins, the rest are echoes.
+fn unclosed_array(text: &str, root: &Node, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    if !errors.iter().any(|error| error.message.contains("unclosed array")) {
+        return errors;
+    }
+    let Some(start) = array_open_at(root, text.trim_end().len()) else { return errors };
+    errors.retain(|error| error.span.as_ref().is_some_and(|span| span.start < start));
+    let place = Place { span: Some(start..start + 1), path: String::new() };
+    errors.push(Diagnostic::at(&place, "unclosed array").label("this `[` is never closed"));
+    errors
+}
+
+/// Where the outermost array value begins that reaches the text's end.
+fn array_open_at(node: &Node, end: usize) -> Option<usize> {
+    let reaches = node.span.as_ref().filter(|span| span.end >= end && span.start < span.end);
+    match (&node.kind, reaches) {
+        (Kind::Array(_), Some(span)) => Some(span.start),
+        (Kind::Array(items), None) => items.iter().find_map(|item| array_open_at(item, end)),
+        (Kind::Table(entries), _) => entries.iter().find_map(|entry| array_open_at(&entry.node, end)),
+        _ => None,
+    }
+}
+
 /// One broken spot makes the parser stumble on through the rest of its line.
 fn first_of_each_line(text: &str, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
     errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
-    // An array that is never closed swallows all that follows: one error says so, the rest are echoes.
-    if errors.iter().any(|error| error.message.contains("unclosed array"))
-        && let Some(first) = errors.iter().position(|error| error.message.contains("array"))
-    {
-        errors.truncate(first + 1);
-    }
     let mut lines = BTreeSet::new();
     errors.retain(|error| lines.insert(line_of(text, error)));
     errors
