@@ -2,6 +2,7 @@
 //!
 //! A reader never stops at the first mistake: it reports, answers "bad", and its caller goes on with the rest.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::model::Value;
@@ -385,10 +386,11 @@ impl Checker<'_> {
     ) -> Option<Vec<String>> {
         let items = self.items(node, place, "strings")?;
         let mut texts: Vec<String> = Vec::with_capacity(items.len());
+        let mut seen = HashSet::new();
         let mut good = true;
         for (node, place) in items {
             match read(self, node, &place) {
-                Some(text) if texts.contains(&text) => {
+                Some(text) if !seen.insert(text.clone()) => {
                     let message = format!("{} is named twice", shown(&text));
                     self.report(Diagnostic::at(&place, message).label("named before"));
                     good = false;
