@@ -69,6 +69,8 @@ mod tests {
         // 3,000 draws of probability 1/3: six standard deviations are 155.
         assert!(seen.iter().all(|count| count.abs_diff(1_000) < 155), "{seen:?}");
         assert_eq!(draw.up_to(0), 0);
+        // Of 2^64 words only the first 2^63 + 1 make a full multiple: the two above are drawn again.
+        assert_eq!(Draw::new("piton test", b"abc").up_to(1 << 63), 0x1bc8_86a7_a10c_07ef);
         let mut whole = Draw::new("piton test", b"abc");
         assert_eq!(whole.up_to(u64::MAX), Draw::new("piton test", b"abc").word());
     }

@@ -29,14 +29,15 @@ pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> R
         return checked.map_err(|found| Diagnostics::new(source_name, text, found));
     }
     let syntax: Vec<Diagnostic> = errors.iter().map(|error| syntax_error(error, text)).collect();
-    let mut found = first_of_each_line(text, syntax);
+    let lines = Lines::new(text);
+    let mut found = first_of_each_line(&lines, unclosed_array(text, &root, syntax));
     if let Err(mistakes) = checked
-        && found.iter().all(|error| is_local(error, text))
+        && found.iter().all(|error| is_local(error, &lines))
     {
-        let spoilt: BTreeSet<usize> = found.iter().filter_map(|error| line_of(text, error)).collect();
+        let spoilt: BTreeSet<usize> = found.iter().filter_map(|error| lines.number(error)).collect();
         // A value the parser made up has no bytes.
         let beside = |mistake: &Diagnostic| {
-            mistake.span != Some(0..0) && line_of(text, mistake).is_none_or(|line| !spoilt.contains(&line))
+            mistake.span != Some(0..0) && lines.number(mistake).is_none_or(|line| !spoilt.contains(&line))
         };
         found.extend(mistakes.into_iter().filter(|mistake| !mistake.absence && beside(mistake)));
     }
@@ -69,30 +70,69 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> Diagnostic {
     }
 }
 
-/// One broken spot makes the parser stumble on through the rest of its line.
-fn first_of_each_line(text: &str, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
-    // An array that is never closed swallows all that follows: one error says so, the rest are echoes.
-    if errors.iter().any(|error| error.message.contains("unclosed array"))
-        && let Some(first) = errors.iter().position(|error| error.message.contains("array"))
-    {
-        errors.truncate(first + 1);
+/// An array that is never closed swallows all that follows: one error says where it begins, the rest are echoes.
+fn unclosed_array(text: &str, root: &Node, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    if !errors.iter().any(|error| error.message.contains("unclosed array")) {
+        return errors;
     }
-    let mut lines = BTreeSet::new();
-    errors.retain(|error| lines.insert(line_of(text, error)));
+    let Some(start) = array_open_at(root, text.trim_end().len()) else { return errors };
+    errors.retain(|error| error.span.as_ref().is_some_and(|span| span.start < start));
+    let place = Place { span: Some(start..start + 1), path: String::new() };
+    errors.push(Diagnostic::at(&place, "unclosed array").label("this `[` is never closed"));
     errors
 }
 
-fn line_of(text: &str, mistake: &Diagnostic) -> Option<usize> {
-    let start = mistake.span.as_ref()?.start.min(text.len());
-    Some(text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count())
+/// Where the outermost array value begins that reaches the text's end.
+fn array_open_at(node: &Node, end: usize) -> Option<usize> {
+    let reaches = node.span.as_ref().filter(|span| span.end >= end && span.start < span.end);
+    match (&node.kind, reaches) {
+        (Kind::Array(_), Some(span)) => Some(span.start),
+        (Kind::Array(items), None) => items.iter().find_map(|item| array_open_at(item, end)),
+        (Kind::Table(entries), _) => entries.iter().find_map(|entry| array_open_at(&entry.node, end)),
+        _ => None,
+    }
+}
+
+/// One broken spot makes the parser stumble on through the rest of its line.
+fn first_of_each_line(lines: &Lines<'_>, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
+    let mut seen = BTreeSet::new();
+    errors.retain(|error| seen.insert(lines.number(error)));
+    errors
+}
+
+/// Where the lines of a text begin, so that finding one costs no walk through the text.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn new(text: &'t str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// The line a mistake begins in, from 1.
+    fn number(&self, mistake: &Diagnostic) -> Option<usize> {
+        let start = mistake.span.as_ref()?.start;
+        Some(self.starts.partition_point(|line| *line <= start))
+    }
+
+    /// That line, to the text's end.
+    fn from(&self, mistake: &Diagnostic) -> &'t str {
+        let number = self.number(mistake).unwrap_or(1);
+        let start = self.starts.get(number.saturating_sub(1)).copied().unwrap_or(0);
+        self.text.get(start..).unwrap_or_default()
+    }
 }
 
 /// Whether a syntax error spoils no more than the value or key on its line: what follows still means what it says.
-fn is_local(error: &Diagnostic, text: &str) -> bool {
+fn is_local(error: &Diagnostic, lines: &Lines<'_>) -> bool {
     let reaching = ["unclosed", "array", "table", "header", "multi-line"];
-    let line = line_of(text, error).and_then(|line| text.lines().nth(line)).unwrap_or_default();
-    !reaching.iter().any(|word| error.message.contains(word)) && !line.trim_start().starts_with(['[', '{'])
+    let line = lines.from(error);
+    !reaching.iter().any(|word| error.message.contains(word))
+        && !line.trim_start_matches([' ', '\t']).starts_with(['[', '{'])
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A reader never stops at the first mistake: it reports, answers "bad", and its caller goes on with the rest.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::model::Value;
@@ -12,6 +13,9 @@ use super::types::SpecValue;
 
 /// Longer durations than this are refused: a hundred years, so that sums of times never overflow.
 const DURATION_MAX_MS: u128 = 100 * 366 * 86_400_000;
+
+/// No count is above this: the trials of tens of thousands of stages still add up in 64 bits.
+const COUNT_MAX: i128 = 1_000_000_000_000_000;
 
 /// Reports mistakes.
 pub(super) struct Checker<'s> {
@@ -82,7 +86,7 @@ pub(super) struct Keys {
 pub(super) struct Table<'n> {
     pub entries: &'n [Entry],
     pub place: Place,
-    /// How messages call it, such as `[study]`.
+    /// How messages call it, backticks included where it is something one can write.
     pub title: String,
 }
 
@@ -139,7 +143,7 @@ impl Checker<'_> {
                     }
                     _ => names_help("valid keys", key, keys.valid),
                 };
-                let message = format!("unknown key {} in `{title}`", shown(key));
+                let message = format!("unknown key {} in {title}", shown(key));
                 self.report(Diagnostic::at(&place, message).label("no such key").maybe_help(help));
             }
         }
@@ -166,7 +170,7 @@ impl Checker<'_> {
     }
 
     pub fn missing(&mut self, table: &Table<'_>, key: &str, help: Option<String>) {
-        let message = format!("missing key `{key}` in `{}`", table.title);
+        let message = format!("missing key `{key}` in {}", table.title);
         let mistake = Diagnostic::at(&table.place, message).label(format!("`{key}` is required"));
         self.report(mistake.maybe_help(help).absence());
     }
@@ -259,7 +263,7 @@ impl Checker<'_> {
 
     /// A count of at least `least`.
     pub fn count(&mut self, node: &Node, place: &Place, least: u64) -> Option<u64> {
-        let number = self.integer(node, place, i128::from(least)..=i128::from(i64::MAX))?;
+        let number = self.integer(node, place, i128::from(least)..=COUNT_MAX)?;
         u64::try_from(number).ok()
     }
 
@@ -382,10 +386,11 @@ impl Checker<'_> {
     ) -> Option<Vec<String>> {
         let items = self.items(node, place, "strings")?;
         let mut texts: Vec<String> = Vec::with_capacity(items.len());
+        let mut seen = HashSet::new();
         let mut good = true;
         for (node, place) in items {
             match read(self, node, &place) {
-                Some(text) if texts.contains(&text) => {
+                Some(text) if !seen.insert(text.clone()) => {
                     let message = format!("{} is named twice", shown(&text));
                     self.report(Diagnostic::at(&place, message).label("named before"));
                     good = false;

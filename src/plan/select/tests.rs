@@ -128,12 +128,11 @@ fn brute_crowding(costs: &[Vec<f64>], front: &[usize], at: usize) -> f64 {
         return f64::INFINITY;
     }
     let mut sum = 0.0;
-    for objective in 0..costs[at].len() {
+    for (objective, value) in costs[at].iter().copied().enumerate() {
         let mut column: Vec<(f64, usize)> =
             front.iter().map(|member| (costs[*member][objective], *member)).collect();
         column.sort_by(|a, b| a.partial_cmp(b).unwrap());
         let (min, max) = (column[0].0, column[column.len() - 1].0);
-        let value = costs[at][objective];
         if min == max {
             continue;
         }

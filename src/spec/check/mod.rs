@@ -69,7 +69,7 @@ impl Checker<'_> {
         let run = self.field(&root, "run", |c, n, p| c.run(n, p)).or_default(RunSpec::default());
         let defaults = match root.get("defaults") {
             Some((node, place)) => self
-                .table(node, &place, "[defaults]", &STAGE_KEYS)
+                .table(node, &place, "`[defaults]`", &STAGE_KEYS)
                 .map_or_else(StageParts::absent, |table| self.stage_parts(&table)),
             None => StageParts::absent(),
         };
@@ -98,7 +98,7 @@ impl Checker<'_> {
         let mut tables = Vec::with_capacity(items.len());
         for (index, node) in items.iter().enumerate() {
             let place = Place { span: node.span.clone(), path: stage_path(index, node) };
-            tables.extend(self.table(node, &place, "[[stage]]", &STAGE_KEYS));
+            tables.extend(self.table(node, &place, "`[[stage]]`", &STAGE_KEYS));
         }
         tables
     }
@@ -108,7 +108,7 @@ impl Checker<'_> {
             self.missing(root, "study", Some("start with `[study]` and its `name`".into()));
             return None;
         };
-        let table = self.table(node, &place, "[study]", &STUDY_KEYS)?;
+        let table = self.table(node, &place, "`[study]`", &STUDY_KEYS)?;
         let name = self.field(&table, "name", |c, n, p| c.file_name(n, p));
         if matches!(name, Field::Absent) {
             self.missing(&table, "name", None);
@@ -132,7 +132,7 @@ impl Checker<'_> {
     }
 
     fn constants(&mut self, node: &Node, place: &Place) -> Option<Constants> {
-        let table = self.open_table(node, place, "[params]")?;
+        let table = self.open_table(node, place, "`[params]`")?;
         let mut constants = Constants::new();
         for entry in table.entries {
             let key_place = table.key_place(entry);
@@ -160,7 +160,7 @@ impl Checker<'_> {
     }
 
     fn env(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, String>> {
-        let table = self.open_table(node, place, "[env]")?;
+        let table = self.open_table(node, place, "`[env]`")?;
         let mut env = BTreeMap::new();
         for entry in table.entries {
             let (key, place) = (entry.key.as_str(), table.key_place(entry));
@@ -184,7 +184,7 @@ impl Checker<'_> {
     }
 
     fn run(&mut self, node: &Node, place: &Place) -> Option<RunSpec> {
-        let table = self.table(node, place, "[run]", &RUN_KEYS)?;
+        let table = self.table(node, place, "`[run]`", &RUN_KEYS)?;
         let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
         self.field(&table, "executor", |c, n, p| c.one_of(n, p, &[("local", ())], &["ray", "slurm"]));
         let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));

@@ -247,7 +247,7 @@ impl Checker<'_> {
             self.wrong_type(node, place, "an integer or a table", Some(help.into()));
             return None;
         }
-        let table = self.table(node, place, "retries", &RETRY_KEYS)?;
+        let table = self.table(node, place, "`retries`", &RETRY_KEYS)?;
         let backoffs: [(&str, Backoff); 3] =
             [("constant", Backoff::Constant), ("linear", Backoff::Linear), ("exponential", Backoff::Exponential)];
         let count = self.field(&table, "count", |c, n, p| c.integer(n, p, most));
@@ -290,7 +290,7 @@ impl Checker<'_> {
         let mut objectives = Vec::new();
         let mut good = true;
         for (node, place) in self.items(node, place, "tables")? {
-            let Some(table) = self.table(node, &place, "[[stage.objective]]", &OBJECTIVE_KEYS) else {
+            let Some(table) = self.table(node, &place, "`[[stage.objective]]`", &OBJECTIVE_KEYS) else {
                 good = false;
                 continue;
             };
@@ -318,7 +318,7 @@ impl Checker<'_> {
     }
 
     fn metric_rules(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, MetricRule>> {
-        let outer = self.open_table(node, place, "[stage.metrics]")?;
+        let outer = self.open_table(node, place, "`[stage.metrics]`")?;
         let mut rules = BTreeMap::new();
         for entry in outer.entries {
             let key_place = outer.key_place(entry);
@@ -327,8 +327,7 @@ impl Checker<'_> {
             }
             let title = format!("the metric {}", shown(&entry.key));
             let place = key_place.with_span(entry.node.span.clone());
-            let Some(mut table) = self.table(&entry.node, &place, &title, &METRIC_KEYS) else { continue };
-            table.title = format!("stage.metrics.{}", entry.key);
+            let Some(table) = self.table(&entry.node, &place, &title, &METRIC_KEYS) else { continue };
             let file = self.field(&table, "file", |c, n, p| c.inner_path(n, p));
             let regex = self.field(&table, "regex", |c, n, p| c.regex(n, p));
             let scale = self.field(&table, "scale", |c, n, p| c.float(n, p));

@@ -22,7 +22,7 @@ enum RangeType {
 impl Checker<'_> {
     /// All of a stage's sweep, in the order of the text.
     pub(super) fn sweep(&mut self, node: &Node, place: &Place) -> Option<Vec<SweepParts>> {
-        let table = self.open_table(node, place, "[stage.sweep]")?;
+        let table = self.open_table(node, place, "`[stage.sweep]`")?;
         if table.entries.is_empty() {
             let mistake = Diagnostic::at(place, "the sweep is empty").label("expected at least one param");
             self.report(mistake.help("without `[stage.sweep]` each parent has one case"));

@@ -242,7 +242,7 @@ fn each_rule_of_a_stage_is_checked() {
         ("sweep.x = [nan]", "3:12 nan | `x[0]` must be a finite number"),
         ("sweep.x = 5", "3:11 5 | `x` must be a list of choices or a range, not an integer"),
         ("sweep.seed = [1]", "3:7 seed | a param cannot be called `seed`"),
-        ("sweep.x = { min = 1 }", "3:11 { min = 1 } | missing key `max` in `a range`"),
+        ("sweep.x = { min = 1 }", "3:11 { min = 1 } | missing key `max` in a range"),
         ("sweep.x = { min = 1, max = 2 }", "3:11 { min = 1, max = 2 } | the range of `x` needs `steps` on a grid"),
         ("sweep.x = { min = 1, max = 1, steps = 2 }", "3:28 1 | `min` and `max` are equal"),
         ("sweep.x = { min = 1, max = inf, steps = 2 }", "3:28 inf | `max` must be a finite number"),
@@ -379,7 +379,9 @@ fn syntax_errors_stand_beside_other_mistakes() {
         ["3:11 = | extra `=`", "4:16 0 | `trial_budget` is too small", "5:13  | invalid basic string",]
     );
     let unclosed = stage_with("outputs = [\"a\"", "");
-    assert_eq!(mistakes(&unclosed, &[]), ["4:1  | missing comma between array elements"]);
+    assert_eq!(mistakes(&unclosed, &[]), ["3:11 [ | unclosed array"]);
+    let swallowed = "[study]\nname = \"a\nseed = 1\ninputs = [\"x\",\n[[stage]]\nname = \"b\"\n";
+    assert_eq!(mistakes(swallowed, &[]), ["2:10  | invalid basic string", "4:10 [ | unclosed array"]);
     let twice = stage_with("timeout = \"1s\"\ntimeout = \"1s\"", "");
     assert_eq!(mistakes(&twice, &[]), ["4:1 timeout | duplicate key"]);
 }
