@@ -1,9 +1,33 @@
 //! piton runs *studies* that survive `kill -9` and power loss.
+//!
+//! A study has stages; a stage runs trials (commands, or closures) on a thread pool; the best trials' cases survive
+//! and are the parents of the next stage's trials. One study is one file, and every transition is an ACID transaction
+//! in it: there is no "save checkpoint" to forget, and going on means opening the file again.
+//!
+//! [`Study`] is the front door, with a runnable example. A study file is read by [`Study::from_file`]; a spec in code is
+//! made by [`Spec::builder`]. A [`ShutdownHandle`] stops a run from any thread, and runs callbacks when it does.
+//! Whatever happened, the store tells: [`Reader`] and [`views`] look into it at any moment, also while an engine runs.
+//!
+//! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
 
+pub mod architecture;
+pub mod engine;
+mod error;
 pub mod executor;
 pub mod journal;
 pub mod model;
+pub mod paths;
 pub mod plan;
 pub mod spec;
+mod study;
 pub mod sys;
 pub mod views;
+
+pub use engine::ShutdownHandle;
+pub use error::{Error, shell_word};
+pub use executor::local::closure::{TrialContext, TrialError};
+pub use executor::local::keeper::Keeper;
+pub use journal::{Journal, JournalError, OpenError, Reader, Snapshot, verify};
+pub use model::{Metric, Metrics, Params, Value};
+pub use spec::{Spec, StageBuilder};
+pub use study::{Outcome, Study};

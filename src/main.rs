@@ -1,3 +1,9 @@
-//! The `piton` program.
+//! The `piton` program: an exit code, and nothing else that `cli` could not do.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

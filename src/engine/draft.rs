@@ -65,6 +65,12 @@ impl Draft {
         set
     }
 
+    /// Events not taken yet.
+    #[must_use]
+    pub fn untaken(&self) -> usize {
+        self.set.events.len()
+    }
+
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {

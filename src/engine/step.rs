@@ -11,7 +11,7 @@ use super::ready::{Offered, ReadyWindow};
 use crate::executor::{AttemptReport, ExecutorEvent};
 use crate::model::{
     AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
-    StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
+    StageStatus, StudyStatus, TrialId, TrialRow, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Lineage};
 use crate::spec::Spec;
@@ -106,6 +106,17 @@ pub enum Phase {
     Over,
 }
 
+/// What came of looking for the next stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// It is open.
+    Stage,
+    /// There is none; the study is completed.
+    Completed,
+    /// The run is being stopped.
+    Nothing,
+}
+
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
 
@@ -125,6 +136,8 @@ pub struct State {
     queue_limit: usize,
     /// Whether an answer to `Select` or `Refill` is awaited.
     asked: bool,
+    /// Why the executor cannot go on.
+    broken: Option<String>,
 }
 
 impl State {
@@ -144,6 +157,7 @@ impl State {
             running: BTreeSet::new(),
             queue_limit: queue_limit(workers),
             asked: false,
+            broken: None,
         }
     }
 
@@ -200,7 +214,10 @@ impl State {
                 self.submitted.remove(&trial);
                 Ok(Vec::new())
             }
-            ExecutorEvent::Broken(why) => self.drain(now, why, Some(0)),
+            ExecutorEvent::Broken(why) => {
+                self.broken.get_or_insert_with(|| why.clone());
+                self.drain(now, why, Some(0))
+            }
         }
     }
 
@@ -362,29 +379,31 @@ impl State {
         }
         let idle = self.running.is_empty() && self.submitted.is_empty();
         match self.draft.study_row().status {
-            StudyStatus::Completed if idle => return self.finish(now, RunEnd::Completed),
-            StudyStatus::Aborted if idle => return self.finish(now, RunEnd::Aborted),
+            StudyStatus::Completed if idle => return self.finish_after(actions, now, RunEnd::Completed),
+            StudyStatus::Aborted if idle => return self.finish_after(actions, now, RunEnd::Aborted),
             StudyStatus::Completed | StudyStatus::Aborted => return Ok(actions),
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {}
         }
-        if self.stage_is_done() && self.phase == Phase::Running {
+        if idle && self.stage_is_done() && !matches!(self.phase, Phase::Terminating { .. }) {
+            // A drain that finds everything finished closes the stage, and so completes a study at its end.
             if let Some((stage, _)) = self.draft.open_stage() {
                 actions.push(Action::Select(stage.index));
                 self.asked = true;
                 return Ok(actions);
             }
-            self.open_next(now)?;
-            if self.draft.open_stage().is_none() {
-                return self.finish(now, RunEnd::Completed);
+            if self.open_next(now)? == Opened::Completed {
+                return self.finish_after(actions, now, RunEnd::Completed);
             }
         }
         match &self.phase {
             Phase::Running => self.hand_out(now, &mut actions),
-            Phase::Draining { .. } | Phase::Terminating { forced: false, .. } if idle => {
-                return self.finish_after(actions, now, RunEnd::Drained);
-            }
-            Phase::Terminating { forced: true, .. } if idle => {
-                return self.finish_after(actions, now, RunEnd::Forced);
+            Phase::Draining { .. } | Phase::Terminating { .. } if idle => {
+                let how = match self.phase {
+                    _ if self.broken.is_some() => RunEnd::Failed,
+                    Phase::Terminating { forced: true, .. } => RunEnd::Forced,
+                    _ => RunEnd::Drained,
+                };
+                return self.finish_after(actions, now, how);
             }
             _ => {}
         }
@@ -412,31 +431,30 @@ impl State {
 
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
-        self.running.is_empty()
-            && self.submitted.is_empty()
-            && self
-                .draft
-                .open_stage()
-                .is_none_or(|(stage, counters)| counters.pending(stage.planned()) == 0 && counters.running == 0)
+        self.draft
+            .open_stage()
+            .is_none_or(|(stage, counters)| counters.pending(stage.planned()) == 0 && counters.running == 0)
     }
 
-    /// Opens the first waiting stage, or completes the study.
-    fn open_next(&mut self, now: Now) -> Result<(), FoldError> {
+    /// Opens the first waiting stage, unless the run is being stopped; completes the study if there is none.
+    fn open_next(&mut self, now: Now) -> Result<Opened, FoldError> {
         let stages = self.draft.stages();
         let Some(next) = stages.iter().find(|stage| stage.status == StageStatus::Waiting) else {
-            return self.emit(now, Event::StudyCompleted);
+            self.emit(now, Event::StudyCompleted)?;
+            return Ok(Opened::Completed);
         };
+        if self.phase != Phase::Running {
+            return Ok(Opened::Nothing);
+        }
         let index = next.index;
-        let parents =
-            index.checked_sub(1).and_then(|before| stages.get(before as usize)).map_or_else(Vec::new, |before| {
-                before.survivors.clone()
-            });
-        let shares =
-            self.spec.stages.get(index as usize).map_or_else(Vec::new, |spec| plan::shares(spec, parents.len()));
+        let before = index.checked_sub(1).and_then(|before| stages.get(before as usize));
+        let parents = before.map_or_else(Vec::new, |before| before.survivors.clone());
+        let spec = self.spec.stages.get(index as usize);
+        let shares = spec.map_or_else(Vec::new, |spec| plan::shares(spec, parents.len()));
         self.emit(now, Event::StageOpened { stage: index, parents, shares })?;
         self.cursor = 0;
         self.ready.fill([], false);
-        Ok(())
+        Ok(Opened::Stage)
     }
 
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
@@ -472,10 +490,6 @@ impl State {
         stage.map_or(0, |stage| stage.retries.max_delay_ms.max(stage.retries.delay_ms))
     }
 
-    fn finish(&mut self, now: Now, how: RunEnd) -> Result<Vec<Action>, FoldError> {
-        self.finish_after(Vec::new(), now, how)
-    }
-
     fn finish_after(
         &mut self,
         mut actions: Vec<Action>,
@@ -503,6 +517,18 @@ impl State {
             Phase::Terminating { give_up_ms, .. } => Some(give_up_ms.saturating_sub(now.run_ms)),
             Phase::Running | Phase::Over => None,
         }
+    }
+
+    /// Why the executor cannot go on, if it cannot.
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// How many attempts are handed out and not started.
+    #[must_use]
+    pub fn submitted_count(&self) -> usize {
+        self.submitted.len()
     }
 
     /// How many attempts run.
@@ -535,8 +561,5 @@ fn queue_limit(workers: u32) -> usize {
     (workers as usize).saturating_mul(4).clamp(8, 1024)
 }
 
-/// A trial in memory whose attempt runs, for tests and checks.
-#[must_use]
-pub fn is_running(row: &TrialRow) -> bool {
-    row.state == TrialState::Running
-}
+#[cfg(test)]
+mod tests;

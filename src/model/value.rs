@@ -51,5 +51,14 @@ impl Metric {
     }
 }
 
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Label(label) => f.write_str(label),
+        }
+    }
+}
+
 /// A trial's metrics by name.
 pub type Metrics = BTreeMap<String, Metric>;

@@ -19,6 +19,17 @@ pub struct Change {
     pub new: Option<String>,
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => write!(f, "{}: {old} in the store, {new} now", self.path),
+            (Some(old), None) => write!(f, "{}: {old} in the store, not set now", self.path),
+            (None, Some(new)) => write!(f, "{}: not set in the store, {new} now", self.path),
+            (None, None) => write!(f, "{}", self.path),
+        }
+    }
+}
+
 /// The differences that keep a store from going on with another spec: everything but `[run]`. Stages are matched by
 /// name. Empty exactly when the identities are equal.
 #[must_use]

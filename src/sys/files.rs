@@ -17,10 +17,7 @@ pub const TEMP_SUFFIX: &str = ".piton-tmp";
 ///
 /// # Errors
 /// Whatever `write` or the file system says; the temporary file is removed.
-pub fn replace_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
+pub fn replace_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` names no file", path.display())));

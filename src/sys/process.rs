@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn names_with_spaces_and_parentheses_do_not_shift_the_fields() {
-        let text = b"42 (a) R 1 (b c)) S 7 9 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 98765 100 200 18446744073709551615";
+        let text =
+            b"42 (a) R 1 (b c)) S 7 9 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 98765 100 200 18446744073709551615";
         let expected = Stat { pid: 42, parent: 7, group: 9, dead: false, start_ticks: 98_765 };
         assert_eq!(Stat::parse(text), Some(expected));
     }
@@ -239,7 +240,9 @@ mod tests {
 
     #[test]
     fn damaged_lines_are_refused() {
-        for text in [&b""[..], b"1", b"1 (a", b"1 (a) S 1", b")(", b"x (a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7"] {
+        for text in
+            [&b""[..], b"1", b"1 (a", b"1 (a) S 1", b")(", b"x (a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7"]
+        {
             assert_eq!(Stat::parse(text), None, "{}", String::from_utf8_lossy(text));
         }
     }
@@ -275,8 +278,12 @@ mod tests {
 
     #[test]
     fn another_process_tells_its_environment() {
-        let mut child =
-            Command::new("cat").env("PITON_TEST_KEY", "a=b").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .env("PITON_TEST_KEY", "a=b")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         assert_eq!(environ_value(child.id(), "PITON_TEST_KEY").unwrap(), b"a=b");
         assert_eq!(environ_value(child.id(), "PITON_TEST"), None);
         assert!(all_processes().unwrap().iter().any(|stat| stat.pid == child.id()));

@@ -318,7 +318,7 @@ mod tests {
     fn role_writes_too_much() {
         ignore_file_size_signal();
         let mut file = tempfile::tempfile().unwrap();
-        let error = std::io::Write::write_all(&mut file, &vec![0_u8; 1 << 20]).unwrap_err();
+        let error = io::Write::write_all(&mut file, &vec![0_u8; 1 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
         die_by(SignalEvent::Usr2);
     }

@@ -125,8 +125,9 @@ fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
             let target = readlinkat(dir, &name, Vec::new())?;
             (b'l', *blake3::hash(target.as_bytes()).as_bytes())
         } else {
-            let child = hash_opened(open_entry(dir.as_fd(), &name)?.into(), sync, depth + 1)
-                .map_err(|error| io::Error::new(error.kind(), format!("`{}` in it: {error}", name.to_string_lossy())))?;
+            let child = hash_opened(open_entry(dir.as_fd(), &name)?.into(), sync, depth + 1).map_err(|error| {
+                io::Error::new(error.kind(), format!("`{}` in it: {error}", name.to_string_lossy()))
+            })?;
             bytes = bytes.saturating_add(child.bytes);
             let kind = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => b'd',

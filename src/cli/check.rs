@@ -1,0 +1,210 @@
+//! `piton check`: every mistake of a study file, or its plan.
+
+use piton::engine::resume::{Found, SpecMatch};
+use piton::model::{Parent, StageRow, StageStatus, TrialId};
+use piton::paths::StudyPaths;
+use piton::plan::{self, Lineage};
+use piton::spec::{self, ExpandContext, Expanded, Goal, Sampling, Selection, Spec, StageSpec};
+use piton::{Error, Study};
+
+use super::args::CheckArgs;
+use super::result::{print_json, print_line};
+use super::run::study_of;
+
+/// First commands of a stage that are shown expanded.
+const SHOWN_COMMANDS: u64 = 3;
+
+/// Checks a study file and prints what it would do.
+pub fn check(args: &CheckArgs) -> Result<u8, Error> {
+    let study = study_of(&args.study)?;
+    let Some(spec) = study.spec() else { return Ok(0) };
+    let paths = study.planned_paths()?;
+    let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+    let stages = assumed_stages(spec);
+    let plans: Vec<StagePlan> =
+        (0..).zip(&spec.stages).map(|(index, stage)| StagePlan::of(spec, &stages, index, stage, &paths)).collect();
+    if args.json {
+        print_plan_json(spec, &plans, &paths)?;
+    } else {
+        print_plan(&study, spec, &plans, &paths, inputs.len())?;
+    }
+    Ok(0)
+}
+
+/// The stages as they will be if every stage has as many survivors as it may: what later stages' counts follow from.
+/// Which cases survive is not known, so the first ones stand for them.
+fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
+    let mut rows: Vec<StageRow> = Vec::new();
+    for (index, stage) in (0..).zip(&spec.stages) {
+        let parents = rows.last().map_or_else(Vec::new, |before| before.survivors.clone());
+        let shares = plan::shares(stage, parents.len());
+        let first_trial = rows.last().map_or(TrialId(0), |before| TrialId(before.first_trial.0 + before.planned()));
+        let planned: u64 = shares.iter().sum();
+        let survivors = (0..stage.survivor_count.min(planned))
+            .map(|derived| Parent { trial: TrialId(first_trial.0 + derived), attempt: 1 })
+            .collect();
+        rows.push(StageRow {
+            index,
+            name: stage.name.clone(),
+            trial_budget: stage.trial_budget,
+            survivor_count: stage.survivor_count,
+            objective: None,
+            status: StageStatus::Waiting,
+            first_trial,
+            parents,
+            shares,
+            survivors,
+            opened_ms: None,
+            closed_ms: None,
+        });
+    }
+    rows
+}
+
+/// What a stage would do.
+struct StagePlan {
+    name: String,
+    trials: u64,
+    parents: usize,
+    survivors: u64,
+    how: String,
+    commands: Vec<(String, String)>,
+}
+
+impl StagePlan {
+    fn of(spec: &Spec, stages: &[StageRow], index: u32, stage: &StageSpec, paths: &StudyPaths) -> Self {
+        let lineage = Lineage::new(spec, stages);
+        let row = stages.get(index as usize);
+        let planned = row.map_or(0, StageRow::planned);
+        let commands = (0..planned.min(SHOWN_COMMANDS))
+            .filter_map(|derived| Some((lineage.case(index, derived), command(spec, &lineage, index, derived, paths)?)))
+            .collect();
+        Self {
+            name: stage.name.clone(),
+            trials: planned,
+            parents: row.map_or(0, |row| row.parents.len()),
+            survivors: stage.survivor_count.min(planned),
+            how: how(stage),
+            commands,
+        }
+    }
+}
+
+fn how(stage: &StageSpec) -> String {
+    let sampling = match (stage.sweep.is_empty(), stage.sampling) {
+        (true, _) => "no sweep",
+        (false, Sampling::Grid) => "grid",
+        (false, Sampling::Random) => "random",
+    };
+    let selection = match stage.selection {
+        Selection::Top => "top",
+        Selection::Lexicographic => "lexicographic",
+        Selection::WeightedSum => "weighted sum",
+        Selection::Pareto => "pareto",
+    };
+    let objectives: Vec<String> = stage
+        .objectives
+        .iter()
+        .map(|objective| match objective.goal {
+            Goal::Maximize => format!("largest `{}`", objective.metric),
+            Goal::Minimize => format!("smallest `{}`", objective.metric),
+        })
+        .collect();
+    let objectives = if objectives.is_empty() { "case order".into() } else { objectives.join(", ") };
+    format!("{sampling}; {selection} by {objectives}")
+}
+
+/// A trial's command as it would run. A parent's directory is not known before its stage ran, nor is the slot.
+fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: &StudyPaths) -> Option<String> {
+    let stage = spec.stages.get(index as usize)?;
+    let params = lineage.params(index, derived)?;
+    let parent_dir = lineage.parent(index, derived).and_then(|parent| {
+        let (before, place) = lineage.locate(parent.trial)?;
+        Some(paths.attempt_dir(spec, before, &lineage.case(before, place), parent.attempt).display().to_string())
+    });
+    let study_dir = paths.study_dir.display().to_string();
+    let context = ExpandContext {
+        params: &params,
+        case: &lineage.case(index, derived),
+        parent_dir: parent_dir.as_deref(),
+        study_dir: &study_dir,
+        seed: lineage.trial_seed(index, derived),
+        attempt: 1,
+        slot: 0,
+    };
+    Some(match stage.work.expand(&context).ok()? {
+        Expanded::Argv(argv) => {
+            argv.iter().map(|word| piton::shell_word(std::path::Path::new(word))).collect::<Vec<_>>().join(" ")
+        }
+        Expanded::Closure => return None,
+        Expanded::Shell(line) => format!("sh -c {}", piton::shell_word(std::path::Path::new(&line))),
+    })
+}
+
+fn print_plan(
+    study: &Study,
+    spec: &Spec,
+    plans: &[StagePlan],
+    paths: &StudyPaths,
+    inputs: usize,
+) -> Result<(), Error> {
+    print_line(&format!("study `{}`, seed {}: no mistakes", spec.study.name, spec.study.seed))?;
+    if let Some(description) = &spec.study.description {
+        print_line(&format!("  {description}"))?;
+    }
+    for (index, plan) in plans.iter().enumerate() {
+        let trials = if plan.trials == 1 { "1 trial".into() } else { format!("{} trials", plan.trials) };
+        let at_most = if index == 0 { "" } else { "at most " };
+        let from = match plan.parents {
+            0 => format!("from `{}`", spec.study.base_case),
+            1 => "from 1 survivor".to_owned(),
+            n => format!("from {n} survivors"),
+        };
+        print_line("")?;
+        print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {} survive", plan.name, plan.survivors))?;
+        print_line(&format!("  {}", plan.how))?;
+        for (case, command) in &plan.commands {
+            print_line(&format!("  {case}: {command}"))?;
+        }
+        let more = plan.trials.saturating_sub(plan.commands.len() as u64);
+        if more > 0 && !plan.commands.is_empty() {
+            print_line(&format!("  … and {more} more"))?;
+        }
+        if index > 0 && plan.parents > 0 {
+            print_line("  (which cases survive is not known yet: the first ones stand for them)")?;
+        }
+    }
+    print_line("")?;
+    if inputs > 0 {
+        print_line(&format!("inputs     {} hashed, all there", inputs))?;
+    }
+    let state = match study.found_status()? {
+        Found { status: None, .. } => "not made yet",
+        Found { spec: SpecMatch::Differs, .. } => "exists, with another spec: `piton run` would refuse",
+        Found { .. } => "exists: `piton run` goes on with it",
+    };
+    print_line(&format!("store      {} ({state})", paths.store.display()))?;
+    print_line(&format!("artifacts  {}", paths.study_artifacts(&spec.study.name).display()))
+}
+
+fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Result<(), Error> {
+    let stages: Vec<serde_json::Value> = plans
+        .iter()
+        .enumerate()
+        .map(|(index, plan)| {
+            let commands: Vec<_> = plan
+                .commands
+                .iter()
+                .map(|(case, command)| serde_json::json!({ "case": case, "command": command }))
+                .collect();
+            serde_json::json!({
+                "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
+                "survivors": plan.survivors, "first_commands": commands,
+            })
+        })
+        .collect();
+    print_json(&serde_json::json!({
+        "schema": 1, "study": spec.study.name, "seed": spec.study.seed, "spec_hash": spec.spec_hash(),
+        "stages": stages, "store": paths.store, "artifacts": paths.study_artifacts(&spec.study.name),
+    }))
+}

@@ -1,0 +1,163 @@
+//! `status`, `dump`, `logs` and `why`: thin over the library's views.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use piton::journal::replayed;
+use piton::model::{AttemptNo, StudyRow, TrialId};
+use piton::sys::clock::unix_ms;
+use piton::sys::process::is_alive;
+use piton::views::logs::{self, Followable, Followed, Position, Stream};
+use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
+use piton::{Error, Reader, Snapshot};
+
+use super::args::{DumpArgs, DumpFormat, LogsArgs, StatusArgs, WhyArgs};
+use super::terminal;
+
+/// A store, opened for looking.
+pub struct Look {
+    pub snapshot: Snapshot,
+    pub view: StudyView,
+}
+
+impl Look {
+    /// At the last commit.
+    pub fn at_store(store: &Path) -> Result<(Reader, Self), Error> {
+        let reader = Reader::open(store)?;
+        let look = Self::again(&reader, store)?;
+        Ok((reader, look))
+    }
+
+    /// At the last commit, through an open reader.
+    pub fn again(reader: &Reader, store: &Path) -> Result<Self, Error> {
+        let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
+        Self::at(snapshot, store)
+    }
+
+    fn at(snapshot: Snapshot, store: &Path) -> Result<Self, Error> {
+        let study = snapshot.study().map_err(|cause| Error::Journal { store: store.into(), cause })?;
+        let absolute = std::path::absolute(store)
+            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let place = Place::new(&store.display().to_string(), &absolute, &study, None);
+        let view = StudyView::load(&snapshot, place, liveness(&study))?;
+        Ok(Self { snapshot, view })
+    }
+}
+
+/// `piton status`.
+pub fn status(args: &StatusArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let (reader, look) = Look::at_store(store)?;
+    if args.json {
+        return print_status_json(store).map(|()| 0);
+    }
+    if args.watch {
+        return super::watch::watch(&reader, look, store);
+    }
+    let mut out = std::io::stdout().lock();
+    status::Status::load(&look.view, &look.snapshot, unix_ms())?.write_text(terminal::screen(), &mut out)?;
+    out.flush().map_err(Error::Output)?;
+    Ok(0)
+}
+
+/// The state as JSON.
+pub fn print_status_json(store: &Path) -> Result<(), Error> {
+    let (_reader, look) = Look::at_store(store)?;
+    let mut out = std::io::stdout().lock();
+    status::Status::load(&look.view, &look.snapshot, unix_ms())?.write_json(&mut out)?;
+    out.flush().map_err(Error::Output)
+}
+
+/// `piton dump`.
+pub fn dump(args: &DumpArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let (_reader, mut look) = Look::at_store(store)?;
+    let past;
+    if let Some(seq) = args.at {
+        let last = look.view.progress.last_seq;
+        if seq == 0 || seq > last {
+            return Err(Error::Usage(format!("there is no event {seq}: the journal has 1 to {last}")));
+        }
+        past = replayed(&look.snapshot, seq).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        look = Look::again(&past, store)?;
+    }
+    let format = match (args.json, args.format) {
+        (true, _) | (false, DumpFormat::Json) => dump::Format::Json,
+        (false, DumpFormat::Text) => dump::Format::Text(terminal::screen()),
+        (false, DumpFormat::Jsonl) => dump::Format::Jsonl,
+        (false, DumpFormat::Csv) => dump::Format::Csv,
+    };
+    let mut out = std::io::stdout().lock();
+    if args.canonical {
+        dump::canonical(&look.view, &look.snapshot, &mut out)?;
+    } else if args.events {
+        dump::events(&look.view, &look.snapshot, format, &mut out)?;
+    } else {
+        dump::state(&look.view, &look.snapshot, format, &mut out)?;
+    }
+    out.flush().map_err(Error::Output)?;
+    Ok(0)
+}
+
+/// `piton why`.
+pub fn why(args: &WhyArgs) -> Result<u8, Error> {
+    let (_reader, look) = Look::at_store(&args.store.store)?;
+    let why = why::Why::load(&look.view, &look.snapshot, &args.case)?;
+    let mut out = std::io::stdout().lock();
+    if args.json { why.write_json(&mut out)? } else { why.write_text(terminal::screen(), &mut out)? }
+    out.flush().map_err(Error::Output)?;
+    Ok(0)
+}
+
+/// `piton logs`.
+pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let (reader, look) = Look::at_store(store)?;
+    let stream = if args.stderr { Stream::Stderr } else { Stream::Stdout };
+    let mut out = std::io::stdout().lock();
+    if !args.follow {
+        let path = logs::locate(&look.view, &look.snapshot, &args.case, args.attempt, stream)?;
+        logs::copy(&path, &mut out)?;
+        return Ok(0);
+    }
+    let trial = look.view.find_case(&args.case)?;
+    let mut following = Following { reader: &reader, store, view: look.view, trial, stream };
+    match logs::follow(&mut following, args.attempt, &mut out)? {
+        Followed::Ended => {}
+        Followed::NoEngine => terminal::note(&format!("`{}` has not started, and no engine runs", args.case)),
+    }
+    Ok(0)
+}
+
+/// A trial that is followed: every answer from a fresh snapshot.
+struct Following<'a> {
+    reader: &'a Reader,
+    store: &'a Path,
+    view: StudyView,
+    trial: TrialId,
+    stream: Stream,
+}
+
+impl Followable for Following<'_> {
+    fn position(&mut self) -> Result<Position, ViewError> {
+        let snapshot = self.reader.snapshot()?;
+        let study = snapshot.study()?;
+        Position::of(&snapshot, self.trial, liveness(&study)).map_err(Into::into)
+    }
+
+    fn log_path(&mut self, attempt: AttemptNo) -> PathBuf {
+        logs::path_of(&self.view, self.trial, attempt, self.stream).unwrap_or_else(|| self.store.to_owned())
+    }
+
+    fn attempt_begins(&mut self, attempt: AttemptNo) {
+        if attempt > 1 {
+            terminal::note(&format!("attempt {attempt}"));
+        }
+    }
+}
+
+/// Whether the engine a study names lives.
+pub fn liveness(study: &StudyRow) -> Liveness {
+    let engine = study.engine.as_ref().filter(|_| !study.engine_closed);
+    Liveness { alive: engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)) }
+}

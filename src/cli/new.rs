@@ -1,0 +1,73 @@
+//! `piton new`: a study that runs as it is, to be changed into one's own.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use piton::{Error, shell_word};
+
+use super::args::NewArgs;
+use super::terminal::{hint, say};
+
+/// A template: name, what it is, files (name, contents, whether executable).
+struct Template {
+    name: &'static str,
+    about: &'static str,
+    files: &'static [(&'static str, &'static str, bool)],
+}
+
+const TEMPLATES: &[Template] = &[
+    Template {
+        name: "basic",
+        about: "tunes the gains of a simulated servo: a coarse grid, then random search around the best",
+        files: &[
+            ("study.toml", include_str!("templates/basic/study.toml"), false),
+            ("simulate.sh", include_str!("templates/basic/simulate.sh"), true),
+        ],
+    },
+    Template {
+        name: "benchmark",
+        about: "finds the fastest of some commands, timed one at a time",
+        files: &[
+            ("study.toml", include_str!("templates/benchmark/study.toml"), false),
+            ("time.sh", include_str!("templates/benchmark/time.sh"), true),
+        ],
+    },
+];
+
+/// Makes a study.
+pub fn new(args: &NewArgs) -> Result<u8, Error> {
+    if args.template == "list" {
+        for template in TEMPLATES {
+            super::result::print_line(&format!("{:<12} {}", template.name, template.about))?;
+        }
+        return Ok(0);
+    }
+    let Some(template) = TEMPLATES.iter().find(|template| template.name == args.template) else {
+        let names: Vec<_> = TEMPLATES.iter().map(|template| format!("`{}`", template.name)).collect();
+        return Err(Error::Usage(format!(
+            "there is no template `{}`; there are {}",
+            args.template,
+            names.join(" and ")
+        )));
+    };
+    make(&args.dir, template).map_err(|cause| Error::File { what: "make", path: args.dir.clone(), cause })?;
+    let study = args.dir.join("study.toml");
+    say(&format!("made `{}`: {}", args.dir.display(), template.about));
+    hint(&format!("`piton check {0}` shows the plan, `piton run {0}` runs it", shell_word(&study)));
+    Ok(0)
+}
+
+fn make(dir: &Path, template: &Template) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    if fs::read_dir(dir)?.next().is_some() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty"));
+    }
+    for (name, contents, executable) in template.files {
+        let mode = if *executable { 0o777 } else { 0o666 };
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(name))?;
+        file.write_all(contents.as_bytes())?;
+    }
+    Ok(())
+}

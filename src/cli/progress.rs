@@ -1,0 +1,417 @@
+//! What `piton run` shows while it runs: a bar a stage on a terminal, plain lines elsewhere.
+//!
+//! The engine hands over small messages and never waits for the terminal: a thread of this module draws, and what
+//! the terminal cannot take in time is left out (counts catch up with the next message).
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use piton::engine::{Draft, Observer};
+use piton::executor::local::strays::KilledStray;
+use piton::model::{
+    AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict,
+};
+use piton::plan::Lineage;
+use piton::spec::Spec;
+
+use super::terminal::say;
+
+/// Messages that may wait for the terminal.
+const BACKLOG: usize = 4096;
+
+/// Stages with more trials than this get no line a trial when piped, but one each whole percent.
+const LINE_EACH_TRIALS: u64 = 200;
+
+/// What the drawing thread is told.
+enum Message {
+    /// A stage's trials run, or go on.
+    Stage { index: StageIndex, name: String, planned: u64, counters: StageCounters },
+    /// An attempt ended.
+    Ended { stage: StageIndex, counters: StageCounters, line: Option<String>, failed: bool, best: Option<String> },
+    /// An attempt started.
+    Counts { stage: StageIndex, counters: StageCounters },
+    /// A stage closed.
+    Closed { stage: StageIndex, counters: StageCounters, line: String },
+    /// A line of its own.
+    Line(String),
+}
+
+/// The observer; see the module.
+pub struct Progress {
+    sender: Option<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
+    spec: Option<Arc<Spec>>,
+    again: String,
+    /// Whether trials get a line each.
+    bars: bool,
+}
+
+impl Progress {
+    /// Starts drawing; `again` is the command that goes on after an early end.
+    pub fn start(again: &str) -> Self {
+        Self { sender: None, thread: None, spec: None, again: again.to_owned(), bars: std::io::stderr().is_terminal() }
+    }
+
+    /// The drawing thread starts with the first message: no thread may exist before the engine's keeper does.
+    fn send(&mut self, message: Message, must: bool) {
+        if self.sender.is_none() {
+            let (sender, receiver) = bounded(BACKLOG);
+            let bars = self.bars;
+            let builder = std::thread::Builder::new().name("progress".into());
+            self.thread = builder.spawn(move || draw(&receiver, bars)).ok();
+            self.sender = Some(sender);
+        }
+        let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) else { return };
+        if must {
+            drop(sender.send_timeout(message, Duration::from_secs(1)));
+        } else {
+            drop(sender.try_send(message));
+        }
+    }
+
+    /// Draws what is left and leaves the terminal as it was.
+    pub fn finish(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+
+    fn spec(&mut self, draft: &Draft) -> Option<Arc<Spec>> {
+        if self.spec.is_none() {
+            self.spec = Spec::from_json(&draft.study_row().spec).ok().map(Arc::new);
+        }
+        self.spec.clone()
+    }
+
+    fn stage_message(draft: &Draft) -> Option<Message> {
+        let (stage, counters) = draft.open_stage()?;
+        Some(Message::Stage {
+            index: stage.index,
+            name: stage.name.clone(),
+            planned: stage.planned(),
+            counters: *counters,
+        })
+    }
+
+    fn ended(&mut self, end: &AttemptEnd, draft: &Draft) {
+        let Some(spec) = self.spec(draft) else { return };
+        let lineage = Lineage::new(&spec, draft.stages());
+        let Some((stage, index)) = lineage.locate(end.trial) else { return };
+        let counters = draft.stage_counters(stage);
+        let planned = draft.stages().get(stage as usize).map_or(0, |row| row.planned());
+        let failed = matches!(end.verdict, Verdict::Failed(_));
+        let each = !self.bars && planned <= LINE_EACH_TRIALS;
+        let line = (failed || each)
+            .then(|| ended_line(end, &lineage.case(stage, index), &counters, planned, &spec, stage));
+        let best = best_words(draft, stage, &lineage, counters.best);
+        self.send(Message::Ended { stage, counters, line, failed, best }, failed);
+    }
+
+    fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
+        let Some(spec) = self.spec(draft) else { return };
+        let lineage = Lineage::new(&spec, draft.stages());
+        let counters = draft.stage_counters(stage);
+        let names: Vec<String> = survivors
+            .iter()
+            .take(5)
+            .filter_map(|trial| lineage.locate(*trial))
+            .map(|(stage, index)| lineage.case(stage, index))
+            .collect();
+        let more = survivors.len().saturating_sub(names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
+        let who = if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
+        let line = format!(
+            "stage {stage} `{name}` closed: {} succeeded, {} failed; {who}{more}",
+            counters.succeeded, counters.failed
+        );
+        self.send(Message::Closed { stage, counters, line }, true);
+    }
+}
+
+impl Observer for Progress {
+    fn committed(&mut self, _: Seq, record: &Record, draft: &Draft) {
+        match &record.event {
+            Event::RunStarted { workers, .. } => {
+                let study = draft.study_row();
+                let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
+                self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)), true);
+                if let Some(message) = Self::stage_message(draft) {
+                    self.send(message, true);
+                }
+            }
+            Event::StageOpened { .. } => {
+                if let Some(message) = Self::stage_message(draft) {
+                    self.send(message, true);
+                }
+            }
+            Event::AttemptStarted { .. } => {
+                if let Some((stage, counters)) = draft.open_stage()
+                    && self.bars
+                {
+                    let message = Message::Counts { stage: stage.index, counters: *counters };
+                    self.send(message, false);
+                }
+            }
+            Event::AttemptEnded(end) => self.ended(end, draft),
+            Event::StageClosed { stage, survivors } => {
+                let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
+                self.closed(*stage, &survivors, draft);
+            }
+            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}")), true),
+            Event::DrainStarted { by } if !by.starts_with("SIG") => {
+                self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")), true);
+            }
+            Event::StudyCreated(_)
+            | Event::DrainStarted { .. }
+            | Event::TrialReset { .. }
+            | Event::StudyCompleted
+            | Event::RunEnded { .. } => {}
+        }
+    }
+
+    fn killed_strays(&mut self, strays: &[KilledStray]) {
+        let count = strays.len();
+        let what = if count == 1 { "1 process".into() } else { format!("{count} processes") };
+        self.send(Message::Line(format!("killed {what} that an engine that died had left behind")), true);
+    }
+
+    fn draining(&mut self, running: usize) {
+        let what = match running {
+            0 => "no trial runs".to_owned(),
+            1 => "1 trial still runs and may finish".to_owned(),
+            n => format!("{n} trials still run and may finish"),
+        };
+        let line = format!(
+            "stopping: {what}; a second signal terminates them. Go on later with `{}`",
+            self.again
+        );
+        self.send(Message::Line(line), true);
+    }
+
+    fn forcing(&mut self, running: usize) {
+        let what = if running == 1 { "1 trial".into() } else { format!("{running} trials") };
+        let line = format!("terminating {what}: they will run again. A third signal kills at once");
+        self.send(Message::Line(line), true);
+    }
+}
+
+/// `0.4 s`, `12 s`, `3 min 5 s`.
+fn seconds(us: u64) -> String {
+    let seconds = us as f64 / 1e6;
+    if seconds < 10.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else {
+        let whole = us / 1_000_000;
+        format!("{} min {} s", whole / 60, whole % 60)
+    }
+}
+
+fn ended_line(
+    end: &AttemptEnd,
+    case: &str,
+    counters: &StageCounters,
+    planned: u64,
+    spec: &Spec,
+    stage: StageIndex,
+) -> String {
+    let took = seconds(end.usage.wall_us);
+    let words = match &end.verdict {
+        Verdict::Succeeded { metrics, .. } => {
+            let objectives = spec.stages.get(stage as usize).map_or(&[][..], |stage| &stage.objectives);
+            let values: Vec<String> = objectives
+                .iter()
+                .filter_map(|objective| Some((objective, metrics.get(&objective.metric)?.number()?)))
+                .map(|(objective, value)| format!("{} {value}", objective.metric))
+                .collect();
+            let values = if values.is_empty() { String::new() } else { format!(": {}", values.join(", ")) };
+            format!("succeeded in {took}{values}")
+        }
+        Verdict::Failed(failure) => {
+            let then = match end.next {
+                Next::Again { .. } => "; it will be tried again",
+                Next::Final => "",
+            };
+            format!("failed after {took}: {} ({}){then}", failure.reason, failure.kind)
+        }
+        Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
+        Verdict::Cancelled => "was cancelled".to_owned(),
+    };
+    format!("[{}/{planned}] {case} {words}", counters.finished())
+}
+
+fn best_words(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<String> {
+    let metric = &draft.stages().get(stage as usize)?.objective.as_ref()?.metric;
+    let best = best?;
+    let (stage, index) = lineage.locate(best.trial)?;
+    Some(format!("best {metric} {} ({})", best.value, lineage.case(stage, index)))
+}
+
+/// The drawing thread.
+fn draw(messages: &Receiver<Message>, bars: bool) {
+    if bars { Bars::default().run(messages) } else { draw_lines(messages) }
+}
+
+fn draw_lines(messages: &Receiver<Message>) {
+    let mut planned_by_stage: HashMap<StageIndex, (u64, u64)> = HashMap::new();
+    for message in messages {
+        match message {
+            Message::Stage { index, name, planned, counters } => {
+                planned_by_stage.insert(index, (planned, percent(&counters, planned)));
+                say(&stage_line(index, &name, planned, &counters));
+            }
+            Message::Ended { stage, counters, line, best, .. } => {
+                let (planned, before) = planned_by_stage.get(&stage).copied().unwrap_or_default();
+                let now = percent(&counters, planned);
+                match line {
+                    Some(line) => say(&line),
+                    None if now > before => {
+                        let best = best.map(|best| format!(", {best}")).unwrap_or_default();
+                        say(&format!("[{}/{planned}] {now}%, {} failed{best}", counters.finished(), counters.failed));
+                    }
+                    None => {}
+                }
+                planned_by_stage.insert(stage, (planned, now));
+            }
+            Message::Counts { .. } => {}
+            Message::Closed { line, .. } | Message::Line(line) => say(&line),
+        }
+    }
+}
+
+fn percent(counters: &StageCounters, planned: u64) -> u64 {
+    counters.finished().saturating_mul(100).checked_div(planned).unwrap_or(100)
+}
+
+fn stage_line(index: StageIndex, name: &str, planned: u64, counters: &StageCounters) -> String {
+    let trials = if planned == 1 { "1 trial".into() } else { format!("{planned} trials") };
+    match counters.finished() {
+        0 => format!("stage {index} `{name}`: {trials}"),
+        done => format!("stage {index} `{name}`: {trials}, {done} finished before"),
+    }
+}
+
+/// Bars on a terminal.
+#[derive(Default)]
+struct Bars {
+    multi: MultiProgress,
+    stages: HashMap<StageIndex, StageBar>,
+}
+
+struct StageBar {
+    bar: ProgressBar,
+    since: Instant,
+    finished_before: u64,
+    best: Option<String>,
+}
+
+impl Bars {
+    fn run(mut self, messages: &Receiver<Message>) {
+        for message in messages {
+            self.show(message);
+        }
+        for stage in self.stages.values().filter(|stage| !stage.bar.is_finished()) {
+            stage.bar.abandon();
+        }
+    }
+
+    fn print(&self, line: &str) {
+        if self.multi.println(line).is_err() {
+            say(line);
+        }
+    }
+
+    fn show(&mut self, message: Message) {
+        match message {
+            Message::Stage { index, name, planned, counters } => {
+                let bar = self.multi.add(ProgressBar::new(planned));
+                bar.set_style(style());
+                bar.set_prefix(name);
+                bar.reset_elapsed();
+                let finished_before = counters.finished();
+                self.stages.insert(index, StageBar { bar, since: Instant::now(), finished_before, best: None });
+                self.count(index, &counters);
+            }
+            Message::Ended { stage, counters, line, failed, best } => {
+                if let Some(line) = line.filter(|_| failed) {
+                    self.print(&line);
+                }
+                if let Some(place) = self.stages.get_mut(&stage)
+                    && best.is_some()
+                {
+                    place.best = best;
+                }
+                self.count(stage, &counters);
+            }
+            Message::Counts { stage, counters } => self.count(stage, &counters),
+            Message::Closed { stage, counters, line } => {
+                self.count(stage, &counters);
+                if let Some(stage) = self.stages.get(&stage) {
+                    stage.bar.abandon();
+                }
+                self.print(&line);
+            }
+            Message::Line(line) => self.print(&line),
+        }
+    }
+
+    fn count(&self, stage: StageIndex, counters: &StageCounters) {
+        let Some(stage) = self.stages.get(&stage) else { return };
+        let finished = counters.finished();
+        let planned = stage.bar.length().unwrap_or(0);
+        let mut words = Vec::new();
+        if counters.failed > 0 {
+            words.push(format!("{} failed", counters.failed));
+        }
+        if counters.running > 0 {
+            words.push(format!("{} running", counters.running));
+        }
+        let here = finished.saturating_sub(stage.finished_before);
+        let elapsed = stage.since.elapsed().as_secs_f64();
+        if here > 0 && elapsed > 0.0 {
+            let rate = here as f64 / elapsed;
+            words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
+            if finished < planned {
+                let left = Duration::from_secs_f64(((planned - finished) as f64 / rate).min(1e9));
+                words.push(format!("about {} left", seconds(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))));
+            }
+        }
+        words.extend(stage.best.clone());
+        stage.bar.set_message(words.join(" · "));
+        stage.bar.set_position(finished);
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {wide_msg}")
+        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_naturally() {
+        assert_eq!(seconds(430_000), "0.4 s");
+        assert_eq!(seconds(12_400_000), "12 s");
+        assert_eq!(seconds(185_000_000), "3 min 5 s");
+    }
+
+    #[test]
+    fn lines_say_what_was_done_before() {
+        let counters = StageCounters { succeeded: 3, failed: 1, ..Default::default() };
+        assert_eq!(stage_line(0, "explore", 10, &counters), "stage 0 `explore`: 10 trials, 4 finished before");
+        assert_eq!(stage_line(1, "x", 1, &StageCounters::default()), "stage 1 `x`: 1 trial");
+        assert_eq!(percent(&counters, 10), 40);
+        assert_eq!(percent(&counters, 0), 100);
+    }
+}

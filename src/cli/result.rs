@@ -1,0 +1,177 @@
+//! What a run ends with: the survivors, what failed and why, where everything lies; and how results are printed.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use piton::model::{Parent, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState};
+use piton::paths::StudyPaths;
+use piton::plan::Lineage;
+use piton::spec::Spec;
+use piton::{Error, JournalError, Snapshot};
+
+use super::terminal;
+
+/// Most survivors shown; `piton dump` shows them all.
+const SHOWN_SURVIVORS: usize = 20;
+
+/// Most failures shown.
+const SHOWN_FAILURES: usize = 5;
+
+/// Most trials looked at to find failures to show, so that the end of a huge study stays quick.
+const SEARCHED_FOR_FAILURES: usize = 10_000;
+
+/// One line on stdout.
+pub fn print_line(line: &str) -> Result<(), Error> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Error::Output)
+}
+
+/// A JSON document on stdout.
+pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Output(error.into()))?;
+    print_line(&text)
+}
+
+/// All that is needed to name a study's trials.
+struct Context<'a> {
+    snapshot: &'a Snapshot,
+    store: &'a Path,
+    spec: Spec,
+    stages: Vec<StageRow>,
+}
+
+impl<'a> Context<'a> {
+    fn load(snapshot: &'a Snapshot, store: &'a Path) -> Result<Self, Error> {
+        let wrong = |cause| Error::Journal { store: store.into(), cause };
+        let study = snapshot.study().map_err(wrong)?;
+        let spec = Spec::from_json(&study.spec)
+            .map_err(|error| Error::StoredSpec { store: store.into(), why: error.to_string() })?;
+        Ok(Self { snapshot, store, spec, stages: snapshot.stages().map_err(wrong)? })
+    }
+
+    fn wrong(&self, cause: JournalError) -> Error {
+        Error::Journal { store: self.store.into(), cause }
+    }
+
+    fn lineage(&self) -> Lineage<'_> {
+        Lineage::new(&self.spec, &self.stages)
+    }
+}
+
+/// The result table and what belongs under it, on stdout.
+pub fn print_result(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
+    let context = Context::load(snapshot, store)?;
+    let study = snapshot.study().map_err(|cause| context.wrong(cause))?;
+    if study.status == StudyStatus::Completed
+        && let Some(stage) = context.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed)
+    {
+        print_survivors(&context, stage)?;
+    }
+    if let Some(reason) = &study.abort_reason {
+        print_line(&format!("aborted: {reason}"))?;
+    }
+    print_failures(&context)?;
+    let paths = StudyPaths::of(store, &study)
+        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    print_line(&format!("store      {}", store.display()))?;
+    print_line(&format!("artifacts  {}", paths.study_artifacts(&study.name).display()))
+}
+
+fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error> {
+    let lineage = context.lineage();
+    let shown: Vec<&Parent> = stage.survivors.iter().take(SHOWN_SURVIVORS).collect();
+    let mut rows = Vec::new();
+    for parent in &shown {
+        let row = context.snapshot.trial(parent.trial).map_err(|cause| context.wrong(cause))?;
+        let place = lineage.locate(parent.trial);
+        if let (Some(row), Some((index, derived))) = (row, place) {
+            rows.push((lineage.case(index, derived), lineage.params(index, derived).unwrap_or_default(), row));
+        }
+    }
+    // Constants say nothing in a table of choices.
+    let params: BTreeSet<&String> =
+        rows.iter().flat_map(|(_, params, _)| params.keys()).filter(|n| !context.spec.params.contains_key(*n)).collect();
+    let metrics: BTreeSet<&String> = rows.iter().flat_map(|(_, _, row)| row.metrics.keys()).collect();
+    let mut table = Table::new();
+    let width = terminal::width(&std::io::stdout());
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width);
+    let header = std::iter::once("survivor").chain(params.iter().chain(&metrics).map(|name| name.as_str()));
+    table.set_header(header);
+    for (case, values, row) in &rows {
+        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, ToString::to_string));
+        let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, ToString::to_string));
+        table.add_row(std::iter::once(case.clone()).chain(values).chain(numbers).map(|cell| one_line(&cell)));
+    }
+    print_line(&table.to_string())?;
+    let more = stage.survivors.len().saturating_sub(shown.len());
+    if more > 0 {
+        print_line(&format!("and {more} more survivors; `piton dump {}` shows all", piton::shell_word(context.store)))?;
+    }
+    Ok(())
+}
+
+fn print_failures(context: &Context<'_>) -> Result<(), Error> {
+    let mut total = 0;
+    let mut shown: Vec<TrialRow> = Vec::new();
+    for stage in &context.stages {
+        let failed = context.snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?.failed;
+        total += failed;
+        if failed == 0 || shown.len() >= SHOWN_FAILURES {
+            continue;
+        }
+        let end = TrialId(stage.first_trial.0 + stage.planned());
+        let rows = context.snapshot.trials(stage.first_trial, end).map_err(|cause| context.wrong(cause))?;
+        for row in rows.take(SEARCHED_FOR_FAILURES) {
+            let row = row.map_err(|cause| context.wrong(cause))?;
+            if row.state == TrialState::Failed && shown.len() < SHOWN_FAILURES {
+                shown.push(row);
+            }
+        }
+    }
+    if total == 0 {
+        return Ok(());
+    }
+    print_line(&if total == 1 { "1 trial failed:".into() } else { format!("{total} trials failed:") })?;
+    let lineage = context.lineage();
+    for row in &shown {
+        if let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), &row.failure) {
+            let case = lineage.case(stage, index);
+            print_line(&format!("  {case}  {}: {}", failure.kind, one_line(&failure.reason)))?;
+        }
+    }
+    if let Some(row) = shown.first()
+        && let Some((stage, index)) = lineage.locate(row.trial)
+    {
+        let store = piton::shell_word(context.store);
+        print_line(&format!("  (more: `piton why {store} {}`)", lineage.case(stage, index)))?;
+    }
+    Ok(())
+}
+
+/// Text from a trial, harmless in a line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What a run that ended early leaves behind, in words.
+pub fn what_is_safe(snapshot: &Snapshot, store: &Path) -> Result<String, Error> {
+    let context = Context::load(snapshot, store)?;
+    let mut finished = 0;
+    let mut left = 0;
+    for stage in &context.stages {
+        let counters = snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?;
+        finished += counters.finished();
+        left += counters.pending(stage.planned());
+    }
+    let waiting = context.stages.iter().filter(|stage| stage.status == StageStatus::Waiting).count();
+    let results = if finished == 1 { "1 result is".into() } else { format!("{finished} results are") };
+    let stages = match waiting {
+        0 => String::new(),
+        1 => ", and 1 stage has not begun".to_owned(),
+        n => format!(", and {n} stages have not begun"),
+    };
+    Ok(format!("{results} safe; {left} trials of the open stage are left{stages}"))
+}

@@ -1,0 +1,93 @@
+//! `piton run` and `piton resume`: the main job.
+
+use std::path::Path;
+
+use piton::engine::resume::Decision;
+use piton::model::RunEnd;
+use piton::sys::signals::die_by;
+use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
+
+use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
+use super::progress::Progress;
+use super::result;
+use super::terminal::{hint, note, say};
+
+/// The study a study file describes, with what the command line says of it.
+pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
+    let mut study = Study::from_file(&args.study, &args.set)?;
+    if let Some(store) = &args.store {
+        study = study.store(store);
+    }
+    if let Some(artifacts) = &args.artifacts {
+        study = study.artifacts(artifacts);
+    }
+    Ok(study)
+}
+
+/// `piton run`.
+pub fn run(args: &RunArgs) -> Result<u8, Error> {
+    let study = study_of(&args.study)?;
+    let again = again(&args.study);
+    go(study, &args.how, &again)
+}
+
+/// `piton resume`.
+pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
+    let again = format!("piton resume {}", shell_word(&args.store.store));
+    go(Study::from_store(&args.store.store), &args.how, &again)
+}
+
+/// The command that goes on.
+fn again(args: &StudyArgs) -> String {
+    let mut command = format!("piton run {}", shell_word(&args.study));
+    if let Some(store) = &args.store {
+        command.push_str(&format!(" --store {}", shell_word(store)));
+    }
+    for (name, value) in &args.set {
+        command.push_str(&format!(" --set {}", shell_word(Path::new(&format!("{name}={value}")))));
+    }
+    command
+}
+
+fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
+    // Before any thread exists: the keeper is a fork of this process.
+    let keeper =
+        Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?;
+    let store = study.store_path().to_owned();
+    let mut study = study.keeper(keeper).watch_signals(true).drain_limit(how.drain_for);
+    if let Some(workers) = how.workers {
+        study = study.workers(workers);
+    }
+    let mut progress = Progress::start(again);
+    let outcome = study.run_observed(&mut progress);
+    progress.finish();
+    let outcome = outcome?;
+    conclude(&store, outcome, how.json, again)?;
+    if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
+        die_by(signal);
+    }
+    Ok(outcome.exit_code())
+}
+
+/// What there is to show at the end: the result on stdout, the rest on stderr.
+fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(), Error> {
+    let reader = Reader::open(store)?;
+    let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
+    match outcome.decision {
+        Decision::AlreadyCompleted => say("the study is completed already; nothing to run"),
+        Decision::AlreadyAborted => say("the study was aborted already; nothing to run"),
+        _ => {}
+    }
+    if json {
+        super::look::print_status_json(store)?;
+    } else {
+        result::print_result(&snapshot, store)?;
+    }
+    if let Some(report) = outcome.report
+        && matches!(report.how, RunEnd::Drained | RunEnd::Forced)
+    {
+        note(&result::what_is_safe(&snapshot, store)?);
+        hint(&format!("go on with `{again}`"));
+    }
+    Ok(())
+}

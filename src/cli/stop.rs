@@ -1,0 +1,41 @@
+//! `piton stop`: asks the running engine to stop, and waits until it is gone.
+//!
+//! The engine is found by what the store says (pid, start time, boot), and signalled through a pidfd, so that a
+//! process that only has the same number is never hit.
+
+use piton::model::EngineId;
+use piton::sys::process::{signal_exactly, wait_gone};
+use piton::{Error, Reader};
+use rustix::process::Signal;
+
+use super::args::StopArgs;
+use super::terminal::{hint, say};
+
+/// Stops the engine of a store.
+pub fn stop(args: &StopArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let Some(engine) = running_engine(store)? else {
+        say(&format!("no engine runs the study in `{}`", store.display()));
+        return Ok(0);
+    };
+    // SIGUSR2 asks for what a second SIGTERM does, but leaves the exit code at 75.
+    let signal = if args.now { Signal::USR2 } else { Signal::TERM };
+    let system = |cause| Error::System { what: "signal the engine", cause };
+    if signal_exactly(engine.process, signal).map_err(system)? {
+        let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
+        say(&format!("asked engine {} to stop and {how}; waiting for it", engine.process.pid));
+        wait_gone(engine.process, None).map_err(system)?;
+    }
+    say("the engine has stopped; everything it reported is recorded");
+    hint(&format!("`piton resume {}` goes on", piton::shell_word(store)));
+    Ok(0)
+}
+
+/// The engine that has the store open, if one lives on this machine.
+pub fn running_engine(store: &std::path::Path) -> Result<Option<EngineId>, Error> {
+    let study = Reader::open(store)?
+        .snapshot()
+        .and_then(|snapshot| snapshot.study())
+        .map_err(|cause| Error::Journal { store: store.into(), cause })?;
+    Ok(study.engine.clone().filter(|_| super::look::liveness(&study).alive))
+}

@@ -1,0 +1,82 @@
+//! The terminal: how wide, whether colour, and how errors look there.
+
+use std::io::{IsTerminal, Write};
+
+use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
+use anstyle::{AnsiColor, Style};
+use piton::Error;
+
+/// Bold red, for `error:`.
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+/// Bold, for `caused by:` and `note:`.
+const NOTE: Style = Style::new().bold();
+/// Bold cyan, for `hint:`.
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Columns of the terminal `stream` is; a usual width when it is none.
+pub fn width(stream: &impl std::os::fd::AsFd) -> u16 {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    columns
+        .or_else(|| rustix::termios::tcgetwinsize(stream).ok().map(|size| size.ws_col))
+        .filter(|columns| *columns > 0)
+        .unwrap_or(100)
+}
+
+/// Whether `stream` wants colour: a terminal, and neither NO_COLOR nor TERM=dumb.
+pub fn colour(stream: &(impl anstream::stream::RawStream + IsTerminal)) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
+}
+
+/// How views are to be drawn on stdout.
+pub fn screen() -> piton::views::Screen {
+    let stdout = std::io::stdout();
+    piton::views::Screen { width: width(&stdout), color: colour(&stdout) }
+}
+
+/// One line on stderr; nobody is left to tell when that fails.
+pub fn say(line: &str) {
+    drop(writeln!(anstream::stderr(), "{line}"));
+}
+
+/// `note:` on stderr.
+pub fn note(line: &str) {
+    say(&format!("{NOTE}note:{NOTE:#} {line}"));
+}
+
+/// `hint:` on stderr.
+pub fn hint(line: &str) {
+    say(&format!("{HINT}hint:{HINT:#} {line}"));
+}
+
+/// What failed, each cause once, what is safe, what helps.
+pub fn print_error(error: &Error) {
+    if let Error::Spec(diagnostics) = error {
+        let stderr = std::io::stderr();
+        let columns = if stderr.is_terminal() { usize::from(width(&stderr)) } else { DEFAULT_TERM_WIDTH };
+        let text = diagnostics.render(colour(&stderr), Some(columns));
+        drop(writeln!(anstream::stderr(), "{}", text.trim_end()));
+    }
+    say(&format!("{ERROR}error:{ERROR:#} {error}"));
+    let mut said = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let text = next.to_string();
+        if !text.is_empty() && !said.ends_with(&text) {
+            say(&format!("{NOTE}caused by:{NOTE:#} {}", lower(&without_number(&text))));
+        }
+        said = text;
+        cause = next.source();
+    }
+    error.notes().iter().for_each(|line| note(line));
+    error.hints().iter().for_each(|line| hint(line));
+}
+
+/// Without the system's error number, which tells nobody anything.
+fn without_number(text: &str) -> String {
+    text.split(" (os error").next().unwrap_or(text).to_owned()
+}
+
+fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}

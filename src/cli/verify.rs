@@ -1,0 +1,49 @@
+//! `piton verify`: whether the journal still tells the stored state, and the outputs are what was recorded.
+
+use piton::Error;
+use piton::journal;
+use piton::views::outputs;
+
+use super::args::VerifyArgs;
+use super::look::Look;
+use super::result::{print_json, print_line};
+
+/// Verifies a store; 0 when nothing differs, 4 otherwise.
+pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let (_reader, look) = Look::at_store(store)?;
+    let replay =
+        journal::verify(&look.snapshot).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+    let outputs = outputs::check(&look.view, &look.snapshot)?;
+    let same = replay.differences.is_empty() && outputs.differing == 0;
+    if args.json {
+        let differences: Vec<_> = replay
+            .differences
+            .iter()
+            .map(|d| serde_json::json!({ "what": d.what, "stored": d.stored, "replayed": d.replayed }))
+            .collect();
+        print_json(&serde_json::json!({
+            "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
+            "outputs": outputs.checked, "outputs_differing": outputs.differing,
+            "output_differences": outputs.differences,
+        }))?;
+    } else {
+        print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
+        for difference in &replay.differences {
+            print_line(&format!("differs: {}", difference.what))?;
+            print_line(&format!("  stored:   {}", difference.stored))?;
+            print_line(&format!("  replayed: {}", difference.replayed))?;
+        }
+        print_line(&format!("hashed {} outputs", outputs.checked))?;
+        for difference in &outputs.differences {
+            print_line(&format!("differs: {difference}"))?;
+        }
+        let found = replay.differences.len() as u64 + outputs.differing;
+        print_line(&match found {
+            0 => "the store is consistent".to_owned(),
+            1 => "1 difference".to_owned(),
+            n => format!("{n} differences"),
+        })?;
+    }
+    Ok(if same { 0 } else { 4 })
+}

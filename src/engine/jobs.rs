@@ -1,0 +1,83 @@
+//! From a trial's number to all that running it needs: its params, its parent's directory, its own.
+//!
+//! Everything is derived from the spec, the stages and the number; nothing is looked up and nothing is kept per
+//! trial.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::EngineError;
+use super::draft::Draft;
+use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
+use crate::model::{AttemptNo, Parent, TrialId};
+use crate::paths::StudyPaths;
+use crate::plan::Lineage;
+use crate::spec::Spec;
+
+/// See the module.
+#[derive(Debug)]
+pub struct JobMaker {
+    spec: Arc<Spec>,
+    paths: StudyPaths,
+    runtimes: Vec<Arc<StageRuntime>>,
+}
+
+impl JobMaker {
+    /// For one study.
+    ///
+    /// # Errors
+    /// [`EngineError::Executor`] when a stage of the stored spec cannot be prepared.
+    pub fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
+        let study = StudyRuntime {
+            study: spec.study.name.clone(),
+            study_dir: paths.study_dir.clone(),
+            artifacts_dir: paths.artifacts.clone(),
+            grace: Duration::from_millis(spec.run.grace_ms),
+            env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        };
+        let runtimes = spec
+            .stages
+            .iter()
+            .map(|stage| StageRuntime::new(&study, stage).map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(|error| EngineError::Executor(error.to_string()))?;
+        Ok(Self { spec, paths, runtimes })
+    }
+
+    /// The spec jobs are made from.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The job of one attempt.
+    ///
+    /// # Errors
+    /// [`EngineError::Inconsistent`] when the trial is not planned.
+    pub fn job(&self, draft: &Draft, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
+        let lineage = Lineage::new(&self.spec, draft.stages());
+        let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
+        let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
+        let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
+        let case = lineage.case(stage, index);
+        let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(&lineage, parent));
+        Ok(Job {
+            key: AttemptKey { study: draft.study_row().study_id, trial, attempt },
+            stage,
+            parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
+            parent_dir,
+            params: lineage.params(stage, index).ok_or_else(unplanned)?,
+            seed: lineage.trial_seed(stage, index),
+            dir: self.paths.attempt_dir(&self.spec, stage, &case, attempt),
+            scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
+            case,
+            stage_spec: Arc::clone(runtime),
+        })
+    }
+
+    fn dir_of(&self, lineage: &Lineage<'_>, parent: Parent) -> Option<PathBuf> {
+        let (stage, index) = lineage.locate(parent.trial)?;
+        Some(self.paths.attempt_dir(&self.spec, stage, &lineage.case(stage, index), parent.attempt))
+    }
+}

@@ -1,0 +1,179 @@
+//! The engine: one loop thread that owns every decision and the only write handle of the store.
+//!
+//! [`step`] decides and is pure; the loop around it commits first and acts second, in one place. Memory does not grow
+//! with finished trials, and neither does the cost of going on after a crash. It must never acknowledge what is not
+//! on disk, and never trust a store handle that failed once.
+
+mod draft;
+mod jobs;
+mod ready;
+pub mod resume;
+mod run;
+mod shutdown;
+pub mod step;
+mod survivors;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use draft::Draft;
+pub use shutdown::{Control, ShutdownHandle};
+pub use survivors::choose;
+
+use crate::executor::local::LocalExecutor;
+use crate::executor::local::closure::ClosureFn;
+use crate::executor::local::keeper::Keeper;
+use crate::executor::local::strays::{KilledStray, kill_strays};
+use crate::journal::{Journal, JournalError, Snapshot};
+use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, Seq, StageIndex, StudyStatus};
+use crate::paths::StudyPaths;
+use crate::spec::Spec;
+use crate::sys::clock::{self, TrialClock};
+use crate::sys::process::this_process;
+use crate::sys::signals::{SignalEvent, SignalWatch};
+
+/// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
+pub trait Observer {
+    /// An event is on disk; `draft` is the state after it (or later).
+    fn committed(&mut self, seq: Seq, record: &Record, draft: &Draft);
+    /// Processes of an engine that died were found alive and killed.
+    fn killed_strays(&mut self, _strays: &[KilledStray]) {}
+    /// A first signal came while `running` attempts run.
+    fn draining(&mut self, _running: usize) {}
+    /// A second one came: they are being terminated.
+    fn forcing(&mut self, _running: usize) {}
+    /// A stage closed; the snapshot shows it.
+    fn stage_closed(&mut self, _stage: StageIndex, _snapshot: Snapshot) {}
+    /// The run is over; nothing changes after this snapshot.
+    fn ended(&mut self, _snapshot: &Snapshot) {}
+}
+
+/// How one run goes about.
+pub struct RunOptions<'a> {
+    /// Trials at once, at least 1.
+    pub workers: u32,
+    /// Bound on the wait for running trials after a first signal.
+    pub drain_limit: Option<Duration>,
+    /// Whether signals to the process are the engine's. A program that embeds it decides.
+    pub watch_signals: bool,
+    /// Requests to stop.
+    pub shutdown: &'a ShutdownHandle,
+    /// Parent of the trials' processes; started before anything else was. `None`: no stage runs commands.
+    pub keeper: Option<Keeper>,
+    /// Closures by stage name.
+    pub closures: HashMap<String, ClosureFn>,
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunReport {
+    /// Why.
+    pub how: RunEnd,
+    /// Where the study stands.
+    pub status: StudyStatus,
+    /// The signal to die by, if one forced the end.
+    pub forced_by: Option<SignalEvent>,
+}
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// What was decided could not be made durable.
+    #[error("cannot record the progress of the study in `{}`", store.display())]
+    Commit {
+        /// The disk's or the store's answer.
+        #[source]
+        cause: JournalError,
+        /// The store.
+        store: PathBuf,
+        /// What a fresh look at the store counts, if it can be had.
+        safe: Option<Accounting>,
+    },
+    /// The store could not be read.
+    #[error("cannot read the store")]
+    Journal(#[from] JournalError),
+    /// The engine's idea of the study broke; nothing of it was committed.
+    #[error("the store contradicts itself")]
+    Fold(#[from] FoldError),
+    /// The same, found while preparing a trial.
+    #[error("the store contradicts itself: {0}")]
+    Inconsistent(String),
+    /// Trials cannot be run.
+    #[error("cannot run trials: {0}")]
+    Executor(String),
+    /// Processes, signals or threads cannot be had.
+    #[error("cannot {what}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+/// Runs a study from where its store stands until it is finished or asked to stop.
+///
+/// # Errors
+/// [`EngineError`]; the store is as good as its last commit.
+pub fn run(
+    journal: Journal,
+    spec: Arc<Spec>,
+    paths: StudyPaths,
+    options: RunOptions<'_>,
+) -> Result<RunReport, EngineError> {
+    let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, closures, observer } = options;
+    let signals = match watch_signals {
+        true => {
+            let watch = SignalWatch::start(shutdown.sender(), Control::Signal);
+            Some(watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?)
+        }
+        false => None,
+    };
+    let snapshot = journal.snapshot()?;
+    let draft = Draft::load(&snapshot)?;
+    let study = draft.study_row();
+    let boot_id = clock::boot_id();
+    let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
+    let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
+        .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
+    drop(snapshot);
+    if !strays.is_empty() {
+        observer.killed_strays(&strays);
+    }
+    let clock = TrialClock::new();
+    let (sender, events) = crossbeam_channel::unbounded();
+    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), sender)
+        .map_err(|error| EngineError::Executor(error.to_string()))?;
+    let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
+    let state = step::State::new(Arc::clone(&spec), draft, workers);
+    let jobs = jobs::JobMaker::new(spec, paths)?;
+    let report = run::Loop {
+        journal,
+        executor: Box::new(executor),
+        events,
+        shutdown,
+        signals: signals.as_ref(),
+        drain_limit,
+        jobs,
+        clock,
+        observer,
+        state,
+        signalled: false,
+        forced_by: None,
+    }
+    .run(engine, workers);
+    if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
+        shutdown.run_callbacks();
+    }
+    report
+}
+
+/// Whether a run ended because it was asked to.
+fn is_early(how: RunEnd) -> bool {
+    matches!(how, RunEnd::Drained | RunEnd::Forced)
+}

@@ -1,0 +1,121 @@
+//! What `piton run` and `piton resume` do with what they find: a table, and nothing but the table.
+//!
+//! | # | store | study file | inputs | status | what happens | exit |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | 1 | none | given | – | – | the store is made, the study runs | |
+//! | 2 | none | not given | – | – | refused: there is no store | 1 |
+//! | 3 | there | differs from the store's spec | any | any | refused, nothing touched | 6 |
+//! | 4 | there | same or not given | any | completed | nothing to do; the result is shown again | 0 |
+//! | 5 | there | same or not given | any | aborted | nothing to do; the reason is shown again | 3 |
+//! | 6 | there | same or not given | changed | unfinished | refused, nothing touched | 6 |
+//! | 7 | there | same or not given | same | created or interrupted | the study goes on | |
+//! | 8 | there | same or not given | same | running | its engine died (the lock is ours): what it left running is killed, recorded as interrupted, and runs again | |
+//!
+//! Another engine that holds the store's lock is met when the store is opened for writing: exit 5, whatever row 6 to
+//! 8 would say.
+
+use crate::model::StudyStatus;
+
+/// How the given study file compares with the store's spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecMatch {
+    /// No study file was given.
+    NotGiven,
+    /// The same study.
+    Same,
+    /// Another one.
+    Differs,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The study's status in the store; `None`: there is no store.
+    pub status: Option<StudyStatus>,
+    /// The study file.
+    pub spec: SpecMatch,
+    /// Whether the inputs are what they were at creation.
+    pub inputs_same: bool,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Row 1.
+    Create,
+    /// Row 2.
+    NoStore,
+    /// Row 3.
+    SpecDiffers,
+    /// Row 4.
+    AlreadyCompleted,
+    /// Row 5.
+    AlreadyAborted,
+    /// Row 6.
+    InputsChanged,
+    /// Row 7.
+    GoOn,
+    /// Row 8.
+    GoOnAfterCrash,
+}
+
+/// The table.
+#[must_use]
+pub fn decide(found: Found) -> Decision {
+    match (found.status, found.spec, found.inputs_same) {
+        (None, SpecMatch::Same | SpecMatch::Differs, _) => Decision::Create, // 1
+        (None, SpecMatch::NotGiven, _) => Decision::NoStore,                 // 2
+        (Some(_), SpecMatch::Differs, _) => Decision::SpecDiffers,           // 3
+        (Some(StudyStatus::Completed), _, _) => Decision::AlreadyCompleted,  // 4
+        (Some(StudyStatus::Aborted), _, _) => Decision::AlreadyAborted,      // 5
+        (Some(_), _, false) => Decision::InputsChanged,                      // 6
+        (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => Decision::GoOn, // 7
+        (Some(StudyStatus::Running), _, true) => Decision::GoOnAfterCrash,   // 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every combination, against the table written out as data: row number and what it matches.
+    #[test]
+    fn truth_table() {
+        use StudyStatus::{Aborted, Completed, Created, Interrupted, Running};
+        let mut rows_met = [0; 9];
+        for status in [None, Some(Created), Some(Running), Some(Interrupted), Some(Completed), Some(Aborted)] {
+            for spec in [SpecMatch::NotGiven, SpecMatch::Same, SpecMatch::Differs] {
+                for inputs_same in [true, false] {
+                    let row = if status.is_none() {
+                        if spec == SpecMatch::NotGiven { 2 } else { 1 }
+                    } else if spec == SpecMatch::Differs {
+                        3
+                    } else if status == Some(Completed) {
+                        4
+                    } else if status == Some(Aborted) {
+                        5
+                    } else if !inputs_same {
+                        6
+                    } else if status == Some(Running) {
+                        8
+                    } else {
+                        7
+                    };
+                    let expected = match row {
+                        1 => Decision::Create,
+                        2 => Decision::NoStore,
+                        3 => Decision::SpecDiffers,
+                        4 => Decision::AlreadyCompleted,
+                        5 => Decision::AlreadyAborted,
+                        6 => Decision::InputsChanged,
+                        7 => Decision::GoOn,
+                        _ => Decision::GoOnAfterCrash,
+                    };
+                    rows_met[row] += 1;
+                    assert_eq!(decide(Found { status, spec, inputs_same }), expected, "row {row}");
+                }
+            }
+        }
+        assert_eq!(rows_met, [0, 4, 2, 10, 4, 4, 6, 4, 2], "every row is met as often as it matches");
+    }
+}

@@ -1,0 +1,225 @@
+//! The loop: the one thread that decides, and the only one that writes the store.
+//!
+//! It gathers what waits, lets [`State`] decide, commits everything in one transaction, and only then acts. An action
+//! before its commit, or a second place that commits, would be the end of crash safety.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Select};
+
+use super::ready::WINDOW;
+use super::shutdown::{Control, ShutdownHandle};
+use super::step::{Action, Input, Now, State};
+use super::{EngineError, Observer, RunReport, jobs::JobMaker, survivors};
+use crate::executor::{Executor, ExecutorEvent};
+use crate::journal::{Journal, JournalError, Reader, WriteSet};
+use crate::model::{EngineId, RunEnd};
+use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
+
+/// Most inputs decided on before a commit.
+const BATCH: usize = 1_000;
+
+/// Everything one run needs.
+pub(super) struct Loop<'a> {
+    pub(super) journal: Journal,
+    pub(super) executor: Box<dyn Executor>,
+    pub(super) events: Receiver<ExecutorEvent>,
+    pub(super) shutdown: &'a ShutdownHandle,
+    pub(super) signals: Option<&'a SignalWatch>,
+    pub(super) drain_limit: Option<Duration>,
+    pub(super) jobs: JobMaker,
+    pub(super) clock: TrialClock,
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) state: State,
+    /// Whether a signal asked to stop already: the next one forces.
+    pub(super) signalled: bool,
+    /// The signal that forced the end, if one did.
+    pub(super) forced_by: Option<SignalEvent>,
+}
+
+impl Loop<'_> {
+    /// Runs to the end of the run.
+    pub(super) fn run(mut self, engine: EngineId, workers: u32) -> Result<RunReport, EngineError> {
+        let how = match self.drive(engine, workers) {
+            Ok(how) => how,
+            Err(error) => return Err(self.fail(error)),
+        };
+        // Everything has ended, but for closures that did not listen: those are not waited for.
+        self.executor.kill();
+        self.executor.shutdown();
+        let snapshot = self.journal.snapshot()?;
+        self.observer.ended(&snapshot);
+        drop(snapshot);
+        let status = self.state.draft().study_row().status;
+        self.journal.close()?;
+        match self.state.broken() {
+            Some(why) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
+            _ => Ok(RunReport { how, status, forced_by: self.forced_by }),
+        }
+    }
+
+    /// Ends a run that cannot go on: what runs is killed, since its result could not be recorded, and the store is
+    /// opened anew to see what is safe. The handle that failed is not asked anything any more.
+    fn fail(mut self, error: EngineError) -> EngineError {
+        self.executor.kill();
+        self.executor.shutdown();
+        let path = self.journal.path().to_owned();
+        drop(self.journal);
+        match error {
+            EngineError::Commit { cause, .. } => {
+                let safe = Reader::open(&path).ok().and_then(|reader| reader.snapshot().ok()?.progress().ok());
+                EngineError::Commit { cause, store: path, safe: safe.map(|progress| progress.accounting) }
+            }
+            other => other,
+        }
+    }
+
+    fn drive(&mut self, engine: EngineId, workers: u32) -> Result<RunEnd, EngineError> {
+        let left = {
+            let snapshot = self.journal.snapshot()?;
+            let left = snapshot.running()?;
+            for row in &left {
+                if let Some(trial) = snapshot.trial(row.trial)? {
+                    self.state.draft_mut().hold(trial);
+                }
+            }
+            left
+        };
+        let now = self.now();
+        let mut actions = self.state.begin(now, engine, workers, &left)?;
+        loop {
+            self.commit()?;
+            let mut inputs = Vec::new();
+            for action in actions.drain(..) {
+                if let Action::Finish(how) = action {
+                    return Ok(how);
+                }
+                inputs.extend(self.act(action)?);
+            }
+            if inputs.is_empty() {
+                inputs = self.gather()?;
+            }
+            let now = self.now();
+            for input in inputs {
+                actions.extend(self.state.step(now, input)?);
+            }
+            actions.extend(self.state.advance(now)?);
+        }
+    }
+
+    fn now(&self) -> Now {
+        let run_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
+        Now { at_ms: unix_ms(), run_ms }
+    }
+
+    /// Writes what was decided; when it returns, it is on disk.
+    fn commit(&mut self) -> Result<(), EngineError> {
+        let set: WriteSet = self.state.draft_mut().take();
+        if set.is_empty() {
+            return Ok(());
+        }
+        if let Err(cause) = self.journal.commit(&set) {
+            return Err(EngineError::Commit { cause, store: self.journal.path().into(), safe: None });
+        }
+        self.state.draft_mut().forget_final(&set);
+        for (seq, record) in &set.events {
+            self.observer.committed(*seq, record, self.state.draft());
+        }
+        Ok(())
+    }
+
+    /// Does what a committed decision calls for; some actions answer with an input at once.
+    fn act(&mut self, action: Action) -> Result<Option<Input>, EngineError> {
+        match action {
+            Action::Submit { trial, attempt } => {
+                let job = self.jobs.job(self.state.draft(), trial, attempt)?;
+                self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
+            }
+            Action::Drain => self.executor.drain(),
+            Action::Terminate => self.executor.terminate(),
+            Action::Select(stage) => {
+                let snapshot = self.journal.snapshot()?;
+                let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
+                return Ok(Some(Input::Selected { stage, survivors }));
+            }
+            Action::Refill => return Ok(Some(self.refill()?)),
+            Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
+            Action::Finish(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn refill(&self) -> Result<Input, EngineError> {
+        let snapshot = self.journal.snapshot()?;
+        let keys = snapshot.ready(None, WINDOW + self.state.submitted_count())?;
+        let more = keys.len() >= WINDOW;
+        let entries = keys
+            .into_iter()
+            .map(|key| Ok((key, snapshot.trial(key.1)?)))
+            .collect::<Result<Vec<_>, JournalError>>()?;
+        Ok(Input::Refilled { entries, more })
+    }
+
+    /// Waits for something to happen, or for the next thing due, and takes all that waits.
+    fn gather(&mut self) -> Result<Vec<Input>, EngineError> {
+        let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
+        let mut select = Select::new();
+        select.recv(&self.events);
+        select.recv(self.shutdown.receiver());
+        match wait {
+            Some(wait) => drop(select.ready_timeout(wait)),
+            None => drop(select.ready()),
+        }
+        let mut inputs: Vec<Input> = self.events.try_iter().take(BATCH).map(Input::Executor).collect();
+        let controls: Vec<Control> = self.shutdown.receiver().try_iter().collect();
+        for control in controls {
+            inputs.extend(self.control(control)?);
+        }
+        if inputs.is_empty() {
+            inputs.push(Input::Tick);
+        }
+        Ok(inputs)
+    }
+
+    /// What a request means now. The signal table of the README is this function.
+    fn control(&mut self, control: Control) -> Result<Option<Input>, EngineError> {
+        let limit_ms = |limit: Option<Duration>| {
+            limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+        };
+        Ok(match control {
+            Control::Drain { by, limit } => Some(Input::Drain { by, limit_ms: limit_ms(limit) }),
+            Control::Terminate { by } => Some(Input::Force { by }),
+            Control::Signal(SignalEvent::Tstp) => {
+                self.pause();
+                None
+            }
+            Control::Signal(SignalEvent::Cont) => None,
+            Control::Signal(SignalEvent::Usr2) => Some(Input::Force { by: "stop".into() }),
+            Control::Signal(signal) if !self.signalled => {
+                self.signalled = true;
+                self.observer.draining(self.state.running_count());
+                Some(Input::Drain { by: signal.name().into(), limit_ms: limit_ms(self.drain_limit) })
+            }
+            Control::Signal(signal) => {
+                self.forced_by.get_or_insert(signal);
+                if let Some(signals) = self.signals {
+                    signals.arm_immediate_exit();
+                }
+                self.observer.forcing(self.state.running_count());
+                Some(Input::Force { by: signal.name().into() })
+            }
+        })
+    }
+
+    /// Stops the trials and their clocks, then this process; returns when it is continued.
+    fn pause(&mut self) {
+        self.executor.pause();
+        self.clock.pause();
+        if let Err(error) = stop_self() {
+            log::warn!("cannot stop: {error}");
+        }
+        self.clock.resume();
+        self.executor.resume();
+    }
+}

@@ -1,0 +1,189 @@
+//! Every way a command or a run can fail, with what people need beside the message: causes, what is safe, what helps.
+//!
+//! Errors keep their causes as values until they are printed, in one place, by `cli`. Exit codes are the contract's.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::EngineError;
+use crate::journal::{JournalError, OpenError};
+use crate::spec::{Change, Diagnostics};
+use crate::views::ViewError;
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The study file has mistakes.
+    #[error("the study file has {}", mistakes(.0.len()))]
+    Spec(Box<Diagnostics>),
+    /// A command was used wrongly.
+    #[error("{0}")]
+    Usage(String),
+    /// A file that is not the store.
+    #[error("cannot {what} `{}`", path.display())]
+    File {
+        /// What was to be done with it.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// An input that the study names.
+    #[error("an input of the study cannot be read")]
+    Input(#[source] crate::spec::InputError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error("cannot read the store `{}`", store.display())]
+    Journal {
+        /// Which.
+        store: PathBuf,
+        /// Why.
+        #[source]
+        cause: JournalError,
+    },
+    /// The study file says something else than the store.
+    #[error("the study file differs from the study in `{}`", store.display())]
+    SpecDiffers {
+        /// The store.
+        store: PathBuf,
+        /// The differences.
+        changes: Vec<Change>,
+    },
+    /// An input is not what it was.
+    #[error("the inputs of the study in `{}` have changed since it was created", store.display())]
+    InputsChanged {
+        /// The store.
+        store: PathBuf,
+        /// Which and how.
+        changes: Vec<String>,
+    },
+    /// The run could not go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The stored spec cannot be read back.
+    #[error("the spec in the store `{}` cannot be read: {why}", store.display())]
+    StoredSpec {
+        /// The store.
+        store: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A stage's closure is missing.
+    #[error("stage `{0}` runs a closure of the program that made the study")]
+    NoClosure(String),
+    /// A view cannot be shown.
+    #[error(transparent)]
+    View(ViewError),
+    /// Output could not be written.
+    #[error("cannot write the output")]
+    Output(#[source] std::io::Error),
+    /// Anything else the system refused.
+    #[error("cannot {what}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+impl From<ViewError> for Error {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Output(cause) => Self::Output(cause),
+            other => Self::View(other),
+        }
+    }
+}
+
+fn mistakes(count: usize) -> String {
+    if count == 1 { "a mistake".into() } else { format!("{count} mistakes") }
+}
+
+impl Error {
+    /// The exit code of the contract.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) => 2,
+            Self::View(
+                ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
+            ) => 2,
+            Self::View(ViewError::Spec(_)) => 7,
+            Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
+            Self::Open(OpenError::Locked { .. }) => 5,
+            Self::SpecDiffers { .. } | Self::InputsChanged { .. } => 6,
+            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. }) | Self::StoredSpec { .. } => 7,
+            Self::Journal { cause, .. } if cause.is_damage() => 7,
+            Self::Engine(error) if is_damage(error) => 7,
+            _ => 1,
+        }
+    }
+
+    /// What is safe, or what else is good to know; one line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match self {
+            Self::Engine(EngineError::Commit { safe: Some(safe), .. }) => {
+                let results = safe.succeeded + safe.failed;
+                let results = if results == 1 { "1 result is".into() } else { format!("{results} results are") };
+                vec![format!("{results} safe; what was running will run again")]
+            }
+            Self::Engine(EngineError::Commit { safe: None, .. }) => {
+                vec!["everything reported as done before is safe; what was running will run again".into()]
+            }
+            Self::Engine(_) => vec!["the store is as of its last commit".into()],
+            Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
+            Self::InputsChanged { changes, .. } => changes.clone(),
+            Self::Open(OpenError::Newer { .. }) => vec!["nothing was changed".into()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What to do now; only commands that exist.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Open(OpenError::Locked { path }) => vec![format!(
+                "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
+                shell_word(path)
+            )],
+            Self::Open(OpenError::Missing { .. }) => {
+                vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
+            }
+            Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
+            Self::SpecDiffers { store, .. } => vec![format!(
+                "undo the change and run the same command again; or go on with the stored study: `piton resume {}`; \
+                 or begin a new one in another store with `--store`",
+                shell_word(store)
+            )],
+            Self::InputsChanged { .. } => {
+                vec!["put the inputs back as they were, or begin a new study in another store with `--store`".into()]
+            }
+            Self::Engine(EngineError::Commit { store, .. }) => {
+                vec![format!("mend the cause, then `piton resume {}`", shell_word(store))]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn is_damage(error: &EngineError) -> bool {
+    match error {
+        EngineError::Journal(cause) | EngineError::Commit { cause, .. } => cause.is_damage(),
+        EngineError::Fold(_) | EngineError::Inconsistent(_) => true,
+        EngineError::Executor(_) | EngineError::System { .. } => false,
+    }
+}
+
+/// A path as a person would type it into a shell.
+#[must_use]
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

@@ -1,0 +1,239 @@
+//! What a trial leaves behind: processes that left its group (daemons) or are still dying when it ends.
+//!
+//! The keeper is subreaper, so whatever loses its parent becomes the keeper's child. Which trial it belonged to is
+//! told by the attempt key in its environment; if it cleared that, it may live as long as any trial it could belong
+//! to. A trial counts as ended only when nothing attributable to it is alive. Never kill what may belong to a trial
+//! that runs, and never a number: only a process seen just now, with its start time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::process::Trial;
+use super::protocol::Exited;
+use crate::executor::ATTEMPT_KEY_VAR;
+use crate::model::ProcessId;
+use crate::sys::process::{Stat, all_processes, environ_value, signal_exactly};
+
+/// What resists SIGKILL this long sits in an uninterruptible system call and will never run its own code again; the
+/// trial's end is told without it.
+const RESIST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Nobody starts processes faster than this for long; bounds how soon pids can wrap round.
+const MAX_FORKS_PER_S: u128 = 50_000;
+
+/// A trial whose own process ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pid: u32,
+    trial: Trial,
+    exited: Exited,
+    since: Instant,
+}
+
+impl Ending {
+    pub(super) fn new(pid: u32, trial: Trial, exited: Exited) -> Self {
+        Self { pid, trial, exited, since: Instant::now() }
+    }
+}
+
+/// Finds and ends what ended trials left behind.
+#[derive(Debug)]
+pub(super) struct Orphans {
+    me: u32,
+    pid_max: u32,
+    ending: Vec<Ending>,
+    /// Orphans that do not say whose they are, and the trials they may belong to.
+    suspects: BTreeMap<(u32, u64), BTreeSet<u64>>,
+    /// Something was killed that may leave further orphans.
+    look_again: bool,
+    /// Looks since something changed, for the pauses between them.
+    looks: u32,
+}
+
+/// Whose an orphan is.
+enum Owner {
+    /// The ending trial at this place.
+    Ended(usize),
+    /// A trial that runs.
+    Running,
+    Unknown,
+}
+
+impl Orphans {
+    pub(super) fn new(me: u32) -> Self {
+        let pid_max =
+            fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+        Self {
+            me,
+            pid_max: pid_max.unwrap_or(32_768),
+            ending: Vec::new(),
+            suspects: BTreeMap::new(),
+            look_again: false,
+            looks: 0,
+        }
+    }
+
+    /// A trial's own process ended and its group was killed.
+    pub(super) fn trial_ended(&mut self, ending: Ending) {
+        self.ending.push(ending);
+        self.looks = 0;
+    }
+
+    /// How long to sleep at most before [`Self::settle`] must look again (a dying child wakes the keeper sooner);
+    /// `None`: nothing to wait for.
+    pub(super) fn look_again_in(&self) -> Option<Duration> {
+        let due = !self.ending.is_empty() || self.look_again;
+        due.then(|| Duration::from_millis(50.min(1 << self.looks.min(6))))
+    }
+
+    /// Kills what ended trials left behind. Gives the ends of those that have left nothing (more).
+    pub(super) fn settle(&mut self, running: &BTreeMap<u32, Trial>) -> Vec<Exited> {
+        if self.ending.is_empty() && !self.look_again {
+            return Vec::new();
+        }
+        self.looks = self.looks.saturating_add(1);
+        let seen = self.look(running);
+        self.look_again = false;
+        let parents = seen.iter().map(|stat| (stat.pid, stat.parent)).collect();
+        let mut left = vec![0_usize; self.ending.len()];
+        let mut undecided = false;
+        let me = self.me;
+        for stat in seen.iter().filter(|stat| !stat.dead && is_orphan(stat, me, running, &parents)) {
+            match self.owner(stat, running) {
+                Owner::Ended(index) => {
+                    // What may not be killed (a set-user-id program) cannot be waited for either.
+                    if signal_exactly(stat.id(), Signal::KILL).is_ok()
+                        && let Some(count) = left.get_mut(index)
+                    {
+                        *count += 1;
+                    }
+                }
+                Owner::Running => {}
+                // Only the root of such a tree: the rest becomes roots when it dies.
+                Owner::Unknown if stat.parent == self.me => undecided |= self.suspect(stat, running),
+                Owner::Unknown => {}
+            }
+        }
+        // A process in the middle of its `execve` has no environment to show for a moment: look twice.
+        if undecided { Vec::new() } else { self.finish(&left) }
+    }
+
+    /// Takes the ends out that left nothing.
+    fn finish(&mut self, left: &[usize]) -> Vec<Exited> {
+        let mut finished = Vec::new();
+        let mut counts = left.iter();
+        self.ending.retain(|ending| {
+            let clean = counts.next().is_none_or(|count| *count == 0);
+            let done = clean || ending.since.elapsed() > RESIST_LIMIT;
+            if done {
+                finished.push(ending.exited);
+            }
+            !done
+        });
+        for exited in &finished {
+            self.suspects.values_mut().for_each(|owners| {
+                owners.remove(&exited.id);
+            });
+        }
+        let mut killed = false;
+        self.suspects.retain(|(pid, start_ticks), owners| {
+            if owners.is_empty() {
+                let process = ProcessId { pid: *pid, start_ticks: *start_ticks };
+                killed |= signal_exactly(process, Signal::KILL).unwrap_or(false);
+            }
+            !owners.is_empty()
+        });
+        self.look_again |= killed;
+        finished
+    }
+
+    /// Notes an orphan nobody can be named for. Whether it is new.
+    fn suspect(&mut self, stat: &Stat, running: &BTreeMap<u32, Trial>) -> bool {
+        let key = (stat.pid, stat.start_ticks);
+        if self.suspects.contains_key(&key) {
+            return false;
+        }
+        let trials = running.values().chain(self.ending.iter().map(|ending| &ending.trial));
+        let owners: BTreeSet<u64> =
+            trials.filter(|trial| trial.start_ticks <= stat.start_ticks).map(|trial| trial.id).collect();
+        if owners.is_empty() {
+            // Its trial ended before it was noticed.
+            self.look_again |= signal_exactly(stat.id(), Signal::KILL).unwrap_or(false);
+            return false;
+        }
+        self.suspects.insert(key, owners);
+        true
+    }
+
+    fn owner(&self, stat: &Stat, running: &BTreeMap<u32, Trial>) -> Owner {
+        if let Some(index) =
+            self.ending.iter().position(|ending| ending.pid == stat.group && ending.pid != stat.pid)
+        {
+            return Owner::Ended(index);
+        }
+        let Some(key) = environ_value(stat.pid, ATTEMPT_KEY_VAR) else { return Owner::Unknown };
+        if let Some(index) = self.ending.iter().position(|ending| ending.trial.key == key) {
+            return Owner::Ended(index);
+        }
+        if running.values().any(|trial| trial.key == key) { Owner::Running } else { Owner::Unknown }
+    }
+
+    /// The processes among which leftovers must be. Listing all of `/proc` takes milliseconds; if few pids were given
+    /// out since the first of the ended trials started, looking at just those takes microseconds.
+    fn look(&self, running: &BTreeMap<u32, Trial>) -> Vec<Stat> {
+        let Some(range) = self.young_pids() else { return all_processes().unwrap_or_default() };
+        let strangers = range.filter(|pid| !running.contains_key(pid));
+        // `/proc/<number>/stat` is there for threads too; they are no processes.
+        strangers.filter_map(Stat::of).filter(|stat| stat.parent != self.me || leads_threads(stat.pid)).collect()
+    }
+
+    /// The pids given out since the first ended trial started, if that can be known and they are few.
+    fn young_pids(&self) -> Option<std::ops::RangeInclusive<u32>> {
+        if self.look_again {
+            return None;
+        }
+        let (threads, last) = load_average()?;
+        let oldest = self.ending.iter().map(|ending| ending.trial.spawned.elapsed()).max()?;
+        let may_have_wrapped = oldest.as_millis() * MAX_FORKS_PER_S / 1_000 >= u128::from(self.pid_max);
+        let first = self.ending.iter().map(|ending| ending.pid).min()?;
+        let in_order = self.ending.iter().all(|ending| ending.pid <= last);
+        (!may_have_wrapped && in_order && last - first <= threads.saturating_mul(2).max(64))
+            .then(|| first + 1..=last)
+    }
+}
+
+/// Whether the process descends from the keeper, but from no trial that runs.
+fn is_orphan(stat: &Stat, me: u32, running: &BTreeMap<u32, Trial>, parents: &BTreeMap<u32, u32>) -> bool {
+    let (mut at, mut parent) = (stat.pid, stat.parent);
+    // Bounded: a table read while processes come and go may hold a ring.
+    for _ in 0..=parents.len() {
+        if running.contains_key(&at) || running.contains_key(&parent) {
+            return false;
+        }
+        if parent == me {
+            return true;
+        }
+        match parents.get(&parent) {
+            Some(next) => (at, parent) = (parent, *next),
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Number of threads in the system, and the pid given out last: the last two numbers of `/proc/loadavg`.
+fn load_average() -> Option<(u32, u32)> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    let mut fields = text.split_ascii_whitespace().skip(3);
+    let (_, threads) = fields.next()?.split_once('/')?;
+    Some((threads.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn leads_threads(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    group.is_some_and(|group| group.trim().parse() == Ok(pid))
+}

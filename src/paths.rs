@@ -1,0 +1,104 @@
+//! Where a study's things lie.
+//!
+//! A store remembers its study's directory and its artifacts relative to itself, so that a project that is moved as
+//! a whole still resumes. Nothing here touches the disk beyond resolving a path.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::model::{AttemptNo, StageIndex, StudyRow};
+use crate::spec::Spec;
+
+/// Absolute places of one study.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StudyPaths {
+    /// The redb file.
+    pub store: PathBuf,
+    /// Where the study file lies; programs with a slash, and inputs, are relative to it.
+    pub study_dir: PathBuf,
+    /// The artifacts directory; the study's own folder is inside.
+    pub artifacts: PathBuf,
+}
+
+impl StudyPaths {
+    /// The places a store's study row names.
+    ///
+    /// # Errors
+    /// When the current directory cannot be told.
+    pub fn of(store: &Path, study: &StudyRow) -> std::io::Result<Self> {
+        let store = std::path::absolute(store)?;
+        let base = store.parent().unwrap_or(Path::new("/"));
+        Ok(Self {
+            study_dir: clean(&base.join(&study.study_dir)),
+            artifacts: clean(&base.join(&study.artifacts_dir)),
+            store,
+        })
+    }
+
+    /// `artifacts/<study>`.
+    #[must_use]
+    pub fn study_artifacts(&self, study_name: &str) -> PathBuf {
+        self.artifacts.join(study_name)
+    }
+
+    /// `artifacts/<study>/<stage_index>_<stage>/<case>`.
+    #[must_use]
+    pub fn case_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
+        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
+        self.study_artifacts(&spec.study.name).join(format!("{stage}_{name}")).join(case)
+    }
+
+    /// One attempt's directory.
+    #[must_use]
+    pub fn attempt_dir(&self, spec: &Spec, stage: StageIndex, case: &str, attempt: AttemptNo) -> PathBuf {
+        self.case_dir(spec, stage, case).join(format!("attempt_{attempt}"))
+    }
+
+    /// A case's scratch directory, kept across attempts.
+    #[must_use]
+    pub fn scratch_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
+        self.case_dir(spec, stage, case).join("scratch")
+    }
+}
+
+/// `to` seen from the directory `from`, both absolute; `to` itself where they share no more than the root.
+#[must_use]
+pub fn relative(to: &Path, from: &Path) -> PathBuf {
+    let (to, from) = (clean(to), clean(from));
+    let shared = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    if shared <= 1 {
+        return to;
+    }
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(to.components().skip(shared)).collect();
+    if path.as_os_str().is_empty() { ".".into() } else { path }
+}
+
+/// Without `.` and `x/..`, by the names alone.
+fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_project_keeps_its_relative_places() {
+        let relative = |to: &str, from: &str| relative(Path::new(to), Path::new(from)).display().to_string();
+        assert_eq!(relative("/p/study", "/p/study"), ".");
+        assert_eq!(relative("/p/study/artifacts", "/p/study"), "artifacts");
+        assert_eq!(relative("/p/study", "/p/stores/x"), "../../study");
+        assert_eq!(relative("/p/./a/../study", "/p"), "study");
+        assert_eq!(relative("/data/art", "/home/me"), "/data/art");
+    }
+}

@@ -1,0 +1,521 @@
+//! A study as a program uses it: opened or made, run, stopped, gone on with.
+//!
+//! This is the crate's front door and the one place where spec, store, engine and exports meet. It never touches
+//! terminal or environment; what people see is the business of `cli`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::engine::resume::{Decision, Found, SpecMatch, decide};
+use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
+use crate::error::Error;
+use crate::executor::local::strays::KilledStray;
+use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
+use crate::executor::local::keeper::Keeper;
+use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
+use crate::model::{
+    Event, FirstObjective, Metrics, Record, RunEnd, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
+    StudyStatus,
+};
+use crate::paths::{self, StudyPaths};
+use crate::plan;
+use crate::spec::{self, Goal, Spec, Work};
+use crate::sys::clock::unix_ms;
+use crate::views::export;
+
+/// A study and how it is to be run here.
+///
+/// ```
+/// use piton::{Metrics, Spec, StageBuilder, Study};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dir = tempfile::tempdir()?;
+/// let spec = Spec::builder("parabola")
+///     .seed(7)
+///     .stage(StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"))
+///     .build()?;
+/// let outcome = Study::new(spec)
+///     .store(dir.path().join("parabola.redb"))
+///     .closure("explore", |trial| {
+///         let x = trial.float("x")?;
+///         Ok(Metrics::from([("y".to_owned(), piton::Metric::Number((x - 1.0).powi(2)))]))
+///     })
+///     .run()?;
+/// assert!(outcome.is_completed());
+/// // Run again on the same store: it is finished, nothing runs twice.
+/// # Ok(())
+/// # }
+/// ```
+pub struct Study {
+    spec: Option<Spec>,
+    store: PathBuf,
+    artifacts: Option<PathBuf>,
+    study_dir: PathBuf,
+    study_file: String,
+    workers: Option<u32>,
+    drain_limit: Option<Duration>,
+    watch_signals: bool,
+    closures: HashMap<String, ClosureFn>,
+    shutdown: ShutdownHandle,
+    keeper: Option<Keeper>,
+}
+
+impl std::fmt::Debug for Study {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Study").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// How a call of [`Study::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was found and decided at the start.
+    pub decision: Decision,
+    /// Where the study stands now.
+    pub status: StudyStatus,
+    /// How the run ended; `None` when nothing had to run.
+    pub report: Option<RunReport>,
+}
+
+impl Outcome {
+    /// Whether every stage is closed.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        self.status == StudyStatus::Completed
+    }
+
+    /// The exit code of the contract: 0 completed, 3 aborted, 75 interrupted and resumable.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.status {
+            StudyStatus::Completed => 0,
+            StudyStatus::Aborted => 3,
+            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => 75,
+        }
+    }
+}
+
+impl Study {
+    /// A study from a checked spec. Its store is `<name>.redb` in the current directory unless [`Study::store`] says
+    /// otherwise; programs and inputs are relative to the current directory.
+    #[must_use]
+    pub fn new(spec: Spec) -> Self {
+        let store = PathBuf::from(format!("{}.redb", spec.study.name));
+        Self::with(Some(spec), store, PathBuf::from("."), String::new())
+    }
+
+    /// A study from a study file, with `overrides` of its params (`--set`). Its store is `<stem>.redb` beside the
+    /// file.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the file cannot be read, [`Error::Spec`] with every mistake in it.
+    pub fn from_file(path: &Path, overrides: &[(String, String)]) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|cause| Error::File {
+            what: "read the study file",
+            path: path.into(),
+            cause,
+        })?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::File {
+            what: "read the study file",
+            path: path.into(),
+            cause: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"),
+        })?;
+        let spec = spec::parse(&path.display().to_string(), &text, overrides)
+            .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Self::with(Some(spec), path.with_extension("redb"), dir.into(), file))
+    }
+
+    /// The study of an existing store, whose spec is in it.
+    #[must_use]
+    pub fn from_store(store: &Path) -> Self {
+        Self::with(None, store.into(), PathBuf::from("."), String::new())
+    }
+
+    fn with(spec: Option<Spec>, store: PathBuf, study_dir: PathBuf, study_file: String) -> Self {
+        Self {
+            spec,
+            store,
+            artifacts: None,
+            study_dir,
+            study_file,
+            workers: None,
+            drain_limit: None,
+            watch_signals: false,
+            closures: HashMap::new(),
+            shutdown: ShutdownHandle::new(),
+            keeper: None,
+        }
+    }
+
+    /// The redb file.
+    #[must_use]
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = path.into();
+        self
+    }
+
+    /// Where trials' directories go; `artifacts` beside the store unless given. Counts at creation only.
+    #[must_use]
+    pub fn artifacts(mut self, path: impl Into<PathBuf>) -> Self {
+        self.artifacts = Some(path.into());
+        self
+    }
+
+    /// Trials at once, instead of what the spec says.
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// Bounds the wait for running trials after a first signal.
+    #[must_use]
+    pub fn drain_limit(mut self, limit: Option<Duration>) -> Self {
+        self.drain_limit = limit;
+        self
+    }
+
+    /// Whether SIGTERM, SIGINT, SIGHUP, SIGTSTP and SIGUSR2 to the process are this study's while it runs (default:
+    /// they are the program's own).
+    #[must_use]
+    pub fn watch_signals(mut self, watch: bool) -> Self {
+        self.watch_signals = watch;
+        self
+    }
+
+    /// What the trials of a closure stage do. It gets the trial's params and gives its metrics; a panic in it fails
+    /// the trial, nothing else.
+    #[must_use]
+    pub fn closure<F>(mut self, stage: impl Into<String>, run: F) -> Self
+    where
+        F: Fn(&TrialContext) -> Result<Metrics, TrialError> + Send + Sync + 'static,
+    {
+        self.closures.insert(stage.into(), Arc::new(run));
+        self
+    }
+
+    /// A keeper that was started early, before the program had threads. Without one, [`Study::run`] starts it.
+    #[must_use]
+    pub fn keeper(mut self, keeper: Keeper) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    /// The handle that stops it, from any thread.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.clone()
+    }
+
+    /// The store's path.
+    #[must_use]
+    pub fn store_path(&self) -> &Path {
+        &self.store
+    }
+
+    /// The spec, when it came from a file or from code.
+    #[must_use]
+    pub fn spec(&self) -> Option<&Spec> {
+        self.spec.as_ref()
+    }
+
+    /// The places a new study of this description has.
+    ///
+    /// # Errors
+    /// When the current directory cannot be told.
+    pub fn planned_paths(&self) -> Result<StudyPaths, Error> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|cause| Error::System { what: "tell the current directory", cause })
+        };
+        let store = absolute(&self.store)?;
+        let beside = store.parent().unwrap_or(Path::new("/")).join("artifacts");
+        let artifacts = self.artifacts.as_deref().map_or(Ok(beside), absolute)?;
+        Ok(StudyPaths { study_dir: absolute(&self.study_dir)?, artifacts, store })
+    }
+
+    /// Starts the study, or goes on with it, until it is finished or asked to stop.
+    ///
+    /// # Errors
+    /// [`Error`]; what was recorded before stays recorded.
+    pub fn run(self) -> Result<Outcome, Error> {
+        self.run_observed(&mut Nobody)
+    }
+
+    /// [`Study::run`], watched.
+    ///
+    /// # Errors
+    /// [`Error`]; what was recorded before stays recorded.
+    pub fn run_observed(mut self, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+        let found = self.look()?;
+        let decision = match &found {
+            Some((row, spec)) => self.decide(row, spec)?,
+            None => decide(Found { status: None, spec: self.spec_match(None), inputs_same: true }),
+        };
+        match decision {
+            Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
+            Decision::AlreadyCompleted => Ok(Outcome { decision, status: StudyStatus::Completed, report: None }),
+            Decision::AlreadyAborted => Ok(Outcome { decision, status: StudyStatus::Aborted, report: None }),
+            Decision::SpecDiffers | Decision::InputsChanged => Err(self.refusal(decision, found)),
+            Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
+                let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
+                self.keeper =
+                    Some(keeper.map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?);
+                let journal = self.open(decision)?;
+                self.go(decision, journal, observer)
+            }
+        }
+    }
+
+    /// What the store says, if there is one.
+    fn look(&self) -> Result<Option<(StudyRow, Spec)>, Error> {
+        let reader = match Reader::open(&self.store) {
+            Ok(reader) => reader,
+            Err(OpenError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let row = reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
+        let spec = self.stored_spec(&row)?;
+        Ok(Some((row, spec)))
+    }
+
+    fn unreadable(&self, cause: journal::JournalError) -> Error {
+        Error::Journal { store: self.store.clone(), cause }
+    }
+
+    fn stored_spec(&self, row: &StudyRow) -> Result<Spec, Error> {
+        Spec::from_json(&row.spec)
+            .map_err(|error| Error::StoredSpec { store: self.store.clone(), why: error.to_string() })
+    }
+
+    fn spec_match(&self, stored: Option<&StudyRow>) -> SpecMatch {
+        match (&self.spec, stored) {
+            (None, _) => SpecMatch::NotGiven,
+            (Some(given), Some(row)) if given.spec_hash() == row.spec_hash => SpecMatch::Same,
+            (Some(_), Some(_)) => SpecMatch::Differs,
+            (Some(_), None) => SpecMatch::Same,
+        }
+    }
+
+    fn decide(&self, row: &StudyRow, spec: &Spec) -> Result<Decision, Error> {
+        let inputs_same = self.changed_inputs(row, spec)?.is_empty();
+        Ok(decide(Found { status: Some(row.status), spec: self.spec_match(Some(row)), inputs_same }))
+    }
+
+    /// How the inputs differ from those at creation, in words.
+    fn changed_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Vec<String>, Error> {
+        let finished = matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted);
+        if finished || row.inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = StudyPaths::of(&self.store, row)
+            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        match spec::hash_inputs(&paths.study_dir, &spec.study.inputs) {
+            Ok(now) => Ok(spec::changed_inputs(&row.inputs, &now)),
+            Err(error) => Ok(vec![error.to_string()]),
+        }
+    }
+
+    /// What a run would find now, without touching anything. Inputs are not looked at.
+    ///
+    /// # Errors
+    /// [`Error`] when there is a store and it cannot be read.
+    pub fn found_status(&self) -> Result<Found, Error> {
+        Ok(match self.look()? {
+            Some((row, _)) => {
+                Found { status: Some(row.status), spec: self.spec_match(Some(&row)), inputs_same: true }
+            }
+            None => Found { status: None, spec: self.spec_match(None), inputs_same: true },
+        })
+    }
+
+    fn refusal(self, decision: Decision, found: Option<(StudyRow, Spec)>) -> Error {
+        let Some((row, stored)) = found else { return Error::Open(OpenError::Missing { path: self.store }) };
+        if decision == Decision::InputsChanged {
+            return match self.changed_inputs(&row, &stored) {
+                Ok(changes) => Error::InputsChanged { store: self.store, changes },
+                Err(error) => error,
+            };
+        }
+        let changes = self.spec.as_ref().map_or_else(Vec::new, |given| spec::diff(&stored, given));
+        Error::SpecDiffers { store: self.store, changes }
+    }
+
+    fn open(&self, decision: Decision) -> Result<Journal, Error> {
+        if decision != Decision::Create {
+            return Ok(Journal::open(&self.store)?);
+        }
+        let Some(spec) = &self.spec else { return Err(Error::Open(OpenError::Missing { path: self.store.clone() })) };
+        let paths = self.planned_paths()?;
+        let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+        let first = Record {
+            at_ms: unix_ms(),
+            run_ms: 0,
+            event: Event::StudyCreated(Box::new(created(spec, &paths, inputs, &self.study_file)?)),
+        };
+        match journal::create(&self.store, &first) {
+            // Another process was faster: the lock decides who runs it.
+            Err(OpenError::Exists { .. }) => Ok(Journal::open(&self.store)?),
+            other => Ok(other?),
+        }
+    }
+
+    fn go(self, decision: Decision, journal: Journal, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+        let store = self.store.clone();
+        let row = journal
+            .snapshot()
+            .and_then(|snapshot| snapshot.study())
+            .map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        let mut spec = self.stored_spec(&row)?;
+        if let Some(given) = &self.spec {
+            if given.spec_hash() != row.spec_hash {
+                let changes = spec::diff(&spec, given);
+                return Err(Error::SpecDiffers { store, changes });
+            }
+            // How it is run is no part of the study: the file at hand decides.
+            spec.run = given.run.clone();
+        }
+        let missing = spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
+        if let Some(stage) = missing {
+            return Err(Error::NoClosure(stage.name.clone()));
+        }
+        let paths = StudyPaths::of(&store, &row)
+            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        let workers = self.workers.or(spec.run.workers).unwrap_or(cpus).max(1);
+        let mut exporting = Exporting::start(paths.clone(), observer);
+        let report = engine::run(
+            journal,
+            Arc::new(spec),
+            paths,
+            RunOptions {
+                workers,
+                drain_limit: self.drain_limit,
+                watch_signals: self.watch_signals,
+                shutdown: &self.shutdown,
+                keeper: self.keeper,
+                closures: self.closures,
+                observer: &mut exporting,
+            },
+        )?;
+        Ok(Outcome { decision, status: report.status, report: Some(report) })
+    }
+}
+
+/// The first event of a new study.
+fn created(
+    spec: &Spec,
+    paths: &StudyPaths,
+    inputs: Vec<crate::model::InputHash>,
+    study_file: &str,
+) -> Result<StudyCreated, Error> {
+    let mut id = [0; 16];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::System { what: "get random bytes", cause: error.into() })?;
+    let base = paths.store.parent().unwrap_or(Path::new("/"));
+    let relative = |path: &Path| paths::relative(path, base).to_string_lossy().into_owned();
+    Ok(StudyCreated {
+        study_id: StudyId(id),
+        piton_version: env!("CARGO_PKG_VERSION").into(),
+        name: spec.study.name.clone(),
+        base_case: spec.study.base_case.clone(),
+        seed: spec.study.seed,
+        spec: spec.to_json(),
+        spec_hash: spec.spec_hash(),
+        inputs,
+        study_dir: relative(&paths.study_dir),
+        artifacts_dir: relative(&paths.artifacts),
+        study_file: study_file.into(),
+        plan_version: plan::VERSION,
+        stages: spec
+            .stages
+            .iter()
+            .map(|stage| StageDecl {
+                name: stage.name.clone(),
+                trial_budget: stage.trial_budget,
+                survivor_count: stage.survivor_count,
+                objective: stage.objectives.first().map(|objective| FirstObjective {
+                    metric: objective.metric.clone(),
+                    maximize: objective.goal == Goal::Maximize,
+                }),
+            })
+            .collect(),
+    })
+}
+
+/// Watches nothing.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn committed(&mut self, _: Seq, _: &Record, _: &Draft) {}
+}
+
+/// Brings the exports up to date beside the engine: from a thread of its own after each stage, and before `run`
+/// returns. They are views: a failure is logged, never the study's.
+struct Exporting<'a> {
+    paths: StudyPaths,
+    inner: &'a mut dyn Observer,
+    sender: Option<Sender<Snapshot>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<'a> Exporting<'a> {
+    fn start(paths: StudyPaths, inner: &'a mut dyn Observer) -> Self {
+        let (sender, snapshots) = crossbeam_channel::unbounded::<Snapshot>();
+        let places = paths.clone();
+        let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
+            for snapshot in snapshots {
+                write_exports(&snapshot, &places);
+            }
+        });
+        let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
+        Self { paths, inner, sender: Some(sender), thread }
+    }
+}
+
+fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) {
+    if let Err(error) = export::write_all(snapshot, &paths.artifacts) {
+        log::warn!("cannot write the exports in `{}`: {error}", paths.artifacts.display());
+    }
+}
+
+impl Observer for Exporting<'_> {
+    fn committed(&mut self, seq: Seq, record: &Record, draft: &Draft) {
+        self.inner.committed(seq, record, draft);
+    }
+    fn killed_strays(&mut self, strays: &[KilledStray]) {
+        self.inner.killed_strays(strays);
+    }
+    fn draining(&mut self, running: usize) {
+        self.inner.draining(running);
+    }
+    fn forcing(&mut self, running: usize) {
+        self.inner.forcing(running);
+    }
+    fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
+        if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
+            // The thread lives until the sender is dropped.
+            drop(sender.send(snapshot));
+        }
+    }
+    fn ended(&mut self, snapshot: &Snapshot) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+        write_exports(snapshot, &self.paths);
+        self.inner.ended(snapshot);
+    }
+}
+
+/// Whether a run ended early and can be resumed.
+#[must_use]
+pub fn is_resumable(how: RunEnd) -> bool {
+    matches!(how, RunEnd::Drained | RunEnd::Forced | RunEnd::Failed)
+}

@@ -1,0 +1,70 @@
+//! Whether the outputs of accepted trials are still what was recorded: the part of `verify` outside the store.
+//!
+//! Every declared output of every succeeded trial is hashed again. It only reads, and goes on after a difference.
+
+use std::path::Path;
+
+use super::{StudyView, ViewError};
+use crate::journal::Snapshot;
+use crate::model::{OutputHash, TrialId, TrialState};
+use crate::sys::tree_hash::{hash_tree, open_beneath, open_dir};
+
+/// Differences kept; the rest are counted.
+const KEPT: usize = 100;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputsCheck {
+    /// Outputs hashed or looked for.
+    pub checked: u64,
+    /// Those that differ.
+    pub differing: u64,
+    /// The first of them, in words.
+    pub differences: Vec<String>,
+}
+
+/// Hashes all outputs again.
+///
+/// # Errors
+/// [`ViewError::Journal`] from reading the store; what is wrong with an output is a difference, not an error.
+pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, ViewError> {
+    let lineage = view.lineage();
+    let mut found = OutputsCheck::default();
+    for stage in &view.stages {
+        let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+        for row in snapshot.trials(stage.first_trial, end)? {
+            let row = row?;
+            if row.state != TrialState::Succeeded || row.outputs.is_empty() {
+                continue;
+            }
+            let case = view.case_of(&lineage, row.trial);
+            let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
+            let dir = view.attempt_dir(stage, &case, attempt);
+            for output in &row.outputs {
+                found.checked += 1;
+                if let Err(why) = compare(&dir, output) {
+                    found.differing += 1;
+                    if found.differences.len() < KEPT {
+                        found.differences.push(format!("output `{}` of `{case}` {why}", output.path));
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn compare(dir: &Path, output: &OutputHash) -> Result<(), String> {
+    let hash = open_dir(dir)
+        .and_then(|dir| open_beneath(std::os::fd::AsFd::as_fd(&dir), Path::new(&output.path)))
+        .and_then(|file| hash_tree(file, false));
+    match hash {
+        Ok(hash) if hash.blake3 == output.blake3 && hash.bytes == output.bytes => Ok(()),
+        Ok(hash) if hash.bytes != output.bytes => {
+            Err(format!("has {} bytes; {} were recorded", hash.bytes, output.bytes))
+        }
+        Ok(_) => Err("has another content than was recorded".into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("is gone".into()),
+        Err(error) => Err(format!("cannot be read: {}", super::words::io_words(&error))),
+    }
+}

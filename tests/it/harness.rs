@@ -1,0 +1,167 @@
+//! A scratch study, the program run on it, and waiting for conditions.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Only a hang takes this long.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A directory that goes away, with a study in it.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("piton-").tempdir().unwrap() }
+    }
+
+    /// With this study file, `study.toml`.
+    pub fn with_study(study: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.write("study.toml", study);
+        sandbox
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn script(&self, name: &str, body: &str) {
+        self.write(name, &format!("#!/bin/sh\n{body}\n"));
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The lines of a file so far; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).map_or_else(|_| Vec::new(), |t| t.lines().map(str::to_owned).collect())
+    }
+
+    /// The program, in the sandbox.
+    pub fn piton<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_piton"));
+        command.args(args).current_dir(self.dir.path()).env_remove("PITON_LOG").env("NO_COLOR", "1");
+        command.env("COLUMNS", "100").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, line: &str) -> Output {
+        self.piton(line.split_whitespace()).output().unwrap()
+    }
+
+    /// Runs it to its end, which must be this exit code; what it printed to stdout.
+    pub fn ok(&self, line: &str, code: i32) -> String {
+        let output = self.run(line);
+        assert_eq!(output.status.code(), Some(code), "`piton {line}`\n{}", both(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts it in a process group of its own, its output in files.
+    pub fn start(&self, line: &str) -> Engine {
+        use std::os::unix::process::CommandExt;
+        let out = fs::File::create(self.path("engine.out")).unwrap();
+        let err = fs::File::options().create(true).append(true).open(self.path("engine.err")).unwrap();
+        let mut command = self.piton(line.split_whitespace());
+        command.stdout(out).stderr(err).process_group(0);
+        Engine { child: command.spawn().unwrap() }
+    }
+
+    /// `piton dump --format json`, parsed.
+    pub fn dump(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ok("dump study.redb --format json", 0)).unwrap()
+    }
+
+    pub fn canonical(&self) -> String {
+        self.ok("dump study.redb --format json --canonical", 0)
+    }
+
+    /// Processes whose environment says they belong to this sandbox's study.
+    pub fn trial_processes(&self) -> Vec<u32> {
+        let needle = format!("PITON_STUDY_DIR={}", self.dir.path().display());
+        processes_with(&needle)
+    }
+}
+
+/// Both streams of a finished command, for messages.
+pub fn both(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Processes, zombies left out, that have this entry in their environment.
+fn processes_with(entry: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let environ = fs::read(process.path().join("environ")).unwrap_or_default();
+        let has = environ.split(|byte| *byte == 0).any(|var| var == entry.as_bytes());
+        if has && state_of(pid).is_some_and(|state| state != 'Z') {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// The process state letter of `/proc/<pid>/stat`.
+pub fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// An engine that runs.
+pub struct Engine {
+    pub child: Child,
+}
+
+impl Engine {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Signals its whole process group.
+    pub fn signal_group(&self, signal: Signal) {
+        kill_process_group(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    pub fn wait(mut self) -> std::process::ExitStatus {
+        wait_until("the engine ends", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Looks again and again until the condition holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a path is there.
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

@@ -1,0 +1,163 @@
+//! The library: closures, the shutdown handle, callbacks, and that a closure study is a study like any other.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use piton::engine::resume::Decision;
+use piton::model::StudyStatus;
+use piton::{Error, Metric, Metrics, Reader, Spec, StageBuilder, Study, TrialError, verify};
+
+use crate::harness::Sandbox;
+
+fn spec() -> Spec {
+    Spec::builder("parabola")
+        .seed(7)
+        .stage(
+            StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"),
+        )
+        .stage(StageBuilder::closure("confirm").budget(2).survivors(1).minimize("y"))
+        .build()
+        .unwrap()
+}
+
+fn y(x: f64) -> Result<Metrics, TrialError> {
+    Ok(Metrics::from([("y".to_owned(), Metric::Number((x - 1.0).powi(2)))]))
+}
+
+#[test]
+fn closures_run_through_the_same_engine_and_journal() {
+    let sandbox = Sandbox::new();
+    let runs = Arc::new(AtomicU32::new(0));
+    let run = || {
+        let (a, b) = (Arc::clone(&runs), Arc::clone(&runs));
+        Study::new(spec())
+            .store(sandbox.path("study.redb"))
+            .closure("explore", move |trial| {
+                a.fetch_add(1, Ordering::SeqCst);
+                y(trial.float("x")?)
+            })
+            .closure("confirm", move |trial| {
+                b.fetch_add(1, Ordering::SeqCst);
+                y(trial.float("x")?)
+            })
+            .run()
+            .unwrap()
+    };
+    assert_eq!(run().status, StudyStatus::Completed);
+    assert_eq!(runs.load(Ordering::SeqCst), 11);
+    assert_eq!(run().decision, Decision::AlreadyCompleted);
+    assert_eq!(runs.load(Ordering::SeqCst), 11, "nothing runs twice");
+
+    // x = -2, -1.5, …, 2: the best are x = 1 (number 6), then 0.5 and 1.5 (numbers 5 and 7), the lower number first.
+    let dump = sandbox.dump();
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["parabola_0_6", "parabola_0_5"]));
+    assert_eq!(dump["stages"][1]["survivors"], serde_json::json!(["parabola_1_0"]));
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("why study.redb parabola_0_7", 0);
+    assert_eq!(sandbox.run("resume study.redb").status.code(), Some(0), "a finished study needs no closure");
+}
+
+#[test]
+fn a_panic_fails_its_trial_only() {
+    let sandbox = Sandbox::new();
+    let outcome = Study::new(spec())
+        .store(sandbox.path("study.redb"))
+        .closure("explore", |trial| {
+            let x = trial.float("x")?;
+            assert!(x > -2.0, "no such x");
+            y(x)
+        })
+        .closure("confirm", |trial| y(trial.float("x")?))
+        .run()
+        .unwrap();
+    assert!(outcome.is_completed());
+    let dump = sandbox.dump();
+    assert_eq!(dump["trials"][0]["state"], "failed");
+    assert_eq!(dump["trials"][0]["failure"]["kind"], "panic");
+    assert!(dump["trials"][0]["failure"]["reason"].as_str().unwrap().contains("no such x"));
+}
+
+#[test]
+fn the_handle_drains_from_inside_and_callbacks_run_once() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.path("study.redb");
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let study = Study::new(spec()).store(&store).workers(1);
+    let handle = study.shutdown_handle();
+    for name in ["first", "second"] {
+        let notes = Arc::clone(&notes);
+        handle.on_shutdown(name, move || notes.lock().unwrap().push(name));
+    }
+    let stopper = handle.clone();
+    let outcome = study
+        .closure("explore", move |trial| {
+            if trial.case() == "parabola_0_3" {
+                stopper.drain();
+            }
+            y(trial.float("x")?)
+        })
+        .closure("confirm", |trial| y(trial.float("x")?))
+        .run()
+        .unwrap();
+    assert_eq!((outcome.status, outcome.exit_code()), (StudyStatus::Interrupted, 75));
+    assert_eq!(*notes.lock().unwrap(), ["first", "second"]);
+    let accounting = Reader::open(&store).unwrap().snapshot().unwrap().progress().unwrap().accounting;
+    assert!(accounting.succeeded >= 4 && accounting.succeeded < 9, "{accounting:?}");
+    assert_eq!(accounting.attempts_started, accounting.succeeded, "what started has finished");
+
+    let outcome = Study::new(spec())
+        .store(&store)
+        .closure("explore", |trial| y(trial.float("x")?))
+        .closure("confirm", |trial| y(trial.float("x")?))
+        .run()
+        .unwrap();
+    assert_eq!(outcome.decision, Decision::GoOn);
+    assert!(outcome.is_completed());
+    assert_eq!(notes.lock().unwrap().len(), 2, "callbacks of the first run are gone");
+    let reader = Reader::open(&store).unwrap();
+    let verification = verify(&reader.snapshot().unwrap()).unwrap();
+    assert_eq!(verification.differences, Vec::new());
+}
+
+#[test]
+fn a_forced_end_interrupts_closures_that_listen() {
+    let sandbox = Sandbox::new();
+    let study = Study::new(spec()).store(sandbox.path("study.redb")).workers(1);
+    let handle = study.shutdown_handle();
+    let outcome = study
+        .closure("explore", move |trial| {
+            handle.terminate();
+            while !trial.should_stop() {
+                std::thread::yield_now();
+            }
+            Err(TrialError::from("told to stop"))
+        })
+        .closure("confirm", |trial| y(trial.float("x")?))
+        .run()
+        .unwrap();
+    assert_eq!(outcome.status, StudyStatus::Interrupted);
+    let accounting = sandbox.dump()["accounting"].clone();
+    assert_eq!((&accounting["interrupted"], &accounting["failed"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn another_spec_is_refused_and_a_missing_closure_is_named() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.path("study.redb");
+    let error = Study::new(spec()).store(&store).closure("explore", |_| y(0.0)).run().unwrap_err();
+    assert!(matches!(&error, Error::NoClosure(stage) if stage == "confirm"), "{error}");
+    let study = Study::new(spec()).store(&store);
+    study.shutdown_handle().drain();
+    let study = study.closure("explore", |_| y(0.0)).closure("confirm", |_| y(0.0));
+    assert_eq!(study.run().unwrap().exit_code(), 75, "a request made before the run is the first thing it sees");
+
+    let other = Spec::builder("parabola")
+        .seed(8)
+        .stage(StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"))
+        .stage(StageBuilder::closure("confirm").budget(2).survivors(1).minimize("y"))
+        .build()
+        .unwrap();
+    let error = Study::new(other).store(&store).run().unwrap_err();
+    assert_eq!(error.exit_code(), 6);
+    assert!(error.notes().iter().any(|note| note.contains("seed") && note.contains('7') && note.contains('8')));
+}

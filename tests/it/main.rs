@@ -1,0 +1,19 @@
+//! Tests of the whole program, with the real binary and real processes. One binary, so that it is linked once:
+//!
+//! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
+//! - `commands`: every subcommand, what it prints and its exit codes;
+//! - `quickstart`: the example of the README;
+//! - `signals`: the signal table of the contract, row by row;
+//! - `kills`: `kill -9` at random moments, and what must be left after it;
+//! - `library`: closures, the shutdown handle and its callbacks;
+//! - `structure`: which module may import which.
+//!
+//! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
+
+mod commands;
+mod harness;
+mod kills;
+mod library;
+mod quickstart;
+mod signals;
+mod structure;
