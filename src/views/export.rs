@@ -1,1 +1,454 @@
-//! Stub.
+//! Files that other programs read, in `<artifacts>/<study>/`: the compatible checkpoint and the telemetry.
+//!
+//! Each file is replaced atomically (write, fsync, rename, fsync of the directory), so it is old or new, never torn; a
+//! crash leaves at most a temporary file, which the next export removes. The same snapshot gives the same bytes. All
+//! of it is a view: the store is the truth, nothing here is ever read back, and a file that cannot be written must
+//! not harm the study.
+//!
+//! - `study_checkpoint.json`: `study_name`, `last_completed_stage_index` (-1 if none), `completed_stages` (each
+//!   `stage_index`, `stage_name`, `completed_at`, `survivor_case_ids`, `trials_completed` (succeeded),
+//!   `trials_failed`, `metadata`), `checkpoint_version` `"1.0"`, `created_at` (the study's), `metadata`.
+//! - `study_telemetry.json`: the study's status and run time, its attempts, and the summary of each stage.
+//! - `stage_<i>_telemetry.json`, for each stage that has opened: counts, success rate, when it opened and closed,
+//!   `duration_s`, and over the ended attempts `wall_s`, `cpu_s` (`total`, `mean`, `min`, `max`), `peak_rss_bytes`
+//!   (`max`), the best trial so far, failures by kind. One pass over the stage's trials.
+//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::dump::{events_jsonl, survivor_cases};
+use super::words::{seconds, stage_status, study_status, timestamp};
+use super::{Liveness, Place, StudyView, ViewError};
+use crate::journal::Snapshot;
+use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
+use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
+
+/// Name of the compatible checkpoint.
+pub const CHECKPOINT: &str = "study_checkpoint.json";
+/// Name of the study's telemetry.
+pub const STUDY_TELEMETRY: &str = "study_telemetry.json";
+/// Name of the events.
+pub const EVENTS: &str = "telemetry.jsonl";
+
+#[derive(Serialize)]
+struct Checkpoint<'a> {
+    study_name: &'a str,
+    last_completed_stage_index: i64,
+    completed_stages: Vec<CompletedStage<'a>>,
+    checkpoint_version: &'static str,
+    created_at: String,
+    metadata: CheckpointMetadata<'a>,
+}
+
+#[derive(Serialize)]
+struct CheckpointMetadata<'a> {
+    status: &'static str,
+    seed: u64,
+    spec_hash: &'a str,
+    events: u64,
+}
+
+#[derive(Serialize)]
+struct CompletedStage<'a> {
+    stage_index: u32,
+    stage_name: &'a str,
+    completed_at: String,
+    survivor_case_ids: Vec<String>,
+    trials_completed: u64,
+    trials_failed: u64,
+    metadata: StageMetadata,
+}
+
+#[derive(Serialize)]
+struct StageMetadata {
+    trial_budget: u64,
+    survivor_count: u64,
+    trials_planned: u64,
+}
+
+#[derive(Serialize)]
+struct StudyTelemetry<'a> {
+    study_name: &'a str,
+    status: &'static str,
+    abort_reason: Option<&'a str>,
+    created_at: String,
+    updated_at: String,
+    runs: u32,
+    runtime_s: f64,
+    attempts_started: u64,
+    attempts_succeeded: u64,
+    attempts_failed: u64,
+    attempts_interrupted: u64,
+    attempts_running: u64,
+    events: u64,
+    stages: Vec<StageSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct StageSummary<'a> {
+    stage_index: u32,
+    stage_name: &'a str,
+    status: &'static str,
+    opened_at: Option<String>,
+    closed_at: Option<String>,
+    duration_s: Option<f64>,
+    trials_planned: u64,
+    trials_pending: u64,
+    trials_running: u64,
+    trials_succeeded: u64,
+    trials_failed: u64,
+    /// Succeeded among the finished; `null` before the first.
+    success_rate: Option<f64>,
+    best: Option<Best<'a>>,
+    survivor_case_ids: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Best<'a> {
+    case: String,
+    metric: &'a str,
+    value: f64,
+}
+
+#[derive(Serialize)]
+struct StageTelemetry<'a> {
+    study_name: &'a str,
+    #[serde(flatten)]
+    summary: StageSummary<'a>,
+    attempts_ended: u64,
+    wall_s: Option<Spread>,
+    cpu_s: Option<Spread>,
+    peak_rss_bytes: Option<u64>,
+    failures_by_kind: BTreeMap<String, u64>,
+}
+
+/// Over the ended attempts, seconds.
+#[derive(Serialize)]
+struct Spread {
+    total: f64,
+    mean: f64,
+    min: f64,
+    max: f64,
+}
+
+#[derive(Default)]
+struct Sum {
+    count: u64,
+    total_us: u64,
+    min_us: Option<u64>,
+    max_us: u64,
+}
+
+impl Sum {
+    fn add(&mut self, us: u64) {
+        self.count += 1;
+        self.total_us = self.total_us.saturating_add(us);
+        self.min_us = Some(self.min_us.map_or(us, |min_us| min_us.min(us)));
+        self.max_us = self.max_us.max(us);
+    }
+
+    fn spread(&self) -> Option<Spread> {
+        let mean_us = self.total_us.checked_div(self.count)?;
+        Some(Spread {
+            total: seconds(self.total_us),
+            mean: seconds(mean_us),
+            min: seconds(self.min_us.unwrap_or(0)),
+            max: seconds(self.max_us),
+        })
+    }
+}
+
+/// Writes all files of a study into its directory in `artifacts_dir`, for the engine: it is taken to live unless it
+/// said goodbye. Leftovers of crashed exports are removed. It passes over all trials and events, so it belongs on a
+/// thread of its own.
+///
+/// # Errors
+/// [`ViewError::File`] with the first file that cannot be written, [`ViewError::Journal`], [`ViewError::Spec`]. Files
+/// written before stay, each whole.
+pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+    let liveness = Liveness { alive: !snapshot.study()?.engine_closed };
+    // No file here names the store or the study's directory.
+    let place = Place { store: String::new(), artifacts_dir: artifacts_dir.into(), study_dir: PathBuf::new() };
+    write_view(&StudyView::load(snapshot, place, liveness)?, snapshot)
+}
+
+/// The same for a study that is loaded already.
+///
+/// # Errors
+/// As for [`write_all`].
+pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError> {
+    let dir = view.study_artifacts_dir();
+    let failed = |cause| ViewError::File { what: "write", path: dir.clone(), cause };
+    create_dir_all_durable(&dir).map_err(failed)?;
+    remove_leftover_temps(&dir).map_err(failed)?;
+    write_checkpoint(view)?;
+    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
+    for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
+        let telemetry = stage_telemetry(view, snapshot, stage)?;
+        replace_json(&dir.join(format!("stage_{}_telemetry.json", stage.index)), &telemetry)?;
+    }
+    replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))
+}
+
+/// Writes the compatible checkpoint alone: it costs the same at any number of trials.
+///
+/// # Errors
+/// [`ViewError::File`].
+pub fn write_checkpoint(view: &StudyView) -> Result<(), ViewError> {
+    let dir = view.study_artifacts_dir();
+    create_dir_all_durable(&dir).map_err(|cause| ViewError::File { what: "write", path: dir.clone(), cause })?;
+    replace_json(&dir.join(CHECKPOINT), &checkpoint(view))
+}
+
+fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), ViewError> {
+    replace(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        Ok(out.write_all(b"\n")?)
+    })
+}
+
+/// Replaces a file. What the store is to blame for is told apart from what the file is to blame for.
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>) -> Result<(), ViewError> {
+    let mut other = None;
+    let done = replace_atomically(path, |out| {
+        write(out).map_err(|error| match error {
+            ViewError::Output(error) => error,
+            error => {
+                let stopped = io::Error::other(error.to_string());
+                other = Some(error);
+                stopped
+            }
+        })
+    });
+    match (done, other) {
+        (_, Some(error)) => Err(error),
+        (done, None) => done.map_err(|cause| ViewError::File { what: "write", path: path.into(), cause }),
+    }
+}
+
+fn checkpoint(view: &StudyView) -> Checkpoint<'_> {
+    let lineage = view.lineage();
+    let closed = view.stages.iter().filter(|stage| stage.status == StageStatus::Closed);
+    let completed = closed.map(|stage| {
+        let counters = view.counters_of(stage.index);
+        CompletedStage {
+            stage_index: stage.index,
+            stage_name: &stage.name,
+            completed_at: timestamp(stage.closed_ms.unwrap_or(0)),
+            survivor_case_ids: survivor_cases(view, &lineage, stage),
+            trials_completed: counters.succeeded,
+            trials_failed: counters.failed,
+            metadata: StageMetadata {
+                trial_budget: stage.trial_budget,
+                survivor_count: stage.survivor_count,
+                trials_planned: stage.planned(),
+            },
+        }
+    });
+    let completed: Vec<_> = completed.collect();
+    Checkpoint {
+        study_name: &view.study.name,
+        last_completed_stage_index: completed.last().map_or(-1, |stage| stage.stage_index.into()),
+        completed_stages: completed,
+        checkpoint_version: "1.0",
+        created_at: timestamp(view.study.created_ms),
+        metadata: CheckpointMetadata {
+            status: study_status(view.status()),
+            seed: view.study.seed,
+            spec_hash: &view.study.spec_hash,
+            events: view.progress.last_seq,
+        },
+    }
+}
+
+fn study_telemetry(view: &StudyView) -> StudyTelemetry<'_> {
+    let attempts = view.progress.accounting;
+    StudyTelemetry {
+        study_name: &view.study.name,
+        status: study_status(view.status()),
+        abort_reason: view.study.abort_reason.as_deref(),
+        created_at: timestamp(view.study.created_ms),
+        updated_at: timestamp(view.progress.last_event_ms),
+        runs: view.study.runs,
+        runtime_s: seconds(view.runtime_us()),
+        attempts_started: attempts.attempts_started,
+        attempts_succeeded: attempts.succeeded,
+        attempts_failed: attempts.failed,
+        attempts_interrupted: attempts.interrupted,
+        attempts_running: attempts.running,
+        events: view.progress.last_seq,
+        stages: view.stages.iter().map(|stage| summary(view, stage)).collect(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn summary<'a>(view: &'a StudyView, stage: &'a StageRow) -> StageSummary<'a> {
+    let (lineage, counters) = (view.lineage(), view.counters_of(stage.index));
+    let finished = counters.succeeded + counters.failed;
+    let until_ms = stage.closed_ms.unwrap_or(view.progress.last_event_ms);
+    let lasted_ms =
+        stage.opened_ms.map(|opened_ms| u64::try_from(until_ms.saturating_sub(opened_ms)).unwrap_or(0));
+    StageSummary {
+        stage_index: stage.index,
+        stage_name: &stage.name,
+        status: stage_status(stage.status),
+        opened_at: stage.opened_ms.map(timestamp),
+        closed_at: stage.closed_ms.map(timestamp),
+        duration_s: lasted_ms.map(|lasted_ms| seconds(lasted_ms.saturating_mul(1_000))),
+        trials_planned: stage.planned(),
+        trials_pending: view.pending(stage),
+        trials_running: counters.running,
+        trials_succeeded: counters.succeeded,
+        trials_failed: counters.failed,
+        success_rate: (finished > 0).then(|| counters.succeeded as f64 / finished as f64),
+        best: counters.best.zip(stage.objective.as_ref()).map(|(best, objective)| Best {
+            case: view.case_of(&lineage, best.trial),
+            metric: &objective.metric,
+            value: best.value,
+        }),
+        survivor_case_ids: survivor_cases(view, &lineage, stage),
+    }
+}
+
+fn stage_telemetry<'a>(
+    view: &'a StudyView,
+    snapshot: &Snapshot,
+    stage: &'a StageRow,
+) -> Result<StageTelemetry<'a>, ViewError> {
+    let (mut wall, mut cpu, mut peak, mut kinds) = (Sum::default(), Sum::default(), None, BTreeMap::new());
+    for trial in view.trials(snapshot, stage)? {
+        let Some(row) = trial?.row else { continue };
+        let ended = |attempt: &&AttemptRow| attempt.outcome.is_some();
+        for attempt in row.attempts.iter().filter(ended) {
+            wall.add(attempt.usage.wall_us);
+            cpu.add(attempt.usage.cpu_us);
+            peak = peak.max(Some(attempt.usage.peak_rss_bytes));
+        }
+        if let (TrialState::Failed, Some(failure)) = (row.state, row.failure) {
+            *kinds.entry(failure.kind).or_insert(0) += 1;
+        }
+    }
+    Ok(StageTelemetry {
+        study_name: &view.study.name,
+        summary: summary(view, stage),
+        attempts_ended: wall.count,
+        wall_s: wall.spread(),
+        cpu_s: cpu.spread(),
+        peak_rss_bytes: peak,
+        failures_by_kind: kinds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::views::dump::{self, Format};
+    use crate::views::fixture::{ALIVE, DEAD, Story, written};
+
+    fn read(dir: &Path, name: &str) -> Json {
+        serde_json::from_slice(&fs::read(dir.join(name)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_checkpoint_has_exactly_the_compatible_shape() {
+        let mut story = Story::new();
+        story.complete();
+        let (view, snapshot) = story.view_here(DEAD);
+        write_all(&snapshot, &view.place.artifacts_dir).unwrap();
+        assert_eq!(
+            read(&view.study_artifacts_dir(), CHECKPOINT),
+            json!({
+                "study_name": "tiny",
+                "last_completed_stage_index": 1,
+                "completed_stages": [
+                    {
+                        "stage_index": 0, "stage_name": "explore", "completed_at": "1970-01-01T00:00:11.000Z",
+                        "survivor_case_ids": ["t_0_3", "t_0_0"], "trials_completed": 3, "trials_failed": 1,
+                        "metadata": {"trial_budget": 4, "survivor_count": 2, "trials_planned": 4}
+                    },
+                    {
+                        "stage_index": 1, "stage_name": "confirm", "completed_at": "1970-01-01T00:00:17.000Z",
+                        "survivor_case_ids": ["t_1_0"], "trials_completed": 2, "trials_failed": 0,
+                        "metadata": {"trial_budget": 2, "survivor_count": 1, "trials_planned": 2}
+                    }
+                ],
+                "checkpoint_version": "1.0",
+                "created_at": "1970-01-01T00:00:00.000Z",
+                "metadata": {"status": "completed", "seed": 7, "spec_hash": "5bec", "events": 20}
+            })
+        );
+    }
+
+    #[test]
+    fn before_the_first_stage_is_complete_the_index_is_minus_one() {
+        let mut story = Story::new();
+        story.run().open_explore();
+        let (view, _) = story.view_here(ALIVE);
+        write_checkpoint(&view).unwrap();
+        let checkpoint = read(&view.study_artifacts_dir(), CHECKPOINT);
+        assert_eq!(checkpoint["last_completed_stage_index"], -1);
+        assert_eq!(checkpoint["completed_stages"], json!([]));
+    }
+
+    #[test]
+    fn telemetry_sums_up_each_stage() {
+        let mut story = Story::new();
+        story.complete();
+        let (view, snapshot) = story.view_here(DEAD);
+        write_all(&snapshot, &view.place.artifacts_dir).unwrap();
+        let dir = view.study_artifacts_dir();
+        let stage = read(&dir, "stage_0_telemetry.json");
+        assert_eq!(stage["stage_name"], "explore");
+        assert_eq!(stage["duration_s"], 9.0);
+        assert_eq!(stage["success_rate"], 0.75);
+        assert_eq!(stage["attempts_ended"], 4);
+        assert_eq!(stage["wall_s"], json!({"total": 6.0, "mean": 1.5, "min": 1.5, "max": 1.5}));
+        assert_eq!(stage["peak_rss_bytes"], 4096);
+        assert_eq!(stage["best"], json!({"case": "t_0_3", "metric": "bytes", "value": 100.0}));
+        assert_eq!(stage["failures_by_kind"], json!({"exit_code": 1}));
+        let study = read(&dir, STUDY_TELEMETRY);
+        assert_eq!(study["attempts_started"], 6);
+        assert_eq!(study["stages"][1]["survivor_case_ids"], json!(["t_1_0"]));
+        let events = fs::read_to_string(dir.join(EVENTS)).unwrap();
+        assert_eq!(events, written(|out| dump::events(&view, &snapshot, Format::Jsonl, out)));
+        assert_eq!(events.lines().count(), 20);
+    }
+
+    #[test]
+    fn exporting_again_gives_the_same_bytes_and_leaves_nothing_beside() {
+        let mut story = Story::new();
+        story.run().open_explore().start(0, 1).succeed(0, 1, 1.0);
+        let (view, snapshot) = story.view_here(DEAD);
+        let contents = || {
+            let entries = fs::read_dir(view.study_artifacts_dir()).unwrap();
+            let contents = |entry: io::Result<fs::DirEntry>| {
+                let path = entry.unwrap().path();
+                (path.file_name().unwrap().to_owned(), fs::read(&path).unwrap())
+            };
+            entries.map(contents).collect::<BTreeMap<_, _>>()
+        };
+        write_all(&snapshot, &view.place.artifacts_dir).unwrap();
+        let first = contents();
+        assert_eq!(first.len(), 4, "no telemetry of the stage that waits");
+        fs::write(view.study_artifacts_dir().join(".study_checkpoint.json.1-0.piton-tmp"), b"half").unwrap();
+        write_all(&snapshot, &view.place.artifacts_dir).unwrap();
+        assert_eq!(contents(), first);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let story = Story::new();
+        let (view, snapshot) = story.view_here(DEAD);
+        fs::create_dir_all(view.study_artifacts_dir().join(STUDY_TELEMETRY)).unwrap();
+        let error = write_all(&snapshot, &view.place.artifacts_dir).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write `/") && error.ends_with("/study_telemetry.json`"), "{error}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::spec::{
 
 pub(super) struct Story {
     dir: tempfile::TempDir,
-    journal: Option<Journal>,
+    journal: Journal,
     pub(super) at_ms: i64,
     workers: u32,
 }
@@ -106,7 +106,7 @@ impl Story {
         };
         let first = Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) };
         let journal = create(&dir.path().join("tiny.redb"), &first).unwrap();
-        Self { dir, journal: Some(journal), at_ms: 0, workers }
+        Self { dir, journal, at_ms: 0, workers }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -116,7 +116,7 @@ impl Story {
     pub(super) fn event(&mut self, event: Event) -> &mut Self {
         self.at_ms += 1_000;
         let record = Record { at_ms: self.at_ms, run_ms: 0, event };
-        self.journal.as_mut().unwrap().append(&[record]).unwrap();
+        self.journal.append(&[record]).unwrap();
         self
     }
 
@@ -201,12 +201,16 @@ impl Story {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        self.journal.as_ref().unwrap().snapshot().unwrap()
+        self.journal.snapshot().unwrap()
     }
 
     pub(super) fn view(&self, liveness: Liveness) -> (StudyView, Snapshot) {
         let snapshot = self.snapshot();
-        let place = Place { store: "tiny.redb".into(), artifacts_dir: PathBuf::from("/a") };
+        let place = Place {
+            store: "tiny.redb".into(),
+            artifacts_dir: PathBuf::from("/a"),
+            study_dir: PathBuf::from("/s"),
+        };
         (StudyView::load(&snapshot, place, liveness).unwrap(), snapshot)
     }
 

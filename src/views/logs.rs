@@ -126,6 +126,12 @@ impl Position {
     }
 }
 
+impl Position {
+    fn over(self, attempt: AttemptNo) -> bool {
+        self.attempt > attempt || !self.running
+    }
+}
+
 /// Why following ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
@@ -135,8 +141,8 @@ pub enum Followed {
     NoEngine,
 }
 
-/// What following needs to know, from a caller that opens the store anew for each answer (a snapshot kept open makes
-/// the store grow).
+/// What following needs to know, from a caller that takes a fresh snapshot for each answer (one that is kept makes the
+/// store grow).
 pub trait Followable {
     /// Where the trial stands now.
     ///
@@ -194,7 +200,7 @@ pub fn follow(
 
 fn follow_attempt(trial: &mut dyn Followable, attempt: AttemptNo, out: &mut dyn Write) -> Result<(), ViewError> {
     let path = trial.log_path(attempt);
-    let mut file = File::open(&path).map_err(|cause| unreadable(&path, cause))?;
+    let Some(mut file) = opened(trial, attempt, &path)? else { return Ok(()) };
     let watch = Watch::file(&path);
     loop {
         // First the state, then the bytes: what was written before the end is all there after it.
@@ -202,13 +208,25 @@ fn follow_attempt(trial: &mut dyn Followable, attempt: AttemptNo, out: &mut dyn 
         loop {
             copy_rest(&mut file, &path, out)?;
             out.flush()?;
-            let over = position.attempt > attempt || !position.running;
-            if over {
+            if position.over(attempt) {
                 return Ok(());
             }
             if !trial.wait(&watch)? {
                 break;
             }
+        }
+    }
+}
+
+/// The log, as soon as it is there; `None` if the attempt ended without one (it could not be started).
+fn opened(trial: &mut dyn Followable, attempt: AttemptNo, path: &Path) -> Result<Option<File>, ViewError> {
+    loop {
+        let position = trial.position()?;
+        match File::open(path) {
+            Ok(file) => return Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && position.over(attempt) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(trial.wait(&Watch::nothing())?),
+            Err(cause) => return Err(unreadable(path, cause)),
         }
     }
 }
@@ -383,12 +401,14 @@ mod tests {
     #[test]
     fn follows_to_the_end_of_the_attempt_and_into_the_next() {
         let mut script = Script::new(
-            // Where to begin; while it runs; it ended and waits for a retry; the retry runs; it ended.
+            // Where to begin, the log opened, while it runs, it ended; it waits for a retry; then the same for that.
             &[
                 (1, true, true),
                 (1, true, true),
+                (1, true, true),
                 (1, false, true),
                 (1, false, true),
+                (2, true, true),
                 (2, true, true),
                 (2, true, true),
                 (2, false, false),
@@ -404,11 +424,22 @@ mod tests {
     #[test]
     fn one_attempt_is_followed_to_its_end_only() {
         let mut script = Script::new(
-            &[(1, true, true), (1, true, true), (2, true, true), (2, true, true)],
+            &[(1, true, true), (1, true, true), (1, true, true), (2, true, true), (2, true, true)],
             &[Some((1, "b")), None],
         );
         script.append(1, "a");
         assert_eq!(script.follow(Some(1)), (Followed::Ended, "ab".into()));
+    }
+
+    #[test]
+    fn an_attempt_without_a_log_is_waited_for_while_it_runs() {
+        let mut script = Script::new(
+            &[(1, true, true), (1, true, true), (1, true, true), (1, false, false), (1, false, false)],
+            &[Some((1, "late"))],
+        );
+        assert_eq!(script.follow(None), (Followed::Ended, "late".into()));
+        let mut script = Script::new(&[(1, false, false), (1, false, false), (1, false, false)], &[]);
+        assert_eq!(script.follow(None), (Followed::Ended, String::new()));
     }
 
     #[test]

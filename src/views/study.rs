@@ -30,6 +30,8 @@ pub struct Place {
     pub store: String,
     /// The artifacts directory. Absolute, or directories are shown relative to the caller's.
     pub artifacts_dir: PathBuf,
+    /// The study file's directory, likewise.
+    pub study_dir: PathBuf,
 }
 
 impl Place {
@@ -37,8 +39,12 @@ impl Place {
     /// known to be elsewhere. Give an absolute path to get absolute directories.
     #[must_use]
     pub fn new(store_as_given: &str, store: &Path, study: &StudyRow, artifacts: Option<&Path>) -> Self {
-        let beside = store.parent().unwrap_or(Path::new("")).join(&study.artifacts_dir);
-        Self { store: store_as_given.to_owned(), artifacts_dir: artifacts.map_or(beside, Path::to_path_buf) }
+        let beside = store.parent().unwrap_or(Path::new(""));
+        Self {
+            store: store_as_given.to_owned(),
+            artifacts_dir: artifacts.map_or_else(|| beside.join(&study.artifacts_dir), Path::to_path_buf),
+            study_dir: beside.join(&study.study_dir),
+        }
     }
 }
 

@@ -170,7 +170,7 @@ fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> 
         metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
         outputs: row.iter().flat_map(|row| &row.outputs).map(output_of).collect(),
         params: ParamsOut(lineage.params(stage, index).unwrap_or_default()),
-        parent: lineage.parent_case(stage, index),
+        parent: lineage.parent_case(stage, index).unwrap_or_default(),
         stage,
         state: trial_state(state),
         survivor: scope.survivors.contains(&planned.trial),

@@ -22,7 +22,7 @@ use crate::journal::Snapshot;
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
-pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
+pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, survivor_cases};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

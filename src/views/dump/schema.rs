@@ -141,7 +141,7 @@ impl<'a> TrialOut<'a> {
         Self {
             id: planned.trial.0,
             stage: planned.stage,
-            parent: lineage.parent_case(planned.stage, index),
+            parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
             params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
             state: words::trial_state(planned.state),
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
@@ -157,7 +157,7 @@ impl<'a> TrialOut<'a> {
 const NO_METRICS: &Metrics = &Metrics::new();
 
 /// The failure of a trial that failed for good.
-pub(in crate::views) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
+pub(super) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
     if planned.state != TrialState::Failed {
         return None;
     }
@@ -214,6 +214,11 @@ impl AttemptOut {
             peak_rss_bytes: attempt.usage.peak_rss_bytes,
             dir: view.attempt_dir(stage, case, attempt.n).display().to_string(),
         }
+    }
+
+    /// The attempt's directory.
+    pub(in crate::views) fn dir(&self) -> &str {
+        &self.dir
     }
 }
 

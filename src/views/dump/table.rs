@@ -59,7 +59,7 @@ fn row(
         stage.to_string(),
         scope.stage.name.clone(),
         lineage.case(stage, index),
-        lineage.parent_case(stage, index),
+        lineage.parent_case(stage, index).unwrap_or_default(),
         trial_state(planned.state).to_owned(),
         scope.survivors.contains(&planned.trial).to_string(),
         attempts.len().to_string(),

@@ -1,0 +1,309 @@
+//! `why`: where a case comes from, every attempt at it, and why it survived or did not.
+//!
+//! Everything is recomputed from the spec and the recorded metrics by the plan's own functions; no explanation is
+//! stored, so none can be stale.
+
+mod rank;
+mod text;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut};
+use super::text::number;
+use super::words::{stage_status, timestamp, trial_state};
+use super::{PlannedTrial, StudyView, ViewError};
+use crate::journal::Snapshot;
+use crate::model::{
+    AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
+};
+use crate::plan::Lineage;
+use crate::spec::{ExpandContext, Expanded, Goal};
+
+pub use rank::{Compared, Rank};
+
+/// Everything there is to say about a case. [`Why::write_json`] is the shape of `why --json`.
+#[derive(Debug)]
+pub struct Why {
+    case: String,
+    trial: PlannedTrial,
+    stage: StageRow,
+    seed: u32,
+    params: Params,
+    parent: String,
+    command: Option<Vec<String>>,
+    attempts: Vec<AttemptOut>,
+    survivor: bool,
+    lineage: Vec<Step>,
+    base_case: String,
+    rank: Option<Rank>,
+    reason: String,
+}
+
+/// A case on the way up to the base case.
+#[derive(Debug)]
+struct Step {
+    case: String,
+    stage: StageIndex,
+    stage_name: String,
+    /// What its stage's sweep chose for it.
+    chose: Params,
+    metrics: Metrics,
+}
+
+#[derive(Serialize)]
+struct WhyOut<'a> {
+    case: &'a str,
+    id: u64,
+    stage: u32,
+    stage_name: &'a str,
+    stage_status: &'static str,
+    parent: &'a str,
+    state: &'static str,
+    survivor: bool,
+    reason: &'a str,
+    rank: Option<&'a Rank>,
+    failure: Option<FailureOut<'a>>,
+    seed: u32,
+    params: ParamsOut,
+    command: Option<&'a [String]>,
+    metrics: MetricsOut<'a>,
+    attempts: &'a [AttemptOut],
+    /// From the case up to stage 0.
+    lineage: Vec<StepOut<'a>>,
+    base_case: &'a str,
+}
+
+#[derive(Serialize)]
+struct StepOut<'a> {
+    case: &'a str,
+    stage: u32,
+    stage_name: &'a str,
+    params: ParamsOut,
+    metrics: MetricsOut<'a>,
+}
+
+const NO_METRICS: &Metrics = &Metrics::new();
+
+impl Why {
+    /// Finds out about a case.
+    ///
+    /// # Errors
+    /// [`ViewError::UnknownCase`] with the nearest name, [`ViewError::Journal`].
+    pub fn load(view: &StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
+        let id = view.find_case(case)?;
+        let unknown = || ViewError::UnknownCase { case: case.to_owned(), nearest: None };
+        let trial = view.trial(snapshot, id)?.ok_or_else(unknown)?;
+        let stage = view.stage(trial.stage).ok_or_else(unknown)?;
+        let lineage = view.lineage();
+        let params = lineage.params(trial.stage, trial.index).unwrap_or_default();
+        let rank = match trial.state {
+            TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
+            _ => None,
+        };
+        let survivor = stage.survivors.iter().any(|survivor| survivor.trial == id);
+        let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
+        Ok(Self {
+            case: case.to_owned(),
+            stage: stage.clone(),
+            seed: lineage.trial_seed(trial.stage, trial.index),
+            parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
+            command: command(view, &lineage, &trial, &params),
+            attempts: attempts.iter().map(|attempt| AttemptOut::new(view, stage, case, attempt)).collect(),
+            survivor,
+            lineage: steps(view, snapshot, &lineage, id)?,
+            base_case: view.study.base_case.clone(),
+            reason: reason(view, stage, &trial, rank.as_ref(), survivor),
+            rank,
+            params,
+            trial,
+        })
+    }
+
+    /// Writes it as one JSON value.
+    ///
+    /// # Errors
+    /// [`ViewError::Output`].
+    pub fn write_json(&self, out: &mut dyn Write) -> Result<(), ViewError> {
+        let row = self.trial.row.as_ref();
+        let steps = self.lineage.iter().map(|step| StepOut {
+            case: &step.case,
+            stage: step.stage,
+            stage_name: &step.stage_name,
+            params: ParamsOut(step.chose.clone()),
+            metrics: MetricsOut(&step.metrics),
+        });
+        let why = WhyOut {
+            case: &self.case,
+            id: self.trial.trial.0,
+            stage: self.stage.index,
+            stage_name: &self.stage.name,
+            stage_status: stage_status(self.stage.status),
+            parent: &self.parent,
+            state: trial_state(self.trial.state),
+            survivor: self.survivor,
+            reason: &self.reason,
+            rank: self.rank.as_ref(),
+            failure: row.and_then(|row| row.failure.as_ref()).map(FailureOut::new),
+            seed: self.seed,
+            params: ParamsOut(self.params.clone()),
+            command: self.command.as_deref(),
+            metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
+            attempts: &self.attempts,
+            lineage: steps.collect(),
+            base_case: &self.base_case,
+        };
+        serde_json::to_writer(&mut *out, &why)?;
+        Ok(out.write_all(b"\n")?)
+    }
+}
+
+/// The case and its ancestors, up to stage 0.
+fn steps(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    trial: TrialId,
+) -> Result<Vec<Step>, ViewError> {
+    let mut steps = Vec::new();
+    let mut next = Some(trial);
+    // Each step up is one stage earlier; rows that say otherwise must not make this a loop.
+    while let Some(trial) = next.filter(|_| steps.len() < view.stages.len()) {
+        let Some((stage, index)) = lineage.locate(trial) else { break };
+        steps.push(Step {
+            case: lineage.case(stage, index),
+            stage,
+            stage_name: view.stage(stage).map_or_else(String::new, |stage| stage.name.clone()),
+            chose: lineage.own_values(stage, index).unwrap_or_default().into_iter().collect(),
+            metrics: snapshot.trial(trial)?.map_or_else(Metrics::new, |row| row.metrics),
+        });
+        next = lineage.parent(stage, index).map(|parent| parent.trial);
+    }
+    Ok(steps)
+}
+
+/// What the last attempt ran, or the first will run: the words of a command, or a line for `sh -c`. `None` for a
+/// closure.
+fn command(view: &StudyView, lineage: &Lineage<'_>, trial: &PlannedTrial, params: &Params) -> Option<Vec<String>> {
+    let work = &view.spec.stages.get(trial.stage as usize)?.work;
+    let parent_dir = lineage.parent(trial.stage, trial.index).and_then(|parent| {
+        let (stage, index) = lineage.locate(parent.trial)?;
+        let dir = view.attempt_dir(view.stage(stage)?, &lineage.case(stage, index), parent.attempt);
+        Some(dir.display().to_string())
+    });
+    let last = trial.row.as_ref().and_then(|row| row.attempts.last());
+    let expanded = work.expand(&ExpandContext {
+        params,
+        case: &lineage.case(trial.stage, trial.index),
+        parent_dir: parent_dir.as_deref(),
+        study_dir: &view.place.study_dir.display().to_string(),
+        seed: lineage.trial_seed(trial.stage, trial.index),
+        attempt: last.map_or(1, |attempt| attempt.n),
+        slot: last.map_or(0, |attempt| attempt.slot),
+    });
+    match expanded.ok()? {
+        Expanded::Argv(words) => Some(words),
+        Expanded::Shell(line) => Some(vec!["sh".into(), "-c".into(), line]),
+        Expanded::Closure => None,
+    }
+}
+
+/// Why the case stands where it stands, in one sentence.
+fn reason(
+    view: &StudyView,
+    stage: &StageRow,
+    trial: &PlannedTrial,
+    rank: Option<&Rank>,
+    survivor: bool,
+) -> String {
+    let row = trial.row.as_ref();
+    match trial.state {
+        TrialState::Pending => waiting(row),
+        TrialState::Running if view.liveness.alive => "it runs".into(),
+        TrialState::Running => "it ran when the engine ended; it will run again".into(),
+        TrialState::Cancelled => {
+            let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
+            format!("it was cancelled, because the study was aborted: {why}")
+        }
+        TrialState::Failed => match row.and_then(|row| row.failure.as_ref()) {
+            Some(failure) => {
+                format!("it failed ({}): {}; failed trials never survive", failure.kind, failure.reason)
+            }
+            None => "it failed; failed trials never survive".into(),
+        },
+        TrialState::Succeeded => match rank {
+            Some(rank) => ranked(stage, rank, survivor),
+            None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
+        },
+    }
+}
+
+fn waiting(row: Option<&TrialRow>) -> String {
+    let Some(row) = row else { return "it waits for its first attempt".into() };
+    let due = if row.due_ms > 0 { format!(", not before {}", timestamp(row.due_ms)) } else { String::new() };
+    match row.attempts.last().and_then(|attempt| attempt.outcome) {
+        Some(AttemptOutcome::Failed) if row.failures > 0 => {
+            let kind = row.failure.as_ref().map_or("", |failure| failure.kind.as_str());
+            format!("its last attempt failed ({kind}); it will run again{due}")
+        }
+        Some(AttemptOutcome::Interrupted) => {
+            format!("its last attempt was interrupted, which is no failure; it will run again{due}")
+        }
+        _ => format!("it waits for its next attempt{due}"),
+    }
+}
+
+fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
+    let fate = match (stage.status, survivor) {
+        (StageStatus::Closed, true) => "it survived",
+        (StageStatus::Closed, false) => "it did not survive",
+        (StageStatus::Aborted, _) => "the study was aborted before survivors were chosen",
+        (StageStatus::Open | StageStatus::Waiting, _) => "survivors are chosen when the stage closes; so far",
+    };
+    let place = match rank.rank {
+        Some(place) => format!("ranked {place} of {}", rank.of),
+        None => format!("ranked below the first {} of {}", rank.last_survivor_rank, rank.of),
+    };
+    let mut text = format!("{fate}: {place}");
+    match rank.objectives.as_slice() {
+        [] => text.push_str(" by case order (the stage has no objective)"),
+        objectives => {
+            let by = |compared: &Compared| format!("`{}` ({})", compared.metric, goal(compared.goal));
+            text.push_str(&format!(" by {}", objectives.iter().map(by).collect::<Vec<_>>().join(", ")));
+            let mine = objectives.iter().map(|compared| number(compared.value)).collect::<Vec<_>>();
+            text.push_str(&format!(": {}", mine.join(", ")));
+        }
+    }
+    match (rank.weighted_sum, rank.front, rank.crowding) {
+        (Some(sum), ..) => text.push_str(&format!("; weighted sum {}", number(sum))),
+        (_, Some(front), Some(crowding)) => {
+            text.push_str(&format!("; front {front}, crowding distance {}", number(crowding)));
+        }
+        (_, Some(front), None) => text.push_str(&format!("; front {front}, at its edge")),
+        _ => {}
+    }
+    if let Some(last) = &rank.last_survivor {
+        let theirs: Vec<_> =
+            rank.objectives.iter().filter_map(|compared| compared.last_survivor.map(number)).collect();
+        let word =
+            if stage.status == StageStatus::Closed { "the last survivor" } else { "the last that would survive" };
+        text.push_str(&format!("; {word} `{last}` (rank {})", rank.last_survivor_rank));
+        if !theirs.is_empty() {
+            text.push_str(&format!(" had {}", theirs.join(", ")));
+        }
+    } else if stage.status == StageStatus::Closed && survivor {
+        text.push_str("; it is the last survivor");
+    }
+    text
+}
+
+const fn goal(goal: Goal) -> &'static str {
+    match goal {
+        Goal::Maximize => "maximise",
+        Goal::Minimize => "minimise",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! `why` for people.
+
+use std::io::Write;
+
+use super::Why;
+use crate::model::{AttemptRow, Metric, Metrics, Params};
+use crate::views::dump::value_text;
+use crate::views::text::{Paint, bytes, clean, duration, number, shell_quoted};
+use crate::views::words::{exit_code, exit_signal, outcome, timestamp, trial_state};
+use crate::views::{Screen, ViewError};
+
+impl Why {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// [`ViewError::Output`].
+    pub fn write_text(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let title = format!(
+            "{}: {}{}, trial {} of stage {} {}",
+            clean(&self.case),
+            trial_state(self.trial.state),
+            if self.survivor { ", survivor" } else { "" },
+            self.trial.trial,
+            self.stage.index,
+            clean(&self.stage.name),
+        );
+        writeln!(out, "{}", screen.paint(Paint::Bold, &title))?;
+        // Sentences and commands are read and copied whole; a terminal wraps them.
+        writeln!(out, "{}", clean(&self.reason))?;
+        self.excerpt(screen, out)?;
+        writeln!(out, "\n{}", screen.paint(Paint::Bold, "lineage"))?;
+        for step in &self.lineage {
+            let mut line = format!("  {}", clean(&step.case));
+            for part in [params(&step.chose), metrics(&step.metrics)] {
+                if !part.is_empty() {
+                    line.push_str(&format!("  {part}"));
+                }
+            }
+            writeln!(out, "{}", screen.line(&line))?;
+        }
+        writeln!(out, "  {} (base case)", clean(&self.base_case))?;
+        writeln!(out, "\n{}", screen.paint(Paint::Bold, "attempts"))?;
+        self.attempts(screen, out)?;
+        writeln!(out, "\n{} {}", screen.paint(Paint::Bold, "params"), params(&self.params))?;
+        writeln!(out, "{} {}", screen.paint(Paint::Bold, "seed"), self.seed)?;
+        if let Some(command) = &self.command {
+            let words: Vec<_> = command.iter().map(|word| clean(&shell_quoted(word))).collect();
+            writeln!(out, "{} {}", screen.paint(Paint::Bold, "command"), words.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn excerpt(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let failure = self.trial.row.as_ref().and_then(|row| row.failure.as_ref());
+        for line in failure.iter().flat_map(|failure| failure.log_excerpt.lines()) {
+            writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&format!("  | {}", clean(line)))))?;
+        }
+        Ok(())
+    }
+
+    fn attempts(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let attempts = self.trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
+        if attempts.is_empty() {
+            writeln!(out, "  none yet")?;
+        }
+        for (attempt, shown) in attempts.iter().zip(&self.attempts) {
+            writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
+            writeln!(out, "      began {}, {}", timestamp(attempt.started_ms), clean(shown.dir()))?;
+        }
+        Ok(())
+    }
+}
+
+fn attempt_words(attempt: &AttemptRow) -> String {
+    let Some(ended) = attempt.outcome else {
+        return "runs".to_owned();
+    };
+    let mut words = outcome(ended).to_owned();
+    if let Some(code) = exit_code(attempt.exit).filter(|code| *code != 0) {
+        words.push_str(&format!(" (exit code {code})"));
+    }
+    if let Some(signal) = exit_signal(attempt.exit) {
+        words.push_str(&format!(" ({signal})"));
+    }
+    let usage = attempt.usage;
+    words.push_str(&format!(
+        "  {}, {} CPU, {}",
+        duration(usage.wall_us),
+        duration(usage.cpu_us),
+        bytes(usage.peak_rss_bytes)
+    ));
+    words
+}
+
+fn params(params: &Params) -> String {
+    let words = params.iter().map(|(name, value)| format!("{}={}", clean(name), clean(&value_text(value))));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn metrics(metrics: &Metrics) -> String {
+    let words = metrics.iter().map(|(name, metric)| match metric {
+        Metric::Number(value) => format!("{}: {}", clean(name), number(*value)),
+        Metric::Label(text) => format!("{}: {}", clean(name), clean(text)),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
