@@ -120,12 +120,7 @@ impl Study {
             path: path.into(),
             cause,
         })?;
-        let text = String::from_utf8(bytes).map_err(|_| Error::File {
-            what: "read the study file",
-            path: path.into(),
-            cause: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"),
-        })?;
-        let spec = spec::parse(&path.display().to_string(), &text, overrides)
+        let spec = spec::parse_bytes(&path.display().to_string(), &bytes, overrides)
             .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -148,6 +148,7 @@ mod tests {
             name: stage.name.clone(),
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
+            objective: None,
             status: StageStatus::Open,
             first_trial: TrialId(first),
             parents: parents.iter().map(|trial| Parent { trial: TrialId(*trial), attempt: 1 }).collect(),
