@@ -162,7 +162,10 @@ impl Error {
                 shell_word(store)
             )],
             Self::InputsChanged { .. } => {
-                vec!["put the inputs back as they were, or begin a new study in another store with `--store`".into()]
+                vec![
+                    "put the inputs back as they were, or begin a new study in another store with `--store`"
+                        .into(),
+                ]
             }
             Self::Engine(EngineError::Commit { store, .. }) => {
                 vec![format!("mend the cause, then `piton resume {}`", shell_word(store))]

@@ -14,9 +14,9 @@ use crossbeam_channel::Sender;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
 use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
 use crate::error::Error;
-use crate::executor::local::strays::KilledStray;
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
+use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
     Event, FirstObjective, Metrics, Record, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
@@ -279,7 +279,8 @@ impl Study {
             Err(OpenError::Missing { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let row = reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
+        let row =
+            reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&row)?;
         Ok(Some((row, spec)))
     }
@@ -323,8 +324,7 @@ impl Study {
 
     /// A stage that needs a closure nobody gave.
     fn missing_closure(&self, spec: &Spec) -> Option<String> {
-        let missing =
-            spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
+        let missing = spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
         missing.map(|stage| stage.name.clone())
     }
 
@@ -357,7 +357,9 @@ impl Study {
         if decision != Decision::Create {
             return Ok(Journal::open(&self.store)?);
         }
-        let Some(spec) = &self.spec else { return Err(Error::Open(OpenError::Missing { path: self.store.clone() })) };
+        let Some(spec) = &self.spec else {
+            return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
+        };
         let paths = self.planned_paths()?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let first = Record {

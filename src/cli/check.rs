@@ -38,7 +38,8 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
     for (index, stage) in (0..).zip(&spec.stages) {
         let parents = rows.last().map_or_else(Vec::new, |before| before.survivors.clone());
         let shares = plan::shares(stage, parents.len());
-        let first_trial = rows.last().map_or(TrialId(0), |before| TrialId(before.first_trial.0 + before.planned()));
+        let first_trial =
+            rows.last().map_or(TrialId(0), |before| TrialId(before.first_trial.0 + before.planned()));
         let planned: u64 = shares.iter().sum();
         let survivors = (0..stage.survivor_count.min(planned))
             .map(|derived| Parent { trial: TrialId(first_trial.0 + derived), attempt: 1 })
@@ -77,7 +78,9 @@ impl StagePlan {
         let row = stages.get(index as usize);
         let planned = row.map_or(0, StageRow::planned);
         let commands = (0..planned.min(SHOWN_COMMANDS))
-            .filter_map(|derived| Some((lineage.case(index, derived), command(spec, &lineage, index, derived, paths)?)))
+            .filter_map(|derived| {
+                Some((lineage.case(index, derived), command(spec, &lineage, index, derived, paths)?))
+            })
             .collect();
         Self {
             name: stage.name.clone(),
@@ -161,7 +164,9 @@ fn print_plan(
             n => format!("from {n} survivors"),
         };
         print_line("")?;
-        print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {} survive", plan.name, plan.survivors))?;
+        let survive =
+            if plan.survivors == 1 { "1 survives".into() } else { format!("{} survive", plan.survivors) };
+        print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {survive}", plan.name))?;
         print_line(&format!("  {}", plan.how))?;
         for (case, command) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;

@@ -104,7 +104,11 @@ pub fn why(args: &WhyArgs) -> Result<u8, Error> {
     let (_reader, look) = Look::at_store(&args.store.store)?;
     let why = why::Why::load(&look.view, &look.snapshot, &args.case)?;
     let mut out = std::io::stdout().lock();
-    if args.json { why.write_json(&mut out)? } else { why.write_text(terminal::screen(), &mut out)? }
+    if args.json {
+        why.write_json(&mut out)?
+    } else {
+        why.write_text(terminal::screen(), &mut out)?
+    }
     out.flush().map_err(Error::Output)?;
     Ok(0)
 }

@@ -34,6 +34,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // A write beyond a file size limit is then an error that names what failed, as on a full disk.
+    piton::sys::signals::ignore_file_size_signal();
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITON_LOG", "warn"))
         .format_timestamp(None)
         .format_target(false)

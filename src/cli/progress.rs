@@ -13,11 +13,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use piton::engine::{Draft, Observer};
 use piton::executor::local::strays::KilledStray;
-use piton::model::{
-    AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict,
-};
+use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict};
 use piton::plan::Lineage;
 use piton::spec::Spec;
+use piton::views::{clean, duration, short_number};
 
 use super::terminal::say;
 
@@ -54,7 +53,13 @@ pub struct Progress {
 impl Progress {
     /// Starts drawing; `again` is the command that goes on after an early end.
     pub fn start(again: &str) -> Self {
-        Self { sender: None, thread: None, spec: None, again: again.to_owned(), bars: std::io::stderr().is_terminal() }
+        Self {
+            sender: None,
+            thread: None,
+            spec: None,
+            again: again.to_owned(),
+            bars: std::io::stderr().is_terminal(),
+        }
     }
 
     /// The drawing thread starts with the first message: no thread may exist before the engine's keeper does.
@@ -119,14 +124,15 @@ impl Progress {
         let counters = draft.stage_counters(stage);
         let names: Vec<String> = survivors
             .iter()
-            .take(5)
+            .take(3)
             .filter_map(|trial| lineage.locate(*trial))
             .map(|(stage, index)| lineage.case(stage, index))
             .collect();
         let more = survivors.len().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
-        let who = if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
+        let who =
+            if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
         let line = format!(
             "stage {stage} `{name}` closed: {} succeeded, {} failed; {who}{more}",
             counters.succeeded, counters.failed
@@ -188,10 +194,7 @@ impl Observer for Progress {
             1 => "1 trial still runs and may finish".to_owned(),
             n => format!("{n} trials still run and may finish"),
         };
-        let line = format!(
-            "stopping: {what}; a second signal terminates them. Go on later with `{}`",
-            self.again
-        );
+        let line = format!("stopping: {what}; a second signal terminates them. Go on later with `{}`", self.again);
         self.send(Message::Line(line), true);
     }
 
@@ -199,19 +202,6 @@ impl Observer for Progress {
         let what = if running == 1 { "1 trial".into() } else { format!("{running} trials") };
         let line = format!("terminating {what}: they will run again. A third signal kills at once");
         self.send(Message::Line(line), true);
-    }
-}
-
-/// `0.4 s`, `12 s`, `3 min 5 s`.
-fn seconds(us: u64) -> String {
-    let seconds = us as f64 / 1e6;
-    if seconds < 10.0 {
-        format!("{seconds:.1} s")
-    } else if seconds < 120.0 {
-        format!("{seconds:.0} s")
-    } else {
-        let whole = us / 1_000_000;
-        format!("{} min {} s", whole / 60, whole % 60)
     }
 }
 
@@ -223,14 +213,14 @@ fn ended_line(
     spec: &Spec,
     stage: StageIndex,
 ) -> String {
-    let took = seconds(end.usage.wall_us);
+    let took = duration(end.usage.wall_us);
     let words = match &end.verdict {
         Verdict::Succeeded { metrics, .. } => {
             let objectives = spec.stages.get(stage as usize).map_or(&[][..], |stage| &stage.objectives);
             let values: Vec<String> = objectives
                 .iter()
                 .filter_map(|objective| Some((objective, metrics.get(&objective.metric)?.number()?)))
-                .map(|(objective, value)| format!("{} {value}", objective.metric))
+                .map(|(objective, value)| format!("{} {}", objective.metric, short_number(value)))
                 .collect();
             let values = if values.is_empty() { String::new() } else { format!(": {}", values.join(", ")) };
             format!("succeeded in {took}{values}")
@@ -240,7 +230,7 @@ fn ended_line(
                 Next::Again { .. } => "; it will be tried again",
                 Next::Final => "",
             };
-            format!("failed after {took}: {} ({}){then}", failure.reason, failure.kind)
+            format!("failed after {took}: {} ({}){then}", clean(&failure.reason), clean(&failure.kind))
         }
         Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
         Verdict::Cancelled => "was cancelled".to_owned(),
@@ -252,7 +242,7 @@ fn best_words(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Opt
     let metric = &draft.stages().get(stage as usize)?.objective.as_ref()?.metric;
     let best = best?;
     let (stage, index) = lineage.locate(best.trial)?;
-    Some(format!("best {metric} {} ({})", best.value, lineage.case(stage, index)))
+    Some(format!("best {metric} {} ({})", short_number(best.value), lineage.case(stage, index)))
 }
 
 /// The drawing thread.
@@ -277,7 +267,11 @@ fn draw_lines(messages: &Receiver<Message>) {
                     Some(line) => say(&line),
                     None if now > before => {
                         let best = best.map(|best| format!(", {best}")).unwrap_or_default();
-                        say(&format!("[{}/{planned}] {now}%, {} failed{best}", counters.finished(), counters.failed));
+                        say(&format!(
+                            "[{}/{planned}] {now}%, {} failed{best}",
+                            counters.finished(),
+                            counters.failed
+                        ));
                     }
                     None => {}
                 }
@@ -384,7 +378,8 @@ impl Bars {
             words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
             if finished < planned {
                 let left = Duration::from_secs_f64(((planned - finished) as f64 / rate).min(1e9));
-                words.push(format!("about {} left", seconds(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))));
+                words
+                    .push(format!("about {} left", duration(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))));
             }
         }
         words.extend(stage.best.clone());
@@ -401,13 +396,6 @@ fn style() -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_read_naturally() {
-        assert_eq!(seconds(430_000), "0.4 s");
-        assert_eq!(seconds(12_400_000), "12 s");
-        assert_eq!(seconds(185_000_000), "3 min 5 s");
-    }
 
     #[test]
     fn lines_say_what_was_done_before() {

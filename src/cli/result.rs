@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use piton::model::{Parent, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState};
+use piton::model::{
+    Metric, Params, Parent, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState, Value,
+};
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
+use piton::views::{clean, short_number};
 use piton::{Error, JournalError, Snapshot};
 
 use super::terminal;
@@ -91,9 +94,12 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
         }
     }
     // Constants say nothing in a table of choices.
-    let params: BTreeSet<&String> =
-        rows.iter().flat_map(|(_, params, _)| params.keys()).filter(|n| !context.spec.params.contains_key(*n)).collect();
-    let metrics: BTreeSet<&String> = rows.iter().flat_map(|(_, _, row)| row.metrics.keys()).collect();
+    let params: BTreeSet<&String> = rows
+        .iter()
+        .flat_map(|(_, params, _)| params.keys())
+        .filter(|n| !context.spec.params.contains_key(*n))
+        .collect();
+    let metrics = metric_columns(context, stage, &rows);
     let mut table = Table::new();
     let width = terminal::width(&std::io::stdout());
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
@@ -101,16 +107,47 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
     let header = std::iter::once("survivor").chain(params.iter().chain(&metrics).map(|name| name.as_str()));
     table.set_header(header);
     for (case, values, row) in &rows {
-        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, ToString::to_string));
-        let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, ToString::to_string));
-        table.add_row(std::iter::once(case.clone()).chain(values).chain(numbers).map(|cell| one_line(&cell)));
+        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, param_cell));
+        let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
+        table.add_row(std::iter::once(case.clone()).chain(values).chain(numbers));
     }
     print_line(&table.to_string())?;
     let more = stage.survivors.len().saturating_sub(shown.len());
     if more > 0 {
-        print_line(&format!("and {more} more survivors; `piton dump {}` shows all", piton::shell_word(context.store)))?;
+        print_line(&format!(
+            "and {more} more survivors; `piton dump {}` shows all",
+            piton::shell_word(context.store)
+        ))?;
     }
     Ok(())
+}
+
+/// The objectives in their order, then the other metrics by name.
+fn metric_columns<'a>(
+    context: &'a Context<'_>,
+    stage: &StageRow,
+    rows: &'a [(String, Params, TrialRow)],
+) -> Vec<&'a String> {
+    let objectives = context.spec.stages.get(stage.index as usize).map_or(&[][..], |stage| &stage.objectives);
+    let mut columns: Vec<&String> = objectives.iter().map(|objective| &objective.metric).collect();
+    let others: BTreeSet<&String> = rows.iter().flat_map(|(_, _, row)| row.metrics.keys()).collect();
+    columns
+        .extend(others.into_iter().filter(|name| objectives.iter().all(|objective| objective.metric != **name)));
+    columns
+}
+
+fn param_cell(value: &Value) -> String {
+    match value {
+        Value::Float(number) => short_number(*number),
+        other => clean(&other.to_string()),
+    }
+}
+
+fn metric_cell(metric: &Metric) -> String {
+    match metric {
+        Metric::Number(number) => short_number(*number),
+        Metric::Label(label) => clean(label),
+    }
 }
 
 fn print_failures(context: &Context<'_>) -> Result<(), Error> {
@@ -139,7 +176,7 @@ fn print_failures(context: &Context<'_>) -> Result<(), Error> {
     for row in &shown {
         if let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), &row.failure) {
             let case = lineage.case(stage, index);
-            print_line(&format!("  {case}  {}: {}", failure.kind, one_line(&failure.reason)))?;
+            print_line(&format!("  {case}  {}: {}", failure.kind, clean(&failure.reason)))?;
         }
     }
     if let Some(row) = shown.first()
@@ -149,11 +186,6 @@ fn print_failures(context: &Context<'_>) -> Result<(), Error> {
         print_line(&format!("  (more: `piton why {store} {}`)", lineage.case(stage, index)))?;
     }
     Ok(())
-}
-
-/// Text from a trial, harmless in a line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a run that ended early leaves behind, in words.

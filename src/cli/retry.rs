@@ -43,8 +43,11 @@ pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
 }
 
 fn report(args: &RetryArgs, lineage: &Lineage<'_>, trials: &[TrialId]) -> Result<u8, Error> {
-    let cases: Vec<String> =
-        trials.iter().filter_map(|trial| lineage.locate(*trial)).map(|(stage, i)| lineage.case(stage, i)).collect();
+    let cases: Vec<String> = trials
+        .iter()
+        .filter_map(|trial| lineage.locate(*trial))
+        .map(|(stage, i)| lineage.case(stage, i))
+        .collect();
     if args.json {
         super::result::print_json(&serde_json::json!({ "pending_again": cases }))?;
         return Ok(0);

@@ -54,15 +54,15 @@ pub fn print_error(error: &Error) {
         let stderr = std::io::stderr();
         let columns = if stderr.is_terminal() { usize::from(width(&stderr)) } else { DEFAULT_TERM_WIDTH };
         let text = diagnostics.render(colour(&stderr), Some(columns));
-        drop(writeln!(anstream::stderr(), "{}", text.trim_end()));
+        drop(writeln!(anstream::stderr(), "{}\n", text.trim_end()));
     }
     say(&format!("{ERROR}error:{ERROR:#} {error}"));
     let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        let text = next.to_string();
+        let text = lower(&without_number(&next.to_string()));
         if !text.is_empty() && !said.ends_with(&text) {
-            say(&format!("{NOTE}caused by:{NOTE:#} {}", lower(&without_number(&text))));
+            say(&format!("{NOTE}caused by:{NOTE:#} {text}"));
         }
         said = text;
         cause = next.source();

@@ -164,6 +164,7 @@ pub fn run(
         observer,
         state,
         signalled: false,
+        to_announce: None,
         forced_by: None,
     }
     .run(engine, workers);

@@ -34,8 +34,19 @@ pub(super) struct Loop<'a> {
     pub(super) state: State,
     /// Whether a signal asked to stop already: the next one forces.
     pub(super) signalled: bool,
+    /// What the observer is to be told once it is known what runs.
+    pub(super) to_announce: Option<Announcement>,
     /// The signal that forced the end, if one did.
     pub(super) forced_by: Option<SignalEvent>,
+}
+
+/// An end that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announcement {
+    /// Running trials may finish.
+    Draining,
+    /// They are being terminated.
+    Forcing,
 }
 
 impl Loop<'_> {
@@ -95,10 +106,11 @@ impl Loop<'_> {
                 if let Action::Finish(how) = action {
                     return Ok(how);
                 }
-                inputs.extend(self.act(action)?);
+                self.act(action, &mut inputs)?;
             }
             if inputs.is_empty() {
-                inputs = self.gather()?;
+                self.announce();
+                self.gather(&mut inputs);
             }
             let now = self.now();
             for input in inputs {
@@ -129,25 +141,39 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// Does what a committed decision calls for; some actions answer with an input at once.
-    fn act(&mut self, action: Action) -> Result<Option<Input>, EngineError> {
+    /// Does what a committed decision calls for; some actions answer with inputs at once.
+    fn act(&mut self, action: Action, inputs: &mut Vec<Input>) -> Result<(), EngineError> {
         match action {
             Action::Submit { trial, attempt } => {
                 let job = self.jobs.job(self.state.draft(), trial, attempt)?;
                 self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
-            Action::Drain => self.executor.drain(),
+            Action::Drain => {
+                self.executor.drain();
+                // What had not started is back now: from here on it is known how many still run.
+                inputs.extend(self.events.try_iter().map(Input::Executor));
+            }
             Action::Terminate => self.executor.terminate(),
             Action::Select(stage) => {
                 let snapshot = self.journal.snapshot()?;
                 let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
-                return Ok(Some(Input::Selected { stage, survivors }));
+                inputs.push(Input::Selected { stage, survivors });
             }
-            Action::Refill => return Ok(Some(self.refill()?)),
+            Action::Refill => inputs.push(self.refill()?),
             Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
             Action::Finish(_) => {}
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Tells the observer of an end that was asked for, once what runs is known.
+    fn announce(&mut self) {
+        let under_way = self.state.submitted_count() + self.state.running_count();
+        match self.to_announce.take() {
+            Some(Announcement::Draining) => self.observer.draining(under_way),
+            Some(Announcement::Forcing) => self.observer.forcing(under_way),
+            None => {}
+        }
     }
 
     fn refill(&self) -> Result<Input, EngineError> {
@@ -162,7 +188,7 @@ impl Loop<'_> {
     }
 
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
-    fn gather(&mut self) -> Result<Vec<Input>, EngineError> {
+    fn gather(&mut self, inputs: &mut Vec<Input>) {
         let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
         let mut select = Select::new();
         select.recv(&self.events);
@@ -171,23 +197,21 @@ impl Loop<'_> {
             Some(wait) => drop(select.ready_timeout(wait)),
             None => drop(select.ready()),
         }
-        let mut inputs: Vec<Input> = self.events.try_iter().take(BATCH).map(Input::Executor).collect();
+        inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
         let controls: Vec<Control> = self.shutdown.receiver().try_iter().collect();
         for control in controls {
-            inputs.extend(self.control(control)?);
+            inputs.extend(self.control(control));
         }
         if inputs.is_empty() {
             inputs.push(Input::Tick);
         }
-        Ok(inputs)
     }
 
     /// What a request means now. The signal table of the README is this function.
-    fn control(&mut self, control: Control) -> Result<Option<Input>, EngineError> {
-        let limit_ms = |limit: Option<Duration>| {
-            limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
-        };
-        Ok(match control {
+    fn control(&mut self, control: Control) -> Option<Input> {
+        let limit_ms =
+            |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        match control {
             Control::Drain { by, limit } => Some(Input::Drain { by, limit_ms: limit_ms(limit) }),
             Control::Terminate { by } => Some(Input::Force { by }),
             Control::Signal(SignalEvent::Tstp) => {
@@ -198,7 +222,7 @@ impl Loop<'_> {
             Control::Signal(SignalEvent::Usr2) => Some(Input::Force { by: "stop".into() }),
             Control::Signal(signal) if !self.signalled => {
                 self.signalled = true;
-                self.observer.draining(self.state.running_count());
+                self.to_announce = Some(Announcement::Draining);
                 Some(Input::Drain { by: signal.name().into(), limit_ms: limit_ms(self.drain_limit) })
             }
             Control::Signal(signal) => {
@@ -206,10 +230,10 @@ impl Loop<'_> {
                 if let Some(signals) = self.signals {
                     signals.arm_immediate_exit();
                 }
-                self.observer.forcing(self.state.running_count());
+                self.to_announce = Some(Announcement::Forcing);
                 Some(Input::Force { by: signal.name().into() })
             }
-        })
+        }
     }
 
     /// Stops the trials and their clocks, then this process; returns when it is continued.

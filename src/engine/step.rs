@@ -340,12 +340,7 @@ impl State {
         }
     }
 
-    fn selected(
-        &mut self,
-        now: Now,
-        stage: StageIndex,
-        survivors: Vec<Parent>,
-    ) -> Result<Vec<Action>, FoldError> {
+    fn selected(&mut self, now: Now, stage: StageIndex, survivors: Vec<Parent>) -> Result<Vec<Action>, FoldError> {
         self.asked = false;
         let none = survivors.is_empty();
         self.emit(now, Event::StageClosed { stage, survivors })?;
@@ -490,12 +485,7 @@ impl State {
         stage.map_or(0, |stage| stage.retries.max_delay_ms.max(stage.retries.delay_ms))
     }
 
-    fn finish_after(
-        &mut self,
-        mut actions: Vec<Action>,
-        now: Now,
-        how: RunEnd,
-    ) -> Result<Vec<Action>, FoldError> {
+    fn finish_after(&mut self, mut actions: Vec<Action>, now: Now, how: RunEnd) -> Result<Vec<Action>, FoldError> {
         self.phase = Phase::Over;
         self.emit(now, Event::RunEnded { how })?;
         actions.push(Action::Finish(how));

@@ -129,6 +129,12 @@ pub(super) fn pad_left(text: &str, width: usize) -> String {
     format!("{}{text}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
+/// A number to six significant digits, for tables people read; `dump` has all digits.
+#[must_use]
+pub fn short_number(value: f64) -> String {
+    number(format!("{value:.5e}").parse().unwrap_or(value))
+}
+
 /// A number as people write it: whole ones without a point, very large and small ones with an exponent.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
@@ -136,7 +142,8 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A duration in the two units that tell most.
-pub(super) fn duration(us: u64) -> String {
+#[must_use]
+pub fn duration(us: u64) -> String {
     let seconds = us / 1_000_000;
     match seconds {
         0 => format!("{} ms", us / 1_000),

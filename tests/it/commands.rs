@@ -61,7 +61,20 @@ fn stable(sandbox: &Sandbox, text: &str) -> String {
 fn check_prints_the_plan_and_touches_nothing() {
     let sandbox = small();
     let plan = sandbox.ok("check study.toml", 0);
-    assert_snapshot!(stable(&sandbox, &plan), @"");
+    assert_snapshot!(stable(&sandbox, &plan), @"
+    study `small`, seed 3: no mistakes
+
+    stage 0 `first`: 4 trials from `small`, 1 survives
+      grid; top by largest `sum`
+      small_0_0: ./trial.sh 10 1
+      small_0_1: ./trial.sh 10 2
+      small_0_2: ./trial.sh 10 3
+      … and 1 more
+
+    inputs     1 hashed, all there
+    store      [DIR]/study.redb (not made yet)
+    artifacts  [DIR]/artifacts/small
+    ");
     assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
     let json: serde_json::Value = serde_json::from_str(&sandbox.ok("check study.toml --json", 0)).unwrap();
     assert_eq!(json["stages"][0]["trials"], 4);
@@ -84,7 +97,45 @@ n = { min = 4, max = 1, type = "int" }
     );
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(2));
-    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r#"
+    error: the name `bad name` has a character that names cannot have
+     --> study.toml:2:12
+      |
+    2 | name = "bad name"
+      |            ^ not allowed in a name
+      |
+      = help: names are 1 to 64 of the characters A-Z a-z 0-9 _ -
+
+    error: unknown key `sede` in `[study]`
+     --> study.toml:3:1
+      |
+    3 | sede = 3
+      | ^^^^ no such key
+      |
+      = help: did you mean `seed`? valid keys: `name`, `base_case`, `seed`, `description`, `author`, `tags`, `inputs`
+
+    error: no param is called `m`
+     --> study.toml:6:27
+      |
+    6 | command = ["./trial.sh", "{m}"]
+      |                           ^^^ no such param
+      |
+      = help: did you mean `n`? placeholders: `n`, `case`, `parent_dir`, `study_dir`, `seed`, `attempt`, `slot`
+
+    error: `survivor_count` 3 is above `trial_budget` 2
+     --> study.toml:8:18
+      |
+    8 | survivor_count = 3
+      |                  ^ expected at most 2
+
+    error: `max` is below `min`
+      --> study.toml:10:22
+       |
+    10 | n = { min = 4, max = 1, type = "int" }
+       |                      ^ expected more than `min`
+
+    error: the study file has 5 mistakes
+    "#);
     assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
 }
 
@@ -93,7 +144,18 @@ fn run_ends_with_a_table_and_plain_lines() {
     let sandbox = small();
     let output = sandbox.run("run study.toml -j 1");
     assert_eq!(output.status.code(), Some(0));
-    assert_snapshot!(stable(&sandbox, &String::from_utf8_lossy(&output.stdout)), @"");
+    assert_snapshot!(stable(&sandbox, &String::from_utf8_lossy(&output.stdout)), @"
+    ─────────────────────
+     survivor    n   sum 
+    ═════════════════════
+     small_0_3   4   14  
+    ─────────────────────
+    1 trial failed:
+      small_0_2  exit_code: exited with code 7
+      (more: `piton why study.redb small_0_2`)
+    store      study.redb
+    artifacts  [DIR]/artifacts/small
+    ");
     let lines = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(lines.contains("[3/4] small_0_2 failed after"), "{lines}");
     assert!(lines.contains("exited with code 7 (exit_code)"), "{lines}");
@@ -174,10 +236,17 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
     assert_eq!(engine.wait().code(), Some(75));
     let before = fs::read(sandbox.path("study.redb")).unwrap();
 
-    sandbox.write("study.toml", &SMALL.replace("max = 4", "max = 5").replace("[params]", "[run]\nworkers = 1\n[params]"));
+    sandbox.write(
+        "study.toml",
+        &SMALL.replace("max = 4", "max = 5").replace("[params]", "[run]\nworkers = 1\n[params]"),
+    );
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(6));
-    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r#"
+    error: the study file differs from the study in `study.redb`
+    note: stage "first".sweep.n: { min = 1, max = 4, type = "int" } in the store, { min = 1, max = 5, type = "int" } now
+    hint: undo the change and run the same command again; or go on with the stored study: `piton resume study.redb`; or begin a new one in another store with `--store`
+    "#);
     assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
 
     sandbox.write("study.toml", SMALL);
@@ -225,7 +294,10 @@ fn looking_works_while_an_engine_runs_and_after_it_was_killed() {
     engine.signal(Signal::KILL);
     engine.wait();
     let dump = look("killed");
-    assert_eq!((&dump["study"]["status"], &dump["study"]["engine"]["alive"]), (&"interrupted".into(), &false.into()));
+    assert_eq!(
+        (&dump["study"]["status"], &dump["study"]["engine"]["alive"]),
+        (&"interrupted".into(), &false.into())
+    );
     sandbox.write("gate", "");
     sandbox.ok("run study.toml", 0);
     let before = fs::read(sandbox.path("study.redb")).unwrap();
@@ -250,8 +322,10 @@ fn looking_works_in_a_read_only_folder_after_a_crash() {
         dir.display(),
         env!("CARGO_BIN_EXE_piton")
     );
-    let output =
-        std::process::Command::new("unshare").args(["--mount", "--map-root-user", "sh", "-c", &script]).output().unwrap();
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", &script])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", both(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains(r#""status":"interrupted""#), "{text}");
@@ -288,14 +362,21 @@ fn dump_has_the_schema_and_its_formats() {
     assert_eq!(keys(&dump["accounting"]), "attempts_started failed interrupted running succeeded");
     let failed = &dump["trials"][2];
     assert_eq!(keys(&failed["failure"]), "kind log_excerpt reason severity");
-    assert_eq!((&failed["failure"]["kind"], &failed["attempts"][0]["exit_code"]), (&"exit_code".into(), &7.into()));
+    assert_eq!(
+        (&failed["failure"]["kind"], &failed["attempts"][0]["exit_code"]),
+        (&"exit_code".into(), &7.into())
+    );
     assert_eq!(failed["failure"]["log_excerpt"], "err of small_0_2");
     let best = &dump["trials"][3];
-    assert_eq!((&best["case"], &best["parent"], &best["survivor"]), (&"small_0_3".into(), &"small".into(), &true.into()));
+    assert_eq!(
+        (&best["case"], &best["parent"], &best["survivor"]),
+        (&"small_0_3".into(), &"small".into(), &true.into())
+    );
     assert_eq!(best["params"], serde_json::json!({ "base": 10, "n": 4 }));
     assert_eq!(best["metrics"], serde_json::json!({ "sum": 14 }));
     assert!(best["attempts"][0]["peak_rss_bytes"].as_u64().unwrap() > 0, "measured");
-    let out = blake3::hash(&fs::read(sandbox.path("artifacts/small/0_first/small_0_3/attempt_1/out.txt")).unwrap());
+    let out =
+        blake3::hash(&fs::read(sandbox.path("artifacts/small/0_first/small_0_3/attempt_1/out.txt")).unwrap());
     assert_eq!(best["outputs"]["out.txt"]["blake3"], out.to_hex().as_str());
 
     let lines = sandbox.ok("dump study.redb --format jsonl", 0);
@@ -320,7 +401,10 @@ fn at_shows_the_state_as_of_an_event() {
     };
     assert_eq!(at(1)["stages"][0]["status"], "waiting");
     let before_close = at(seq_of("stage_closed") - 1);
-    assert_eq!((&before_close["stages"][0]["status"], &before_close["stages"][0]["succeeded"]), (&"open".into(), &3.into()));
+    assert_eq!(
+        (&before_close["stages"][0]["status"], &before_close["stages"][0]["succeeded"]),
+        (&"open".into(), &3.into())
+    );
     assert_eq!(at(seq_of("run_ended"))["study"]["status"], "completed");
     sandbox.ok("dump study.redb --at 0", 2);
     sandbox.ok("dump study.redb --at 99999", 2);
@@ -391,7 +475,11 @@ echo "{\"sum\": $(( $1 + $2 ))}" > metrics.json"#;
     sandbox.ok("resume study.redb", 0);
     let dump = sandbox.dump();
     assert_eq!(dump["trials"][2]["state"], "succeeded");
-    assert_eq!(dump["trials"][2]["attempts"].as_array().unwrap().len(), 2, "the failed attempt stays in the record");
+    assert_eq!(
+        dump["trials"][2]["attempts"].as_array().unwrap().len(),
+        2,
+        "the failed attempt stays in the record"
+    );
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("retry study.redb --failed", 2);
 }
@@ -495,14 +583,17 @@ program = ["no-such-program", "./no-such-file.sh", "true"]
 fn a_full_disk_says_what_is_safe_and_the_study_goes_on_later() {
     let sandbox = small();
     sandbox.script("trial.sh", TRIAL);
-    // A file size limit is the nearest thing to a full disk that needs no mount: the store cannot grow.
-    let script = format!("ulimit -f 120; exec '{}' run study.toml", env!("CARGO_BIN_EXE_piton"));
+    // A file size limit (in units of 512 bytes) is the nearest thing to a full disk that needs no mount: the store
+    // can be made, but not grow.
+    let script = format!("ulimit -f 160; exec '{}' run study.toml", env!("CARGO_BIN_EXE_piton"));
     let mut command = std::process::Command::new("sh");
     command.arg("-c").arg(script).current_dir(sandbox.path(""));
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("caused by:"), "{words}");
+    let cause =
+        "error: cannot record the progress of the study in `study.redb`\ncaused by: file too large\nnote: ";
+    assert!(words.contains(cause) && words.contains("safe; what was running will run again"), "{words}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.dump()["study"]["status"], "completed");
 }

@@ -58,7 +58,8 @@ struct Moments(u64);
 
 impl Moments {
     fn new() -> Self {
-        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let clock =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("PITON_TEST_SEED").map_or_else(|_| clock(), |seed| seed.parse().unwrap());
         println!("PITON_TEST_SEED={seed}");
         Self(seed | 1)
@@ -94,7 +95,11 @@ fn sixty_random_kills_change_nothing() {
         if let Some(status) = engine.child.try_wait().unwrap() {
             panic!("the study ended ({status}) after {kills} kills only: make it longer");
         }
-        if kills % 3 == 2 { engine.signal_group(Signal::KILL) } else { engine.signal(Signal::KILL) }
+        if kills % 3 == 2 {
+            engine.signal_group(Signal::KILL)
+        } else {
+            engine.signal(Signal::KILL)
+        }
         engine.wait();
         kills += 1;
         if kills % 10 == 0 && sandbox.path("study.redb").exists() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::journal::{Journal, create};
 use crate::model::{
-    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StageDecl, StudyCreated, StudyId, TrialState, Verdict,
+    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StageDecl, StudyCreated, StudyId,
+    TrialState, Verdict,
 };
 use crate::spec::StageBuilder;
 
@@ -129,8 +130,7 @@ impl Bench {
                     }
                     Action::Refill => {
                         let keys = snapshot.ready(None, super::super::ready::WINDOW).unwrap();
-                        let entries =
-                            keys.into_iter().map(|key| (key, snapshot.trial(key.1).unwrap())).collect();
+                        let entries = keys.into_iter().map(|key| (key, snapshot.trial(key.1).unwrap())).collect();
                         answers.push(Input::Refilled { entries, more: false });
                     }
                     Action::Terminate => self.terminated = true,

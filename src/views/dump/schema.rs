@@ -260,10 +260,21 @@ struct MetricOut<'a>(&'a Metric);
 impl Serialize for MetricOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Metric::Number(number) => serializer.serialize_f64(*number),
+            Metric::Number(number) => match whole(*number) {
+                Some(whole) => serializer.serialize_i64(whole),
+                None => serializer.serialize_f64(*number),
+            },
             Metric::Label(text) => serializer.serialize_str(text),
         }
     }
+}
+
+/// A number that a trial most likely wrote without a point: counts and bytes read better that way. Beyond 2^53 a
+/// float no longer tells one integer from the next.
+fn whole(number: f64) -> Option<i64> {
+    let integral = number.trunc().total_cmp(&number).is_eq() && number.abs() < 9_007_199_254_740_992.0;
+    let negative_zero = number == 0.0 && number.is_sign_negative();
+    (integral && !negative_zero).then_some(number as i64)
 }
 
 /// Outputs by path, in the spec's order.
