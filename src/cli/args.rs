@@ -41,7 +41,7 @@ pub enum Command {
     Why(WhyArgs),
     /// Ask the running engine to drain, and wait for it
     Stop(StopArgs),
-    /// Make failed trials of the open stage pending again
+    /// Make failed trials of the open (or aborted) stage pending again
     Retry(RetryArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
@@ -224,7 +224,7 @@ pub struct StopArgs {
 pub struct RetryArgs {
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Every failed trial of the open stage
+    /// Every failed trial of that stage
     #[arg(long, conflicts_with = "cases", required_unless_present = "cases")]
     pub failed: bool,
     /// Only these

@@ -1,4 +1,4 @@
-//! `piton retry`: failed trials of the open stage become pending again.
+//! `piton retry`: failed trials of the open stage, or of the one a study was aborted in, become pending again.
 //!
 //! A change of the study like any other: events in the journal, in one transaction, while no engine runs.
 
@@ -19,7 +19,8 @@ pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
     let snapshot = journal.snapshot().map_err(journal_error)?;
     let study = snapshot.study().map_err(journal_error)?;
     let stages = snapshot.stages().map_err(journal_error)?;
-    let Some(open) = stages.iter().find(|stage| stage.status == StageStatus::Open) else {
+    let retryable = |stage: &&StageRow| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
+    let Some(open) = stages.iter().find(retryable) else {
         return Err(Error::Usage("no stage is open: only failed trials of an open stage can be retried".into()));
     };
     let spec = Spec::from_json(&study.spec)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use piton::engine::resume::Decision;
-use piton::model::RunEnd;
+use piton::model::{RunEnd, StudyStatus};
 use piton::sys::signals::die_by;
 use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
 
@@ -82,6 +82,10 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
         super::look::print_status_json(store)?;
     } else {
         result::print_result(&snapshot, store)?;
+    }
+    if outcome.status == StudyStatus::Aborted {
+        let store = shell_word(store);
+        hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
     }
     if let Some(report) = outcome.report
         && matches!(report.how, RunEnd::Drained | RunEnd::Forced)

@@ -342,12 +342,13 @@ impl State {
 
     fn selected(&mut self, now: Now, stage: StageIndex, survivors: Vec<Parent>) -> Result<Vec<Action>, FoldError> {
         self.asked = false;
-        let none = survivors.is_empty();
-        self.emit(now, Event::StageClosed { stage, survivors })?;
-        if none {
+        if survivors.is_empty() {
+            // The stage stays as it is: `piton retry` can still make its failed trials pending again.
             let name = self.draft.stages().get(stage as usize).map_or_else(String::new, |s| s.name.clone());
             let reason = format!("stage `{name}` has no survivors: none of its trials succeeded");
             self.emit(now, Event::StudyAborted { reason, violating: Vec::new() })?;
+        } else {
+            self.emit(now, Event::StageClosed { stage, survivors })?;
         }
         Ok(vec![Action::Export(stage)])
     }

@@ -397,14 +397,32 @@ impl Fold {
         rows.remove_running(trial)
     }
 
+    /// Makes the stage of a trial that is to run again open: an abort is taken back by it.
+    fn reopen<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<(), R::Error> {
+        match rows.stage(index)? {
+            Some(stage) if stage.status == StageStatus::Open => Ok(()),
+            Some(mut stage) if stage.status == StageStatus::Aborted => {
+                stage.status = StageStatus::Open;
+                stage.closed_ms = None;
+                rows.put_stage(stage)?;
+                let mut study = self.study(rows)?;
+                study.status = StudyStatus::Interrupted;
+                study.abort_reason = None;
+                study.violating.clear();
+                rows.put_study(study)
+            }
+            _ => Err(self.misfit(format!("stage {index} is not open"))),
+        }
+    }
+
     fn trial_reset<R: Rows>(&self, rows: &mut R, trial: TrialId) -> Result<(), R::Error> {
         let Some(mut row) = rows.trial(trial)? else {
             return Err(self.misfit(format!("trial {trial} never started")));
         };
-        self.open_stage(rows, row.stage)?;
         if row.state != TrialState::Failed {
             return Err(self.misfit(format!("trial {trial} has not failed")));
         }
+        self.reopen(rows, row.stage)?;
         let mut counters = rows.counters(row.stage)?;
         counters.failed = counters.failed.saturating_sub(1);
         row.state = TrialState::Pending;

@@ -577,6 +577,12 @@ program = ["no-such-program", "./no-such-file.sh", "true"]
     let kinds: Vec<_> = (0..3).map(|n| dump["trials"][n]["failure"]["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["command_not_found", "command_not_found", "missing_output"]);
     sandbox.ok("run study.toml", 3);
+    // Nothing is lost: with the cause mended, the same study goes on.
+    sandbox.script("no-such-file.sh", "echo x > out.txt");
+    sandbox.ok("retry study.redb s_0_1", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.dump()["study"]["status"], "completed");
+    sandbox.ok("verify study.redb", 0);
 }
 
 #[test]

@@ -331,10 +331,17 @@ fn no_survivors_abort_the_study() {
     let mut bench = Bench::new(2, 0, 2);
     bench.run(0, bad(false));
     bench.run(1, bad(false));
-    assert_eq!(bench.events, ["attempt_ended", "stage_closed", "study_aborted", "run_ended"]);
+    assert_eq!(bench.events, ["attempt_ended", "study_aborted", "run_ended"]);
     let study = bench.journal.snapshot().unwrap().study().unwrap();
     assert_eq!(study.status, StudyStatus::Aborted);
     assert!(study.abort_reason.unwrap().contains("stage `a` has no survivors"));
+    // Taken back by a retry: the same study goes on.
+    let reset = Record { at_ms: 0, run_ms: 0, event: Event::TrialReset { trial: TrialId(1) } };
+    bench.journal.append(&[reset]).unwrap();
+    let mut bench = bench.crash(1);
+    assert_eq!(bench.handed, [(TrialId(1), 2)]);
+    bench.run(1, good(1.0));
+    assert_eq!(bench.events, ["attempt_ended", "stage_closed", "stage_opened"]);
 }
 
 #[test]
