@@ -1,4 +1,260 @@
-//! x
+//! Where trials run: the interface between the engine and whatever starts, watches and kills them.
+//!
+//! An executor is told what to run and reports what became of it, as messages. It never touches the journal, never
+//! decides what becomes of a trial after an attempt, and never reports a success whose outputs are not durable.
+
 pub mod local;
-/// k
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Verdict};
+use crate::spec::{MetricRule, StageSpec, Work};
+
+/// The environment variable by which a trial's processes are recognised, wherever they went.
 pub const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
+
+/// What names one attempt, among all studies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttemptKey {
+    /// The study.
+    pub study: StudyId,
+    /// The trial.
+    pub trial: TrialId,
+    /// The attempt, from 1.
+    pub attempt: AttemptNo,
+}
+
+impl fmt::Display for AttemptKey {
+    /// `<study, hex>.<trial>.<attempt>`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.study, self.trial, self.attempt)
+    }
+}
+
+impl AttemptKey {
+    /// Reads what [`Display`](fmt::Display) wrote; `None` if it is no such text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (study, trial, attempt) = (parts.next()?, parts.next()?, parts.next()?);
+        if study.len() != 32 || parts.next().is_some() {
+            return None;
+        }
+        let study = StudyId(u128::from_str_radix(study, 16).ok()?.to_be_bytes());
+        let key = Self { study, trial: TrialId(trial.parse().ok()?), attempt: attempt.parse().ok()? };
+        // Signs, leading zeros, capitals: not ours.
+        (key.to_string() == text).then_some(key)
+    }
+}
+
+/// One attempt to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which one.
+    pub key: AttemptKey,
+    /// Its stage.
+    pub stage: StageIndex,
+    /// Its case.
+    pub case: String,
+    /// The case it derives from.
+    pub parent_case: String,
+    /// The surviving parent's attempt directory, absolute; `None` in stage 0.
+    pub parent_dir: Option<PathBuf>,
+    /// Its params.
+    pub params: Params,
+    /// Its seed, the same in every attempt.
+    pub seed: u32,
+    /// The attempt's directory, absolute; made by the executor.
+    pub dir: PathBuf,
+    /// The trial's scratch directory, absolute; made by the executor, kept across attempts.
+    pub scratch_dir: PathBuf,
+    /// What all of the stage's jobs share.
+    pub stage_spec: Arc<StageRuntime>,
+}
+
+/// A stage, made ready once for all its trials.
+#[derive(Debug)]
+pub struct StageRuntime {
+    /// The study's name.
+    pub study: String,
+    /// The study file's directory, absolute: programs and `{study_dir}` are relative to it.
+    pub study_dir: PathBuf,
+    /// The artifacts directory, absolute: outputs are made durable up to it.
+    pub artifacts_dir: PathBuf,
+    /// The stage's name.
+    pub name: String,
+    /// What its trials run.
+    pub work: Work,
+    /// TERM after this long.
+    pub timeout: Option<Duration>,
+    /// TERM → KILL.
+    pub grace: Duration,
+    /// RLIMIT_AS of its trials, bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// What must exist after success, relative to the attempt's directory.
+    pub outputs: Vec<String>,
+    /// Metrics without which an attempt fails.
+    pub needed_metrics: BTreeSet<String>,
+    /// Metrics read out of files.
+    pub rules: Vec<CompiledRule>,
+    /// `[env]`.
+    pub env: Vec<(String, String)>,
+}
+
+/// One entry of `[stage.metrics]`, compiled.
+#[derive(Clone, Debug)]
+pub struct CompiledRule {
+    /// The metric.
+    pub metric: String,
+    /// Relative to the attempt's directory.
+    pub file: String,
+    /// Over bytes: files are what they are.
+    pub regex: regex::bytes::Regex,
+    /// The number read is multiplied by this.
+    pub scale: f64,
+}
+
+impl CompiledRule {
+    /// Compiles a rule.
+    ///
+    /// # Errors
+    /// If the expression is not valid; the check refuses those.
+    pub fn new(metric: &str, rule: &MetricRule) -> Result<Self, regex::Error> {
+        let regex = regex::bytes::Regex::new(&rule.regex)?;
+        Ok(Self { metric: metric.to_owned(), file: rule.file.clone(), regex, scale: rule.scale })
+    }
+}
+
+/// What the stages of a study share, for [`StageRuntime::new`].
+#[derive(Clone, Debug)]
+pub struct StudyRuntime {
+    /// The study's name.
+    pub study: String,
+    /// The study file's directory, absolute.
+    pub study_dir: PathBuf,
+    /// The artifacts directory, absolute.
+    pub artifacts_dir: PathBuf,
+    /// TERM → KILL.
+    pub grace: Duration,
+    /// `[env]`.
+    pub env: Vec<(String, String)>,
+}
+
+impl StageRuntime {
+    /// Makes a stage ready. Objectives' metrics are the needed ones.
+    ///
+    /// # Errors
+    /// If a rule's expression is not valid; the check refuses those.
+    pub fn new(study: &StudyRuntime, stage: &StageSpec) -> Result<Self, regex::Error> {
+        let rules = stage.metrics.iter().map(|(metric, rule)| CompiledRule::new(metric, rule));
+        Ok(Self {
+            study: study.study.clone(),
+            study_dir: study.study_dir.clone(),
+            artifacts_dir: study.artifacts_dir.clone(),
+            name: stage.name.clone(),
+            work: stage.work.clone(),
+            timeout: stage.timeout_ms.map(Duration::from_millis),
+            grace: study.grace,
+            memory_limit_bytes: None,
+            outputs: stage.outputs.clone(),
+            needed_metrics: stage.objectives.iter().map(|objective| objective.metric.clone()).collect(),
+            rules: rules.collect::<Result<_, _>>()?,
+            env: study.env.clone(),
+        })
+    }
+}
+
+/// What an executor reports.
+#[derive(Debug)]
+pub enum ExecutorEvent {
+    /// An attempt started. Comes before its end, always.
+    Started {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// Worker slot, from 0.
+        slot: u32,
+        /// Its process; `None` for a closure, and for a command that could not be started.
+        process: Option<ProcessId>,
+        /// When.
+        at_ms: UnixMs,
+    },
+    /// An attempt ended; nothing it started is alive.
+    Ended(Box<AttemptReport>),
+    /// A job came back unstarted after [`Executor::drain`].
+    Returned {
+        /// Which trial.
+        trial: TrialId,
+    },
+    /// The executor itself cannot go on; in words. Running attempts still end, as interrupted.
+    Broken(String),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptReport {
+    /// Which trial.
+    pub trial: TrialId,
+    /// Which attempt.
+    pub attempt: AttemptNo,
+    /// When, by the wall clock.
+    pub ended_ms: UnixMs,
+    /// How its process ended, if there was one and it is known.
+    pub exit: Option<Exit>,
+    /// What it used.
+    pub usage: Usage,
+    /// Succeeded, failed or interrupted.
+    pub verdict: Verdict,
+}
+
+/// Why an executor takes no job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecutorError {
+    /// It drains or was shut down.
+    #[error("the executor takes no more trials")]
+    Closed,
+}
+
+/// Something that runs attempts. Its events arrive on a channel given at its making.
+pub trait Executor {
+    /// Takes a job; it starts when a worker is free.
+    ///
+    /// # Errors
+    /// [`ExecutorError`]; nothing of the job happened then.
+    fn submit(&mut self, job: Job) -> Result<(), ExecutorError>;
+    /// Starts nothing more: queued jobs come back as [`ExecutorEvent::Returned`], running ones go on.
+    fn drain(&mut self);
+    /// Drains, and ends what runs: TERM, and KILL after the grace. Those attempts end as interrupted.
+    fn terminate(&mut self);
+    /// Drains, and kills what runs at once.
+    fn kill(&mut self);
+    /// Stops the trials and their clocks.
+    fn pause(&mut self);
+    /// Lets them go on.
+    fn resume(&mut self);
+    /// Drains, and waits until everything has ended and been reported.
+    fn shutdown(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_and_nothing_else_does() {
+        let key = AttemptKey { study: StudyId([0xab; 16]), trial: TrialId(17), attempt: 2 };
+        let text = key.to_string();
+        assert_eq!(text, format!("{}.17.2", "ab".repeat(16)));
+        assert_eq!(AttemptKey::parse(&text), Some(key));
+        for bad in
+            ["", "ab.1.1", &text[1..], &text.to_uppercase(), &format!("{text}.1"), &text.replace("17", "+17")]
+        {
+            assert_eq!(AttemptKey::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -206,15 +206,29 @@ pub fn all_processes() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// The value of one variable in another process's environment as it was at its `execve`. `None` if it has none, or
-/// is gone, or is not ours to look at.
-#[must_use]
-pub fn environ_value(pid: u32, name: &str) -> Option<Vec<u8>> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environ
-        .split(|byte| *byte == 0)
-        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        .map(<[u8]>::to_vec)
+/// Another process's environment as it was at its `execve`.
+#[derive(Clone, Debug)]
+pub struct Environ(Vec<u8>);
+
+impl Environ {
+    /// Reads it; `None` if the process is gone or not ours to look at.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        fs::read(format!("/proc/{pid}/environ")).ok().map(Self)
+    }
+
+    /// Whether there is nothing in it: a kernel thread, a zombie, a process that was given none, or one in the middle
+    /// of its `execve`, which will have one in a moment.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.0.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
 }
 
 #[cfg(test)]
@@ -284,8 +298,15 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        assert_eq!(environ_value(child.id(), "PITON_TEST_KEY").unwrap(), b"a=b");
-        assert_eq!(environ_value(child.id(), "PITON_TEST"), None);
+        // Bare until the kernel is done with its execve.
+        let environ = loop {
+            match Environ::of(child.id()).unwrap() {
+                environ if environ.is_bare() => std::thread::yield_now(),
+                environ => break environ,
+            }
+        };
+        assert_eq!(environ.value("PITON_TEST_KEY"), Some(&b"a=b"[..]));
+        assert_eq!(environ.value("PITON_TEST"), None);
         assert!(all_processes().unwrap().iter().any(|stat| stat.pid == child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();

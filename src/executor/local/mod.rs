@@ -1,2 +1,271 @@
-//! x
+//! Trials on this machine: a pool of worker threads, each watching one attempt at a time.
+//!
+//! Commands run under the [`keeper`], closures on the workers themselves. A worker never waits for the disk of the
+//! journal and never holds more than its own attempt; nothing here grows with the number of trials.
+
+pub mod closure;
+mod command;
+mod failure;
 pub mod keeper;
+mod place;
+mod process;
+mod results;
+pub mod strays;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
+use crate::model::{ProcessId, Usage, Verdict};
+use crate::spec::Work;
+use crate::sys::clock::{TrialClock, unix_ms};
+use closure::ClosureFn;
+use keeper::{Keeper, KeeperClient};
+
+/// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+
+/// How the pool ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    /// Not at all.
+    Run,
+    /// Nothing new starts.
+    Drain,
+    /// What runs gets TERM, and KILL after the grace.
+    Terminate,
+    /// What runs gets KILL.
+    Kill,
+}
+
+/// What executor and workers share.
+struct Shared {
+    mode: AtomicU8,
+    clock: TrialClock,
+    closures: HashMap<String, ClosureFn>,
+    keeper: Option<KeeperClient>,
+    /// The engine's own environment when the pool was made.
+    environment: Vec<(OsString, OsString)>,
+    events: Sender<ExecutorEvent>,
+    told_broken: AtomicBool,
+}
+
+impl Shared {
+    fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::SeqCst) {
+            0 => Mode::Run,
+            1 => Mode::Drain,
+            2 => Mode::Terminate,
+            _ => Mode::Kill,
+        }
+    }
+
+    /// Events are for the engine; if it is gone nobody wants them.
+    fn tell(&self, event: ExecutorEvent) {
+        let _ = self.events.send(event);
+    }
+
+    fn tell_started(&self, job: &Job, slot: u32, process: Option<ProcessId>) {
+        let (trial, attempt) = (job.key.trial, job.key.attempt);
+        self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: unix_ms() });
+    }
+
+    fn tell_ended(&self, job: &Job, exit: Option<crate::model::Exit>, usage: Usage, verdict: Verdict) {
+        let (trial, attempt) = (job.key.trial, job.key.attempt);
+        let report = AttemptReport { trial, attempt, ended_ms: unix_ms(), exit, usage, verdict };
+        self.tell(ExecutorEvent::Ended(Box::new(report)));
+    }
+
+    /// Once, however many workers find out.
+    fn tell_broken(&self, why: &str) {
+        if !self.told_broken.swap(true, Ordering::SeqCst) {
+            self.tell(ExecutorEvent::Broken(why.to_owned()));
+        }
+    }
+}
+
+struct Worker {
+    slot: u32,
+    jobs: Receiver<Job>,
+    /// The mode changed, or the clock was resumed.
+    wake: Receiver<()>,
+    in_closure: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn work(&self) {
+        for job in &self.jobs {
+            if self.shared.mode() > Mode::Run {
+                self.shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+                continue;
+            }
+            // A panic here is a bug of ours; the attempt must not hang for it, nor the study end in silence.
+            if catch_unwind(AssertUnwindSafe(|| self.run(&job))).is_err() {
+                self.shared.tell_broken("a worker failed unexpectedly");
+            }
+        }
+    }
+
+    fn run(&self, job: &Job) {
+        match job.stage_spec.work {
+            Work::Closure => {
+                self.in_closure.store(true, Ordering::SeqCst);
+                closure::run(&self.shared, job, self.slot);
+                self.in_closure.store(false, Ordering::SeqCst);
+            }
+            Work::Argv(_) | Work::Shell(_) => process::run(&self.shared, &self.wake, job, self.slot),
+        }
+    }
+}
+
+struct Handle {
+    thread: JoinHandle<()>,
+    wake: Sender<()>,
+    in_closure: Arc<AtomicBool>,
+}
+
+/// Runs attempts on this machine. Dropping it kills what runs.
+pub struct LocalExecutor {
+    jobs: Option<Sender<Job>>,
+    /// The workers' end, to take back what is queued.
+    queued: Receiver<Job>,
+    workers: Vec<Handle>,
+    shared: Arc<Shared>,
+    /// Last: it must outlive the workers.
+    keeper: Option<Keeper>,
+}
+
+impl LocalExecutor {
+    /// A pool of `workers` (at least one). `keeper` runs commands (without one they fail), `closures` are found by
+    /// their stage's name. `events` should be unbounded: [`Executor::drain`] sends to it from the caller's thread. At
+    /// most two events a submitted job are ever under way.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn new(
+        workers: u32,
+        keeper: Option<Keeper>,
+        closures: HashMap<String, ClosureFn>,
+        clock: TrialClock,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
+        let (jobs, queued) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared {
+            mode: AtomicU8::new(Mode::Run as u8),
+            clock,
+            closures,
+            keeper: keeper.as_ref().map(Keeper::client),
+            environment: std::env::vars_os().collect(),
+            events,
+            told_broken: AtomicBool::new(false),
+        });
+        let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
+        for slot in 0..workers.max(1) {
+            // Room for one: a second wake-up while the first waits to be seen says nothing new.
+            let (wake, woken) = crossbeam_channel::bounded(1);
+            let in_closure = Arc::new(AtomicBool::new(false));
+            let worker = Worker {
+                slot,
+                jobs: pool.queued.clone(),
+                wake: woken,
+                in_closure: Arc::clone(&in_closure),
+                shared: Arc::clone(&pool.shared),
+            };
+            let builder =
+                std::thread::Builder::new().name(format!("worker-{slot}")).stack_size(WORKER_STACK_BYTES);
+            let thread = builder.spawn(move || worker.work())?;
+            pool.workers.push(Handle { thread, wake, in_closure });
+        }
+        Ok(pool)
+    }
+
+    /// The keeper's process, if there is one: nothing that ends strays may hit it.
+    #[must_use]
+    pub fn keeper_process(&self) -> Option<ProcessId> {
+        self.keeper.as_ref().map(Keeper::process)
+    }
+
+    /// Never goes back to a milder mode.
+    fn enter(&self, mode: Mode) {
+        self.shared.mode.fetch_max(mode as u8, Ordering::SeqCst);
+        while let Ok(job) = self.queued.try_recv() {
+            self.shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+        }
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        for worker in &self.workers {
+            let _ = worker.wake.try_send(());
+        }
+    }
+}
+
+impl Executor for LocalExecutor {
+    fn submit(&mut self, job: Job) -> Result<(), ExecutorError> {
+        match &self.jobs {
+            Some(jobs) if self.shared.mode() == Mode::Run => jobs.send(job).map_err(|_| ExecutorError::Closed),
+            _ => Err(ExecutorError::Closed),
+        }
+    }
+
+    fn drain(&mut self) {
+        self.enter(Mode::Drain);
+    }
+
+    fn terminate(&mut self) {
+        // A stopped trial could not hear TERM, and a stopped clock would never reach the end of the grace.
+        self.resume();
+        self.enter(Mode::Terminate);
+    }
+
+    fn kill(&mut self) {
+        self.enter(Mode::Kill);
+        self.resume();
+    }
+
+    fn pause(&mut self) {
+        self.shared.clock.pause();
+        if let Some(keeper) = &self.shared.keeper {
+            keeper.stop_all();
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(keeper) = &self.shared.keeper {
+            keeper.continue_all();
+        }
+        self.shared.clock.resume();
+        self.wake_all();
+    }
+
+    fn shutdown(&mut self) {
+        self.enter(Mode::Drain);
+        self.jobs = None;
+        for worker in std::mem::take(&mut self.workers) {
+            // A closure cannot be killed. Whoever asked for KILL does not wait for one that does not look up.
+            let stuck = self.shared.mode() == Mode::Kill && worker.in_closure.load(Ordering::SeqCst);
+            if !stuck && worker.thread.join().is_err() {
+                self.shared.tell_broken("a worker failed unexpectedly");
+            }
+        }
+    }
+}
+
+impl Drop for LocalExecutor {
+    fn drop(&mut self) {
+        self.kill();
+        self.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests;

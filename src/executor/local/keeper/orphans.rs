@@ -15,11 +15,14 @@ use super::process::Trial;
 use super::protocol::Exited;
 use crate::executor::ATTEMPT_KEY_VAR;
 use crate::model::ProcessId;
-use crate::sys::process::{Stat, all_processes, environ_value, signal_exactly};
+use crate::sys::process::{Environ, Stat, all_processes, signal_exactly};
 
 /// What resists SIGKILL this long sits in an uninterruptible system call and will never run its own code again; the
 /// trial's end is told without it.
 const RESIST_LIMIT: Duration = Duration::from_secs(10);
+
+/// A process in the middle of its `execve` shows no environment for a moment; so long it gets the benefit of the doubt.
+const EXEC_LIMIT: Duration = Duration::from_millis(50);
 
 /// Nobody starts processes faster than this for long; bounds how soon pids can wrap round.
 const MAX_FORKS_PER_S: u128 = 50_000;
@@ -39,14 +42,25 @@ impl Ending {
     }
 }
 
+/// A pid and its start time.
+type ProcessKey = (u32, u64);
+
+/// An orphan that does not say whose it is.
+#[derive(Debug)]
+struct Suspect {
+    /// The trials it may belong to; when the last of them ends, so does it.
+    owners: BTreeSet<u64>,
+    since: Instant,
+}
+
 /// Finds and ends what ended trials left behind.
 #[derive(Debug)]
 pub(super) struct Orphans {
     me: u32,
     pid_max: u32,
     ending: Vec<Ending>,
-    /// Orphans that do not say whose they are, and the trials they may belong to.
-    suspects: BTreeMap<(u32, u64), BTreeSet<u64>>,
+    /// Orphans that do not say whose they are.
+    suspects: BTreeMap<ProcessKey, Suspect>,
     /// Something was killed that may leave further orphans.
     look_again: bool,
     /// Looks since something changed, for the pauses between them.
@@ -59,7 +73,13 @@ enum Owner {
     Ended(usize),
     /// A trial that runs.
     Running,
-    Unknown,
+    /// A trial that ended long ago (it was missed then), or a piton within a trial, whose keeper died.
+    Gone,
+    /// It does not say.
+    Unknown {
+        /// It has no environment at all.
+        bare: bool,
+    },
 }
 
 impl Orphans {
@@ -112,12 +132,12 @@ impl Orphans {
                     }
                 }
                 Owner::Running => {}
-                // Only the root of such a tree: the rest becomes roots when it dies.
-                Owner::Unknown if stat.parent == self.me => undecided |= self.suspect(stat, running),
-                Owner::Unknown => {}
+                // Only the roots of such trees: the rest become roots when these die.
+                Owner::Gone | Owner::Unknown { .. } if stat.parent != me => {}
+                Owner::Gone => self.look_again |= signal_exactly(stat.id(), Signal::KILL).unwrap_or(false),
+                Owner::Unknown { bare } => undecided |= self.suspect(stat, running) < EXEC_LIMIT && bare,
             }
         }
-        // A process in the middle of its `execve` has no environment to show for a moment: look twice.
         if undecided { Vec::new() } else { self.finish(&left) }
     }
 
@@ -133,28 +153,24 @@ impl Orphans {
             }
             !done
         });
-        for exited in &finished {
-            self.suspects.values_mut().for_each(|owners| {
-                owners.remove(&exited.id);
-            });
-        }
         let mut killed = false;
-        self.suspects.retain(|(pid, start_ticks), owners| {
-            if owners.is_empty() {
+        self.suspects.retain(|(pid, start_ticks), suspect| {
+            suspect.owners.retain(|id| finished.iter().all(|exited| exited.id != *id));
+            if suspect.owners.is_empty() {
                 let process = ProcessId { pid: *pid, start_ticks: *start_ticks };
                 killed |= signal_exactly(process, Signal::KILL).unwrap_or(false);
             }
-            !owners.is_empty()
+            !suspect.owners.is_empty()
         });
         self.look_again |= killed;
         finished
     }
 
-    /// Notes an orphan nobody can be named for. Whether it is new.
-    fn suspect(&mut self, stat: &Stat, running: &BTreeMap<u32, Trial>) -> bool {
+    /// Notes an orphan that does not say whose it is. For how long it has been noted.
+    fn suspect(&mut self, stat: &Stat, running: &BTreeMap<u32, Trial>) -> Duration {
         let key = (stat.pid, stat.start_ticks);
-        if self.suspects.contains_key(&key) {
-            return false;
+        if let Some(suspect) = self.suspects.get(&key) {
+            return suspect.since.elapsed();
         }
         let trials = running.values().chain(self.ending.iter().map(|ending| &ending.trial));
         let owners: BTreeSet<u64> =
@@ -162,10 +178,10 @@ impl Orphans {
         if owners.is_empty() {
             // Its trial ended before it was noticed.
             self.look_again |= signal_exactly(stat.id(), Signal::KILL).unwrap_or(false);
-            return false;
+            return EXEC_LIMIT;
         }
-        self.suspects.insert(key, owners);
-        true
+        self.suspects.insert(key, Suspect { owners, since: Instant::now() });
+        Duration::ZERO
     }
 
     fn owner(&self, stat: &Stat, running: &BTreeMap<u32, Trial>) -> Owner {
@@ -174,11 +190,12 @@ impl Orphans {
         {
             return Owner::Ended(index);
         }
-        let Some(key) = environ_value(stat.pid, ATTEMPT_KEY_VAR) else { return Owner::Unknown };
+        let Some(environ) = Environ::of(stat.pid) else { return Owner::Unknown { bare: false } };
+        let Some(key) = environ.value(ATTEMPT_KEY_VAR) else { return Owner::Unknown { bare: environ.is_bare() } };
         if let Some(index) = self.ending.iter().position(|ending| ending.trial.key == key) {
             return Owner::Ended(index);
         }
-        if running.values().any(|trial| trial.key == key) { Owner::Running } else { Owner::Unknown }
+        if running.values().any(|trial| trial.key == key) { Owner::Running } else { Owner::Gone }
     }
 
     /// The processes among which leftovers must be. Listing all of `/proc` takes milliseconds; if few pids were given

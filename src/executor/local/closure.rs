@@ -1,0 +1,318 @@
+//! One attempt of a closure of the embedding program, on the worker's own thread.
+//!
+//! A closure cannot be killed: it is asked to stop, and believed. Its panic is the attempt's failure and nobody
+//! else's.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::failure::{duration_words, failure};
+use super::results::{Remains, complete};
+use super::{Mode, Shared, place};
+use crate::executor::Job;
+use crate::model::{AttemptNo, Failure, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict};
+
+/// What a closure stage runs.
+pub type ClosureFn = Arc<dyn Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync>;
+
+/// What a closure sees of its trial.
+pub struct TrialContext<'a> {
+    shared: &'a Shared,
+    job: &'a Job,
+    slot: u32,
+    started_at: Duration,
+    dir_made: Mutex<bool>,
+    told_to_stop: AtomicBool,
+}
+
+impl TrialContext<'_> {
+    /// The study's name.
+    #[must_use]
+    pub fn study(&self) -> &str {
+        &self.job.stage_spec.study
+    }
+
+    /// The stage's name.
+    #[must_use]
+    pub fn stage(&self) -> &str {
+        &self.job.stage_spec.name
+    }
+
+    /// The stage's place in the study, from 0.
+    #[must_use]
+    pub fn stage_index(&self) -> StageIndex {
+        self.job.stage
+    }
+
+    /// The trial's number.
+    #[must_use]
+    pub fn trial(&self) -> TrialId {
+        self.job.key.trial
+    }
+
+    /// The case.
+    #[must_use]
+    pub fn case(&self) -> &str {
+        &self.job.case
+    }
+
+    /// The case it derives from.
+    #[must_use]
+    pub fn parent_case(&self) -> &str {
+        &self.job.parent_case
+    }
+
+    /// The surviving parent's attempt directory; `None` in stage 0. It is there only if the parent asked for one.
+    #[must_use]
+    pub fn parent_dir(&self) -> Option<&Path> {
+        self.job.parent_dir.as_deref()
+    }
+
+    /// The trial's seed, the same in every attempt.
+    #[must_use]
+    pub fn seed(&self) -> u32 {
+        self.job.seed
+    }
+
+    /// The attempt's number, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> AttemptNo {
+        self.job.key.attempt
+    }
+
+    /// The worker's number, from 0: no two trials that run at the same time have the same.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// All params.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.job.params
+    }
+
+    /// A number; integers are given as floats.
+    ///
+    /// # Errors
+    /// If there is no such param, or it is no number. Not worth a retry.
+    pub fn float(&self, name: &str) -> Result<f64, TrialError> {
+        match self.param(name)? {
+            Value::Float(number) => Ok(*number),
+            #[expect(clippy::cast_precision_loss, reason = "who asks for a float gets the nearest one")]
+            Value::Int(number) => Ok(*number as f64),
+            Value::Str(_) | Value::Bool(_) => Err(self.mistyped(name, "a number")),
+        }
+    }
+
+    /// An integer.
+    ///
+    /// # Errors
+    /// If there is no such param, or it is no integer. Not worth a retry.
+    pub fn int(&self, name: &str) -> Result<i64, TrialError> {
+        match self.param(name)? {
+            Value::Int(number) => Ok(*number),
+            _ => Err(self.mistyped(name, "an integer")),
+        }
+    }
+
+    /// A boolean.
+    ///
+    /// # Errors
+    /// If there is no such param, or it is no boolean. Not worth a retry.
+    pub fn bool(&self, name: &str) -> Result<bool, TrialError> {
+        match self.param(name)? {
+            Value::Bool(flag) => Ok(*flag),
+            _ => Err(self.mistyped(name, "a boolean")),
+        }
+    }
+
+    /// Text.
+    ///
+    /// # Errors
+    /// If there is no such param, or it is not text. Not worth a retry.
+    pub fn text(&self, name: &str) -> Result<&str, TrialError> {
+        match self.param(name)? {
+            Value::Str(text) => Ok(text),
+            _ => Err(self.mistyped(name, "text")),
+        }
+    }
+
+    fn param(&self, name: &str) -> Result<&Value, TrialError> {
+        let missing = || TrialError::new(format!("there is no param `{name}`")).kind("bad_param").retryable(false);
+        self.job.params.get(name).ok_or_else(missing)
+    }
+
+    fn mistyped(&self, name: &str, what: &str) -> TrialError {
+        TrialError::new(format!("param `{name}` is not {what}")).kind("bad_param").retryable(false)
+    }
+
+    /// The attempt's own directory, empty when first asked for; made only if asked for.
+    ///
+    /// # Errors
+    /// What making it fails with.
+    pub fn dir(&self) -> io::Result<&Path> {
+        let mut made = self.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            place::make_empty_dir(&self.job.dir)?;
+            *made = true;
+        }
+        Ok(&self.job.dir)
+    }
+
+    /// The trial's directory that is kept across attempts, for a checkpoint of its own; made if asked for.
+    ///
+    /// # Errors
+    /// What making it fails with.
+    pub fn scratch_dir(&self) -> io::Result<&Path> {
+        std::fs::create_dir_all(&self.job.scratch_dir)?;
+        Ok(&self.job.scratch_dir)
+    }
+
+    /// Whether the closure should come back with an error soon: the engine ends, or the trial's time is up. Look now
+    /// and then; it costs next to nothing.
+    #[must_use]
+    pub fn should_stop(&self) -> bool {
+        let stop = self.terminating() || self.out_of_time();
+        self.told_to_stop.fetch_or(stop, Ordering::Relaxed);
+        stop
+    }
+
+    fn terminating(&self) -> bool {
+        self.shared.mode() >= Mode::Terminate
+    }
+
+    fn out_of_time(&self) -> bool {
+        let ran = self.shared.clock.now().saturating_sub(self.started_at);
+        self.job.stage_spec.timeout.is_some_and(|timeout| ran >= timeout)
+    }
+}
+
+/// How a closure says that its trial failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct TrialError {
+    kind: String,
+    reason: String,
+    severity: Severity,
+    retryable: bool,
+}
+
+impl TrialError {
+    /// A failure of kind `error`, medium severity, retryable.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { kind: "error".into(), reason: reason.into(), severity: Severity::Medium, retryable: true }
+    }
+
+    /// With a kind of your own.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self
+    }
+
+    /// With another severity.
+    #[must_use]
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    /// Whether a retry could help.
+    #[must_use]
+    pub fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+}
+
+impl From<String> for TrialError {
+    fn from(reason: String) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl From<&str> for TrialError {
+    fn from(reason: &str) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl From<io::Error> for TrialError {
+    fn from(error: io::Error) -> Self {
+        Self::new(super::failure::words(&error)).kind("io")
+    }
+}
+
+/// Runs the attempt to its end and reports it.
+pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
+    let started_at = shared.clock.now();
+    let cpu_before = thread_cpu();
+    shared.tell_started(job, slot, None);
+    let context = TrialContext {
+        shared,
+        job,
+        slot,
+        started_at,
+        dir_made: Mutex::new(false),
+        told_to_stop: AtomicBool::new(false),
+    };
+    let verdict = match shared.closures.get(&job.stage_spec.name) {
+        // What the closure broke by its panic is its own; piton's side of the context has no half-done states.
+        Some(closure) => match catch_unwind(AssertUnwindSafe(|| closure(&context))) {
+            Ok(result) => judge(&context, result),
+            Err(panic) => Verdict::Failed(failure("panic", format!("panicked: {}", panic_words(&*panic)))),
+        },
+        None => {
+            let reason = format!("no closure is registered for stage `{}`", job.stage_spec.name);
+            Verdict::Failed(Failure { retryable: false, ..failure("spawn_failed", reason) })
+        }
+    };
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let usage = Usage {
+        wall_us: micros(shared.clock.now().saturating_sub(started_at)),
+        cpu_us: micros(thread_cpu().saturating_sub(cpu_before)),
+        peak_rss_bytes: 0,
+    };
+    shared.tell_ended(job, None, usage, verdict);
+}
+
+fn judge(context: &TrialContext<'_>, result: Result<Metrics, TrialError>) -> Verdict {
+    let error = match result {
+        // Whoever came back with a result has finished, even if it was asked to stop meanwhile.
+        Ok(mut metrics) => {
+            let remains = Remains::of(&context.job.dir);
+            return match complete(context.job, &remains, &mut metrics) {
+                Ok(outputs) => Verdict::Succeeded { metrics, outputs },
+                Err(failure) => Verdict::Failed(failure),
+            };
+        }
+        Err(error) => error,
+    };
+    if context.terminating() {
+        return Verdict::Interrupted { reason: "stopped with the engine".into() };
+    }
+    if context.told_to_stop.load(Ordering::Relaxed) {
+        let limit = duration_words(context.job.stage_spec.timeout.unwrap_or_default());
+        return Verdict::Failed(failure("timeout", format!("ran longer than {limit}: {}", error.reason)));
+    }
+    let base = failure(&error.kind, error.reason);
+    Verdict::Failed(Failure { severity: error.severity, retryable: error.retryable, ..base })
+}
+
+fn panic_words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}

@@ -1,0 +1,200 @@
+//! What exactly a trial runs: its program, arguments and environment.
+//!
+//! Pure but for the search along PATH. It never decides whether something fails: what cannot be run is said so.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use super::failure::failure;
+use crate::executor::{ATTEMPT_KEY_VAR, Job};
+use crate::model::Failure;
+use crate::spec::{Part, Template, Work};
+
+/// Where commands are looked for when nothing says where.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A command, ready for the keeper.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) program: CString,
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    /// It goes through `sh -c`.
+    pub(super) by_shell: bool,
+    /// What a person wrote, for messages.
+    pub(super) shown: String,
+}
+
+impl Command {
+    /// `inherited` is the engine's own environment.
+    pub(super) fn of(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> Result<Self, Failure> {
+        let env = environment(job, slot, inherited);
+        let (program, argv, by_shell, shown) = match &job.stage_spec.work {
+            Work::Argv(templates) => {
+                let mut argv: Vec<OsString> = templates.iter().map(|part| expand(part, job, slot)).collect();
+                let Some(first) = argv.first_mut() else {
+                    return Err(failure("spawn_failed", "the command is empty"));
+                };
+                let shown = first.to_string_lossy().into_owned();
+                let program = find_program(first, &job.stage_spec.study_dir, env.get(OsStr::new("PATH")))
+                    .ok_or_else(|| failure("command_not_found", format!("`{shown}` is not in PATH")))?;
+                if shown.contains('/') {
+                    // So that a program can find what lies beside it.
+                    *first = program.clone().into_os_string();
+                }
+                (program, argv, false, shown)
+            }
+            Work::Shell(line) => {
+                let argv = vec!["sh".into(), "-c".into(), expand(line, job, slot)];
+                ("/bin/sh".into(), argv, true, "/bin/sh".into())
+            }
+            Work::Closure => return Err(failure("spawn_failed", "a closure is no command")),
+        };
+        let entries = env.into_iter().map(|(name, value)| {
+            let mut entry = name;
+            entry.push("=");
+            entry.push(value);
+            entry
+        });
+        Ok(Self {
+            program: c_string(program.into_os_string(), "the program's path")?,
+            argv: argv.into_iter().map(|arg| c_string(arg, "an argument")).collect::<Result<_, _>>()?,
+            env: entries.map(|entry| c_string(entry, "the environment")).collect::<Result<_, _>>()?,
+            by_shell,
+            shown,
+        })
+    }
+}
+
+/// Fills in the placeholders. Paths keep their bytes, whatever those are.
+fn expand(template: &Template, job: &Job, slot: u32) -> OsString {
+    let mut out = OsString::new();
+    for part in &template.parts {
+        match part {
+            Part::Text(text) => out.push(text),
+            // The check made sure that every placeholder has a value.
+            Part::Param(name) => out.push(job.params.get(name).map(ToString::to_string).unwrap_or_default()),
+            Part::Case => out.push(&job.case),
+            Part::ParentDir => out.push(job.parent_dir.as_deref().unwrap_or(Path::new(""))),
+            Part::StudyDir => out.push(&job.stage_spec.study_dir),
+            Part::Seed => out.push(job.seed.to_string()),
+            Part::Attempt => out.push(job.key.attempt.to_string()),
+            Part::Slot => out.push(slot.to_string()),
+        }
+    }
+    out
+}
+
+/// The engine's environment, then `[env]`, then the contract's variables.
+fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTreeMap<OsString, OsString> {
+    let stage = &job.stage_spec;
+    let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+    env.extend(stage.env.iter().map(|(name, value)| (name.into(), value.into())));
+    let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
+    set("PITON_STUDY", stage.study.clone().into());
+    set("PITON_STUDY_DIR", stage.study_dir.clone().into());
+    set("PITON_STAGE", stage.name.clone().into());
+    set("PITON_STAGE_INDEX", job.stage.to_string().into());
+    set("PITON_TRIAL", job.key.trial.to_string().into());
+    set("PITON_CASE", job.case.clone().into());
+    set("PITON_PARENT_CASE", job.parent_case.clone().into());
+    set("PITON_ATTEMPT", job.key.attempt.to_string().into());
+    set("PITON_SLOT", slot.to_string().into());
+    set("PITON_SEED", job.seed.to_string().into());
+    set("PITON_PARAMS_FILE", job.dir.join("params.json").into());
+    set("PITON_METRICS_FILE", job.dir.join("metrics.json").into());
+    set("PITON_SCRATCH_DIR", job.scratch_dir.clone().into());
+    set(ATTEMPT_KEY_VAR, job.key.to_string().into());
+    match &job.parent_dir {
+        Some(dir) => set("PITON_PARENT_DIR", dir.clone().into()),
+        // A piton that itself runs in a trial inherits one.
+        None => drop(env.remove(OsStr::new("PITON_PARENT_DIR"))),
+    }
+    env
+}
+
+/// A name with a slash is relative to the study file; any other is looked for along PATH, whose relative entries are
+/// relative to the study file as well.
+fn find_program(name: &OsStr, study_dir: &Path, path: Option<&OsString>) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(study_dir.join(name));
+    }
+    let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
+    std::env::split_paths(path)
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .map(|dir| study_dir.join(dir).join(name))
+        .find(|candidate| {
+            candidate.is_file() && accessat(CWD, candidate, Access::EXEC_OK, AtFlags::empty()).is_ok()
+        })
+}
+
+pub(super) fn c_string(text: OsString, what: &str) -> Result<CString, Failure> {
+    CString::new(text.into_vec())
+        .map_err(|_| Failure { retryable: false, ..failure("spawn_failed", format!("{what} holds a NUL byte")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::local::tests::{job, stage};
+    use crate::model::Value;
+
+    fn template(parts: Vec<Part>) -> Template {
+        Template { parts }
+    }
+
+    #[test]
+    fn placeholders_and_environment_tell_the_trial_all_it_may_know() {
+        let root = Path::new("/study");
+        let all = vec![
+            Part::Text("a b=".into()),
+            Part::Param("x".into()),
+            Part::Case,
+            Part::ParentDir,
+            Part::StudyDir,
+            Part::Seed,
+            Part::Attempt,
+            Part::Slot,
+        ];
+        let mut stage = stage(root, Work::Argv(vec![template(vec![Part::Text("./tool".into())]), template(all)]));
+        stage.env = vec![("A".into(), "new".into()), ("PITON_CASE".into(), "forged".into())];
+        let mut job = job(stage, root);
+        job.params.insert("x".into(), Value::Float(1e-5));
+        job.parent_dir = Some("/parent".into());
+        let inherited = [("A".into(), "old".into()), ("B".into(), "kept".into())];
+        let command = Command::of(&job, 3, &inherited).unwrap();
+        assert_eq!(command.program.to_str(), Ok("/study/./tool"));
+        assert_eq!(command.argv[1].to_str(), Ok("a b=0.00001case_0_0/parent/study713"));
+        let env: Vec<&str> = command.env.iter().map(|entry| entry.to_str().unwrap()).collect();
+        let key = format!("PITON_ATTEMPT_KEY={}", job.key);
+        let expected =
+            ["A=new", "B=kept", "PITON_CASE=case_0_0", "PITON_SLOT=3", "PITON_SEED=7", "PITON_ATTEMPT=1", &key];
+        assert!(expected.iter().all(|entry| env.contains(entry)), "{env:?}");
+        assert!(env.contains(&"PITON_PARENT_DIR=/parent"));
+        assert_eq!(env.iter().filter(|entry| entry.starts_with("PITON_")).count(), 15);
+    }
+
+    #[test]
+    fn bare_names_are_found_along_path_and_missing_ones_are_named() {
+        let root = Path::new("/study");
+        let bare = |name: &str| Work::Argv(vec![template(vec![Part::Text(name.into())])]);
+        let command = Command::of(&job(stage(root, bare("sh")), root), 0, &[]).unwrap();
+        assert!(command.program.to_str().unwrap().ends_with("/bin/sh"));
+        assert_eq!(command.argv, [c"sh".to_owned()]);
+        let parent_dir = ("PITON_PARENT_DIR".into(), "/outer".into());
+        let path = |dir: &str| ("PATH".into(), dir.into());
+        assert!(
+            !format!("{:?}", Command::of(&job(stage(root, bare("sh")), root), 0, &[parent_dir]))
+                .contains("/outer")
+        );
+        let lost = Command::of(&job(stage(root, bare("sh")), root), 0, &[path("/nowhere::")]).unwrap_err();
+        assert_eq!((lost.kind.as_str(), lost.reason.as_str()), ("command_not_found", "`sh` is not in PATH"));
+        assert!(!lost.retryable);
+        let nul = Command::of(&job(stage(root, bare("/bin/\0")), root), 0, &[]).unwrap_err();
+        assert_eq!(nul.kind, "spawn_failed");
+    }
+}

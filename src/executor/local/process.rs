@@ -1,0 +1,239 @@
+//! One attempt of a command: prepare its place, start it, watch it, and judge what it left.
+//!
+//! Whatever the trial does to its directory, its logs or its processes, the worker comes back with a report. A trial
+//! that ended by itself counts as it ended, even if a signal was on its way.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, never, select};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use super::command::{Command, c_string};
+use super::failure::{duration_words, failure, log_excerpt, signal_name, words};
+use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
+use super::{Mode, Shared, place, results, strays};
+use crate::executor::{ExecutorEvent, Job};
+use crate::model::{Exit, Failure, Usage, Verdict};
+
+/// What a shell exits with when it does not find a command.
+const SHELL_NOT_FOUND: i32 = 127;
+
+/// Why the worker ended a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Timeout,
+    Shutdown,
+}
+
+/// Why an attempt did not start.
+enum NotStarted {
+    Failed(Failure),
+    KeeperGone,
+}
+
+impl From<Failure> for NotStarted {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Runs the attempt to its end and reports it.
+pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
+    let Some(keeper) = &shared.keeper else {
+        return not_started(shared, job, slot, NotStarted::KeeperGone);
+    };
+    let started_at = shared.clock.now();
+    match start(shared, keeper, job, slot) {
+        Ok((started, command)) => {
+            shared.tell_started(job, slot, Some(started.process));
+            let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
+            let wall = shared.clock.now().saturating_sub(started_at);
+            report(shared, job, &command, event, cause, wall);
+        }
+        Err(why) => not_started(shared, job, slot, why),
+    }
+}
+
+fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
+    match why {
+        NotStarted::Failed(failure) => {
+            shared.tell_started(job, slot, None);
+            shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure));
+        }
+        NotStarted::KeeperGone => {
+            shared.tell_broken("the trial keeper is gone: no trial can be started");
+            shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+        }
+    }
+}
+
+fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Command), NotStarted> {
+    let cannot =
+        |what: &str, error: &io::Error| failure("spawn_failed", format!("cannot make {what}: {}", words(error)));
+    place::make_empty_dir(&job.dir).map_err(|error| cannot("the attempt's directory", &error))?;
+    fs::create_dir_all(&job.scratch_dir).map_err(|error| cannot("the scratch directory", &error))?;
+    place::write_params(&job.dir.join("params.json"), &job.params)
+        .map_err(|error| cannot("`params.json`", &error))?;
+    let command = Command::of(job, slot, &shared.environment)?;
+    let cwd: CString = c_string(job.dir.clone().into_os_string(), "the attempt's directory")?;
+    let request = SpawnRequest {
+        program: &command.program,
+        argv: &command.argv,
+        env: &command.env,
+        cwd: &cwd,
+        stdout: c"stdout.log",
+        stderr: c"stderr.log",
+        address_space_bytes: job.stage_spec.memory_limit_bytes,
+    };
+    match keeper.spawn(&request) {
+        Ok(started) => Ok((started, command)),
+        Err(SpawnError::KeeperGone) => Err(NotStarted::KeeperGone),
+        Err(SpawnError::Refused { step, errno }) => Err(NotStarted::Failed(refusal(&command, step, errno))),
+    }
+}
+
+/// Why the kernel would not start it, in words.
+fn refusal(command: &Command, step: SpawnStep, errno: Errno) -> Failure {
+    let shown = &command.shown;
+    let why = words(&errno.into());
+    let fixed = |kind: &str, reason: String| Failure { retryable: false, ..failure(kind, reason) };
+    match (step, errno) {
+        (SpawnStep::Exec, Errno::NOENT) if fs::metadata(path_of(&command.program)).is_ok() => fixed(
+            "command_not_found",
+            format!("the interpreter that `{shown}` names in its first line does not exist"),
+        ),
+        (SpawnStep::Exec, Errno::NOENT | Errno::NOTDIR) => {
+            fixed("command_not_found", format!("`{shown}` does not exist"))
+        }
+        (SpawnStep::Exec, Errno::ACCESS) => fixed("spawn_failed", format!("`{shown}` is not executable")),
+        (SpawnStep::Exec, Errno::NOEXEC) => fixed(
+            "spawn_failed",
+            format!("`{shown}` is no program; a script needs a first line such as `#!/bin/sh`"),
+        ),
+        (SpawnStep::Exec, Errno::TOOBIG) => {
+            fixed("spawn_failed", format!("arguments and environment of `{shown}` are too large"))
+        }
+        (SpawnStep::Exec, _) => failure("spawn_failed", format!("cannot run `{shown}`: {why}")),
+        (SpawnStep::Cwd, _) => failure("spawn_failed", format!("cannot enter the attempt's directory: {why}")),
+        (SpawnStep::Logs, _) => failure("spawn_failed", format!("cannot create the log files: {why}")),
+        (SpawnStep::Clone, _) => failure("spawn_failed", format!("cannot start a process: {why}")),
+        (SpawnStep::Setup, _) => failure("spawn_failed", format!("cannot set up the process: {why}")),
+    }
+}
+
+fn path_of(program: &CString) -> &std::path::Path {
+    use std::os::unix::ffi::OsStrExt;
+    std::path::Path::new(std::ffi::OsStr::from_bytes(program.to_bytes()))
+}
+
+/// Waits for the trial's end, and brings it about when its time is up or the engine says so: TERM to its group, KILL
+/// after the grace. All times are on the trials' clock, which stands still while they are stopped.
+fn watch(
+    shared: &Shared,
+    keeper: &KeeperClient,
+    wake: &Receiver<()>,
+    job: &Job,
+    started: &Started,
+    started_at: Duration,
+) -> (TrialEvent, Option<Cause>) {
+    let timeout_at = job.stage_spec.timeout.map(|timeout| started_at.saturating_add(timeout));
+    let mut asked: Option<(Cause, Duration)> = None;
+    let mut killed = false;
+    loop {
+        let now = shared.clock.now();
+        let mode = shared.mode();
+        if asked.is_none() {
+            asked = match mode {
+                Mode::Terminate | Mode::Kill => Some((Cause::Shutdown, now)),
+                Mode::Run | Mode::Drain if timeout_at.is_some_and(|at| now >= at) => Some((Cause::Timeout, now)),
+                Mode::Run | Mode::Drain => None,
+            };
+            if asked.is_some() && mode != Mode::Kill {
+                keeper.signal(started.id, Signal::TERM);
+            }
+        }
+        let kill_at = asked.map(|(_, at)| at.saturating_add(job.stage_spec.grace));
+        if !killed && (mode == Mode::Kill || kill_at.is_some_and(|at| now >= at)) {
+            keeper.signal(started.id, Signal::KILL);
+            killed = true;
+        }
+        let next = if killed { None } else { kill_at.or(timeout_at) };
+        let timer = match next {
+            // A timer set while the clock runs may fire early if it was stopped meanwhile; then it is set anew.
+            Some(at) if !shared.clock.is_paused() => after(at.saturating_sub(now)),
+            _ => never(),
+        };
+        select! {
+            recv(started.events) -> event => {
+                return (event.unwrap_or(TrialEvent::Lost), asked.map(|(cause, _)| cause));
+            }
+            recv(wake) -> _ => {}
+            recv(timer) -> _ => {}
+        }
+    }
+}
+
+fn report(shared: &Shared, job: &Job, command: &Command, event: TrialEvent, cause: Option<Cause>, wall: Duration) {
+    let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+    let exited = match event {
+        TrialEvent::Ended(exited) => exited,
+        TrialEvent::Lost => {
+            // Whatever left the group is nobody's child of ours any more, but still says whose it is.
+            let strays = strays::kill_attempt(&job.key);
+            let left = if strays.is_err() { "; some of its processes may be left" } else { "" };
+            let reason = format!("the trial keeper died{left}");
+            shared.tell_ended(job, None, Usage { wall_us, ..Usage::default() }, Verdict::Interrupted { reason });
+            shared.tell_broken("the trial keeper died: no trial can be started");
+            return;
+        }
+    };
+    let usage = Usage {
+        wall_us,
+        cpu_us: exited.user_us.saturating_add(exited.system_us),
+        peak_rss_bytes: exited.peak_rss_bytes,
+    };
+    // A trial that ended before the signal reached it ended by itself.
+    let cause = cause.filter(|_| exited.signalled);
+    let verdict = judge(shared, job, command, &exited, cause);
+    shared.tell_ended(job, Some(exited.exit), usage, verdict);
+}
+
+fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: Option<Cause>) -> Verdict {
+    let failed = match (cause, exited.exit) {
+        (Some(Cause::Shutdown), _) => {
+            return Verdict::Interrupted { reason: "terminated with the engine".into() };
+        }
+        (Some(Cause::Timeout), _) => {
+            let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
+            failure("timeout", format!("ran longer than {limit}"))
+        }
+        // `docker stop`, `systemctl stop` and job schedulers signal every process, not the engine alone.
+        (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
+            return Verdict::Interrupted { reason: "terminated from outside, together with the engine".into() };
+        }
+        (None, Exit::Code(0)) => match results::collect(job) {
+            Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
+            Err(failure) => failure,
+        },
+        (None, Exit::Code(SHELL_NOT_FOUND)) if command.by_shell => failure(
+            "command_not_found",
+            format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),
+        ),
+        (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
+        (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
+    };
+    Verdict::Failed(Failure { log_excerpt: log_excerpt(&job.dir), ..failed })
+}
+
+/// Died of TERM, INT or HUP, or is a shell that tells of it.
+fn ended_by_shutdown_signal(exit: Exit) -> bool {
+    let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+    match exit {
+        Exit::Signal(signal) => signals.contains(&signal),
+        Exit::Code(code) => signals.contains(&(code - 128)),
+    }
+}

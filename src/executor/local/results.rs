@@ -1,0 +1,369 @@
+//! What a trial that exited 0 has to show: metrics and outputs.
+//!
+//! All of it was written by the trial and may be anything: a FIFO, a link to `/etc`, a gigabyte of brackets, NaN. Every
+//! file is opened without following links or blocking, read up to a limit, and refused in words.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use super::failure::{failure, shorten, words};
+use crate::executor::{CompiledRule, Job, StageRuntime};
+use crate::model::{Failure, Metric, Metrics, OutputHash};
+use crate::sys::files::fsync_dir;
+use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
+
+const METRICS_FILE: &str = "metrics.json";
+const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
+/// Of a file that rules read, the last so many bytes are searched.
+const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
+const MAX_LABEL_BYTES: usize = 1 << 10;
+/// A record of the journal holds all of a trial's metrics, and records are bounded.
+const MAX_METRICS_BYTES: usize = 32 << 10;
+
+/// An attempt's directory after the attempt; the trial may have removed it.
+pub(super) struct Remains<'a> {
+    dir: Option<OwnedFd>,
+    path: &'a Path,
+}
+
+impl<'a> Remains<'a> {
+    pub(super) fn of(path: &'a Path) -> Self {
+        Self { dir: open_dir(path).ok(), path }
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        match &self.dir {
+            Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "the attempt's directory is gone")),
+        }
+    }
+}
+
+/// Everything a command attempt reported, complete and durable; or why it counts as failed.
+pub(super) fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Failure> {
+    let remains = Remains::of(&job.dir);
+    let mut metrics = read_metrics_file(&remains)?;
+    complete(job, &remains, &mut metrics).map(|outputs| (metrics, outputs))
+}
+
+/// Adds what the rules find, checks that nothing is missing, and makes the outputs durable.
+pub(super) fn complete(
+    job: &Job,
+    remains: &Remains<'_>,
+    metrics: &mut Metrics,
+) -> Result<Vec<OutputHash>, Failure> {
+    let stage = &*job.stage_spec;
+    apply_rules(stage, remains, metrics)?;
+    check_metrics(stage, metrics)?;
+    keep_outputs(stage, remains)
+}
+
+fn bad(reason: impl Into<String>) -> Failure {
+    failure("bad_metrics", reason)
+}
+
+fn read_metrics_file(remains: &Remains<'_>) -> Result<Metrics, Failure> {
+    let file = match remains.open(METRICS_FILE) {
+        Ok(file) => file,
+        // Whether it had to be there depends on what is needed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metrics::new()),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(bad("`metrics.json` is a symbolic link"));
+        }
+        Err(error) => return Err(bad(format!("cannot open `metrics.json`: {}", words(&error)))),
+    };
+    let cannot_read = |error: io::Error| bad(format!("cannot read `metrics.json`: {}", words(&error)));
+    if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
+        return Err(bad("`metrics.json` is not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_METRICS_FILE_BYTES + 1).read_to_end(&mut text).map_err(cannot_read)?;
+    if text.len() as u64 > MAX_METRICS_FILE_BYTES {
+        return Err(bad("`metrics.json` is larger than 1 MiB"));
+    }
+    parse_metrics(&text)
+}
+
+fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
+    let entries: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(text) {
+        Ok(serde_json::Value::Object(entries)) => entries,
+        Ok(_) => return Err(bad("`metrics.json` is not an object")),
+        Err(_) if text.trim_ascii().is_empty() => return Err(bad("`metrics.json` is empty")),
+        Err(_) if contains(text, b"NaN") || contains(text, b"Infinity") => {
+            return Err(bad("`metrics.json` holds NaN or Infinity: metrics are finite numbers"));
+        }
+        Err(error) if error.to_string().starts_with("number out of range") => {
+            return Err(bad(format!("`metrics.json`, line {}: a number too large to be finite", error.line())));
+        }
+        Err(error) => return Err(bad(format!("`metrics.json` is not JSON: {error}"))),
+    };
+    let mut metrics = Metrics::new();
+    for (name, value) in entries {
+        let metric = match value {
+            serde_json::Value::Number(number) => match number.as_f64() {
+                Some(number) if number.is_finite() => Metric::Number(number),
+                _ => return Err(bad(format!("`{name}` in `metrics.json` is not finite"))),
+            },
+            serde_json::Value::String(label) => Metric::Label(shorten(label, MAX_LABEL_BYTES)),
+            other => {
+                return Err(bad(format!("`{name}` in `metrics.json` is {}, not a number", json_kind(&other))));
+            }
+        };
+        metrics.insert(name, metric);
+    }
+    Ok(metrics)
+}
+
+fn json_kind(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a boolean",
+        serde_json::Value::Array(_) => "a list",
+        serde_json::Value::Object(_) => "an object",
+        serde_json::Value::Number(_) | serde_json::Value::String(_) => "a value",
+    }
+}
+
+fn contains(text: &[u8], what: &[u8]) -> bool {
+    text.windows(what.len()).any(|window| window == what)
+}
+
+/// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
+/// that finds nothing matters only if its metric is needed.
+fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metrics) -> Result<(), Failure> {
+    // Rules on the same file share one reading; one file at a time is held.
+    let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
+    rules.sort_by(|a, b| a.file.cmp(&b.file));
+    for of_file in rules.chunk_by(|a, b| a.file == b.file) {
+        let Some(first) = of_file.first() else { continue };
+        let text = read_rule_file(remains, &first.file);
+        for rule in of_file {
+            let found = match &text {
+                Ok(text) => search(rule, text),
+                Err(why) => {
+                    Err(failure("missing_metric", format!("`{}` needs `{}`: {why}", rule.metric, rule.file)))
+                }
+            };
+            match found {
+                Ok(number) => drop(metrics.insert(rule.metric.clone(), Metric::Number(number))),
+                Err(why) if stage.needed_metrics.contains(&rule.metric) && !metrics.contains_key(&rule.metric) => {
+                    return Err(why);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_rule_file(remains: &Remains<'_>, name: &str) -> Result<Vec<u8>, String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = remains.open(name)?;
+        if kind_of(&file)? != FileType::RegularFile {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        // The last match counts, so the end is what to look at.
+        let length = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
+        let mut text = Vec::new();
+        file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error| words(&error))
+}
+
+fn search(rule: &CompiledRule, text: &[u8]) -> Result<f64, Failure> {
+    let last = rule.regex.captures_iter(text).last().and_then(|captures| captures.get(1));
+    let Some(last) = last else {
+        let why = format!("nothing in `{}` matches the expression for `{}`", rule.file, rule.metric);
+        return Err(failure("missing_metric", why));
+    };
+    let text = String::from_utf8_lossy(last.as_bytes());
+    let number = text.trim().parse::<f64>().map(|number| number * rule.scale);
+    number.ok().filter(|number| number.is_finite()).ok_or_else(|| {
+        let shown = shorten(text.into_owned(), 64);
+        bad(format!("`{shown}`, found in `{}` for `{}`, is not a finite number", rule.file, rule.metric))
+    })
+}
+
+/// Every needed metric is a finite number, and all together fit a record.
+fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure> {
+    let mut bytes = 0_usize;
+    for (name, metric) in metrics {
+        bytes += name.len() + 16;
+        match metric {
+            Metric::Number(number) if !number.is_finite() => return Err(bad(format!("`{name}` is not finite"))),
+            Metric::Number(_) => {}
+            Metric::Label(label) => bytes += label.len(),
+        }
+    }
+    if bytes > MAX_METRICS_BYTES {
+        return Err(bad(format!(
+            "{} metrics are more than a trial may report (32 KiB with their names)",
+            metrics.len()
+        )));
+    }
+    for name in &stage.needed_metrics {
+        match metrics.get(name) {
+            Some(Metric::Number(_)) => {}
+            Some(Metric::Label(_)) => return Err(bad(format!("`{name}` is text, not a number"))),
+            None => return Err(failure("missing_metric", format!("the trial did not report `{name}`"))),
+        }
+    }
+    Ok(())
+}
+
+/// Hashes the outputs and makes them, and the way to them from the artifacts directory, durable.
+fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Failure> {
+    let mut kept = Vec::new();
+    for name in &stage.outputs {
+        let hash = remains.open(name).and_then(|file| {
+            let hash = hash_tree(file, true)?;
+            // The directories on the way, innermost first; `` and `.` are the attempt's own, below.
+            for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
+                remains.open(&between.to_string_lossy())?.sync_all()?;
+            }
+            Ok(hash)
+        });
+        match hash {
+            Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
+            Err(error) => return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error)))),
+        }
+    }
+    if !kept.is_empty() {
+        for dir in remains.path.ancestors() {
+            fsync_dir(dir).map_err(|error| {
+                failure("missing_output", format!("cannot make `{}` durable: {}", dir.display(), words(&error)))
+            })?;
+            if dir == stage.artifacts_dir || !dir.starts_with(&stage.artifacts_dir) {
+                break;
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn output_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ELOOP) => "is a symbolic link".into(),
+        Some(libc::ENXIO) => "is a socket".into(),
+        _ => words(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::executor::local::tests::{job, stage};
+    use crate::spec::{MetricRule, Work};
+
+    fn reason(text: &[u8]) -> String {
+        let failure = parse_metrics(text).unwrap_err();
+        assert_eq!(failure.kind, "bad_metrics");
+        failure.reason
+    }
+
+    #[test]
+    fn numbers_and_labels_are_read() {
+        let metrics =
+            parse_metrics(br#" {"a": 1, "b": -2.5e3, "c": "fast", "d": 18446744073709551615} "#).unwrap();
+        let expected = Metrics::from([
+            ("a".into(), Metric::Number(1.0)),
+            ("b".into(), Metric::Number(-2_500.0)),
+            ("c".into(), Metric::Label("fast".into())),
+            ("d".into(), Metric::Number(18_446_744_073_709_551_615.0)),
+        ]);
+        assert_eq!(metrics, expected);
+        let label = format!("{{\"a\": \"{}\"}}", "ä".repeat(1_000));
+        let Some(Metric::Label(label)) = parse_metrics(label.as_bytes()).unwrap().remove("a") else { panic!() };
+        assert_eq!(label.len(), 1_024);
+    }
+
+    #[test]
+    fn garbage_is_refused_in_words() {
+        assert_eq!(reason(b""), "`metrics.json` is empty");
+        assert_eq!(reason(b"[1]"), "`metrics.json` is not an object");
+        assert_eq!(reason(b"{\"a\": NaN}"), "`metrics.json` holds NaN or Infinity: metrics are finite numbers");
+        assert_eq!(reason(b"{\n\"a\": 1e999}"), "`metrics.json`, line 2: a number too large to be finite");
+        assert_eq!(reason(b"{\"a\": null}"), "`a` in `metrics.json` is null, not a number");
+        assert_eq!(reason(b"{\"a\": {\"b\": 1}}"), "`a` in `metrics.json` is an object, not a number");
+        assert!(reason(b"{\"a\": \"\xff\"}").starts_with("`metrics.json` is not JSON: "));
+        assert!(reason(b"{\"a\": 1").starts_with("`metrics.json` is not JSON: "));
+        assert!(reason(&[b'['; 1 << 20]).starts_with("`metrics.json` is not JSON: "));
+    }
+
+    fn rule(metric: &str, regex: &str) -> CompiledRule {
+        let rule = MetricRule { file: "report/sta.rpt".into(), regex: regex.into(), scale: 1_000.0 };
+        CompiledRule::new(metric, &rule).unwrap()
+    }
+
+    #[test]
+    fn rules_take_the_last_match_and_matter_only_if_needed() {
+        let root = tempfile::tempdir().unwrap();
+        let mut stage = stage(root.path(), Work::Closure);
+        stage.rules = vec![rule("wns", r"wns\s+(\S+)"), rule("tns", r"tns\s+(\S+)")];
+        stage.needed_metrics = ["wns".to_owned()].into();
+        let mut job = job(stage, root.path());
+        fs::create_dir_all(job.dir.join("report")).unwrap();
+        let run = |job: &Job, text: &[u8]| {
+            fs::write(job.dir.join("report/sta.rpt"), text).unwrap();
+            collect(job).map(|(metrics, _)| metrics).map_err(|failure| (failure.kind, failure.reason))
+        };
+        let expected = Metrics::from([("wns".into(), Metric::Number(-250.0))]);
+        assert_eq!(run(&job, b"\xff wns 9\nwns  -0.25\ntns none\n"), Ok(expected));
+        let (kind, why) = run(&job, b"tns 1").unwrap_err();
+        assert_eq!(
+            (kind.as_str(), why.as_str()),
+            ("missing_metric", "nothing in `report/sta.rpt` matches the expression for `wns`")
+        );
+        for text in [&b"wns inf"[..], b"wns --", b"wns nan", b"wns 1e308"] {
+            assert_eq!(run(&job, text).unwrap_err().0, "bad_metrics");
+        }
+        fs::remove_dir_all(&job.dir).unwrap();
+        assert_eq!(
+            collect(&job).unwrap_err().reason,
+            "`wns` needs `report/sta.rpt`: the attempt's directory is gone"
+        );
+        std::sync::Arc::get_mut(&mut job.stage_spec).unwrap().needed_metrics.clear();
+        assert_eq!(collect(&job).unwrap(), (Metrics::new(), Vec::new()));
+    }
+
+    #[test]
+    fn outputs_are_hashed_or_missed() {
+        let root = tempfile::tempdir().unwrap();
+        let mut stage = stage(root.path(), Work::Closure);
+        stage.outputs = vec!["out/netlist.v".into()];
+        let job = job(stage, root.path());
+        fs::create_dir_all(job.dir.join("out")).unwrap();
+        let why = |job: &Job| collect(job).map_err(|failure| (failure.kind, failure.reason)).unwrap_err();
+        assert_eq!(why(&job), ("missing_output".into(), "`out/netlist.v`: no such file or directory".into()));
+        std::os::unix::fs::symlink("/etc/passwd", job.dir.join("out/netlist.v")).unwrap();
+        assert_eq!(why(&job).1, "`out/netlist.v`: is a symbolic link");
+        fs::remove_file(job.dir.join("out/netlist.v")).unwrap();
+        fs::write(job.dir.join("out/netlist.v"), "module").unwrap();
+        let (_, outputs) = collect(&job).unwrap();
+        let blake3 = *blake3::hash(b"module").as_bytes();
+        assert_eq!(outputs, [OutputHash { path: "out/netlist.v".into(), bytes: 6, blake3 }]);
+    }
+
+    #[test]
+    fn a_record_holds_only_so_much() {
+        let root = tempfile::tempdir().unwrap();
+        let job = job(stage(root.path(), Work::Closure), root.path());
+        fs::create_dir_all(&job.dir).unwrap();
+        let many: Vec<String> = (0..10_000).map(|n| format!("\"m{n}\":{n}")).collect();
+        fs::write(job.dir.join(METRICS_FILE), format!("{{{}}}", many.join(","))).unwrap();
+        assert_eq!(collect(&job).unwrap_err().kind, "bad_metrics");
+        fs::write(job.dir.join(METRICS_FILE), vec![b' '; (1 << 20) + 1]).unwrap();
+        assert_eq!(collect(&job).unwrap_err().reason, "`metrics.json` is larger than 1 MiB");
+        fs::remove_file(job.dir.join(METRICS_FILE)).unwrap();
+        fs::create_dir(job.dir.join(METRICS_FILE)).unwrap();
+        assert_eq!(collect(&job).unwrap_err().reason, "`metrics.json` is not a regular file");
+    }
+}

@@ -1,0 +1,190 @@
+//! Ending what a dead engine's trials left, before any of them runs again.
+//!
+//! The keeper leaves nothing unless it was killed together with the engine. Two traces lead to what is left then: the
+//! recorded pid with its start time, and the attempt key in every process's environment. Never kills by number alone,
+//! never this process, its ancestors or its own children (the keeper among them).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
+use crate::model::{ProcessId, RunningRow, StudyId};
+use crate::sys::process::{Environ, Stat, all_processes, signal_exactly, signal_group_exactly, wait_gone};
+
+/// What resists SIGKILL longer sits in an uninterruptible system call: running its trial again would not be safe.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A process in the middle of its `execve` shows no environment for a moment; as long as some process shows none, look
+/// again, this long.
+const EXEC_LIMIT: Duration = Duration::from_millis(50);
+
+/// The parent of all kernel threads, which never have an environment.
+const KERNEL_THREADS: u32 = 2;
+
+/// A process that was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KilledStray {
+    /// Which.
+    pub process: ProcessId,
+    /// Whose it was.
+    pub key: AttemptKey,
+}
+
+/// Kills every process of the study's trials that is still alive, and waits until they are dead. `running` are the
+/// attempts recorded as running; their pids mean something only if they were noted during this boot.
+///
+/// # Errors
+/// If `/proc` cannot be read, or something does not die within 20 seconds.
+pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> io::Result<Vec<KilledStray>> {
+    let mut killed = Vec::new();
+    for row in running.iter().filter(|_| same_boot) {
+        let Some(process) = row.process else { continue };
+        let key = AttemptKey { study, trial: row.trial, attempt: row.attempt };
+        // Its own key, if it shows one, must agree; a process may also hide its environment.
+        let environ = Environ::of(process.pid);
+        let says = environ.as_ref().and_then(|environ| environ.value(ATTEMPT_KEY_VAR));
+        let disowned = says.is_some_and(|says| says != key.to_string().as_bytes());
+        if !disowned && signal_group_exactly(process, Signal::KILL)? {
+            killed.push(KilledStray { process, key });
+        }
+    }
+    kill_by_key(&mut killed, |key| key.study == study)?;
+    Ok(killed)
+}
+
+/// Likewise for one attempt, found by its key alone.
+pub(super) fn kill_attempt(attempt: &AttemptKey) -> io::Result<Vec<KilledStray>> {
+    let mut killed = Vec::new();
+    kill_by_key(&mut killed, |key| key == attempt)?;
+    Ok(killed)
+}
+
+fn kill_by_key(killed: &mut Vec<KilledStray>, ours: impl Fn(&AttemptKey) -> bool) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        let processes = all_processes()?;
+        let spared = spared(&processes);
+        let mut bare = false;
+        let mut alive: Vec<ProcessId> =
+            killed.iter().map(|stray| stray.process).filter(|process| is_among(*process, &processes)).collect();
+        for stat in processes.iter().filter(|stat| !stat.dead && !spared.contains(&stat.pid)) {
+            let Some(environ) = Environ::of(stat.pid) else { continue };
+            bare |= environ.is_bare() && stat.parent != KERNEL_THREADS;
+            let key = environ
+                .value(ATTEMPT_KEY_VAR)
+                .and_then(|value| AttemptKey::parse(std::str::from_utf8(value).ok()?))
+                .filter(&ours);
+            let Some(key) = key else { continue };
+            if signal_exactly(stat.id(), Signal::KILL)? && !killed.iter().any(|stray| stray.process == stat.id()) {
+                killed.push(KilledStray { process: stat.id(), key });
+            }
+            alive.push(stat.id());
+        }
+        let Some(first) = alive.first() else {
+            if bare && start.elapsed() < EXEC_LIMIT {
+                std::thread::sleep(EXEC_LIMIT / 10);
+                continue;
+            }
+            return Ok(());
+        };
+        for process in &alive {
+            if !wait_gone(*process, Some(LIMIT.saturating_sub(start.elapsed())))? {
+                return Err(unkillable(first));
+            }
+        }
+        // One that was just forking may have left a child: look again, but not for ever (a fork bomb).
+        if start.elapsed() > LIMIT {
+            return Err(unkillable(first));
+        }
+    }
+}
+
+fn unkillable(process: &ProcessId) -> io::Error {
+    let text = format!("process {} of an earlier run does not die; its trial must not run twice", process.pid);
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+fn is_among(process: ProcessId, processes: &[Stat]) -> bool {
+    processes.iter().any(|stat| stat.id() == process && !stat.dead)
+}
+
+/// This process, its ancestors (a shell started by a trial may have started us) and its children.
+fn spared(processes: &[Stat]) -> BTreeSet<u32> {
+    let parents: BTreeMap<u32, u32> = processes.iter().map(|stat| (stat.pid, stat.parent)).collect();
+    let me = std::process::id();
+    let mut spared: BTreeSet<u32> =
+        processes.iter().filter(|stat| stat.parent == me).map(|stat| stat.pid).collect();
+    let mut at = Some(me);
+    while let Some(pid) = at.filter(|pid| spared.insert(*pid)) {
+        at = parents.get(&pid).copied();
+    }
+    spared
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::model::TrialId;
+
+    /// A shell that starts `sleep` with the key in the background, out of our children, and tells its pid.
+    fn stray(key: &AttemptKey) -> ProcessId {
+        let output = Command::new("setsid")
+            .args(["--fork", "sh", "-c", "echo $$; exec sleep 1000 >/dev/null"])
+            .env(ATTEMPT_KEY_VAR, key.to_string())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .unwrap();
+        Stat::of(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()).unwrap().id()
+    }
+
+    fn key(study: u8, trial: u64) -> AttemptKey {
+        AttemptKey { study: StudyId([study; 16]), trial: TrialId(trial), attempt: 1 }
+    }
+
+    fn row(trial: u64, process: ProcessId) -> RunningRow {
+        RunningRow { trial: TrialId(trial), attempt: 1, process: Some(process) }
+    }
+
+    #[test]
+    fn strays_die_wherever_they_went_and_others_live() {
+        let mine = [stray(&key(1, 1)), stray(&key(1, 2))];
+        let other = stray(&key(2, 1));
+        let killed = kill_strays(StudyId([1; 16]), &[row(1, mine[0])], true).unwrap();
+        let mut found: Vec<_> = killed.iter().map(|stray| (stray.key.trial, stray.process.pid)).collect();
+        found.sort();
+        assert_eq!(found, [(TrialId(1), mine[0].pid), (TrialId(2), mine[1].pid)]);
+        assert!(!mine.into_iter().any(crate::sys::process::lives));
+        assert!(crate::sys::process::lives(other));
+        assert_eq!(kill_attempt(&key(2, 9)).unwrap(), []);
+        assert_eq!(kill_attempt(&key(2, 1)).unwrap(), [KilledStray { process: other, key: key(2, 1) }]);
+        assert!(!crate::sys::process::lives(other));
+    }
+
+    #[test]
+    fn a_recorded_number_that_means_another_process_now_is_left_alone() {
+        let other = stray(&key(3, 1));
+        let reused = ProcessId { start_ticks: other.start_ticks - 1, ..other };
+        let study = StudyId([4; 16]);
+        assert_eq!(kill_strays(study, &[row(1, reused)], true).unwrap(), []);
+        assert_eq!(kill_strays(study, &[row(1, other)], false).unwrap(), [], "another boot's number");
+        assert_eq!(kill_strays(study, &[row(1, other)], true).unwrap(), [], "it says it is another study's");
+        assert!(crate::sys::process::lives(other));
+        kill_attempt(&key(3, 1)).unwrap();
+    }
+
+    #[test]
+    fn children_of_this_process_are_spared() {
+        let mut child =
+            Command::new("sleep").arg("1000").env(ATTEMPT_KEY_VAR, key(5, 1).to_string()).spawn().unwrap();
+        assert_eq!(kill_strays(StudyId([5; 16]), &[], true).unwrap(), []);
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,425 @@
+//! The pool with real processes and closures.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+use tempfile::TempDir;
+
+use super::closure::{TrialContext, TrialError};
+use super::*;
+use crate::executor::{AttemptKey, StageRuntime};
+use crate::model::{Exit, Failure, Metric, Metrics, Params, StudyId, TrialId, Value};
+use crate::spec::{Part, Template};
+use crate::sys::process::{Stat, lives, wait_gone};
+
+const LONG: Duration = Duration::from_secs(60);
+
+pub(in crate::executor::local) fn stage(root: &Path, work: Work) -> StageRuntime {
+    StageRuntime {
+        study: "study".into(),
+        study_dir: root.to_path_buf(),
+        artifacts_dir: root.join("artifacts"),
+        name: "stage".into(),
+        work,
+        timeout: None,
+        grace: LONG,
+        memory_limit_bytes: None,
+        outputs: Vec::new(),
+        needed_metrics: Default::default(),
+        rules: Vec::new(),
+        env: Vec::new(),
+    }
+}
+
+pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
+    Job {
+        key: AttemptKey { study: StudyId([9; 16]), trial: TrialId(0), attempt: 1 },
+        stage: 0,
+        case: "case_0_0".into(),
+        parent_case: "case".into(),
+        parent_dir: None,
+        params: Params::new(),
+        seed: 7,
+        dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
+        scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),
+        stage_spec: Arc::new(stage),
+    }
+}
+
+struct Bench {
+    dir: TempDir,
+    pool: LocalExecutor,
+    events: Receiver<ExecutorEvent>,
+    study: StudyId,
+}
+
+impl Bench {
+    fn new(workers: u32, closures: HashMap<String, ClosureFn>) -> Self {
+        let (sender, events) = unbounded();
+        let keeper = Keeper::start().unwrap();
+        let pool = LocalExecutor::new(workers, Some(keeper), closures, TrialClock::new(), sender).unwrap();
+        // Keys must not meet those of other tests running now.
+        let dir = tempfile::tempdir().unwrap();
+        let study =
+            StudyId(blake3::hash(dir.path().as_os_str().as_encoded_bytes()).as_bytes()[..16].try_into().unwrap());
+        Self { dir, pool, events, study }
+    }
+
+    fn shell(script: &str) -> Work {
+        Work::Shell(Template { parts: vec![Part::Text(script.into())] })
+    }
+
+    fn stage(&self, script: &str) -> StageRuntime {
+        stage(self.dir.path(), Self::shell(script))
+    }
+
+    fn submit(&mut self, trial: u64, stage: StageRuntime) -> Job {
+        let mut job = job(stage, self.dir.path());
+        job.key.trial = TrialId(trial);
+        job.key.study = self.study;
+        job.dir = self.dir.path().join(format!("artifacts/study/0_stage/case_0_{trial}/attempt_1"));
+        self.pool.submit(job.clone()).unwrap();
+        job
+    }
+
+    fn started(&self) -> Option<ProcessId> {
+        match self.events.recv_timeout(LONG).unwrap() {
+            ExecutorEvent::Started { process, .. } => process,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ended(&self) -> AttemptReport {
+        match self.events.recv_timeout(LONG).unwrap() {
+            ExecutorEvent::Ended(report) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Submits one and gives how it ended.
+    fn run(&mut self, stage: StageRuntime) -> AttemptReport {
+        self.submit(0, stage);
+        self.started();
+        self.ended()
+    }
+
+    fn fail(&mut self, script: &str) -> Failure {
+        let stage = self.stage(script);
+        failure_of(self.run(stage))
+    }
+
+    fn file(&self, name: &str) -> ProcessId {
+        let path = self.dir.path().join(name);
+        let start = Instant::now();
+        loop {
+            match fs::read_to_string(&path) {
+                Ok(text) if text.ends_with('\n') => return Stat::of(text.trim().parse().unwrap()).unwrap().id(),
+                _ => assert!(start.elapsed() < LONG, "`{name}` never came"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn failure_of(report: AttemptReport) -> Failure {
+    match report.verdict {
+        Verdict::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn interrupted(report: &AttemptReport) -> bool {
+    matches!(report.verdict, Verdict::Interrupted { .. })
+}
+
+const HANG: &str = "mkfifo never; exec 3<>never; read line <&3";
+
+#[test]
+fn a_trial_succeeds_with_metrics_and_outputs() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let script = "test $(pwd) = $(dirname $PITON_PARAMS_FILE) && cat params.json && ls $PITON_SCRATCH_DIR && \
+        mkdir out && echo v > out/v && echo '{\"wns\": -5, \"note\": \"x\"}' > $PITON_METRICS_FILE";
+    let mut stage = bench.stage(script);
+    stage.outputs = vec!["out".into()];
+    stage.needed_metrics = ["wns".to_owned()].into();
+    let report = bench.run(stage);
+    let Verdict::Succeeded { metrics, outputs } = report.verdict else { panic!("{report:?}") };
+    let expected: Metrics =
+        [("wns".into(), Metric::Number(-5.0)), ("note".into(), Metric::Label("x".into()))].into();
+    assert_eq!(metrics, expected);
+    assert_eq!((outputs[0].path.as_str(), outputs[0].bytes), ("out", 2));
+    assert_eq!(report.exit, Some(Exit::Code(0)));
+    assert!(report.usage.wall_us > 0 && report.usage.peak_rss_bytes > 0);
+}
+
+#[test]
+fn failures_have_kinds_and_excerpts() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let failure = bench.fail("echo 'Error: no cell' >&2; exit 3");
+    assert_eq!((&*failure.kind, &*failure.reason, failure.retryable), ("exit_code", "exited with code 3", true));
+    assert_eq!(failure.log_excerpt, "Error: no cell");
+    let failure = bench.fail("kill -SEGV $$");
+    assert_eq!((&*failure.kind, &*failure.reason), ("signal", "killed by SIGSEGV"));
+    let failure = bench.fail("no_such_command_here");
+    assert_eq!((&*failure.kind, failure.retryable), ("command_not_found", false));
+    assert!(failure.log_excerpt.contains("no_such_command_here"));
+    let failure = bench.fail("mkfifo metrics.json");
+    assert_eq!((&*failure.kind, &*failure.reason), ("bad_metrics", "`metrics.json` is not a regular file"));
+    let failure = bench.fail("ln -s /etc/passwd metrics.json");
+    assert_eq!(failure.reason, "`metrics.json` is a symbolic link");
+    let mut stage = bench.stage("rm -rf $PWD");
+    stage.needed_metrics = ["m".to_owned()].into();
+    assert_eq!(failure_of(bench.run(stage)).kind, "missing_metric");
+    let mut stage = bench.stage("true");
+    stage.outputs = vec!["o".into()];
+    assert_eq!(failure_of(bench.run(stage)).kind, "missing_output");
+}
+
+#[test]
+fn programs_that_cannot_start_say_why() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bench = Bench::new(1, HashMap::new());
+    for (name, text, mode) in [
+        ("plain", "x", 0o644),
+        ("bare", "exit 0", 0o755),
+        ("lost", "#!/no/such/sh\n", 0o755),
+        ("good", "#!/bin/sh\necho $0", 0o755),
+    ] {
+        fs::write(bench.dir.path().join(name), text).unwrap();
+        fs::set_permissions(bench.dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let argv = |name: &str| Work::Argv(vec![Template { parts: vec![Part::Text(name.into())] }]);
+    let root = bench.dir.path().to_path_buf();
+    let mut why = |name: &str| {
+        let report = bench.run(stage(&root, argv(name)));
+        assert_eq!(report.exit, None);
+        let failure = failure_of(report);
+        assert!(!failure.retryable);
+        (failure.kind, failure.reason)
+    };
+    assert_eq!(why("./missing"), ("command_not_found".into(), "`./missing` does not exist".into()));
+    assert_eq!(why("./plain"), ("spawn_failed".into(), "`./plain` is not executable".into()));
+    assert_eq!(why("./bare").0, "spawn_failed");
+    assert_eq!(why("./lost").0, "command_not_found");
+    assert_eq!(
+        why("no_such_command_here"),
+        ("command_not_found".into(), "`no_such_command_here` is not in PATH".into())
+    );
+    assert_eq!(bench.run(stage(&root, argv("./good"))).exit, Some(Exit::Code(0)));
+}
+
+#[test]
+fn a_timeout_terminates_and_then_kills() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let mut stage = bench.stage(HANG);
+    stage.timeout = Some(Duration::from_millis(50));
+    let report = bench.run(stage);
+    assert_eq!(report.exit, Some(Exit::Signal(libc::SIGTERM)));
+    let failure = failure_of(report);
+    assert_eq!((&*failure.kind, &*failure.reason, failure.retryable), ("timeout", "ran longer than 50 ms", true));
+    let mut stage = bench.stage(
+        &format!("trap '' TERM; sleep 1000 & echo $! > {{}}; {HANG}").replace("{}", "$PITON_STUDY_DIR/child"),
+    );
+    stage.timeout = Some(Duration::from_millis(500));
+    stage.grace = Duration::from_millis(10);
+    bench.submit(1, stage);
+    bench.started();
+    let child = bench.file("child");
+    let report = bench.ended();
+    assert_eq!(report.exit, Some(Exit::Signal(libc::SIGKILL)));
+    assert_eq!(failure_of(report).kind, "timeout");
+    assert!(!lives(child));
+}
+
+#[test]
+fn a_stopped_clock_does_not_time_out() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let mut stage = bench.stage(&format!("echo $$ > $PITON_STUDY_DIR/pid; {HANG}"));
+    stage.timeout = Some(Duration::from_secs(3_600));
+    bench.submit(0, stage);
+    bench.started();
+    let process = bench.file("pid");
+    let is_stopped = || fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap().contains(") T ");
+    let wait_for = |state: bool| {
+        let start = Instant::now();
+        while is_stopped() != state {
+            assert!(start.elapsed() < LONG);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    // From here on it runs no program of its own, whose vfork would hide the state.
+    while !bench.dir.path().join("artifacts/study/0_stage/case_0_0/attempt_1/never").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    bench.pool.pause();
+    wait_for(true);
+    let stood = bench.pool.shared.clock.now();
+    assert!(bench.pool.shared.clock.is_paused());
+    bench.pool.resume();
+    wait_for(false);
+    assert!(bench.pool.shared.clock.now() >= stood);
+    bench.pool.pause();
+    // Terminated while stopped: it must still hear TERM.
+    bench.pool.terminate();
+    let report = bench.ended();
+    assert_eq!(report.exit, Some(Exit::Signal(libc::SIGTERM)));
+    assert!(interrupted(&report));
+}
+
+#[test]
+fn draining_returns_what_waits_and_lets_finish_what_runs() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let stage_of = bench.stage("mkfifo $PITON_STUDY_DIR/go; read line < $PITON_STUDY_DIR/go");
+    bench.submit(0, stage_of);
+    bench.started();
+    for trial in 1..4 {
+        let stage = bench.stage("true");
+        bench.submit(trial, stage);
+    }
+    bench.pool.drain();
+    for trial in 1..4 {
+        let ExecutorEvent::Returned { trial: returned } = bench.events.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
+        assert_eq!(returned, TrialId(trial));
+    }
+    let refused = job(bench.stage("true"), bench.dir.path());
+    assert_eq!(bench.pool.submit(refused), Err(ExecutorError::Closed));
+    while !bench.dir.path().join("go").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fs::write(bench.dir.path().join("go"), "\n").unwrap();
+    assert!(matches!(bench.ended().verdict, Verdict::Succeeded { .. }));
+    bench.pool.shutdown();
+}
+
+#[test]
+fn a_trial_signalled_from_outside_while_draining_is_interrupted() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let stage = bench.stage(HANG);
+    bench.submit(0, stage);
+    let process = bench.started().unwrap();
+    bench.pool.drain();
+    assert!(crate::sys::process::signal_exactly(process, rustix::process::Signal::TERM).unwrap());
+    assert!(interrupted(&bench.ended()));
+}
+
+#[test]
+fn terminate_waits_for_the_grace_and_kill_does_not() {
+    let mut bench = Bench::new(2, HashMap::new());
+    let deaf = format!("trap '' TERM; echo $$ > $PITON_STUDY_DIR/deaf; {HANG}");
+    let stage = bench.stage(&deaf);
+    bench.submit(0, stage);
+    bench.started();
+    bench.file("deaf");
+    let stage = bench.stage(&format!("trap 'exit 0' TERM; echo $$ > $PITON_STUDY_DIR/kind; {HANG}"));
+    bench.submit(1, stage);
+    bench.started();
+    bench.file("kind");
+    bench.pool.terminate();
+    let report = bench.ended();
+    assert_eq!((report.trial, report.exit, interrupted(&report)), (TrialId(1), Some(Exit::Code(0)), true));
+    // The grace is a minute; this does not wait for it.
+    bench.pool.kill();
+    let report = bench.ended();
+    assert_eq!((report.exit, interrupted(&report)), (Some(Exit::Signal(libc::SIGKILL)), true));
+}
+
+#[test]
+fn a_dead_keeper_is_told_once_and_leaves_nothing() {
+    let mut bench = Bench::new(2, HashMap::new());
+    let daemon = format!("setsid sh -c 'echo $$ > $PITON_STUDY_DIR/daemon; exec sleep 1000' & {HANG}");
+    let stage = bench.stage(&daemon);
+    bench.submit(0, stage);
+    let process = bench.started().unwrap();
+    let daemon = bench.file("daemon");
+    let keeper = bench.pool.keeper_process().unwrap();
+    assert!(crate::sys::process::signal_exactly(keeper, rustix::process::Signal::KILL).unwrap());
+    assert!(interrupted(&bench.ended()));
+    assert!(!lives(daemon) && wait_gone(process, Some(LONG)).unwrap());
+    assert!(matches!(bench.events.recv_timeout(LONG).unwrap(), ExecutorEvent::Broken(_)));
+    let stage = bench.stage("true");
+    bench.submit(1, stage);
+    let event = bench.events.recv_timeout(LONG).unwrap();
+    assert!(matches!(event, ExecutorEvent::Returned { trial: TrialId(1) }), "{event:?}");
+}
+
+fn closures(
+    closure: impl Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync + 'static,
+) -> HashMap<String, ClosureFn> {
+    HashMap::from([("stage".to_owned(), Arc::new(closure) as ClosureFn)])
+}
+
+#[test]
+fn closures_see_their_trial_and_report() {
+    let mut bench = Bench::new(
+        1,
+        closures(|trial| {
+            assert_eq!((trial.case(), trial.seed(), trial.attempt(), trial.slot()), ("case_0_0", 7, 1, 0));
+            fs::write(trial.dir()?.join("out"), trial.text("s")?)?;
+            assert!(trial.scratch_dir()?.is_dir() && trial.parent_dir().is_none() && !trial.should_stop());
+            Ok(Metrics::from([("m".into(), Metric::Number(trial.float("i")? + trial.float("f")?))]))
+        }),
+    );
+    let mut stage = stage(bench.dir.path(), Work::Closure);
+    stage.outputs = vec!["out".into()];
+    stage.needed_metrics = ["m".to_owned()].into();
+    let mut job = job(stage, bench.dir.path());
+    job.params =
+        [("s".into(), Value::Str("xy".into())), ("i".into(), Value::Int(2)), ("f".into(), Value::Float(0.5))]
+            .into();
+    bench.pool.submit(job).unwrap();
+    assert_eq!(bench.started(), None);
+    let report = bench.ended();
+    let Verdict::Succeeded { metrics, outputs } = report.verdict else { panic!("{report:?}") };
+    assert_eq!((metrics.get("m"), outputs[0].bytes), (Some(&Metric::Number(2.5)), 2));
+}
+
+#[test]
+fn closures_fail_in_every_way_and_hurt_nobody() {
+    let mut bench = Bench::new(
+        1,
+        closures(|trial| match trial.trial().0 {
+            0 => Ok(Metrics::from([("m".into(), Metric::Number(f64::NAN))])),
+            1 => Ok(Metrics::new()),
+            2 => Err(TrialError::from("bad luck")
+                .kind("luck")
+                .severity(crate::model::Severity::Low)
+                .retryable(false)),
+            3 => panic!("at the {}", "disco"),
+            4 => Err(io::Error::from_raw_os_error(libc::ENOSPC).into()),
+            5 => trial.int("none").map(|_| Metrics::new()),
+            _ => {
+                while !trial.should_stop() {
+                    std::thread::yield_now();
+                }
+                Err("stopped".into())
+            }
+        }),
+    );
+    let mut expect = |trial, kind: &str, reason: &str| {
+        let mut stage = stage(bench.dir.path(), Work::Closure);
+        stage.needed_metrics = ["m".to_owned()].into();
+        stage.timeout = Some(Duration::from_millis(if trial == 6 { 20 } else { 3_600_000 }));
+        bench.submit(trial, stage);
+        bench.started();
+        let failure = failure_of(bench.ended());
+        assert_eq!((&*failure.kind, &*failure.reason), (kind, reason));
+        failure
+    };
+    expect(0, "bad_metrics", "`m` is not finite");
+    expect(1, "missing_metric", "the trial did not report `m`");
+    let failure = expect(2, "luck", "bad luck");
+    assert_eq!((failure.severity, failure.retryable), (crate::model::Severity::Low, false));
+    expect(3, "panic", "panicked: at the disco");
+    expect(4, "io", "no space left on device");
+    expect(5, "bad_param", "there is no param `none`");
+    expect(6, "timeout", "ran longer than 20 ms: stopped");
+    let stage = stage(bench.dir.path(), Work::Closure);
+    bench.submit(7, stage);
+    bench.started();
+    bench.pool.terminate();
+    assert!(interrupted(&bench.ended()));
+}
