@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::EngineError;
+use crate::engine::{CommitError, EngineError};
 use crate::journal::{JournalError, OpenError};
 use crate::spec::{Change, Diagnostics};
 use crate::views::ViewError;
@@ -128,14 +128,7 @@ impl Error {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         match self {
-            Self::Engine(EngineError::Commit { safe: Some(safe), .. }) => {
-                let results = safe.succeeded + safe.failed;
-                let results = if results == 1 { "1 result is".into() } else { format!("{results} results are") };
-                vec![format!("{results} safe; what was running will run again")]
-            }
-            Self::Engine(EngineError::Commit { safe: None, .. }) => {
-                vec!["everything reported as done before is safe; what was running will run again".into()]
-            }
+            Self::Engine(EngineError::Commit(failed)) => vec![what_is_safe(failed)],
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, .. } => changes.clone(),
@@ -167,17 +160,26 @@ impl Error {
                         .into(),
                 ]
             }
-            Self::Engine(EngineError::Commit { store, .. }) => {
-                vec![format!("mend the cause, then `piton resume {}`", shell_word(store))]
+            Self::Engine(EngineError::Commit(failed)) => {
+                vec![format!("mend the cause, then `piton resume {}`", shell_word(&failed.store))]
             }
             _ => Vec::new(),
         }
     }
 }
 
+fn what_is_safe(failed: &CommitError) -> String {
+    match failed.safe.map(|safe| safe.succeeded + safe.failed) {
+        Some(1) => "1 result is safe; what was running will run again".into(),
+        Some(results) => format!("{results} results are safe; what was running will run again"),
+        None => "everything reported as done before is safe; what was running will run again".into(),
+    }
+}
+
 fn is_damage(error: &EngineError) -> bool {
     match error {
-        EngineError::Journal(cause) | EngineError::Commit { cause, .. } => cause.is_damage(),
+        EngineError::Journal(cause) => cause.is_damage(),
+        EngineError::Commit(failed) => failed.cause.is_damage(),
         EngineError::Fold(_) | EngineError::Inconsistent(_) => true,
         EngineError::Executor(_) | EngineError::System { .. } => false,
     }

@@ -83,16 +83,8 @@ pub struct RunReport {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// What was decided could not be made durable.
-    #[error("cannot record the progress of the study in `{}`", store.display())]
-    Commit {
-        /// The disk's or the store's answer.
-        #[source]
-        cause: JournalError,
-        /// The store.
-        store: PathBuf,
-        /// What a fresh look at the store counts, if it can be had.
-        safe: Option<Accounting>,
-    },
+    #[error(transparent)]
+    Commit(Box<CommitError>),
     /// The store could not be read.
     #[error("cannot read the store")]
     Journal(#[from] JournalError),
@@ -114,6 +106,19 @@ pub enum EngineError {
         #[source]
         cause: std::io::Error,
     },
+}
+
+/// A commit that failed: in doubt, so nothing is acknowledged and the handle is not trusted again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot record the progress of the study in `{}`", store.display())]
+pub struct CommitError {
+    /// The disk's or the store's answer.
+    #[source]
+    pub cause: JournalError,
+    /// The store.
+    pub store: PathBuf,
+    /// What a fresh look at the store counts, if it can be had.
+    pub safe: Option<Accounting>,
 }
 
 /// Runs a study from where its store stands until it is finished or asked to stop.

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Select};
 use super::ready::WINDOW;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, Now, State};
-use super::{EngineError, Observer, RunReport, jobs::JobMaker, survivors};
+use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
@@ -78,9 +78,10 @@ impl Loop<'_> {
         let path = self.journal.path().to_owned();
         drop(self.journal);
         match error {
-            EngineError::Commit { cause, .. } => {
+            EngineError::Commit(mut failed) => {
                 let safe = Reader::open(&path).ok().and_then(|reader| reader.snapshot().ok()?.progress().ok());
-                EngineError::Commit { cause, store: path, safe: safe.map(|progress| progress.accounting) }
+                failed.safe = safe.map(|progress| progress.accounting);
+                EngineError::Commit(failed)
             }
             other => other,
         }
@@ -132,7 +133,8 @@ impl Loop<'_> {
             return Ok(());
         }
         if let Err(cause) = self.journal.commit(&set) {
-            return Err(EngineError::Commit { cause, store: self.journal.path().into(), safe: None });
+            let store = self.journal.path().into();
+            return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
         self.state.draft_mut().forget_final(&set);
         for (seq, record) in &set.events {

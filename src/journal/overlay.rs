@@ -100,7 +100,7 @@ impl StorageBackend for Overlay {
         let mut state = self.locked();
         if len < state.len {
             let whole = len / PAGE_BYTES;
-            if len % PAGE_BYTES != 0 {
+            if !len.is_multiple_of(PAGE_BYTES) {
                 let mut page = self.page(&state, whole)?;
                 page.iter_mut().skip((len % PAGE_BYTES) as usize).for_each(|byte| *byte = 0);
                 state.pages.insert(whole, page);

@@ -137,6 +137,9 @@ pub(super) fn check_schema(db: &impl ReadableDatabase, path: &Path) -> Result<()
     }
 }
 
+/// An event, its number and the bytes it is stored as.
+pub(super) type EventBytes = (Seq, Record, Vec<u8>);
+
 /// One consistent state of a study.
 pub struct Snapshot {
     tx: ReadTransaction,
@@ -224,7 +227,7 @@ impl Snapshot {
     pub(super) fn event_bytes(
         &self,
         to: Seq,
-    ) -> Result<impl Iterator<Item = Result<(Seq, Record, Vec<u8>), JournalError>> + use<>, JournalError> {
+    ) -> Result<impl Iterator<Item = Result<EventBytes, JournalError>> + use<>, JournalError> {
         let range = self.tx.open_table(tables::EVENTS)?.range(..=to)?;
         Ok(range.map(|entry| {
             let (key, bytes) = entry?;

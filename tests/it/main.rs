@@ -10,6 +10,13 @@
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
+)]
+
 mod commands;
 mod harness;
 mod kills;

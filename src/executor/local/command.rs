@@ -12,7 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::failure::failure;
 use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
-use crate::spec::{Part, Template, Work};
+use crate::spec::{ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -33,9 +33,9 @@ impl Command {
     /// `inherited` is the engine's own environment.
     pub(super) fn of(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> Result<Self, Failure> {
         let env = environment(job, slot, inherited);
-        let (program, argv, by_shell, shown) = match &job.stage_spec.work {
-            Work::Argv(templates) => {
-                let mut argv: Vec<OsString> = templates.iter().map(|part| expand(part, job, slot)).collect();
+        let (program, argv, by_shell, shown) = match expanded(job, slot)? {
+            Expanded::Argv(words) => {
+                let mut argv: Vec<OsString> = words.into_iter().map(Into::into).collect();
                 let Some(first) = argv.first_mut() else {
                     return Err(failure("spawn_failed", "the command is empty"));
                 };
@@ -48,11 +48,11 @@ impl Command {
                 }
                 (program, argv, false, shown)
             }
-            Work::Shell(line) => {
-                let argv = vec!["sh".into(), "-c".into(), expand(line, job, slot)];
+            Expanded::Shell(line) => {
+                let argv = vec!["sh".into(), "-c".into(), line.into()];
                 ("/bin/sh".into(), argv, true, "/bin/sh".into())
             }
-            Work::Closure => return Err(failure("spawn_failed", "a closure is no command")),
+            Expanded::Closure => return Err(failure("spawn_failed", "a closure is no command")),
         };
         let entries = env.into_iter().map(|(name, value)| {
             let mut entry = name;
@@ -70,23 +70,24 @@ impl Command {
     }
 }
 
-/// Fills in the placeholders. Paths keep their bytes, whatever those are.
-fn expand(template: &Template, job: &Job, slot: u32) -> OsString {
-    let mut out = OsString::new();
-    for part in &template.parts {
-        match part {
-            Part::Text(text) => out.push(text),
-            // The check made sure that every placeholder has a value.
-            Part::Param(name) => out.push(job.params.get(name).map(ToString::to_string).unwrap_or_default()),
-            Part::Case => out.push(&job.case),
-            Part::ParentDir => out.push(job.parent_dir.as_deref().unwrap_or(Path::new(""))),
-            Part::StudyDir => out.push(&job.stage_spec.study_dir),
-            Part::Seed => out.push(job.seed.to_string()),
-            Part::Attempt => out.push(job.key.attempt.to_string()),
-            Part::Slot => out.push(slot.to_string()),
-        }
-    }
-    out
+/// Fills in the placeholders; in a shell line each value is quoted for its place.
+fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
+    let text = |path: &Path| {
+        let words = || failure("spawn_failed", format!("`{}` is not UTF-8", path.display()));
+        path.to_str().map(str::to_owned).ok_or_else(words)
+    };
+    let parent_dir = job.parent_dir.as_deref().map(text).transpose()?;
+    let study_dir = text(&job.stage_spec.study_dir)?;
+    let context = ExpandContext {
+        params: &job.params,
+        case: &job.case,
+        parent_dir: parent_dir.as_deref(),
+        study_dir: &study_dir,
+        seed: job.seed,
+        attempt: job.key.attempt,
+        slot,
+    };
+    job.stage_spec.work.expand(&context).map_err(|error| failure("spawn_failed", error.to_string()))
 }
 
 /// The engine's environment, then `[env]`, then the contract's variables.
@@ -142,6 +143,7 @@ mod tests {
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::model::Value;
+    use crate::spec::{Part, Template, Work};
 
     fn template(parts: Vec<Part>) -> Template {
         Template { parts }
