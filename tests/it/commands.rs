@@ -191,7 +191,7 @@ trial_budget = 1
 survivor_count = 1
 "#,
     );
-    sandbox.ok("run study.toml", 0);
+    sandbox.ok("run study.toml -j 1", 0);
     let dir = sandbox.path("artifacts/seen/0_one/b_0_0/attempt_1");
     let real = fs::canonicalize(&dir).unwrap();
     let text = |path: std::path::PathBuf| fs::read_to_string(path).unwrap();
