@@ -36,9 +36,8 @@ impl Look {
 
     fn at(snapshot: Snapshot, store: &Path) -> Result<Self, Error> {
         let study = snapshot.study().map_err(|cause| Error::Journal { store: store.into(), cause })?;
-        let absolute = std::path::absolute(store)
+        let place = Place::new(store, &study)
             .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
-        let place = Place::new(&store.display().to_string(), &absolute, &study, None);
         let view = StudyView::load(&snapshot, place, liveness(&study))?;
         Ok(Self { snapshot, view })
     }

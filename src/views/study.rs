@@ -13,6 +13,7 @@ use crate::model::{
     AttemptNo, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId,
     TrialRow, TrialState,
 };
+use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
 
@@ -35,16 +36,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a store by its path: artifacts where the study says (relative to the store), unless they are
-    /// known to be elsewhere. Give an absolute path to get absolute directories.
-    #[must_use]
-    pub fn new(store_as_given: &str, store: &Path, study: &StudyRow, artifacts: Option<&Path>) -> Self {
-        let beside = store.parent().unwrap_or(Path::new(""));
-        Self {
-            store: store_as_given.to_owned(),
-            artifacts_dir: artifacts.map_or_else(|| beside.join(&study.artifacts_dir), Path::to_path_buf),
-            study_dir: beside.join(&study.study_dir),
-        }
+    /// The place of a store as the user named it, with absolute directories.
+    ///
+    /// # Errors
+    /// When the current directory cannot be told.
+    pub fn new(store: &Path, study: &StudyRow) -> std::io::Result<Self> {
+        let paths = StudyPaths::of(store, study)?;
+        Ok(Self { store: store.display().to_string(), artifacts_dir: paths.artifacts, study_dir: paths.study_dir })
     }
 }
 
