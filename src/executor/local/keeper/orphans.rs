@@ -21,7 +21,8 @@ use crate::sys::process::{Environ, Stat, all_processes, signal_exactly};
 /// trial's end is told without it.
 const RESIST_LIMIT: Duration = Duration::from_secs(10);
 
-/// A process in the middle of its `execve` shows no environment for a moment; so long it gets the benefit of the doubt.
+/// A process in the middle of its `execve`, or of its end, shows no environment for a moment; so long the trials that
+/// end wait for it to show one or be gone.
 const EXEC_LIMIT: Duration = Duration::from_millis(50);
 
 /// Nobody starts processes faster than this for long; bounds how soon pids can wrap round.
@@ -77,7 +78,7 @@ enum Owner {
     Gone,
     /// It does not say.
     Unknown {
-        /// It has no environment at all.
+        /// It shows no environment at all.
         bare: bool,
     },
 }
@@ -115,7 +116,8 @@ impl Orphans {
             return Vec::new();
         }
         self.looks = self.looks.saturating_add(1);
-        let seen = self.look(running);
+        // If it cannot look, whatever ended may have left something.
+        let Some(seen) = self.look(running) else { return self.finish(&vec![1; self.ending.len()]) };
         self.look_again = false;
         let parents = seen.iter().map(|stat| (stat.pid, stat.parent)).collect();
         let mut left = vec![0_usize; self.ending.len()];
@@ -190,7 +192,8 @@ impl Orphans {
         {
             return Owner::Ended(index);
         }
-        let Some(environ) = Environ::of(stat.pid) else { return Owner::Unknown { bare: false } };
+        // Unreadable: someone else's, or on its way out with its memory already gone.
+        let Some(environ) = Environ::of(stat.pid) else { return Owner::Unknown { bare: true } };
         let Some(key) = environ.value(ATTEMPT_KEY_VAR) else { return Owner::Unknown { bare: environ.is_bare() } };
         if let Some(index) = self.ending.iter().position(|ending| ending.trial.key == key) {
             return Owner::Ended(index);
@@ -199,12 +202,12 @@ impl Orphans {
     }
 
     /// The processes among which leftovers must be. Listing all of `/proc` takes milliseconds; if few pids were given
-    /// out since the first of the ended trials started, looking at just those takes microseconds.
-    fn look(&self, running: &BTreeMap<u32, Trial>) -> Vec<Stat> {
-        let Some(range) = self.young_pids() else { return all_processes().unwrap_or_default() };
-        let strangers = range.filter(|pid| !running.contains_key(pid));
+    /// out since the first of the ended trials started, looking at just those takes microseconds. `None`: cannot look now.
+    fn look(&self, running: &BTreeMap<u32, Trial>) -> Option<Vec<Stat>> {
+        let Some(range) = self.young_pids() else { return all_processes().ok() };
+        let strangers = range.filter(|pid| !running.contains_key(pid)).filter_map(Stat::of);
         // `/proc/<number>/stat` is there for threads too; they are no processes.
-        strangers.filter_map(Stat::of).filter(|stat| stat.parent != self.me || leads_threads(stat.pid)).collect()
+        Some(strangers.filter(|stat| stat.parent != self.me || leads_threads(stat.pid)).collect())
     }
 
     /// The pids given out since the first ended trial started, if that can be known and they are few.
