@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::failure::{duration_words, failure};
+use super::failure::{Trouble, duration_words, failure};
 use super::results::{Remains, complete};
 use super::{Mode, Shared, place};
 use crate::executor::Job;
 use crate::model::{AttemptNo, Failure, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict};
+use crate::sys::words::io_words;
 
 /// What a closure stage runs.
 pub type ClosureFn = Arc<dyn Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync>;
@@ -248,7 +249,7 @@ impl From<&str> for TrialError {
 
 impl From<io::Error> for TrialError {
     fn from(error: io::Error) -> Self {
-        Self::new(super::failure::words(&error)).kind("io")
+        Self::new(io_words(&error)).kind("io")
     }
 }
 
@@ -268,7 +269,7 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
     let verdict = match shared.closures.get(&job.stage_spec.name) {
         // What the closure broke by its panic is its own; piton's side of the context has no half-done states.
         Some(closure) => match catch_unwind(AssertUnwindSafe(|| closure(&context))) {
-            Ok(result) => judge(&context, result),
+            Ok(result) => judge(shared, &context, result),
             Err(panic) => Verdict::Failed(failure("panic", format!("panicked: {}", panic_words(&*panic)))),
         },
         None => {
@@ -285,14 +286,15 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
     shared.tell_ended(job, None, usage, verdict);
 }
 
-fn judge(context: &TrialContext<'_>, result: Result<Metrics, TrialError>) -> Verdict {
+fn judge(shared: &Shared, context: &TrialContext<'_>, result: Result<Metrics, TrialError>) -> Verdict {
     let error = match result {
         // Whoever came back with a result has finished, even if it was asked to stop meanwhile.
         Ok(mut metrics) => {
             let remains = Remains::of(&context.job.dir);
             return match complete(context.job, &remains, &mut metrics) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
-                Err(failure) => Verdict::Failed(failure),
+                Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
+                Err(Trouble::Disk(why)) => shared.disk_failed(why),
             };
         }
         Err(error) => error,

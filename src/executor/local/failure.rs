@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 
 use crate::model::{Failure, Severity};
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use crate::sys::words::io_words;
 
 /// Of the log's end this much is looked at.
 const TAIL_BYTES: i64 = 16 * 1024;
@@ -33,13 +34,30 @@ pub(super) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
     Failure { kind: kind.to_owned(), severity, retryable, reason, log_excerpt: String::new() }
 }
 
-/// What the system says, in words: `no such file or directory`.
-pub(super) fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_ascii_lowercase());
-    first.into_iter().chain(chars).collect()
+/// Why an attempt does not count as succeeded.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The trial's own fault, or its program's.
+    Trial(Failure),
+    /// The disk's: no trial is to blame, and none should run before it is mended.
+    Disk(String),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Trial(failure)
+    }
+}
+
+impl Trouble {
+    /// What `error` is to blame on, when piton itself (not the trial) asked for what failed.
+    pub(super) fn of(kind: &str, what: &str, error: &io::Error) -> Self {
+        let why = format!("{what}: {}", io_words(error));
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EIO | libc::EFBIG) => Self::Disk(why),
+            _ => Self::Trial(failure(kind, why)),
+        }
+    }
 }
 
 /// `SIGSEGV`, or `signal 40`.
@@ -179,7 +197,9 @@ mod tests {
 
     #[test]
     fn errors_are_words() {
-        assert_eq!(words(&io::Error::from_raw_os_error(libc::ENOSPC)), "no space left on device");
+        let of = |errno| Trouble::of("spawn_failed", "cannot x", &io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::ENOSPC), Trouble::Disk(why) if why == "cannot x: no space left on device"));
+        assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
         assert_eq!(signal_name(libc::SIGSEGV), "SIGSEGV");
         assert_eq!(signal_name(40), "signal 40");
         assert_eq!(duration_words(Duration::from_secs(1_800)), "30 min");

@@ -83,6 +83,12 @@ impl Shared {
         self.tell(ExecutorEvent::Ended(Box::new(report)));
     }
 
+    /// The disk failed an attempt: it counts as interrupted, and nothing else starts.
+    fn disk_failed(&self, why: String) -> Verdict {
+        self.tell_broken(&why);
+        Verdict::Interrupted { reason: why }
+    }
+
     /// Once, however many workers find out.
     fn tell_broken(&self, why: &str) {
         if !self.told_broken.swap(true, Ordering::SeqCst) {

@@ -13,11 +13,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
-use super::failure::{duration_words, failure, log_excerpt, signal_name, words};
+use super::failure::{Trouble, duration_words, failure, log_excerpt, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::{Mode, Shared, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
+use crate::sys::words::io_words;
 
 /// What a shell exits with when it does not find a command.
 const SHELL_NOT_FOUND: i32 = 127;
@@ -32,7 +33,8 @@ enum Cause {
 /// Why an attempt did not start.
 enum NotStarted {
     Failed(Failure),
-    KeeperGone,
+    /// No attempt can be started, whosever.
+    Broken(String),
 }
 
 impl From<Failure> for NotStarted {
@@ -41,10 +43,25 @@ impl From<Failure> for NotStarted {
     }
 }
 
+impl From<Trouble> for NotStarted {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Trial(failure) => Self::Failed(failure),
+            Trouble::Disk(why) => Self::Broken(why),
+        }
+    }
+}
+
+impl NotStarted {
+    fn keeper_gone() -> Self {
+        Self::Broken("the trial keeper is gone: no trial can be started".into())
+    }
+}
+
 /// Runs the attempt to its end and reports it.
 pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
     let Some(keeper) = &shared.keeper else {
-        return not_started(shared, job, slot, NotStarted::KeeperGone);
+        return not_started(shared, job, slot, NotStarted::keeper_gone());
     };
     let started_at = shared.clock.now();
     match start(shared, keeper, job, slot) {
@@ -64,8 +81,8 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
             shared.tell_started(job, slot, None);
             shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure));
         }
-        NotStarted::KeeperGone => {
-            shared.tell_broken("the trial keeper is gone: no trial can be started");
+        NotStarted::Broken(why) => {
+            shared.tell_broken(&why);
             shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
         }
     }
@@ -73,7 +90,7 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
 
 fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Command), NotStarted> {
     let cannot =
-        |what: &str, error: &io::Error| failure("spawn_failed", format!("cannot make {what}: {}", words(error)));
+        |what: &str, error: &io::Error| Trouble::of("spawn_failed", &format!("cannot make {what}"), error);
     place::make_empty_dir(&job.dir).map_err(|error| cannot("the attempt's directory", &error))?;
     fs::create_dir_all(&job.scratch_dir).map_err(|error| cannot("the scratch directory", &error))?;
     place::write_params(&job.dir.join("params.json"), &job.params)
@@ -91,7 +108,10 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
     };
     match keeper.spawn(&request) {
         Ok(started) => Ok((started, command)),
-        Err(SpawnError::KeeperGone) => Err(NotStarted::KeeperGone),
+        Err(SpawnError::KeeperGone) => Err(NotStarted::keeper_gone()),
+        Err(SpawnError::Refused { step: SpawnStep::Logs, errno }) => {
+            Err(Trouble::of("spawn_failed", "cannot create the log files", &errno.into()).into())
+        }
         Err(SpawnError::Refused { step, errno }) => Err(NotStarted::Failed(refusal(&command, step, errno))),
     }
 }
@@ -99,7 +119,7 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
 /// Why the kernel would not start it, in words.
 fn refusal(command: &Command, step: SpawnStep, errno: Errno) -> Failure {
     let shown = &command.shown;
-    let why = words(&errno.into());
+    let why = io_words(&errno.into());
     let fixed = |kind: &str, reason: String| Failure { retryable: false, ..failure(kind, reason) };
     match (step, errno) {
         (SpawnStep::Exec, Errno::NOENT) if fs::metadata(path_of(&command.program)).is_ok() => fixed(
@@ -217,7 +237,8 @@ fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: 
         }
         (None, Exit::Code(0)) => match results::collect(job) {
             Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
-            Err(failure) => failure,
+            Err(Trouble::Trial(failure)) => failure,
+            Err(Trouble::Disk(why)) => return shared.disk_failed(why),
         },
         (None, Exit::Code(SHELL_NOT_FOUND)) if command.by_shell => failure(
             "command_not_found",

@@ -10,11 +10,12 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::failure::{failure, shorten, words};
+use super::failure::{Trouble, failure, shorten};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
 use crate::sys::files::fsync_dir;
 use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
+use crate::sys::words::io_words;
 
 const METRICS_FILE: &str = "metrics.json";
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
@@ -44,7 +45,7 @@ impl<'a> Remains<'a> {
 }
 
 /// Everything a command attempt reported, complete and durable; or why it counts as failed.
-pub(super) fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Failure> {
+pub(super) fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
     let remains = Remains::of(&job.dir);
     let mut metrics = read_metrics_file(&remains)?;
     complete(job, &remains, &mut metrics).map(|outputs| (metrics, outputs))
@@ -55,7 +56,7 @@ pub(super) fn complete(
     job: &Job,
     remains: &Remains<'_>,
     metrics: &mut Metrics,
-) -> Result<Vec<OutputHash>, Failure> {
+) -> Result<Vec<OutputHash>, Trouble> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, metrics)?;
     check_metrics(stage, metrics)?;
@@ -74,9 +75,9 @@ fn read_metrics_file(remains: &Remains<'_>) -> Result<Metrics, Failure> {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(bad("`metrics.json` is a symbolic link"));
         }
-        Err(error) => return Err(bad(format!("cannot open `metrics.json`: {}", words(&error)))),
+        Err(error) => return Err(bad(format!("cannot open `metrics.json`: {}", io_words(&error)))),
     };
-    let cannot_read = |error: io::Error| bad(format!("cannot read `metrics.json`: {}", words(&error)));
+    let cannot_read = |error: io::Error| bad(format!("cannot read `metrics.json`: {}", io_words(&error)));
     if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
         return Err(bad("`metrics.json` is not a regular file"));
     }
@@ -173,7 +174,7 @@ fn read_rule_file(remains: &Remains<'_>, name: &str) -> Result<Vec<u8>, String> 
         file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
         Ok(text)
     };
-    read().map_err(|error| words(&error))
+    read().map_err(|error| io_words(&error))
 }
 
 fn search(rule: &CompiledRule, text: &[u8]) -> Result<f64, Failure> {
@@ -218,7 +219,7 @@ fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure>
 }
 
 /// Hashes the outputs and makes them, and the way to them from the artifacts directory, durable.
-fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Failure> {
+fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Trouble> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
         let hash = remains.open(name).and_then(|file| {
@@ -231,14 +232,18 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
         });
         match hash {
             Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
-            Err(error) => return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error)))),
+            Err(error) => match Trouble::of("missing_output", &format!("`{name}`"), &error) {
+                Trouble::Trial(_) => {
+                    return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
+                }
+                disk => return Err(disk),
+            },
         }
     }
     if !kept.is_empty() {
         for dir in remains.path.ancestors() {
-            fsync_dir(dir).map_err(|error| {
-                failure("missing_output", format!("cannot make `{}` durable: {}", dir.display(), words(&error)))
-            })?;
+            let what = || format!("cannot make `{}` durable", dir.display());
+            fsync_dir(dir).map_err(|error| Trouble::of("missing_output", &what(), &error))?;
             if dir == stage.artifacts_dir || !dir.starts_with(&stage.artifacts_dir) {
                 break;
             }
@@ -251,7 +256,7 @@ fn output_words(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ELOOP) => "is a symbolic link".into(),
         Some(libc::ENXIO) => "is a socket".into(),
-        _ => words(error),
+        _ => io_words(error),
     }
 }
 
@@ -262,6 +267,13 @@ mod tests {
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::spec::{MetricRule, Work};
+
+    fn kind_and_reason(trouble: Trouble) -> (String, String) {
+        match trouble {
+            Trouble::Trial(failure) => (failure.kind, failure.reason),
+            Trouble::Disk(why) => panic!("{why}"),
+        }
+    }
 
     fn reason(text: &[u8]) -> String {
         let failure = parse_metrics(text).unwrap_err();
@@ -313,7 +325,7 @@ mod tests {
         fs::create_dir_all(job.dir.join("report")).unwrap();
         let run = |job: &Job, text: &[u8]| {
             fs::write(job.dir.join("report/sta.rpt"), text).unwrap();
-            collect(job).map(|(metrics, _)| metrics).map_err(|failure| (failure.kind, failure.reason))
+            collect(job).map(|(metrics, _)| metrics).map_err(kind_and_reason)
         };
         let expected = Metrics::from([("wns".into(), Metric::Number(-250.0))]);
         assert_eq!(run(&job, b"\xff wns 9\nwns  -0.25\ntns none\n"), Ok(expected));
@@ -327,7 +339,7 @@ mod tests {
         }
         fs::remove_dir_all(&job.dir).unwrap();
         assert_eq!(
-            collect(&job).unwrap_err().reason,
+            kind_and_reason(collect(&job).unwrap_err()).1,
             "`wns` needs `report/sta.rpt`: the attempt's directory is gone"
         );
         std::sync::Arc::get_mut(&mut job.stage_spec).unwrap().needed_metrics.clear();
@@ -341,7 +353,7 @@ mod tests {
         stage.outputs = vec!["out/netlist.v".into()];
         let job = job(stage, root.path());
         fs::create_dir_all(job.dir.join("out")).unwrap();
-        let why = |job: &Job| collect(job).map_err(|failure| (failure.kind, failure.reason)).unwrap_err();
+        let why = |job: &Job| kind_and_reason(collect(job).unwrap_err());
         assert_eq!(why(&job), ("missing_output".into(), "`out/netlist.v`: no such file or directory".into()));
         std::os::unix::fs::symlink("/etc/passwd", job.dir.join("out/netlist.v")).unwrap();
         assert_eq!(why(&job).1, "`out/netlist.v`: is a symbolic link");
@@ -359,11 +371,11 @@ mod tests {
         fs::create_dir_all(&job.dir).unwrap();
         let many: Vec<String> = (0..10_000).map(|n| format!("\"m{n}\":{n}")).collect();
         fs::write(job.dir.join(METRICS_FILE), format!("{{{}}}", many.join(","))).unwrap();
-        assert_eq!(collect(&job).unwrap_err().kind, "bad_metrics");
+        assert_eq!(kind_and_reason(collect(&job).unwrap_err()).0, "bad_metrics");
         fs::write(job.dir.join(METRICS_FILE), vec![b' '; (1 << 20) + 1]).unwrap();
-        assert_eq!(collect(&job).unwrap_err().reason, "`metrics.json` is larger than 1 MiB");
+        assert_eq!(kind_and_reason(collect(&job).unwrap_err()).1, "`metrics.json` is larger than 1 MiB");
         fs::remove_file(job.dir.join(METRICS_FILE)).unwrap();
         fs::create_dir(job.dir.join(METRICS_FILE)).unwrap();
-        assert_eq!(collect(&job).unwrap_err().reason, "`metrics.json` is not a regular file");
+        assert_eq!(kind_and_reason(collect(&job).unwrap_err()).1, "`metrics.json` is not a regular file");
     }
 }
