@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::ready::{Offered, ReadyWindow};
+use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, ExecutorEvent};
+use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
     StageStatus, StudyStatus, TrialId, TrialRow, UnixMs, Usage, Verdict,
@@ -162,7 +163,7 @@ impl State {
     }
 
     /// Begins a run: says who runs it, and settles what an engine that died left running (rows `left`, whose trials'
-    /// rows must be held by the draft).
+    /// rows must be held by the draft). [`State::advance`] then says what to do first.
     ///
     /// # Errors
     /// [`FoldError`]: the store contradicts itself.
@@ -172,13 +173,13 @@ impl State {
         engine: EngineId,
         workers: u32,
         left: &[RunningRow],
-    ) -> Result<Vec<Action>, FoldError> {
+    ) -> Result<(), FoldError> {
         self.emit(now, Event::RunStarted { engine, workers })?;
         for row in left {
             let reason = "its engine ended without recording how it went".to_owned();
             self.interrupt(now, row.trial, row.attempt, reason)?;
         }
-        self.advance(now)
+        Ok(())
     }
 
     /// Handles one input. Call [`State::advance`] after a batch of them.
@@ -355,8 +356,8 @@ impl State {
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
-        let fresh: Vec<_> =
-            entries.into_iter().filter(|((_, trial), _)| !self.submitted.contains_key(trial)).collect();
+        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains(trial);
+        let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| !under_way(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
             self.draft.hold(row);
@@ -544,6 +545,17 @@ impl State {
     pub fn draft_mut(&mut self) -> &mut Draft {
         &mut self.draft
     }
+}
+
+/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already.
+///
+/// # Errors
+/// [`JournalError`] from reading the store.
+pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalError> {
+    let keys = snapshot.ready(None, WINDOW + submitted)?;
+    let more = keys.len() >= WINDOW;
+    let entries = keys.into_iter().map(|key| Ok((key, snapshot.trial(key.1)?)));
+    Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
 }
 
 /// The queue ahead of the workers: enough that none waits for the disk while one commit is under way, few enough

@@ -59,7 +59,8 @@ impl Bench {
     fn new(workers: u32, closures: HashMap<String, ClosureFn>) -> Self {
         let (sender, events) = unbounded();
         let keeper = Keeper::start().unwrap();
-        let pool = LocalExecutor::new(workers, Some(keeper), closures, TrialClock::new(), sender).unwrap();
+        let pool = LocalExecutor::new(workers, Some(keeper), closures, TrialClock::new(), Arc::default(), sender)
+            .unwrap();
         // Keys must not meet those of other tests running now.
         let dir = tempfile::tempdir().unwrap();
         let study =
