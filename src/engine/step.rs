@@ -118,6 +118,9 @@ enum Opened {
     Nothing,
 }
 
+/// Most trials ever handed out and not started.
+const QUEUE_MAX: usize = 1024;
+
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
 
@@ -135,6 +138,10 @@ pub struct State {
     running: BTreeSet<TrialId>,
     /// Most trials handed out and not started.
     queue_limit: usize,
+    /// Trials at once.
+    workers: usize,
+    /// Attempts started when the queue last grew: it grows once it has been emptied whole, not at a start.
+    started_when_adapted: u64,
     /// Whether an answer to `Select` or `Refill` is awaited.
     asked: bool,
     /// Why the executor cannot go on.
@@ -148,6 +155,7 @@ impl State {
         let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
         let mut ready = ReadyWindow::default();
         ready.fill([], true);
+        let started_when_adapted = draft.progress_row().accounting.attempts_started;
         Self {
             spec,
             draft,
@@ -156,7 +164,9 @@ impl State {
             cursor,
             submitted: BTreeMap::new(),
             running: BTreeSet::new(),
-            queue_limit: queue_limit(workers),
+            queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
+            workers: workers as usize,
+            started_when_adapted,
             asked: false,
             broken: None,
         }
@@ -456,6 +466,7 @@ impl State {
 
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
     fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.adapt_queue();
         while self.submitted.len() < self.queue_limit {
             if self.ready.needs_refill() {
                 self.asked = true;
@@ -467,6 +478,17 @@ impl State {
             let attempt = u32::try_from(done).unwrap_or(u32::MAX - 1) + 1;
             self.submitted.insert(trial, attempt);
             actions.push(Action::Submit { trial, attempt });
+        }
+    }
+
+    /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
+    /// no more, so that stopping gives little back: it doubles whenever a commit was outrun.
+    fn adapt_queue(&mut self) {
+        let started = self.draft.progress_row().accounting.attempts_started;
+        let outrun = self.submitted.is_empty() && self.running.len() < self.workers;
+        if outrun && started >= self.started_when_adapted.saturating_add(self.queue_limit as u64) {
+            self.queue_limit = self.queue_limit.saturating_mul(2).min(QUEUE_MAX);
+            self.started_when_adapted = started;
         }
     }
 
@@ -556,12 +578,6 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalE
     let more = keys.len() >= WINDOW;
     let entries = keys.into_iter().map(|key| Ok((key, snapshot.trial(key.1)?)));
     Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
-}
-
-/// The queue ahead of the workers: enough that none waits for the disk while one commit is under way, few enough
-/// that stopping gives little back.
-fn queue_limit(workers: u32) -> usize {
-    (workers as usize).saturating_mul(4).clamp(8, 1024)
 }
 
 #[cfg(test)]
