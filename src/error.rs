@@ -60,6 +60,14 @@ pub enum Error {
         /// Which and how.
         changes: Vec<String>,
     },
+    /// The artifacts directory belongs to another study.
+    #[error("the artifacts directory `{}` holds the outputs of another study", dir.display())]
+    ArtifactsTaken {
+        /// The directory.
+        dir: PathBuf,
+        /// The other study's store.
+        owner: PathBuf,
+    },
     /// The run could not go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -109,7 +117,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) => 2,
+            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) | Self::ArtifactsTaken { .. } => 2,
             Self::View(
                 ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
             ) => 2,
@@ -132,6 +140,7 @@ impl Error {
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, .. } => changes.clone(),
+            Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. }) => vec!["nothing was changed".into()],
             _ => Vec::new(),
         }
@@ -151,12 +160,15 @@ impl Error {
             Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
             Self::SpecDiffers { store, .. } => vec![format!(
                 "undo the change and run the same command again; or go on with the stored study: `piton resume {}`; \
-                 or begin a new one in another store with `--store`",
+                 or begin a new one beside it with `--store FILE --artifacts DIR`",
                 shell_word(store)
             )],
+            Self::ArtifactsTaken { .. } => {
+                vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
+            }
             Self::InputsChanged { .. } => {
                 vec![
-                    "put the inputs back as they were, or begin a new study in another store with `--store`"
+                    "put the inputs back as they were, or begin a new study beside it with `--store FILE --artifacts DIR`"
                         .into(),
                 ]
             }

@@ -71,6 +71,6 @@ fn dispatch(command: Command) -> Result<u8, Error> {
 }
 
 /// Whether the reader of our output went away, as `head` does.
-fn is_closed_pipe(error: &Error) -> bool {
+pub fn is_closed_pipe(error: &Error) -> bool {
     matches!(error, Error::Output(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -63,7 +63,7 @@ impl Progress {
     }
 
     /// The drawing thread starts with the first message: no thread may exist before the engine's keeper does.
-    fn send(&mut self, message: Message, must: bool) {
+    fn send(&mut self, message: Message) {
         if self.sender.is_none() {
             let (sender, receiver) = bounded(BACKLOG);
             let bars = self.bars;
@@ -72,11 +72,7 @@ impl Progress {
             self.sender = Some(sender);
         }
         let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) else { return };
-        if must {
-            drop(sender.send_timeout(message, Duration::from_secs(1)));
-        } else {
-            drop(sender.try_send(message));
-        }
+        drop(sender.try_send(message));
     }
 
     /// Draws what is left and leaves the terminal as it was.
@@ -115,7 +111,7 @@ impl Progress {
         let line = (failed || each)
             .then(|| ended_line(end, &lineage.case(stage, index), &counters, planned, &spec, stage));
         let best = best_words(draft, stage, &lineage, counters.best);
-        self.send(Message::Ended { stage, counters, line, failed, best }, failed);
+        self.send(Message::Ended { stage, counters, line, failed, best });
     }
 
     fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
@@ -137,7 +133,7 @@ impl Progress {
             "stage {stage} `{name}` closed: {} succeeded, {} failed; {who}{more}",
             counters.succeeded, counters.failed
         );
-        self.send(Message::Closed { stage, counters, line }, true);
+        self.send(Message::Closed { stage, counters, line });
     }
 }
 
@@ -147,14 +143,14 @@ impl Observer for Progress {
             Event::RunStarted { workers, .. } => {
                 let study = draft.study_row();
                 let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
-                self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)), true);
+                self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)));
                 if let Some(message) = Self::stage_message(draft) {
-                    self.send(message, true);
+                    self.send(message);
                 }
             }
             Event::StageOpened { .. } => {
                 if let Some(message) = Self::stage_message(draft) {
-                    self.send(message, true);
+                    self.send(message);
                 }
             }
             Event::AttemptStarted { .. } => {
@@ -162,7 +158,7 @@ impl Observer for Progress {
                     && self.bars
                 {
                     let message = Message::Counts { stage: stage.index, counters: *counters };
-                    self.send(message, false);
+                    self.send(message);
                 }
             }
             Event::AttemptEnded(end) => self.ended(end, draft),
@@ -170,9 +166,9 @@ impl Observer for Progress {
                 let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
                 self.closed(*stage, &survivors, draft);
             }
-            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}")), true),
+            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}"))),
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
-                self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")), true);
+                self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }
             Event::StudyCreated(_)
             | Event::DrainStarted { .. }
@@ -185,7 +181,7 @@ impl Observer for Progress {
     fn killed_strays(&mut self, strays: &[KilledStray]) {
         let count = strays.len();
         let what = if count == 1 { "1 process".into() } else { format!("{count} processes") };
-        self.send(Message::Line(format!("killed {what} that an engine that died had left behind")), true);
+        self.send(Message::Line(format!("killed {what} that an engine that died had left behind")));
     }
 
     fn draining(&mut self, running: usize) {
@@ -195,13 +191,13 @@ impl Observer for Progress {
             n => format!("{n} trials still run and may finish"),
         };
         let line = format!("stopping: {what}; a second signal terminates them. Go on later with `{}`", self.again);
-        self.send(Message::Line(line), true);
+        self.send(Message::Line(line));
     }
 
     fn forcing(&mut self, running: usize) {
         let what = if running == 1 { "1 trial".into() } else { format!("{running} trials") };
         let line = format!("terminating {what}: they will run again. A third signal kills at once");
-        self.send(Message::Line(line), true);
+        self.send(Message::Line(line));
     }
 }
 

@@ -10,7 +10,7 @@ use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::progress::Progress;
 use super::result;
-use super::terminal::{hint, note, say};
+use super::terminal::{hint, note, print_error, say};
 
 /// The study a study file describes, with what the command line says of it.
 pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
@@ -62,7 +62,11 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     let outcome = study.run_observed(&mut progress);
     progress.finish();
     let outcome = outcome?;
-    conclude(&store, outcome, how.json, again)?;
+    // Whatever becomes of the printing, the exit code is the study's.
+    match conclude(&store, outcome, how.json, again) {
+        Err(error) if !super::is_closed_pipe(&error) => print_error(&error),
+        _ => {}
+    }
     if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
         die_by(signal);
     }

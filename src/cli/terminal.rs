@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
+use piton::sys::words::plain;
 
 /// Bold red, for `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -60,7 +61,7 @@ pub fn print_error(error: &Error) {
     let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        let text = lower(&without_number(&next.to_string()));
+        let text = plain(&next.to_string());
         if !text.is_empty() && !said.ends_with(&text) {
             say(&format!("{NOTE}caused by:{NOTE:#} {text}"));
         }
@@ -69,14 +70,4 @@ pub fn print_error(error: &Error) {
     }
     error.notes().iter().for_each(|line| note(line));
     error.hints().iter().for_each(|line| hint(line));
-}
-
-/// Without the system's error number, which tells nobody anything.
-fn without_number(text: &str) -> String {
-    text.split(" (os error").next().unwrap_or(text).to_owned()
-}
-
-fn lower(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -16,6 +16,7 @@ mod survivors;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use draft::Draft;
@@ -132,9 +133,17 @@ pub fn run(
     options: RunOptions<'_>,
 ) -> Result<RunReport, EngineError> {
     let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, closures, observer } = options;
+    let asked_to_end = Arc::new(AtomicBool::new(false));
     let signals = match watch_signals {
         true => {
-            let watch = SignalWatch::start(shutdown.sender(), Control::Signal);
+            let flag = Arc::clone(&asked_to_end);
+            let watch = SignalWatch::start(shutdown.sender(), move |signal| {
+                // The workers know before the engine's loop gets round to it.
+                if signal.asks_to_end() {
+                    flag.store(true, Ordering::SeqCst);
+                }
+                Control::Signal(signal)
+            });
             Some(watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?)
         }
         false => None,
@@ -152,7 +161,7 @@ pub fn run(
     }
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
-    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), sender)
+    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
         .map_err(|error| EngineError::Executor(error.to_string()))?;
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let state = step::State::new(Arc::clone(&spec), draft, workers);

@@ -1,11 +1,12 @@
 //! The writer: opening the store for writing, and the group commit.
 //!
-//! One transaction per call, two-phase never, quick repair always, so that opening after a crash costs
-//! milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
+//! One transaction per call, quick repair always (redb then commits in two phases), so that opening after a crash
+//! costs milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
 //! there. The caller must stop, drop the handle, and let the next open tell.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
 
@@ -17,6 +18,8 @@ use crate::model::{
     ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
     TrialId, TrialRow,
 };
+use crate::sys::files::fsync_dir;
+use crate::sys::process::is_alive;
 
 /// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
@@ -59,6 +62,29 @@ pub struct Journal {
     last_seq: Seq,
 }
 
+/// How often, and how far apart, a store is tried again that is locked while no engine seems to live.
+const OPEN_RETRIES: u32 = 40;
+const OPEN_PAUSE: Duration = Duration::from_millis(25);
+
+/// Whether the engine a locked store names lives: then the lock is its own and will stay.
+fn has_live_engine(path: &Path) -> bool {
+    let study = || {
+        builder().open_read_only(path).ok().and_then(|db| {
+            let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
+            snapshot.study().ok()
+        })
+    };
+    study().is_some_and(|study| {
+        let engine = study.engine.filter(|_| !study.engine_closed);
+        engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id))
+    })
+}
+
+/// Makes the name of a file durable.
+pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
 pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_concurrency_mode(ConcurrencyMode::SingleWriter).set_cache_size(CACHE_BYTES);
@@ -74,7 +100,19 @@ impl Journal {
         if !path.exists() {
             return Err(OpenError::Missing { path: path.into() });
         }
-        let db = builder().open(path).map_err(|error| open_error(path, error))?;
+        let mut tries = 0;
+        let db = loop {
+            match builder().open(path) {
+                // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
+                Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
+                    tries += 1;
+                    std::thread::sleep(OPEN_PAUSE);
+                }
+                other => break other.map_err(|error| open_error(path, error))?,
+            }
+        };
+        // A creation that was killed may have left the store's name without its directory being synced.
+        sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
         Self::from_database(db, path)
     }
 

@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::dump::{events_jsonl, survivor_cases};
 use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
-use crate::journal::Snapshot;
+use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
 use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
 
@@ -176,6 +176,23 @@ pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewEr
     write_view(&StudyView::load(snapshot, place, liveness)?, snapshot)
 }
 
+/// Whether the exports there are of this state of the study; cheap, whatever the study's size.
+///
+/// # Errors
+/// [`JournalError`].
+pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, JournalError> {
+    #[derive(serde::Deserialize)]
+    struct Events {
+        events: u64,
+    }
+    let dir = artifacts_dir.join(snapshot.study()?.name);
+    let last = snapshot.progress()?.last_seq;
+    // The study's telemetry is written last.
+    let telemetry = std::fs::read(dir.join(STUDY_TELEMETRY)).ok();
+    let events = telemetry.and_then(|text| serde_json::from_slice::<Events>(&text).ok());
+    Ok(dir.join(CHECKPOINT).exists() && events.is_some_and(|found| found.events == last))
+}
+
 /// The same for a study that is loaded already.
 ///
 /// # Errors
@@ -186,12 +203,12 @@ pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError
     create_dir_all_durable(&dir).map_err(failed)?;
     remove_leftover_temps(&dir).map_err(failed)?;
     write_checkpoint(view)?;
-    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
         let telemetry = stage_telemetry(view, snapshot, stage)?;
         replace_json(&dir.join(format!("stage_{}_telemetry.json", stage.index)), &telemetry)?;
     }
-    replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))
+    replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
+    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))
 }
 
 /// Writes the compatible checkpoint alone: it costs the same at any number of trials.

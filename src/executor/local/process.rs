@@ -23,6 +23,10 @@ use crate::sys::words::io_words;
 /// What a shell exits with when it does not find a command.
 const SHELL_NOT_FOUND: i32 = 127;
 
+/// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.
+const SHUTDOWN_LOOKS: u32 = 25;
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why the worker ended a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -69,6 +73,7 @@ pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
             shared.tell_started(job, slot, Some(started.process));
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
+            await_shutdown(shared, wake, &event);
             report(shared, job, &command, event, cause, wall);
         }
         Err(why) => not_started(shared, job, slot, why),
@@ -194,6 +199,22 @@ fn watch(
             recv(wake) -> _ => {}
             recv(timer) -> _ => {}
         }
+    }
+}
+
+/// Whoever stops every process at once may reach a trial before the engine: a trial that died of such a signal is
+/// judged once the engine's own has had time to arrive. Rare, so the wait costs nothing that counts.
+fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
+    let TrialEvent::Ended(exited) = event else { return };
+    if exited.signalled || !ended_by_shutdown_signal(exited.exit) {
+        return;
+    }
+    for _ in 0..SHUTDOWN_LOOKS {
+        if shared.mode() >= Mode::Drain {
+            return;
+        }
+        // Woken or not, the mode tells.
+        let _ = wake.recv_timeout(SHUTDOWN_PAUSE);
     }
 }
 

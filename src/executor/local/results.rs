@@ -36,6 +36,11 @@ impl<'a> Remains<'a> {
         Self { dir: open_dir(path).ok(), path }
     }
 
+    /// A directory that was never made, or is not this attempt's.
+    pub(super) const fn none(path: &'a Path) -> Self {
+        Self { dir: None, path }
+    }
+
     fn open(&self, name: &str) -> io::Result<File> {
         match &self.dir {
             Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
