@@ -9,6 +9,7 @@ mod draw;
 mod grid;
 mod lineage;
 mod listed;
+mod rails;
 mod random;
 mod retry;
 mod select;
@@ -16,6 +17,7 @@ mod select;
 use crate::spec::{Sampling, StageSpec};
 
 pub use lineage::Lineage;
+pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
 pub use retry::delay_ms;
 pub use select::{Ranked, Score, Selector};
 
