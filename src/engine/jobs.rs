@@ -21,6 +21,7 @@ pub struct JobMaker {
     spec: Arc<Spec>,
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
+    base: Option<Arc<StageRuntime>>,
 }
 
 impl JobMaker {
@@ -42,7 +43,8 @@ impl JobMaker {
             .map(|stage| StageRuntime::new(&study, stage).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
-        Ok(Self { spec, paths, runtimes })
+        let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
+        Ok(Self { spec, paths, runtimes, base })
     }
 
     /// The spec jobs are made from.
@@ -56,6 +58,9 @@ impl JobMaker {
     /// # Errors
     /// [`EngineError::Inconsistent`] when the trial is not planned.
     pub fn job(&self, draft: &Draft, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
+        if trial == TrialId::BASE {
+            return self.base_job(draft, attempt);
+        }
         let lineage = Lineage::new(&self.spec, draft.stages());
         let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
@@ -73,6 +78,25 @@ impl JobMaker {
             scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
             case,
             stage_spec: Arc::clone(runtime),
+        })
+    }
+
+    /// The base command sees the constants, and the study's seed as a trial sees its own.
+    fn base_job(&self, draft: &Draft, attempt: AttemptNo) -> Result<Job, EngineError> {
+        let study = draft.study_row();
+        let missing = || EngineError::Inconsistent("there is no base command".into());
+        let dir = self.paths.base_dir(&study.name, attempt);
+        Ok(Job {
+            key: AttemptKey { study: study.study_id, trial: TrialId::BASE, attempt },
+            stage: 0,
+            case: study.base_case.clone(),
+            parent_case: study.base_case.clone(),
+            parent_dir: None,
+            params: self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
+            scratch_dir: dir.with_file_name("scratch"),
+            dir,
+            stage_spec: Arc::clone(self.base.as_ref().ok_or_else(missing)?),
         })
     }
 

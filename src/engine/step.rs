@@ -352,11 +352,10 @@ impl State {
 
     fn end(&mut self, now: Now, end: AttemptEnd) -> Result<(), FoldError> {
         let (trial, next) = (end.trial, end.next);
-        if trial == TrialId::BASE {
-            return self.emit(now, Event::BaseEnded(Box::new(end)));
-        }
-        self.emit(now, Event::AttemptEnded(Box::new(end)))?;
-        if let Next::Again { due_ms } = next {
+        self.emit(now, end_event(end))?;
+        if trial != TrialId::BASE
+            && let Next::Again { due_ms } = next
+        {
             match self.ready.offer((due_ms, trial)) {
                 Offered::Held => {}
                 Offered::Beyond => self.draft.release(trial),
@@ -373,18 +372,7 @@ impl State {
         attempt: AttemptNo,
         reason: String,
     ) -> Result<(), FoldError> {
-        self.end(
-            now,
-            AttemptEnd {
-                trial,
-                attempt,
-                ended_ms: now.at_ms,
-                exit: None,
-                usage: Usage::default(),
-                verdict: Verdict::Interrupted { reason },
-                next: Next::Again { due_ms: 0 },
-            },
-        )
+        self.end(now, interrupted(now.at_ms, trial, attempt, reason))
     }
 
     fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
@@ -673,6 +661,29 @@ impl State {
     /// The rows in memory, to commit from and to load trials into.
     pub fn draft_mut(&mut self) -> &mut Draft {
         &mut self.draft
+    }
+}
+
+/// The end of an attempt that was cut off: it runs again at once.
+#[must_use]
+pub fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: String) -> AttemptEnd {
+    AttemptEnd {
+        trial,
+        attempt,
+        ended_ms: at_ms,
+        exit: None,
+        usage: Usage::default(),
+        verdict: Verdict::Interrupted { reason },
+        next: Next::Again { due_ms: 0 },
+    }
+}
+
+/// The event an attempt ends with: the base command has its own.
+#[must_use]
+pub fn end_event(end: AttemptEnd) -> Event {
+    match end.trial {
+        TrialId::BASE => Event::BaseEnded(Box::new(end)),
+        _ => Event::AttemptEnded(Box::new(end)),
     }
 }
 

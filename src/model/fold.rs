@@ -293,7 +293,9 @@ impl Fold {
         let Some(index) = rows.stage_of(trial)? else {
             return Err(self.misfit(format!("trial {trial} is not planned")));
         };
-        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+        // What a worker had begun when a rail aborted the study still runs to its end.
+        let runs = |stage: &StageHead| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
+        let Some(stage) = rows.stage_head(index)?.filter(runs) else {
             return Err(self.misfit(format!("stage {index} is not open")));
         };
         let mut counters = rows.counters(index)?;
