@@ -121,9 +121,9 @@ impl Study {
             path: path.into(),
             cause,
         })?;
-        let spec = spec::parse_bytes(&path.display().to_string(), &bytes, overrides)
-            .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let spec = spec::parse_study(&path.display().to_string(), &bytes, overrides, dir)
+            .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Self::with(Some(spec), path.with_extension("redb"), dir.into(), file))
     }
@@ -249,6 +249,9 @@ impl Study {
     /// # Errors
     /// [`Error`]; what was recorded before stays recorded.
     pub fn run_observed(mut self, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+        if let Some(spec) = &mut self.spec {
+            spec.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
+        }
         let found = self.look()?;
         let decision = match &found {
             Some((row, spec)) => self.decide(row, spec)?,
