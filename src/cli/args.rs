@@ -43,6 +43,8 @@ pub enum Command {
     Stop(StopArgs),
     /// Make failed trials of the open (or aborted) stage pending again
     Retry(RetryArgs),
+    /// Let a stage begin that waits for approval
+    Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
     /// Print shell completions
@@ -233,6 +235,22 @@ pub struct RetryArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `piton approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Which stage [default: the first that waits for it]
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+    /// Who approves [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// What to record with it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub note: String,
 }
 
 /// `piton verify`.

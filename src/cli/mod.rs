@@ -3,6 +3,7 @@
 //! Results go to stdout, progress and diagnostics to stderr. Errors are printed here and nowhere else. The library
 //! below never sees terminal or environment.
 
+mod approve;
 mod args;
 mod check;
 mod look;
@@ -84,6 +85,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Logs(args) => look::logs(&args),
         Command::Why(args) => look::why(&args),
         Command::Stop(args) => stop::stop(&args),
+        Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -6,6 +6,7 @@
 //! - `signals`: the signal table of the contract, row by row;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
+//! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -22,5 +23,6 @@ mod harness;
 mod kills;
 mod library;
 mod quickstart;
+mod rails;
 mod signals;
 mod structure;
