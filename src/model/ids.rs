@@ -25,7 +25,7 @@ pub struct TrialId(pub u64);
 
 impl TrialId {
     /// The base command's number: no trial, but an attempt like theirs.
-    pub const BASE: Self = Self(u64::MAX);
+    pub const BASE: Self = Self(u64::MAX - 1);
 }
 
 impl fmt::Display for TrialId {
