@@ -45,6 +45,8 @@ pub enum Command {
     Retry(RetryArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
+    /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
+    Export(ExportArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -241,6 +243,19 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Directory for the files; made if need be, other files in it stay
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub to: PathBuf,
+    /// Print what was written as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+mod export;
 mod look;
 mod manual;
 mod new;
@@ -65,6 +66,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Stop(args) => stop::stop(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Export(args) => export::export(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }
