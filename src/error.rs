@@ -111,7 +111,11 @@ impl Error {
         match self {
             Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) => 2,
             Self::View(
-                ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
+                ViewError::UnknownCase { .. }
+                | ViewError::UnknownAttempt { .. }
+                | ViewError::NotStarted { .. }
+                | ViewError::Request(_)
+                | ViewError::Baseline { .. },
             ) => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,

@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+mod compare;
 mod export;
 mod look;
 mod manual;
@@ -67,6 +68,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }

@@ -6,6 +6,7 @@
 //! wrote reach a terminal unescaped.
 
 pub mod bundle;
+pub mod compare;
 pub mod dump;
 mod error;
 pub mod export;
