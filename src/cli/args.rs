@@ -51,6 +51,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
+    /// Run one trial again in a scratch directory and compare; nothing is recorded
+    Replay(ReplayArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -293,6 +295,35 @@ pub struct CompareArgs {
     #[arg(long)]
     pub allow_missing: bool,
     /// Print JSON, with every line of the comparison
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 succeeded, 3 failed, both as recorded (or nothing is recorded); 4 other than recorded; 130 or 143 ended by a
+signal. Params, seed, environment and the parent's directory are the recorded ones, the scratch directory is empty,
+the slot is 0, and there is no retry.")]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Which case
+    #[arg(value_name = "CASE")]
+    pub case: String,
+    /// Run it in this directory, which must be empty or not exist, and stays
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub attempt_dir: Option<PathBuf>,
+    /// Keep the temporary directory it ran in
+    #[arg(long, conflicts_with = "attempt_dir")]
+    pub keep: bool,
+    /// Compare only this metric [default: all]; may be repeated
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metric: Vec<String>,
+    /// How far a metric may differ from the recorded one, either way: `time_s=20%`, `area=5`; may be repeated [default: 0]
+    #[arg(long = "tolerance", value_name = "METRIC=ABS|REL%", value_parser = tolerance)]
+    pub tolerance: Vec<(String, Tolerance)>,
+    /// Print the result as JSON; the trial's standard output goes to standard error then
     #[arg(long)]
     pub json: bool,
 }

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use piton::spec::Goal;
 use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
@@ -66,14 +66,19 @@ fn write(args: &CompareArgs, look: &Look, path: &Path) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn limits(args: &CompareArgs) -> Limits {
+/// Tolerances by metric; of several for one, the more generous of each kind.
+pub fn tolerances(given: &[(String, Tolerance)]) -> BTreeMap<String, Tolerance> {
     let mut tolerances: BTreeMap<String, Tolerance> = BTreeMap::new();
-    for (metric, tolerance) in &args.tolerance {
+    for (metric, tolerance) in given {
         let so_far = tolerances.entry(metric.clone()).or_default();
         *so_far = so_far.and(*tolerance);
     }
+    tolerances
+}
+
+fn limits(args: &CompareArgs) -> Limits {
     Limits {
-        tolerances,
+        tolerances: tolerances(&args.tolerance),
         directions: args.direction.iter().cloned().collect(),
         only: args.metric.iter().cloned().collect::<BTreeSet<String>>(),
         allow_missing: args.allow_missing,
@@ -187,7 +192,7 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
 
 fn table(rows: &[&Row], limits: &Limits) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(style()).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(terminal::width(&std::io::stdout()));
     table.set_header(["case", "metric", "baseline", "now", "delta", "allowed", "finding"]);
     for row in rows {
@@ -207,6 +212,15 @@ fn table(rows: &[&Row], limits: &Limits) -> Table {
         ]);
     }
     table
+}
+
+/// Lines around the table and under its head; between rows they would only take room.
+fn style() -> TableStyle {
+    let thin = || LineStyle::none().fill('─').junction('─');
+    TableStyle::new()
+        .top_border(thin())
+        .header_separator(LineStyle::none().fill('═').junction('═'))
+        .bottom_border(thin())
 }
 
 /// `+3 (+1.5%)`

@@ -11,6 +11,7 @@ mod look;
 mod manual;
 mod new;
 mod progress;
+mod replay;
 mod result;
 mod retry;
 mod run;
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Verify(args) => verify::verify(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }
