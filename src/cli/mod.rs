@@ -6,10 +6,13 @@
 mod approve;
 mod args;
 mod check;
+mod compare;
+mod export;
 mod look;
 mod manual;
 mod new;
 mod progress;
+mod replay;
 mod result;
 mod retry;
 mod run;
@@ -88,6 +91,9 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }

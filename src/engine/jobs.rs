@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
-use crate::model::{AttemptNo, Parent, TrialId};
+use crate::model::{AttemptNo, Parent, StageRow, StudyId, TrialId};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
@@ -61,14 +61,28 @@ impl JobMaker {
         if trial == TrialId::BASE {
             return self.base_job(draft, attempt);
         }
-        let lineage = Lineage::new(&self.spec, draft.stages());
+        self.job_of(draft.study_row().study_id, draft.stages(), trial, attempt)
+    }
+
+    /// The same, from the rows it takes.
+    ///
+    /// # Errors
+    /// As for [`JobMaker::job`].
+    pub fn job_of(
+        &self,
+        study: StudyId,
+        stages: &[StageRow],
+        trial: TrialId,
+        attempt: AttemptNo,
+    ) -> Result<Job, EngineError> {
+        let lineage = Lineage::new(&self.spec, stages);
         let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
         let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
         let case = lineage.case(stage, index);
         let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(&lineage, parent));
         Ok(Job {
-            key: AttemptKey { study: draft.study_row().study_id, trial, attempt },
+            key: AttemptKey { study, trial, attempt },
             stage,
             parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
             parent_dir,

@@ -7,6 +7,7 @@
 mod draft;
 mod jobs;
 mod ready;
+pub mod replay;
 pub mod resume;
 mod run;
 mod shutdown;
