@@ -95,10 +95,12 @@ impl StagePlan {
 }
 
 fn how(stage: &StageSpec) -> String {
-    let sampling = match (stage.sweep.is_empty(), stage.sampling) {
-        (true, _) => "no sweep",
-        (false, Sampling::Grid) => "grid",
-        (false, Sampling::Random) => "random",
+    let sampling = match (stage.sweep.is_empty(), &stage.sampling) {
+        (_, Sampling::File(file)) => format!("cases of `{}`", file.path),
+        (true, _) => "no sweep".into(),
+        (false, Sampling::Grid) => "grid".into(),
+        (false, Sampling::Random) => "random".into(),
+        (false, Sampling::Sobol) => "sobol".into(),
     };
     let selection = match stage.selection {
         Selection::Top => "top",

@@ -7,7 +7,7 @@ use crate::model::{Params, Parent, StageIndex, StageRow, TrialId, Value};
 use crate::spec::{Sampling, Spec, StageSpec};
 
 use super::draw::Draw;
-use super::{grid, random};
+use super::{grid, listed, random};
 
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
 
@@ -82,9 +82,11 @@ impl<'a> Lineage<'a> {
     pub fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
         let (row, spec) = self.planned(stage)?;
         let (_, place) = row.share_of(index)?;
-        match spec.sampling {
+        match &spec.sampling {
             Sampling::Grid => grid::values(&spec.sweep, place),
             Sampling::Random => random::values(&spec.sweep, self.spec.study.seed, stage, index),
+            Sampling::Sobol => None,
+            Sampling::File(file) => listed::values(file, place),
         }
     }
 

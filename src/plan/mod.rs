@@ -8,6 +8,7 @@
 mod draw;
 mod grid;
 mod lineage;
+mod listed;
 mod random;
 mod retry;
 mod select;
@@ -35,10 +36,11 @@ pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
 
 /// The most different cases one parent can have.
 fn share_max(stage: &StageSpec) -> u64 {
-    match stage.sampling {
+    match &stage.sampling {
+        Sampling::File(file) => listed::count(file),
         _ if stage.sweep.is_empty() => 1,
         Sampling::Grid => grid::combinations(&stage.sweep),
-        Sampling::Random => u64::MAX,
+        Sampling::Random | Sampling::Sobol => u64::MAX,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::check::check;
 use super::diagnostics::{Diagnostics, SpecErrors};
 use super::raw::{Entry, Kind, Node};
+use super::rules::{FailureMatch, FailureRule, word_of};
 use super::types::{Backoff, Goal, Retries, Sampling, Selection, Spec, SpecValue};
 use crate::model::Value;
 
@@ -21,6 +22,8 @@ pub struct SpecBuilder {
     params: Vec<Entry>,
     env: Vec<Entry>,
     run: Vec<Entry>,
+    rails: Vec<Entry>,
+    base: Vec<Entry>,
     stages: Vec<Node>,
 }
 
@@ -49,6 +52,8 @@ impl Spec {
             params: Vec::new(),
             env: Vec::new(),
             run: Vec::new(),
+            rails: Vec::new(),
+            base: Vec::new(),
             stages: Vec::new(),
         }
     }
@@ -115,6 +120,37 @@ impl SpecBuilder {
         self
     }
 
+    /// Aborts the study once its runs have lasted this long together.
+    pub fn max_runtime(mut self, limit: Duration) -> Self {
+        set(&mut self.rails, "max_runtime", Node::new(Kind::Millis(limit.as_millis())));
+        self
+    }
+
+    /// Aborts the study at this many failed trials of [`Severity::Catastrophic`](crate::model::Severity).
+    pub fn catastrophic_failures(mut self, count: u64) -> Self {
+        set(&mut self.rails, "catastrophic_failures", Node::new(Kind::Int(count.into())));
+        self
+    }
+
+    /// A program with arguments that must succeed once before the first stage; placeholders as in a study file.
+    pub fn base_argv<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        let words = words.into_iter().map(|word| text(word.as_ref())).collect();
+        set(&mut self.base, "command", Node::new(Kind::Array(words)));
+        self
+    }
+
+    /// A line for `sh -c` that must succeed once before the first stage; placeholders as in a study file.
+    pub fn base_shell(mut self, line: &str) -> Self {
+        set(&mut self.base, "command", text(line));
+        self
+    }
+
+    /// TERM to the base command after this long; never by default.
+    pub fn base_timeout(mut self, timeout: Duration) -> Self {
+        set(&mut self.base, "timeout", Node::new(Kind::Millis(timeout.as_millis())));
+        self
+    }
+
     /// The next stage.
     pub fn stage(mut self, stage: StageBuilder) -> Self {
         self.stages.push(stage.node());
@@ -130,7 +166,13 @@ impl SpecBuilder {
         put_list(&mut study, "tags", self.tags);
         put_list(&mut study, "inputs", self.inputs);
         let mut root = vec![entry("study", table(study))];
-        for (key, entries) in [("params", self.params), ("env", self.env), ("run", self.run)] {
+        for (key, entries) in [
+            ("params", self.params),
+            ("env", self.env),
+            ("run", self.run),
+            ("rails", self.rails),
+            ("base", self.base),
+        ] {
             if !entries.is_empty() {
                 root.push(entry(key, table(entries)));
             }
@@ -149,6 +191,9 @@ pub struct StageBuilder {
     sweep: Vec<Entry>,
     objectives: Vec<Node>,
     metrics: Vec<Entry>,
+    abort_if: Vec<Node>,
+    max_failure_rate: Option<f64>,
+    failures: Vec<Node>,
 }
 
 impl StageBuilder {
@@ -159,6 +204,9 @@ impl StageBuilder {
             sweep: Vec::new(),
             objectives: Vec::new(),
             metrics: Vec::new(),
+            abort_if: Vec::new(),
+            max_failure_rate: None,
+            failures: Vec::new(),
         }
     }
 
@@ -188,13 +236,21 @@ impl StageBuilder {
         self.key("survivor_count", Kind::Int(cases.into()))
     }
 
-    /// Where values come from; the grid by default.
+    /// Where values come from; the grid by default. A file of cases is read later,
+    /// whatever cases are given here.
     pub fn sampling(self, sampling: Sampling) -> Self {
         let word = match sampling {
             Sampling::Grid => "grid",
             Sampling::Random => "random",
+            Sampling::Sobol => "sobol",
+            Sampling::File(file) => return self.case_file(&file.path),
         };
         self.key("sampling", Kind::Str(word.into()))
+    }
+
+    /// Cases come from this file, `….csv` or `….jsonl`, relative to the study's directory.
+    pub fn case_file(self, path: &str) -> Self {
+        self.key("sampling", Kind::Table(vec![entry("file", text(path))]))
     }
 
     /// How survivors are chosen; `top` by default.
@@ -235,6 +291,50 @@ impl StageBuilder {
                 entry("jitter", Node::new(Kind::Bool(retries.jitter))),
             ]),
         )
+    }
+
+    /// Memory one trial may take, in bytes; no limit by default.
+    pub fn memory_limit(self, bytes: u64) -> Self {
+        self.key("memory_limit", Kind::Int(bytes.into()))
+    }
+
+    /// The study waits for `piton approve` before this stage.
+    pub fn approve(self) -> Self {
+        self.key("approve", Kind::Bool(true))
+    }
+
+    /// Aborts the study when a trial's metric is below this bound; one more each time.
+    pub fn abort_below(self, metric: &str, bound: f64) -> Self {
+        self.abort_if(metric, "below", bound)
+    }
+
+    /// Aborts the study when a trial's metric is above this bound; one more each time.
+    pub fn abort_above(self, metric: &str, bound: f64) -> Self {
+        self.abort_if(metric, "above", bound)
+    }
+
+    fn abort_if(mut self, metric: &str, side: &str, bound: f64) -> Self {
+        self.abort_if.push(table(vec![entry("metric", text(metric)), entry(side, Node::new(Kind::Float(bound)))]));
+        self
+    }
+
+    /// Aborts the study when more than this share of the finished trials, in `(0, 1]`, failed.
+    pub fn max_failure_rate(mut self, rate: f64) -> Self {
+        self.max_failure_rate = Some(rate);
+        self
+    }
+
+    /// How to name failures; one more each time, the first match counts.
+    pub fn failure(mut self, rule: &FailureRule) -> Self {
+        let when = match &rule.when {
+            FailureMatch::Log(pattern) => entry("log", text(pattern)),
+            FailureMatch::ExitCode(code) => entry("exit_code", Node::new(Kind::Int((*code).into()))),
+            FailureMatch::Signal(name) => entry("signal", text(name)),
+        };
+        let severity = entry("severity", text(word_of(rule.severity)));
+        let retryable = entry("retryable", Node::new(Kind::Bool(rule.retryable)));
+        self.failures.push(table(vec![entry("kind", text(&rule.kind)), when, severity, retryable]));
+        self
     }
 
     /// A file that must exist after success; one more each time.
@@ -321,7 +421,11 @@ impl StageBuilder {
         let mut keys = self.keys;
         put_list(&mut keys, "outputs", self.outputs);
         put_list(&mut keys, "objective", self.objectives);
-        for (key, entries) in [("sweep", self.sweep), ("metrics", self.metrics)] {
+        put_list(&mut keys, "failure", self.failures);
+        let mut rails: Vec<Entry> = Vec::new();
+        put_list(&mut rails, "abort_if", self.abort_if);
+        rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
+        for (key, entries) in [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails)] {
             if !entries.is_empty() {
                 keys.push(entry(key, table(entries)));
             }

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::types::{Domain, Goal, MetricRule, Objective, Retries, Spec, SpecValue, StageSpec, SweepParam, Work};
+use super::rules::{AbortRule, Bound, FailureMatch, FailureRule, word_of};
+use super::types::{
+    CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, StageSpec,
+    SweepParam, Work,
+};
 use crate::model::Value;
 
 /// One setting that differs.
@@ -104,6 +108,18 @@ fn head(spec: &Spec) -> Settings {
     for (name, value) in &spec.env {
         add(format!("env.{name}"), quote(value));
     }
+    if let Some(max_runtime_ms) = spec.rails.max_runtime_ms {
+        add("rails.max_runtime".into(), duration(max_runtime_ms));
+    }
+    if let Some(count) = spec.rails.catastrophic_failures {
+        add("rails.catastrophic_failures".into(), count.to_string());
+    }
+    if let Some(base) = &spec.base {
+        add("base.command".into(), command(&base.work));
+        if let Some(timeout_ms) = base.timeout_ms {
+            add("base.timeout".into(), duration(timeout_ms));
+        }
+    }
     settings
 }
 
@@ -112,7 +128,7 @@ fn settings(stage: &StageSpec) -> Settings {
         ("command".into(), command(&stage.work)),
         ("trial_budget".into(), stage.trial_budget.to_string()),
         ("survivor_count".into(), stage.survivor_count.to_string()),
-        ("sampling".into(), word(&stage.sampling)),
+        ("sampling".into(), sampling(&stage.sampling)),
         ("selection".into(), word(&stage.selection)),
     ];
     let mut add = |key: String, value: String| settings.push((key, value));
@@ -124,6 +140,9 @@ fn settings(stage: &StageSpec) -> Settings {
     }
     if !stage.outputs.is_empty() {
         add("outputs".into(), list(stage.outputs.iter().map(|output| quote(output))));
+    }
+    if let Sampling::File(CaseFile { cases: Some(cases), .. }) = &stage.sampling {
+        add("cases".into(), case_list(cases));
     }
     for swept in &stage.sweep {
         add(format!("sweep.{}", swept.name), domain(swept));
@@ -141,6 +160,21 @@ fn settings(stage: &StageSpec) -> Settings {
     for (name, rule) in &stage.metrics {
         add(format!("metrics.{name}"), metric(rule));
     }
+    if let Some(bytes) = stage.memory_limit_bytes {
+        add("memory_limit".into(), bytes.to_string());
+    }
+    if !stage.rails.abort_if.is_empty() {
+        add("rails.abort_if".into(), list(stage.rails.abort_if.iter().map(abort_rule)));
+    }
+    if let Some(rate) = stage.rails.max_failure_rate {
+        add("rails.max_failure_rate".into(), format!("{rate:?}"));
+    }
+    if !stage.failures.is_empty() {
+        add("failure".into(), list(stage.failures.iter().map(failure_rule)));
+    }
+    if stage.approve {
+        add("approve".into(), "true".into());
+    }
     settings
 }
 
@@ -154,6 +188,38 @@ fn command(work: &Work) -> String {
         Work::Shell(line) => quote(&line.to_string()),
         Work::Closure => "a closure".to_owned(),
     }
+}
+
+fn sampling(sampling: &Sampling) -> String {
+    match sampling {
+        Sampling::File(file) => format!("{{ file = {} }}", quote(&file.path)),
+        other => word(other),
+    }
+}
+
+/// Enough of a list of cases to tell it from another.
+fn case_list(cases: &CaseList) -> String {
+    let hash = blake3::hash(word(cases).as_bytes()).to_hex();
+    let hash = hash.get(..12).unwrap_or_default();
+    format!("{} of {} (blake3 {hash}…)", cases.rows.len(), cases.names.join(", "))
+}
+
+fn abort_rule(rule: &AbortRule) -> String {
+    let bound = match rule.bound {
+        Bound::Below(bound) => format!("below = {bound:?}"),
+        Bound::Above(bound) => format!("above = {bound:?}"),
+    };
+    format!("{{ metric = {}, {bound} }}", quote(&rule.metric))
+}
+
+fn failure_rule(rule: &FailureRule) -> String {
+    let when = match &rule.when {
+        FailureMatch::Log(pattern) => format!("log = {}", quote(pattern)),
+        FailureMatch::ExitCode(code) => format!("exit_code = {code}"),
+        FailureMatch::Signal(name) => format!("signal = {}", quote(name)),
+    };
+    let severity = word_of(rule.severity);
+    format!("{{ kind = {}, {when}, severity = {severity:?}, retryable = {} }}", quote(&rule.kind), rule.retryable)
 }
 
 fn retries(retries: &Retries) -> String {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::types::{Spec, SpecValue, StageSpec, StudySpec};
+use super::rules::Rails;
+use super::types::{BaseSpec, Spec, SpecValue, StageSpec, StudySpec};
 
 /// The text is no spec: damage, or a newer piton's.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,15 @@ struct Identity<'a> {
     params: &'a BTreeMap<String, SpecValue>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     env: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "rails_are_none")]
+    rails: &'a Rails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: &'a Option<BaseSpec>,
     stages: &'a [StageSpec],
+}
+
+fn rails_are_none(rails: &&Rails) -> bool {
+    rails.is_none()
 }
 
 impl Spec {
@@ -43,8 +52,8 @@ impl Spec {
     /// The part a resume must match: all but `[run]`.
     #[must_use]
     pub fn identity_json(&self) -> String {
-        let Self { study, params, env, run: _, stages } = self;
-        text_of(&Identity { study, params, env, stages })
+        let Self { study, params, env, run: _, rails, base, stages } = self;
+        text_of(&Identity { study, params, env, rails, base, stages })
     }
 
     /// blake3 of [`Spec::identity_json`], in hex.

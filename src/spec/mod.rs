@@ -7,6 +7,7 @@
 //! the defaults' as well.
 
 mod builder;
+mod cases;
 mod check;
 mod diagnostics;
 mod diff;
@@ -14,7 +15,9 @@ mod inputs;
 mod json;
 mod parse;
 mod raw;
+mod rules;
 mod shell;
+mod size;
 mod template;
 mod types;
 mod walk;
@@ -25,8 +28,10 @@ pub use diff::{Change, diff};
 pub use inputs::{InputError, changed_inputs, hash_inputs};
 pub use json::SpecJsonError;
 pub use parse::{parse, parse_bytes};
+pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
-    Backoff, Domain, Goal, MetricRule, Objective, Part, Retries, RunSpec, Sampling, Selection, Spec, SpecValue,
-    StageSpec, StudySpec, SweepParam, Template, Work,
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Retries, RunSpec,
+    SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec, SpecValue, StageSpec, StudySpec, SweepParam,
+    Template, Work,
 };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::{FailureRule, Rails, StageRails};
 use crate::model::Value;
 
 /// A whole study, checked.
@@ -23,6 +24,12 @@ pub struct Spec {
     /// `[run]`: how it is run here; no part of the study's identity.
     #[serde(default)]
     pub run: RunSpec,
+    /// `[rails]`: limits of the whole study.
+    #[serde(default, skip_serializing_if = "Rails::is_none")]
+    pub rails: Rails,
+    /// `[base]`: what must succeed once before the first stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseSpec>,
     /// `[[stage]]`, in order; never empty.
     pub stages: Vec<StageSpec>,
 }
@@ -66,6 +73,16 @@ impl Default for RunSpec {
     }
 }
 
+/// `[base]`: a command that runs once, before the first stage. If it fails the study is aborted before any trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BaseSpec {
+    /// What runs; never a closure. Its params are the constants.
+    pub work: Work,
+    /// TERM after this long, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
 /// `[[stage]]`, with `[defaults]` already applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageSpec {
@@ -99,6 +116,18 @@ pub struct StageSpec {
     /// `[stage.metrics]`: numbers read out of files the trial wrote.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, MetricRule>,
+    /// Memory one trial may take, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// `[stage.rails]`.
+    #[serde(default, skip_serializing_if = "StageRails::is_none")]
+    pub rails: StageRails,
+    /// `[[stage.failure]]`, in order: the first match names the failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureRule>,
+    /// Whether the study waits for `piton approve` before this stage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approve: bool,
 }
 
 /// What a trial runs.
@@ -143,13 +172,50 @@ pub enum Part {
 }
 
 /// Where a stage's values come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
     /// Every combination in order, the first key slowest, cut to the budget.
     Grid,
-    /// Independent draws, seeded.
+    /// Independent draws, seeded; without a range of floats no case twice.
     Random,
+    /// A Sobol' sequence, scrambled by the seed; without a range of floats no case twice.
+    Sobol,
+    /// Cases listed in a file, in its order, cut to the budget.
+    File(CaseFile),
+}
+
+/// Most params that a Sobol' sequence can sweep.
+pub const SOBOL_PARAMS_MAX: usize = 256;
+
+/// Most cases that a Sobol' sequence can give.
+pub const SOBOL_CASES_MAX: u64 = 65_536;
+
+/// `sampling = { file = "cases.csv" }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseFile {
+    /// The file, relative to the study file's directory; ends in `.csv` or `.jsonl`.
+    pub path: String,
+    /// What it says; `None` until it is read. A store's spec always has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cases: Option<CaseList>,
+}
+
+/// The cases of a [`CaseFile`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseList {
+    /// The params, in the order of the file; never empty.
+    pub names: Vec<String>,
+    /// Their values, a case each, in the order of the file; never empty, no case twice.
+    pub rows: Vec<Vec<SpecValue>>,
+    /// Rows of the file that said what an earlier one says, and were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub merged: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How survivors are chosen; see `plan::select`.

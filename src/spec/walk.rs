@@ -102,10 +102,12 @@ impl<'n> Table<'n> {
 }
 
 /// Where else a key could belong.
-const OTHER_TABLES: [(&str, &[&str]); 3] = [
+const OTHER_TABLES: [(&str, &[&str]); 5] = [
     ("[study]", super::check::STUDY_KEYS.valid),
     ("[run]", super::check::RUN_KEYS.valid),
     ("[[stage]]", super::check::STAGE_KEYS.valid),
+    ("[rails]", super::check::RAILS_KEYS.valid),
+    ("[stage.rails]", super::check::STAGE_RAILS_KEYS.valid),
 ];
 
 impl Checker<'_> {

@@ -14,8 +14,8 @@ use crate::model::{
     Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage, Value, Verdict,
 };
 use crate::spec::{
-    Domain, Goal, Objective, Part, Retries, RunSpec, Sampling, Selection, Spec, SpecValue, StageSpec, StudySpec,
-    SweepParam, Template, Work,
+    Domain, Goal, Objective, Part, Rails, Retries, RunSpec, Sampling, Selection, Spec, SpecValue, StageRails,
+    StageSpec, StudySpec, SweepParam, Template, Work,
 };
 
 pub(super) struct Story {
@@ -46,6 +46,10 @@ fn stage(name: &str, budget: u64, survivors: u64, sweep: Vec<SweepParam>) -> Sta
         sweep,
         objectives: vec![Objective { metric: "bytes".into(), goal: Goal::Minimize, weight: None }],
         metrics: BTreeMap::new(),
+        memory_limit_bytes: None,
+        rails: StageRails::default(),
+        failures: Vec::new(),
+        approve: false,
     }
 }
 
@@ -71,6 +75,8 @@ pub(super) fn spec(workers: u32, label: &str) -> Spec {
         params: BTreeMap::from([("label".into(), SpecValue(Value::Str(label.into())))]),
         env: BTreeMap::new(),
         run: RunSpec { workers: Some(workers), ..RunSpec::default() },
+        rails: Rails::default(),
+        base: None,
         stages: vec![stage("explore", 4, 2, sweep), stage("confirm", 2, 1, Vec::new())],
     }
 }

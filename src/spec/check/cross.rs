@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
+use crate::spec::rules::StageRails;
 use crate::spec::template::BUILTIN_PLACEHOLDERS;
-use crate::spec::types::{Domain, Objective, Part, Sampling, Selection, StageSpec, SweepParam};
+use crate::spec::types::{
+    Domain, Objective, Part, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, StageSpec, SweepParam,
+};
 use crate::spec::walk::{Checker, Field};
 
 use super::stage::{Hole, ObjectiveParts, StageParts, SweepParts};
@@ -22,7 +25,7 @@ impl Checker<'_> {
         let mut stages = Vec::with_capacity(parts.len());
         let count = parts.len();
         for (index, parts) in parts.into_iter().enumerate() {
-            every_sweep_known &= !matches!(parts.sweep, Field::Bad);
+            every_sweep_known &= !matches!(parts.sweep, Field::Bad) && parts.names_known();
             known.extend(parts.swept().map(str::to_owned));
             if let Field::Good(name, place) = &parts.name
                 && names.insert(name.clone(), place.clone()).is_some()
@@ -32,7 +35,8 @@ impl Checker<'_> {
             }
             if let Some(work) = parts.work.good() {
                 for hole in &work.holes {
-                    self.placeholder(hole, index, &known, every_sweep_known);
+                    let place = if index == 0 { "in the first stage" } else { "" };
+                    self.placeholder(hole, place, &known, every_sweep_known);
                 }
             }
             stages.extend(self.stage(parts));
@@ -40,10 +44,17 @@ impl Checker<'_> {
         (stages.len() == count && count > 0).then_some(stages)
     }
 
-    fn placeholder(&mut self, hole: &Hole, stage: usize, known: &BTreeSet<String>, every_sweep_known: bool) {
+    /// `orphan` says where there is no parent, if there is none.
+    pub(super) fn placeholder(
+        &mut self,
+        hole: &Hole,
+        orphan: &str,
+        known: &BTreeSet<String>,
+        every_sweep_known: bool,
+    ) {
         match &hole.part {
-            Part::ParentDir if stage == 0 => {
-                let message = "`{parent_dir}` has no meaning in the first stage";
+            Part::ParentDir if !orphan.is_empty() => {
+                let message = format!("`{{parent_dir}}` has no meaning {orphan}");
                 let label = "no parent here";
                 self.report(Diagnostic::at(&hole.place, message).label(label));
             }
@@ -82,6 +93,10 @@ impl Checker<'_> {
             matches!(parts.retries, Field::Bad),
             matches!(parts.outputs, Field::Bad),
             matches!(parts.metrics, Field::Bad),
+            matches!(parts.memory_limit, Field::Bad),
+            matches!(parts.rails, Field::Bad),
+            matches!(parts.failures, Field::Bad),
+            matches!(parts.approve, Field::Bad),
         ];
         if bad.contains(&true) {
             return None;
@@ -100,6 +115,10 @@ impl Checker<'_> {
             sweep: sweep?,
             objectives: objectives?,
             metrics: parts.metrics.or_default(BTreeMap::new()),
+            memory_limit_bytes: parts.memory_limit.into_good(),
+            rails: parts.rails.or_default(StageRails::default()),
+            failures: parts.failures.or_default(Vec::new()),
+            approve: parts.approve.or_default(false),
         })
     }
 
@@ -210,20 +229,23 @@ impl Checker<'_> {
             Field::Good(sweep, _) => sweep.as_slice(),
         };
         if !matches!(parts.sampling, Field::Bad) {
-            let sampling = parts.sampling.good().copied().unwrap_or(Sampling::Grid);
+            let sampling = parts.sampling.good().unwrap_or(&Sampling::Grid);
             for swept in sweep {
                 self.sampling_suits(sampling, swept);
             }
+            self.sequence_suits(parts, sampling, sweep);
         }
         let checked =
             sweep.iter().map(|swept| Some(SweepParam { name: swept.name.clone(), domain: swept.domain.clone()? }));
         checked.collect()
     }
 
-    fn sampling_suits(&mut self, sampling: Sampling, swept: &SweepParts) {
+    fn sampling_suits(&mut self, sampling: &Sampling, swept: &SweepParts) {
         match (sampling, &swept.domain, &swept.steps) {
-            (Sampling::Random, _, Some(place)) => {
-                let mistake = Diagnostic::at(place, "`steps` means nothing to random sampling").label("not used");
+            (Sampling::Random | Sampling::Sobol, _, Some(place)) => {
+                let name = if *sampling == Sampling::Sobol { "sobol" } else { "random" };
+                let message = format!("`steps` means nothing to {name} sampling");
+                let mistake = Diagnostic::at(place, message).label("not used");
                 self.report(mistake.help("remove it, or choose sampling = \"grid\""));
             }
             (Sampling::Grid, Some(Domain::Float { min, max, .. }), None) => {
@@ -232,6 +254,29 @@ impl Checker<'_> {
                 let more = if whole { ", or type = \"int\" for every integer" } else { "" };
                 let help = format!("add steps = 5{more}, or choose sampling = \"random\"");
                 self.report(Diagnostic::at(&swept.place, message).label("without `steps`").help(help));
+            }
+            _ => {}
+        }
+    }
+
+    /// What a file of cases and a Sobol' sequence cannot do.
+    fn sequence_suits(&mut self, parts: &StageParts, sampling: &Sampling, sweep: &[SweepParts]) {
+        match (sampling, &parts.sweep, &parts.trial_budget) {
+            (Sampling::File(_), Field::Good(_, place), _) => {
+                let message = "a sweep means nothing where a file lists the cases";
+                let mistake = Diagnostic::at(place, message).label("not used");
+                self.report(mistake.help("remove it, or choose another `sampling`"));
+            }
+            (Sampling::Sobol, Field::Good(_, place), _) if sweep.len() > SOBOL_PARAMS_MAX => {
+                let message =
+                    format!("{} swept params, but `sobol` has {SOBOL_PARAMS_MAX} dimensions", sweep.len());
+                let mistake = Diagnostic::at(place, message).label("too many");
+                self.report(mistake.help("choose sampling = \"random\""));
+            }
+            (Sampling::Sobol, Field::Good(..), Field::Good(budget, place)) if *budget > SOBOL_CASES_MAX => {
+                let message = format!("`sobol` gives at most {SOBOL_CASES_MAX} cases");
+                let mistake = Diagnostic::at(place, message).label("more than it has");
+                self.report(mistake.help("choose sampling = \"random\", or a smaller budget"));
             }
             _ => {}
         }

@@ -4,6 +4,7 @@
 //! unless what it needs is missing.
 
 mod cross;
+mod rules;
 mod stage;
 mod sweep;
 
@@ -11,19 +12,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeValue;
 
-use self::stage::StageParts;
+use self::stage::{StageParts, WorkParts};
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
 use super::raw::{Kind, Node};
+use super::rules::Rails;
 use super::template::{BUILTIN_PLACEHOLDERS, is_name};
-use super::types::{RunSpec, Spec, SpecValue, StudySpec};
+use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec};
 use super::walk::{Checker, Field, Keys, Table};
 
-const ROOT_KEYS: Keys = Keys { valid: &["study", "params", "env", "run", "defaults", "stage"], later: &["rails"] };
+const ROOT_KEYS: Keys =
+    Keys { valid: &["study", "params", "env", "run", "rails", "base", "defaults", "stage"], later: &[] };
 /// Keys of `[study]`.
 pub(super) const STUDY_KEYS: Keys =
     Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
 /// Keys of `[run]`.
 pub(super) const RUN_KEYS: Keys = Keys { valid: &["workers", "executor", "grace"], later: &["ray", "slurm"] };
+/// Keys of `[rails]`.
+pub(super) const RAILS_KEYS: Keys = Keys { valid: &["max_runtime", "catastrophic_failures"], later: &[] };
+/// Keys of `[stage.rails]`.
+pub(super) const STAGE_RAILS_KEYS: Keys = Keys { valid: &["abort_if", "max_failure_rate"], later: &[] };
+const BASE_KEYS: Keys = Keys { valid: &["command", "timeout"], later: &[] };
 /// Keys of `[[stage]]` and `[defaults]`.
 pub(super) const STAGE_KEYS: Keys = Keys {
     valid: &[
@@ -39,8 +47,12 @@ pub(super) const STAGE_KEYS: Keys = Keys {
         "sweep",
         "objective",
         "metrics",
+        "memory_limit",
+        "rails",
+        "failure",
+        "approve",
     ],
-    later: &["memory_limit", "rails", "failure"],
+    later: &[],
 };
 
 /// No more trials at once than this.
@@ -48,6 +60,9 @@ const WORKERS_MAX: i128 = 65_536;
 
 /// `[params]`; `None` for one whose value is bad: the param exists all the same.
 type Constants = BTreeMap<String, Option<SpecValue>>;
+
+/// `[base]`: its command and its timeout in milliseconds.
+type BaseParts = (Field<WorkParts>, Option<u64>);
 
 /// Checks a whole raw tree. `source` is the study file's text, for places inside strings.
 pub(super) fn check(source: &str, root: &Node, overrides: &[(String, String)]) -> Result<Spec, Vec<Diagnostic>> {
@@ -67,6 +82,8 @@ impl Checker<'_> {
         let mut params = self.field(&root, "params", |c, n, p| c.constants(n, p)).or_default(BTreeMap::new());
         let env = self.field(&root, "env", |c, n, p| c.env(n, p)).or_default(BTreeMap::new());
         let run = self.field(&root, "run", |c, n, p| c.run(n, p)).or_default(RunSpec::default());
+        let rails = self.field(&root, "rails", |c, n, p| c.rails(n, p)).or_default(Rails::default());
+        let base = self.field(&root, "base", |c, n, p| c.base(n, p));
         let defaults = match root.get("defaults") {
             Some((node, place)) => self
                 .table(node, &place, "`[defaults]`", &STAGE_KEYS)
@@ -75,10 +92,11 @@ impl Checker<'_> {
         };
         let parts: Vec<StageParts> =
             self.stage_tables(&root).iter().map(|table| self.stage_parts(table).over(&defaults)).collect();
-        self.overrides(&mut params, &parts, overrides);
+        self.overrides(&mut params, base.good(), &parts, overrides);
+        let base = self.base_gate(base, &params);
         let stages = self.stages(parts, params.keys().cloned().collect());
         let params = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        Some(Spec { study: study?, params, env, run, stages: stages? })
+        Some(Spec { study: study?, params, env, run, rails, base: base?, stages: stages? })
     }
 
     fn stage_tables<'n>(&mut self, root: &Table<'n>) -> Vec<Table<'n>> {
@@ -195,9 +213,42 @@ impl Checker<'_> {
         })
     }
 
+    fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {
+        let table = self.table(node, place, "`[base]`", &BASE_KEYS)?;
+        let work = self.field(&table, "command", |c, n, p| c.command(n, p));
+        if matches!(work, Field::Absent) {
+            self.missing(&table, "command", None);
+        }
+        let timeout = self.field(&table, "timeout", |c, n, p| c.duration(n, p, false));
+        Some((work, timeout.into_good()))
+    }
+
+    /// The base command with its placeholders checked: it knows the constants alone. `None` for a bad one.
+    fn base_gate(&mut self, base: Field<BaseParts>, params: &Constants) -> Option<Option<BaseSpec>> {
+        let (work, timeout_ms) = match base {
+            Field::Absent => return Some(None),
+            Field::Bad => return None,
+            Field::Good(parts, _) => parts,
+        };
+        let work = work.into_good()?;
+        let known: BTreeSet<String> = params.keys().cloned().collect();
+        for hole in &work.holes {
+            self.placeholder(hole, "before the first stage", &known, true);
+        }
+        Some(Some(BaseSpec { work: work.work?, timeout_ms }))
+    }
+
     /// Applies `--set`: it replaces a constant, or gives one that a command's placeholder still lacks.
-    fn overrides(&mut self, params: &mut Constants, parts: &[StageParts], overrides: &[(String, String)]) {
-        let placeholders: BTreeSet<&str> = parts.iter().flat_map(StageParts::placeholders).collect();
+    fn overrides(
+        &mut self,
+        params: &mut Constants,
+        base: Option<&BaseParts>,
+        parts: &[StageParts],
+        overrides: &[(String, String)],
+    ) {
+        let of_base = base.and_then(|(work, _)| work.good()).into_iter().flat_map(WorkParts::placeholders);
+        let of_stages = parts.iter().flat_map(StageParts::placeholders);
+        let placeholders: BTreeSet<&str> = of_stages.chain(of_base).collect();
         let swept: BTreeSet<&str> = parts.iter().flat_map(StageParts::swept).collect();
         for (name, text) in overrides {
             let place = Place { span: None, path: format!("--set {name}") };

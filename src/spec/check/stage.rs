@@ -6,12 +6,17 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::spec::cases::CaseFormat;
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
 use crate::spec::raw::{Kind, Node};
+use crate::spec::rules::{FailureRule, StageRails};
 use crate::spec::template::{BraceError, split};
-use crate::spec::types::{Backoff, Domain, Goal, MetricRule, Part, Retries, Sampling, Selection, Template, Work};
+use crate::spec::types::{
+    Backoff, CaseFile, Domain, Goal, MetricRule, Part, Retries, Sampling, Selection, Template, Work,
+};
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
+const SAMPLING_KEYS: Keys = Keys { valid: &["file"], later: &["ask"] };
 const RETRY_KEYS: Keys = Keys { valid: &["count", "backoff", "delay", "max_delay", "jitter"], later: &[] };
 const OBJECTIVE_KEYS: Keys = Keys { valid: &["metric", "goal", "weight"], later: &[] };
 const METRIC_KEYS: Keys = Keys { valid: &["file", "regex", "scale"], later: &[] };
@@ -32,6 +37,11 @@ pub(super) struct StageParts {
     pub sweep: Field<Vec<SweepParts>>,
     pub objectives: Field<Vec<ObjectiveParts>>,
     pub metrics: Field<BTreeMap<String, MetricRule>>,
+    /// Bytes.
+    pub memory_limit: Field<u64>,
+    pub rails: Field<StageRails>,
+    pub failures: Field<Vec<FailureRule>>,
+    pub approve: Field<bool>,
 }
 
 /// A command, and where its placeholders stand.
@@ -68,6 +78,16 @@ pub(super) struct ObjectiveParts {
     pub place: Place,
 }
 
+impl WorkParts {
+    /// Names of the params it asks for.
+    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
+        self.holes.iter().filter_map(|hole| match &hole.part {
+            Part::Param(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+}
+
 impl StageParts {
     /// Nothing said.
     pub fn absent() -> Self {
@@ -85,6 +105,10 @@ impl StageParts {
             sweep: Field::Absent,
             objectives: Field::Absent,
             metrics: Field::Absent,
+            memory_limit: Field::Absent,
+            rails: Field::Absent,
+            failures: Field::Absent,
+            approve: Field::Absent,
         }
     }
 
@@ -104,16 +128,25 @@ impl StageParts {
             sweep: self.sweep.or_else(&defaults.sweep),
             objectives: self.objectives.or_else(&defaults.objectives),
             metrics: self.metrics.or_else(&defaults.metrics),
+            memory_limit: self.memory_limit.or_else(&defaults.memory_limit),
+            rails: self.rails.or_else(&defaults.rails),
+            failures: self.failures.or_else(&defaults.failures),
+            approve: self.approve.or_else(&defaults.approve),
         }
     }
 
     /// Names of the params its command asks for.
     pub fn placeholders(&self) -> impl Iterator<Item = &str> {
-        let holes = self.work.good().map(|work| work.holes.as_slice()).unwrap_or_default();
-        holes.iter().filter_map(|hole| match &hole.part {
-            Part::Param(name) => Some(name.as_str()),
-            _ => None,
-        })
+        self.work.good().into_iter().flat_map(WorkParts::placeholders)
+    }
+
+    /// Whether the names of the params it sweeps are known: those of a file are only once it is read.
+    pub fn names_known(&self) -> bool {
+        match self.sampling {
+            Field::Good(Sampling::File(_), _) => false,
+            Field::Bad => !matches!(self.sweep, Field::Absent),
+            _ => true,
+        }
     }
 
     /// Names of the params it sweeps.
@@ -126,7 +159,6 @@ impl StageParts {
 impl Checker<'_> {
     /// Reads every key of a stage's table.
     pub(super) fn stage_parts(&mut self, table: &Table<'_>) -> StageParts {
-        let sampling: [(&str, Sampling); 2] = [("grid", Sampling::Grid), ("random", Sampling::Random)];
         let selection: [(&str, Selection); 4] = [
             ("top", Selection::Top),
             ("lexicographic", Selection::Lexicographic),
@@ -139,7 +171,7 @@ impl Checker<'_> {
             work: self.field(table, "command", |c, n, p| c.command(n, p)),
             trial_budget: self.field(table, "trial_budget", |c, n, p| c.count(n, p, 1)),
             survivor_count: self.field(table, "survivor_count", |c, n, p| c.count(n, p, 1)),
-            sampling: self.field(table, "sampling", |c, n, p| c.one_of(n, p, &sampling, &["sobol"])),
+            sampling: self.field(table, "sampling", |c, n, p| c.sampling_kind(n, p)),
             selection: self.field(table, "selection", |c, n, p| c.one_of(n, p, &selection, &[])),
             timeout_ms: self.field(table, "timeout", |c, n, p| c.duration(n, p, false)),
             retries: self.field(table, "retries", |c, n, p| c.retries(n, p)),
@@ -147,10 +179,54 @@ impl Checker<'_> {
             sweep: self.field(table, "sweep", |c, n, p| c.sweep(n, p)),
             objectives: self.field(table, "objective", |c, n, p| c.objectives(n, p)),
             metrics: self.field(table, "metrics", |c, n, p| c.metric_rules(n, p)),
+            memory_limit: self.field(table, "memory_limit", |c, n, p| c.memory_limit(n, p)),
+            rails: self.field(table, "rails", |c, n, p| c.stage_rails(n, p)),
+            failures: self.field(table, "failure", |c, n, p| c.failure_rules(n, p)),
+            approve: self.field(table, "approve", |c, n, p| c.boolean(n, p)),
         }
     }
 
-    fn command(&mut self, node: &Node, place: &Place) -> Option<WorkParts> {
+    /// A word, or a table that names a file.
+    fn sampling_kind(&mut self, node: &Node, place: &Place) -> Option<Sampling> {
+        const HELP: &str = "sampling = \"grid\", \"random\", \"sobol\" or { file = \"cases.csv\" }";
+        match &node.kind {
+            Kind::Str(_) => {
+                let words: [(&str, u8); 3] = [("grid", 0), ("random", 1), ("sobol", 2)];
+                Some(match self.one_of(node, place, &words, &[])? {
+                    0 => Sampling::Grid,
+                    1 => Sampling::Random,
+                    _ => Sampling::Sobol,
+                })
+            }
+            Kind::Table(_) => {
+                let table = self.table(node, place, "`sampling`", &SAMPLING_KEYS)?;
+                let file = self.field(&table, "file", |c, n, p| c.case_file(n, p));
+                if matches!(file, Field::Absent) && table.get("ask").is_none() {
+                    self.missing(&table, "file", None);
+                }
+                file.into_good().map(|path| Sampling::File(CaseFile { path, cases: None }))
+            }
+            _ => {
+                self.wrong_type(node, place, "a string or a table", Some(HELP.into()));
+                None
+            }
+        }
+    }
+
+    fn case_file(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let path = self.non_empty_text(node, place)?;
+        if CaseFormat::of(&path).is_some() {
+            return Some(path);
+        }
+        let message = format!("{} is no file of cases", shown(&path));
+        let mistake = Diagnostic::at(place, message).label("expected `….csv` or `….jsonl`");
+        self.report(
+            mistake.help("a table with a header line as `.csv`, or one flat JSON object a line as `.jsonl`"),
+        );
+        None
+    }
+
+    pub(super) fn command(&mut self, node: &Node, place: &Place) -> Option<WorkParts> {
         let mut holes = Vec::new();
         match &node.kind {
             Kind::Closure => Some(WorkParts { work: Some(Work::Closure), holes }),
@@ -346,22 +422,30 @@ impl Checker<'_> {
 
     fn regex(&mut self, node: &Node, place: &Place) -> Option<String> {
         let text = self.non_empty_text(node, place)?;
-        let mistake = match regex::Regex::new(&text) {
+        match regex::bytes::Regex::new(&text) {
             Ok(regex) if regex.captures_len() > 1 => return Some(text),
-            Ok(_) => Diagnostic::at(place, "the regex has no capture group")
-                .label("expected `( … )` around the number")
-                .help("put the number in parentheses, such as `wns\\s+(-?[0-9.]+)`"),
-            Err(regex::Error::CompiledTooBig(_)) => {
+            Ok(_) => {
+                let mistake = Diagnostic::at(place, "the regex has no capture group");
+                let help = "put the number in parentheses, such as `wns\\s+(-?[0-9.]+)`";
+                self.report(mistake.label("expected `( … )` around the number").help(help));
+            }
+            Err(error) => self.bad_regex(node, place, &text, &error),
+        }
+        None
+    }
+
+    pub(super) fn bad_regex(&mut self, node: &Node, place: &Place, text: &str, error: &regex::Error) {
+        let mistake = match error {
+            regex::Error::CompiledTooBig(_) => {
                 Diagnostic::at(place, "the regex is too large").label("compiles to more than 10 MiB")
             }
-            Err(error) => {
-                let (why, range) = regex_error(&error.to_string(), &text);
+            error => {
+                let (why, range) = regex_error(&error.to_string(), text);
                 let place = range.map_or_else(|| place.clone(), |range| self.part_of(node, place, range));
                 Diagnostic::at(&place, format!("bad regex: {why}")).label(why)
             }
         };
         self.report(mistake);
-        None
     }
 }
 

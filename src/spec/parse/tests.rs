@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Value;
+use crate::model::{Severity, Value};
 use crate::spec::{
-    Backoff, Domain, Goal, Part, Retries, RunSpec, Sampling, Selection, SpecBuilder, SpecValue, StageBuilder,
-    Template, Work, diff,
+    AbortRule, Backoff, Bound, Domain, FailureMatch, FailureRule, Goal, Part, Rails, Retries, RunSpec, Sampling,
+    Selection, SpecBuilder, SpecValue, StageBuilder, StageRails, Template, Work, diff,
 };
 
 /// The contract's example, as far as this version goes.
@@ -28,6 +30,14 @@ workers  = 2
 executor = "local"
 grace    = "5s"
 
+[rails]
+max_runtime           = "8h"
+catastrophic_failures = 3
+
+[base]
+command = ["./synth.sh", "{design}", "--check"]
+timeout = "1m"
+
 [defaults]
 timeout = "30m"
 retries = 1
@@ -41,6 +51,7 @@ sampling       = "grid"
 selection      = "top"
 retries        = { count = 2, backoff = "linear", delay = "2s", max_delay = "1m", jitter = false }
 outputs        = ["netlist.v"]
+memory_limit   = "4GiB"
 [stage.sweep]
 abc      = ["speed", "area"]
 clock_ns = { min = 0.4, max = 0.8, steps = 5 }
@@ -51,6 +62,17 @@ metric = "wns_ps"
 goal   = "maximize"
 [stage.metrics]
 wns_ps = { file = "sta.rpt", regex = 'wns\s+(-?[0-9.]+)', scale = 1000 }
+[stage.rails]
+abort_if         = [{ metric = "wns_ps", below = -5000 }]
+max_failure_rate = 0.5
+[[stage.failure]]
+kind = "missing_cell"
+log  = 'Error: .*module .* not found'
+severity  = "high"
+retryable = false
+[[stage.failure]]
+kind = "crash"
+signal = "segv"
 
 [[stage]]
 name           = "refine"
@@ -60,6 +82,7 @@ survivor_count = 1
 sampling       = "random"
 timeout        = "1h30m"
 selection      = "weighted_sum"
+approve        = true
 [stage.sweep]
 temp = { min = -1, max = 1 }
 [[stage.objective]]
@@ -117,6 +140,7 @@ fn the_example_says_what_it_says() {
     let program = Template { parts: vec![Part::Text("./synth.sh".into())] };
     assert_eq!(explore.work, Work::Argv(vec![program, param("design"), param("clock_ns")]));
     assert_eq!((explore.trial_budget, explore.survivor_count), (24, 6));
+    assert_eq!(spec.rails, Rails { max_runtime_ms: Some(28_800_000), catastrophic_failures: Some(3) });
     assert_eq!((explore.timeout_ms, refine.timeout_ms), (Some(1_800_000), Some(5_400_000)));
     let retries =
         Retries { count: 2, backoff: Backoff::Linear, delay_ms: 2_000, max_delay_ms: 60_000, jitter: false };
@@ -129,7 +153,28 @@ fn the_example_says_what_it_says() {
     assert_eq!(explore.sweep[2].domain, Domain::Int { min: 1, max: 8, steps: None, log: false });
     assert_eq!(explore.sweep[3].domain, Domain::Float { min: 1e-5, max: 1e-1, steps: Some(5), log: true });
     assert_eq!(explore.metrics["wns_ps"].scale, 1000.0);
-    assert_eq!((refine.sampling, refine.selection), (Sampling::Random, Selection::WeightedSum));
+    assert_eq!((explore.memory_limit_bytes, refine.memory_limit_bytes), (Some(4_294_967_296), None));
+    assert_eq!((explore.approve, refine.approve), (false, true));
+    let abort_if = vec![AbortRule { metric: "wns_ps".into(), bound: Bound::Below(-5_000.0) }];
+    assert_eq!(explore.rails, StageRails { abort_if, max_failure_rate: Some(0.5) });
+    let log = FailureMatch::Log("Error: .*module .* not found".into());
+    let rules = [
+        ("missing_cell", log, Severity::High, false),
+        ("crash", FailureMatch::Signal("SIGSEGV".into()), Severity::Medium, true),
+    ];
+    let rules = rules.map(|(kind, when, severity, retryable)| FailureRule {
+        kind: kind.into(),
+        when,
+        severity,
+        retryable,
+    });
+    assert_eq!(explore.failures, rules);
+    let base = spec.base.clone().unwrap();
+    assert_eq!(
+        (base.timeout_ms, matches!(base.work, Work::Argv(words) if words.len() == 3)),
+        (Some(60_000), true)
+    );
+    assert_eq!((&refine.sampling, refine.selection), (&Sampling::Random, Selection::WeightedSum));
     assert_eq!(refine.sweep[0].domain, Domain::Float { min: -1.0, max: 1.0, steps: None, log: false });
     let weights: Vec<_> = refine.objectives.iter().map(|o| (o.goal, o.weight)).collect();
     assert_eq!(weights, [(Goal::Minimize, Some(0.4)), (Goal::Maximize, Some(0.6))]);
@@ -142,7 +187,7 @@ fn a_minimal_study_gets_the_defaults() {
     assert_eq!((spec.study.base_case.as_str(), spec.study.seed), ("t", 0));
     assert_eq!(spec.run, RunSpec { workers: None, grace_ms: 10_000 });
     let stage = &spec.stages[0];
-    assert_eq!((stage.sampling, stage.selection), (Sampling::Grid, Selection::Top));
+    assert_eq!((&stage.sampling, stage.selection), (&Sampling::Grid, Selection::Top));
     assert!(stage.retries.is_none() && stage.timeout_ms.is_none() && stage.sweep.is_empty());
 }
 
@@ -213,12 +258,73 @@ fn each_rule_of_a_stage_is_checked() {
         ("survivor_count = 0", "3:18 0 | `survivor_count` is too small"),
         ("survivor_count = 5", "3:18 5 | `survivor_count` 5 is above `trial_budget` 4"),
         (
-            "sampling = \"sobol\"",
-            "3:12 \"sobol\" | `sampling = \"sobol\"` is not supported by this version of piton",
+            "sampling = { ask = [\"python3\", \"proposer.py\"] }",
+            "3:14 ask | `ask` is not supported by this version of piton",
         ),
-        ("memory_limit = \"4GiB\"", "3:1 memory_limit | `memory_limit` is not supported by this version of piton"),
-        ("rails = {}", "3:1 rails | `rails` is not supported by this version of piton"),
-        ("failure = []", "3:1 failure | `failure` is not supported by this version of piton"),
+        ("sampling = {}", "3:12 {} | missing key `file` in `sampling`"),
+        ("sampling = 1", "3:12 1 | `sampling` must be a string or a table, not an integer"),
+        ("sampling = { file = \"a.txt\" }", "3:21 \"a.txt\" | `a.txt` is no file of cases"),
+        (
+            "sampling = { file = \"a.csv\" }\nsweep.x = [1]",
+            "4:1 sweep | a sweep means nothing where a file lists the cases",
+        ),
+        (
+            "sampling = \"sobol\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
+            "4:39 4 | `steps` means nothing to sobol sampling",
+        ),
+        (
+            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = [1]",
+            "4:16 65537 | `sobol` gives at most 65536 cases",
+        ),
+        ("approve = 1", "3:11 1 | `approve` must be `true` or `false`, not an integer"),
+        ("memory_limit = \"4G\"", "3:16 \"4G\" | `memory_limit` is no size"),
+        ("memory_limit = 4", "3:16 4 | `memory_limit` is too small for any program"),
+        ("memory_limit = \"10000000000GB\"", "3:16 \"10000000000GB\" | `memory_limit` is too large"),
+        ("memory_limit = 4.5", "3:16 4.5 | `memory_limit` must be a size in quotes, not a float"),
+        ("rails.max_failure_rate = 0", "3:26 0 | `max_failure_rate` must be above 0 and at most 1"),
+        ("rails.max_failure_rate = 1.01", "3:26 1.01 | `max_failure_rate` must be above 0 and at most 1"),
+        ("rails.max_runtime = \"1h\"", "3:7 max_runtime | unknown key `max_runtime` in `[stage.rails]`"),
+        ("rails.abort_if = [{ below = 1 }]", "3:19 { below = 1 } | missing key `metric` in `abort_if`"),
+        (
+            "rails.abort_if = [{ metric = \"m\" }]",
+            "3:19 { metric = \"m\" } | one of `below`, `above` is missing in `abort_if`",
+        ),
+        (
+            "rails.abort_if = [{ metric = \"m\", below = 1, above = 2 }]",
+            "3:46 above | only one of `below`, `above` can stand in `abort_if`",
+        ),
+        ("rails.abort_if = [{ metric = \"m\", below = nan }]", "3:43 nan | `below` must be a finite number"),
+        (
+            "rails.abort_if = [{ metric = \"m\", below = 1 }, { metric = \"m\", below = 2 }]",
+            "3:48 { metric = \"m\", below = 2 } | `m` has its `below` already",
+        ),
+        ("failure = {}", "3:11 {} | `failure` must be a list of tables, not a table"),
+        (
+            "failure = [{ kind = \"x\" }]",
+            "3:12 { kind = \"x\" } | one of `log`, `exit_code`, `signal` is missing in `[[stage.failure]]`",
+        ),
+        (
+            "failure = [{ kind = \"x\", log = \"a\", signal = \"SEGV\" }]",
+            "3:37 signal | only one of `log`, `exit_code`, `signal` can stand in `[[stage.failure]]`",
+        ),
+        ("failure = [{ exit_code = 3 }]", "3:12 { exit_code = 3 } | missing key `kind` in `[[stage.failure]]`"),
+        ("failure = [{ kind = \"X\", exit_code = 3 }]", "3:21 \"X\" | `X` is no kind of failure"),
+        (
+            "failure = [{ kind = \"missing_metric\", exit_code = 3 }]",
+            "3:21 \"missing_metric\" | `missing_metric` is a kind of piton's own",
+        ),
+        ("failure = [{ kind = \"x\", exit_code = 0 }]", "3:38 0 | `exit_code` is too small"),
+        ("failure = [{ kind = \"x\", exit_code = 256 }]", "3:38 256 | `exit_code` is too large"),
+        (
+            "failure = [{ kind = \"x\", signal = \"SEGF\" }]",
+            "3:35 \"SEGF\" | `SEGF` is no signal that ends a process",
+        ),
+        ("failure = [{ kind = \"x\", log = 'a(b' }]", "3:34 ( | bad regex: unclosed group"),
+        ("failure = [{ kind = \"x\", log = 'a*' }]", "3:32 'a*' | the regex matches every log"),
+        (
+            "failure = [{ kind = \"x\", log = 'a', severity = \"fatal\" }]",
+            "3:48 \"fatal\" | `fatal` is no valid `severity`",
+        ),
         ("selection = \"pareto\"", "3:13 \"pareto\" | `pareto` needs an objective"),
         ("timeout = 30", "3:11 30 | `timeout` must be a duration in quotes, not an integer"),
         ("timeout = \"0s\"", "3:11 \"0s\" | `timeout` `0s` must be longer than zero"),
@@ -361,10 +467,53 @@ fn set_replaces_or_provides_constants() {
 }
 
 #[test]
+fn the_base_command_knows_the_constants_alone() {
+    let text =
+        |command: &str| format!("base.command = {command}\nparams.p = 1\n{}", stage_with("sweep.x = [1]", ""));
+    good(&text("[\"./check\", \"{p}\", \"{case}\", \"{study_dir}\"]"));
+    assert_eq!(
+        mistakes(&text("\"check {x} {parent_dir}\""), &[]),
+        [
+            "1:23 {x} | no param is called `x`",
+            "1:27 {parent_dir} | `{parent_dir}` has no meaning before the first stage",
+        ]
+    );
+    let spec = parse("study.toml", &text("\"check {q}\""), &[("q".into(), "2".into())]).unwrap();
+    assert_eq!(spec.params["q"], SpecValue::from(2));
+    let base =
+        |keys: &str| format!("[base]\n{keys}\n") + &stage_with("", "").replace("study.name", "[study]\nname");
+    assert_eq!(mistakes(&base("timeout = \"1s\""), &[]), ["1:1 [base] | missing key `command` in `[base]`"]);
+    let outputs = mistakes(&base("command = \"x\"\noutputs = []"), &[]);
+    assert_eq!(outputs, ["3:1 outputs | unknown key `outputs` in `[base]`"]);
+}
+
+#[test]
+fn whole_study_rails_are_checked() {
+    let rails = |keys: &str| mistakes(&format!("rails = {{ {keys} }}\n{}", stage_with("", "")), &[]);
+    assert_eq!(rails("max_runtime = \"8h\""), [""; 0]);
+    assert_eq!(rails("max_runtime = \"0s\""), ["1:25 \"0s\" | `max_runtime` `0s` must be longer than zero"]);
+    assert_eq!(rails("catastrophic_failures = 0"), ["1:35 0 | `catastrophic_failures` is too small"]);
+    assert_eq!(
+        rails("max_failure_rate = 1"),
+        ["1:11 max_failure_rate | unknown key `max_failure_rate` in `[rails]`"]
+    );
+}
+
+#[test]
+fn old_specs_keep_their_hash() {
+    // The canonical text of the version before rails, base, failure rules and files of cases.
+    let text = r#"{"study":{"name":"t","base_case":"t","seed":0},"run":{"grace_ms":10000},"stages":[{"name":"s","work":{"argv":[{"parts":[{"text":"x"}]}]},"trial_budget":4,"survivor_count":2,"sampling":"grid","selection":"top"}]}"#;
+    let spec = good(&stage_with("", ""));
+    assert_eq!(spec.to_json(), text);
+    assert_eq!(Spec::from_json(text).unwrap(), spec);
+    assert_eq!(spec.identity_json(), text.replace(r#""run":{"grace_ms":10000},"#, ""));
+}
+
+#[test]
 fn later_features_are_refused_by_name() {
-    let text = "rails = {}\nrun = { executor = \"ray\", ray = {}, slurm = {} }\n".to_owned() + &stage_with("", "");
+    let text = "run = { executor = \"ray\", ray = {}, slurm = {} }\n".to_owned() + &stage_with("", "");
     let found = mistakes(&text, &[]);
-    assert_eq!(found.len(), 4, "{found:#?}");
+    assert_eq!(found.len(), 3, "{found:#?}");
     assert!(
         found.iter().all(|mistake| mistake.ends_with("is not supported by this version of piton")),
         "{found:#?}"
@@ -400,7 +549,7 @@ error: unknown key `survivors` in `[[stage]]`
 3 | survivors = 3
   | ^^^^^^^^^ no such key
   |
-  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`
+  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`, `memory_limit`, `rails`, `failure`, `approve`
 "
     );
     assert!(found.render(true, None).contains("\u{1b}["));
@@ -422,13 +571,21 @@ fn bytes_that_are_no_text_are_refused_where_they_are() {
 }
 
 fn in_code() -> SpecBuilder {
+    let (when, severity) = (FailureMatch::ExitCode(3), Severity::Low);
+    let crash = FailureRule { kind: "crash".into(), when, severity, retryable: false };
     let explore = StageBuilder::closure("explore")
+        .memory_limit(1 << 30)
+        .abort_below("area", 1.0)
+        .max_failure_rate(0.5)
+        .failure(&crash)
+        .approve()
         .budget(24)
         .survivors(6)
         .choices("abc", ["speed", "area"])
         .float("clock", 0.4, 0.8, Some(5))
         .minimize("area");
-    Spec::builder("tune").seed(7).param("design", "x").stage(explore)
+    let builder = Spec::builder("tune").seed(7).param("design", "x").stage(explore);
+    builder.max_runtime(Duration::from_secs(60)).catastrophic_failures(2).base_shell("check {design}")
 }
 
 #[test]
@@ -437,7 +594,10 @@ fn code_and_text_give_the_same_spec() {
     let text = "study = { name = \"tune\", seed = 7 }\nparams.design = \"x\"\n".to_owned()
         + "[[stage]]\nname = \"explore\"\ncommand = [\"x\"]\ntrial_budget = 24\nsurvivor_count = 6\n"
         + "sweep.abc = [\"speed\", \"area\"]\nsweep.clock = { min = 0.4, max = 0.8, steps = 5 }\n"
-        + "objective = [{ metric = \"area\", goal = \"minimize\" }]\n";
+        + "objective = [{ metric = \"area\", goal = \"minimize\" }]\n"
+        + "memory_limit = \"1GiB\"\nrails = { abort_if = [{ metric = \"area\", below = 1 }], max_failure_rate = 0.5 }\n"
+        + "failure = [{ kind = \"crash\", exit_code = 3, severity = \"low\", retryable = false }]\napprove = true\n"
+        + "[rails]\nmax_runtime = \"1m\"\ncatastrophic_failures = 2\n[base]\ncommand = \"check {design}\"\n";
     let mut parsed = good(&text);
     parsed.stages[0].work = Work::Closure;
     assert_eq!(built, parsed);
