@@ -3,10 +3,12 @@
 //! Commands run under the [`keeper`], closures on the workers themselves. A worker never waits for the disk of the
 //! journal and never holds more than its own attempt; nothing here grows with the number of trials.
 
+mod classify;
 pub mod closure;
 mod command;
 mod failure;
 pub mod keeper;
+mod logs;
 mod place;
 mod process;
 mod results;

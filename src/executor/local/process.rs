@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
-use super::failure::{Trouble, duration_words, failure, log_excerpt, signal_name};
+use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
-use super::{Mode, Shared, place, results, strays};
+use super::{Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
 use crate::sys::words::io_words;
@@ -250,7 +250,9 @@ fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: 
         }
         (Some(Cause::Timeout), _) => {
             let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
-            failure("timeout", format!("ran longer than {limit}"))
+            let failed = failure("timeout", format!("ran longer than {limit}"));
+            // Piton's own doing: how it exits then, and what it says about it, only follows from that.
+            return Verdict::Failed(classify::with_last_lines(failed, &job.dir));
         }
         // `docker stop`, `systemctl stop` and job schedulers signal every process, not the engine alone.
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
@@ -268,7 +270,7 @@ fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: 
         (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
         (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
     };
-    Verdict::Failed(Failure { log_excerpt: log_excerpt(&job.dir), ..failed })
+    Verdict::Failed(classify::by_rules(&job.stage_spec.failures, &job.dir, exited.exit, failed))
 }
 
 /// Died of TERM, INT or HUP, or is a shell that tells of it.
