@@ -15,19 +15,22 @@ use crate::model::{Exit, Failure};
 const MAX_LINE_BYTES: usize = 240;
 
 /// The failure, with the name that the first matching rule gives it, and with an excerpt of the log: what matched, or
-/// the last lines.
-pub(super) fn by_rules(rules: &[CompiledFailure], dir: &Path, exit: Exit, failed: Failure) -> Failure {
+/// the last lines. `otherwise` names what no rule does.
+pub(super) fn by_rules(
+    rules: &[CompiledFailure],
+    dir: &Path,
+    exit: Exit,
+    failed: Failure,
+    otherwise: impl FnOnce(Failure) -> Failure,
+) -> Failure {
     // Logs are read once, and only if a rule asks for them.
     let logs = OnceCell::new();
     for rule in rules {
-        let found = match &rule.when {
-            CompiledMatch::Log(regex) => logs.get_or_init(|| Logs::read(dir)).find(regex),
-            when if when.names(exit) => None,
-            CompiledMatch::ExitCode(_) | CompiledMatch::Signal(_) => continue,
+        let matched = match &rule.when {
+            CompiledMatch::Log(regex) => logs.get_or_init(|| Logs::read(dir)).find(regex).map(Some),
+            when => when.names(exit).then_some(None),
         };
-        if found.is_none() && matches!(rule.when, CompiledMatch::Log(_)) {
-            continue;
-        }
+        let Some(found) = matched else { continue };
         let named =
             Failure { kind: rule.kind.clone(), severity: rule.severity, retryable: rule.retryable, ..failed };
         return match found {
@@ -35,7 +38,7 @@ pub(super) fn by_rules(rules: &[CompiledFailure], dir: &Path, exit: Exit, failed
             None => with_last_lines(named, dir),
         };
     }
-    with_last_lines(failed, dir)
+    otherwise(failed)
 }
 
 /// The failure with what was found in its log.
@@ -69,7 +72,9 @@ mod tests {
     fn named(rules: &[CompiledFailure], stderr: &str, exit: Exit) -> Failure {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
-        by_rules(rules, dir.path(), exit, failure("exit_code", "exited with code 3"))
+        by_rules(rules, dir.path(), exit, failure("exit_code", "exited with code 3"), |failed| {
+            with_last_lines(failed, dir.path())
+        })
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
     let (severity, retryable) = match kind {
         // The next attempt would find the same.
         "command_not_found" => (Severity::High, false),
-        "spawn_failed" => (Severity::High, true),
+        "spawn_failed" | "out_of_memory" => (Severity::High, true),
         _ => (Severity::Medium, true),
     };
     let reason = reason_of(&reason.into());
@@ -108,6 +108,19 @@ fn skip_until(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, last: impl F
     }
 }
 
+/// A number of bytes as a study file would have it: `4 GiB`, `1.5 MiB`, `999 B`.
+pub(super) fn bytes_words(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]
+        Some((name, unit)) => {
+            let number = format!("{:.1}", bytes as f64 / unit as f64);
+            format!("{} {name}", number.strip_suffix(".0").unwrap_or(&number))
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.lines().map(printable).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -131,6 +144,8 @@ mod tests {
         assert_eq!(signal_name(40), "signal 40");
         assert_eq!(duration_words(Duration::from_secs(1_800)), "30 min");
         assert_eq!(duration_words(Duration::from_millis(2_500)), "2.5 s");
+        assert_eq!(bytes_words(4 << 30), "4 GiB");
+        assert_eq!((bytes_words(1_572_864), bytes_words(999)), ("1.5 MiB".into(), "999 B".into()));
         assert_eq!(failure("exit_code", "a\nb\x1b[1m").reason, "a b");
     }
 }

@@ -50,8 +50,17 @@ pub(super) struct Found {
 impl Logs {
     /// Reads them. What cannot be read is as good as empty.
     pub(super) fn read(dir: &Path) -> Self {
+        Self::read_last(dir, SEARCHED_BYTES)
+    }
+
+    /// Likewise, but only what a program says last.
+    pub(super) fn read_ends(dir: &Path) -> Self {
+        Self::read_last(dir, TAIL_BYTES)
+    }
+
+    fn read_last(dir: &Path, limit: u64) -> Self {
         Self(NAMES.map(|name| {
-            let (bytes, whole) = tail(dir, name, SEARCHED_BYTES + 1).unwrap_or_default();
+            let (bytes, whole) = tail(dir, name, limit + 1).unwrap_or_default();
             Log { name, whole, bytes }
         }))
     }
