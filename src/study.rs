@@ -384,6 +384,10 @@ impl Study {
             return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
         };
         let paths = self.planned_paths()?;
+        let dir = paths.store.parent().unwrap_or(Path::new("/"));
+        if let Err(cause) = std::fs::metadata(dir) {
+            return Err(Error::File { what: "make a store in", path: dir.into(), cause });
+        }
         refuse_taken(&paths, &spec.study.name, None)?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let first = Record {
@@ -423,6 +427,18 @@ impl Study {
             spec.run = given.run.clone();
         }
         let paths = self.stored_paths(&row)?;
+        if let Some(given) = &self.artifacts {
+            let given = std::path::absolute(given)
+                .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+            if paths::clean(&given) != paths.artifacts {
+                return Err(Error::Usage(format!(
+                    "the study in `{}` has its artifacts in `{}`, not in `{}`",
+                    store.display(),
+                    paths.artifacts.display(),
+                    given.display()
+                )));
+            }
+        }
         refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
         claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
             what: "make the artifacts directory",

@@ -365,8 +365,11 @@ impl Fold {
             AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
         }
         counters.running = counters.running.saturating_sub(1);
-        counters.ended_attempts += 1;
-        counters.ended_wall_us += end.usage.wall_us;
+        // For rates: what was cut off says nothing of how long a trial takes.
+        if matches!(outcome, AttemptOutcome::Succeeded | AttemptOutcome::Failed) {
+            counters.ended_attempts += 1;
+            counters.ended_wall_us += end.usage.wall_us;
+        }
         match &end.verdict {
             Verdict::Succeeded { metrics, outputs } => {
                 if let Some(stage) = rows.stage_head(row.stage)? {

@@ -362,9 +362,9 @@ pub struct StageCounters {
     pub failed: u64,
     /// Trials cancelled by an abort.
     pub cancelled: u64,
-    /// Sum of wall time of the ended attempts, for rates.
+    /// Sum of wall time of the attempts that succeeded or failed, for rates.
     pub ended_wall_us: u64,
-    /// Attempts that ended.
+    /// Attempts that succeeded or failed.
     pub ended_attempts: u64,
     /// Best value so far of the first objective.
     pub best: Option<Best>,

@@ -86,8 +86,8 @@ impl Shared {
         self.tell(ExecutorEvent::Ended(Box::new(report)));
     }
 
-    /// The disk failed an attempt: it counts as interrupted, and nothing else starts.
-    fn disk_failed(&self, why: String) -> Verdict {
+    /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
+    fn machine_failed(&self, why: String) -> Verdict {
         self.tell_broken(&why);
         Verdict::Interrupted { reason: why }
     }
