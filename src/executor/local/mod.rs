@@ -163,6 +163,20 @@ impl LocalExecutor {
         clock: TrialClock,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
+        Self::with_slots(0..workers.max(1), keeper, closures, clock, events)
+    }
+
+    /// The same with one worker for each of these slots, which should not be none.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn with_slots(
+        slots: std::ops::Range<u32>,
+        keeper: Option<Keeper>,
+        closures: HashMap<String, ClosureFn>,
+        clock: TrialClock,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
@@ -174,7 +188,7 @@ impl LocalExecutor {
             told_broken: AtomicBool::new(false),
         });
         let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
-        for slot in 0..workers.max(1) {
+        for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.
             let (wake, woken) = crossbeam_channel::bounded(1);
             let in_closure = Arc::new(AtomicBool::new(false));
