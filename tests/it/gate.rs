@@ -335,17 +335,17 @@ fn bad_questions_are_refused_with_the_nearest_name() {
     sandbox.ok("compare study.redb --write-baseline base.json", 0);
     sandbox.write("other.json", "{\"a\": 1}");
     for (line, code, says) in [
-        ("--baseline base.json --metric som", 2, "no trial has a number called `som`; did you mean `sum`?"),
+        ("--baseline base.json --metric sum1", 2, "no trial has a number called `sum1`; did you mean `sum`?"),
         ("--baseline base.json --tolerance summ=5", 2, "did you mean `sum`?"),
         ("--baseline base.json --direction sun=minimize", 2, "did you mean `sum`?"),
         ("--baseline base.json --tolerance sum=x", 2, "expected a tolerance such as `5` or `2%`"),
         ("--baseline base.json --direction sum=up", 2, "expected METRIC=minimize"),
-        ("--baseline base.json --stage frist", 2, "the study has no stage `frist`; did you mean `first`?"),
+        ("--baseline base.json --stage first1", 2, "the study has no stage `first1`; did you mean `first`?"),
         ("--baseline other.json", 2, "neither a baseline nor a dump of a study"),
         ("--baseline trial.sh", 2, "`trial.sh` is not a baseline"),
         ("--baseline nothing.json", 1, "cannot read `nothing.json`"),
         ("--write-baseline study.redb", 2, "is a store: a baseline must not replace it"),
-        ("--write-baseline x.json --metric som", 2, "did you mean `sum`?"),
+        ("--write-baseline x.json --metric sum1", 2, "did you mean `sum`?"),
         ("--write-baseline x.json --baseline base.json", 2, "cannot be used with"),
         ("", 2, "--baseline"),
     ] {
