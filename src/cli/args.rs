@@ -321,8 +321,8 @@ pub struct CompareArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 succeeded, 3 failed, both as recorded (or nothing is recorded); 4 other than recorded; 130 or 143 ended by a
-signal. Params, seed, environment and the parent's directory are the recorded ones, the scratch directory is empty,
-the slot is 0, and there is no retry.")]
+signal. Params, seed, attempt, slot and the parent's directory are the recorded ones; the scratch directory is empty,
+and there is no retry.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     pub store: StoreArgs,

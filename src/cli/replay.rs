@@ -48,6 +48,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
         ..Limits::default()
     };
     let scene = Scene::load(args, &limits)?;
+    let slot = scene.slot;
     let ground = Ground::make(args)?;
     let place =
         Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
@@ -57,7 +58,8 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     }
     say(&format!("running `{}` (attempt {}) in `{}`", scene.case, scene.attempt, ground.dir.display()));
     let mut tails = [Tail::of(&ground.dir, "stdout.log", !args.json), Tail::of(&ground.dir, "stderr.log", false)];
-    let replayed = replay::run(job, keeper, EVERY, &mut || tails.iter_mut().for_each(|tail| tail.pass_on()))?;
+    let replayed =
+        replay::run(job, slot, keeper, EVERY, &mut || tails.iter_mut().for_each(|tail| tail.pass_on()))?;
     tails.iter_mut().for_each(Tail::pass_on_rest);
     let ending = Ending::of(scene.row.as_ref(), &replayed, &limits);
     let code = match ending {
@@ -89,7 +91,9 @@ struct Scene {
     trial: TrialId,
     row: Option<TrialRow>,
     case: String,
+    /// Of its last attempt, if it had one.
     attempt: AttemptNo,
+    slot: u32,
 }
 
 impl Scene {
@@ -111,8 +115,11 @@ impl Scene {
         for change in changed_inputs(&look, &paths) {
             note(&format!("the inputs are not what they were when the study was created: {change}"));
         }
+        let last = row.as_ref().and_then(|row| row.attempts.last());
+        let (attempt, slot) = last.map_or((1, 0), |attempt| (attempt.n, attempt.slot));
         Ok(Self {
-            attempt: row.as_ref().and_then(|row| row.attempts.last()).map_or(1, |attempt| attempt.n),
+            attempt,
+            slot,
             spec: view.spec.clone(),
             stages: view.stages.clone(),
             case: args.case.clone(),

@@ -62,19 +62,32 @@ pub fn prepare(
     Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, ..job })
 }
 
-/// Runs a job to its end. `idle` is called every `every` while it runs, and once after it ended.
+/// Runs a job to its end, on the worker slot it is told. `idle` is called every `every` while it runs, and once after it ended.
 ///
 /// A first SIGINT, SIGTERM or SIGHUP to the process ends the trial (TERM, and KILL after the grace), a second one kills it,
 /// a third one ends the process; SIGTSTP stops the trial along.
 ///
 /// # Errors
 /// [`EngineError::Executor`] when it cannot be run, [`EngineError::System`] when signals cannot be watched.
-pub fn run(job: Job, keeper: Keeper, every: Duration, idle: &mut dyn FnMut()) -> Result<Replayed, EngineError> {
+pub fn run(
+    job: Job,
+    slot: u32,
+    keeper: Keeper,
+    every: Duration,
+    idle: &mut dyn FnMut(),
+) -> Result<Replayed, EngineError> {
     let (signalled, signals) = crossbeam_channel::bounded(16);
     let watch = SignalWatch::start(signalled, |signal| signal)
         .map_err(|cause| EngineError::System { what: "watch signals", cause })?;
     let (sender, events) = crossbeam_channel::unbounded();
-    let executor = LocalExecutor::new(1, Some(keeper), HashMap::new(), TrialClock::new(), Arc::default(), sender);
+    let executor = LocalExecutor::with_slots(
+        slot..slot.saturating_add(1),
+        Some(keeper),
+        HashMap::new(),
+        TrialClock::new(),
+        Arc::default(),
+        sender,
+    );
     let mut executor = executor.map_err(|error| EngineError::Executor(error.to_string()))?;
     executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
     let ended = watch_over(&mut executor, &events, &signals, &watch, every, idle);

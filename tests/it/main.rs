@@ -2,6 +2,7 @@
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `commands`: every subcommand, what it prints and its exit codes;
+//! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -19,6 +20,7 @@
 )]
 
 mod commands;
+mod gate;
 mod harness;
 mod kills;
 mod library;
