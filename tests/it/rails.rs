@@ -30,8 +30,19 @@ goal = "maximize"
 
 const REPORT: &str = "echo \"{{\\\"m\\\": {n}}}\" > metrics.json";
 
+/// Trials after number `last` wait for the gate, so that they cannot outrun the engine's decision.
+fn gated_after(last: u32, line: &str) -> String {
+    format!("[ {{n}} -le {last} ] || while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; {line}")
+}
+
 fn aborted(sandbox: &Sandbox, reason: &str) -> serde_json::Value {
-    sandbox.ok("run study.toml", 3);
+    let engine = sandbox.start("run study.toml");
+    wait_until("the rail broke", || {
+        sandbox.path("study.redb").exists()
+            && sandbox.ok("dump study.redb --events --format jsonl", 0).contains("study_aborted")
+    });
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(3));
     let dump = sandbox.dump();
     assert_eq!((&dump["study"]["status"], &dump["study"]["aborted"]), (&"aborted".into(), &true.into()));
     let told = dump["study"]["abort_reason"].as_str().unwrap();
@@ -48,7 +59,7 @@ fn aborted(sandbox: &Sandbox, reason: &str) -> serde_json::Value {
 #[test]
 fn abort_if_ends_the_study_at_the_first_trial_beyond_the_bound() {
     let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 3 }]";
-    let sandbox = study("", rails, REPORT);
+    let sandbox = study("", rails, &gated_after(4, REPORT));
     let dump = aborted(&sandbox, "`s_0_3`");
     assert_eq!(dump["trials"][3]["state"], "succeeded", "its result counts");
     assert_eq!(dump["trials"][9]["state"], "cancelled", "what had not begun never does");
@@ -69,7 +80,7 @@ fn a_metric_that_a_rail_reads_must_be_there() {
 #[test]
 fn the_failure_rate_is_asked_from_five_finished_trials_on() {
     // Fails for n = 1, 2, 6, 7: 2 of 5 is within a half, 4 of 7 is not.
-    let line = format!("case {{n}} in 1|2|6|7) exit 1;; esac; {REPORT}");
+    let line = gated_after(7, &format!("case {{n}} in 1|2|6|7) exit 1;; esac; {REPORT}"));
     let sandbox = study("", "[stage.rails]\nmax_failure_rate = 0.5", &line);
     let dump = aborted(&sandbox, "4 of 7 finished trials failed");
     assert_eq!(dump["stages"][0]["failed"], 4);
@@ -79,11 +90,11 @@ fn the_failure_rate_is_asked_from_five_finished_trials_on() {
 fn catastrophic_failures_are_counted_over_the_study() {
     let rule =
         "[[stage.failure]]\nkind = \"burnt\"\nexit_code = 9\nseverity = \"catastrophic\"\nretryable = false";
-    let line = format!("case {{n}} in 2|5) exit 9;; 3) exit 1;; esac; {REPORT}");
+    let line = gated_after(5, &format!("case {{n}} in 2|5) exit 9;; 3) exit 1;; esac; {REPORT}"));
     let sandbox = study("[rails]\ncatastrophic_failures = 2", rule, &line);
     let dump = aborted(&sandbox, "2 catastrophic failures");
     assert_eq!(dump["trials"][4]["failure"]["kind"], "burnt");
-    assert_eq!(dump["trials"][5]["state"], "cancelled");
+    assert_eq!(dump["trials"][9]["state"], "cancelled");
 }
 
 #[test]
