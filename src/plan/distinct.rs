@@ -5,7 +5,7 @@
 //! - Choices and integers, random, each value equally likely: the combinations in a seeded order, the first ones.
 //! - Choices and integers, Sobol', or random with integers on a log scale: the sequence's points (for random
 //!   ones: independent draws, numbered within the share) in order, those passed over that fall on an earlier case; after
-//!   [`LISTED_CASES_MAX`] points the combinations still missing, in a seeded order. A larger share begins with the
+//!   [`SOBOL_CASES_MAX`] points the combinations still missing, in a seeded order. A larger share begins with the
 //!   smaller one's cases.
 //!
 //! The last kind has to be listed to be known. The latest few lists are kept in memory; a list is a pure function of
@@ -15,14 +15,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{StageIndex, Value};
-use crate::spec::{Domain, SweepParam};
+use crate::spec::{Domain, SOBOL_CASES_MAX, SweepParam};
 
 use super::permutation::Permutation;
 use super::sobol::Sequence;
 use super::{grid, random};
-
-/// Most points of a sequence that are looked at, and so most cases of a listed share.
-pub(super) const LISTED_CASES_MAX: u64 = 65_536;
 
 /// Lists kept; each takes at most 1 MiB.
 const KEPT: usize = 8;
@@ -82,11 +79,11 @@ impl Share {
 
     /// The whole share.
     fn list(&self, source: Source, sweep: &[SweepParam]) -> Option<Vec<Pick>> {
-        let size = usize::try_from(self.size.min(LISTED_CASES_MAX)).ok()?;
+        let size = usize::try_from(self.size.min(SOBOL_CASES_MAX)).ok()?;
         let points = source.points(self, sweep)?;
         let mut seen = HashSet::new();
         let mut picks = Vec::new();
-        for point in 0..LISTED_CASES_MAX {
+        for point in 0..SOBOL_CASES_MAX {
             if picks.len() == size {
                 return Some(picks);
             }
@@ -252,7 +249,7 @@ mod tests {
     fn what_no_point_falls_on_comes_last_in_a_seeded_order() {
         // The rarest pair has a probability of 4 in a hundred million.
         let skewed = sweep(&[int(1, 500, true), int(1, 500, true)]);
-        let all = share(3, LISTED_CASES_MAX);
+        let all = share(3, SOBOL_CASES_MAX);
         let list = all.list(Source::Sobol, &skewed).unwrap();
         let points = list.iter().take_while(|pick| matches!(pick, Pick::Point(_))).count();
         assert!(points > 10_000 && points < list.len(), "{points}");
@@ -283,7 +280,7 @@ mod tests {
         let share = share(1, 100);
         let points: HashSet<String> = (0..100).map(|place| format!("{:?}", share.sobol(&mixed, place))).collect();
         assert_eq!(points.len(), 100);
-        assert!(share.sobol(&mixed, LISTED_CASES_MAX).is_none());
+        assert!(share.sobol(&mixed, SOBOL_CASES_MAX).is_none());
     }
 
     fn domain() -> impl Strategy<Value = Domain> {

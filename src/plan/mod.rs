@@ -2,7 +2,7 @@
 //!
 //! Everything here is a pure function of the checked spec, the stage rows and recorded metrics: no I/O, no clock, the
 //! same bits on every machine. Nothing of the size of all trials is held (selection keeps objective values where
-//! its definition needs them); any trial's values are found from its index alone. A change to any number this module
+//! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A change to any number this module
 //! gives needs a new [`VERSION`].
 
 mod distinct;
@@ -17,9 +17,7 @@ mod retry;
 mod select;
 mod sobol;
 
-use crate::spec::{SOBOL_CASES_MAX, Sampling, StageSpec};
-
-use self::distinct::LISTED_CASES_MAX;
+use crate::spec::{RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, StageSpec};
 
 pub use lineage::Lineage;
 pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
@@ -46,7 +44,7 @@ fn share_max(stage: &StageSpec) -> u64 {
     let combinations = combinations(stage).unwrap_or(u64::MAX);
     match &stage.sampling {
         Sampling::Sobol => combinations.min(SOBOL_CASES_MAX),
-        Sampling::Random if distinct::listed(&stage.sweep) => combinations.min(LISTED_CASES_MAX),
+        Sampling::Random if distinct::listed(&stage.sweep) => combinations.min(RANDOM_LOG_CASES_MAX),
         _ => combinations,
     }
 }

@@ -273,8 +273,12 @@ fn each_rule_of_a_stage_is_checked() {
             "4:39 4 | `steps` means nothing to sobol sampling",
         ),
         (
-            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = [1]",
+            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = { min = 0, max = 1 }",
             "4:16 65537 | `sobol` gives at most 65536 cases",
+        ),
+        (
+            "sampling = \"random\"\ntrial_budget = 65537\nsweep.x = { min = 1, max = 65537, type = \"int\", log = true }",
+            "4:16 65537 | at most 65536 different cases can be drawn from integers on a log scale",
         ),
         ("approve = 1", "3:11 1 | `approve` must be `true` or `false`, not an integer"),
         ("memory_limit = \"4G\"", "3:16 \"4G\" | `memory_limit` is no size"),
@@ -372,6 +376,23 @@ fn each_rule_of_a_stage_is_checked() {
     for (line, expected) in rules {
         assert_eq!(mistakes(&stage_with(line, ""), &[]), [*expected], "{line}");
     }
+}
+
+#[test]
+fn limits_of_sampling_do_not_bind_where_there_are_few_cases() {
+    for (sampling, sweep) in [
+        ("sobol", "[1, 2]"),
+        ("random", "{ min = 1, max = 65536, type = \"int\", log = true }"),
+        ("random", "{ min = 1, max = 65537, type = \"int\" }"),
+        ("random", "{ min = 1.0, max = 9.0, log = true }"),
+    ] {
+        good(&stage_with(&format!("sampling = \"{sampling}\"\ntrial_budget = 65537\nsweep.x = {sweep}"), ""));
+    }
+    let sweep: Vec<String> = (0..257).map(|n| format!("sweep.x{n} = [1, 2]")).collect();
+    let text = stage_with(&format!("sampling = \"sobol\"\n{}", sweep.join("\n")), "");
+    let found = mistakes(&text, &[]);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].ends_with("257 swept params, but `sobol` has 256 dimensions"), "{found:?}");
 }
 
 #[test]
