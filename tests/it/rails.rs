@@ -180,6 +180,7 @@ fn an_abort_survives_a_crash_while_it_drains() {
     engine.signal(Signal::KILL);
     engine.wait();
     let dump = aborted(&sandbox, "`s_0_1`");
-    assert_eq!(dump["accounting"]["interrupted"], 1);
+    // The first trial for certain; whatever the free worker had begun meanwhile as well.
+    assert!(dump["accounting"]["interrupted"].as_u64().unwrap() >= 1);
     assert_eq!(dump["trials"][0]["state"], "cancelled");
 }
