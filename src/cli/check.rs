@@ -177,6 +177,9 @@ fn print_plan(
     if let Some(description) = &spec.study.description {
         print_line(&format!("  {description}"))?;
     }
+    if spec.base.is_some() {
+        print_line("  its base command must succeed before the first stage")?;
+    }
     for (index, plan) in plans.iter().enumerate() {
         let trials = if plan.trials == 1 { "1 trial".into() } else { format!("{} trials", plan.trials) };
         let at_most = if index == 0 { "" } else { "at most " };
@@ -189,6 +192,9 @@ fn print_plan(
         let survive =
             if plan.survivors == 1 { "1 survives".into() } else { format!("{} survive", plan.survivors) };
         print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {survive}", plan.name))?;
+        if spec.stages.get(index).is_some_and(|stage| stage.approve) {
+            print_line("  begins when `piton approve` says so")?;
+        }
         print_line(&format!("  {}", plan.how))?;
         for (case, command) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;

@@ -3,7 +3,7 @@
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `gate`: export, compare, replay, and the templates;
-//! - `quickstart`: the example of the README;
+//! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
@@ -20,6 +20,7 @@
 )]
 
 mod commands;
+mod everything;
 mod gate;
 mod harness;
 mod kills;
