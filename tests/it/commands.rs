@@ -65,7 +65,7 @@ fn check_prints_the_plan_and_touches_nothing() {
     study `small`, seed 3: no mistakes
 
     stage 0 `first`: 4 trials from `small`, 1 survives
-      grid; top by largest `sum`
+      grid, all 4 combinations; top by largest `sum`
       small_0_0: ./trial.sh 10 1
       small_0_1: ./trial.sh 10 2
       small_0_2: ./trial.sh 10 3

@@ -4,6 +4,7 @@
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `quickstart`: the example of the README;
 //! - `signals`: the signal table of the contract, row by row;
+//! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `structure`: which module may import which.
@@ -20,6 +21,7 @@
 mod commands;
 mod harness;
 mod kills;
+mod language;
 mod library;
 mod quickstart;
 mod signals;

@@ -697,6 +697,38 @@ fn differences_are_readable() {
 }
 
 #[test]
+fn every_rail_and_rule_is_part_of_the_identity_and_named_when_it_differs() {
+    let old = good(EXAMPLE);
+    let without = |part: &str| {
+        assert!(EXAMPLE.contains(part), "{part}");
+        let changes = diff(&old, &good(&EXAMPLE.replacen(part, "", 1)));
+        changes.into_iter().map(|change| change.to_string()).collect::<Vec<_>>()
+    };
+    for (part, expected) in [
+        ("max_runtime           = \"8h\"\n", "rails.max_runtime: \"8h\" in the store, not set now"),
+        ("catastrophic_failures = 3\n", "rails.catastrophic_failures: 3 in the store, not set now"),
+        (
+            ", \"--check\"",
+            "base.command: [\"./synth.sh\", \"{design}\", \"--check\"] in the store, [\"./synth.sh\", \"{design}\"] now",
+        ),
+        ("timeout = \"1m\"\n", "base.timeout: \"1m\" in the store, not set now"),
+        ("memory_limit   = \"4GiB\"\n", "stage \"explore\".memory_limit: 4294967296 in the store, not set now"),
+        ("approve        = true\n", "stage \"refine\".approve: true in the store, not set now"),
+        ("max_failure_rate = 0.5\n", "stage \"explore\".rails.max_failure_rate: 0.5 in the store, not set now"),
+        (
+            "abort_if         = [{ metric = \"wns_ps\", below = -5000 }]\n",
+            "stage \"explore\".rails.abort_if: [{ metric = \"wns_ps\", below = -5000.0 }] in the store, not set now",
+        ),
+        (
+            "[[stage.failure]]\nkind = \"crash\"\nsignal = \"segv\"\n",
+            "stage \"explore\".failure: [{ kind = \"missing_cell\", log = \"Error: .*module .* not found\", severity = \"high\", retryable = false }, { kind = \"crash\", signal = \"SIGSEGV\", severity = \"medium\", retryable = true }] in the store, [{ kind = \"missing_cell\", log = \"Error: .*module .* not found\", severity = \"high\", retryable = false }] now",
+        ),
+    ] {
+        assert_eq!(without(part), [expected]);
+    }
+}
+
+#[test]
 fn the_order_of_a_sweep_is_part_of_the_identity() {
     let old = good(&stage_with("sweep.a = [1, 2]\nsweep.b = [1, 2]", ""));
     let new = good(&stage_with("sweep.b = [1, 2]\nsweep.a = [1, 2]", ""));
