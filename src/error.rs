@@ -130,7 +130,11 @@ impl Error {
         match self {
             Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) | Self::ArtifactsTaken { .. } => 2,
             Self::View(
-                ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
+                ViewError::UnknownCase { .. }
+                | ViewError::UnknownAttempt { .. }
+                | ViewError::NotStarted { .. }
+                | ViewError::Request(_)
+                | ViewError::Baseline { .. },
             ) => 2,
             Self::File { what: "read the study file", .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,

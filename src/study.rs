@@ -260,6 +260,7 @@ impl Study {
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
             Decision::AlreadyCompleted | Decision::AlreadyAborted => {
+                self.settle()?;
                 self.mend_exports()?;
                 let status = found.map_or(StudyStatus::Completed, |(row, _)| row.status);
                 Ok(Outcome { decision, status, report: None })
@@ -290,6 +291,23 @@ impl Study {
             reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&row)?;
         Ok(Some((row, spec)))
+    }
+
+    /// Records as interrupted what an engine left running that died after it had aborted its study.
+    fn settle(&self) -> Result<(), Error> {
+        let left = {
+            let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
+            snapshot.running().map_err(|cause| self.unreadable(cause))?
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut journal = Journal::open(&self.store)?;
+        let records = engine::settled(&journal).map_err(Error::from)?;
+        if !records.is_empty() {
+            journal.append(&records).map_err(|cause| self.unreadable(cause))?;
+        }
+        journal.close().map_err(|cause| self.unreadable(cause))
     }
 
     /// Brings the exports of a finished study up to date, should its engine have died before it wrote them.

@@ -56,6 +56,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             shares,
             planned,
             survivors,
+            approval: None,
             opened_ms: None,
             closed_ms: None,
         });

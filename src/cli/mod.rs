@@ -3,12 +3,16 @@
 //! Results go to stdout, progress and diagnostics to stderr. Errors are printed here and nowhere else. The library
 //! below never sees terminal or environment.
 
+mod approve;
 mod args;
 mod check;
+mod compare;
+mod export;
 mod look;
 mod manual;
 mod new;
 mod progress;
+mod replay;
 mod result;
 mod retry;
 mod run;
@@ -84,8 +88,12 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Logs(args) => look::logs(&args),
         Command::Why(args) => look::why(&args),
         Command::Stop(args) => stop::stop(&args),
+        Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }

@@ -182,7 +182,23 @@ impl Observer for Progress {
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
                 self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }
-            Event::StudyCreated(_)
+            Event::BaseStarted { .. } => self.send(Message::Line("the base command runs".into())),
+            Event::BaseEnded(end) => {
+                let took = duration(end.usage.wall_us);
+                let line = match &end.verdict {
+                    Verdict::Succeeded { .. } => format!("the base command succeeded in {took}"),
+                    Verdict::Failed(failure) => {
+                        format!("the base command failed after {took}: {}", clean(&failure.reason))
+                    }
+                    Verdict::Interrupted { reason } => {
+                        format!("the base command was interrupted: {}", clean(reason))
+                    }
+                    Verdict::Cancelled => "the base command was cancelled".into(),
+                };
+                self.send(Message::Line(line));
+            }
+            Event::StageApproved { .. }
+            | Event::StudyCreated(_)
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
             | Event::StudyCompleted

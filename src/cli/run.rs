@@ -98,6 +98,14 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
         hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
     }
     if let Some(report) = outcome.report
+        && report.how == RunEnd::Waiting
+    {
+        let (_, look) = super::look::Look::at_store(store)?;
+        let stage = look.view.waits_for_approval().unwrap_or_default();
+        note(&format!("stage `{stage}` waits for approval; everything before it is recorded"));
+        hint(&format!("`piton approve {}`, then `{again}`", shell_word(store)));
+    }
+    if let Some(report) = outcome.report
         && matches!(report.how, RunEnd::Drained | RunEnd::Forced)
     {
         note(&result::what_is_safe(&snapshot, store)?);

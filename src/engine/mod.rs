@@ -7,6 +7,7 @@
 mod draft;
 mod jobs;
 mod ready;
+pub mod replay;
 pub mod resume;
 mod run;
 mod shutdown;
@@ -28,7 +29,7 @@ use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::{KilledStray, kill_strays};
 use crate::journal::{Journal, JournalError, Snapshot};
-use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, Seq, StageIndex, StudyStatus};
+use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::clock::{self, TrialClock};
@@ -203,6 +204,30 @@ pub fn run(
         shutdown.run_callbacks();
     }
     report
+}
+
+/// What ends, as interrupted, the attempts that a dead engine left running in a study that is over. Their processes
+/// are killed first.
+///
+/// # Errors
+/// [`EngineError`] when the store cannot be read or a process does not die.
+pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
+    let snapshot = journal.snapshot()?;
+    let (study, left) = (snapshot.study()?, snapshot.running()?);
+    if study.engine.as_ref().is_some_and(|engine| !study.engine_closed && lives(engine)) {
+        // A copy of a store whose engine still winds up.
+        return Ok(Vec::new());
+    }
+    let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == clock::boot_id());
+    kill_strays(study.study_id, &left, same_boot)
+        .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
+    let at_ms = clock::unix_ms();
+    let record = |row: &RunningRow| {
+        let reason = "its engine ended without recording how it went".to_owned();
+        let end = step::interrupted(at_ms, row.trial, row.attempt, reason);
+        Record { at_ms, run_ms: 0, event: step::end_event(end) }
+    };
+    Ok(left.iter().map(record).collect())
 }
 
 /// Whether the engine is another process that lives.

@@ -3,6 +3,7 @@
 //! An executor is told what to run and reports what became of it, as messages. It never touches the journal, never
 //! decides what becomes of a trial after an attempt, and never reports a success whose outputs are not durable.
 
+mod failures;
 pub mod local;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Verdict};
-use crate::spec::{MetricRule, StageSpec, Work};
+use crate::spec::{BaseSpec, MetricRule, StageSpec, Work};
+
+pub use failures::{CompiledFailure, CompiledMatch};
 
 /// The environment variable by which a trial's processes are recognised, wherever they went.
 pub const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
@@ -93,7 +96,7 @@ pub struct StageRuntime {
     pub timeout: Option<Duration>,
     /// TERM → KILL.
     pub grace: Duration,
-    /// RLIMIT_AS of its trials, bytes.
+    /// Memory that one of its trials may take, bytes.
     pub memory_limit_bytes: Option<u64>,
     /// What must exist after success, relative to the attempt's directory.
     pub outputs: Vec<String>,
@@ -101,6 +104,8 @@ pub struct StageRuntime {
     pub needed_metrics: BTreeSet<String>,
     /// Metrics read out of files.
     pub rules: Vec<CompiledRule>,
+    /// How failures are named; the first that matches.
+    pub failures: Vec<CompiledFailure>,
     /// `[env]`.
     pub env: Vec<(String, String)>,
 }
@@ -145,6 +150,26 @@ pub struct StudyRuntime {
 }
 
 impl StageRuntime {
+    /// The base command made ready: a stage without params, metrics or outputs of its own.
+    #[must_use]
+    pub fn of_base(study: &StudyRuntime, base: &BaseSpec) -> Self {
+        Self {
+            study: study.study.clone(),
+            study_dir: study.study_dir.clone(),
+            artifacts_dir: study.artifacts_dir.clone(),
+            name: "base".into(),
+            work: base.work.clone(),
+            timeout: base.timeout_ms.map(Duration::from_millis),
+            grace: study.grace,
+            memory_limit_bytes: None,
+            outputs: Vec::new(),
+            needed_metrics: BTreeSet::new(),
+            rules: Vec::new(),
+            failures: Vec::new(),
+            env: study.env.clone(),
+        }
+    }
+
     /// Makes a stage ready. Objectives' metrics are the needed ones.
     ///
     /// # Errors
@@ -159,13 +184,20 @@ impl StageRuntime {
             work: stage.work.clone(),
             timeout: stage.timeout_ms.map(Duration::from_millis),
             grace: study.grace,
-            memory_limit_bytes: None,
+            memory_limit_bytes: stage.memory_limit_bytes,
             outputs: stage.outputs.clone(),
-            needed_metrics: stage.objectives.iter().map(|objective| objective.metric.clone()).collect(),
+            needed_metrics: needed_metrics(stage),
             rules: rules.collect::<Result<_, _>>()?,
+            failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
         })
     }
+}
+
+/// The metrics without which a trial has not succeeded: those that objectives and rails read.
+fn needed_metrics(stage: &StageSpec) -> BTreeSet<String> {
+    let objectives = stage.objectives.iter().map(|objective| &objective.metric);
+    objectives.chain(stage.rails.abort_if.iter().map(|rule| &rule.metric)).cloned().collect()
 }
 
 /// What an executor reports.

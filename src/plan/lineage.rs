@@ -162,6 +162,7 @@ mod tests {
             shares: shares(stage, parents.len()),
             planned: shares(stage, parents.len()).iter().sum(),
             survivors: Vec::new(),
+            approval: None,
             opened_ms: None,
             closed_ms: None,
         }

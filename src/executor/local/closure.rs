@@ -258,6 +258,9 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
     let started_at = shared.clock.now();
     let cpu_before = thread_cpu();
     shared.tell_started(job, slot, None);
+    if job.stage_spec.memory_limit_bytes.is_some() {
+        shared.memory.warn_not_enforced("a closure shares the memory of its program");
+    }
     let context = TrialContext {
         shared,
         job,

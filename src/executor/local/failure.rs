@@ -1,24 +1,14 @@
-//! Naming failures: kinds, reasons a person can read, and the few lines of log that tell most.
+//! Naming failures: kinds, and reasons that a person can read.
 //!
-//! Logs are the trial's: of any size, in any bytes. They are never read whole, and nothing of them that could control a
-//! terminal gets through.
+//! Much of what is quoted is the trial's: nothing of it that could control a terminal gets through.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
-use rustix::fs::FileType;
-
 use crate::model::{Failure, Severity};
-use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use crate::sys::words::io_words;
 
-/// Of the log's end this much is looked at.
-const TAIL_BYTES: i64 = 16 * 1024;
-const MAX_EXCERPT_LINES: usize = 10;
-const MAX_EXCERPT_BYTES: usize = 2 * 1024;
 /// A reason is one line; the journal bounds what a record may hold.
 const MAX_REASON_BYTES: usize = 1024;
 
@@ -27,11 +17,16 @@ pub(super) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
     let (severity, retryable) = match kind {
         // The next attempt would find the same.
         "command_not_found" => (Severity::High, false),
-        "spawn_failed" => (Severity::High, true),
+        "spawn_failed" | "out_of_memory" => (Severity::High, true),
         _ => (Severity::Medium, true),
     };
-    let reason = shorten(one_line(&reason.into()), MAX_REASON_BYTES);
+    let reason = reason_of(&reason.into());
     Failure { kind: kind.to_owned(), severity, retryable, reason, log_excerpt: String::new() }
+}
+
+/// A text as a reason: one line, and not a long one.
+pub(super) fn reason_of(text: &str) -> String {
+    shorten(one_line(text), MAX_REASON_BYTES)
 }
 
 /// Why an attempt does not count as succeeded.
@@ -86,48 +81,9 @@ pub(super) fn duration_words(duration: Duration) -> String {
     }
 }
 
-/// The last lines of the attempt's standard error, or of its output if it wrote no error.
-pub(super) fn log_excerpt(dir: &Path) -> String {
-    let excerpt = |name| tail(dir, name).map(|bytes| excerpt_of(&bytes)).unwrap_or_default();
-    let of_stderr = excerpt("stderr.log");
-    if of_stderr.is_empty() { excerpt("stdout.log") } else { of_stderr }
-}
-
-fn tail(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
-    let mut file = open_beneath(open_dir(dir)?.as_fd(), Path::new(name))?;
-    if kind_of(&file)? != FileType::RegularFile {
-        return Ok(Vec::new());
-    }
-    if file.seek(SeekFrom::End(-TAIL_BYTES)).is_err() {
-        file.rewind()?;
-    }
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES.unsigned_abs()).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn excerpt_of(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<String> = text
-        .lines()
-        .map(printable)
-        .filter(|line| !line.is_empty())
-        .map(|line| shorten(line, MAX_EXCERPT_BYTES))
-        .collect();
-    let mut kept: Vec<&str> = Vec::new();
-    let mut room = MAX_EXCERPT_BYTES;
-    for line in lines.iter().rev().take(MAX_EXCERPT_LINES) {
-        let Some(left) = room.checked_sub(line.len() + usize::from(!kept.is_empty())) else { break };
-        room = left;
-        kept.push(line);
-    }
-    kept.reverse();
-    kept.join("\n")
-}
-
 /// A line without escape sequences and control characters, as a terminal would have shown it in the end: a progress bar
 /// that returns to the line's start overwrites it.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     let shown = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or(line);
     let mut out = String::new();
     let mut chars = shown.chars().peekable();
@@ -163,6 +119,19 @@ fn skip_until(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, last: impl F
     }
 }
 
+/// A number of bytes as a study file would have it: `4 GiB`, `1.5 MiB`, `999 B`.
+pub(super) fn bytes_words(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]
+        Some((name, unit)) => {
+            let number = format!("{:.1}", bytes as f64 / unit as f64);
+            format!("{} {name}", number.strip_suffix(".0").unwrap_or(&number))
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.lines().map(printable).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -175,36 +144,7 @@ pub(super) fn shorten(mut text: String, bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    #[test]
-    fn excerpts_show_the_last_lines_and_control_nothing() {
-        let log = b"one\n\x1b[31mred\x1b[0m \x07bell\n10%\r50%\r100%\n\x1b]0;title\x07after\n\xff\xfe\ta\n\n";
-        assert_eq!(excerpt_of(log), "one\nred bell\n100%\nafter\n\u{fffd}\u{fffd} a");
-        let many: String = (0..100).map(|n| format!("line {n}\r\n")).collect();
-        assert_eq!(excerpt_of(many.as_bytes()).lines().count(), 10);
-        assert!(excerpt_of(many.as_bytes()).ends_with("line 98\nline 99"));
-        assert_eq!(excerpt_of(&vec![b'x'; 10_000]).len(), MAX_EXCERPT_BYTES);
-        assert!(excerpt_of("ä\n".repeat(9_000).as_bytes()).starts_with('ä'));
-    }
-
-    #[test]
-    fn only_the_tail_of_a_log_is_read_and_output_stands_in_for_error() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(log_excerpt(dir.path()), "");
-        fs::write(dir.path().join("stdout.log"), "from stdout\n").unwrap();
-        fs::write(dir.path().join("stderr.log"), "\n").unwrap();
-        assert_eq!(log_excerpt(dir.path()), "from stdout");
-        // Sparse: 1 TiB that cannot be read whole.
-        let log = fs::File::create(dir.path().join("stderr.log")).unwrap();
-        log.set_len(1 << 40).unwrap();
-        assert_eq!(log_excerpt(dir.path()), "from stdout");
-        fs::remove_file(dir.path().join("stderr.log")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("stderr.log")).unwrap();
-        assert_eq!(log_excerpt(dir.path()), "from stdout");
-    }
 
     #[test]
     fn errors_are_words() {
@@ -215,6 +155,8 @@ mod tests {
         assert_eq!(signal_name(40), "signal 40");
         assert_eq!(duration_words(Duration::from_secs(1_800)), "30 min");
         assert_eq!(duration_words(Duration::from_millis(2_500)), "2.5 s");
+        assert_eq!(bytes_words(4 << 30), "4 GiB");
+        assert_eq!((bytes_words(1_572_864), bytes_words(999)), ("1.5 MiB".into(), "999 B".into()));
         assert_eq!(failure("exit_code", "a\nb\x1b[1m").reason, "a b");
     }
 }

@@ -3,10 +3,14 @@
 //! Commands run under the [`keeper`], closures on the workers themselves. A worker never waits for the disk of the
 //! journal and never holds more than its own attempt; nothing here grows with the number of trials.
 
+mod cgroup;
+mod classify;
 pub mod closure;
 mod command;
 mod failure;
 pub mod keeper;
+mod logs;
+mod memory;
 mod place;
 mod process;
 mod results;
@@ -28,6 +32,7 @@ use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
 use closure::ClosureFn;
 use keeper::{Keeper, KeeperClient};
+use memory::Memory;
 
 /// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -55,6 +60,7 @@ struct Shared {
     keeper: Option<KeeperClient>,
     /// The engine's own environment when the pool was made.
     environment: Vec<(OsString, OsString)>,
+    memory: Memory,
     events: Sender<ExecutorEvent>,
     told_broken: AtomicBool,
 }
@@ -168,19 +174,36 @@ impl LocalExecutor {
         asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
+        Self::with_slots(0..workers.max(1), keeper, closures, clock, asked_to_end, events)
+    }
+
+    /// The same with one worker for each of these slots, which should not be none.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn with_slots(
+        slots: std::ops::Range<u32>,
+        keeper: Option<Keeper>,
+        closures: HashMap<String, ClosureFn>,
+        clock: TrialClock,
+        asked_to_end: Arc<AtomicBool>,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
             asked_to_end,
             clock,
             closures,
             keeper: keeper.as_ref().map(Keeper::client),
-            environment: std::env::vars_os().collect(),
+            memory: Memory::new(&environment),
+            environment,
             events,
             told_broken: AtomicBool::new(false),
         });
         let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
-        for slot in 0..workers.max(1) {
+        for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.
             let (wake, woken) = crossbeam_channel::bounded(1);
             let in_closure = Arc::new(AtomicBool::new(false));

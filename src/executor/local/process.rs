@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
-use super::failure::{Trouble, duration_words, failure, log_excerpt, signal_name};
+use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
-use super::{Mode, Shared, place, results, strays};
+use super::memory::Watch;
+use super::{Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
 use crate::sys::words::io_words;
@@ -32,6 +33,12 @@ const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);
 enum Cause {
     Timeout,
     Shutdown,
+}
+
+/// What is known of an attempt that started, for when it has ended.
+struct Told {
+    command: Command,
+    memory: Watch,
 }
 
 /// Why an attempt did not start.
@@ -69,12 +76,12 @@ pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
     };
     let started_at = shared.clock.now();
     match start(shared, keeper, job, slot) {
-        Ok((started, command)) => {
+        Ok((started, told)) => {
             shared.tell_started(job, slot, Some(started.process));
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
             await_shutdown(shared, wake, &event);
-            report(shared, job, &command, event, cause, wall);
+            report(shared, job, &told, event, cause, wall);
         }
         Err(why) => not_started(shared, job, slot, why),
     }
@@ -93,7 +100,7 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
     }
 }
 
-fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Command), NotStarted> {
+fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Told), NotStarted> {
     let cannot =
         |what: &str, error: &io::Error| Trouble::of("spawn_failed", &format!("cannot make {what}"), error);
     place::make_empty_dir(&job.dir).map_err(|error| cannot("the attempt's directory", &error))?;
@@ -109,13 +116,14 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
         cwd: &cwd,
         stdout: c"stdout.log",
         stderr: c"stderr.log",
-        address_space_bytes: job.stage_spec.memory_limit_bytes,
+        address_space_bytes: None,
+        cgroup_procs: None,
     };
-    match keeper.spawn(&request) {
-        Ok(started) => Ok((started, command)),
+    match shared.memory.spawn(keeper, job, &request) {
+        Ok((started, memory)) => Ok((started, Told { command, memory })),
         Err(SpawnError::KeeperGone) => Err(NotStarted::keeper_gone()),
         Err(SpawnError::Refused { step, errno }) => {
-            let refused = refusal(&command, step, errno);
+            let refused = refusal(job, &command, step, errno);
             // Whether the machine is to blame is told by the error alone, but not for what the program itself is.
             match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
                 Trouble::Machine(_) if step != SpawnStep::Exec => Err(NotStarted::Broken(refused.reason)),
@@ -126,7 +134,7 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
 }
 
 /// Why the kernel would not start it, in words.
-fn refusal(command: &Command, step: SpawnStep, errno: Errno) -> Failure {
+fn refusal(job: &Job, command: &Command, step: SpawnStep, errno: Errno) -> Failure {
     let shown = &command.shown;
     let why = io_words(&errno.into());
     let fixed = |kind: &str, reason: String| Failure { retryable: false, ..failure(kind, reason) };
@@ -146,11 +154,16 @@ fn refusal(command: &Command, step: SpawnStep, errno: Errno) -> Failure {
         (SpawnStep::Exec, Errno::TOOBIG) => {
             fixed("spawn_failed", format!("arguments and environment of `{shown}` are too large"))
         }
+        (SpawnStep::Exec, Errno::NOMEM) if job.stage_spec.memory_limit_bytes.is_some() => {
+            fixed("out_of_memory", format!("`{shown}` cannot even start within the memory limit"))
+        }
         (SpawnStep::Exec, _) => failure("spawn_failed", format!("cannot run `{shown}`: {why}")),
         (SpawnStep::Cwd, _) => failure("spawn_failed", format!("cannot enter the attempt's directory: {why}")),
         (SpawnStep::Logs, _) => failure("spawn_failed", format!("cannot create the log files: {why}")),
         (SpawnStep::Clone, _) => failure("spawn_failed", format!("cannot start a process: {why}")),
-        (SpawnStep::Setup, _) => failure("spawn_failed", format!("cannot set up the process: {why}")),
+        (SpawnStep::Setup | SpawnStep::Cgroup | SpawnStep::Limits, _) => {
+            failure("spawn_failed", format!("cannot set up the process: {why}"))
+        }
     }
 }
 
@@ -222,7 +235,7 @@ fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
     }
 }
 
-fn report(shared: &Shared, job: &Job, command: &Command, event: TrialEvent, cause: Option<Cause>, wall: Duration) {
+fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Option<Cause>, wall: Duration) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let exited = match event {
         TrialEvent::Ended(exited) => exited,
@@ -243,18 +256,20 @@ fn report(shared: &Shared, job: &Job, command: &Command, event: TrialEvent, caus
     };
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
-    let verdict = judge(shared, job, command, &exited, cause);
+    let verdict = judge(shared, job, told, &exited, cause);
     shared.tell_ended(job, Some(exited.exit), usage, verdict);
 }
 
-fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: Option<Cause>) -> Verdict {
+fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option<Cause>) -> Verdict {
     let failed = match (cause, exited.exit) {
         (Some(Cause::Shutdown), _) => {
             return Verdict::Interrupted { reason: "terminated with the engine".into() };
         }
         (Some(Cause::Timeout), _) => {
             let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
-            failure("timeout", format!("ran longer than {limit}"))
+            let failed = failure("timeout", format!("ran longer than {limit}"));
+            // Piton's own doing: how it exits then, and what it says about it, only follows from that.
+            return Verdict::Failed(classify::with_last_lines(failed, &job.dir));
         }
         // `docker stop`, `systemctl stop` and job schedulers signal every process, not the engine alone.
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
@@ -265,14 +280,14 @@ fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: 
             Err(Trouble::Trial(failure)) => failure,
             Err(Trouble::Machine(why)) => return shared.machine_failed(why),
         },
-        (None, Exit::Code(SHELL_NOT_FOUND)) if command.by_shell => failure(
+        (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
             "command_not_found",
             format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),
         ),
         (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
         (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
     };
-    Verdict::Failed(Failure { log_excerpt: log_excerpt(&job.dir), ..failed })
+    Verdict::Failed(shared.memory.classify(job, &told.memory, exited.exit, failed))
 }
 
 /// Died of TERM, INT or HUP, or is a shell that tells of it.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::cgroup::{CGROUP_VAR, Parent};
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
 use crate::model::{ProcessId, RunningRow, StudyId};
 use crate::sys::process::{Environ, Stat, all_processes, signal_exactly, signal_group_exactly, wait_gone};
@@ -52,7 +53,19 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
         }
     }
     kill_by_key(&mut killed, |key| key.study == study)?;
+    remove_cgroups(study);
     Ok(killed)
+}
+
+/// Their cgroups, empty now. One that stays costs next to nothing, so this is no reason not to start.
+fn remove_cgroups(study: StudyId) {
+    // What is wrong with a named one is told once a trial is to be limited.
+    let parents = Parent::candidates(std::env::var_os(CGROUP_VAR).as_deref()).unwrap_or_default();
+    for parent in parents {
+        if let Err(error) = parent.remove_leftovers(study) {
+            log::warn!("cannot look for cgroups that an earlier run left: {error}");
+        }
+    }
 }
 
 /// Likewise for one attempt, found by its key alone.

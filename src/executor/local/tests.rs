@@ -29,6 +29,7 @@ pub(in crate::executor::local) fn stage(root: &Path, work: Work) -> StageRuntime
         outputs: Vec::new(),
         needed_metrics: Default::default(),
         rules: Vec::new(),
+        failures: Vec::new(),
         env: Vec::new(),
     }
 }

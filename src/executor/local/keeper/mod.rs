@@ -38,7 +38,7 @@ use crate::sys::process::{Stat, signal_group_exactly};
 use protocol::{Framed, MAX_FRAME_BYTES, Report, Request, Spawn, next_frame};
 
 /// A trial to start.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SpawnRequest<'a> {
     /// The program, absolute.
     pub program: &'a CStr,
@@ -52,8 +52,10 @@ pub struct SpawnRequest<'a> {
     pub stdout: &'a CStr,
     /// Where its standard error goes, relative to `cwd`.
     pub stderr: &'a CStr,
-    /// RLIMIT_AS, bytes.
+    /// RLIMIT_AS, bytes; a lower limit that is there already stays.
     pub address_space_bytes: Option<u64>,
+    /// The `cgroup.procs` of the cgroup it starts in, absolute; `None`: the engine's own.
+    pub cgroup_procs: Option<&'a CStr>,
 }
 
 /// Why a trial could not be started.
@@ -220,6 +222,7 @@ impl KeeperClient {
         Request::Spawn(Spawn {
             id,
             address_space_bytes: request.address_space_bytes.unwrap_or(0),
+            cgroup_procs: request.cgroup_procs.unwrap_or(c""),
             program: request.program,
             cwd: request.cwd,
             stdout: request.stdout,

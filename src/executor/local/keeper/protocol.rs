@@ -31,6 +31,8 @@ pub(super) struct Spawn<'a> {
     pub(super) id: u64,
     /// RLIMIT_AS in bytes; 0: as inherited.
     pub(super) address_space_bytes: u64,
+    /// The `cgroup.procs` of the cgroup it starts in, absolute; empty: the keeper's.
+    pub(super) cgroup_procs: &'a CStr,
     /// Absolute path.
     pub(super) program: &'a CStr,
     /// Working directory.
@@ -82,14 +84,19 @@ pub enum SpawnStep {
     Logs,
     /// `clone`.
     Clone,
-    /// Process group, death signal, limits, descriptors.
+    /// Process group, death signal, descriptors.
     Setup,
+    /// Entering its cgroup.
+    Cgroup,
+    /// Resource limits.
+    Limits,
     /// `execve`.
     Exec,
 }
 
 impl SpawnStep {
-    const ALL: [Self; 5] = [Self::Cwd, Self::Logs, Self::Clone, Self::Setup, Self::Exec];
+    const ALL: [Self; 7] =
+        [Self::Cwd, Self::Logs, Self::Clone, Self::Setup, Self::Exec, Self::Cgroup, Self::Limits];
 
     pub(super) fn number(self) -> u8 {
         match self {
@@ -98,10 +105,12 @@ impl SpawnStep {
             Self::Clone => 2,
             Self::Setup => 3,
             Self::Exec => 4,
+            Self::Cgroup => 5,
+            Self::Limits => 6,
         }
     }
 
-    fn of(number: u8) -> Option<Self> {
+    pub(super) fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|step| step.number() == number)
     }
 }
@@ -114,7 +123,7 @@ impl Request<'_> {
                 out.push(0);
                 out.extend(spawn.id.to_le_bytes());
                 out.extend(spawn.address_space_bytes.to_le_bytes());
-                for text in [spawn.program, spawn.cwd, spawn.stdout, spawn.stderr] {
+                for text in [spawn.cgroup_procs, spawn.program, spawn.cwd, spawn.stdout, spawn.stderr] {
                     put_bytes(out, text.to_bytes_with_nul());
                 }
                 put_bytes(out, spawn.argv);
@@ -140,6 +149,7 @@ impl<'a> Request<'a> {
             0 => Self::Spawn(Spawn {
                 id: from.u64()?,
                 address_space_bytes: from.u64()?,
+                cgroup_procs: from.c_str()?,
                 program: from.c_str()?,
                 cwd: from.c_str()?,
                 stdout: from.c_str()?,
@@ -295,6 +305,7 @@ mod tests {
             Request::Spawn(Spawn {
                 id: 7,
                 address_space_bytes: 1 << 40,
+                cgroup_procs: c"/sys/fs/cgroup/x/cgroup.procs",
                 program: c"/bin/true",
                 cwd: c"/",
                 stdout: c"stdout.log",

@@ -35,6 +35,8 @@ struct Prepared {
     cwd: c_int,
     stdout: c_int,
     stderr: c_int,
+    /// `cgroup.procs`, open for writing; negative: none.
+    cgroup_procs: c_int,
     address_space_bytes: u64,
     program: *const c_char,
     argv: *const *const c_char,
@@ -70,6 +72,14 @@ impl Spawner {
                 .map_err(|errno| (SpawnStep::Logs, errno))
         };
         let (stdout, stderr) = (log(spawn.stdout)?, log(spawn.stderr)?);
+        let cgroup_procs = match spawn.cgroup_procs {
+            path if path.is_empty() => None,
+            path => {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = rustix::fs::open(path, flags, Mode::empty());
+                Some(file.map_err(|errno| (SpawnStep::Cgroup, errno))?)
+            }
+        };
         let argv = pointers(spawn.argv);
         let env = pointers(spawn.env);
         let prepared = Prepared {
@@ -77,7 +87,8 @@ impl Spawner {
             cwd: cwd.as_raw_fd(),
             stdout: stdout.as_raw_fd(),
             stderr: stderr.as_raw_fd(),
-            address_space_bytes: spawn.address_space_bytes,
+            cgroup_procs: cgroup_procs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            address_space_bytes: within_hard_limit(spawn.address_space_bytes),
             program: spawn.program.as_ptr(),
             argv: argv.as_ptr(),
             env: env.as_ptr(),
@@ -101,11 +112,8 @@ impl Spawner {
                 // It is as good as dead: reap it, so that nobody takes it for an orphan.
                 // SAFETY: a null status is allowed; `pid` is our own unreaped child.
                 while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } < 0 && last_errno() == Errno::INTR {}
-                let step = match prepared.step.load(Ordering::Acquire) {
-                    step if step == SpawnStep::Exec.number() => SpawnStep::Exec,
-                    _ => SpawnStep::Setup,
-                };
-                Err((step, Errno::from_raw_os_error(errno)))
+                let step = SpawnStep::of(prepared.step.load(Ordering::Acquire));
+                Err((step.unwrap_or(SpawnStep::Setup), Errno::from_raw_os_error(errno)))
             }
         }
     }
@@ -139,6 +147,10 @@ unsafe fn become_trial(prepared: &Prepared) -> SpawnStep {
         if libc::getppid() != prepared.keeper {
             libc::_exit(127);
         }
+        // First of all that takes memory. "0" is the writer, in both versions of cgroups.
+        if prepared.cgroup_procs >= 0 && libc::write(prepared.cgroup_procs, c"0".as_ptr().cast(), 1) != 1 {
+            return SpawnStep::Cgroup;
+        }
         if libc::fchdir(prepared.cwd) != 0
             || libc::dup2(prepared.stdout, 1) < 0
             || libc::dup2(prepared.stderr, 2) < 0
@@ -154,12 +166,18 @@ unsafe fn become_trial(prepared: &Prepared) -> SpawnStep {
             let bytes = prepared.address_space_bytes;
             let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
             if libc::setrlimit(libc::RLIMIT_AS, &raw const limit) != 0 {
-                return SpawnStep::Setup;
+                return SpawnStep::Limits;
             }
         }
         libc::execve(prepared.program, prepared.argv, prepared.env);
     }
     SpawnStep::Exec
+}
+
+/// No more than the limit that this process has itself: a privileged process could raise it, any other could not.
+fn within_hard_limit(bytes: u64) -> u64 {
+    let inherited = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
+    inherited.map_or(bytes, |inherited| bytes.min(inherited))
 }
 
 /// Pointers to the NUL-terminated strings in `block`, with a null at the end. A last string without a NUL is left out.

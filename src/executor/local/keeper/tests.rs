@@ -33,6 +33,16 @@ impl Bench {
     }
 
     fn try_start(&self, program: &str, args: &[&str], limit: Option<u64>) -> Result<Started, SpawnError> {
+        self.try_start_in(program, args, limit, None)
+    }
+
+    fn try_start_in(
+        &self,
+        program: &str,
+        args: &[&str],
+        limit: Option<u64>,
+        cgroup_procs: Option<&CStr>,
+    ) -> Result<Started, SpawnError> {
         let name = format!("{}.{}", std::process::id(), self.keeper.client.0.next_id.load(Ordering::Relaxed));
         let env = [c("PATH=/usr/local/bin:/usr/bin:/bin"), c(format!("PITON_ATTEMPT_KEY={name}"))];
         let argv: Vec<CString> = args.iter().map(|arg| c(*arg)).collect();
@@ -44,6 +54,7 @@ impl Bench {
             stdout: c"stdout.log",
             stderr: c"stderr.log",
             address_space_bytes: limit,
+            cgroup_procs,
         })
     }
 
@@ -261,6 +272,22 @@ fn what_cannot_start_says_where_and_why() {
     assert_eq!(refused(bench.try_start("/bin/true", &["x"], None)), (SpawnStep::Cwd, Errno::NOENT));
     fs::create_dir(bench.dir.path()).unwrap();
     assert_eq!(end(&bench.sh("exit 0")).exit, Exit::Code(0), "and none of it does harm");
+}
+
+#[test]
+fn a_trial_enters_its_cgroup_before_it_is_one() {
+    let bench = Bench::new();
+    // A plain file in the place of `cgroup.procs` keeps what is written to it.
+    fs::write(bench.path("cgroup.procs"), "").unwrap();
+    let procs = c(bench.path("cgroup.procs").to_str().unwrap());
+    let started = bench.try_start_in("/bin/sh", &["sh", "-c", "cat cgroup.procs"], None, Some(&procs)).unwrap();
+    assert_eq!(end(&started).exit, Exit::Code(0));
+    assert_eq!(fs::read_to_string(bench.path("stdout.log")).unwrap(), "0");
+    for (procs, expected) in [("/nowhere/cgroup.procs", Errno::NOENT), ("/dev/full", Errno::NOSPC)] {
+        let refused = bench.try_start_in("/bin/true", &["true"], None, Some(&c(procs))).unwrap_err();
+        let SpawnError::Refused { step: SpawnStep::Cgroup, errno } = refused else { panic!("{refused:?}") };
+        assert_eq!(errno, expected);
+    }
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! What a failed attempt's failure is called, and which lines of its log tell most.
+//!
+//! The study's own rules name what the trial did by itself: how it exited, and what it left undone. What piton or the
+//! kernel did to it keeps its name, whatever the log says. Nothing here is ever asked about a success.
+
+use std::cell::OnceCell;
+use std::path::Path;
+
+use super::failure::{reason_of, shorten};
+use super::logs::{Found, Logs, last_lines};
+use crate::executor::{CompiledFailure, CompiledMatch};
+use crate::model::{Exit, Failure};
+
+/// Of the line that tells, so much goes into the reason.
+const MAX_LINE_BYTES: usize = 240;
+
+/// The failure, with the name that the first matching rule gives it, and with an excerpt of the log: what matched, or
+/// the last lines. `otherwise` names what no rule does.
+pub(super) fn by_rules(
+    rules: &[CompiledFailure],
+    dir: &Path,
+    exit: Exit,
+    failed: Failure,
+    otherwise: impl FnOnce(Failure) -> Failure,
+) -> Failure {
+    // Logs are read once, and only if a rule asks for them.
+    let logs = OnceCell::new();
+    for rule in rules {
+        let matched = match &rule.when {
+            CompiledMatch::Log(regex) => logs.get_or_init(|| Logs::read(dir)).find(regex).map(Some),
+            when => when.names(exit).then_some(None),
+        };
+        let Some(found) = matched else { continue };
+        let named =
+            Failure { kind: rule.kind.clone(), severity: rule.severity, retryable: rule.retryable, ..failed };
+        return match found {
+            Some(found) => with_found(named, found),
+            None => with_last_lines(named, dir),
+        };
+    }
+    otherwise(failed)
+}
+
+/// The failure with what was found in its log.
+pub(super) fn with_found(failed: Failure, found: Found) -> Failure {
+    let reason = match found.line.is_empty() {
+        true => failed.reason,
+        false => reason_of(&format!("{}: {}", failed.reason, shorten(found.line, MAX_LINE_BYTES))),
+    };
+    Failure { reason, log_excerpt: found.excerpt, ..failed }
+}
+
+/// The failure with the end of its log.
+pub(super) fn with_last_lines(failed: Failure, dir: &Path) -> Failure {
+    Failure { log_excerpt: last_lines(dir), ..failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::executor::local::failure::failure;
+    use crate::model::Severity;
+    use crate::spec::{FailureMatch, FailureRule};
+
+    fn rule(kind: &str, when: FailureMatch) -> CompiledFailure {
+        let rule = FailureRule { kind: kind.into(), when, severity: Severity::Low, retryable: false };
+        CompiledFailure::new(&rule).unwrap()
+    }
+
+    fn named(rules: &[CompiledFailure], stderr: &str, exit: Exit) -> Failure {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("stderr.log"), stderr).unwrap();
+        by_rules(rules, dir.path(), exit, failure("exit_code", "exited with code 3"), |failed| {
+            with_last_lines(failed, dir.path())
+        })
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_names_the_failure() {
+        let log = |kind: &str, regex: &str| rule(kind, FailureMatch::Log(regex.into()));
+        let rules = [
+            log("licence", "no licence"),
+            rule("three", FailureMatch::ExitCode(3)),
+            log("crash", "Segmentation"),
+            rule("killed", FailureMatch::Signal("SIGKILL".into())),
+        ];
+        let both = named(&rules, "a\nno licence: b\nSegmentation fault\n", Exit::Code(3));
+        assert_eq!((&*both.kind, both.severity, both.retryable), ("licence", Severity::Low, false));
+        assert_eq!(both.reason, "exited with code 3: no licence: b");
+        assert_eq!(both.log_excerpt, "stderr.log, line 2:\na\nno licence: b\nSegmentation fault");
+        let code = named(&rules, "Segmentation fault\n", Exit::Code(3));
+        assert_eq!((&*code.kind, &*code.reason), ("three", "exited with code 3"));
+        assert_eq!(code.log_excerpt, "Segmentation fault");
+        assert_eq!(named(&rules, "Segmentation fault\n", Exit::Code(4)).kind, "crash");
+        assert_eq!(named(&rules, "", Exit::Signal(9)).kind, "killed");
+        let none = named(&rules, "other\n", Exit::Code(9));
+        assert_eq!((&*none.kind, none.severity, none.retryable), ("exit_code", Severity::Medium, true));
+        assert_eq!(none.log_excerpt, "other");
+    }
+
+    #[test]
+    fn a_reason_quotes_a_line_and_no_megabyte() {
+        let long = format!("Error: {}\n", "x".repeat(1 << 20));
+        let failure = named(&[rule("own", FailureMatch::Log("Error".into()))], &long, Exit::Code(1));
+        assert_eq!(failure.reason.len(), "exited with code 3: ".len() + MAX_LINE_BYTES);
+        assert!(failure.log_excerpt.len() <= 2_048);
+    }
+}
