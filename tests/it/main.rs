@@ -5,6 +5,7 @@
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
 //! - `signals`: the signal table of the contract, row by row;
+//! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
@@ -24,6 +25,7 @@ mod everything;
 mod gate;
 mod harness;
 mod kills;
+mod language;
 mod library;
 mod quickstart;
 mod rails;
