@@ -60,6 +60,14 @@ pub enum Error {
         /// Which and how.
         changes: Vec<String>,
     },
+    /// The artifacts directory belongs to another study.
+    #[error("the artifacts directory `{}` holds the outputs of another study", dir.display())]
+    ArtifactsTaken {
+        /// The directory.
+        dir: PathBuf,
+        /// The other study's store.
+        owner: PathBuf,
+    },
     /// The run could not go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -77,6 +85,17 @@ pub enum Error {
     /// A view cannot be shown.
     #[error(transparent)]
     View(ViewError),
+    /// The store's own structures are broken.
+    #[error("the store is damaged: {0}")]
+    DamagedStore(String),
+    /// A mistake of piton's.
+    #[error("an internal error at {place}: {words}")]
+    Bug {
+        /// Where in the code.
+        place: String,
+        /// What it said.
+        words: String,
+    },
     /// Output could not be written.
     #[error("cannot write the output")]
     Output(#[source] std::io::Error),
@@ -109,7 +128,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) => 2,
+            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) | Self::ArtifactsTaken { .. } => 2,
             Self::View(
                 ViewError::UnknownCase { .. }
                 | ViewError::UnknownAttempt { .. }
@@ -117,11 +136,14 @@ impl Error {
                 | ViewError::Request(_)
                 | ViewError::Baseline { .. },
             ) => 2,
+            Self::File { what: "read the study file", .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
-            Self::Open(OpenError::Locked { .. }) => 5,
+            Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
             Self::SpecDiffers { .. } | Self::InputsChanged { .. } => 6,
-            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. }) | Self::StoredSpec { .. } => 7,
+            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. })
+            | Self::StoredSpec { .. }
+            | Self::DamagedStore(_) => 7,
             Self::Journal { cause, .. } if cause.is_damage() => 7,
             Self::Engine(error) if is_damage(error) => 7,
             _ => 1,
@@ -133,9 +155,19 @@ impl Error {
     pub fn notes(&self) -> Vec<String> {
         match self {
             Self::Engine(EngineError::Commit(failed)) => vec![what_is_safe(failed)],
+            Self::DamagedStore(_) => {
+                vec!["`piton verify` says what else does not fit, as far as it can be read".into()]
+            }
+            Self::Bug { .. } => vec!["please report it; the store is as of its last commit".into()],
+            Self::Engine(EngineError::Copied { .. }) => vec!["nothing was changed".into()],
+            Self::Engine(EngineError::StoreGone { .. }) => vec![
+                "what was recorded lies in the removed file; put a copy of it back, or the study begins anew"
+                    .into(),
+            ],
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, .. } => changes.clone(),
+            Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. }) => vec!["nothing was changed".into()],
             _ => Vec::new(),
         }
@@ -149,18 +181,26 @@ impl Error {
                 "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
                 shell_word(path)
             )],
+            Self::Open(OpenError::Damaged { path, .. })
+                if path.extension().is_some_and(|ending| ending == "toml") =>
+            {
+                vec![format!("the store of a study file is `{}`", shell_word(&path.with_extension("redb")))]
+            }
             Self::Open(OpenError::Missing { .. }) => {
                 vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
             }
             Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
             Self::SpecDiffers { store, .. } => vec![format!(
                 "undo the change and run the same command again; or go on with the stored study: `piton resume {}`; \
-                 or begin a new one in another store with `--store`",
+                 or begin a new one beside it with `--store FILE --artifacts DIR`",
                 shell_word(store)
             )],
+            Self::ArtifactsTaken { .. } => {
+                vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
+            }
             Self::InputsChanged { .. } => {
                 vec![
-                    "put the inputs back as they were, or begin a new study in another store with `--store`"
+                    "put the inputs back as they were, or begin a new study beside it with `--store FILE --artifacts DIR`"
                         .into(),
                 ]
             }
@@ -185,7 +225,10 @@ fn is_damage(error: &EngineError) -> bool {
         EngineError::Journal(cause) => cause.is_damage(),
         EngineError::Commit(failed) => failed.cause.is_damage(),
         EngineError::Fold(_) | EngineError::Inconsistent(_) => true,
-        EngineError::Executor(_) | EngineError::System { .. } => false,
+        EngineError::Executor(_)
+        | EngineError::System { .. }
+        | EngineError::Copied { .. }
+        | EngineError::StoreGone { .. } => false,
     }
 }
 

@@ -11,6 +11,7 @@
 //! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
 
 pub mod architecture;
+mod claim;
 pub mod engine;
 mod error;
 pub mod executor;

@@ -74,7 +74,8 @@ pub fn relative(to: &Path, from: &Path) -> PathBuf {
 }
 
 /// Without `.` and `x/..`, by the names alone.
-fn clean(path: &Path) -> PathBuf {
+#[must_use]
+pub fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

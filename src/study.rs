@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
+use crate::claim;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
 use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
 use crate::error::Error;
@@ -255,8 +256,11 @@ impl Study {
         };
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
-            Decision::AlreadyCompleted => Ok(Outcome { decision, status: StudyStatus::Completed, report: None }),
-            Decision::AlreadyAborted => Ok(Outcome { decision, status: StudyStatus::Aborted, report: None }),
+            Decision::AlreadyCompleted | Decision::AlreadyAborted => {
+                self.mend_exports()?;
+                let status = found.map_or(StudyStatus::Completed, |(row, _)| row.status);
+                Ok(Outcome { decision, status, report: None })
+            }
             Decision::SpecDiffers | Decision::InputsChanged => Err(self.refusal(decision, found)),
             Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
                 let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored)| stored));
@@ -283,6 +287,23 @@ impl Study {
             reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&row)?;
         Ok(Some((row, spec)))
+    }
+
+    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them.
+    fn mend_exports(&self) -> Result<(), Error> {
+        let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
+        let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
+        let paths = self.stored_paths(&row)?;
+        let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
+        if !current && paths.study_artifacts(&row.name).is_dir() {
+            write_exports(&snapshot, &paths);
+        }
+        Ok(())
+    }
+
+    fn stored_paths(&self, row: &StudyRow) -> Result<StudyPaths, Error> {
+        StudyPaths::of(&self.store, row)
+            .map_err(|cause| Error::System { what: "tell the current directory", cause })
     }
 
     fn unreadable(&self, cause: journal::JournalError) -> Error {
@@ -314,8 +335,7 @@ impl Study {
         if finished || row.inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let paths = StudyPaths::of(&self.store, row)
-            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let paths = self.stored_paths(row)?;
         match spec::hash_inputs(&paths.study_dir, &spec.study.inputs) {
             Ok(now) => Ok(spec::changed_inputs(&row.inputs, &now)),
             Err(error) => Ok(vec![error.to_string()]),
@@ -361,6 +381,11 @@ impl Study {
             return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
         };
         let paths = self.planned_paths()?;
+        let dir = paths.store.parent().unwrap_or(Path::new("/"));
+        if let Err(cause) = std::fs::metadata(dir) {
+            return Err(Error::File { what: "make a store in", path: dir.into(), cause });
+        }
+        refuse_taken(&paths, &spec.study.name, None)?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let first = Record {
             at_ms: unix_ms(),
@@ -380,6 +405,15 @@ impl Study {
             .snapshot()
             .and_then(|snapshot| snapshot.study())
             .map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        // Decided again under the lock: another engine may have ended the study since it was looked at.
+        let decision = match row.status {
+            StudyStatus::Completed => Decision::AlreadyCompleted,
+            StudyStatus::Aborted => Decision::AlreadyAborted,
+            _ => decision,
+        };
+        if let Some(status) = finished(decision) {
+            return Ok(Outcome { decision, status, report: None });
+        }
         let mut spec = self.stored_spec(&row)?;
         if let Some(given) = &self.spec {
             if given.spec_hash() != row.spec_hash {
@@ -389,8 +423,25 @@ impl Study {
             // How it is run is no part of the study: the file at hand decides.
             spec.run = given.run.clone();
         }
-        let paths = StudyPaths::of(&store, &row)
-            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let paths = self.stored_paths(&row)?;
+        if let Some(given) = &self.artifacts {
+            let given = std::path::absolute(given)
+                .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+            if paths::clean(&given) != paths.artifacts {
+                return Err(Error::Usage(format!(
+                    "the study in `{}` has its artifacts in `{}`, not in `{}`",
+                    store.display(),
+                    paths.artifacts.display(),
+                    given.display()
+                )));
+            }
+        }
+        refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
+        claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
+            what: "make the artifacts directory",
+            path: paths.study_artifacts(&spec.study.name),
+            cause,
+        })?;
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let workers = self.workers.or(spec.run.workers).unwrap_or(cpus).max(1);
         let mut exporting = Exporting::start(paths.clone(), observer);
@@ -412,6 +463,25 @@ impl Study {
     }
 }
 
+/// The status of a study that has nothing left to run.
+fn finished(decision: Decision) -> Option<StudyStatus> {
+    match decision {
+        Decision::AlreadyCompleted => Some(StudyStatus::Completed),
+        Decision::AlreadyAborted => Some(StudyStatus::Aborted),
+        _ => None,
+    }
+}
+
+/// Refuses an artifacts directory that another study's store still needs.
+fn refuse_taken(paths: &StudyPaths, study: &str, id: Option<StudyId>) -> Result<(), Error> {
+    let dir = paths.study_artifacts(study);
+    match claim::other_owner(paths, study, id) {
+        Ok(None) => Ok(()),
+        Ok(Some(owner)) => Err(Error::ArtifactsTaken { dir, owner }),
+        Err(cause) => Err(Error::File { what: "look into the artifacts directory", path: dir, cause }),
+    }
+}
+
 /// The first event of a new study.
 fn created(
     spec: &Spec,
@@ -423,7 +493,10 @@ fn created(
     rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| Error::System { what: "get random bytes", cause: error.into() })?;
     let base = paths.store.parent().unwrap_or(Path::new("/"));
-    let relative = |path: &Path| paths::relative(path, base).to_string_lossy().into_owned();
+    let relative = |path: &Path| {
+        let words = || Error::Usage(format!("the path `{}` is not UTF-8", path.display()));
+        paths::relative(path, base).to_str().map(str::to_owned).ok_or_else(words)
+    };
     Ok(StudyCreated {
         study_id: StudyId(id),
         piton_version: env!("CARGO_PKG_VERSION").into(),
@@ -433,8 +506,8 @@ fn created(
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
         inputs,
-        study_dir: relative(&paths.study_dir),
-        artifacts_dir: relative(&paths.artifacts),
+        study_dir: relative(&paths.study_dir)?,
+        artifacts_dir: relative(&paths.artifacts)?,
         study_file: study_file.into(),
         plan_version: plan::VERSION,
         stages: spec
@@ -466,20 +539,23 @@ struct Exporting<'a> {
     paths: StudyPaths,
     inner: &'a mut dyn Observer,
     sender: Option<Sender<Snapshot>>,
+    /// The thread's own end, to take back a snapshot that is not the newest any more.
+    waiting: Receiver<Snapshot>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<'a> Exporting<'a> {
     fn start(paths: StudyPaths, inner: &'a mut dyn Observer) -> Self {
-        let (sender, snapshots) = crossbeam_channel::unbounded::<Snapshot>();
-        let places = paths.clone();
+        // Room for one: a snapshot that waits pins what it sees, and only the newest is of use.
+        let (sender, waiting) = crossbeam_channel::bounded::<Snapshot>(1);
+        let (places, snapshots) = (paths.clone(), waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
                 write_exports(&snapshot, &places);
             }
         });
         let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
-        Self { paths, inner, sender: Some(sender), thread }
+        Self { paths, inner, sender: Some(sender), waiting, thread }
     }
 }
 
@@ -504,8 +580,8 @@ impl Observer for Exporting<'_> {
     }
     fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
         if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
-            // The thread lives until the sender is dropped.
-            drop(sender.send(snapshot));
+            drop(self.waiting.try_recv());
+            drop(sender.try_send(snapshot));
         }
     }
     fn ended(&mut self, snapshot: &Snapshot) {

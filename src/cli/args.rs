@@ -62,9 +62,9 @@ pub enum Command {
 /// `piton new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// Directory to make; it must not exist or be empty
+    /// Directory to make; if it is there it must be empty
     #[arg(value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Which template; `--template list` lists them
     #[arg(long, default_value = "basic")]
     pub template: String,
@@ -233,7 +233,7 @@ pub struct RetryArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Every failed trial of that stage
-    #[arg(long, conflicts_with = "cases", required_unless_present = "cases")]
+    #[arg(long, conflicts_with = "cases")]
     pub failed: bool,
     /// Only these
     #[arg(value_name = "CASE")]

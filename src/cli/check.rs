@@ -54,6 +54,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             first_trial,
             parents,
             shares,
+            planned,
             survivors,
             opened_ms: None,
             closed_ms: None,

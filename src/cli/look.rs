@@ -123,8 +123,11 @@ pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
         logs::copy(&path, &mut out)?;
         return Ok(0);
     }
-    let trial = look.view.find_case(&args.case)?;
-    let mut following = Following { reader: &reader, store, view: look.view, trial, stream };
+    let Look { snapshot, view } = look;
+    // A snapshot pins what it sees, and following may take days.
+    drop(snapshot);
+    let trial = view.find_case(&args.case)?;
+    let mut following = Following { reader: &reader, store, view, trial, stream };
     match logs::follow(&mut following, args.attempt, &mut out)? {
         Followed::Ended => {}
         Followed::NoEngine => terminal::note(&format!("`{}` has not started, and no engine runs", args.case)),

@@ -20,7 +20,9 @@ mod terminal;
 mod verify;
 mod watch;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
 use piton::Error;
@@ -43,7 +45,7 @@ pub fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    match dispatch(cli.command) {
+    match guarded(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if is_closed_pipe(&error) {
@@ -53,6 +55,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Where the last panic was, and what it said.
+static PANIC: Mutex<Option<(String, String)>> = Mutex::new(None);
+
+/// Runs a command. redb trusts its own structures and panics where a damaged file breaks them: that is told as damage,
+/// and any other panic as what it is, a mistake of piton's.
+fn guarded(command: Command) -> Result<u8, Error> {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let words = info.payload_as_str().unwrap_or("no message").to_owned();
+        // A trial's closure or a worker may panic too: that is told by whoever runs it.
+        log::debug!("panic at {place}: {words}");
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some((place, words));
+    }));
+    catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|_| {
+        let (place, words) = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        if place.contains("redb") { Err(Error::DamagedStore(words)) } else { Err(Error::Bug { place, words }) }
+    })
 }
 
 fn dispatch(command: Command) -> Result<u8, Error> {
@@ -77,6 +98,6 @@ fn dispatch(command: Command) -> Result<u8, Error> {
 }
 
 /// Whether the reader of our output went away, as `head` does.
-fn is_closed_pipe(error: &Error) -> bool {
+pub fn is_closed_pipe(error: &Error) -> bool {
     matches!(error, Error::Output(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

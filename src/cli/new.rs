@@ -80,9 +80,12 @@ pub fn new(args: &NewArgs) -> Result<u8, Error> {
             names.join(", ")
         )));
     };
-    make(&args.dir, template).map_err(|cause| Error::File { what: "make", path: args.dir.clone(), cause })?;
-    let study = args.dir.join("study.toml");
-    say(&format!("made `{}`: {}", args.dir.display(), template.about));
+    let Some(dir) = &args.dir else {
+        return Err(Error::Usage("which directory is to be made? `piton new DIR`".into()));
+    };
+    make(dir, template).map_err(|cause| Error::File { what: "make", path: dir.clone(), cause })?;
+    let study = dir.join("study.toml");
+    say(&format!("made `{}`: {}", dir.display(), template.about));
     hint(&format!("`piton check {0}` shows the plan, `piton run {0}` runs it", shell_word(&study)));
     Ok(0)
 }

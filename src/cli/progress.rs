@@ -48,22 +48,28 @@ pub struct Progress {
     again: String,
     /// Whether trials get a line each.
     bars: bool,
+    /// How long a drain may take.
+    drain_limit: Option<Duration>,
+    /// Trials finished in each stage as of the event at hand; the draft is that of the whole batch.
+    finished: HashMap<StageIndex, u64>,
 }
 
 impl Progress {
     /// Starts drawing; `again` is the command that goes on after an early end.
-    pub fn start(again: &str) -> Self {
+    pub fn start(again: &str, drain_limit: Option<Duration>) -> Self {
         Self {
             sender: None,
             thread: None,
             spec: None,
             again: again.to_owned(),
             bars: std::io::stderr().is_terminal(),
+            drain_limit,
+            finished: HashMap::new(),
         }
     }
 
     /// The drawing thread starts with the first message: no thread may exist before the engine's keeper does.
-    fn send(&mut self, message: Message, must: bool) {
+    fn send(&mut self, message: Message) {
         if self.sender.is_none() {
             let (sender, receiver) = bounded(BACKLOG);
             let bars = self.bars;
@@ -72,11 +78,7 @@ impl Progress {
             self.sender = Some(sender);
         }
         let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) else { return };
-        if must {
-            drop(sender.send_timeout(message, Duration::from_secs(1)));
-        } else {
-            drop(sender.try_send(message));
-        }
+        drop(sender.try_send(message));
     }
 
     /// Draws what is left and leaves the terminal as it was.
@@ -92,6 +94,15 @@ impl Progress {
             self.spec = Spec::from_json(&draft.study_row().spec).ok().map(Arc::new);
         }
         self.spec.clone()
+    }
+
+    fn stage_begins(&mut self, draft: &Draft) {
+        if let Some(message) = Self::stage_message(draft) {
+            if let Message::Stage { index, counters, .. } = &message {
+                self.finished.entry(*index).or_insert_with(|| counters.finished());
+            }
+            self.send(message);
+        }
     }
 
     fn stage_message(draft: &Draft) -> Option<Message> {
@@ -110,12 +121,15 @@ impl Progress {
         let Some((stage, index)) = lineage.locate(end.trial) else { return };
         let counters = draft.stage_counters(stage);
         let planned = draft.stages().get(stage as usize).map_or(0, |row| row.planned());
+        let finished = self.finished.entry(stage).or_insert_with(|| counters.finished());
+        *finished += u64::from(end.next == Next::Final);
+        let finished = *finished;
         let failed = matches!(end.verdict, Verdict::Failed(_));
         let each = !self.bars && planned <= LINE_EACH_TRIALS;
         let line = (failed || each)
-            .then(|| ended_line(end, &lineage.case(stage, index), &counters, planned, &spec, stage));
+            .then(|| ended_line(end, &lineage.case(stage, index), finished, planned, &spec, stage));
         let best = best_words(draft, stage, &lineage, counters.best);
-        self.send(Message::Ended { stage, counters, line, failed, best }, failed);
+        self.send(Message::Ended { stage, counters, line, failed, best });
     }
 
     fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
@@ -137,7 +151,7 @@ impl Progress {
             "stage {stage} `{name}` closed: {} succeeded, {} failed; {who}{more}",
             counters.succeeded, counters.failed
         );
-        self.send(Message::Closed { stage, counters, line }, true);
+        self.send(Message::Closed { stage, counters, line });
     }
 }
 
@@ -147,22 +161,16 @@ impl Observer for Progress {
             Event::RunStarted { workers, .. } => {
                 let study = draft.study_row();
                 let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
-                self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)), true);
-                if let Some(message) = Self::stage_message(draft) {
-                    self.send(message, true);
-                }
+                self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)));
+                self.stage_begins(draft);
             }
-            Event::StageOpened { .. } => {
-                if let Some(message) = Self::stage_message(draft) {
-                    self.send(message, true);
-                }
-            }
+            Event::StageOpened { .. } => self.stage_begins(draft),
             Event::AttemptStarted { .. } => {
                 if let Some((stage, counters)) = draft.open_stage()
                     && self.bars
                 {
                     let message = Message::Counts { stage: stage.index, counters: *counters };
-                    self.send(message, false);
+                    self.send(message);
                 }
             }
             Event::AttemptEnded(end) => self.ended(end, draft),
@@ -170,9 +178,9 @@ impl Observer for Progress {
                 let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
                 self.closed(*stage, &survivors, draft);
             }
-            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}")), true),
+            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}"))),
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
-                self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")), true);
+                self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }
             Event::StudyCreated(_)
             | Event::DrainStarted { .. }
@@ -185,30 +193,33 @@ impl Observer for Progress {
     fn killed_strays(&mut self, strays: &[KilledStray]) {
         let count = strays.len();
         let what = if count == 1 { "1 process".into() } else { format!("{count} processes") };
-        self.send(Message::Line(format!("killed {what} that an engine that died had left behind")), true);
+        self.send(Message::Line(format!("killed {what} that an engine that died had left behind")));
     }
 
     fn draining(&mut self, running: usize) {
+        let within = self.drain_limit.map_or_else(String::new, |limit| {
+            format!(" within {}", duration(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)))
+        });
         let what = match running {
             0 => "no trial runs".to_owned(),
-            1 => "1 trial still runs and may finish".to_owned(),
-            n => format!("{n} trials still run and may finish"),
+            1 => format!("1 trial still runs and may finish{within}"),
+            n => format!("{n} trials still run and may finish{within}"),
         };
         let line = format!("stopping: {what}; a second signal terminates them. Go on later with `{}`", self.again);
-        self.send(Message::Line(line), true);
+        self.send(Message::Line(line));
     }
 
     fn forcing(&mut self, running: usize) {
         let what = if running == 1 { "1 trial".into() } else { format!("{running} trials") };
         let line = format!("terminating {what}: they will run again. A third signal kills at once");
-        self.send(Message::Line(line), true);
+        self.send(Message::Line(line));
     }
 }
 
 fn ended_line(
     end: &AttemptEnd,
     case: &str,
-    counters: &StageCounters,
+    finished: u64,
     planned: u64,
     spec: &Spec,
     stage: StageIndex,
@@ -235,7 +246,7 @@ fn ended_line(
         Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
         Verdict::Cancelled => "was cancelled".to_owned(),
     };
-    format!("[{}/{planned}] {case} {words}", counters.finished())
+    format!("[{finished}/{planned}] {case} {words}")
 }
 
 fn best_words(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<String> {

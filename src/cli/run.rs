@@ -10,10 +10,16 @@ use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::progress::Progress;
 use super::result;
-use super::terminal::{hint, note, say};
+use super::terminal::{hint, note, print_error, say};
 
 /// The study a study file describes, with what the command line says of it.
 pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
+    if args.store.is_none() && std::fs::metadata(&args.study).is_ok_and(|meta| !meta.is_file()) {
+        let path = args.study.display();
+        return Err(Error::Usage(format!(
+            "`{path}` is no regular file: say with `--store` where the store is to be"
+        )));
+    }
     let mut study = Study::from_file(&args.study, &args.set)?;
     if let Some(store) = &args.store {
         study = study.store(store);
@@ -58,11 +64,15 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     if let Some(workers) = how.workers {
         study = study.workers(workers);
     }
-    let mut progress = Progress::start(again);
+    let mut progress = Progress::start(again, how.drain_for);
     let outcome = study.run_observed(&mut progress);
     progress.finish();
     let outcome = outcome?;
-    conclude(&store, outcome, how.json, again)?;
+    // Whatever becomes of the printing, the exit code is the study's.
+    match conclude(&store, outcome, how.json, again) {
+        Err(error) if !super::is_closed_pipe(&error) => print_error(&error),
+        _ => {}
+    }
     if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
         die_by(signal);
     }

@@ -18,8 +18,8 @@ pub fn stop(args: &StopArgs) -> Result<u8, Error> {
         say(&format!("no engine runs the study in `{}`", store.display()));
         return Ok(0);
     };
-    // SIGUSR2 asks for what a second SIGTERM does, but leaves the exit code at 75.
-    let signal = if args.now { Signal::USR2 } else { Signal::TERM };
+    // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
+    let signal = if args.now { Signal::USR2 } else { Signal::USR1 };
     let system = |cause| Error::System { what: "signal the engine", cause };
     if signal_exactly(engine.process, signal).map_err(system)? {
         let how = if args.now { "terminate its trials" } else { "let its running trials finish" };

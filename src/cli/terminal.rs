@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
+use piton::sys::words::plain;
 
 /// Bold red, for `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -27,10 +28,18 @@ pub fn colour(stream: &(impl anstream::stream::RawStream + IsTerminal)) -> bool 
     anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
-/// How views are to be drawn on stdout.
+/// How views are to be drawn on stdout: cut to a terminal's width, whole in a file or a pipe.
 pub fn screen() -> piton::views::Screen {
     let stdout = std::io::stdout();
-    piton::views::Screen { width: width(&stdout), color: colour(&stdout) }
+    let bounded = stdout.is_terminal() || std::env::var_os("COLUMNS").is_some();
+    piton::views::Screen { width: if bounded { width(&stdout) } else { 0 }, color: colour(&stdout) }
+}
+
+/// Lines of the terminal `stream` is, if it is one that can be drawn on.
+pub fn height(stream: &(impl std::os::fd::AsFd + IsTerminal)) -> Option<usize> {
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    let size = rustix::termios::tcgetwinsize(stream).ok().filter(|_| !dumb && stream.is_terminal())?;
+    Some(usize::from(size.ws_row).max(2))
 }
 
 /// One line on stderr; nobody is left to tell when that fails.
@@ -60,7 +69,7 @@ pub fn print_error(error: &Error) {
     let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        let text = lower(&without_number(&next.to_string()));
+        let text = plain(&next.to_string());
         if !text.is_empty() && !said.ends_with(&text) {
             say(&format!("{NOTE}caused by:{NOTE:#} {text}"));
         }
@@ -69,14 +78,4 @@ pub fn print_error(error: &Error) {
     }
     error.notes().iter().for_each(|line| note(line));
     error.hints().iter().for_each(|line| hint(line));
-}
-
-/// Without the system's error number, which tells nobody anything.
-fn without_number(text: &str) -> String {
-    text.split(" (os error").next().unwrap_or(text).to_owned()
-}
-
-fn lower(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

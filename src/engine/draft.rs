@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
-    Event, FoldError, ReadyKey, Record, Rows, RunningRow, StageCounters, StageIndex, StageRow, StageStatus,
-    StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, fold,
+    Event, FoldError, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead, StageIndex, StageRow,
+    StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, fold,
 };
 
 /// See the module.
@@ -148,6 +148,9 @@ impl Rows for Draft {
     }
     fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, FoldError> {
         Ok(self.stages.get(index as usize).cloned())
+    }
+    fn stage_head(&mut self, index: StageIndex) -> Result<Option<StageHead>, FoldError> {
+        Ok(self.stages.get(index as usize).map(StageRow::head))
     }
     fn put_stage(&mut self, row: StageRow) -> Result<(), FoldError> {
         self.set.stages.insert(row.index, row.clone());

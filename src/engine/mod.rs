@@ -17,6 +17,7 @@ mod survivors;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use draft::Draft;
@@ -32,8 +33,9 @@ use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, Seq, StageIn
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::clock::{self, TrialClock};
-use crate::sys::process::this_process;
+use crate::sys::process::{is_alive, this_process};
 use crate::sys::signals::{SignalEvent, SignalWatch};
+use crate::sys::words::io_words;
 
 /// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
 pub trait Observer {
@@ -95,6 +97,18 @@ pub enum EngineError {
     /// The same, found while preparing a trial.
     #[error("the store contradicts itself: {0}")]
     Inconsistent(String),
+    /// The store is a copy of one that an engine runs.
+    #[error("the engine this store names, process {pid}, runs: this is a copy of its store")]
+    Copied {
+        /// That engine.
+        pid: u32,
+    },
+    /// The store's file was removed or replaced while the engine had it open.
+    #[error("the store `{}` was removed or replaced while the study ran", store.display())]
+    StoreGone {
+        /// The store.
+        store: PathBuf,
+    },
     /// Trials cannot be run.
     #[error("cannot run trials: {0}")]
     Executor(String),
@@ -133,9 +147,17 @@ pub fn run(
     options: RunOptions<'_>,
 ) -> Result<RunReport, EngineError> {
     let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, closures, observer } = options;
+    let asked_to_end = Arc::new(AtomicBool::new(false));
     let signals = match watch_signals {
         true => {
-            let watch = SignalWatch::start(shutdown.sender(), Control::Signal);
+            let flag = Arc::clone(&asked_to_end);
+            let watch = SignalWatch::start(shutdown.sender(), move |signal| {
+                // The workers know before the engine's loop gets round to it.
+                if signal.asks_to_end() {
+                    flag.store(true, Ordering::SeqCst);
+                }
+                Control::Signal(signal)
+            });
             Some(watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?)
         }
         false => None,
@@ -144,6 +166,10 @@ pub fn run(
     let draft = Draft::load(&snapshot)?;
     let study = draft.study_row();
     let boot_id = clock::boot_id();
+    // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
+    if let Some(engine) = study.engine.as_ref().filter(|engine| !study.engine_closed && lives(engine)) {
+        return Err(EngineError::Copied { pid: engine.process.pid });
+    }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
@@ -153,8 +179,8 @@ pub fn run(
     }
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
-    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), sender)
-        .map_err(|error| EngineError::Executor(error.to_string()))?;
+    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
+        .map_err(|error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error))))?;
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let state = step::State::new(Arc::clone(&spec), draft, workers);
     let jobs = jobs::JobMaker::new(spec, paths)?;
@@ -178,6 +204,11 @@ pub fn run(
         shutdown.run_callbacks();
     }
     report
+}
+
+/// Whether the engine is another process that lives.
+fn lives(engine: &EngineId) -> bool {
+    engine.process != this_process() && is_alive(&engine.process, &engine.boot_id)
 }
 
 /// Whether a run ended because it was asked to.

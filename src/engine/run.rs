@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
 
-use super::ready::WINDOW;
 use super::shutdown::{Control, ShutdownHandle};
-use super::step::{Action, Input, Now, State};
+use super::step::{Action, Input, Now, State, refilled};
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
-use crate::journal::{Journal, JournalError, Reader, WriteSet};
+use crate::journal::{Journal, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
 use crate::sys::clock::{TrialClock, unix_ms};
-use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
+use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
 const BATCH: usize = 1_000;
@@ -99,7 +98,13 @@ impl Loop<'_> {
             left
         };
         let now = self.now();
-        let mut actions = self.state.begin(now, engine, workers, &left)?;
+        self.state.begin(now, engine, workers, &left)?;
+        let mut actions = Vec::new();
+        // A request made before the run is the first thing it sees: nothing is handed out then.
+        for input in self.controls() {
+            actions.extend(self.state.step(now, input)?);
+        }
+        actions.extend(self.state.advance(now)?);
         loop {
             self.commit()?;
             let mut inputs = Vec::new();
@@ -136,6 +141,9 @@ impl Loop<'_> {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
+        if !self.journal.is_in_place() {
+            return Err(EngineError::StoreGone { store: self.journal.path().into() });
+        }
         self.state.draft_mut().forget_final(&set);
         for (seq, record) in &set.events {
             self.observer.committed(*seq, record, self.state.draft());
@@ -161,7 +169,7 @@ impl Loop<'_> {
                 let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
                 inputs.push(Input::Selected { stage, survivors });
             }
-            Action::Refill => inputs.push(self.refill()?),
+            Action::Refill => inputs.push(refilled(&self.journal.snapshot()?, self.state.submitted_count())?),
             Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
             Action::Finish(_) => {}
         }
@@ -178,17 +186,6 @@ impl Loop<'_> {
         }
     }
 
-    fn refill(&self) -> Result<Input, EngineError> {
-        let snapshot = self.journal.snapshot()?;
-        let keys = snapshot.ready(None, WINDOW + self.state.submitted_count())?;
-        let more = keys.len() >= WINDOW;
-        let entries = keys
-            .into_iter()
-            .map(|key| Ok((key, snapshot.trial(key.1)?)))
-            .collect::<Result<Vec<_>, JournalError>>()?;
-        Ok(Input::Refilled { entries, more })
-    }
-
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
     fn gather(&mut self, inputs: &mut Vec<Input>) {
         let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
@@ -200,13 +197,16 @@ impl Loop<'_> {
             None => drop(select.ready()),
         }
         inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
-        let controls: Vec<Control> = self.shutdown.receiver().try_iter().collect();
-        for control in controls {
-            inputs.extend(self.control(control));
-        }
+        inputs.extend(self.controls());
         if inputs.is_empty() {
             inputs.push(Input::Tick);
         }
+    }
+
+    /// What the waiting requests mean, in order.
+    fn controls(&mut self) -> Vec<Input> {
+        let waiting: Vec<Control> = self.shutdown.receiver().try_iter().collect();
+        waiting.into_iter().filter_map(|control| self.control(control)).collect()
     }
 
     /// What a request means now. The signal table of the README is this function.
@@ -221,14 +221,20 @@ impl Loop<'_> {
                 None
             }
             Control::Signal(SignalEvent::Cont) => None,
-            Control::Signal(SignalEvent::Usr2) => Some(Input::Force { by: "stop".into() }),
+            Control::Signal(SignalEvent::Usr1) => {
+                self.to_announce = Some(Announcement::Draining);
+                Some(Input::Drain { by: "stop".into(), limit_ms: limit_ms(self.drain_limit) })
+            }
+            Control::Signal(SignalEvent::Usr2) => Some(Input::Force { by: "stop --now".into() }),
             Control::Signal(signal) if !self.signalled => {
                 self.signalled = true;
                 self.to_announce = Some(Announcement::Draining);
                 Some(Input::Drain { by: signal.name().into(), limit_ms: limit_ms(self.drain_limit) })
             }
+            // The handler does this by itself once it is armed; this one came before that.
+            Control::Signal(signal) if self.forced_by.is_some() => exit_at_once(signal),
             Control::Signal(signal) => {
-                self.forced_by.get_or_insert(signal);
+                self.forced_by = Some(signal);
                 if let Some(signals) = self.signals {
                     signals.arm_immediate_exit();
                 }

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::ready::{Offered, ReadyWindow};
+use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, ExecutorEvent};
+use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
     StageStatus, StudyStatus, TrialId, TrialRow, UnixMs, Usage, Verdict,
@@ -117,6 +118,9 @@ enum Opened {
     Nothing,
 }
 
+/// Most trials ever handed out and not started.
+const QUEUE_MAX: usize = 1024;
+
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
 
@@ -134,6 +138,10 @@ pub struct State {
     running: BTreeSet<TrialId>,
     /// Most trials handed out and not started.
     queue_limit: usize,
+    /// Trials at once.
+    workers: usize,
+    /// Attempts started when the queue last grew: it grows once it has been emptied whole, not at a start.
+    started_when_adapted: u64,
     /// Whether an answer to `Select` or `Refill` is awaited.
     asked: bool,
     /// Why the executor cannot go on.
@@ -147,6 +155,7 @@ impl State {
         let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
         let mut ready = ReadyWindow::default();
         ready.fill([], true);
+        let started_when_adapted = draft.progress_row().accounting.attempts_started;
         Self {
             spec,
             draft,
@@ -155,14 +164,16 @@ impl State {
             cursor,
             submitted: BTreeMap::new(),
             running: BTreeSet::new(),
-            queue_limit: queue_limit(workers),
+            queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
+            workers: workers as usize,
+            started_when_adapted,
             asked: false,
             broken: None,
         }
     }
 
     /// Begins a run: says who runs it, and settles what an engine that died left running (rows `left`, whose trials'
-    /// rows must be held by the draft).
+    /// rows must be held by the draft). [`State::advance`] then says what to do first.
     ///
     /// # Errors
     /// [`FoldError`]: the store contradicts itself.
@@ -172,13 +183,13 @@ impl State {
         engine: EngineId,
         workers: u32,
         left: &[RunningRow],
-    ) -> Result<Vec<Action>, FoldError> {
+    ) -> Result<(), FoldError> {
         self.emit(now, Event::RunStarted { engine, workers })?;
         for row in left {
             let reason = "its engine ended without recording how it went".to_owned();
             self.interrupt(now, row.trial, row.attempt, reason)?;
         }
-        self.advance(now)
+        Ok(())
     }
 
     /// Handles one input. Call [`State::advance`] after a batch of them.
@@ -355,8 +366,8 @@ impl State {
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
-        let fresh: Vec<_> =
-            entries.into_iter().filter(|((_, trial), _)| !self.submitted.contains_key(trial)).collect();
+        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains(trial);
+        let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| !under_way(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
             self.draft.hold(row);
@@ -455,6 +466,7 @@ impl State {
 
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
     fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.adapt_queue();
         while self.submitted.len() < self.queue_limit {
             if self.ready.needs_refill() {
                 self.asked = true;
@@ -466,6 +478,17 @@ impl State {
             let attempt = u32::try_from(done).unwrap_or(u32::MAX - 1) + 1;
             self.submitted.insert(trial, attempt);
             actions.push(Action::Submit { trial, attempt });
+        }
+    }
+
+    /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
+    /// no more, so that stopping gives little back: it doubles whenever a commit was outrun.
+    fn adapt_queue(&mut self) {
+        let started = self.draft.progress_row().accounting.attempts_started;
+        let outrun = self.submitted.is_empty() && self.running.len() < self.workers;
+        if outrun && started >= self.started_when_adapted.saturating_add(self.queue_limit as u64) {
+            self.queue_limit = self.queue_limit.saturating_mul(2).min(QUEUE_MAX);
+            self.started_when_adapted = started;
         }
     }
 
@@ -546,10 +569,15 @@ impl State {
     }
 }
 
-/// The queue ahead of the workers: enough that none waits for the disk while one commit is under way, few enough
-/// that stopping gives little back.
-fn queue_limit(workers: u32) -> usize {
-    (workers as usize).saturating_mul(4).clamp(8, 1024)
+/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already.
+///
+/// # Errors
+/// [`JournalError`] from reading the store.
+pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalError> {
+    let keys = snapshot.ready(None, WINDOW + submitted)?;
+    let more = keys.len() >= WINDOW;
+    let entries = keys.into_iter().map(|key| Ok((key, snapshot.trial(key.1)?)));
+    Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
 }
 
 #[cfg(test)]

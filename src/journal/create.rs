@@ -12,44 +12,78 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::error::{JournalError, OpenError};
-use super::write::{Journal, builder, damaged_or_io, initialise, open_error};
+use super::write::{Journal, builder, damaged_or_io, initialise, open_error, sync_directory_of};
 use crate::model::Record;
 
 /// Ending of a store that is still being made.
 const UNFINISHED: &str = ".new";
 
+/// How often a creation is tried again whose unfinished file another process took for a leftover.
+const RETRIES: u32 = 5;
+
 /// Makes a store with its first event and opens it.
 ///
 /// # Errors
-/// [`OpenError::Exists`] when a store is there (also when another process was faster), otherwise what the disk says;
-/// no store is there then.
+/// [`OpenError::Exists`] when a store is there (also when another process was faster), otherwise what the disk says.
 pub fn create(path: &Path, first: &Record) -> Result<Journal, OpenError> {
     let io_error = |error: io::Error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
-    if path.symlink_metadata().is_ok() {
-        return Err(OpenError::Exists { path: path.into() });
+    let mut tries = 0;
+    loop {
+        if path.symlink_metadata().is_ok() {
+            return Err(OpenError::Exists { path: path.into() });
+        }
+        remove_leftovers(path);
+        let unfinished = unfinished_name(path).map_err(io_error)?;
+        match build(&unfinished, path, first) {
+            Ok(()) => return Journal::open(path),
+            Err(BuildError::Gone) if tries < RETRIES => tries += 1,
+            Err(error) => {
+                // Best effort: a leftover is harmless and goes with the next creation.
+                drop(fs::remove_file(&unfinished));
+                return Err(error.into_open_error(path));
+            }
+        }
     }
-    remove_leftovers(path);
-    let unfinished = unfinished_name(path).map_err(io_error)?;
-    let made = build(&unfinished, path, first);
-    if made.is_err() {
-        // Best effort: a leftover is harmless and goes with the next creation.
-        drop(fs::remove_file(&unfinished));
-    }
-    made?;
-    Journal::open(path)
 }
 
-fn build(unfinished: &Path, path: &Path, first: &Record) -> Result<(), OpenError> {
-    let io_error = |error: io::Error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
-    let db = builder().create(unfinished).map_err(|error| open_error(path, error))?;
-    initialise(&db, first).map_err(|cause| damaged_or_io(path, cause))?;
-    db.close().map_err(|error| open_error(path, error))?;
-    File::open(unfinished).and_then(|file| file.sync_all()).map_err(io_error)?;
-    publish(unfinished, path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => OpenError::Exists { path: path.into() },
-        _ => io_error(error),
-    })?;
-    File::open(directory(path)).and_then(|dir| dir.sync_all()).map_err(io_error)
+/// Why an unfinished store did not become one.
+enum BuildError {
+    /// Another process removed it, between its making and its lock.
+    Gone,
+    Open(OpenError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for BuildError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound { Self::Gone } else { Self::Io(error) }
+    }
+}
+
+impl BuildError {
+    fn into_open_error(self, path: &Path) -> OpenError {
+        match self {
+            Self::Open(error) => error,
+            Self::Gone => Self::Io(io::ErrorKind::NotFound.into()).into_open_error(path),
+            Self::Io(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenError::Exists { path: path.into() }
+            }
+            Self::Io(error) => OpenError::Io { path: path.into(), cause: JournalError::Io(error) },
+        }
+    }
+}
+
+fn build(unfinished: &Path, path: &Path, first: &Record) -> Result<(), BuildError> {
+    let file = File::create_new(unfinished)?;
+    // Held until it has its name: nobody may take it for a leftover. redb's own lock ends before that.
+    flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)?;
+    let db = builder().create(unfinished);
+    let db = db.map_err(|error| BuildError::Open(open_error(path, error)))?;
+    initialise(&db, first).map_err(|cause| BuildError::Open(damaged_or_io(path, cause)))?;
+    db.close().map_err(|error| BuildError::Open(open_error(path, error)))?;
+    File::open(unfinished)?.sync_all()?;
+    publish(unfinished, path)?;
+    Ok(sync_directory_of(path)?)
 }
 
 /// Renames without replacing. File systems that cannot do that in one step get a hard link instead, which refuses
@@ -68,7 +102,7 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// `.<store>.<random>.new`, in the store's directory, so that two processes never build in the same file.
+/// `<store>.<random>.new`, in the store's directory, so that two processes never build in the same file.
 fn unfinished_name(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -86,7 +120,6 @@ fn remove_leftovers(path: &Path) {
         if !entry_name.strip_prefix(&prefix).is_some_and(is_unfinished) {
             continue;
         }
-        // redb holds this same lock while it builds.
         let free = File::open(entry.path())
             .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
         if free && let Err(error) = fs::remove_file(entry.path()) {

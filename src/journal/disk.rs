@@ -159,7 +159,8 @@ mirror_struct! {
     StageRowV1 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
-        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, survivors: Vec<ParentV1>,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, planned: u64,
+        survivors: Vec<ParentV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
     StudyRowV1 = StudyRow {

@@ -106,6 +106,12 @@ impl JournalError {
     }
 }
 
+impl From<io::Error> for JournalError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 macro_rules! from_redb {
     ($($type:ty),*) => {$(
         impl From<$type> for JournalError {

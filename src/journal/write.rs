@@ -1,11 +1,13 @@
 //! The writer: opening the store for writing, and the group commit.
 //!
-//! One transaction per call, two-phase never, quick repair always, so that opening after a crash costs
-//! milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
+//! One transaction per call, quick repair always (redb then commits in two phases), so that opening after a crash
+//! costs milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
 //! there. The caller must stop, drop the handle, and let the next open tell.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
 
@@ -17,6 +19,8 @@ use crate::model::{
     ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
     TrialId, TrialRow,
 };
+use crate::sys::files::fsync_dir;
+use crate::sys::process::is_alive;
 
 /// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
@@ -55,8 +59,37 @@ impl WriteSet {
 pub struct Journal {
     db: Database,
     path: PathBuf,
+    /// Device and inode of the file; `None` over other storage.
+    file: Option<(u64, u64)>,
     chain: [u8; 32],
     last_seq: Seq,
+}
+
+/// How often, and how far apart, a store is tried again that is locked while no engine seems to live.
+const OPEN_RETRIES: u32 = 40;
+const OPEN_PAUSE: Duration = Duration::from_millis(25);
+
+/// Whether the engine a locked store names lives: then the lock is its own and will stay.
+fn has_live_engine(path: &Path) -> bool {
+    let study = || {
+        builder().open_read_only(path).ok().and_then(|db| {
+            let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
+            snapshot.study().ok()
+        })
+    };
+    study().is_some_and(|study| {
+        let engine = study.engine.filter(|_| !study.engine_closed);
+        engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id))
+    })
+}
+
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Makes the name of a file durable.
+pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 pub(super) fn builder() -> Builder {
@@ -74,8 +107,22 @@ impl Journal {
         if !path.exists() {
             return Err(OpenError::Missing { path: path.into() });
         }
-        let db = builder().open(path).map_err(|error| open_error(path, error))?;
-        Self::from_database(db, path)
+        let mut tries = 0;
+        let db = loop {
+            match builder().open(path) {
+                // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
+                Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
+                    tries += 1;
+                    std::thread::sleep(OPEN_PAUSE);
+                }
+                other => break other.map_err(|error| open_error(path, error))?,
+            }
+        };
+        // A creation that was killed may have left the store's name without its directory being synced.
+        sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
+        let mut journal = Self::from_database(db, path)?;
+        journal.file = file_id(path);
+        Ok(journal)
     }
 
     /// Takes over an open database; for simulations over other storage than a file.
@@ -86,7 +133,13 @@ impl Journal {
         check_schema(&db, path)?;
         let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
-        Ok(Self { db, path: path.into(), chain: progress.chain, last_seq: progress.last_seq })
+        Ok(Self { db, path: path.into(), file: None, chain: progress.chain, last_seq: progress.last_seq })
+    }
+
+    /// Whether the store's path still leads to the file that is open. A removed store swallows every commit.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_none() || self.file == file_id(&self.path)
     }
 
     /// The store's path.

@@ -7,8 +7,8 @@
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StudyCreated, Verdict};
 use super::ids::{ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::rows::{
-    AttemptOutcome, AttemptRow, Parent, RunningRow, StageCounters, StageRow, StageStatus, StudyProgress, StudyRow,
-    StudyStatus, TrialRow, TrialState,
+    AttemptOutcome, AttemptRow, Parent, RunningRow, StageCounters, StageHead, StageRow, StageStatus,
+    StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 
 /// Access to the rows, by whoever keeps them.
@@ -26,6 +26,10 @@ pub trait Rows {
     fn put_progress(&mut self, row: StudyProgress) -> Result<(), Self::Error>;
     /// A stage.
     fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, Self::Error>;
+    /// The small part of a stage; every transition of a trial asks for it.
+    fn stage_head(&mut self, index: StageIndex) -> Result<Option<StageHead>, Self::Error> {
+        Ok(self.stage(index)?.map(|stage| stage.head()))
+    }
     /// Replaces a stage.
     fn put_stage(&mut self, row: StageRow) -> Result<(), Self::Error>;
     /// A stage's counters; the default if never written.
@@ -152,6 +156,7 @@ impl Fold {
                 first_trial: TrialId(0),
                 parents: Vec::new(),
                 shares: Vec::new(),
+                planned: 0,
                 survivors: Vec::new(),
                 opened_ms: None,
                 closed_ms: None,
@@ -186,6 +191,9 @@ impl Fold {
     fn study_changed<R: Rows>(&self, rows: &mut R, event: &Event) -> Result<(), R::Error> {
         let mut study = self.study(rows)?;
         match event {
+            Event::RunStarted { .. } if matches!(study.status, StudyStatus::Completed | StudyStatus::Aborted) => {
+                return Err(self.misfit("the study is over".into()));
+            }
             Event::RunStarted { engine, workers } => {
                 study.status = StudyStatus::Running;
                 study.engine = Some(engine.clone());
@@ -247,6 +255,7 @@ impl Fold {
         stage.status = StageStatus::Open;
         stage.parents = parents.to_vec();
         stage.shares = shares.to_vec();
+        stage.planned = shares.iter().fold(0, |sum, share| sum.saturating_add(*share));
         stage.opened_ms = Some(self.at_ms);
         rows.put_stage(stage)
     }
@@ -273,7 +282,9 @@ impl Fold {
         let Some(index) = rows.stage_of(trial)? else {
             return Err(self.misfit(format!("trial {trial} is not planned")));
         };
-        let stage = self.open_stage(rows, index)?;
+        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+            return Err(self.misfit(format!("stage {index} is not open")));
+        };
         let mut counters = rows.counters(index)?;
         let derived = trial.0 - stage.first_trial.0;
         let mut row = match rows.trial(trial)? {
@@ -354,11 +365,14 @@ impl Fold {
             AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
         }
         counters.running = counters.running.saturating_sub(1);
-        counters.ended_attempts += 1;
-        counters.ended_wall_us += end.usage.wall_us;
+        // For rates: what was cut off says nothing of how long a trial takes.
+        if matches!(outcome, AttemptOutcome::Succeeded | AttemptOutcome::Failed) {
+            counters.ended_attempts += 1;
+            counters.ended_wall_us += end.usage.wall_us;
+        }
         match &end.verdict {
             Verdict::Succeeded { metrics, outputs } => {
-                if let Some(stage) = rows.stage(row.stage)? {
+                if let Some(stage) = rows.stage_head(row.stage)? {
                     counters.best = stage.better(counters.best, trial, metrics);
                 }
                 row.metrics.clone_from(metrics);

@@ -15,7 +15,7 @@ pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use rows::{
     Accounting, AttemptOutcome, AttemptRow, Best, EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash,
-    Parent, ProcessId, RunningRow, Severity, StageCounters, StageRow, StageStatus, StudyProgress, StudyRow,
-    StudyStatus, TrialRow, TrialState, Usage,
+    Parent, ProcessId, RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress,
+    StudyRow, StudyStatus, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

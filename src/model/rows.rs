@@ -277,6 +277,8 @@ pub struct StageRow {
     pub parents: Vec<Parent>,
     /// Trials per parent; one entry for stage 0.
     pub shares: Vec<u64>,
+    /// Their sum; 0 while waiting. Kept, because every transition asks for it.
+    pub planned: u64,
     /// Its own survivors, best first, once closed.
     pub survivors: Vec<Parent>,
     /// When it opened.
@@ -286,25 +288,16 @@ pub struct StageRow {
 }
 
 impl StageRow {
-    /// The better of the best so far and a newly succeeded trial.
-    #[must_use]
-    pub fn better(&self, best: Option<Best>, trial: TrialId, metrics: &Metrics) -> Option<Best> {
-        let objective = self.objective.as_ref()?;
-        let Some(value) = metrics.get(&objective.metric).and_then(Metric::number).filter(|v| v.is_finite()) else {
-            return best;
-        };
-        let wins = best.is_none_or(|best| match value.total_cmp(&best.value) {
-            std::cmp::Ordering::Equal => trial < best.trial,
-            std::cmp::Ordering::Greater => objective.maximize,
-            std::cmp::Ordering::Less => !objective.maximize,
-        });
-        if wins { Some(Best { value, trial }) } else { best }
-    }
-
-    /// Trials planned: the sum of the shares; 0 while waiting.
+    /// Trials planned; 0 while waiting.
     #[must_use]
     pub fn planned(&self) -> u64 {
-        self.shares.iter().sum()
+        self.planned
+    }
+
+    /// What every transition of a trial needs of its stage.
+    #[must_use]
+    pub fn head(&self) -> StageHead {
+        StageHead { status: self.status, first_trial: self.first_trial, objective: self.objective.clone() }
     }
 
     /// Whether `trial` is one of this stage's.
@@ -328,6 +321,34 @@ impl StageRow {
     }
 }
 
+/// The part of a stage that is small however many parents and survivors it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageHead {
+    /// Where it stands.
+    pub status: StageStatus,
+    /// Number of its first trial.
+    pub first_trial: TrialId,
+    /// Its first objective, if it has any.
+    pub objective: Option<FirstObjective>,
+}
+
+impl StageHead {
+    /// The better of the best so far and a newly succeeded trial.
+    #[must_use]
+    pub fn better(&self, best: Option<Best>, trial: TrialId, metrics: &Metrics) -> Option<Best> {
+        let objective = self.objective.as_ref()?;
+        let Some(value) = metrics.get(&objective.metric).and_then(Metric::number).filter(|v| v.is_finite()) else {
+            return best;
+        };
+        let wins = best.is_none_or(|best| match value.total_cmp(&best.value) {
+            std::cmp::Ordering::Equal => trial < best.trial,
+            std::cmp::Ordering::Greater => objective.maximize,
+            std::cmp::Ordering::Less => !objective.maximize,
+        });
+        if wins { Some(Best { value, trial }) } else { best }
+    }
+}
+
 /// A stage's counters, changed by every transition of its trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageCounters {
@@ -341,9 +362,9 @@ pub struct StageCounters {
     pub failed: u64,
     /// Trials cancelled by an abort.
     pub cancelled: u64,
-    /// Sum of wall time of the ended attempts, for rates.
+    /// Sum of wall time of the attempts that succeeded or failed, for rates.
     pub ended_wall_us: u64,
-    /// Attempts that ended.
+    /// Attempts that succeeded or failed.
     pub ended_attempts: u64,
     /// Best value so far of the first objective.
     pub best: Option<Best>,

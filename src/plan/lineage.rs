@@ -153,6 +153,7 @@ mod tests {
             first_trial: TrialId(first),
             parents: parents.iter().map(|trial| Parent { trial: TrialId(*trial), attempt: 1 }).collect(),
             shares: shares(stage, parents.len()),
+            planned: shares(stage, parents.len()).iter().sum(),
             survivors: Vec::new(),
             opened_ms: None,
             closed_ms: None,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR2};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::flag::{register_conditional_default, register_conditional_shutdown};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -28,12 +28,14 @@ pub enum SignalEvent {
     Tstp,
     /// SIGCONT: go on.
     Cont,
-    /// SIGUSR2: look at the store for requests.
+    /// SIGUSR1: `piton stop`; any number of them is one request to drain.
+    Usr1,
+    /// SIGUSR2: `piton stop --now`.
     Usr2,
 }
 
 impl SignalEvent {
-    const ALL: [Self; 6] = [Self::Term, Self::Int, Self::Hup, Self::Tstp, Self::Cont, Self::Usr2];
+    const ALL: [Self; 7] = [Self::Term, Self::Int, Self::Hup, Self::Tstp, Self::Cont, Self::Usr1, Self::Usr2];
 
     /// The signal's number.
     #[must_use]
@@ -44,6 +46,7 @@ impl SignalEvent {
             Self::Hup => SIGHUP,
             Self::Tstp => SIGTSTP,
             Self::Cont => SIGCONT,
+            Self::Usr1 => SIGUSR1,
             Self::Usr2 => SIGUSR2,
         }
     }
@@ -57,6 +60,7 @@ impl SignalEvent {
             Self::Hup => "SIGHUP",
             Self::Tstp => "SIGTSTP",
             Self::Cont => "SIGCONT",
+            Self::Usr1 => "SIGUSR1",
             Self::Usr2 => "SIGUSR2",
         }
     }
@@ -131,7 +135,7 @@ pub struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Sends every TERM, INT, HUP, TSTP, CONT and USR2 into `events` (wrapped by `wrap`), from a thread of its own. A full channel drops
+    /// Sends every TERM, INT, HUP, TSTP, CONT, USR1 and USR2 into `events` (wrapped by `wrap`), from a thread of its own. A full channel drops
     /// the signal: whoever is that far behind has many of them waiting. Two of a kind that come close together may
     /// arrive as one. Also makes SIGXFSZ ignored for good, so that a file size limit is an error of the write.
     ///
@@ -208,8 +212,15 @@ pub fn ignore_file_size_signal() {
 /// # Errors
 /// What the kernel says.
 pub fn stop_self() -> io::Result<()> {
-    // To the whole process: raise() would aim at this thread, with the same effect for SIGSTOP.
-    Ok(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?)
+    // Aimed at this very thread (it stops the whole process all the same): a signal to the process may take effect
+    // only after this call has returned.
+    signal_hook::low_level::raise(SIGSTOP)
+}
+
+/// Ends this process at once with `_exit(128 + n)`, as [`SignalWatch::arm_immediate_exit`] would have.
+pub fn exit_at_once(signal: SignalEvent) -> ! {
+    // SAFETY: `_exit` takes any status and runs nothing of ours.
+    unsafe { libc::_exit(128 + signal.number()) }
 }
 
 /// Ends this process by `signal`, so that whoever waits for it sees that. If even that fails: `_exit(128 + n)`.

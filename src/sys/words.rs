@@ -5,8 +5,13 @@ use std::io;
 /// What an error says, in lower case and without its number.
 #[must_use]
 pub fn io_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
+    plain(&error.to_string())
+}
+
+/// The same for the text of any error that may be the system's.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let text = text.split(" (os error").next().unwrap_or(text);
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -56,10 +56,10 @@ mod tests {
         let names = write(&view, &snapshot, &dir).unwrap();
         let expected = [
             "study_checkpoint.json",
-            "study_telemetry.json",
             "stage_0_telemetry.json",
             "stage_1_telemetry.json",
             "telemetry.jsonl",
+            "study_telemetry.json",
             "trials.csv",
             "trials.jsonl",
             "lineage.dot",

@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::dump::{events_jsonl, survivor_cases};
 use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
-use crate::journal::Snapshot;
+use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
 use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
 
@@ -176,6 +176,23 @@ pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewEr
     write_view(&StudyView::load(snapshot, place, liveness)?, snapshot)
 }
 
+/// Whether the exports there are of this state of the study; cheap, whatever the study's size.
+///
+/// # Errors
+/// [`JournalError`].
+pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, JournalError> {
+    #[derive(serde::Deserialize)]
+    struct Events {
+        events: u64,
+    }
+    let dir = artifacts_dir.join(snapshot.study()?.name);
+    let last = snapshot.progress()?.last_seq;
+    // The study's telemetry is written last.
+    let telemetry = std::fs::read(dir.join(STUDY_TELEMETRY)).ok();
+    let events = telemetry.and_then(|text| serde_json::from_slice::<Events>(&text).ok());
+    Ok(dir.join(CHECKPOINT).exists() && events.is_some_and(|found| found.events == last))
+}
+
 /// The same for a study that is loaded already.
 ///
 /// # Errors
@@ -193,8 +210,7 @@ pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<V
     create_dir_all_durable(dir).map_err(failed)?;
     remove_leftover_temps(dir).map_err(failed)?;
     replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
-    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
-    let mut names = vec![CHECKPOINT.to_owned(), STUDY_TELEMETRY.to_owned()];
+    let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
         let telemetry = stage_telemetry(view, snapshot, stage)?;
         let name = format!("stage_{}_telemetry.json", stage.index);
@@ -203,6 +219,9 @@ pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<V
     }
     replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
     names.push(EVENTS.to_owned());
+    // Last: whoever finds it current knows that the others are.
+    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
+    names.push(STUDY_TELEMETRY.to_owned());
     Ok(names)
 }
 

@@ -245,7 +245,7 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
     assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r#"
     error: the study file differs from the study in `study.redb`
     note: stage "first".sweep.n: { min = 1, max = 4, type = "int" } in the store, { min = 1, max = 5, type = "int" } now
-    hint: undo the change and run the same command again; or go on with the stored study: `piton resume study.redb`; or begin a new one in another store with `--store`
+    hint: undo the change and run the same command again; or go on with the stored study: `piton resume study.redb`; or begin a new one beside it with `--store FILE --artifacts DIR`
     "#);
     assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
 
@@ -602,6 +602,152 @@ fn a_full_disk_says_what_is_safe_and_the_study_goes_on_later() {
     assert!(words.contains(cause) && words.contains("safe; what was running will run again"), "{words}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.dump()["study"]["status"], "completed");
+}
+
+#[test]
+fn another_store_does_not_touch_the_first_ones_artifacts() {
+    let sandbox = finished();
+    let output = sandbox.run("run study.toml --store other.redb");
+    assert_eq!(output.status.code(), Some(2));
+    assert_snapshot!(stable(&sandbox, &String::from_utf8_lossy(&output.stderr)), @"
+    error: the artifacts directory `[DIR]/artifacts/small` holds the outputs of another study
+    note: they belong to the store `[DIR]/study.redb`
+    hint: give this one a directory of its own with `--artifacts DIR`, or remove that store
+    ");
+    assert!(!sandbox.path("other.redb").exists());
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml --store other.redb --artifacts elsewhere", 0);
+    assert_eq!(sandbox.ok("dump other.redb --canonical", 0), sandbox.canonical());
+    sandbox.ok("verify study.redb", 0);
+    // A store that is gone has no claim: starting afresh is as simple as removing it.
+    fs::remove_file(sandbox.path("study.redb")).unwrap();
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn a_moved_project_goes_on() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    sandbox.write("gate", "");
+    fs::create_dir(sandbox.path("moved")).unwrap();
+    for name in ["study.toml", "study.redb", "artifacts", "trial.sh", "input.txt", "gate"] {
+        fs::rename(sandbox.path(name), sandbox.path("moved").join(name)).unwrap();
+    }
+    sandbox.ok("resume moved/study.redb", 0);
+    sandbox.ok("verify moved/study.redb", 0);
+    assert!(sandbox.path("moved/artifacts/small/0_first/small_0_3/attempt_1/out.txt").exists());
+}
+
+#[test]
+fn the_exit_code_is_the_studys_even_if_nobody_reads_the_result() {
+    let sandbox = Sandbox::with_study(
+        "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"false\"]\ntrial_budget = 1\nsurvivor_count = 1\n",
+    );
+    let script = format!("'{}' run study.toml | true; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_piton"));
+    let mut command = std::process::Command::new("bash");
+    let status = command.arg("-c").arg(script).current_dir(sandbox.path("")).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
+fn exports_that_a_crash_left_stale_are_mended() {
+    let sandbox = finished();
+    let telemetry = sandbox.path("artifacts/small/study_telemetry.json");
+    let (whole, checkpoint) =
+        (fs::read(&telemetry).unwrap(), sandbox.path("artifacts/small/study_checkpoint.json"));
+    fs::write(&telemetry, r#"{"events": 3}"#).unwrap();
+    fs::remove_file(&checkpoint).unwrap();
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(fs::read(&telemetry).unwrap(), whole);
+    assert!(checkpoint.exists());
+}
+
+#[test]
+fn a_copy_of_a_running_study_kills_nothing() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    wait_until("the start is recorded", || sandbox.dump()["accounting"]["running"] == 2);
+    fs::copy(sandbox.path("study.redb"), sandbox.path("copy.redb")).unwrap();
+    let output = sandbox.run("resume copy.redb");
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(0));
+    assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 4, "nothing was cut off");
+}
+
+#[test]
+fn a_store_removed_under_the_engine_is_noticed() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    wait_until("the start is recorded", || sandbox.dump()["accounting"]["running"] == 2);
+    fs::remove_file(sandbox.path("study.redb")).unwrap();
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(1));
+    let told = sandbox.lines("engine.err").join("\n");
+    assert!(told.contains("the store `study.redb` was removed or replaced"), "{told}");
+}
+
+/// Zeroed pages, one at a time: every command answers, by the truth or by exit code 7.
+#[test]
+fn a_damaged_store_is_told_and_never_panics() {
+    let sandbox = finished();
+    let whole = fs::read(sandbox.path("study.redb")).unwrap();
+    let mut told = 0;
+    for page in 0..whole.len() / 4096 {
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0);
+        fs::write(sandbox.path("damaged.redb"), &damaged).unwrap();
+        for command in ["status", "dump", "verify"] {
+            let output = sandbox.run(&format!("{command} damaged.redb"));
+            let code = output.status.code();
+            assert!(
+                matches!(code, Some(0 | 7)) || code == Some(4) && command == "verify",
+                "page {page}: {}",
+                both(&output)
+            );
+            assert!(!both(&output).contains("panicked"), "page {page}: {}", both(&output));
+            told += u32::from(code != Some(0));
+        }
+    }
+    assert!(told > 0, "some pages matter");
+}
+
+#[test]
+fn what_a_trial_puts_in_its_logs_place_is_not_followed() {
+    let sandbox = Sandbox::with_study(
+        r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+command = "rm stdout.log; ln -s /dev/zero stdout.log; rm stderr.log; mkfifo stderr.log"
+trial_budget = 1
+survivor_count = 1
+"#,
+    );
+    sandbox.ok("run study.toml", 0);
+    for line in ["logs study.redb s_0_0", "logs study.redb s_0_0 --stderr", "logs study.redb s_0_0 --follow"] {
+        sandbox.ok(line, 1);
+    }
+}
+
+#[test]
+fn small_mistakes_of_usage_are_told_well() {
+    let sandbox = finished();
+    let says = |line: &str, code: i32, words: &str| {
+        let output = sandbox.run(line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
+        assert!(both(&output).contains(words), "{line}: {}", both(&output));
+    };
+    says("retry study.redb", 2, "which trials? `--failed` for all that failed");
+    says("new", 2, "which directory is to be made?");
+    says("status study.toml", 7, "the store of a study file is `study.redb`");
+    says("run none.toml", 2, "cannot read the study file `none.toml`");
+    says("run study.toml --store no/such/dir/x.redb", 1, "cannot make a store in");
+    says("run study.toml --set", 2, "NAME=VALUE");
 }
 
 #[test]

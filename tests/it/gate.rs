@@ -129,10 +129,10 @@ fn export_writes_what_the_other_commands_show() {
     let listed = sandbox.ok("export study.redb --to out/here", 0);
     let names = [
         "study_checkpoint.json",
-        "study_telemetry.json",
         "stage_0_telemetry.json",
         "stage_1_telemetry.json",
         "telemetry.jsonl",
+        "study_telemetry.json",
         "trials.csv",
         "trials.jsonl",
         "lineage.dot",

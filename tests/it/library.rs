@@ -158,6 +158,7 @@ fn another_spec_is_refused_and_a_missing_closure_is_named() {
     study.shutdown_handle().drain();
     let study = study.closure("explore", |_| y(0.0)).closure("confirm", |_| y(0.0));
     assert_eq!(study.run().unwrap().exit_code(), 75, "a request made before the run is the first thing it sees");
+    assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 0);
 
     let other = Spec::builder("parabola")
         .seed(8)

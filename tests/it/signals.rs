@@ -230,6 +230,34 @@ fn stop_drains_and_waits() {
 }
 
 #[test]
+fn asking_to_stop_twice_is_asking_once() {
+    let sandbox = gated("", WAIT_FOR_GATE);
+    let engine = begin(&sandbox, "");
+    let first = sandbox.piton(["stop", "study.redb"]).spawn().unwrap();
+    says(&sandbox, "may finish");
+    let second = sandbox.piton(["stop", "study.redb"]).spawn().unwrap();
+    drained_then_completes(&sandbox, engine);
+    for mut stop in [first, second] {
+        assert!(stop.wait().unwrap().success());
+    }
+}
+
+/// As `systemctl stop`, `docker stop` and job schedulers do: every process gets the signal, trials first.
+#[test]
+fn a_stop_of_every_process_interrupts_trials_and_fails_none() {
+    let sandbox = gated("", &format!("echo $$ >> \"$PITON_STUDY_DIR/pids\"\n{WAIT_FOR_GATE}"));
+    let engine = begin(&sandbox, "");
+    for pid in sandbox.lines("pids") {
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process_group(pid, Signal::TERM).unwrap();
+    }
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    let accounting = sandbox.dump()["accounting"].clone();
+    assert_eq!((&accounting["interrupted"], &accounting["failed"]), (&2.into(), &0.into()));
+}
+
+#[test]
 fn stop_now_terminates_and_stays_resumable() {
     let sandbox = gated("grace = \"60s\"", TRAPS_TERM);
     let engine = begin(&sandbox, "");

@@ -90,7 +90,8 @@ impl Bench {
             finished: None,
             terminated: false,
         };
-        let actions = bench.state.begin(now, engine(), workers, &left).unwrap();
+        bench.state.begin(now, engine(), workers, &left).unwrap();
+        let actions = bench.state.advance(now).unwrap();
         bench.settle(actions);
         bench
     }
@@ -129,9 +130,7 @@ impl Bench {
                         answers.push(Input::Selected { stage, survivors });
                     }
                     Action::Refill => {
-                        let keys = snapshot.ready(None, super::super::ready::WINDOW).unwrap();
-                        let entries = keys.into_iter().map(|key| (key, snapshot.trial(key.1).unwrap())).collect();
-                        answers.push(Input::Refilled { entries, more: false });
+                        answers.push(refilled(&snapshot, self.state.submitted_count()).unwrap());
                     }
                     Action::Terminate => self.terminated = true,
                     Action::Finish(how) => self.finished = Some(how),

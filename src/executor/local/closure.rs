@@ -290,11 +290,13 @@ fn judge(shared: &Shared, context: &TrialContext<'_>, result: Result<Metrics, Tr
     let error = match result {
         // Whoever came back with a result has finished, even if it was asked to stop meanwhile.
         Ok(mut metrics) => {
-            let remains = Remains::of(&context.job.dir);
+            // What lies there, if this attempt did not make it, is of one whose start was never recorded.
+            let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
+            let remains = if made { Remains::of(&context.job.dir) } else { Remains::none(&context.job.dir) };
             return match complete(context.job, &remains, &mut metrics) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
-                Err(Trouble::Disk(why)) => shared.disk_failed(why),
+                Err(Trouble::Machine(why)) => shared.machine_failed(why),
             };
         }
         Err(error) => error,

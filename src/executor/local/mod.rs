@@ -48,6 +48,8 @@ enum Mode {
 /// What executor and workers share.
 struct Shared {
     mode: AtomicU8,
+    /// The process was asked to end; the engine may not have got round to it. Set from outside.
+    asked_to_end: Arc<AtomicBool>,
     clock: TrialClock,
     closures: HashMap<String, ClosureFn>,
     keeper: Option<KeeperClient>,
@@ -60,6 +62,7 @@ struct Shared {
 impl Shared {
     fn mode(&self) -> Mode {
         match self.mode.load(Ordering::SeqCst) {
+            0 if self.asked_to_end.load(Ordering::SeqCst) => Mode::Drain,
             0 => Mode::Run,
             1 => Mode::Drain,
             2 => Mode::Terminate,
@@ -83,8 +86,8 @@ impl Shared {
         self.tell(ExecutorEvent::Ended(Box::new(report)));
     }
 
-    /// The disk failed an attempt: it counts as interrupted, and nothing else starts.
-    fn disk_failed(&self, why: String) -> Verdict {
+    /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
+    fn machine_failed(&self, why: String) -> Verdict {
         self.tell_broken(&why);
         Verdict::Interrupted { reason: why }
     }
@@ -151,7 +154,8 @@ pub struct LocalExecutor {
 
 impl LocalExecutor {
     /// A pool of `workers` (at least one). `keeper` runs commands (without one they fail), `closures` are found by
-    /// their stage's name. `events` should be unbounded: [`Executor::drain`] sends to it from the caller's thread. At
+    /// their stage's name. `asked_to_end` is set as soon as the process is
+    /// asked to end: nothing starts from then on, even before [`Executor::drain`] is called. `events` should be unbounded: [`Executor::drain`] sends to it from the caller's thread. At
     /// most two events a submitted job are ever under way.
     ///
     /// # Errors
@@ -161,9 +165,10 @@ impl LocalExecutor {
         keeper: Option<Keeper>,
         closures: HashMap<String, ClosureFn>,
         clock: TrialClock,
+        asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
-        Self::with_slots(0..workers.max(1), keeper, closures, clock, events)
+        Self::with_slots(0..workers.max(1), keeper, closures, clock, asked_to_end, events)
     }
 
     /// The same with one worker for each of these slots, which should not be none.
@@ -175,11 +180,13 @@ impl LocalExecutor {
         keeper: Option<Keeper>,
         closures: HashMap<String, ClosureFn>,
         clock: TrialClock,
+        asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
+            asked_to_end,
             clock,
             closures,
             keeper: keeper.as_ref().map(Keeper::client),
@@ -232,7 +239,10 @@ impl LocalExecutor {
 impl Executor for LocalExecutor {
     fn submit(&mut self, job: Job) -> Result<(), ExecutorError> {
         match &self.jobs {
-            Some(jobs) if self.shared.mode() == Mode::Run => jobs.send(job).map_err(|_| ExecutorError::Closed),
+            // Not refused for a request to end that only the workers have seen yet: they give the job back.
+            Some(jobs) if self.shared.mode.load(Ordering::SeqCst) == Mode::Run as u8 => {
+                jobs.send(job).map_err(|_| ExecutorError::Closed)
+            }
             _ => Err(ExecutorError::Closed),
         }
     }

@@ -23,6 +23,10 @@ use crate::sys::words::io_words;
 /// What a shell exits with when it does not find a command.
 const SHELL_NOT_FOUND: i32 = 127;
 
+/// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.
+const SHUTDOWN_LOOKS: u32 = 25;
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why the worker ended a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -47,7 +51,7 @@ impl From<Trouble> for NotStarted {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Trial(failure) => Self::Failed(failure),
-            Trouble::Disk(why) => Self::Broken(why),
+            Trouble::Machine(why) => Self::Broken(why),
         }
     }
 }
@@ -69,6 +73,7 @@ pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
             shared.tell_started(job, slot, Some(started.process));
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
+            await_shutdown(shared, wake, &event);
             report(shared, job, &command, event, cause, wall);
         }
         Err(why) => not_started(shared, job, slot, why),
@@ -109,10 +114,14 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
     match keeper.spawn(&request) {
         Ok(started) => Ok((started, command)),
         Err(SpawnError::KeeperGone) => Err(NotStarted::keeper_gone()),
-        Err(SpawnError::Refused { step: SpawnStep::Logs, errno }) => {
-            Err(Trouble::of("spawn_failed", "cannot create the log files", &errno.into()).into())
+        Err(SpawnError::Refused { step, errno }) => {
+            let refused = refusal(&command, step, errno);
+            // Whether the machine is to blame is told by the error alone, but not for what the program itself is.
+            match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
+                Trouble::Machine(_) if step != SpawnStep::Exec => Err(NotStarted::Broken(refused.reason)),
+                _ => Err(NotStarted::Failed(refused)),
+            }
         }
-        Err(SpawnError::Refused { step, errno }) => Err(NotStarted::Failed(refusal(&command, step, errno))),
     }
 }
 
@@ -197,6 +206,22 @@ fn watch(
     }
 }
 
+/// Whoever stops every process at once may reach a trial before the engine: a trial that died of such a signal is
+/// judged once the engine's own has had time to arrive. Rare, so the wait costs nothing that counts.
+fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
+    let TrialEvent::Ended(exited) = event else { return };
+    if exited.signalled || !ended_by_shutdown_signal(exited.exit) {
+        return;
+    }
+    for _ in 0..SHUTDOWN_LOOKS {
+        if shared.mode() >= Mode::Drain {
+            return;
+        }
+        // Woken or not, the mode tells.
+        let _ = wake.recv_timeout(SHUTDOWN_PAUSE);
+    }
+}
+
 fn report(shared: &Shared, job: &Job, command: &Command, event: TrialEvent, cause: Option<Cause>, wall: Duration) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let exited = match event {
@@ -238,7 +263,7 @@ fn judge(shared: &Shared, job: &Job, command: &Command, exited: &Exited, cause: 
         (None, Exit::Code(0)) => match results::collect(job) {
             Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
             Err(Trouble::Trial(failure)) => failure,
-            Err(Trouble::Disk(why)) => return shared.disk_failed(why),
+            Err(Trouble::Machine(why)) => return shared.machine_failed(why),
         },
         (None, Exit::Code(SHELL_NOT_FOUND)) if command.by_shell => failure(
             "command_not_found",

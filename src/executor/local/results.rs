@@ -36,6 +36,11 @@ impl<'a> Remains<'a> {
         Self { dir: open_dir(path).ok(), path }
     }
 
+    /// A directory that was never made, or is not this attempt's.
+    pub(super) const fn none(path: &'a Path) -> Self {
+        Self { dir: None, path }
+    }
+
     fn open(&self, name: &str) -> io::Result<File> {
         match &self.dir {
             Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
@@ -236,7 +241,7 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
                 Trouble::Trial(_) => {
                     return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
                 }
-                disk => return Err(disk),
+                machine => return Err(machine),
             },
         }
     }
@@ -271,7 +276,7 @@ mod tests {
     fn kind_and_reason(trouble: Trouble) -> (String, String) {
         match trouble {
             Trouble::Trial(failure) => (failure.kind, failure.reason),
-            Trouble::Disk(why) => panic!("{why}"),
+            Trouble::Machine(why) => panic!("{why}"),
         }
     }
 

@@ -59,7 +59,8 @@ impl Bench {
     fn new(workers: u32, closures: HashMap<String, ClosureFn>) -> Self {
         let (sender, events) = unbounded();
         let keeper = Keeper::start().unwrap();
-        let pool = LocalExecutor::new(workers, Some(keeper), closures, TrialClock::new(), sender).unwrap();
+        let pool = LocalExecutor::new(workers, Some(keeper), closures, TrialClock::new(), Arc::default(), sender)
+            .unwrap();
         // Keys must not meet those of other tests running now.
         let dir = tempfile::tempdir().unwrap();
         let study =
@@ -314,7 +315,9 @@ fn terminate_waits_for_the_grace_and_kill_does_not() {
     bench.submit(0, stage);
     bench.started();
     bench.file("deaf");
-    let stage = bench.stage(&format!("trap 'exit 0' TERM; echo $$ > $PITON_STUDY_DIR/kind; {HANG}"));
+    // In a loop: a shell that is about to block in `read` when the signal comes would run its trap only after that.
+    let kind = "trap 'exit 0' TERM; echo $$ > $PITON_STUDY_DIR/kind; while :; do sleep 0.02; done";
+    let stage = bench.stage(kind);
     bench.submit(1, stage);
     bench.started();
     bench.file("kind");

@@ -1,0 +1,71 @@
+//! Whose an artifacts directory is.
+//!
+//! Two stores that shared `artifacts/<study>` would take each other's attempts for leftovers and remove them. So the
+//! directory names the study it belongs to, and a run of another study is refused while that one's store is there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::Reader;
+use crate::model::StudyId;
+use crate::paths::{self, StudyPaths};
+use crate::sys::files::{create_dir_all_durable, replace_atomically};
+
+/// Name of the file that says so.
+const CLAIM_FILE: &str = ".piton-study.json";
+
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    /// The study's identity, hex.
+    study_id: String,
+    /// Its store, relative to the claimed directory where possible, so that a project may be moved as a whole.
+    store: PathBuf,
+}
+
+/// The store of another study that owns `artifacts/<study>` and is still there; `None` when the directory is free. A
+/// study whose store is gone has no claim any more.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn other_owner(paths: &StudyPaths, study: &str, id: Option<StudyId>) -> io::Result<Option<PathBuf>> {
+    let dir = paths.study_artifacts(study);
+    let text = match fs::read(dir.join(CLAIM_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // An unreadable claim names nobody.
+    let Ok(claim) = serde_json::from_slice::<Claim>(&text) else { return Ok(None) };
+    if id.is_some_and(|id| id.to_string() == claim.study_id) {
+        return Ok(None);
+    }
+    let store = paths::clean(&dir.join(&claim.store));
+    Ok(owns(&store, &claim.study_id).then_some(store))
+}
+
+/// Whether the store is there and is that study's. One that cannot be read is given the benefit of the doubt.
+fn owns(store: &Path, study_id: &str) -> bool {
+    if !store.exists() {
+        return false;
+    }
+    let study = Reader::open(store).ok().and_then(|reader| reader.snapshot().ok()?.study().ok());
+    study.is_none_or(|study| study.study_id.to_string() == study_id)
+}
+
+/// Makes `artifacts/<study>`, durable up to the root, and writes whose it is.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn claim(paths: &StudyPaths, study: &str, id: StudyId) -> io::Result<()> {
+    let dir = paths.study_artifacts(study);
+    create_dir_all_durable(&dir)?;
+    let claim = Claim { study_id: id.to_string(), store: paths::relative(&paths.store, &dir) };
+    let text = serde_json::to_vec(&claim)?;
+    if fs::read(dir.join(CLAIM_FILE)).is_ok_and(|now| now == text) {
+        return Ok(());
+    }
+    replace_atomically(&dir.join(CLAIM_FILE), |out| out.write_all(&text))
+}
