@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
@@ -17,7 +18,7 @@ use super::jobs::JobMaker;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::{AttemptReport, Executor, ExecutorEvent, Job};
-use crate::model::{AttemptNo, StageRow, StudyId, TrialId};
+use crate::model::{AttemptNo, StageRow, StudyId, TrialId, Verdict};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::clock::TrialClock;
@@ -39,7 +40,7 @@ pub struct Place {
 pub struct Replayed {
     /// As an engine would have recorded it; `None` when a signal came before it began.
     pub report: Option<AttemptReport>,
-    /// The signal that ended it early, if one did.
+    /// The signal that ended it early, if one did. Without one the report is there, and is a success or a failure.
     pub interrupted_by: Option<SignalEvent>,
 }
 
@@ -77,25 +78,52 @@ pub fn run(
     idle: &mut dyn FnMut(),
 ) -> Result<Replayed, EngineError> {
     let (signalled, signals) = crossbeam_channel::bounded(16);
-    let watch = SignalWatch::start(signalled, |signal| signal)
-        .map_err(|cause| EngineError::System { what: "watch signals", cause })?;
+    let asked_to_end = Arc::new(AtomicBool::new(false));
+    let asked_by = Arc::new(OnceLock::new());
+    let (flag, by) = (Arc::clone(&asked_to_end), Arc::clone(&asked_by));
+    let watch = SignalWatch::start(signalled, move |signal| {
+        // The worker knows before this loop gets round to it: a trial that the same signal ended did not fail.
+        if signal.asks_to_end() {
+            by.get_or_init(|| signal);
+            flag.store(true, Ordering::SeqCst);
+        }
+        signal
+    });
+    let watch = watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?;
     let (sender, events) = crossbeam_channel::unbounded();
     let executor = LocalExecutor::with_slots(
         slot..slot.saturating_add(1),
         Some(keeper),
         HashMap::new(),
         TrialClock::new(),
-        Arc::default(),
+        asked_to_end,
         sender,
     );
     let mut executor = executor.map_err(|error| EngineError::Executor(error.to_string()))?;
     executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
     let ended = watch_over(&mut executor, &events, &signals, &watch, every, idle);
+    let ended = ended.and_then(|report| concluded(report, asked_by.get().copied()));
     executor.shutdown();
     idle();
     ended
 }
 
+/// What an end means. Whatever is cut off, other than by a signal to this process, is no result and must not look like one.
+fn concluded(report: Option<AttemptReport>, asked_by: Option<SignalEvent>) -> Result<Replayed, EngineError> {
+    let cut_off = match report.as_ref().map(|report| &report.verdict) {
+        Some(Verdict::Succeeded { .. } | Verdict::Failed(_)) => {
+            return Ok(Replayed { report, interrupted_by: None });
+        }
+        Some(Verdict::Interrupted { reason }) => reason.clone(),
+        Some(Verdict::Cancelled) | None => "it did not begin".to_owned(),
+    };
+    match asked_by {
+        Some(signal) => Ok(Replayed { report, interrupted_by: Some(signal) }),
+        None => Err(EngineError::Executor(cut_off)),
+    }
+}
+
+/// The attempt's end; `None` when it came back unstarted.
 fn watch_over(
     executor: &mut LocalExecutor,
     events: &Receiver<ExecutorEvent>,
@@ -103,23 +131,17 @@ fn watch_over(
     watch: &SignalWatch,
     every: Duration,
     idle: &mut dyn FnMut(),
-) -> Result<Replayed, EngineError> {
-    let mut interrupted_by = None;
+) -> Result<Option<AttemptReport>, EngineError> {
+    let mut asked = false;
     let never = never();
     let mut signals = signals;
     loop {
         select! {
             recv(events) -> event => match event {
                 Ok(ExecutorEvent::Started { .. }) => {}
-                Ok(ExecutorEvent::Ended(report)) => {
-                    return Ok(Replayed { report: Some(*report), interrupted_by });
-                }
+                Ok(ExecutorEvent::Ended(report)) => return Ok(Some(*report)),
+                Ok(ExecutorEvent::Returned { .. }) => return Ok(None),
                 Ok(ExecutorEvent::Broken(why)) => return Err(EngineError::Executor(why)),
-                Ok(ExecutorEvent::Returned { .. }) if interrupted_by.is_some() => {
-                    return Ok(Replayed { report: None, interrupted_by });
-                }
-                // `Broken`, which came before it, says why.
-                Ok(ExecutorEvent::Returned { .. }) => {}
                 Err(_) => return Err(EngineError::Executor("the executor is gone".into())),
             },
             recv(signals) -> signal => match signal {
@@ -130,21 +152,57 @@ fn watch_over(
                     }
                     executor.resume();
                 }
-                Ok(signal) if signal.asks_to_end() => match interrupted_by {
-                    None => {
-                        interrupted_by = Some(signal);
-                        executor.terminate();
-                    }
-                    Some(_) => {
-                        watch.arm_immediate_exit();
-                        executor.kill();
-                    }
-                },
+                Ok(signal) if signal.asks_to_end() && !asked => {
+                    asked = true;
+                    executor.terminate();
+                }
+                Ok(signal) if signal.asks_to_end() => {
+                    watch.arm_immediate_exit();
+                    executor.kill();
+                }
                 Ok(_) => {}
                 // Nobody sends any more: waiting for it would be a busy loop.
                 Err(_) => signals = &never,
             },
             recv(after(every)) -> _ => idle(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Failure, Metrics, Severity, Usage};
+
+    fn report(verdict: Verdict) -> Option<AttemptReport> {
+        let usage = Usage::default();
+        Some(AttemptReport { trial: TrialId(0), attempt: 1, ended_ms: 0, exit: None, usage, verdict })
+    }
+
+    #[test]
+    fn only_a_result_counts_as_one() {
+        let succeeded = report(Verdict::Succeeded { metrics: Metrics::new(), outputs: Vec::new() });
+        let failed = report(Verdict::Failed(Failure {
+            kind: "timeout".into(),
+            severity: Severity::Medium,
+            retryable: true,
+            reason: "late".into(),
+            log_excerpt: String::new(),
+        }));
+        let cut = report(Verdict::Interrupted { reason: "the trial keeper died".into() });
+        // A signal that came as the trial ended by itself takes nothing from its result.
+        for asked_by in [None, Some(SignalEvent::Int)] {
+            for result in [&succeeded, &failed] {
+                let replayed = concluded(result.clone(), asked_by).unwrap();
+                assert_eq!((&replayed.report, replayed.interrupted_by), (result, None));
+            }
+        }
+        assert_eq!(
+            concluded(cut.clone(), Some(SignalEvent::Term)).unwrap().interrupted_by,
+            Some(SignalEvent::Term)
+        );
+        assert_eq!(concluded(None, Some(SignalEvent::Int)).unwrap().interrupted_by, Some(SignalEvent::Int));
+        assert!(matches!(concluded(cut, None), Err(EngineError::Executor(why)) if why == "the trial keeper died"));
+        assert!(concluded(None, None).is_err());
     }
 }

@@ -218,9 +218,10 @@ pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<V
         names.push(name);
     }
     replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
-    // Last: by it, `is_current` knows that all of them were written.
+    names.push(EVENTS.to_owned());
+    // Last: whoever finds it current knows that the others are.
     replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
-    names.extend([EVENTS.to_owned(), STUDY_TELEMETRY.to_owned()]);
+    names.push(STUDY_TELEMETRY.to_owned());
     Ok(names)
 }
 
