@@ -121,7 +121,14 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
     };
     match shared.memory.spawn(keeper, job, &request) {
         Ok((started, memory)) => Ok((started, Told { command, memory })),
-        Err(SpawnError::KeeperGone) => Err(NotStarted::keeper_gone()),
+        Err(SpawnError::KeeperGone) => {
+            // It may have started the trial and died before it could say so; then the kernel killed the trial's first
+            // process only.
+            if let Err(error) = strays::kill_attempt(&job.key) {
+                log::warn!("some processes of trial {} may be left: {error}", job.key.trial);
+            }
+            Err(NotStarted::keeper_gone())
+        }
         Err(SpawnError::Refused { step: SpawnStep::Logs, errno }) => {
             Err(Trouble::of("spawn_failed", "cannot create the log files", &errno.into()).into())
         }
