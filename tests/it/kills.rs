@@ -89,9 +89,10 @@ fn sixty_random_kills_change_nothing() {
     let sandbox = study();
     let mut moments = Moments::new();
     let mut kills = 0;
+    let mut window_us = 60_000;
     while kills < 60 {
         let mut engine = sandbox.start("run study.toml");
-        std::thread::sleep(Duration::from_micros(5_000 + moments.below(60_000)));
+        std::thread::sleep(Duration::from_micros(5_000 + moments.below(window_us)));
         if let Some(status) = engine.child.try_wait().unwrap() {
             panic!("the study ended ({status}) after {kills} kills only: make it longer");
         }
@@ -103,7 +104,12 @@ fn sixty_random_kills_change_nothing() {
         engine.wait();
         kills += 1;
         if kills % 10 == 0 && sandbox.path("study.redb").exists() {
-            balanced(&sandbox.dump());
+            let dump = sandbox.dump();
+            balanced(&dump);
+            if dump["accounting"]["interrupted"] == 0 {
+                // On a busy machine an engine takes longer to start its trials.
+                window_us *= 2;
+            }
             wait_until("nothing of the study runs", || sandbox.trial_processes().is_empty());
         }
     }
