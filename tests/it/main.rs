@@ -2,6 +2,7 @@
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `commands`: every subcommand, what it prints and its exit codes;
+//! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
 //! - `quickstart`: the example of the README;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -18,6 +19,7 @@
 )]
 
 mod commands;
+mod failures;
 mod harness;
 mod kills;
 mod library;
