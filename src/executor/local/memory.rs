@@ -28,7 +28,7 @@ const INSTEAD: &str = "memory limits bound the address space of each process ins
 const SHELL_KILLED: i32 = 128 + libc::SIGKILL;
 
 /// How programs say that an allocation failed.
-const OUT_OF_MEMORY: [&str; 9] = [
+const OUT_OF_MEMORY: [&str; 10] = [
     r"\bcannot allocate (memory|\d+ bytes)",     // ENOMEM, bash
     r"\bbad_alloc\b",                            // C++
     r"\bmemory allocation of \d+ bytes failed",  // Rust
@@ -38,6 +38,7 @@ const OUT_OF_MEMORY: [&str; 9] = [
     r"\bmemory exhausted\b",                     // GNU
     r"\bfailed to allocate (memory|\d+ bytes)",
     r"\binsufficient memory\b",
+    r"\bfailed to map segment from shared object|\bcannot map zero-fill pages", // the dynamic loader
 ];
 
 static SAYS_OUT_OF_MEMORY: LazyLock<Option<Regex>> =
@@ -270,6 +271,7 @@ mod tests {
             "dd: memory exhausted by input buffer of size 1073741824 bytes (1.0 GiB)",
             "virtual memory exhausted",
             "MemoryError",
+            "true: error while loading shared libraries: libc.so.6: failed to map segment from shared object",
         ] {
             assert_eq!(named(Held::ByAddressSpace, says, Exit::Code(1), (0, 0)).kind, "out_of_memory", "{says}");
         }

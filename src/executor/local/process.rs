@@ -121,7 +121,14 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
     };
     match shared.memory.spawn(keeper, job, &request) {
         Ok((started, memory)) => Ok((started, Told { command, memory })),
-        Err(SpawnError::KeeperGone) => Err(NotStarted::keeper_gone()),
+        Err(SpawnError::KeeperGone) => {
+            // It may have started the trial and died before it could say so; then the kernel killed the trial's first
+            // process only.
+            if let Err(error) = strays::kill_attempt(&job.key) {
+                log::warn!("some processes of trial {} may be left: {error}", job.key.trial);
+            }
+            Err(NotStarted::keeper_gone())
+        }
         Err(SpawnError::Refused { step, errno }) => {
             let refused = refusal(job, &command, step, errno);
             // Whether the machine is to blame is told by the error alone, but not for what the program itself is.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
@@ -21,6 +22,10 @@ const METRICS_FILE: &str = "metrics.json";
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
 /// Of a file that rules read, the last so many bytes are searched.
 const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
+/// A rule's search may take this long.
+const RULE_LIMIT: Duration = Duration::from_secs(60);
+/// The clock is looked at once in so many matches.
+const MATCHES_A_LOOK: u64 = 16;
 const MAX_LABEL_BYTES: usize = 1 << 10;
 /// A record of the journal holds all of a trial's metrics, and records are bounded.
 const MAX_METRICS_BYTES: usize = 32 << 10;
@@ -149,7 +154,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metric
         let text = read_rule_file(remains, &first.file);
         for rule in of_file {
             let found = match &text {
-                Ok(text) => search(rule, text),
+                Ok(text) => search(rule, text, RULE_LIMIT),
                 Err(why) => {
                     Err(failure("missing_metric", format!("`{}` needs `{}`: {why}", rule.metric, rule.file)))
                 }
@@ -182,8 +187,19 @@ fn read_rule_file(remains: &Remains<'_>, name: &str) -> Result<Vec<u8>, String> 
     read().map_err(|error| io_words(&error))
 }
 
-fn search(rule: &CompiledRule, text: &[u8]) -> Result<f64, Failure> {
-    let last = rule.regex.captures_iter(text).last().and_then(|captures| captures.get(1));
+/// One search takes time in proportion to the text, but an expression that looks far ahead for each of many matches can
+/// take that times their number: no file may occupy a worker for ever.
+fn search(rule: &CompiledRule, text: &[u8], limit: Duration) -> Result<f64, Failure> {
+    let start = Instant::now();
+    let mut last = None;
+    for (found, number) in rule.regex.find_iter(text).zip(1_u64..) {
+        last = Some(found.start());
+        if number.is_multiple_of(MATCHES_A_LOOK) && start.elapsed() >= limit {
+            let why = format!("searching `{}` for `{}` takes too long", rule.file, rule.metric);
+            return Err(Failure { retryable: false, ..bad(why) });
+        }
+    }
+    let last = last.and_then(|start| rule.regex.captures_at(text, start)).and_then(|captures| captures.get(1));
     let Some(last) = last else {
         let why = format!("nothing in `{}` matches the expression for `{}`", rule.file, rule.metric);
         return Err(failure("missing_metric", why));
@@ -349,6 +365,18 @@ mod tests {
         );
         std::sync::Arc::get_mut(&mut job.stage_spec).unwrap().needed_metrics.clear();
         assert_eq!(collect(&job).unwrap(), (Metrics::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_search_ends_however_many_matches_there_are() {
+        let far = rule("wns", "(a).*b|(a)");
+        // Each match looks for the `b` to the very end: 10^10 steps in all.
+        let text = vec![b'a'; 256 << 10];
+        let failure = search(&far, &text, Duration::ZERO).unwrap_err();
+        assert_eq!((&*failure.kind, failure.retryable), ("bad_metrics", false));
+        assert_eq!(failure.reason, "searching `report/sta.rpt` for `wns` takes too long");
+        let few = b"a 1\n".repeat(10);
+        assert_eq!(search(&rule("wns", r"a (\d)"), &few, Duration::ZERO), Ok(1_000.0));
     }
 
     #[test]
