@@ -200,27 +200,27 @@ impl Spec {
     /// # Errors
     /// Every mistake; the spec is as it was then.
     pub fn load_cases(&mut self, study_dir: &Path) -> Result<(), Diagnostics> {
+        let unread = |stage: &StageSpec| matches!(stage.sampling, Sampling::File(CaseFile { cases: None, .. }));
+        if !self.stages.iter().any(unread) {
+            return Ok(());
+        }
         let mut found = Vec::new();
         let mut loaded = self.clone();
-        let mut any = false;
         for stage in &mut loaded.stages {
             let place = Place { span: None, path: format!("stage {:?}.sampling", stage.name) };
             let Sampling::File(file @ CaseFile { cases: None, .. }) = &mut stage.sampling else { continue };
-            any = true;
             match read_cases(study_dir, &file.path) {
                 Ok(cases) => file.cases = Some(cases),
                 Err(mistakes) => found.extend(mistakes.into_iter().map(|m| m.diagnostic(&file.path, &place))),
             }
         }
-        if any && found.is_empty() {
+        if found.is_empty() {
             found = loaded.unknown_placeholders();
         }
         if !found.is_empty() {
             return Err(Diagnostics::new("", "", found));
         }
-        if any {
-            *self = loaded;
-        }
+        *self = loaded;
         Ok(())
     }
 
