@@ -332,6 +332,11 @@ impl Study {
     }
 
     fn stored_spec(&self, row: &StudyRow) -> Result<Spec, Error> {
+        if row.plan_version != plan::VERSION {
+            let why =
+                format!("its trials are numbered by plan {}, this piton has {}", row.plan_version, plan::VERSION);
+            return Err(Error::StoredSpec { store: self.store.clone(), why });
+        }
         Spec::from_json(&row.spec)
             .map_err(|error| Error::StoredSpec { store: self.store.clone(), why: error.to_string() })
     }

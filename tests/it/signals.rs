@@ -51,6 +51,8 @@ fn says(sandbox: &Sandbox, words: &str) {
 fn begin(sandbox: &Sandbox, args: &str) -> Engine {
     let engine = sandbox.start(&format!("run study.toml {args}"));
     started(sandbox, 2);
+    // On a busy machine a trial may be well under way before its start is recorded.
+    wait_until("both starts are recorded", || sandbox.dump()["accounting"]["running"] == 2);
     engine
 }
 
