@@ -85,6 +85,17 @@ pub enum Error {
     /// A view cannot be shown.
     #[error(transparent)]
     View(ViewError),
+    /// The store's own structures are broken.
+    #[error("the store is damaged: {0}")]
+    DamagedStore(String),
+    /// A mistake of piton's.
+    #[error("an internal error at {place}: {words}")]
+    Bug {
+        /// Where in the code.
+        place: String,
+        /// What it said.
+        words: String,
+    },
     /// Output could not be written.
     #[error("cannot write the output")]
     Output(#[source] std::io::Error),
@@ -119,13 +130,20 @@ impl Error {
         match self {
             Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) | Self::ArtifactsTaken { .. } => 2,
             Self::View(
-                ViewError::UnknownCase { .. } | ViewError::UnknownAttempt { .. } | ViewError::NotStarted { .. },
+                ViewError::UnknownCase { .. }
+                | ViewError::UnknownAttempt { .. }
+                | ViewError::NotStarted { .. }
+                | ViewError::Request(_)
+                | ViewError::Baseline { .. },
             ) => 2,
+            Self::File { what: "read the study file", .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
-            Self::Open(OpenError::Locked { .. }) => 5,
+            Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
             Self::SpecDiffers { .. } | Self::InputsChanged { .. } => 6,
-            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. }) | Self::StoredSpec { .. } => 7,
+            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. })
+            | Self::StoredSpec { .. }
+            | Self::DamagedStore(_) => 7,
             Self::Journal { cause, .. } if cause.is_damage() => 7,
             Self::Engine(error) if is_damage(error) => 7,
             _ => 1,
@@ -137,6 +155,15 @@ impl Error {
     pub fn notes(&self) -> Vec<String> {
         match self {
             Self::Engine(EngineError::Commit(failed)) => vec![what_is_safe(failed)],
+            Self::DamagedStore(_) => {
+                vec!["`piton verify` says what else does not fit, as far as it can be read".into()]
+            }
+            Self::Bug { .. } => vec!["please report it; the store is as of its last commit".into()],
+            Self::Engine(EngineError::Copied { .. }) => vec!["nothing was changed".into()],
+            Self::Engine(EngineError::StoreGone { .. }) => vec![
+                "what was recorded lies in the removed file; put a copy of it back, or the study begins anew"
+                    .into(),
+            ],
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, .. } => changes.clone(),
@@ -154,6 +181,11 @@ impl Error {
                 "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
                 shell_word(path)
             )],
+            Self::Open(OpenError::Damaged { path, .. })
+                if path.extension().is_some_and(|ending| ending == "toml") =>
+            {
+                vec![format!("the store of a study file is `{}`", shell_word(&path.with_extension("redb")))]
+            }
             Self::Open(OpenError::Missing { .. }) => {
                 vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
             }
@@ -193,7 +225,10 @@ fn is_damage(error: &EngineError) -> bool {
         EngineError::Journal(cause) => cause.is_damage(),
         EngineError::Commit(failed) => failed.cause.is_damage(),
         EngineError::Fold(_) | EngineError::Inconsistent(_) => true,
-        EngineError::Executor(_) | EngineError::System { .. } => false,
+        EngineError::Executor(_)
+        | EngineError::System { .. }
+        | EngineError::Copied { .. }
+        | EngineError::StoreGone { .. } => false,
     }
 }
 

@@ -47,6 +47,12 @@ impl StudyPaths {
         self.study_artifacts(&spec.study.name).join(format!("{stage}_{name}")).join(case)
     }
 
+    /// An attempt of the base command: `artifacts/<study>/base/attempt_<n>`.
+    #[must_use]
+    pub fn base_dir(&self, study_name: &str, attempt: AttemptNo) -> PathBuf {
+        self.study_artifacts(study_name).join("base").join(format!("attempt_{attempt}"))
+    }
+
     /// One attempt's directory.
     #[must_use]
     pub fn attempt_dir(&self, spec: &Spec, stage: StageIndex, case: &str, attempt: AttemptNo) -> PathBuf {

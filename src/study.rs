@@ -121,9 +121,9 @@ impl Study {
             path: path.into(),
             cause,
         })?;
-        let spec = spec::parse_bytes(&path.display().to_string(), &bytes, overrides)
-            .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let spec = spec::parse_study(&path.display().to_string(), &bytes, overrides, dir)
+            .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Self::with(Some(spec), path.with_extension("redb"), dir.into(), file))
     }
@@ -249,6 +249,9 @@ impl Study {
     /// # Errors
     /// [`Error`]; what was recorded before stays recorded.
     pub fn run_observed(mut self, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+        if let Some(spec) = &mut self.spec {
+            spec.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
+        }
         let found = self.look()?;
         let decision = match &found {
             Some((row, spec)) => self.decide(row, spec)?,
@@ -257,6 +260,7 @@ impl Study {
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
             Decision::AlreadyCompleted | Decision::AlreadyAborted => {
+                self.settle()?;
                 self.mend_exports()?;
                 let status = found.map_or(StudyStatus::Completed, |(row, _)| row.status);
                 Ok(Outcome { decision, status, report: None })
@@ -287,6 +291,23 @@ impl Study {
             reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&row)?;
         Ok(Some((row, spec)))
+    }
+
+    /// Records as interrupted what an engine left running that died after it had aborted its study.
+    fn settle(&self) -> Result<(), Error> {
+        let left = {
+            let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
+            snapshot.running().map_err(|cause| self.unreadable(cause))?
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut journal = Journal::open(&self.store)?;
+        let records = engine::settled(&journal).map_err(Error::from)?;
+        if !records.is_empty() {
+            journal.append(&records).map_err(|cause| self.unreadable(cause))?;
+        }
+        journal.close().map_err(|cause| self.unreadable(cause))
     }
 
     /// Brings the exports of a finished study up to date, should its engine have died before it wrote them.
@@ -381,6 +402,10 @@ impl Study {
             return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
         };
         let paths = self.planned_paths()?;
+        let dir = paths.store.parent().unwrap_or(Path::new("/"));
+        if let Err(cause) = std::fs::metadata(dir) {
+            return Err(Error::File { what: "make a store in", path: dir.into(), cause });
+        }
         refuse_taken(&paths, &spec.study.name, None)?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let first = Record {
@@ -420,6 +445,18 @@ impl Study {
             spec.run = given.run.clone();
         }
         let paths = self.stored_paths(&row)?;
+        if let Some(given) = &self.artifacts {
+            let given = std::path::absolute(given)
+                .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+            if paths::clean(&given) != paths.artifacts {
+                return Err(Error::Usage(format!(
+                    "the study in `{}` has its artifacts in `{}`, not in `{}`",
+                    store.display(),
+                    paths.artifacts.display(),
+                    given.display()
+                )));
+            }
+        }
         refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
         claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
             what: "make the artifacts directory",

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use piton::spec::Goal;
+use piton::views::compare::Tolerance;
 
 /// Runs studies - stages of trials, the best cases surviving - that outlive kill -9 and power loss.
 #[derive(Debug, Parser)]
@@ -43,8 +45,16 @@ pub enum Command {
     Stop(StopArgs),
     /// Make failed trials of the open (or aborted) stage pending again
     Retry(RetryArgs),
+    /// Let a stage begin that waits for approval
+    Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
+    /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
+    Export(ExportArgs),
+    /// Fail (exit code 4) if the study got worse than a baseline
+    Compare(CompareArgs),
+    /// Run one trial again in a scratch directory and compare; nothing is recorded
+    Replay(ReplayArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -54,9 +64,9 @@ pub enum Command {
 /// `piton new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// Directory to make; it must not exist or be empty
+    /// Directory to make; if it is there it must be empty
     #[arg(value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Which template; `--template list` lists them
     #[arg(long, default_value = "basic")]
     pub template: String,
@@ -225,7 +235,7 @@ pub struct RetryArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Every failed trial of that stage
-    #[arg(long, conflicts_with = "cases", required_unless_present = "cases")]
+    #[arg(long, conflicts_with = "cases")]
     pub failed: bool,
     /// Only these
     #[arg(value_name = "CASE")]
@@ -235,12 +245,103 @@ pub struct RetryArgs {
     pub json: bool,
 }
 
+/// `piton approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Which stage [default: the first that waits for it]
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+    /// Who approves [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// What to record with it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub note: String,
+}
+
 /// `piton verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Directory for the files; made if need be, other files in it stay
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub to: PathBuf,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// What to compare with: another store, or a file from --write-baseline, `dump --canonical` or `dump --json`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "write_baseline")]
+    pub baseline: Option<PathBuf>,
+    /// Write this study's results to FILE, to compare others with; compares nothing
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["baseline", "tolerance", "direction", "allow_missing"])]
+    pub write_baseline: Option<PathBuf>,
+    /// Which stage [default: the last; for --write-baseline: all]
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+    /// Only this metric [default: all that are numbers]; may be repeated
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metric: Vec<String>,
+    /// How far a metric may move for the worse: in its own unit (`wns_ps=5`), or of the baseline (`area=2%`); may be
+    /// repeated, both for one metric too: then the more generous counts [default: 0]
+    #[arg(long = "tolerance", value_name = "METRIC=ABS|REL%", value_parser = tolerance)]
+    pub tolerance: Vec<(String, Tolerance)>,
+    /// Which way is better; may be repeated [default: by the stage's objectives; other metrics may not change]
+    #[arg(long = "direction", value_name = "METRIC=minimize|maximize", value_parser = direction)]
+    pub direction: Vec<(String, Goal)>,
+    /// Let cases and metrics pass that are gone, have no result, or have other params
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Print JSON, with every line of the comparison
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 succeeded, 3 failed, both as recorded (or nothing is recorded); 4 other than recorded; 130 or 143 ended by a
+signal. Params, seed, attempt, slot and the parent's directory are the recorded ones; the scratch directory is empty,
+and there is no retry.")]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Which case
+    #[arg(value_name = "CASE")]
+    pub case: String,
+    /// Run it in this directory, which must be empty or not exist, and stays
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub attempt_dir: Option<PathBuf>,
+    /// Keep the temporary directory it ran in
+    #[arg(long, conflicts_with = "attempt_dir")]
+    pub keep: bool,
+    /// Compare only this metric [default: all]; may be repeated
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metric: Vec<String>,
+    /// How far a metric may differ from the recorded one, either way: `time_s=20%`, `area=5`; may be repeated [default: 0]
+    #[arg(long = "tolerance", value_name = "METRIC=ABS|REL%", value_parser = tolerance)]
+    pub tolerance: Vec<(String, Tolerance)>,
+    /// Print the result as JSON; the trial's standard output goes to standard error then
     #[arg(long)]
     pub json: bool,
 }
@@ -257,6 +358,21 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+fn tolerance(text: &str) -> Result<(String, Tolerance), String> {
+    match text.rsplit_once('=') {
+        Some((metric, value)) if !metric.is_empty() => Ok((metric.to_owned(), Tolerance::parse(value)?)),
+        _ => Err("expected METRIC=5 or METRIC=2%".to_owned()),
+    }
+}
+
+fn direction(text: &str) -> Result<(String, Goal), String> {
+    match text.rsplit_once('=') {
+        Some((metric, "minimize")) if !metric.is_empty() => Ok((metric.to_owned(), Goal::Minimize)),
+        Some((metric, "maximize")) if !metric.is_empty() => Ok((metric.to_owned(), Goal::Maximize)),
+        _ => Err("expected METRIC=minimize or METRIC=maximize".to_owned()),
     }
 }
 
@@ -283,5 +399,14 @@ mod tests {
         assert!(duration("-1s").is_err() && duration("soon").is_err());
         assert_eq!(assignment("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(assignment("=x").is_err() && assignment("x").is_err());
+    }
+
+    #[test]
+    fn tolerances_and_directions() {
+        let five = Tolerance { absolute: 5.0, relative: 0.0 };
+        assert_eq!(tolerance("a=b=5"), Ok(("a=b".into(), five)));
+        assert!(tolerance("=5").is_err() && tolerance("a").is_err() && tolerance("a=-5").is_err());
+        assert_eq!(direction("a=maximize"), Ok(("a".into(), Goal::Maximize)));
+        assert!(direction("a=max").is_err() && direction("=minimize").is_err() && direction("a").is_err());
     }
 }

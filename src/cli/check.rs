@@ -56,6 +56,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             shares,
             planned,
             survivors,
+            approval: None,
             opened_ms: None,
             closed_ms: None,
         });
@@ -69,6 +70,9 @@ struct StagePlan {
     trials: u64,
     parents: usize,
     survivors: u64,
+    /// For each parent, where they can be counted.
+    combinations: Option<u64>,
+    merged: u64,
     how: String,
     commands: Vec<(String, String)>,
 }
@@ -88,20 +92,35 @@ impl StagePlan {
             trials: planned,
             parents: row.map_or(0, |row| row.parents.len()),
             survivors: stage.survivor_count.min(planned),
-            how: how(stage),
+            combinations: plan::combinations(stage),
+            merged: plan::merged(stage),
+            how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
             commands,
         }
     }
 }
 
-fn how(stage: &StageSpec) -> String {
-    let sampling = match (stage.sweep.is_empty(), &stage.sampling) {
-        (_, Sampling::File(file)) => format!("cases of `{}`", file.path),
-        (true, _) => "no sweep".into(),
-        (false, Sampling::Grid) => "grid".into(),
-        (false, Sampling::Random) => "random".into(),
-        (false, Sampling::Sobol) => "sobol".into(),
+fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
+    let (sampling, of) = match (stage.sweep.is_empty(), &stage.sampling) {
+        (_, Sampling::File(file)) => (format!("file `{}`", file.path), "cases"),
+        (true, _) => ("no sweep".into(), ""),
+        (false, Sampling::Grid) => ("grid".into(), "combinations"),
+        (false, Sampling::Random) => ("random".into(), "combinations"),
+        (false, Sampling::Sobol) => ("sobol".into(), "combinations"),
     };
+    let all = plan::combinations(stage).and_then(|each| each.checked_mul(u64::try_from(parents).ok()?));
+    let part = match all {
+        _ if of.is_empty() => String::new(),
+        Some(all) if planned < all => format!(", {planned} of {all} {of} (cut by the budget)"),
+        Some(all) => format!(", all {all} {of}"),
+        None => String::new(),
+    };
+    let merged = match plan::merged(stage) {
+        0 => String::new(),
+        1 => ", 1 repeated row left out".to_owned(),
+        rows => format!(", {rows} repeated rows left out"),
+    };
+    let sampling = format!("{sampling}{part}{merged}");
     let selection = match stage.selection {
         Selection::Top => "top",
         Selection::Lexicographic => "lexicographic",
@@ -158,6 +177,9 @@ fn print_plan(
     if let Some(description) = &spec.study.description {
         print_line(&format!("  {description}"))?;
     }
+    if spec.base.is_some() {
+        print_line("  its base command must succeed before the first stage")?;
+    }
     for (index, plan) in plans.iter().enumerate() {
         let trials = if plan.trials == 1 { "1 trial".into() } else { format!("{} trials", plan.trials) };
         let at_most = if index == 0 { "" } else { "at most " };
@@ -170,6 +192,9 @@ fn print_plan(
         let survive =
             if plan.survivors == 1 { "1 survives".into() } else { format!("{} survive", plan.survivors) };
         print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {survive}", plan.name))?;
+        if spec.stages.get(index).is_some_and(|stage| stage.approve) {
+            print_line("  begins when `piton approve` says so")?;
+        }
         print_line(&format!("  {}", plan.how))?;
         for (case, command) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;
@@ -207,7 +232,8 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Resu
                 .collect();
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
-                "survivors": plan.survivors, "first_commands": commands,
+                "survivors": plan.survivors, "combinations": plan.combinations, "merged": plan.merged,
+                "first_commands": commands,
             })
         })
         .collect();

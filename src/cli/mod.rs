@@ -3,12 +3,16 @@
 //! Results go to stdout, progress and diagnostics to stderr. Errors are printed here and nowhere else. The library
 //! below never sees terminal or environment.
 
+mod approve;
 mod args;
 mod check;
+mod compare;
+mod export;
 mod look;
 mod manual;
 mod new;
 mod progress;
+mod replay;
 mod result;
 mod retry;
 mod run;
@@ -17,7 +21,9 @@ mod terminal;
 mod verify;
 mod watch;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
 use piton::Error;
@@ -40,7 +46,7 @@ pub fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    match dispatch(cli.command) {
+    match guarded(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if is_closed_pipe(&error) {
@@ -50,6 +56,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Where the last panic was, and what it said.
+static PANIC: Mutex<Option<(String, String)>> = Mutex::new(None);
+
+/// Runs a command. redb trusts its own structures and panics where a damaged file breaks them: that is told as damage,
+/// and any other panic as what it is, a mistake of piton's.
+fn guarded(command: Command) -> Result<u8, Error> {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let words = info.payload_as_str().unwrap_or("no message").to_owned();
+        // A trial's closure or a worker may panic too: that is told by whoever runs it.
+        log::debug!("panic at {place}: {words}");
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some((place, words));
+    }));
+    catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|_| {
+        let (place, words) = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        if place.contains("redb") { Err(Error::DamagedStore(words)) } else { Err(Error::Bug { place, words }) }
+    })
 }
 
 fn dispatch(command: Command) -> Result<u8, Error> {
@@ -63,8 +88,12 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Logs(args) => look::logs(&args),
         Command::Why(args) => look::why(&args),
         Command::Stop(args) => stop::stop(&args),
+        Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }

@@ -34,13 +34,41 @@ const TEMPLATES: &[Template] = &[
             ("time.sh", include_str!("templates/benchmark/time.sh"), true),
         ],
     },
+    Template {
+        name: "grid-sweep",
+        about: "tries every combination of two options; the Pareto front of cost and exactness survives",
+        files: &[
+            ("study.toml", include_str!("templates/grid-sweep/study.toml"), false),
+            ("integrate.sh", include_str!("templates/grid-sweep/integrate.sh"), true),
+        ],
+    },
+    Template {
+        name: "successive-halving",
+        about: "trains many candidates briefly and the best ever longer, each from where its parent stopped",
+        files: &[
+            ("study.toml", include_str!("templates/successive-halving/study.toml"), false),
+            ("train.sh", include_str!("templates/successive-halving/train.sh"), true),
+        ],
+    },
+    Template {
+        name: "ci-regression",
+        about: "measures a program and fails when it got worse than its baseline; `./gate.sh` is for CI",
+        files: &[
+            ("study.toml", include_str!("templates/ci-regression/study.toml"), false),
+            ("gate.sh", include_str!("templates/ci-regression/gate.sh"), true),
+            ("measure.sh", include_str!("templates/ci-regression/measure.sh"), true),
+            ("sort.awk", include_str!("templates/ci-regression/sort.awk"), false),
+            ("baseline.json", include_str!("templates/ci-regression/baseline.json"), false),
+            ("workflow.yml", include_str!("templates/ci-regression/workflow.yml"), false),
+        ],
+    },
 ];
 
 /// Makes a study.
 pub fn new(args: &NewArgs) -> Result<u8, Error> {
     if args.template == "list" {
         for template in TEMPLATES {
-            super::result::print_line(&format!("{:<12} {}", template.name, template.about))?;
+            super::result::print_line(&format!("{:<20} {}", template.name, template.about))?;
         }
         return Ok(0);
     }
@@ -49,12 +77,15 @@ pub fn new(args: &NewArgs) -> Result<u8, Error> {
         return Err(Error::Usage(format!(
             "there is no template `{}`; there are {}",
             args.template,
-            names.join(" and ")
+            names.join(", ")
         )));
     };
-    make(&args.dir, template).map_err(|cause| Error::File { what: "make", path: args.dir.clone(), cause })?;
-    let study = args.dir.join("study.toml");
-    say(&format!("made `{}`: {}", args.dir.display(), template.about));
+    let Some(dir) = &args.dir else {
+        return Err(Error::Usage("which directory is to be made? `piton new DIR`".into()));
+    };
+    make(dir, template).map_err(|cause| Error::File { what: "make", path: dir.clone(), cause })?;
+    let study = dir.join("study.toml");
+    say(&format!("made `{}`: {}", dir.display(), template.about));
     hint(&format!("`piton check {0}` shows the plan, `piton run {0}` runs it", shell_word(&study)));
     Ok(0)
 }

@@ -48,17 +48,23 @@ pub struct Progress {
     again: String,
     /// Whether trials get a line each.
     bars: bool,
+    /// How long a drain may take.
+    drain_limit: Option<Duration>,
+    /// Trials finished in each stage as of the event at hand; the draft is that of the whole batch.
+    finished: HashMap<StageIndex, u64>,
 }
 
 impl Progress {
     /// Starts drawing; `again` is the command that goes on after an early end.
-    pub fn start(again: &str) -> Self {
+    pub fn start(again: &str, drain_limit: Option<Duration>) -> Self {
         Self {
             sender: None,
             thread: None,
             spec: None,
             again: again.to_owned(),
             bars: std::io::stderr().is_terminal(),
+            drain_limit,
+            finished: HashMap::new(),
         }
     }
 
@@ -90,6 +96,15 @@ impl Progress {
         self.spec.clone()
     }
 
+    fn stage_begins(&mut self, draft: &Draft) {
+        if let Some(message) = Self::stage_message(draft) {
+            if let Message::Stage { index, counters, .. } = &message {
+                self.finished.entry(*index).or_insert_with(|| counters.finished());
+            }
+            self.send(message);
+        }
+    }
+
     fn stage_message(draft: &Draft) -> Option<Message> {
         let (stage, counters) = draft.open_stage()?;
         Some(Message::Stage {
@@ -106,10 +121,13 @@ impl Progress {
         let Some((stage, index)) = lineage.locate(end.trial) else { return };
         let counters = draft.stage_counters(stage);
         let planned = draft.stages().get(stage as usize).map_or(0, |row| row.planned());
+        let finished = self.finished.entry(stage).or_insert_with(|| counters.finished());
+        *finished += u64::from(end.next == Next::Final);
+        let finished = *finished;
         let failed = matches!(end.verdict, Verdict::Failed(_));
         let each = !self.bars && planned <= LINE_EACH_TRIALS;
         let line = (failed || each)
-            .then(|| ended_line(end, &lineage.case(stage, index), &counters, planned, &spec, stage));
+            .then(|| ended_line(end, &lineage.case(stage, index), finished, planned, &spec, stage));
         let best = best_words(draft, stage, &lineage, counters.best);
         self.send(Message::Ended { stage, counters, line, failed, best });
     }
@@ -144,15 +162,9 @@ impl Observer for Progress {
                 let study = draft.study_row();
                 let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
                 self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)));
-                if let Some(message) = Self::stage_message(draft) {
-                    self.send(message);
-                }
+                self.stage_begins(draft);
             }
-            Event::StageOpened { .. } => {
-                if let Some(message) = Self::stage_message(draft) {
-                    self.send(message);
-                }
-            }
+            Event::StageOpened { .. } => self.stage_begins(draft),
             Event::AttemptStarted { .. } => {
                 if let Some((stage, counters)) = draft.open_stage()
                     && self.bars
@@ -170,7 +182,23 @@ impl Observer for Progress {
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
                 self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }
-            Event::StudyCreated(_)
+            Event::BaseStarted { .. } => self.send(Message::Line("the base command runs".into())),
+            Event::BaseEnded(end) => {
+                let took = duration(end.usage.wall_us);
+                let line = match &end.verdict {
+                    Verdict::Succeeded { .. } => format!("the base command succeeded in {took}"),
+                    Verdict::Failed(failure) => {
+                        format!("the base command failed after {took}: {}", clean(&failure.reason))
+                    }
+                    Verdict::Interrupted { reason } => {
+                        format!("the base command was interrupted: {}", clean(reason))
+                    }
+                    Verdict::Cancelled => "the base command was cancelled".into(),
+                };
+                self.send(Message::Line(line));
+            }
+            Event::StageApproved { .. }
+            | Event::StudyCreated(_)
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
             | Event::StudyCompleted
@@ -185,10 +213,13 @@ impl Observer for Progress {
     }
 
     fn draining(&mut self, running: usize) {
+        let within = self.drain_limit.map_or_else(String::new, |limit| {
+            format!(" within {}", duration(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)))
+        });
         let what = match running {
             0 => "no trial runs".to_owned(),
-            1 => "1 trial still runs and may finish".to_owned(),
-            n => format!("{n} trials still run and may finish"),
+            1 => format!("1 trial still runs and may finish{within}"),
+            n => format!("{n} trials still run and may finish{within}"),
         };
         let line = format!("stopping: {what}; a second signal terminates them. Go on later with `{}`", self.again);
         self.send(Message::Line(line));
@@ -204,7 +235,7 @@ impl Observer for Progress {
 fn ended_line(
     end: &AttemptEnd,
     case: &str,
-    counters: &StageCounters,
+    finished: u64,
     planned: u64,
     spec: &Spec,
     stage: StageIndex,
@@ -231,7 +262,7 @@ fn ended_line(
         Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
         Verdict::Cancelled => "was cancelled".to_owned(),
     };
-    format!("[{}/{planned}] {case} {words}", counters.finished())
+    format!("[{finished}/{planned}] {case} {words}")
 }
 
 fn best_words(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<String> {

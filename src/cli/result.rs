@@ -104,7 +104,8 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
     let width = terminal::width(&std::io::stdout());
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width);
-    let header = std::iter::once("survivor").chain(params.iter().chain(&metrics).map(|name| name.as_str()));
+    let names = params.iter().chain(&metrics).map(|name| clean(name));
+    let header = std::iter::once("survivor".to_owned()).chain(names);
     table.set_header(header);
     for (case, values, row) in &rows {
         let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, param_cell));
@@ -205,5 +206,10 @@ pub fn what_is_safe(snapshot: &Snapshot, store: &Path) -> Result<String, Error> 
         1 => ", and 1 stage has not begun".to_owned(),
         n => format!(", and {n} stages have not begun"),
     };
-    Ok(format!("{results} safe; {left} trials of the open stage are left{stages}"))
+    let left = if left == 1 {
+        "1 trial of the open stage is".into()
+    } else {
+        format!("{left} trials of the open stage are")
+    };
+    Ok(format!("{results} safe; {left} left{stages}"))
 }

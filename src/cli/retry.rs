@@ -13,6 +13,9 @@ use super::terminal::{hint, say};
 
 /// Makes failed trials pending.
 pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
+    if !args.failed && args.cases.is_empty() {
+        return Err(Error::Usage("which trials? `--failed` for all that failed, or their cases".into()));
+    }
     let store = &args.store.store;
     let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
     let mut journal = Journal::open(store)?;

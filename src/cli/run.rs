@@ -14,6 +14,12 @@ use super::terminal::{hint, note, print_error, say};
 
 /// The study a study file describes, with what the command line says of it.
 pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
+    if args.store.is_none() && std::fs::metadata(&args.study).is_ok_and(|meta| !meta.is_file()) {
+        let path = args.study.display();
+        return Err(Error::Usage(format!(
+            "`{path}` is no regular file: say with `--store` where the store is to be"
+        )));
+    }
     let mut study = Study::from_file(&args.study, &args.set)?;
     if let Some(store) = &args.store {
         study = study.store(store);
@@ -58,7 +64,7 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     if let Some(workers) = how.workers {
         study = study.workers(workers);
     }
-    let mut progress = Progress::start(again);
+    let mut progress = Progress::start(again, how.drain_for);
     let outcome = study.run_observed(&mut progress);
     progress.finish();
     let outcome = outcome?;
@@ -90,6 +96,14 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
     if outcome.status == StudyStatus::Aborted {
         let store = shell_word(store);
         hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
+    }
+    if let Some(report) = outcome.report
+        && report.how == RunEnd::Waiting
+    {
+        let (_, look) = super::look::Look::at_store(store)?;
+        let stage = look.view.waits_for_approval().unwrap_or_default();
+        note(&format!("stage `{stage}` waits for approval; everything before it is recorded"));
+        hint(&format!("`piton approve {}`, then `{again}`", shell_word(store)));
     }
     if let Some(report) = outcome.report
         && matches!(report.how, RunEnd::Drained | RunEnd::Forced)

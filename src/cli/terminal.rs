@@ -28,10 +28,18 @@ pub fn colour(stream: &(impl anstream::stream::RawStream + IsTerminal)) -> bool 
     anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
-/// How views are to be drawn on stdout.
+/// How views are to be drawn on stdout: cut to a terminal's width, whole in a file or a pipe.
 pub fn screen() -> piton::views::Screen {
     let stdout = std::io::stdout();
-    piton::views::Screen { width: width(&stdout), color: colour(&stdout) }
+    let bounded = stdout.is_terminal() || std::env::var_os("COLUMNS").is_some();
+    piton::views::Screen { width: if bounded { width(&stdout) } else { 0 }, color: colour(&stdout) }
+}
+
+/// Lines of the terminal `stream` is, if it is one that can be drawn on.
+pub fn height(stream: &(impl std::os::fd::AsFd + IsTerminal)) -> Option<usize> {
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    let size = rustix::termios::tcgetwinsize(stream).ok().filter(|_| !dumb && stream.is_terminal())?;
+    Some(usize::from(size.ws_row).max(2))
 }
 
 /// One line on stderr; nobody is left to tell when that fails.

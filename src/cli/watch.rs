@@ -3,7 +3,7 @@
 //! A commit of the engine wakes it up, a few times a second at most; while nothing happens it looks once a second, for
 //! the times it shows and for an engine that died.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,11 +41,14 @@ fn show(look: &Look) -> Result<(), Error> {
     Status::load(&look.view, &look.snapshot, unix_ms())?.write_text(terminal::screen(), &mut text)?;
     let mut out = std::io::stdout().lock();
     let text = String::from_utf8_lossy(&text);
-    let screenful = if out.is_terminal() {
-        // Home; each line is cleared to its end as it is written, then the rest of the screen.
-        format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
-    } else {
-        format!("{text}\n")
+    let screenful = match terminal::height(&out) {
+        // Home; each line is cleared to its end as it is written, then the rest of the screen. What does not fit is
+        // left out, since it would push the top away.
+        Some(height) => {
+            let lines: Vec<&str> = text.lines().take(height - 1).collect();
+            format!("\x1b[H{}\x1b[K\n\x1b[J", lines.join("\x1b[K\n"))
+        }
+        None => format!("{text}\n"),
     };
     out.write_all(screenful.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
-use crate::model::{AttemptNo, Parent, TrialId};
+use crate::model::{AttemptNo, Parent, StageRow, StudyId, TrialId};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
@@ -21,6 +21,7 @@ pub struct JobMaker {
     spec: Arc<Spec>,
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
+    base: Option<Arc<StageRuntime>>,
 }
 
 impl JobMaker {
@@ -42,7 +43,8 @@ impl JobMaker {
             .map(|stage| StageRuntime::new(&study, stage).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
-        Ok(Self { spec, paths, runtimes })
+        let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
+        Ok(Self { spec, paths, runtimes, base })
     }
 
     /// The spec jobs are made from.
@@ -56,14 +58,31 @@ impl JobMaker {
     /// # Errors
     /// [`EngineError::Inconsistent`] when the trial is not planned.
     pub fn job(&self, draft: &Draft, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
-        let lineage = Lineage::new(&self.spec, draft.stages());
+        if trial == TrialId::BASE {
+            return self.base_job(draft, attempt);
+        }
+        self.job_of(draft.study_row().study_id, draft.stages(), trial, attempt)
+    }
+
+    /// The same, from the rows it takes.
+    ///
+    /// # Errors
+    /// As for [`JobMaker::job`].
+    pub fn job_of(
+        &self,
+        study: StudyId,
+        stages: &[StageRow],
+        trial: TrialId,
+        attempt: AttemptNo,
+    ) -> Result<Job, EngineError> {
+        let lineage = Lineage::new(&self.spec, stages);
         let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
         let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
         let case = lineage.case(stage, index);
         let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(&lineage, parent));
         Ok(Job {
-            key: AttemptKey { study: draft.study_row().study_id, trial, attempt },
+            key: AttemptKey { study, trial, attempt },
             stage,
             parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
             parent_dir,
@@ -73,6 +92,25 @@ impl JobMaker {
             scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
             case,
             stage_spec: Arc::clone(runtime),
+        })
+    }
+
+    /// The base command sees the constants, and the study's seed as a trial sees its own.
+    fn base_job(&self, draft: &Draft, attempt: AttemptNo) -> Result<Job, EngineError> {
+        let study = draft.study_row();
+        let missing = || EngineError::Inconsistent("there is no base command".into());
+        let dir = self.paths.base_dir(&study.name, attempt);
+        Ok(Job {
+            key: AttemptKey { study: study.study_id, trial: TrialId::BASE, attempt },
+            stage: 0,
+            case: study.base_case.clone(),
+            parent_case: study.base_case.clone(),
+            parent_dir: None,
+            params: self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
+            scratch_dir: dir.with_file_name("scratch"),
+            dir,
+            stage_spec: Arc::clone(self.base.as_ref().ok_or_else(missing)?),
         })
     }
 

@@ -7,6 +7,7 @@
 mod draft;
 mod jobs;
 mod ready;
+pub mod replay;
 pub mod resume;
 mod run;
 mod shutdown;
@@ -28,12 +29,13 @@ use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::{KilledStray, kill_strays};
 use crate::journal::{Journal, JournalError, Snapshot};
-use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, Seq, StageIndex, StudyStatus};
+use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::clock::{self, TrialClock};
-use crate::sys::process::this_process;
+use crate::sys::process::{is_alive, this_process};
 use crate::sys::signals::{SignalEvent, SignalWatch};
+use crate::sys::words::io_words;
 
 /// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
 pub trait Observer {
@@ -95,6 +97,18 @@ pub enum EngineError {
     /// The same, found while preparing a trial.
     #[error("the store contradicts itself: {0}")]
     Inconsistent(String),
+    /// The store is a copy of one that an engine runs.
+    #[error("the engine this store names, process {pid}, runs: this is a copy of its store")]
+    Copied {
+        /// That engine.
+        pid: u32,
+    },
+    /// The store's file was removed or replaced while the engine had it open.
+    #[error("the store `{}` was removed or replaced while the study ran", store.display())]
+    StoreGone {
+        /// The store.
+        store: PathBuf,
+    },
     /// Trials cannot be run.
     #[error("cannot run trials: {0}")]
     Executor(String),
@@ -152,6 +166,10 @@ pub fn run(
     let draft = Draft::load(&snapshot)?;
     let study = draft.study_row();
     let boot_id = clock::boot_id();
+    // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
+    if let Some(engine) = study.engine.as_ref().filter(|engine| !study.engine_closed && lives(engine)) {
+        return Err(EngineError::Copied { pid: engine.process.pid });
+    }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
@@ -162,7 +180,7 @@ pub fn run(
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
     let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
-        .map_err(|error| EngineError::Executor(error.to_string()))?;
+        .map_err(|error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error))))?;
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let state = step::State::new(Arc::clone(&spec), draft, workers);
     let jobs = jobs::JobMaker::new(spec, paths)?;
@@ -186,6 +204,35 @@ pub fn run(
         shutdown.run_callbacks();
     }
     report
+}
+
+/// What ends, as interrupted, the attempts that a dead engine left running in a study that is over. Their processes
+/// are killed first.
+///
+/// # Errors
+/// [`EngineError`] when the store cannot be read or a process does not die.
+pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
+    let snapshot = journal.snapshot()?;
+    let (study, left) = (snapshot.study()?, snapshot.running()?);
+    if study.engine.as_ref().is_some_and(|engine| !study.engine_closed && lives(engine)) {
+        // A copy of a store whose engine still winds up.
+        return Ok(Vec::new());
+    }
+    let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == clock::boot_id());
+    kill_strays(study.study_id, &left, same_boot)
+        .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
+    let at_ms = clock::unix_ms();
+    let record = |row: &RunningRow| {
+        let reason = "its engine ended without recording how it went".to_owned();
+        let end = step::interrupted(at_ms, row.trial, row.attempt, reason);
+        Record { at_ms, run_ms: 0, event: step::end_event(end) }
+    };
+    Ok(left.iter().map(record).collect())
+}
+
+/// Whether the engine is another process that lives.
+fn lives(engine: &EngineId) -> bool {
+    engine.process != this_process() && is_alive(&engine.process, &engine.boot_id)
 }
 
 /// Whether a run ended because it was asked to.

@@ -141,6 +141,9 @@ impl Loop<'_> {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
+        if !self.journal.is_in_place() {
+            return Err(EngineError::StoreGone { store: self.journal.path().into() });
+        }
         self.state.draft_mut().forget_final(&set);
         for (seq, record) in &set.events {
             self.observer.committed(*seq, record, self.state.draft());

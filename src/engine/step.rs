@@ -12,7 +12,7 @@ use crate::executor::{AttemptReport, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
-    StageStatus, StudyStatus, TrialId, TrialRow, UnixMs, Usage, Verdict,
+    StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Lineage};
 use crate::spec::Spec;
@@ -112,6 +112,10 @@ pub enum Phase {
 enum Opened {
     /// It is open.
     Stage,
+    /// The base command has to succeed first.
+    Base,
+    /// It waits for a person's approval.
+    Parked,
     /// There is none; the study is completed.
     Completed,
     /// The run is being stopped.
@@ -214,9 +218,7 @@ impl State {
         match event {
             ExecutorEvent::Started { trial, attempt, slot, process, at_ms: _ } => {
                 if self.submitted.get(&trial) == Some(&attempt) {
-                    self.submitted.remove(&trial);
-                    self.running.insert(trial);
-                    self.emit(now, Event::AttemptStarted { trial, attempt, slot, process })?;
+                    self.started(now, RunningRow { trial, attempt, process }, slot)?;
                 }
                 Ok(Vec::new())
             }
@@ -236,28 +238,90 @@ impl State {
         let (trial, attempt) = (report.trial, report.attempt);
         if self.submitted.get(&trial) == Some(&attempt) {
             // It could not even be started: the start is recorded with its end.
-            self.submitted.remove(&trial);
-            self.running.insert(trial);
-            self.emit(now, Event::AttemptStarted { trial, attempt, slot: 0, process: None })?;
+            self.started(now, RunningRow { trial, attempt, process: None }, 0)?;
         }
         // A report of an attempt that was given up comes too late: its end is recorded already.
         if !self.running.remove(&trial) {
             return Ok(Vec::new());
         }
         let next = self.next(now, trial, &report.verdict);
-        self.end(
+        let end = AttemptEnd {
+            trial,
+            attempt,
+            ended_ms: report.ended_ms,
+            exit: report.exit,
+            usage: report.usage,
+            verdict: report.verdict,
+            next,
+        };
+        let violation = self.broken_rail(&end);
+        self.end(now, end)?;
+        let violation = violation.or_else(|| self.broken_count_rail(trial));
+        match violation {
+            Some(reason) => self.abort(now, reason, vec![trial]),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn started(&mut self, now: Now, row: RunningRow, slot: u32) -> Result<(), FoldError> {
+        let RunningRow { trial, attempt, process } = row;
+        self.submitted.remove(&trial);
+        self.running.insert(trial);
+        self.emit(
             now,
-            AttemptEnd {
-                trial,
-                attempt,
-                ended_ms: report.ended_ms,
-                exit: report.exit,
-                usage: report.usage,
-                verdict: report.verdict,
-                next,
+            match trial {
+                TrialId::BASE => Event::BaseStarted { attempt, slot, process },
+                _ => Event::AttemptStarted { trial, attempt, slot, process },
             },
-        )?;
-        Ok(Vec::new())
+        )
+    }
+
+    /// Ends the study: what runs may finish, nothing else starts, and the reason is recorded now, so that no crash
+    /// can take it back.
+    fn abort(&mut self, now: Now, reason: String, violating: Vec<TrialId>) -> Result<Vec<Action>, FoldError> {
+        let over = |status| matches!(status, StudyStatus::Aborted | StudyStatus::Completed);
+        if over(self.draft.study_row().status) {
+            return Ok(Vec::new());
+        }
+        self.emit(now, Event::StudyAborted { reason, violating })?;
+        if self.phase == Phase::Running {
+            self.phase = Phase::Draining { limit_ms: None };
+        }
+        Ok(vec![Action::Drain])
+    }
+
+    /// The rails that one result alone can break: `abort_if`, and the base command.
+    fn broken_rail(&self, end: &AttemptEnd) -> Option<String> {
+        if end.trial == TrialId::BASE {
+            let Verdict::Failed(failure) = &end.verdict else { return None };
+            return Some(format!("the base command failed: {} ({})", failure.reason, failure.kind));
+        }
+        let Verdict::Succeeded { metrics, .. } = &end.verdict else { return None };
+        let lineage = Lineage::new(&self.spec, self.draft.stages());
+        let (stage, index) = lineage.locate(end.trial)?;
+        let rules = &self.spec.stages.get(stage as usize)?.rails.abort_if;
+        let words = rules.iter().find_map(|rule| plan::abort_violation(rule, metrics))?;
+        Some(format!("`{}`: {words}", lineage.case(stage, index)))
+    }
+
+    /// The rails that count: failures of the stage, catastrophic ones of the study. Asked after the result is folded.
+    fn broken_count_rail(&self, trial: TrialId) -> Option<String> {
+        let row = self.draft.trial_row(trial).filter(|row| row.state == TrialState::Failed)?;
+        let counters = self.draft.stage_counters(row.stage);
+        let stage = self.spec.stages.get(row.stage as usize)?;
+        if let Some(max) = stage.rails.max_failure_rate
+            && plan::failure_rate_exceeded(max, counters.failed, counters.finished())
+        {
+            return Some(format!(
+                "stage `{}`: {} of {} finished trials failed, more than the rate of {max} allows",
+                stage.name,
+                counters.failed,
+                counters.finished()
+            ));
+        }
+        let catastrophic = self.draft.progress_row().catastrophic;
+        let most = self.spec.rails.catastrophic_failures.filter(|most| catastrophic >= *most)?;
+        Some(format!("{catastrophic} catastrophic failures, and {most} are the limit"))
     }
 
     /// What becomes of a trial: interrupted attempts run again and take no retry; retryable failures as long as
@@ -288,8 +352,10 @@ impl State {
 
     fn end(&mut self, now: Now, end: AttemptEnd) -> Result<(), FoldError> {
         let (trial, next) = (end.trial, end.next);
-        self.emit(now, Event::AttemptEnded(Box::new(end)))?;
-        if let Next::Again { due_ms } = next {
+        self.emit(now, end_event(end))?;
+        if trial != TrialId::BASE
+            && let Next::Again { due_ms } = next
+        {
             match self.ready.offer((due_ms, trial)) {
                 Offered::Held => {}
                 Offered::Beyond => self.draft.release(trial),
@@ -306,18 +372,7 @@ impl State {
         attempt: AttemptNo,
         reason: String,
     ) -> Result<(), FoldError> {
-        self.end(
-            now,
-            AttemptEnd {
-                trial,
-                attempt,
-                ended_ms: now.at_ms,
-                exit: None,
-                usage: Usage::default(),
-                verdict: Verdict::Interrupted { reason },
-                next: Next::Again { due_ms: 0 },
-            },
-        )
+        self.end(now, interrupted(now.at_ms, trial, attempt, reason))
     }
 
     fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
@@ -398,8 +453,14 @@ impl State {
                 self.asked = true;
                 return Ok(actions);
             }
-            if self.open_next(now)? == Opened::Completed {
-                return self.finish_after(actions, now, RunEnd::Completed);
+            match self.open_next(now)? {
+                Opened::Completed => return self.finish_after(actions, now, RunEnd::Completed),
+                Opened::Parked => return self.finish_after(actions, now, RunEnd::Waiting),
+                Opened::Base => {
+                    actions.push(self.submit(TrialId::BASE));
+                    return Ok(actions);
+                }
+                Opened::Stage | Opened::Nothing => {}
             }
         }
         match &self.phase {
@@ -417,8 +478,13 @@ impl State {
         Ok(actions)
     }
 
-    /// The drain's limit, and the end of patience with terminated trials.
+    /// The study's running time, the drain's limit, and the end of patience with terminated trials.
     fn limits(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
+        if self.runtime_left_ms(now) == Some(0) && self.phase == Phase::Running {
+            let ran_s = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms) / 1_000;
+            let reason = format!("the study has run for {ran_s} s, as long as `max_runtime` allows");
+            actions.extend(self.abort(now, reason, Vec::new())?);
+        }
         match self.phase {
             Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {
                 actions.extend(self.terminate(now, false));
@@ -426,8 +492,7 @@ impl State {
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();
                 for trial in std::mem::take(&mut self.running) {
-                    let attempt = self.draft.trial_row(trial).map_or(0, |row| row.attempts.len());
-                    let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                    let attempt = self.attempts_of(trial);
                     self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
                 }
             }
@@ -454,14 +519,30 @@ impl State {
             return Ok(Opened::Nothing);
         }
         let index = next.index;
+        if index == 0 && self.spec.base.is_some() && !self.base_succeeded() {
+            return Ok(Opened::Base);
+        }
+        let spec = self.spec.stages.get(index as usize);
+        if spec.is_some_and(|spec| spec.approve) && next.approval.is_none() {
+            return Ok(Opened::Parked);
+        }
         let before = index.checked_sub(1).and_then(|before| stages.get(before as usize));
         let parents = before.map_or_else(Vec::new, |before| before.survivors.clone());
-        let spec = self.spec.stages.get(index as usize);
         let shares = spec.map_or_else(Vec::new, |spec| plan::shares(spec, parents.len()));
         self.emit(now, Event::StageOpened { stage: index, parents, shares })?;
         self.cursor = 0;
         self.ready.fill([], false);
         Ok(Opened::Stage)
+    }
+
+    /// Milliseconds until `max_runtime` is used up; `None` without that rail.
+    fn runtime_left_ms(&self, now: Now) -> Option<u64> {
+        let ran_ms = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms);
+        self.spec.rails.max_runtime_ms.map(|most| most.saturating_sub(ran_ms))
+    }
+
+    fn base_succeeded(&self) -> bool {
+        self.draft.study_row().base.as_ref().is_some_and(|base| base.state == TrialState::Succeeded)
     }
 
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
@@ -474,11 +555,23 @@ impl State {
                 return;
             }
             let Some(trial) = self.next_trial(now) else { return };
-            let done = self.draft.trial_row(trial).map_or(0, |row| row.attempts.len());
-            let attempt = u32::try_from(done).unwrap_or(u32::MAX - 1) + 1;
-            self.submitted.insert(trial, attempt);
-            actions.push(Action::Submit { trial, attempt });
+            actions.push(self.submit(trial));
         }
+    }
+
+    fn submit(&mut self, trial: TrialId) -> Action {
+        let attempt = self.attempts_of(trial).saturating_add(1);
+        self.submitted.insert(trial, attempt);
+        Action::Submit { trial, attempt }
+    }
+
+    /// How many attempts of a trial, or of the base command, have started.
+    fn attempts_of(&self, trial: TrialId) -> AttemptNo {
+        let attempts = match trial {
+            TrialId::BASE => self.draft.study_row().base.as_ref().map(|base| base.attempts.len()),
+            _ => self.draft.trial_row(trial).map(|row| row.attempts.len()),
+        };
+        u32::try_from(attempts.unwrap_or(0)).unwrap_or(u32::MAX)
     }
 
     /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
@@ -524,12 +617,14 @@ impl State {
     #[must_use]
     pub fn wake_in_ms(&self, now: Now) -> Option<u64> {
         match self.phase {
-            Phase::Running if self.submitted.len() < self.queue_limit => {
-                self.ready.wait_ms(now.at_ms, self.longest_delay_ms())
+            Phase::Running => {
+                let room = self.submitted.len() < self.queue_limit;
+                let retry = self.ready.wait_ms(now.at_ms, self.longest_delay_ms()).filter(|_| room);
+                [retry, self.runtime_left_ms(now)].into_iter().flatten().min()
             }
             Phase::Draining { limit_ms } => limit_ms.map(|limit| limit.saturating_sub(now.run_ms)),
             Phase::Terminating { give_up_ms, .. } => Some(give_up_ms.saturating_sub(now.run_ms)),
-            Phase::Running | Phase::Over => None,
+            Phase::Over => None,
         }
     }
 
@@ -566,6 +661,29 @@ impl State {
     /// The rows in memory, to commit from and to load trials into.
     pub fn draft_mut(&mut self) -> &mut Draft {
         &mut self.draft
+    }
+}
+
+/// The end of an attempt that was cut off: it runs again at once.
+#[must_use]
+pub fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: String) -> AttemptEnd {
+    AttemptEnd {
+        trial,
+        attempt,
+        ended_ms: at_ms,
+        exit: None,
+        usage: Usage::default(),
+        verdict: Verdict::Interrupted { reason },
+        next: Next::Again { due_ms: 0 },
+    }
+}
+
+/// The event an attempt ends with: the base command has its own.
+#[must_use]
+pub fn end_event(end: AttemptEnd) -> Event {
+    match end.trial {
+        TrialId::BASE => Event::BaseEnded(Box::new(end)),
+        _ => Event::AttemptEnded(Box::new(end)),
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Verdict};
-use crate::spec::{MetricRule, StageSpec, Work};
+use crate::spec::{BaseSpec, MetricRule, StageSpec, Work};
 
 pub use failures::{CompiledFailure, CompiledMatch};
 
@@ -150,6 +150,26 @@ pub struct StudyRuntime {
 }
 
 impl StageRuntime {
+    /// The base command made ready: a stage without params, metrics or outputs of its own.
+    #[must_use]
+    pub fn of_base(study: &StudyRuntime, base: &BaseSpec) -> Self {
+        Self {
+            study: study.study.clone(),
+            study_dir: study.study_dir.clone(),
+            artifacts_dir: study.artifacts_dir.clone(),
+            name: "base".into(),
+            work: base.work.clone(),
+            timeout: base.timeout_ms.map(Duration::from_millis),
+            grace: study.grace,
+            memory_limit_bytes: None,
+            outputs: Vec::new(),
+            needed_metrics: BTreeSet::new(),
+            rules: Vec::new(),
+            failures: Vec::new(),
+            env: study.env.clone(),
+        }
+    }
+
     /// Makes a stage ready. Objectives' metrics are the needed ones.
     ///
     /// # Errors
@@ -166,12 +186,18 @@ impl StageRuntime {
             grace: study.grace,
             memory_limit_bytes: stage.memory_limit_bytes,
             outputs: stage.outputs.clone(),
-            needed_metrics: stage.objectives.iter().map(|objective| objective.metric.clone()).collect(),
+            needed_metrics: needed_metrics(stage),
             rules: rules.collect::<Result<_, _>>()?,
             failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
         })
     }
+}
+
+/// The metrics without which a trial has not succeeded: those that objectives and rails read.
+fn needed_metrics(stage: &StageSpec) -> BTreeSet<String> {
+    let objectives = stage.objectives.iter().map(|objective| &objective.metric);
+    objectives.chain(stage.rails.abort_if.iter().map(|rule| &rule.metric)).cloned().collect()
 }
 
 /// What an executor reports.

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, AttemptEnd, AttemptOutcome, AttemptRow, Best, EngineId, Event, Exit, Failure, FirstObjective,
-    InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity, StageCounters,
-    StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId,
-    TrialRow, TrialState, Usage, Verdict,
+    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Failure,
+    FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity,
+    StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
+    TrialId, TrialRow, TrialState, Usage, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -129,7 +129,7 @@ mirror_states! {
     TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
-    RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed }
+    RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
 }
 
 mirror_struct! {
@@ -150,6 +150,7 @@ mirror_struct! {
     }
     StudyProgressV1 = StudyProgress {
         last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV1,
+        catastrophic: u64,
         chain: [u8; 32],
     }
     StageCountersV1 = StageCounters {
@@ -160,7 +161,7 @@ mirror_struct! {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, planned: u64,
-        survivors: Vec<ParentV1>,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
     StudyRowV1 = StudyRow {
@@ -168,12 +169,14 @@ mirror_struct! {
         inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
-        draining: bool,
+        draining: bool, base: Option<BaseRowV1>,
     }
     AttemptRowV1 = AttemptRow {
         n: u32, outcome: Option<AttemptOutcomeV1>, slot: u32, started_ms: i64, ended_ms: Option<i64>,
         exit: Option<ExitV1>, usage: UsageV1,
     }
+    BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
+    ApprovalV1 = Approval { by: String, note: String, at_ms: i64 }
     TrialRowV1 = TrialRow {
         trial: TrialIdV1, stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>,
         metrics: BTreeMap<String, MetricV1>, failure: Option<FailureV1>, outputs: Vec<OutputHashV1>,
@@ -259,5 +262,8 @@ mirror_enum! {
         StudyCompleted,
         StudyAborted { reason: String, violating: Vec<TrialIdV1> },
         RunEnded { how: RunEndV1 },
+        BaseStarted { attempt: u32, slot: u32, process: Option<ProcessIdV1> },
+        BaseEnded(end: Box<AttemptEndV1>),
+        StageApproved { stage: u32, by: String, note: String },
     }
 }

@@ -5,6 +5,7 @@
 //! there. The caller must stop, drop the handle, and let the next open tell.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ impl WriteSet {
 pub struct Journal {
     db: Database,
     path: PathBuf,
+    /// Device and inode of the file; `None` over other storage.
+    file: Option<(u64, u64)>,
     chain: [u8; 32],
     last_seq: Seq,
 }
@@ -78,6 +81,10 @@ fn has_live_engine(path: &Path) -> bool {
         let engine = study.engine.filter(|_| !study.engine_closed);
         engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id))
     })
+}
+
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Makes the name of a file durable.
@@ -113,7 +120,9 @@ impl Journal {
         };
         // A creation that was killed may have left the store's name without its directory being synced.
         sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
-        Self::from_database(db, path)
+        let mut journal = Self::from_database(db, path)?;
+        journal.file = file_id(path);
+        Ok(journal)
     }
 
     /// Takes over an open database; for simulations over other storage than a file.
@@ -124,7 +133,13 @@ impl Journal {
         check_schema(&db, path)?;
         let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
-        Ok(Self { db, path: path.into(), chain: progress.chain, last_seq: progress.last_seq })
+        Ok(Self { db, path: path.into(), file: None, chain: progress.chain, last_seq: progress.last_seq })
+    }
+
+    /// Whether the store's path still leads to the file that is open. A removed store swallows every commit.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_none() || self.file == file_id(&self.path)
     }
 
     /// The store's path.

@@ -55,6 +55,26 @@ pub enum Event {
     },
     /// The attempt ended, or is known to be gone.
     AttemptEnded(Box<AttemptEnd>),
+    /// The base command runs.
+    BaseStarted {
+        /// Which attempt, from 1.
+        attempt: AttemptNo,
+        /// Worker slot, from 0.
+        slot: u32,
+        /// Its process.
+        process: Option<ProcessId>,
+    },
+    /// The base command ended; its trial is [`TrialId::BASE`].
+    BaseEnded(Box<AttemptEnd>),
+    /// A person let a stage begin (`piton approve`).
+    StageApproved {
+        /// Which stage.
+        stage: StageIndex,
+        /// Who, as they say.
+        by: String,
+        /// What they add.
+        note: String,
+    },
     /// A failed trial of the open stage was made pending again by a person (`piton retry`).
     TrialReset {
         /// Which trial.
@@ -192,4 +212,6 @@ pub enum RunEnd {
     Forced,
     /// It could not go on (an I/O error).
     Failed,
+    /// The next stage waits for a person's approval.
+    Waiting,
 }

@@ -5,10 +5,10 @@
 //! event that does not fit the rows is refused, and nothing may be half applied by the caller after that.
 
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StudyCreated, Verdict};
-use super::ids::{ReadyKey, Seq, StageIndex, TrialId, UnixMs};
+use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::rows::{
-    AttemptOutcome, AttemptRow, Parent, RunningRow, StageCounters, StageHead, StageRow, StageStatus,
-    StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
+    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, RunningRow, Severity, StageCounters, StageHead,
+    StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 
 /// Access to the rows, by whoever keeps them.
@@ -75,6 +75,9 @@ impl Event {
             Self::StageOpened { .. } => "stage_opened",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::AttemptEnded(_) => "attempt_ended",
+            Self::BaseStarted { .. } => "base_started",
+            Self::BaseEnded(_) => "base_ended",
+            Self::StageApproved { .. } => "stage_approved",
             Self::TrialReset { .. } => "trial_reset",
             Self::StageClosed { .. } => "stage_closed",
             Self::StudyCompleted => "study_completed",
@@ -109,6 +112,12 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
             fold.attempt_started(rows, row, *slot)
         }
         Event::AttemptEnded(end) => fold.attempt_ended(rows, end),
+        Event::BaseStarted { attempt, slot, process } => {
+            let row = RunningRow { trial: TrialId::BASE, attempt: *attempt, process: *process };
+            fold.base_started(rows, row, *slot)
+        }
+        Event::BaseEnded(end) => fold.base_ended(rows, end),
+        Event::StageApproved { stage, by, note } => fold.stage_approved(rows, *stage, by, note),
         Event::TrialReset { trial } => fold.trial_reset(rows, *trial),
         Event::StageOpened { stage, parents, shares } => fold.stage_opened(rows, *stage, parents, shares),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
@@ -158,6 +167,7 @@ impl Fold {
                 shares: Vec::new(),
                 planned: 0,
                 survivors: Vec::new(),
+                approval: None,
                 opened_ms: None,
                 closed_ms: None,
             })?;
@@ -184,6 +194,7 @@ impl Fold {
             runs: 0,
             workers: 0,
             draining: false,
+            base: None,
         })
     }
 
@@ -221,7 +232,7 @@ impl Fold {
             Event::RunEnded { how } => {
                 study.engine_closed = true;
                 study.draining = false;
-                if matches!(how, RunEnd::Drained | RunEnd::Forced | RunEnd::Failed)
+                if matches!(how, RunEnd::Drained | RunEnd::Forced | RunEnd::Failed | RunEnd::Waiting)
                     && study.status == StudyStatus::Running
                 {
                     study.status = StudyStatus::Interrupted;
@@ -282,7 +293,9 @@ impl Fold {
         let Some(index) = rows.stage_of(trial)? else {
             return Err(self.misfit(format!("trial {trial} is not planned")));
         };
-        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+        // What a worker had begun when a rail aborted the study still runs to its end.
+        let runs = |stage: &StageHead| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
+        let Some(stage) = rows.stage_head(index)?.filter(runs) else {
             return Err(self.misfit(format!("stage {index} is not open")));
         };
         let mut counters = rows.counters(index)?;
@@ -316,15 +329,7 @@ impl Fold {
         }
         row.state = TrialState::Running;
         row.due_ms = 0;
-        row.attempts.push(AttemptRow {
-            n: number,
-            outcome: None,
-            slot,
-            started_ms: self.at_ms,
-            ended_ms: None,
-            exit: None,
-            usage: Default::default(),
-        });
+        row.attempts.push(self.begun(number, slot));
         counters.running += 1;
         let mut progress = rows.progress()?;
         progress.accounting.attempts_started += 1;
@@ -335,6 +340,95 @@ impl Fold {
         rows.add_running(running)
     }
 
+    fn begun(&self, n: AttemptNo, slot: u32) -> AttemptRow {
+        AttemptRow {
+            n,
+            outcome: None,
+            slot,
+            started_ms: self.at_ms,
+            ended_ms: None,
+            exit: None,
+            usage: Default::default(),
+        }
+    }
+
+    /// Ends the last attempt, which must be the running one.
+    fn close_attempt<E: From<FoldError>>(
+        &self,
+        attempts: &mut [AttemptRow],
+        end: &AttemptEnd,
+    ) -> Result<AttemptOutcome, E> {
+        let outcome = match &end.verdict {
+            Verdict::Succeeded { .. } => AttemptOutcome::Succeeded,
+            Verdict::Failed(_) => AttemptOutcome::Failed,
+            Verdict::Interrupted { .. } => AttemptOutcome::Interrupted,
+            Verdict::Cancelled => AttemptOutcome::Cancelled,
+        };
+        match attempts.last_mut() {
+            Some(attempt) if attempt.n == end.attempt && attempt.outcome.is_none() => {
+                attempt.outcome = Some(outcome);
+                attempt.ended_ms = Some(end.ended_ms);
+                attempt.exit = end.exit;
+                attempt.usage = end.usage;
+                Ok(outcome)
+            }
+            _ => Err(self.misfit(format!("attempt {} of trial {} does not run", end.attempt, end.trial))),
+        }
+    }
+
+    fn base_started<R: Rows>(&self, rows: &mut R, running: RunningRow, slot: u32) -> Result<(), R::Error> {
+        let mut study = self.study(rows)?;
+        let mut base = study.base.take().unwrap_or(BaseRow {
+            state: TrialState::Pending,
+            attempts: Vec::new(),
+            failure: None,
+        });
+        let number = u32::try_from(base.attempts.len()).unwrap_or(u32::MAX - 1) + 1;
+        if base.state != TrialState::Pending || running.attempt != number {
+            return Err(self.misfit(format!("the base command cannot start attempt {}", running.attempt)));
+        }
+        base.state = TrialState::Running;
+        base.attempts.push(self.begun(number, slot));
+        study.base = Some(base);
+        rows.put_study(study)?;
+        rows.add_running(running)
+    }
+
+    fn base_ended<R: Rows>(&self, rows: &mut R, end: &AttemptEnd) -> Result<(), R::Error> {
+        let mut study = self.study(rows)?;
+        let Some(mut base) = study.base.take() else {
+            return Err(self.misfit("the base command never started".into()));
+        };
+        self.close_attempt::<R::Error>(&mut base.attempts, end)?;
+        base.state = match &end.verdict {
+            Verdict::Succeeded { .. } => TrialState::Succeeded,
+            Verdict::Failed(failure) => {
+                base.failure = Some(failure.clone());
+                TrialState::Failed
+            }
+            Verdict::Interrupted { .. } | Verdict::Cancelled => TrialState::Pending,
+        };
+        study.base = Some(base);
+        rows.put_study(study)?;
+        rows.remove_running(TrialId::BASE)
+    }
+
+    fn stage_approved<R: Rows>(
+        &self,
+        rows: &mut R,
+        index: StageIndex,
+        by: &str,
+        note: &str,
+    ) -> Result<(), R::Error> {
+        match rows.stage(index)? {
+            Some(mut stage) if stage.status == StageStatus::Waiting => {
+                stage.approval = Some(Approval { by: by.into(), note: note.into(), at_ms: self.at_ms });
+                rows.put_stage(stage)
+            }
+            _ => Err(self.misfit(format!("stage {index} does not wait"))),
+        }
+    }
+
     fn attempt_ended<R: Rows>(&self, rows: &mut R, end: &AttemptEnd) -> Result<(), R::Error> {
         let trial = end.trial;
         let Some(mut row) = rows.trial(trial)? else {
@@ -342,21 +436,7 @@ impl Fold {
         };
         let mut counters = rows.counters(row.stage)?;
         let mut progress = rows.progress()?;
-        let outcome = match &end.verdict {
-            Verdict::Succeeded { .. } => AttemptOutcome::Succeeded,
-            Verdict::Failed(_) => AttemptOutcome::Failed,
-            Verdict::Interrupted { .. } => AttemptOutcome::Interrupted,
-            Verdict::Cancelled => AttemptOutcome::Cancelled,
-        };
-        match row.attempts.last_mut() {
-            Some(attempt) if attempt.n == end.attempt && attempt.outcome.is_none() => {
-                attempt.outcome = Some(outcome);
-                attempt.ended_ms = Some(end.ended_ms);
-                attempt.exit = end.exit;
-                attempt.usage = end.usage;
-            }
-            _ => return Err(self.misfit(format!("attempt {} of trial {trial} does not run", end.attempt))),
-        }
+        let outcome = self.close_attempt(&mut row.attempts, end)?;
         let accounting = &mut progress.accounting;
         accounting.running = accounting.running.saturating_sub(1);
         match outcome {
@@ -365,8 +445,11 @@ impl Fold {
             AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
         }
         counters.running = counters.running.saturating_sub(1);
-        counters.ended_attempts += 1;
-        counters.ended_wall_us += end.usage.wall_us;
+        // For rates: what was cut off says nothing of how long a trial takes.
+        if matches!(outcome, AttemptOutcome::Succeeded | AttemptOutcome::Failed) {
+            counters.ended_attempts += 1;
+            counters.ended_wall_us += end.usage.wall_us;
+        }
         match &end.verdict {
             Verdict::Succeeded { metrics, outputs } => {
                 if let Some(stage) = rows.stage_head(row.stage)? {
@@ -390,6 +473,8 @@ impl Fold {
             (AttemptOutcome::Failed, Next::Final) => {
                 row.state = TrialState::Failed;
                 counters.failed += 1;
+                let catastrophic = row.failure.as_ref().is_some_and(|f| f.severity == Severity::Catastrophic);
+                progress.catastrophic += u64::from(catastrophic);
             }
             (AttemptOutcome::Cancelled, Next::Final) => {
                 row.state = TrialState::Cancelled;

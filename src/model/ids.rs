@@ -23,6 +23,11 @@ pub type StageIndex = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrialId(pub u64);
 
+impl TrialId {
+    /// The base command's number: no trial, but an attempt like theirs.
+    pub const BASE: Self = Self(u64::MAX - 1);
+}
+
 impl fmt::Display for TrialId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -14,8 +14,8 @@ pub use event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use rows::{
-    Accounting, AttemptOutcome, AttemptRow, Best, EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash,
-    Parent, ProcessId, RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress,
-    StudyRow, StudyStatus, TrialRow, TrialState, Usage,
+    Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Exit, Failure, FirstObjective,
+    InputHash, OutputHash, Parent, ProcessId, RunningRow, Severity, StageCounters, StageHead, StageRow,
+    StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

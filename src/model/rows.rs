@@ -159,6 +159,28 @@ pub struct Parent {
     pub attempt: AttemptNo,
 }
 
+/// How the base command stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseRow {
+    /// Pending after an interruption, running, succeeded or failed.
+    pub state: TrialState,
+    /// All attempts, in order.
+    pub attempts: Vec<AttemptRow>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+}
+
+/// A person's approval of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Who, as they say.
+    pub by: String,
+    /// What they added; may be empty.
+    pub note: String,
+    /// When.
+    pub at_ms: UnixMs,
+}
+
 /// The study, as far as it seldom changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyRow {
@@ -204,6 +226,8 @@ pub struct StudyRow {
     pub workers: u32,
     /// Set while the running engine drains.
     pub draining: bool,
+    /// The base command, once it started.
+    pub base: Option<BaseRow>,
 }
 
 /// The study, as far as every event changes it.
@@ -219,6 +243,8 @@ pub struct StudyProgress {
     pub last_event_ms: UnixMs,
     /// Attempts by how they ended; always `started = succeeded + failed + interrupted + cancelled + running`.
     pub accounting: Accounting,
+    /// Trials that failed for good with severity catastrophic.
+    pub catastrophic: u64,
     /// Hash chain over every event so far: `blake3(chain before || event's bytes)`. Set by the journal.
     pub chain: [u8; 32],
 }
@@ -281,6 +307,8 @@ pub struct StageRow {
     pub planned: u64,
     /// Its own survivors, best first, once closed.
     pub survivors: Vec<Parent>,
+    /// The approval it needed or got.
+    pub approval: Option<Approval>,
     /// When it opened.
     pub opened_ms: Option<UnixMs>,
     /// When it closed or was aborted.
@@ -362,9 +390,9 @@ pub struct StageCounters {
     pub failed: u64,
     /// Trials cancelled by an abort.
     pub cancelled: u64,
-    /// Sum of wall time of the ended attempts, for rates.
+    /// Sum of wall time of the attempts that succeeded or failed, for rates.
     pub ended_wall_us: u64,
-    /// Attempts that ended.
+    /// Attempts that succeeded or failed.
     pub ended_attempts: u64,
     /// Best value so far of the first objective.
     pub best: Option<Best>,

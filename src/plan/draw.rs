@@ -4,6 +4,15 @@
 //! wanted draw as the key material, and the extended output read as little-endian 64-bit words. There is no state to
 //! save: a draw depends on its coordinates alone.
 
+/// A source of numbers that spread evenly over what is asked for.
+pub(super) trait Uniform {
+    /// A float in `[0, 1)`.
+    fn unit(&mut self) -> f64;
+
+    /// A whole number up to and including `last`.
+    fn up_to(&mut self, last: u64) -> u64;
+}
+
 /// A stream of draws for one set of coordinates.
 pub(super) struct Draw {
     words: blake3::OutputReader,
@@ -24,15 +33,21 @@ impl Draw {
         u64::from_le_bytes(bytes)
     }
 
-    /// A float in `[0, 1)`: one of 2^53 equally likely multiples of 2^-53.
+    /// The next 32 bits: the upper half of 64; a word's halves are equally good.
+    pub fn half_word(&mut self) -> u32 {
+        u32::try_from(self.word() >> 32).unwrap_or(u32::MAX)
+    }
+}
+
+impl Uniform for Draw {
+    /// One of 2^53 equally likely multiples of 2^-53.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit a float exactly")]
-    pub fn unit(&mut self) -> f64 {
+    fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
-    /// A whole number up to and including `last`, each equally likely: words beyond the last full multiple of the
-    /// count are drawn again.
-    pub fn up_to(&mut self, last: u64) -> u64 {
+    /// Each equally likely: words beyond the last full multiple of the count are drawn again.
+    fn up_to(&mut self, last: u64) -> u64 {
         let Some(count) = last.checked_add(1) else { return self.word() };
         // 2^64 modulo the count, without 2^64.
         let surplus = (u64::MAX % count + 1) % count;

@@ -10,14 +10,32 @@
 use crate::model::Value;
 use crate::spec::{Domain, SweepParam};
 
-/// How many combinations the sweep has, at most `u64::MAX`.
-pub(super) fn combinations(sweep: &[SweepParam]) -> u64 {
-    let product =
-        sweep.iter().fold(1_u128, |product, swept| product.saturating_mul(u128::from(points(&swept.domain))));
-    u64::try_from(product).unwrap_or(u64::MAX)
+/// How many combinations the sweep has; `None` where a range of floats without steps has no number of points, or
+/// 64 bits cannot count them.
+pub(super) fn combinations(sweep: &[SweepParam]) -> Option<u64> {
+    let exact = |domain: &Domain| match domain {
+        Domain::Float { steps: None, .. } => None,
+        Domain::Int { min, max, steps: None, .. } => Some(u128::from(max.abs_diff(*min)) + 1),
+        other => Some(u128::from(points(other))),
+    };
+    let product = sweep.iter().try_fold(1_u128, |product, swept| product.checked_mul(exact(&swept.domain)?));
+    product.and_then(|product| u64::try_from(product).ok())
 }
 
-/// How many points one domain has.
+/// The positions of a combination's values in their domains, in the sweep's order.
+pub(super) fn positions(sweep: &[SweepParam], combination: u64) -> Option<Vec<u64>> {
+    let mut left = combination;
+    let mut positions = Vec::with_capacity(sweep.len());
+    for swept in sweep.iter().rev() {
+        let count = points(&swept.domain);
+        positions.push(left.checked_rem(count)?);
+        left /= count;
+    }
+    positions.reverse();
+    (left == 0).then_some(positions)
+}
+
+/// How many points one domain has, at most `u64::MAX`.
 fn points(domain: &Domain) -> u64 {
     match domain {
         Domain::Choices(values) => u64::try_from(values.len()).unwrap_or(u64::MAX),
@@ -29,20 +47,14 @@ fn points(domain: &Domain) -> u64 {
 
 /// The values of a combination, in the sweep's order; `None` beyond the last one.
 pub(super) fn values(sweep: &[SweepParam], combination: u64) -> Option<Vec<(String, Value)>> {
-    let mut left = combination;
-    let mut values = Vec::with_capacity(sweep.len());
-    for swept in sweep.iter().rev() {
-        let count = points(&swept.domain);
-        let position = left.checked_rem(count)?;
-        left /= count;
-        values.push((swept.name.clone(), point(&swept.domain, position)?));
-    }
-    values.reverse();
-    (left == 0).then_some(values)
+    let positions = positions(sweep, combination)?;
+    let value =
+        |(swept, position): (&SweepParam, u64)| Some((swept.name.clone(), point(&swept.domain, position)?));
+    sweep.iter().zip(positions).map(value).collect()
 }
 
 /// A domain's point at a position.
-fn point(domain: &Domain, position: u64) -> Option<Value> {
+pub(super) fn point(domain: &Domain, position: u64) -> Option<Value> {
     Some(match domain {
         Domain::Choices(values) => values.get(usize::try_from(position).ok()?)?.0.clone(),
         Domain::Float { min, max, steps, log } => {
@@ -198,7 +210,7 @@ mod tests {
             SweepParam { name: "a".into(), domain: Domain::Choices(vec!["x".into(), "y".into()]) },
             SweepParam { name: "b".into(), domain: Domain::Int { min: 1, max: 3, steps: None, log: false } },
         ];
-        assert_eq!(combinations(&sweep), 6);
+        assert_eq!(combinations(&sweep), Some(6));
         let all: Vec<String> = (0..6)
             .map(|n| values(&sweep, n).unwrap().iter().map(|(name, value)| format!("{name}{value}")).collect())
             .collect();
@@ -213,7 +225,9 @@ mod tests {
         let every = Domain::Int { min: i64::MIN, max: i64::MAX, steps: None, log: false };
         let sweep: Vec<SweepParam> =
             ["a", "b", "c"].map(|name| SweepParam { name: name.into(), domain: every.clone() }).to_vec();
-        assert_eq!(combinations(&sweep), u64::MAX);
+        assert_eq!(combinations(&sweep), None);
+        assert_eq!(combinations(&sweep[..1]), None, "2^64 are one too many");
+        assert_eq!(combinations(&[]), Some(1));
         let values = values(&sweep, u64::MAX - 1).unwrap();
         assert_eq!(values[0].1, Value::Int(i64::MIN));
         assert_eq!(values[2].1, Value::Int(i64::MAX - 1));

@@ -6,8 +6,9 @@
 use crate::model::{Params, Parent, StageIndex, StageRow, TrialId, Value};
 use crate::spec::{Sampling, Spec, StageSpec};
 
+use super::distinct::Share;
 use super::draw::Draw;
-use super::{grid, listed, random};
+use super::{grid, listed};
 
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
 
@@ -81,12 +82,12 @@ impl<'a> Lineage<'a> {
     #[must_use]
     pub fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
         let (row, spec) = self.planned(stage)?;
-        let (_, place) = row.share_of(index)?;
+        let (parent, place) = row.share_of(index)?;
         match &spec.sampling {
             Sampling::Grid => grid::values(&spec.sweep, place),
-            Sampling::Random => random::values(&spec.sweep, self.spec.study.seed, stage, index),
-            Sampling::Sobol => None,
             Sampling::File(file) => listed::values(file, place),
+            Sampling::Random => self.share(row, parent)?.random(&spec.sweep, place, index),
+            Sampling::Sobol => self.share(row, parent)?.sobol(&spec.sweep, place),
         }
     }
 
@@ -95,9 +96,7 @@ impl<'a> Lineage<'a> {
     pub fn trial_seed(&self, stage: StageIndex, index: u64) -> u32 {
         let fields =
             [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes()].concat();
-        let word = Draw::new(SEED_PURPOSE, &fields).word();
-        // The upper half; a word's halves are equally good.
-        u32::try_from(word >> 32).unwrap_or(u32::MAX)
+        Draw::new(SEED_PURPOSE, &fields).half_word()
     }
 
     /// A trial's stage and derived index; `None` if it is not planned.
@@ -118,6 +117,12 @@ impl<'a> Lineage<'a> {
         }
         let (row, _) = self.planned(stage)?;
         (index < row.planned()).then(|| TrialId(row.first_trial.0.saturating_add(index)))
+    }
+
+    fn share(&self, row: &StageRow, parent: usize) -> Option<Share> {
+        let size = *row.shares.get(parent)?;
+        let parent = u64::try_from(parent).ok()?;
+        Some(Share { seed: self.spec.study.seed, stage: row.index, parent, size })
     }
 
     fn planned(&self, stage: StageIndex) -> Option<(&'a StageRow, &'a StageSpec)> {
@@ -157,6 +162,7 @@ mod tests {
             shares: shares(stage, parents.len()),
             planned: shares(stage, parents.len()).iter().sum(),
             survivors: Vec::new(),
+            approval: None,
             opened_ms: None,
             closed_ms: None,
         }

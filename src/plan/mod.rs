@@ -2,30 +2,35 @@
 //!
 //! Everything here is a pure function of the checked spec, the stage rows and recorded metrics: no I/O, no clock, the
 //! same bits on every machine. Nothing of the size of all trials is held (selection keeps objective values where
-//! its definition needs them); any trial's values are found from its index alone. A change to any number this module
+//! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A change to any number this module
 //! gives needs a new [`VERSION`].
 
+mod distinct;
 mod draw;
 mod grid;
 mod lineage;
 mod listed;
+mod permutation;
+mod rails;
 mod random;
 mod retry;
 mod select;
+mod sobol;
 
-use crate::spec::{Sampling, StageSpec};
+use crate::spec::{RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, StageSpec};
 
 pub use lineage::Lineage;
+pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
 pub use retry::delay_ms;
 pub use select::{Ranked, Score, Selector};
 
 /// Version of the numbers this module gives; a store keeps the one its study began with.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many trials each survivor of the stage before gets, best first; one entry for stage 0 (`parents` is 0).
 ///
-/// The budget is cut evenly, the best get what is left over. No parent gets more than the sweep has combinations (on
-/// a grid) or more than one without a sweep. A parent beyond the budget keeps an entry of 0.
+/// The budget is cut evenly, the best get what is left over. No parent gets more than there are different cases: the
+/// sweep's combinations, a file's cases, one without a sweep. A parent beyond the budget keeps an entry of 0.
 #[must_use]
 pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
     let count = u64::try_from(parents.max(1)).unwrap_or(u64::MAX);
@@ -36,11 +41,30 @@ pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
 
 /// The most different cases one parent can have.
 fn share_max(stage: &StageSpec) -> u64 {
+    let combinations = combinations(stage).unwrap_or(u64::MAX);
     match &stage.sampling {
-        Sampling::File(file) => listed::count(file),
-        _ if stage.sweep.is_empty() => 1,
-        Sampling::Grid => grid::combinations(&stage.sweep),
-        Sampling::Random | Sampling::Sobol => u64::MAX,
+        Sampling::Sobol => combinations.min(SOBOL_CASES_MAX),
+        Sampling::Random if distinct::listed(&stage.sweep) => combinations.min(RANDOM_LOG_CASES_MAX),
+        _ => combinations,
+    }
+}
+
+/// How many different cases one parent can have: the sweep's combinations, or a file's cases. `None` where a range
+/// of floats without steps has no number of points, or 64 bits cannot count them.
+#[must_use]
+pub fn combinations(stage: &StageSpec) -> Option<u64> {
+    match &stage.sampling {
+        Sampling::File(file) => Some(listed::count(file)),
+        _ => grid::combinations(&stage.sweep),
+    }
+}
+
+/// How many cases of a stage's file said what an earlier one says, and are run once.
+#[must_use]
+pub fn merged(stage: &StageSpec) -> u64 {
+    match &stage.sampling {
+        Sampling::File(file) => file.cases.as_ref().map_or(0, |cases| cases.merged),
+        _ => 0,
     }
 }
 
@@ -69,8 +93,13 @@ mod tests {
         assert_eq!(shares(&grid, 0), [6]);
         assert_eq!(shares(&grid, 3), [6, 6, 6]);
         let random = stage(|s| s.budget(100).sampling(Sampling::Random).choices("a", [1, 2, 3]));
-        assert_eq!(shares(&random, 3), [34, 33, 33]);
-        for sampling in [Sampling::Grid, Sampling::Random] {
+        assert_eq!(shares(&random, 3), [3, 3, 3]);
+        let ranged =
+            stage(|s| s.budget(100).sampling(Sampling::Random).choices("a", [1, 2]).float("f", 0.0, 1.0, None));
+        assert_eq!(shares(&ranged, 3), [34, 33, 33]);
+        let sobol = stage(|s| s.budget(100).sampling(Sampling::Sobol).choices("a", [1, 2, 3]));
+        assert_eq!(shares(&sobol, 2), [3, 3]);
+        for sampling in [Sampling::Grid, Sampling::Random, Sampling::Sobol] {
             let bare = stage(|s| s.budget(100).sampling(sampling));
             assert_eq!(shares(&bare, 0), [1]);
             assert_eq!(shares(&bare, 3), [1, 1, 1]);

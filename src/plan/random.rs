@@ -1,6 +1,6 @@
-//! Random sampling: independent draws for each param of each case.
+//! Independent draws for each param of each case, and where a number between 0 and 1 falls in a domain.
 //!
-//! A value depends on the study's seed, the stage, the derived index and the param's position in the sweep, through
+//! A drawn value depends on the study's seed, the stage, the derived index and the param's position in the sweep, through
 //! the generator of `draw` (BLAKE3, counter-based): on nothing that was drawn before. Floats are uniform over 2^53
 //! points, integers and choices exactly uniform. On a log scale the logarithm is uniform, by `libm`; a log integer is
 //! the rounding of a log float from half below `min` to half above `max`, so that the ends get their full share.
@@ -8,9 +8,11 @@
 use crate::model::{StageIndex, Value};
 use crate::spec::{Domain, SweepParam};
 
-use super::draw::Draw;
+use super::draw::{Draw, Uniform};
+use super::grid;
 
 const PURPOSE: &str = "piton plan 1: value of a swept param";
+const NUMBERED_PURPOSE: &str = "piton plan 2: numbered draw of a share";
 
 /// The values of one case, in the sweep's order.
 pub(super) fn values(
@@ -19,36 +21,49 @@ pub(super) fn values(
     stage: StageIndex,
     index: u64,
 ) -> Option<Vec<(String, Value)>> {
-    let value = |(position, swept): (u32, &SweepParam)| {
-        let mut draw = Draw::new(PURPOSE, &coordinates(seed, stage, index, position));
+    let value = |(number, swept): (u32, &SweepParam)| {
+        let mut draw = Draw::new(PURPOSE, &coordinates(seed, stage, index, number));
         Some((swept.name.clone(), value(&swept.domain, &mut draw)?))
     };
     (0..).zip(sweep).map(value).collect()
 }
 
+/// The positions of a numbered draw of a share in the params' domains; `None` where one is a range of floats. They
+/// depend on the share's coordinates, the draw's number and the param's position in the sweep.
+pub(super) fn positions(sweep: &[SweepParam], share: &[u8], number: u64) -> Option<Vec<u64>> {
+    let position = |(param, swept): (u32, &SweepParam)| {
+        let coordinates = [share, &number.to_le_bytes(), &param.to_le_bytes()].concat();
+        position(&swept.domain, &mut Draw::new(NUMBERED_PURPOSE, &coordinates))
+    };
+    (0..).zip(sweep).map(position).collect()
+}
+
 /// Little-endian, fixed width.
-fn coordinates(seed: u64, stage: StageIndex, index: u64, position: u32) -> Vec<u8> {
-    let stage: u32 = stage;
-    let fields = [&seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes(), &position.to_le_bytes()];
+fn coordinates(seed: u64, stage: StageIndex, index: u64, number: u32) -> Vec<u8> {
+    let fields = [&seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes(), &number.to_le_bytes()];
     fields.concat()
 }
 
-fn value(domain: &Domain, draw: &mut Draw) -> Option<Value> {
-    Some(match domain {
-        Domain::Choices(values) => {
-            let last = u64::try_from(values.len()).ok()?.checked_sub(1)?;
-            values.get(usize::try_from(draw.up_to(last)).ok()?)?.0.clone()
-        }
-        Domain::Float { min, max, log, .. } => Value::Float(float(*min, *max, *log, draw)),
-        Domain::Int { min, max, log: false, .. } => {
-            Value::Int(min.checked_add_unsigned(draw.up_to(max.abs_diff(*min)))?)
-        }
-        Domain::Int { min, max, log: true, .. } => Value::Int(log_int(*min, *max, draw)),
-    })
+/// Where the source's next number falls in a domain.
+pub(super) fn value(domain: &Domain, source: &mut impl Uniform) -> Option<Value> {
+    match domain {
+        Domain::Float { min, max, log, .. } => Some(Value::Float(float(*min, *max, *log, source))),
+        _ => grid::point(domain, position(domain, source)?),
+    }
 }
 
-fn float(min: f64, max: f64, log: bool, draw: &mut Draw) -> f64 {
-    let up = draw.unit();
+/// The same as a place among a domain's values, in their order; `None` for floats.
+pub(super) fn position(domain: &Domain, source: &mut impl Uniform) -> Option<u64> {
+    match domain {
+        Domain::Choices(values) => Some(source.up_to(u64::try_from(values.len()).ok()?.checked_sub(1)?)),
+        Domain::Int { min, max, log: false, .. } => Some(source.up_to(max.abs_diff(*min))),
+        Domain::Int { min, max, log: true, .. } => Some(log_int(*min, *max, source).abs_diff(*min)),
+        Domain::Float { .. } => None,
+    }
+}
+
+fn float(min: f64, max: f64, log: bool, source: &mut impl Uniform) -> f64 {
+    let up = source.unit();
     let between = |low: f64, high: f64| low * (1.0 - up) + high * up;
     let drawn = if log { libm::exp(between(libm::log(min), libm::log(max))) } else { between(min, max) };
     drawn.clamp(min, max)
@@ -59,8 +74,8 @@ fn float(min: f64, max: f64, log: bool, draw: &mut Draw) -> f64 {
     clippy::cast_possible_truncation,
     reason = "rounded, then kept in the range"
 )]
-fn log_int(min: i64, max: i64, draw: &mut Draw) -> i64 {
-    let drawn = float(min as f64 - 0.5, max as f64 + 0.5, true, draw);
+fn log_int(min: i64, max: i64, source: &mut impl Uniform) -> i64 {
+    let drawn = float(min as f64 - 0.5, max as f64 + 0.5, true, source);
     (drawn.round() as i64).clamp(min, max)
 }
 

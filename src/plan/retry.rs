@@ -2,7 +2,7 @@
 
 use crate::spec::{Backoff, Retries};
 
-use super::draw::Draw;
+use super::draw::{Draw, Uniform};
 
 const PURPOSE: &str = "piton plan 1: jitter of a retry";
 

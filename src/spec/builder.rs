@@ -178,7 +178,7 @@ impl SpecBuilder {
             }
         }
         put_list(&mut root, "stage", self.stages);
-        check("", &table(root), &[]).map_err(|found| Diagnostics::new("", "", found))
+        check("", &table(root), &[], None).map_err(|found| Diagnostics::new("", "", found))
     }
 }
 

@@ -201,7 +201,9 @@ fn sampling(sampling: &Sampling) -> String {
 fn case_list(cases: &CaseList) -> String {
     let hash = blake3::hash(word(cases).as_bytes()).to_hex();
     let hash = hash.get(..12).unwrap_or_default();
-    format!("{} of {} (blake3 {hash}…)", cases.rows.len(), cases.names.join(", "))
+    let count = if cases.rows.len() == 1 { "1 case".to_owned() } else { format!("{} cases", cases.rows.len()) };
+    let names: Vec<String> = cases.names.iter().map(|name| format!("`{name}`")).collect();
+    format!("{count} of {} (blake3 {hash}…)", names.join(", "))
 }
 
 fn abort_rule(rule: &AbortRule) -> String {

@@ -1,7 +1,7 @@
 //! The checked study: what a study file, or code, says.
 //!
 //! TOML text goes in, a checked [`Spec`] or every mistake with its place comes out. This module must never touch the
-//! file system beyond the inputs a spec names, and never let an unchecked value through.
+//! file system beyond the inputs and files of cases a spec names, and never let an unchecked value through.
 //!
 //! A stage's own key replaces the same key of `[defaults]` whole: a stage with a `[stage.sweep]` has that sweep, not
 //! the defaults' as well.
@@ -23,15 +23,16 @@ mod types;
 mod walk;
 
 pub use builder::{SpecBuilder, StageBuilder};
+pub use cases::CASE_FILE_MAX_BYTES;
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff};
 pub use inputs::{InputError, changed_inputs, hash_inputs};
 pub use json::SpecJsonError;
-pub use parse::{parse, parse_bytes};
+pub use parse::{parse, parse_bytes, parse_study};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
-    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Retries, RunSpec,
-    SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec, SpecValue, StageSpec, StudySpec, SweepParam,
-    Template, Work,
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, RANDOM_LOG_CASES_MAX,
+    Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec, SpecValue, StageSpec,
+    StudySpec, SweepParam, Template, Work,
 };

@@ -1,9 +1,10 @@
 //! From a study file's text to a checked spec.
 //!
 //! Syntax errors and mistakes are reported together, as far as a syntax error leaves the rest trustworthy. Any bytes
-//! may come in; it must never panic.
+//! may come in; it must never panic, and never read another file unless it is told where the study's files are.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use toml::de::DeTable;
 
@@ -22,9 +23,18 @@ use super::types::Spec;
 /// # Errors
 /// Every mistake, each with its place.
 pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
+    parse_text(source_name, text, overrides, None)
+}
+
+fn parse_text(
+    source_name: &str,
+    text: &str,
+    overrides: &[(String, String)],
+    study_dir: Option<&Path>,
+) -> Result<Spec, Diagnostics> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let root = Node { kind: Kind::Table(Node::entries(table.get_ref())), span: Some(0..0) };
-    let checked = check(text, &root, overrides);
+    let checked = check(text, &root, overrides, study_dir);
     if errors.is_empty() {
         return checked.map_err(|found| Diagnostics::new(source_name, text, found));
     }
@@ -49,8 +59,31 @@ pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> R
 /// # Errors
 /// Every mistake; the first byte that is not UTF-8 is one, and then the only one.
 pub fn parse_bytes(source_name: &str, bytes: &[u8], overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
+    parse_any(source_name, bytes, overrides, None)
+}
+
+/// [`parse_bytes`], and the files of cases that the study file names are read from `study_dir`: only then is it known
+/// what they sweep, and so what a placeholder can mean.
+///
+/// # Errors
+/// Every mistake, also in those files.
+pub fn parse_study(
+    source_name: &str,
+    bytes: &[u8],
+    overrides: &[(String, String)],
+    study_dir: &Path,
+) -> Result<Spec, Diagnostics> {
+    parse_any(source_name, bytes, overrides, Some(study_dir))
+}
+
+fn parse_any(
+    source_name: &str,
+    bytes: &[u8],
+    overrides: &[(String, String)],
+    study_dir: Option<&Path>,
+) -> Result<Spec, Diagnostics> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => parse(source_name, text, overrides),
+        Ok(text) => parse_text(source_name, text, overrides, study_dir),
         Err(error) => {
             let at = error.valid_up_to();
             let place = Place { span: Some(at..at + '\u{fffd}'.len_utf8()), path: String::new() };

@@ -61,6 +61,22 @@ impl Node {
         }
     }
 
+    /// A value out of plain text, as `--set` and files of cases give it: a TOML integer, float, boolean or quoted
+    /// string where it is one, else the text itself. `None` for text with a NUL character.
+    pub fn of_text(text: &str) -> Option<Self> {
+        if text.contains('\0') {
+            return None;
+        }
+        let parsed = DeValue::parse(text).ok().map(|value| Self::from_toml(value.get_ref(), value.span()).kind);
+        let outside = |number: i128| i64::try_from(number).is_err();
+        let kind = match parsed {
+            Some(Kind::Int(number)) if outside(number) => Kind::Str(text.to_owned()),
+            Some(kind @ (Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_))) => kind,
+            _ => Kind::Str(text.to_owned()),
+        };
+        Some(Self::new(kind))
+    }
+
     /// The tree of a parsed study file.
     pub fn from_toml(value: &DeValue<'_>, span: Range<usize>) -> Self {
         let kind = match value {

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use crate::model::Value;
 
@@ -20,6 +21,8 @@ const COUNT_MAX: i128 = 1_000_000_000_000_000;
 /// Reports mistakes.
 pub(super) struct Checker<'s> {
     pub source: &'s str,
+    /// Where files of cases are; `None`: they are not read now.
+    pub study_dir: Option<&'s Path>,
     pub found: Vec<Diagnostic>,
 }
 

@@ -44,7 +44,8 @@ fn write_new(temp: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) 
 
 const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
-/// Removes what crashed calls of [`replace_atomically`] left in `dir`. How many.
+/// Removes what crashed calls of [`replace_atomically`] left in `dir`: temporary files of this process, and of processes
+/// that are gone. How many.
 ///
 /// # Errors
 /// If the directory cannot be listed. A leftover that cannot be removed stays: it is harmless.
@@ -53,14 +54,21 @@ pub fn remove_leftover_temps(dir: &Path) -> io::Result<usize> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".")
-            && name.as_encoded_bytes().ends_with(TEMP_SUFFIX.as_bytes())
-            && fs::remove_file(entry.path()).is_ok()
-        {
+        let abandoned = name
+            .to_str()
+            .and_then(temp_owner)
+            .is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists());
+        if abandoned && fs::remove_file(entry.path()).is_ok() {
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// The process that made a temporary file of [`replace_atomically`], by its name `.<name>.<pid>-<number><suffix>`.
+fn temp_owner(name: &str) -> Option<u32> {
+    let (_, owner) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
+    owner.split_once('-')?.0.parse().ok()
 }
 
 /// Makes a directory's entries durable.
@@ -141,10 +149,13 @@ mod tests {
     #[test]
     fn leftovers_are_recognised_and_others_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(".view.json.1-0.piton-tmp"), b"").unwrap();
-        fs::write(dir.path().join("mine.piton-tmp"), b"").unwrap();
-        assert_eq!(remove_leftover_temps(dir.path()).unwrap(), 1);
-        assert_eq!(names(dir.path()), ["mine.piton-tmp"]);
+        // Beyond the largest pid there can be; this process; one that lives for ever.
+        let ours = format!(".view.json.{}-0.piton-tmp", std::process::id());
+        for name in [".view.json.4194305-0.piton-tmp", &ours, ".view.json.1-0.piton-tmp", "mine.piton-tmp"] {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        assert_eq!(remove_leftover_temps(dir.path()).unwrap(), 2);
+        assert_eq!(names(dir.path()), [".view.json.1-0.piton-tmp", "mine.piton-tmp"]);
     }
 
     #[test]

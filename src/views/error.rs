@@ -41,6 +41,17 @@ pub enum ViewError {
         /// The case.
         case: String,
     },
+    /// What was asked for makes no sense for this study; in words.
+    #[error("{0}")]
+    Request(String),
+    /// A file that was given as a baseline is none.
+    #[error("`{}` {why}", path.display())]
+    Baseline {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A file of a trial, or an export, cannot be read or written.
     #[error("cannot {what} `{}`", path.display())]
     File {

@@ -198,17 +198,30 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
 /// # Errors
 /// As for [`write_all`].
 pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError> {
-    let dir = view.study_artifacts_dir();
-    let failed = |cause| ViewError::File { what: "write", path: dir.clone(), cause };
-    create_dir_all_durable(&dir).map_err(failed)?;
-    remove_leftover_temps(&dir).map_err(failed)?;
-    write_checkpoint(view)?;
+    write_into(view, snapshot, &view.study_artifacts_dir()).map(drop)
+}
+
+/// The same into any directory, which is made if need be. The names of the files written, in that order.
+///
+/// # Errors
+/// As for [`write_all`].
+pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
+    let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
+    create_dir_all_durable(dir).map_err(failed)?;
+    remove_leftover_temps(dir).map_err(failed)?;
+    replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
+    let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
         let telemetry = stage_telemetry(view, snapshot, stage)?;
-        replace_json(&dir.join(format!("stage_{}_telemetry.json", stage.index)), &telemetry)?;
+        let name = format!("stage_{}_telemetry.json", stage.index);
+        replace_json(&dir.join(&name), &telemetry)?;
+        names.push(name);
     }
     replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
-    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))
+    // Last: by it, `is_current` knows that all of them were written.
+    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
+    names.extend([EVENTS.to_owned(), STUDY_TELEMETRY.to_owned()]);
+    Ok(names)
 }
 
 /// Writes the compatible checkpoint alone: it costs the same at any number of trials.
@@ -229,7 +242,10 @@ fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), ViewError> {
 }
 
 /// Replaces a file. What the store is to blame for is told apart from what the file is to blame for.
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>) -> Result<(), ViewError> {
+pub(super) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
+) -> Result<(), ViewError> {
     let mut other = None;
     let done = replace_atomically(path, |out| {
         write(out).map_err(|error| match error {
@@ -455,7 +471,7 @@ mod tests {
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         let first = contents();
         assert_eq!(first.len(), 4, "no telemetry of the stage that waits");
-        fs::write(view.study_artifacts_dir().join(".study_checkpoint.json.1-0.piton-tmp"), b"half").unwrap();
+        fs::write(view.study_artifacts_dir().join(".study_checkpoint.json.4194305-0.piton-tmp"), b"half").unwrap();
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         assert_eq!(contents(), first);
     }

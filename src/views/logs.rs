@@ -8,15 +8,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
+use rustix::fs::{FileType, inotify};
 
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
+use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 
 /// Which of a trial's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub fn path_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Str
 /// # Errors
 /// [`ViewError::File`] when it cannot be read, [`ViewError::Output`] when it cannot be passed on.
 pub fn copy(path: &Path, out: &mut dyn Write) -> Result<(), ViewError> {
-    let mut file = File::open(path).map_err(|cause| unreadable(path, cause))?;
+    let mut file = open_log(path).map_err(|cause| unreadable(path, cause))?;
     copy_rest(&mut file, path, out)?;
     Ok(out.flush()?)
 }
@@ -90,6 +91,17 @@ fn copy_rest(file: &mut File, path: &Path, out: &mut dyn Write) -> Result<(), Vi
             Err(cause) => return Err(unreadable(path, cause)),
         };
         out.write_all(chunk.get(..read).unwrap_or_default())?;
+    }
+}
+
+/// A trial may have put anything in its log's place: only a regular file is read, and no link is followed.
+fn open_log(path: &Path) -> io::Result<File> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let file = open_beneath(open_dir(dir)?.as_fd(), Path::new(name))?;
+    match kind_of(&file)? {
+        FileType::RegularFile => Ok(file),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")),
     }
 }
 
@@ -222,7 +234,7 @@ fn follow_attempt(trial: &mut dyn Followable, attempt: AttemptNo, out: &mut dyn 
 fn opened(trial: &mut dyn Followable, attempt: AttemptNo, path: &Path) -> Result<Option<File>, ViewError> {
     loop {
         let position = trial.position()?;
-        match File::open(path) {
+        match open_log(path) {
             Ok(file) => return Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && position.over(attempt) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => drop(trial.wait(&Watch::nothing())?),

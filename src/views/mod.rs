@@ -5,9 +5,13 @@
 //! whether an engine lives come in as parameters), hold all trials of a study in memory, or let text that a trial
 //! wrote reach a terminal unescaped.
 
+pub mod bundle;
+pub mod compare;
 pub mod dump;
 mod error;
 pub mod export;
+pub mod junit;
+pub mod lineage;
 pub mod logs;
 pub mod outputs;
 pub mod status;

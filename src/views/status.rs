@@ -52,6 +52,8 @@ pub struct Status {
     pub running_not_shown: u64,
     /// Failed attempts among the last 200 events, newest first; at most five.
     pub last_failures: Vec<LastFailure>,
+    /// The stage that waits for a person's approval.
+    pub waits_for_approval: Option<String>,
     /// The command that goes on, when nothing runs and work is left.
     pub next_command: Option<String>,
 }
@@ -166,8 +168,11 @@ impl Status {
             running: running.collect::<Result<_, _>>()?,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
             last_failures: last_failures(view, snapshot, &lineage)?,
-            next_command: (can_go_on && !view.liveness.alive)
-                .then(|| format!("piton resume {}", shell_quoted(&view.place.store))),
+            waits_for_approval: view.waits_for_approval().map(str::to_owned),
+            next_command: (can_go_on && !view.liveness.alive).then(|| {
+                let verb = if view.waits_for_approval().is_some() { "approve" } else { "resume" };
+                format!("piton {verb} {}", shell_quoted(&view.place.store))
+            }),
         })
     }
 
@@ -205,6 +210,9 @@ impl Status {
             writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&what)))?;
             // Whole, however long: people copy it.
             writeln!(out, "    {}", clean(&failure.log))?;
+        }
+        if let Some(stage) = &self.waits_for_approval {
+            writeln!(out, "\nstage `{}` waits for approval", clean(stage))?;
         }
         if let Some(command) = &self.next_command {
             writeln!(out, "\nto go on: {}", screen.paint(Paint::Bold, &clean(command)))?;

@@ -88,6 +88,16 @@ impl StudyView {
         }
     }
 
+    /// The stage that cannot begin before a person approves it, when nothing else is left to do before it.
+    #[must_use]
+    pub fn waits_for_approval(&self) -> Option<&str> {
+        let next = self.stages.iter().find(|stage| stage.status != StageStatus::Closed)?;
+        let spec = self.spec.stages.get(next.index as usize)?;
+        let waits = spec.approve && next.approval.is_none() && next.status == StageStatus::Waiting;
+        let over = matches!(self.study.status, StudyStatus::Completed | StudyStatus::Aborted);
+        (waits && !over && !self.liveness.alive).then_some(next.name.as_str())
+    }
+
     /// Who descends from whom.
     #[must_use]
     pub fn lineage(&self) -> Lineage<'_> {

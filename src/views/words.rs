@@ -58,6 +58,7 @@ pub(super) const fn run_end(how: RunEnd) -> &'static str {
         RunEnd::Drained => "drained",
         RunEnd::Forced => "forced",
         RunEnd::Failed => "failed",
+        RunEnd::Waiting => "waiting",
     }
 }
 

@@ -65,7 +65,7 @@ fn check_prints_the_plan_and_touches_nothing() {
     study `small`, seed 3: no mistakes
 
     stage 0 `first`: 4 trials from `small`, 1 survives
-      grid; top by largest `sum`
+      grid, all 4 combinations; top by largest `sum`
       small_0_0: ./trial.sh 10 1
       small_0_1: ./trial.sh 10 2
       small_0_2: ./trial.sh 10 3
@@ -663,6 +663,91 @@ fn exports_that_a_crash_left_stale_are_mended() {
     sandbox.ok("run study.toml", 0);
     assert_eq!(fs::read(&telemetry).unwrap(), whole);
     assert!(checkpoint.exists());
+}
+
+#[test]
+fn a_copy_of_a_running_study_kills_nothing() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    wait_until("the start is recorded", || sandbox.dump()["accounting"]["running"] == 2);
+    fs::copy(sandbox.path("study.redb"), sandbox.path("copy.redb")).unwrap();
+    let output = sandbox.run("resume copy.redb");
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(0));
+    assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 4, "nothing was cut off");
+}
+
+#[test]
+fn a_store_removed_under_the_engine_is_noticed() {
+    let sandbox = small();
+    let engine = gate(&sandbox);
+    wait_until("the start is recorded", || sandbox.dump()["accounting"]["running"] == 2);
+    fs::remove_file(sandbox.path("study.redb")).unwrap();
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(1));
+    let told = sandbox.lines("engine.err").join("\n");
+    assert!(told.contains("the store `study.redb` was removed or replaced"), "{told}");
+}
+
+/// Zeroed pages, one at a time: every command answers, by the truth or by exit code 7.
+#[test]
+fn a_damaged_store_is_told_and_never_panics() {
+    let sandbox = finished();
+    let whole = fs::read(sandbox.path("study.redb")).unwrap();
+    let mut told = 0;
+    for page in 0..whole.len() / 4096 {
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0);
+        fs::write(sandbox.path("damaged.redb"), &damaged).unwrap();
+        for command in ["status", "dump", "verify"] {
+            let output = sandbox.run(&format!("{command} damaged.redb"));
+            let code = output.status.code();
+            assert!(
+                matches!(code, Some(0 | 7)) || code == Some(4) && command == "verify",
+                "page {page}: {}",
+                both(&output)
+            );
+            assert!(!both(&output).contains("panicked"), "page {page}: {}", both(&output));
+            told += u32::from(code != Some(0));
+        }
+    }
+    assert!(told > 0, "some pages matter");
+}
+
+#[test]
+fn what_a_trial_puts_in_its_logs_place_is_not_followed() {
+    let sandbox = Sandbox::with_study(
+        r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+command = "rm stdout.log; ln -s /dev/zero stdout.log; rm stderr.log; mkfifo stderr.log"
+trial_budget = 1
+survivor_count = 1
+"#,
+    );
+    sandbox.ok("run study.toml", 0);
+    for line in ["logs study.redb s_0_0", "logs study.redb s_0_0 --stderr", "logs study.redb s_0_0 --follow"] {
+        sandbox.ok(line, 1);
+    }
+}
+
+#[test]
+fn small_mistakes_of_usage_are_told_well() {
+    let sandbox = finished();
+    let says = |line: &str, code: i32, words: &str| {
+        let output = sandbox.run(line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
+        assert!(both(&output).contains(words), "{line}: {}", both(&output));
+    };
+    says("retry study.redb", 2, "which trials? `--failed` for all that failed");
+    says("new", 2, "which directory is to be made?");
+    says("status study.toml", 7, "the store of a study file is `study.redb`");
+    says("run none.toml", 2, "cannot read the study file `none.toml`");
+    says("run study.toml --store no/such/dir/x.redb", 1, "cannot make a store in");
+    says("run study.toml --set", 2, "NAME=VALUE");
 }
 
 #[test]

@@ -299,7 +299,7 @@ fn judge(shared: &Shared, context: &TrialContext<'_>, result: Result<Metrics, Tr
             return match complete(context.job, &remains, &mut metrics) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
-                Err(Trouble::Disk(why)) => shared.disk_failed(why),
+                Err(Trouble::Machine(why)) => shared.machine_failed(why),
             };
         }
         Err(error) => error,

@@ -34,8 +34,9 @@ pub(super) fn reason_of(text: &str) -> String {
 pub(super) enum Trouble {
     /// The trial's own fault, or its program's.
     Trial(Failure),
-    /// The disk's: no trial is to blame, and none should run before it is mended.
-    Disk(String),
+    /// The machine's (a full disk, no more files or processes): no trial is to blame, and none should run before it
+    /// is mended.
+    Machine(String),
 }
 
 impl From<Failure> for Trouble {
@@ -49,7 +50,17 @@ impl Trouble {
     pub(super) fn of(kind: &str, what: &str, error: &io::Error) -> Self {
         let why = format!("{what}: {}", io_words(error));
         match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EIO | libc::EFBIG) => Self::Disk(why),
+            Some(
+                libc::ENOSPC
+                | libc::EDQUOT
+                | libc::EROFS
+                | libc::EIO
+                | libc::EFBIG
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::EAGAIN
+                | libc::ENOMEM,
+            ) => Self::Machine(why),
             _ => Self::Trial(failure(kind, why)),
         }
     }
@@ -138,7 +149,7 @@ mod tests {
     #[test]
     fn errors_are_words() {
         let of = |errno| Trouble::of("spawn_failed", "cannot x", &io::Error::from_raw_os_error(errno));
-        assert!(matches!(of(libc::ENOSPC), Trouble::Disk(why) if why == "cannot x: no space left on device"));
+        assert!(matches!(of(libc::ENOSPC), Trouble::Machine(why) if why == "cannot x: no space left on device"));
         assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
         assert_eq!(signal_name(libc::SIGSEGV), "SIGSEGV");
         assert_eq!(signal_name(40), "signal 40");

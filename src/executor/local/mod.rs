@@ -92,8 +92,8 @@ impl Shared {
         self.tell(ExecutorEvent::Ended(Box::new(report)));
     }
 
-    /// The disk failed an attempt: it counts as interrupted, and nothing else starts.
-    fn disk_failed(&self, why: String) -> Verdict {
+    /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
+    fn machine_failed(&self, why: String) -> Verdict {
         self.tell_broken(&why);
         Verdict::Interrupted { reason: why }
     }
@@ -174,6 +174,21 @@ impl LocalExecutor {
         asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
+        Self::with_slots(0..workers.max(1), keeper, closures, clock, asked_to_end, events)
+    }
+
+    /// The same with one worker for each of these slots, which should not be none.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn with_slots(
+        slots: std::ops::Range<u32>,
+        keeper: Option<Keeper>,
+        closures: HashMap<String, ClosureFn>,
+        clock: TrialClock,
+        asked_to_end: Arc<AtomicBool>,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let shared = Arc::new(Shared {
@@ -188,7 +203,7 @@ impl LocalExecutor {
             told_broken: AtomicBool::new(false),
         });
         let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
-        for slot in 0..workers.max(1) {
+        for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.
             let (wake, woken) = crossbeam_channel::bounded(1);
             let in_closure = Arc::new(AtomicBool::new(false));

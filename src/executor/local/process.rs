@@ -58,7 +58,7 @@ impl From<Trouble> for NotStarted {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Trial(failure) => Self::Failed(failure),
-            Trouble::Disk(why) => Self::Broken(why),
+            Trouble::Machine(why) => Self::Broken(why),
         }
     }
 }
@@ -129,10 +129,14 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
             }
             Err(NotStarted::keeper_gone())
         }
-        Err(SpawnError::Refused { step: SpawnStep::Logs, errno }) => {
-            Err(Trouble::of("spawn_failed", "cannot create the log files", &errno.into()).into())
+        Err(SpawnError::Refused { step, errno }) => {
+            let refused = refusal(job, &command, step, errno);
+            // Whether the machine is to blame is told by the error alone, but not for what the program itself is.
+            match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
+                Trouble::Machine(_) if step != SpawnStep::Exec => Err(NotStarted::Broken(refused.reason)),
+                _ => Err(NotStarted::Failed(refused)),
+            }
         }
-        Err(SpawnError::Refused { step, errno }) => Err(NotStarted::Failed(refusal(job, &command, step, errno))),
     }
 }
 
@@ -281,7 +285,7 @@ fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option
         (None, Exit::Code(0)) => match results::collect(job) {
             Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
             Err(Trouble::Trial(failure)) => failure,
-            Err(Trouble::Disk(why)) => return shared.disk_failed(why),
+            Err(Trouble::Machine(why)) => return shared.machine_failed(why),
         },
         (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
             "command_not_found",

@@ -257,7 +257,7 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
                 Trouble::Trial(_) => {
                     return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
                 }
-                disk => return Err(disk),
+                machine => return Err(machine),
             },
         }
     }
@@ -292,7 +292,7 @@ mod tests {
     fn kind_and_reason(trouble: Trouble) -> (String, String) {
         match trouble {
             Trouble::Trial(failure) => (failure.kind, failure.reason),
-            Trouble::Disk(why) => panic!("{why}"),
+            Trouble::Machine(why) => panic!("{why}"),
         }
     }
 

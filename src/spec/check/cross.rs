@@ -7,7 +7,8 @@ use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
 use crate::spec::rules::StageRails;
 use crate::spec::template::BUILTIN_PLACEHOLDERS;
 use crate::spec::types::{
-    Domain, Objective, Part, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, StageSpec, SweepParam,
+    Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection,
+    StageSpec, SweepParam,
 };
 use crate::spec::walk::{Checker, Field};
 
@@ -273,12 +274,37 @@ impl Checker<'_> {
                 let mistake = Diagnostic::at(place, message).label("too many");
                 self.report(mistake.help("choose sampling = \"random\""));
             }
-            (Sampling::Sobol, Field::Good(..), Field::Good(budget, place)) if *budget > SOBOL_CASES_MAX => {
+            (Sampling::Sobol, Field::Good(..), Field::Good(budget, place))
+                if *budget > SOBOL_CASES_MAX && combinations(sweep).is_none_or(|all| all > SOBOL_CASES_MAX) =>
+            {
                 let message = format!("`sobol` gives at most {SOBOL_CASES_MAX} cases");
                 let mistake = Diagnostic::at(place, message).label("more than it has");
                 self.report(mistake.help("choose sampling = \"random\", or a smaller budget"));
             }
+            (Sampling::Random, Field::Good(..), Field::Good(budget, place))
+                if *budget > RANDOM_LOG_CASES_MAX
+                    && sweep.iter().any(|swept| matches!(swept.domain, Some(Domain::Int { log: true, .. })))
+                    && combinations(sweep).is_some_and(|all| all > RANDOM_LOG_CASES_MAX) =>
+            {
+                let message = format!(
+                    "at most {RANDOM_LOG_CASES_MAX} different cases can be drawn from integers on a log scale"
+                );
+                let mistake = Diagnostic::at(place, message).label("more than that");
+                self.report(mistake.help("choose sampling = \"grid\", a linear scale, or a smaller budget"));
+            }
             _ => {}
         }
     }
+}
+
+/// How many combinations a sweep has, `u64::MAX` at most; `None` where a range of floats has no number of them.
+fn combinations(sweep: &[SweepParts]) -> Option<u64> {
+    sweep.iter().try_fold(1_u64, |product, swept| {
+        let count = match &swept.domain {
+            Some(Domain::Choices(values)) => u64::try_from(values.len()).unwrap_or(u64::MAX),
+            Some(Domain::Int { min, max, .. }) => max.abs_diff(*min).saturating_add(1),
+            Some(Domain::Float { .. }) | None => return None,
+        };
+        Some(product.saturating_mul(count))
+    })
 }

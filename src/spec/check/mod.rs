@@ -8,9 +8,10 @@ mod rules;
 mod stage;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(super) use self::sweep::identity;
 
-use toml::de::DeValue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use self::stage::{StageParts, WorkParts};
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
@@ -64,9 +65,15 @@ type Constants = BTreeMap<String, Option<SpecValue>>;
 /// `[base]`: its command and its timeout in milliseconds.
 type BaseParts = (Field<WorkParts>, Option<u64>);
 
-/// Checks a whole raw tree. `source` is the study file's text, for places inside strings.
-pub(super) fn check(source: &str, root: &Node, overrides: &[(String, String)]) -> Result<Spec, Vec<Diagnostic>> {
-    let mut checker = Checker { source, found: Vec::new() };
+/// Checks a whole raw tree. `source` is the study file's text, for places inside strings; files of cases are read
+/// from `study_dir`, if it is given.
+pub(super) fn check(
+    source: &str,
+    root: &Node,
+    overrides: &[(String, String)],
+    study_dir: Option<&Path>,
+) -> Result<Spec, Vec<Diagnostic>> {
+    let mut checker = Checker { source, study_dir, found: Vec::new() };
     let spec = checker.spec(root, overrides);
     match spec {
         Some(spec) if checker.found.is_empty() => Ok(spec),
@@ -270,7 +277,7 @@ impl Checker<'_> {
             if !self.param_name(name, &place) {
                 continue;
             }
-            match override_value(text) {
+            match Node::of_text(text) {
                 Some(node) => {
                     let value = self.value(&node, &place);
                     params.insert(name.clone(), value);
@@ -279,21 +286,6 @@ impl Checker<'_> {
             }
         }
     }
-}
-
-/// `--set`'s value: a TOML integer, float, boolean or quoted string where it is one, else the text itself.
-fn override_value(text: &str) -> Option<Node> {
-    if text.contains('\0') {
-        return None;
-    }
-    let parsed = DeValue::parse(text).ok().map(|value| Node::from_toml(value.get_ref(), value.span()).kind);
-    let outside = |number: i128| i64::try_from(number).is_err();
-    let kind = match parsed {
-        Some(Kind::Int(number)) if outside(number) => Kind::Str(text.to_owned()),
-        Some(kind @ (Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_))) => kind,
-        _ => Kind::Str(text.to_owned()),
-    };
-    Some(Node::new(kind))
 }
 
 fn stage_path(index: usize, node: &Node) -> String {

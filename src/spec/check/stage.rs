@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::spec::cases::CaseFormat;
+use crate::spec::cases::{CaseFormat, read_cases};
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
 use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{FailureRule, StageRails};
@@ -142,8 +142,8 @@ impl StageParts {
 
     /// Whether the names of the params it sweeps are known: those of a file are only once it is read.
     pub fn names_known(&self) -> bool {
-        match self.sampling {
-            Field::Good(Sampling::File(_), _) => false,
+        match &self.sampling {
+            Field::Good(Sampling::File(file), _) => file.cases.is_some(),
             Field::Bad => !matches!(self.sweep, Field::Absent),
             _ => true,
         }
@@ -152,7 +152,11 @@ impl StageParts {
     /// Names of the params it sweeps.
     pub fn swept(&self) -> impl Iterator<Item = &str> {
         let sweep = self.sweep.good().map(Vec::as_slice).unwrap_or_default();
-        sweep.iter().map(|sweep| sweep.name.as_str())
+        let listed = match self.sampling.good() {
+            Some(Sampling::File(CaseFile { cases: Some(cases), .. })) => cases.names.as_slice(),
+            _ => &[],
+        };
+        sweep.iter().map(|sweep| sweep.name.as_str()).chain(listed.iter().map(String::as_str))
     }
 }
 
@@ -204,13 +208,26 @@ impl Checker<'_> {
                 if matches!(file, Field::Absent) && table.get("ask").is_none() {
                     self.missing(&table, "file", None);
                 }
-                file.into_good().map(|path| Sampling::File(CaseFile { path, cases: None }))
+                self.listed_cases(file.into_good()?, table.get("file")?.1)
             }
             _ => {
                 self.wrong_type(node, place, "a string or a table", Some(HELP.into()));
                 None
             }
         }
+    }
+
+    /// Reads the file where it is known where it lies.
+    fn listed_cases(&mut self, path: String, place: Place) -> Option<Sampling> {
+        let cases = match self.study_dir.map(|dir| read_cases(dir, &path)) {
+            None => None,
+            Some(Ok(cases)) => Some(cases),
+            Some(Err(mistakes)) => {
+                self.found.extend(mistakes.into_iter().map(|mistake| mistake.diagnostic(&path, &place)));
+                return None;
+            }
+        };
+        Some(Sampling::File(CaseFile { path, cases }))
     }
 
     fn case_file(&mut self, node: &Node, place: &Place) -> Option<String> {

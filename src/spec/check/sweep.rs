@@ -174,7 +174,7 @@ impl Checker<'_> {
 }
 
 /// Equal for values that are the same choice: `1` and `1.0` are.
-fn identity(value: &Value) -> (u8, String) {
+pub(in crate::spec) fn identity(value: &Value) -> (u8, String) {
     match value {
         Value::Str(text) => (0, text.clone()),
         Value::Bool(flag) => (1, flag.to_string()),

@@ -9,6 +9,8 @@ use crate::spec::{
     Selection, SpecBuilder, SpecValue, StageBuilder, StageRails, Template, Work, diff,
 };
 
+mod identity;
+
 /// The contract's example, as far as this version goes.
 const EXAMPLE: &str = r#"
 [study]
@@ -273,8 +275,12 @@ fn each_rule_of_a_stage_is_checked() {
             "4:39 4 | `steps` means nothing to sobol sampling",
         ),
         (
-            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = [1]",
+            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = { min = 0, max = 1 }",
             "4:16 65537 | `sobol` gives at most 65536 cases",
+        ),
+        (
+            "sampling = \"random\"\ntrial_budget = 65537\nsweep.x = { min = 1, max = 65537, type = \"int\", log = true }",
+            "4:16 65537 | at most 65536 different cases can be drawn from integers on a log scale",
         ),
         ("approve = 1", "3:11 1 | `approve` must be `true` or `false`, not an integer"),
         ("memory_limit = \"4G\"", "3:16 \"4G\" | `memory_limit` is no size"),
@@ -372,6 +378,23 @@ fn each_rule_of_a_stage_is_checked() {
     for (line, expected) in rules {
         assert_eq!(mistakes(&stage_with(line, ""), &[]), [*expected], "{line}");
     }
+}
+
+#[test]
+fn limits_of_sampling_do_not_bind_where_there_are_few_cases() {
+    for (sampling, sweep) in [
+        ("sobol", "[1, 2]"),
+        ("random", "{ min = 1, max = 65536, type = \"int\", log = true }"),
+        ("random", "{ min = 1, max = 65537, type = \"int\" }"),
+        ("random", "{ min = 1.0, max = 9.0, log = true }"),
+    ] {
+        good(&stage_with(&format!("sampling = \"{sampling}\"\ntrial_budget = 65537\nsweep.x = {sweep}"), ""));
+    }
+    let sweep: Vec<String> = (0..257).map(|n| format!("sweep.x{n} = [1, 2]")).collect();
+    let text = stage_with(&format!("sampling = \"sobol\"\n{}", sweep.join("\n")), "");
+    let found = mistakes(&text, &[]);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].ends_with("257 swept params, but `sobol` has 256 dimensions"), "{found:?}");
 }
 
 #[test]
@@ -568,119 +591,6 @@ fn bytes_that_are_no_text_are_refused_where_they_are() {
     let found = parse_bytes("x.toml", b"a = 1\nb = \"\xff\"\n", &[]).unwrap_err();
     assert_eq!(found.position(&found.list()[0]), Some((2, 6)));
     assert!(found.to_string().contains("not UTF-8"));
-}
-
-fn in_code() -> SpecBuilder {
-    let (when, severity) = (FailureMatch::ExitCode(3), Severity::Low);
-    let crash = FailureRule { kind: "crash".into(), when, severity, retryable: false };
-    let explore = StageBuilder::closure("explore")
-        .memory_limit(1 << 30)
-        .abort_below("area", 1.0)
-        .max_failure_rate(0.5)
-        .failure(&crash)
-        .approve()
-        .budget(24)
-        .survivors(6)
-        .choices("abc", ["speed", "area"])
-        .float("clock", 0.4, 0.8, Some(5))
-        .minimize("area");
-    let builder = Spec::builder("tune").seed(7).param("design", "x").stage(explore);
-    builder.max_runtime(Duration::from_secs(60)).catastrophic_failures(2).base_shell("check {design}")
-}
-
-#[test]
-fn code_and_text_give_the_same_spec() {
-    let built = in_code().build().unwrap();
-    let text = "study = { name = \"tune\", seed = 7 }\nparams.design = \"x\"\n".to_owned()
-        + "[[stage]]\nname = \"explore\"\ncommand = [\"x\"]\ntrial_budget = 24\nsurvivor_count = 6\n"
-        + "sweep.abc = [\"speed\", \"area\"]\nsweep.clock = { min = 0.4, max = 0.8, steps = 5 }\n"
-        + "objective = [{ metric = \"area\", goal = \"minimize\" }]\n"
-        + "memory_limit = \"1GiB\"\nrails = { abort_if = [{ metric = \"area\", below = 1 }], max_failure_rate = 0.5 }\n"
-        + "failure = [{ kind = \"crash\", exit_code = 3, severity = \"low\", retryable = false }]\napprove = true\n"
-        + "[rails]\nmax_runtime = \"1m\"\ncatastrophic_failures = 2\n[base]\ncommand = \"check {design}\"\n";
-    let mut parsed = good(&text);
-    parsed.stages[0].work = Work::Closure;
-    assert_eq!(built, parsed);
-}
-
-#[test]
-fn mistakes_in_code_are_named_by_path() {
-    let stage = StageBuilder::argv("explore", ["run", "{nope}"]).budget(2).survivors(3).choices("x", [f64::NAN]);
-    let errors = Spec::builder("a b").stage(stage).build().unwrap_err();
-    let paths: Vec<&str> = errors.list().iter().map(|mistake| mistake.path.as_str()).collect();
-    assert_eq!(
-        paths,
-        [
-            "study.name",
-            "stage \"explore\".sweep.x[0]",
-            "stage \"explore\".command[1]",
-            "stage \"explore\".survivor_count",
-        ]
-    );
-    assert!(errors.to_string().starts_with("error: study.name: the name `a b`"), "{errors}");
-}
-
-#[test]
-fn json_reads_back_exactly() {
-    let mut spec = good(EXAMPLE);
-    let values = [1.0, -0.0, 1e300, 5e-324, 0.1, 9_007_199_254_740_993.0].map(SpecValue::from);
-    let integers = [i64::MIN, i64::MAX, 0].map(SpecValue::from);
-    for (index, value) in values.into_iter().chain(integers).chain([true.into(), "1.0".into()]).enumerate() {
-        spec.params.insert(format!("p{index}"), value);
-    }
-    spec.study.seed = u64::MAX;
-    let text = spec.to_json();
-    let read = Spec::from_json(&text).unwrap();
-    assert_eq!(read, spec);
-    assert_eq!(read.to_json(), text);
-    let kinds = |spec: &Spec| format!("{:?}", spec.params);
-    assert_eq!(kinds(&read), kinds(&spec), "a float stays a float, minus zero stays minus zero");
-    assert!(Spec::from_json("{}").is_err());
-}
-
-#[test]
-fn identity_is_all_but_run() {
-    let spec = good(EXAMPLE);
-    let other = Spec { run: RunSpec::default(), ..spec.clone() };
-    assert_eq!(spec.spec_hash(), other.spec_hash());
-    assert_eq!(diff(&spec, &other), []);
-    assert_eq!(spec.spec_hash().len(), 64);
-    assert!(!spec.identity_json().contains("grace"));
-}
-
-#[test]
-fn differences_are_readable() {
-    let old = good(EXAMPLE);
-    let text = EXAMPLE
-        .replace("trial_budget   = 24", "trial_budget   = 30")
-        .replace("name           = \"refine\"", "name           = \"polish\"")
-        .replace("design = \"rtl/gcd.v\"", "design = 1")
-        .replace("\"speed\", \"area\"", "\"speed\"")
-        .replace("timeout = \"30m\"\n", "");
-    let changes: Vec<String> = diff(&old, &good(&text))
-        .into_iter()
-        .map(|change| format!("{}: {:?} -> {:?}", change.path, change.old, change.new))
-        .collect();
-    assert_eq!(
-        changes,
-        [
-            r#"params.design: Some("\"rtl/gcd.v\"") -> Some("1")"#,
-            r#"stages: Some("[\"explore\", \"refine\"]") -> Some("[\"explore\", \"polish\"]")"#,
-            r#"stage "explore".trial_budget: Some("24") -> Some("30")"#,
-            r#"stage "explore".timeout: Some("\"30m\"") -> None"#,
-            r#"stage "explore".sweep.abc: Some("[\"speed\", \"area\"]") -> Some("[\"speed\"]")"#,
-            r#"stage "refine": Some("8 trials, 1 survive, \"./refine.sh {parent_dir} {abc} > log\"") -> None"#,
-            r#"stage "polish": None -> Some("8 trials, 1 survive, \"./refine.sh {parent_dir} {abc} > log\"")"#,
-        ]
-    );
-}
-
-#[test]
-fn the_order_of_a_sweep_is_part_of_the_identity() {
-    let old = good(&stage_with("sweep.a = [1, 2]\nsweep.b = [1, 2]", ""));
-    let new = good(&stage_with("sweep.b = [1, 2]\nsweep.a = [1, 2]", ""));
-    assert_ne!(old.spec_hash(), new.spec_hash());
-    assert_eq!(diff(&old, &new).len(), 1);
 }
 
 fn survives(text: &str) {

@@ -35,6 +35,9 @@ enum Body<'a> {
     AttemptStarted { trial: u64, case: String, attempt: u32, slot: u32, pid: Option<u32> },
     AttemptEnded(Box<EndOut<'a>>),
     TrialReset { trial: u64, case: String },
+    BaseStarted { attempt: u32, slot: u32, pid: Option<u32> },
+    BaseEnded(Box<EndOut<'a>>),
+    StageApproved { stage: u32, stage_name: &'a str, by: &'a str, note: &'a str },
     StageClosed { stage: u32, stage_name: &'a str, survivors: Vec<ParentOut> },
     StudyCompleted {},
     StudyAborted { reason: &'a str, violating: Vec<String> },
@@ -105,6 +108,9 @@ impl<'a> Names<'a> {
     }
 
     fn case(&self, trial: TrialId) -> String {
+        if trial == TrialId::BASE {
+            return self.view.study.base_case.clone();
+        }
         self.view.case_of(&self.lineage, trial)
     }
 
@@ -154,6 +160,13 @@ impl<'a> Names<'a> {
                 pid: process.map(|process| process.pid),
             },
             Event::AttemptEnded(end) => Body::AttemptEnded(Box::new(self.end(end))),
+            Event::BaseStarted { attempt, slot, process } => {
+                Body::BaseStarted { attempt: *attempt, slot: *slot, pid: process.map(|process| process.pid) }
+            }
+            Event::BaseEnded(end) => Body::BaseEnded(Box::new(self.end(end))),
+            Event::StageApproved { stage, by, note } => {
+                Body::StageApproved { stage: *stage, stage_name: self.stage(*stage), by, note }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -207,7 +220,9 @@ impl<'a> Names<'a> {
     fn subject(&self, event: &Event) -> Option<(TrialId, String, Option<u32>)> {
         match event {
             Event::AttemptStarted { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
-            Event::AttemptEnded(end) => Some((end.trial, self.case(end.trial), Some(end.attempt))),
+            Event::AttemptEnded(end) | Event::BaseEnded(end) => {
+                Some((end.trial, self.case(end.trial), Some(end.attempt)))
+            }
             Event::TrialReset { trial } => Some((*trial, self.case(*trial), None)),
             _ => None,
         }
@@ -229,11 +244,17 @@ impl<'a> Names<'a> {
                 let from = if parents.is_empty() { String::new() } else { format!(" from {}", cases(parents)) };
                 format!("{}: {trials} trials{from}", self.stage(*stage))
             }
-            Event::AttemptStarted { slot, process, .. } => match process {
-                Some(process) => format!("slot {slot}, pid {}", process.pid),
-                None => format!("slot {slot}"),
-            },
-            Event::AttemptEnded(end) => end_detail(end),
+            Event::AttemptStarted { slot, process, .. } | Event::BaseStarted { slot, process, .. } => {
+                match process {
+                    Some(process) => format!("slot {slot}, pid {}", process.pid),
+                    None => format!("slot {slot}"),
+                }
+            }
+            Event::AttemptEnded(end) | Event::BaseEnded(end) => end_detail(end),
+            Event::StageApproved { stage, by, note } => {
+                let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+                format!("{} by {by}{note}", self.stage(*stage))
+            }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))

@@ -18,11 +18,12 @@ use serde::Serialize;
 
 use super::{Screen, StudyView, ViewError};
 use crate::journal::Snapshot;
+use crate::plan::Lineage;
 
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
-pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, survivor_cases};
+pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +145,27 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
     for stage in &view.stages {
         line(out, &Line::Stage(StageOut::new(view, &lineage, stage)))?;
     }
+    trial_lines(view, snapshot, &lineage, out)
+}
+
+/// Writes the trials of `--format jsonl` alone: every line the same kind of object.
+///
+/// # Errors
+/// As for [`state`].
+pub fn trials_jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+    let mut out = BufWriter::new(out);
+    trial_lines(view, snapshot, &view.lineage(), &mut out)?;
+    Ok(out.flush()?)
+}
+
+fn trial_lines(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    out: &mut dyn Write,
+) -> Result<(), ViewError> {
     for stage in &view.stages {
-        let scope = StageScope::new(view, &lineage, stage);
+        let scope = StageScope::new(view, lineage, stage);
         for trial in view.trials(snapshot, stage)? {
             let trial = trial?;
             line(out, &Line::Trial(TrialOut::new(&scope, &trial)))?;

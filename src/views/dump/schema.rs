@@ -157,7 +157,7 @@ impl<'a> TrialOut<'a> {
 const NO_METRICS: &Metrics = &Metrics::new();
 
 /// The failure of a trial that failed for good.
-pub(super) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
+pub(in crate::views) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
     if planned.state != TrialState::Failed {
         return None;
     }

@@ -1,0 +1,245 @@
+//! `piton compare`: the gate. Exit code 4 when the study got worse than its baseline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+use piton::spec::Goal;
+use piton::views::compare::{
+    Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
+};
+use piton::views::{clean, short_number};
+use piton::{Error, shell_word};
+
+use super::args::CompareArgs;
+use super::look::Look;
+use super::result::{print_json, print_line};
+use super::terminal;
+
+/// Most lines shown that fail the gate; `--json` has them all.
+const SHOWN_REGRESSIONS: usize = 100;
+
+/// Most lines shown that got better.
+const SHOWN_IMPROVEMENTS: usize = 30;
+
+/// Lines that did not move are shown only where there are no more than so many.
+const SHOWN_UNCHANGED: usize = 40;
+
+/// Compares, or writes a baseline.
+pub fn compare(args: &CompareArgs) -> Result<u8, Error> {
+    let (_reader, look) = Look::at_store(&args.store.store)?;
+    match (&args.write_baseline, &args.baseline) {
+        (Some(path), _) => write(args, &look, path),
+        (None, Some(path)) if is_store(path)? => {
+            let (_reader, other) = Look::at_store(path)?;
+            gate(args, &look, path, &Baseline::of_store(&other.view, &other.snapshot))
+        }
+        (None, Some(path)) => gate(args, &look, path, &Baseline::of_file(path)?),
+        (None, None) => Err(Error::Usage("there is no baseline to compare with".into())),
+    }
+}
+
+fn write(args: &CompareArgs, look: &Look, path: &Path) -> Result<u8, Error> {
+    let (view, snapshot) = (&look.view, &look.snapshot);
+    let stage = args.stage.as_deref().map(|name| stage_of(view, Some(name))).transpose()?;
+    let stages: Vec<_> =
+        view.stages.iter().filter(|row| stage.is_none_or(|stage| stage.index == row.index)).collect();
+    let limits = limits(args);
+    check_metrics(view, snapshot, &stages, None, &limits)?;
+    let written =
+        save_baseline(view, snapshot, stage.map(|stage| stage.index), &|metric| limits.includes(metric), path)?;
+    let planned: u64 = stages.iter().map(|stage| stage.planned()).sum();
+    if written < planned {
+        terminal::note(&format!(
+            "{} of its {planned} trials have no result yet, and are not in it",
+            planned - written
+        ));
+    }
+    if args.json {
+        print_json(&serde_json::json!({ "baseline": path.display().to_string(), "trials": written }))?;
+    } else {
+        let trials = if written == 1 { "1 trial".into() } else { format!("{written} trials") };
+        print_line(&format!("wrote the results of {trials} to {}", shell_word(path)))?;
+    }
+    Ok(0)
+}
+
+/// Tolerances by metric; of several for one, the more generous of each kind.
+pub fn tolerances(given: &[(String, Tolerance)]) -> BTreeMap<String, Tolerance> {
+    let mut tolerances: BTreeMap<String, Tolerance> = BTreeMap::new();
+    for (metric, tolerance) in given {
+        let so_far = tolerances.entry(metric.clone()).or_default();
+        *so_far = so_far.and(*tolerance);
+    }
+    tolerances
+}
+
+fn limits(args: &CompareArgs) -> Limits {
+    Limits {
+        tolerances: tolerances(&args.tolerance),
+        directions: args.direction.iter().cloned().collect(),
+        only: args.metric.iter().cloned().collect::<BTreeSet<String>>(),
+        allow_missing: args.allow_missing,
+    }
+}
+
+fn gate(args: &CompareArgs, look: &Look, path: &Path, baseline: &Baseline<'_>) -> Result<u8, Error> {
+    let stage = stage_of(&look.view, args.stage.as_deref())?;
+    let comparison = Comparison::new(&look.view, &look.snapshot, stage, baseline, limits(args))?;
+    let totals = if args.json { json(path, &comparison)? } else { text(look, path, &stage.name, &comparison)? };
+    notes(look, baseline, &stage.name);
+    if totals.regressions == 0 {
+        return Ok(0);
+    }
+    terminal::hint(&format!(
+        "if this is how it should be: `piton compare {} --write-baseline FILE` makes it the next baseline",
+        shell_word(&args.store.store)
+    ));
+    Ok(4)
+}
+
+/// What explains differences as a whole.
+fn notes(look: &Look, baseline: &Baseline<'_>, stage: &str) {
+    let study = &look.view.study.name;
+    if study != baseline.study_name() {
+        let (study, other) = (clean(study), clean(baseline.study_name()));
+        terminal::note(&format!("the study is `{study}`, the baseline is of `{other}`"));
+    }
+    let lineage = look.view.lineage();
+    // Survivors of a stage before are the parents here: other ones mean other params.
+    for row in look.view.stages.iter().take_while(|row| row.name != stage) {
+        let now: Vec<String> =
+            row.survivors.iter().map(|parent| look.view.case_of(&lineage, parent.trial)).collect();
+        let before = baseline.survivors(&row.name);
+        if !now.is_empty() && !before.is_empty() && now != before {
+            let name = clean(&row.name);
+            terminal::note(&format!(
+                "other cases survived stage `{name}` than in the baseline, so this one's descend from others"
+            ));
+        }
+    }
+}
+
+fn json(path: &Path, comparison: &Comparison<'_>) -> Result<Totals, Error> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let totals = comparison.write_json(&path.display().to_string(), &mut out)?;
+    out.flush().map_err(Error::Output)?;
+    Ok(totals)
+}
+
+/// Lines kept to be shown, and how many there are.
+#[derive(Default)]
+struct Kept {
+    rows: Vec<Row>,
+    count: usize,
+}
+
+impl Kept {
+    fn add(&mut self, row: &Row, at_most: usize) {
+        self.count += 1;
+        if self.rows.len() < at_most {
+            self.rows.push(row.clone());
+        }
+    }
+}
+
+fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> Result<Totals, Error> {
+    let (mut worse, mut better, mut rest) = (Kept::default(), Kept::default(), Kept::default());
+    let totals = comparison.run(&mut |row| {
+        if row.regression {
+            worse.add(row, SHOWN_REGRESSIONS);
+        } else if row.finding.is_improvement() {
+            better.add(row, SHOWN_IMPROVEMENTS);
+        } else {
+            rest.add(row, SHOWN_UNCHANGED);
+        }
+        Ok(())
+    })?;
+    if rest.count > SHOWN_UNCHANGED {
+        rest.rows.clear();
+    }
+    let (study, stage) = (clean(&look.view.study.name), clean(stage));
+    print_line(&format!(
+        "study `{study}`, stage `{stage}`, against {}: {} of {} cases compared",
+        shell_word(path),
+        totals.compared,
+        totals.cases
+    ))?;
+    let rows: Vec<&Row> = worse.rows.iter().chain(&better.rows).chain(&rest.rows).collect();
+    if !rows.is_empty() {
+        print_line(&table(&rows, comparison.limits()).to_string())?;
+    }
+    for (kept, what) in [(&worse, "regressions"), (&better, "improvements")] {
+        let more = kept.count - kept.rows.len();
+        if more > 0 {
+            print_line(&format!("and {more} more {what}; `--json` has them all"))?;
+        }
+    }
+    let counted =
+        |count: u64, noun: &str| if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") };
+    let colour = if totals.regressions > 0 { AnsiColor::Red } else { AnsiColor::Green };
+    let style = Style::new().fg_color(Some(colour.into())).bold();
+    print_line(&format!(
+        "{style}{}{style:#}, {}, {} unchanged",
+        counted(totals.regressions, "regression"),
+        counted(totals.improvements, "improvement"),
+        totals.unchanged
+    ))?;
+    Ok(totals)
+}
+
+fn table(rows: &[&Row], limits: &Limits) -> Table {
+    let mut table = Table::new();
+    table.load_style(style()).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(terminal::width(&std::io::stdout()));
+    table.set_header(["case", "metric", "baseline", "now", "delta", "allowed", "finding"]);
+    for row in rows {
+        let number = |number: Option<f64>| number.map_or_else(String::new, short_number);
+        let finding = match &row.detail {
+            Some(detail) => format!("{}: {detail}", row.finding.words()),
+            None => row.finding.words().to_owned(),
+        };
+        table.add_row([
+            clean(&row.case),
+            row.metric.as_deref().map(clean).unwrap_or_default(),
+            number(row.baseline),
+            number(row.now),
+            delta(row),
+            allowed(row, limits),
+            finding,
+        ]);
+    }
+    table
+}
+
+/// Lines around the table and under its head; between rows they would only take room.
+fn style() -> TableStyle {
+    let thin = || LineStyle::none().fill('─').junction('─');
+    TableStyle::new()
+        .top_border(thin())
+        .header_separator(LineStyle::none().fill('═').junction('═'))
+        .bottom_border(thin())
+}
+
+/// `+3 (+1.5%)`
+fn delta(row: &Row) -> String {
+    let Some(delta) = row.delta else { return String::new() };
+    let sign = if delta > 0.0 { "+" } else { "" };
+    let share = row.baseline.filter(|baseline| *baseline != 0.0 && delta != 0.0);
+    let share = share.map_or_else(String::new, |baseline| format!(" ({:+.1}%)", 100.0 * delta / baseline.abs()));
+    format!("{sign}{}{share}", short_number(delta))
+}
+
+/// How far it may move, and which way.
+fn allowed(row: &Row, limits: &Limits) -> String {
+    let (Some(allowed), Some(metric)) = (row.allowed, &row.metric) else { return String::new() };
+    let sign = match limits.directions.get(metric) {
+        _ if allowed == 0.0 => "",
+        Some(Goal::Minimize) => "+",
+        Some(Goal::Maximize) => "-",
+        None => "±",
+    };
+    format!("{sign}{}", short_number(allowed))
+}

@@ -1,0 +1,398 @@
+//! `piton replay`: one trial run again, nothing recorded, and whether it does the same.
+//!
+//! The store is read first and closed again: it is never opened for writing, and an engine may be at work on it. The
+//! directory it runs in is a new one.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use piton::engine::replay::{self, Place, Replayed};
+use piton::model::{AttemptNo, Exit, Metric, Metrics, StageRow, TrialId, TrialRow, TrialState, Verdict};
+use piton::paths::StudyPaths;
+use piton::spec::{self, Spec, Work};
+use piton::sys::signals::{SignalEvent, die_by};
+use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use piton::views::compare::{Difference, Limits, check_metrics, differences};
+use piton::views::{clean, duration, short_number, signal_name};
+use piton::{Error, Keeper};
+use rustix::fs::FileType;
+
+use super::args::ReplayArgs;
+use super::compare::tolerances;
+use super::look::Look;
+use super::result::{print_json, print_line};
+use super::terminal::{hint, note, say};
+
+/// How often what the trial printed is passed on.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Most bytes of a log passed on at once: signals are heard in between.
+const AT_ONCE_BYTES: u64 = 1 << 20;
+
+/// Exit codes, besides 0: as the contract has 3 for a study that did not work out, and 4 for a difference.
+const FAILED: u8 = 3;
+const DIFFERS: u8 = 4;
+
+/// Runs a trial again.
+pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
+    // Before any thread or file: the keeper is a fork of this process.
+    let keeper =
+        Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trial", cause })?;
+    let limits = Limits {
+        tolerances: tolerances(&args.tolerance),
+        only: args.metric.iter().cloned().collect(),
+        ..Limits::default()
+    };
+    let scene = Scene::load(args, &limits)?;
+    let slot = scene.slot;
+    let ground = Ground::make(args)?;
+    let place =
+        Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
+    let job = replay::prepare(scene.spec, scene.paths, &scene.stages, scene.trial, place)?;
+    if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
+        note(&format!("the directory of the case it derives from is gone: `{}`", parent.display()));
+    }
+    say(&format!("running `{}` (attempt {}) in `{}`", scene.case, scene.attempt, ground.dir.display()));
+    let mut tails = [Tail::of(&ground.dir, "stdout.log", !args.json), Tail::of(&ground.dir, "stderr.log", false)];
+    let replayed =
+        replay::run(job, slot, keeper, EVERY, &mut || tails.iter_mut().for_each(|tail| tail.pass_on()))?;
+    tails.iter_mut().for_each(Tail::pass_on_rest);
+    let ending = Ending::of(scene.row.as_ref(), &replayed, &limits);
+    let code = match ending {
+        Some(ending) => ending.tell(args, &scene.case, scene.attempt, &ground)?,
+        None => 0,
+    };
+    let stays = ground.stays;
+    let dir = ground.dir.clone();
+    drop(ground);
+    if stays {
+        note(&format!("its directory stays: {}", piton::shell_word(&dir)));
+    }
+    if let Some(signal) = replayed.interrupted_by {
+        interrupted(signal);
+    }
+    tails.into_iter().find_map(|tail| tail.failed).map_or(Ok(code), |error| Err(Error::Output(error)))
+}
+
+fn interrupted(signal: SignalEvent) -> ! {
+    say(&format!("{} ended it; there is nothing to compare", signal.name()));
+    die_by(signal)
+}
+
+/// All that is to be known of the trial before it runs.
+struct Scene {
+    spec: Spec,
+    paths: StudyPaths,
+    stages: Vec<StageRow>,
+    trial: TrialId,
+    row: Option<TrialRow>,
+    case: String,
+    /// Of its last attempt, if it had one.
+    attempt: AttemptNo,
+    slot: u32,
+}
+
+impl Scene {
+    /// Reads it, and lets go of the store.
+    fn load(args: &ReplayArgs, limits: &Limits) -> Result<Self, Error> {
+        let store = &args.store.store;
+        let (_reader, look) = Look::at_store(store)?;
+        let (view, snapshot) = (&look.view, &look.snapshot);
+        let trial = view.find_case(&args.case)?;
+        let stage = view.stages.iter().find(|stage| stage.contains(trial));
+        let work = stage.and_then(|stage| view.spec.stages.get(stage.index as usize));
+        if let Some(closure) = work.filter(|stage| stage.work == Work::Closure) {
+            return Err(Error::NoClosure(closure.name.clone()));
+        }
+        check_metrics(view, snapshot, &stage.into_iter().collect::<Vec<_>>(), None, limits)?;
+        let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        let paths = StudyPaths::of(store, &view.study)
+            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        for change in changed_inputs(&look, &paths) {
+            note(&format!("the inputs are not what they were when the study was created: {change}"));
+        }
+        let last = row.as_ref().and_then(|row| row.attempts.last());
+        let (attempt, slot) = last.map_or((1, 0), |attempt| (attempt.n, attempt.slot));
+        Ok(Self {
+            attempt,
+            slot,
+            spec: view.spec.clone(),
+            stages: view.stages.clone(),
+            case: args.case.clone(),
+            paths,
+            trial,
+            row,
+        })
+    }
+}
+
+fn changed_inputs(look: &Look, paths: &StudyPaths) -> Vec<String> {
+    let inputs = &look.view.spec.study.inputs;
+    match spec::hash_inputs(&paths.study_dir, inputs) {
+        Ok(now) => spec::changed_inputs(&look.view.study.inputs, &now),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+/// Where it runs. The directories go when this does, unless they are to stay.
+struct Ground {
+    root: PathBuf,
+    dir: PathBuf,
+    stays: bool,
+    keep_root: bool,
+}
+
+impl Ground {
+    fn make(args: &ReplayArgs) -> Result<Self, Error> {
+        let chosen = args.attempt_dir.as_deref().map(chosen_dir).transpose()?;
+        let root = make_root()?;
+        let dir = chosen.clone().unwrap_or_else(|| root.join("attempt"));
+        Ok(Self { root, dir, stays: args.keep || chosen.is_some(), keep_root: args.keep })
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if self.keep_root {
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.root) {
+            log::warn!("cannot remove `{}`: {error}", self.root.display());
+        }
+    }
+}
+
+/// A directory that nobody else can look into, where temporary files go.
+fn make_root() -> Result<PathBuf, Error> {
+    let temp = std::env::temp_dir();
+    let failed = |path: &Path, cause| Error::File { what: "make", path: path.into(), cause };
+    let temp = std::path::absolute(&temp).map_err(|cause| failed(&temp, cause))?;
+    for number in 0..1_000 {
+        let root = temp.join(format!("piton-replay-{}-{number}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| root.clone()).map_err(|cause| failed(&root, cause)),
+        }
+    }
+    Err(failed(&temp, io::ErrorKind::AlreadyExists.into()))
+}
+
+/// The directory somebody named, absolute and without links: the executor makes it anew, so nothing may be in it.
+fn chosen_dir(dir: &Path) -> Result<PathBuf, Error> {
+    let failed = |cause| Error::File { what: "make", path: dir.into(), cause };
+    match fs::read_dir(dir) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                let shown = dir.display();
+                return Err(Error::Usage(format!("`{shown}` is not empty: a trial begins in an empty directory")));
+            }
+            fs::canonicalize(dir).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let absolute = std::path::absolute(dir).map_err(failed)?;
+            let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+                return Err(Error::Usage(format!("`{}` names no directory", dir.display())));
+            };
+            fs::create_dir_all(parent).map_err(failed)?;
+            fs::canonicalize(parent).map(|parent| parent.join(name)).map_err(failed)
+        }
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+/// One of the trial's logs, passed on as it grows. It is the trial's own: it may be gone, or anything.
+struct Tail {
+    dir: PathBuf,
+    name: &'static str,
+    to_stdout: bool,
+    file: Option<File>,
+    failed: Option<io::Error>,
+}
+
+impl Tail {
+    fn of(dir: &Path, name: &'static str, to_stdout: bool) -> Self {
+        Self { dir: dir.into(), name, to_stdout, file: None, failed: None }
+    }
+
+    fn pass_on(&mut self) {
+        self.pass_on_some();
+    }
+
+    /// To its end: nobody writes any more.
+    fn pass_on_rest(&mut self) {
+        while self.pass_on_some() == AT_ONCE_BYTES {}
+    }
+
+    /// How many bytes.
+    fn pass_on_some(&mut self) -> u64 {
+        if self.failed.is_some() {
+            return 0;
+        }
+        if self.file.is_none() {
+            self.file = open_dir(&self.dir)
+                .and_then(|dir| open_beneath(dir.as_fd(), Path::new(self.name)))
+                .ok()
+                .filter(|file| kind_of(file).is_ok_and(|kind| kind == FileType::RegularFile));
+        }
+        let Some(file) = &mut self.file else { return 0 };
+        // A log that was cut is begun anew.
+        if let (Ok(at), Ok(metadata)) = (file.stream_position(), file.metadata())
+            && metadata.len() < at
+        {
+            drop(file.seek(SeekFrom::Start(0)));
+        }
+        let mut text = Vec::new();
+        drop(file.take(AT_ONCE_BYTES).read_to_end(&mut text));
+        let written = if self.to_stdout {
+            write_out(io::stdout().lock(), &text)
+        } else {
+            write_out(io::stderr().lock(), &text)
+        };
+        self.failed = written.err();
+        text.len() as u64
+    }
+}
+
+fn write_out(mut out: impl Write, text: &[u8]) -> io::Result<()> {
+    out.write_all(text)?;
+    out.flush()
+}
+
+/// How it ended, beside what is recorded.
+struct Ending<'a> {
+    verdict: &'a Verdict,
+    report: &'a piton::executor::AttemptReport,
+    recorded: Option<&'a TrialRow>,
+    /// `None`: there is nothing to compare with.
+    differences: Option<Vec<Difference>>,
+    limits: &'a Limits,
+}
+
+impl<'a> Ending<'a> {
+    /// `None` when it was cut off.
+    fn of(recorded: Option<&'a TrialRow>, replayed: &'a Replayed, limits: &'a Limits) -> Option<Self> {
+        let report = replayed.report.as_ref()?;
+        let differences = recorded.and_then(|row| differences(row, &report.verdict, limits));
+        match &report.verdict {
+            Verdict::Interrupted { .. } | Verdict::Cancelled => None,
+            verdict => Some(Self { verdict, report, recorded, differences, limits }),
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match (&self.differences, self.verdict) {
+            (Some(differences), _) if !differences.is_empty() => DIFFERS,
+            (_, Verdict::Succeeded { .. }) => 0,
+            _ => FAILED,
+        }
+    }
+
+    /// Prints it; the exit code.
+    fn tell(&self, args: &ReplayArgs, case: &str, attempt: AttemptNo, ground: &Ground) -> Result<u8, Error> {
+        if args.json {
+            print_json(&self.json(case, attempt, ground))?;
+        } else {
+            self.text(case)?;
+        }
+        if self.code() != 0 && !ground.stays {
+            hint("`--keep` keeps the directory it ran in");
+        }
+        Ok(self.code())
+    }
+
+    fn text(&self, case: &str) -> Result<(), Error> {
+        let took = duration(self.report.usage.wall_us);
+        let outcome = match self.verdict {
+            Verdict::Failed(failure) => {
+                format!("failed after {took}: {}: {}", clean(&failure.kind), clean(&failure.reason))
+            }
+            _ => format!("succeeded in {took}"),
+        };
+        match (&self.differences, self.verdict) {
+            (None, Verdict::Succeeded { metrics, .. }) => {
+                print_line(&format!("`{case}` {outcome}; no result of it is recorded to compare with"))?;
+                metrics
+                    .iter()
+                    .try_for_each(|(name, metric)| print_line(&format!("  {}", metric_text(name, metric))))
+            }
+            (None, _) => print_line(&format!("`{case}` {outcome}; no result of it is recorded to compare with")),
+            (Some(differences), _) if differences.is_empty() => {
+                print_line(&format!("`{case}` {outcome}, as recorded{}", self.what_is_the_same()))
+            }
+            (Some(differences), _) => {
+                print_line(&format!("`{case}` {outcome}, but not as recorded:"))?;
+                differences
+                    .iter()
+                    .try_for_each(|d| print_line(&format!("  {}: recorded {}, now {}", d.what, d.recorded, d.now)))
+            }
+        }
+    }
+
+    /// ` (2 metrics, 1 output)`
+    fn what_is_the_same(&self) -> String {
+        let Verdict::Succeeded { metrics, outputs } = self.verdict else { return String::new() };
+        let metrics = metrics.keys().filter(|name| self.limits.includes(name)).count();
+        let counted = [(metrics, "metric"), (outputs.len(), "output")].into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<String> = counted
+            .map(|(count, noun)| if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") })
+            .collect();
+        if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+    }
+
+    fn json(&self, case: &str, attempt: AttemptNo, ground: &Ground) -> serde_json::Value {
+        let no_metrics = Metrics::new();
+        let (outcome, metrics, failure) = match self.verdict {
+            Verdict::Failed(failure) => ("failed", &no_metrics, Some(failure)),
+            Verdict::Succeeded { metrics, .. } => ("succeeded", metrics, None),
+            Verdict::Interrupted { .. } | Verdict::Cancelled => ("interrupted", &no_metrics, None),
+        };
+        let recorded = self.recorded.and_then(|row| match row.state {
+            TrialState::Succeeded => Some("succeeded"),
+            TrialState::Failed => Some("failed"),
+            TrialState::Pending | TrialState::Running | TrialState::Cancelled => None,
+        });
+        let metrics: serde_json::Map<String, serde_json::Value> =
+            metrics.iter().map(|(name, metric)| (name.clone(), metric_json(metric))).collect();
+        let (exit_code, signal) = match self.report.exit {
+            Some(Exit::Code(code)) => (Some(code), None),
+            Some(Exit::Signal(number)) => (None, Some(signal_name(number))),
+            None => (None, None),
+        };
+        let usage = self.report.usage;
+        serde_json::json!({
+            "schema": 1,
+            "case": case,
+            "attempt": attempt,
+            "outcome": outcome,
+            "recorded": recorded,
+            "same": self.differences.as_ref().map(Vec::is_empty),
+            "differences": self.differences.as_deref().unwrap_or_default(),
+            "metrics": metrics,
+            "failure": failure.map(|f| serde_json::json!({ "kind": f.kind, "reason": f.reason, "log_excerpt": f.log_excerpt })),
+            "exit_code": exit_code,
+            "signal": signal,
+            "wall_s": usage.wall_us as f64 / 1e6,
+            "cpu_s": usage.cpu_us as f64 / 1e6,
+            "peak_rss_bytes": usage.peak_rss_bytes,
+            "dir": ground.stays.then(|| ground.dir.display().to_string()),
+        })
+    }
+}
+
+fn metric_text(name: &str, metric: &Metric) -> String {
+    match metric {
+        Metric::Number(value) => format!("{} {}", clean(name), short_number(*value)),
+        Metric::Label(label) => format!("{} {}", clean(name), clean(label)),
+    }
+}
+
+fn metric_json(metric: &Metric) -> serde_json::Value {
+    match metric {
+        Metric::Number(value) => (*value).into(),
+        Metric::Label(label) => label.as_str().into(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Everything a study has for other programs, in one directory: `export`.
+//!
+//! The compatible checkpoint, the telemetry and the events as the engine writes them (see [`super::export`]), and
+//!
+//! - `trials.csv`: one row a trial, as `dump --format csv`;
+//! - `trials.jsonl`: one line a trial, as in `dump --format jsonl`;
+//! - `lineage.dot`: the survivors and what they descend from, for Graphviz;
+//! - `junit.xml`: one suite a stage, one test case a trial.
+//!
+//! All of it is one snapshot: the files agree with one another. Each is replaced atomically and written as the store is
+//! read, so a million trials need no more memory than one.
+
+use std::path::Path;
+
+use super::dump::{self, Format};
+use super::export::{replace, write_into};
+use super::junit::junit;
+use super::lineage::dot;
+use super::{StudyView, ViewError};
+use crate::journal::Snapshot;
+
+/// Writes all files into a directory, which is made if need be; what else lies in it stays. The files' names.
+///
+/// # Errors
+/// [`ViewError::File`] with the first file that cannot be written, [`ViewError::Journal`]. Files written before stay, each
+/// whole.
+pub fn write(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
+    let mut names = write_into(view, snapshot, dir)?;
+    let mut file = |name: &str, write: &mut dyn FnMut(&mut dyn std::io::Write) -> Result<(), ViewError>| {
+        names.push(name.to_owned());
+        replace(&dir.join(name), write)
+    };
+    file("trials.csv", &mut |out| dump::state(view, snapshot, Format::Csv, out))?;
+    file("trials.jsonl", &mut |out| dump::trials_jsonl(view, snapshot, out))?;
+    file("lineage.dot", &mut |out| dot(view, snapshot, out))?;
+    file("junit.xml", &mut |out| junit(view, snapshot, out))?;
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::views::fixture::{ALIVE, DEAD, Story};
+
+    #[test]
+    fn every_file_is_there_and_what_was_there_stays() {
+        let mut story = Story::new();
+        story.complete();
+        let (view, snapshot) = story.view(DEAD);
+        let dir = story.dir().join("a/b");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("mine.txt"), "mine").unwrap();
+        fs::write(dir.join("trials.csv"), "old").unwrap();
+        let names = write(&view, &snapshot, &dir).unwrap();
+        let expected = [
+            "study_checkpoint.json",
+            "stage_0_telemetry.json",
+            "stage_1_telemetry.json",
+            "telemetry.jsonl",
+            "study_telemetry.json",
+            "trials.csv",
+            "trials.jsonl",
+            "lineage.dot",
+            "junit.xml",
+        ];
+        assert_eq!(names, expected);
+        let mut there: Vec<String> =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        there.sort();
+        let mut wanted: Vec<&str> = expected.into_iter().chain(["mine.txt"]).collect();
+        wanted.sort_unstable();
+        assert_eq!(there, wanted);
+        let csv = fs::read_to_string(dir.join("trials.csv")).unwrap();
+        assert_eq!(csv.lines().count(), 7, "a header and six trials");
+        let jsonl = fs::read_to_string(dir.join("trials.jsonl")).unwrap();
+        let cases: Vec<String> = jsonl
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["case"].as_str().unwrap().into())
+            .collect();
+        assert_eq!(cases, ["t_0_0", "t_0_1", "t_0_2", "t_0_3", "t_1_0", "t_1_1"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let mut story = Story::new();
+        story.run();
+        let (view, snapshot) = story.view(ALIVE);
+        let file = story.dir().join("file");
+        fs::write(&file, "").unwrap();
+        let error = write(&view, &snapshot, &file.join("x")).unwrap_err();
+        assert!(matches!(error, ViewError::File { what: "write", path, .. } if path == file.join("x")));
+    }
+}
