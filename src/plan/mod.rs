@@ -5,6 +5,7 @@
 //! its definition needs them); any trial's values are found from its index alone. A change to any number this module
 //! gives needs a new [`VERSION`].
 
+pub mod amend;
 mod draw;
 mod grid;
 mod lineage;
@@ -14,7 +15,8 @@ mod random;
 mod retry;
 mod select;
 
-use crate::spec::{Sampling, StageSpec};
+use crate::model::{FirstObjective, StageDecl};
+use crate::spec::{Goal, Sampling, Spec, StageSpec};
 
 pub use lineage::Lineage;
 pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
@@ -34,6 +36,21 @@ pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
     let (even, left) = (stage.trial_budget / count, stage.trial_budget % count);
     let most = share_max(stage);
     (0..count).map(|position| (even + u64::from(position < left)).min(most)).collect()
+}
+
+/// The stages as the journal knows them.
+#[must_use]
+pub fn declared(spec: &Spec) -> Vec<StageDecl> {
+    let stages = spec.stages.iter().map(|stage| StageDecl {
+        name: stage.name.clone(),
+        trial_budget: stage.trial_budget,
+        survivor_count: stage.survivor_count,
+        objective: stage.objectives.first().map(|objective| FirstObjective {
+            metric: objective.metric.clone(),
+            maximize: objective.goal == Goal::Maximize,
+        }),
+    });
+    stages.collect()
 }
 
 /// The most different cases one parent can have.
