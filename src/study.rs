@@ -19,9 +19,7 @@ use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
-use crate::model::{
-    Event, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus,
-};
+use crate::model::{Event, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus};
 use crate::paths::{self, StudyPaths};
 use crate::plan;
 use crate::spec::{self, Spec, Work};

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension, Failure,
-    FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Segment, Severity,
-    SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
-    TrialId, TrialRow, TrialState, Usage, Verdict,
+    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension,
+    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow,
+    Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId,
+    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Verdict,
 };
 
 /// A disk form and the model type it stands for.

@@ -51,8 +51,8 @@ pub struct Discarded {
 pub struct Amendment {
     /// The changes, judged as if `discard_from` were done.
     pub changes: Vec<Judged>,
-    /// The first stage whose results would have to be discarded, and are not.
-    pub altered_from: Option<StageIndex>,
+    /// Name of the first stage whose results would have to be discarded, and are not.
+    pub altered_from: Option<String>,
     /// Results that are discarded.
     pub discarded: Vec<Discarded>,
     /// What happens, should it be accepted.
@@ -92,14 +92,16 @@ pub fn amendment(
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
     let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0) };
-    let mut changes: Vec<Judged> = diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
+    let mut changes: Vec<Judged> =
+        diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
     changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
     changes.extend(changed_inputs(&standing.study.inputs, &inputs).map(|change| judge.input(change)));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
     };
-    let altered_from = changes.iter().filter_map(altered).min();
+    let first = changes.iter().filter_map(altered).min();
+    let altered_from = first.and_then(|from| standing.stages.get(position(from))).map(|stage| stage.name.clone());
     let discarded: Vec<Discarded> = standing
         .stages
         .iter()
@@ -148,10 +150,7 @@ fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
     let workers = |spec: &Spec| spec.run.workers.map(|workers| workers.to_string());
     let grace = |spec: &Spec| Some(format!("{} ms", spec.run.grace_ms));
     let change = |path: &str, old, new| (old != new).then(|| Change { path: path.into(), old, new });
-    let changes = [
-        change("run.workers", workers(old), workers(new)),
-        change("run.grace", grace(old), grace(new)),
-    ];
+    let changes = [change("run.workers", workers(old), workers(new)), change("run.grace", grace(old), grace(new))];
     changes.into_iter().flatten()
 }
 
@@ -278,7 +277,10 @@ impl Judge<'_> {
         let base = &self.new.study.base_case;
         match trials {
             1 => format!("adds {upto}1 trial: `{base}_{place}_0`"),
-            _ => format!("adds {upto}{trials} trials: `{base}_{place}_0` to `{base}_{place}_{}`", trials.saturating_sub(1)),
+            _ => format!(
+                "adds {upto}{trials} trials: `{base}_{place}_0` to `{base}_{place}_{}`",
+                trials.saturating_sub(1)
+            ),
         }
     }
 
@@ -307,7 +309,9 @@ impl Judge<'_> {
             "survivor_count" | "selection" => survivors(change),
             "objective" if same_metrics(old, new) => survivors(change),
             "timeout" if !is_lower(old.timeout_ms, new.timeout_ms) => extends(change, later(row)),
-            "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => extends(change, later(row)),
+            "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => {
+                extends(change, later(row))
+            }
             "retries" | "failure" | "rails.abort_if" | "rails.max_failure_rate" => extends(change, later(row)),
             "approve" => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
@@ -406,10 +410,9 @@ fn same_metrics(old: &StageSpec, new: &StageSpec) -> bool {
 /// Whether the cases so far keep their numbers.
 fn begins_with(new: &Sampling, old: &Sampling) -> bool {
     match (new, old) {
-        (
-            Sampling::File(CaseFile { cases: Some(new), .. }),
-            Sampling::File(CaseFile { cases: Some(old), .. }),
-        ) => new.names == old.names && new.rows.starts_with(&old.rows),
+        (Sampling::File(CaseFile { cases: Some(new), .. }), Sampling::File(CaseFile { cases: Some(old), .. })) => {
+            new.names == old.names && new.rows.starts_with(&old.rows)
+        }
         (Sampling::File(_), _) | (_, Sampling::File(_)) => false,
         (new, old) => new == old,
     }

@@ -11,7 +11,8 @@ use super::schema::{FailureOut, MetricsOut, OutputsOut};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId,
+    Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, seconds, timestamp};
@@ -364,10 +365,7 @@ fn amended_detail(amended: &SpecAmended) -> String {
 }
 
 fn inputs_out(inputs: &[InputHash]) -> Vec<InputOut<'_>> {
-    inputs
-        .iter()
-        .map(|input| InputOut { path: &input.path, bytes: input.bytes, blake3: &input.blake3 })
-        .collect()
+    inputs.iter().map(|input| InputOut { path: &input.path, bytes: input.bytes, blake3: &input.blake3 }).collect()
 }
 
 fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
