@@ -3,8 +3,11 @@
 //! A change of the study like any other: one event in the journal, in one transaction, while no engine runs. It never
 //! discards a result that the command line does not say to discard.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 
+use piton::engine::EngineError;
 use piton::model::{Event, Record, StageIndex, StudyRow};
 use piton::paths::StudyPaths;
 use piton::plan::amend::{Amendment, Class, Discarded, Judged, Standing, amendment};
@@ -36,11 +39,7 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
         journal.close().map_err(journal_error)?;
         return Err(error);
     }
-    let mut records = Vec::new();
-    if !plan.discarded.is_empty() {
-        // What a dead engine left running ends first: no process may outlive its trial.
-        records = engine::settled(&journal).map_err(Error::from)?;
-    }
+    let mut records = if plan.discarded.is_empty() { Vec::new() } else { make_way(args, &plan, &journal)? };
     let event = Event::SpecAmended(Box::new(plan.event));
     records.push(Record { at_ms: unix_ms(), run_ms: 0, event });
     journal.append(&records).map_err(journal_error)?;
@@ -79,6 +78,49 @@ fn discard_from(old: &Spec, name: &str) -> Result<StageIndex, Error> {
     found.map(|(_, index)| index).ok_or_else(|| Error::Usage(format!("the study has no stage `{name}`")))
 }
 
+/// Ends what a dead engine left running, and removes the scratch directories of what is discarded: a trial that runs
+/// again must not go on from another one's checkpoint. Nothing of a result is touched.
+fn make_way(args: &AmendArgs, plan: &Amendment, journal: &Journal) -> Result<Vec<Record>, Error> {
+    let store = &args.store.store;
+    let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
+    let snapshot = journal.snapshot().map_err(journal_error)?;
+    let (study, left) = (snapshot.study().map_err(journal_error)?, snapshot.running().map_err(journal_error)?);
+    let records = engine::settled(journal).map_err(Error::from)?;
+    if records.len() < left.len() {
+        let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
+        return Err(EngineError::Copied { pid }.into());
+    }
+    let paths = StudyPaths::of(store, &study)
+        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    for stage in &plan.discarded {
+        let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.stage, stage.name));
+        let what = "remove the scratch directories in";
+        clear_scratch(&dir).map_err(|cause| Error::File { what, path: dir, cause })?;
+    }
+    Ok(records)
+}
+
+/// Removes `<case>/scratch` of every case in a stage's directory, durably; links are not followed.
+fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(stage_dir).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    for case in fs::read_dir(stage_dir)? {
+        let case = case?;
+        let scratch = case.path().join("scratch");
+        if !case.file_type()?.is_dir() {
+            continue;
+        }
+        match fs::symlink_metadata(&scratch) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&scratch)?,
+            Ok(_) => fs::remove_file(&scratch)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)
+}
+
 /// Shows the plan and gets it accepted; the error says why it is not.
 fn accepted(args: &AmendArgs, study: &StudyRow, plan: &Amendment) -> Result<(), Error> {
     if !args.json {
@@ -111,16 +153,13 @@ fn nothing_to_do(args: &AmendArgs) -> Result<u8, Error> {
 
 /// Asks on a terminal; elsewhere nobody can answer.
 fn ask() -> Result<bool, Error> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Error::Usage("nothing was changed: `--yes` accepts the changes".into()));
     }
-    let mut stderr = std::io::stderr();
+    let mut stderr = io::stderr();
     write!(stderr, "accept these changes? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
     let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|cause| Error::System { what: "read the answer", cause })?;
+    io::stdin().lock().read_line(&mut answer).map_err(|cause| Error::System { what: "read the answer", cause })?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 

@@ -417,3 +417,6 @@ fn begins_with(new: &Sampling, old: &Sampling) -> bool {
         (new, old) => new == old,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,12 +189,18 @@ fn what_alters_results_is_refused_until_they_are_discarded() {
     let sandbox = finished(&study(3, &second(2)));
     let before = last_seq(&sandbox);
     let other = study(3, &second(2)).replace("k = { min = 1", "k = { min = 5");
+    let scratch = |case: &str| sandbox.path(&format!("artifacts/s/{case}/scratch/checkpoint"));
+    for case in ["0_a/s_0_0", "1_b/s_1_0"] {
+        std::fs::write(scratch(case), "of a run").unwrap();
+    }
     let words = amend(&sandbox, &other, "--yes", 6);
+    assert!(scratch("1_b/s_1_0").exists());
     assert!(words.contains("2 finished trials from stage `b`") && words.contains("--discard-from b"), "{words}");
     assert_eq!(last_seq(&sandbox), before);
 
     let words = amend(&sandbox, &other, "--yes --discard-from b", 0);
     assert!(words.contains("stage `b`: 2 finished trials"), "{words}");
+    assert!(scratch("0_a/s_0_0").exists() && !scratch("1_b/s_1_0").exists(), "no checkpoint outlives its results");
     let dump = verified(&sandbox);
     assert_eq!((&dump["stages"][1]["status"], &dump["stages"][1]["planned"]), (&"waiting".into(), &0.into()));
     assert_eq!(dump["accounting"]["succeeded"], 5, "what ran has run");
