@@ -52,6 +52,24 @@ pub enum Error {
         /// The differences.
         changes: Vec<Change>,
     },
+    /// An amendment that would make another study.
+    #[error("`{setting}` of the study in `{}` cannot change", store.display())]
+    OtherStudy {
+        /// The store.
+        store: PathBuf,
+        /// Which setting.
+        setting: String,
+    },
+    /// An amendment that would alter results.
+    #[error("the changes would alter results of the study in `{}`, from stage `{stage}` on", store.display())]
+    AltersResults {
+        /// The store.
+        store: PathBuf,
+        /// The changed study file.
+        study: PathBuf,
+        /// Name of the first stage with results that would not hold.
+        stage: String,
+    },
     /// An input is not what it was.
     #[error("the inputs of the study in `{}` have changed since it was created", store.display())]
     InputsChanged {
@@ -140,7 +158,10 @@ impl Error {
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
             Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
-            Self::SpecDiffers { .. } | Self::InputsChanged { .. } => 6,
+            Self::SpecDiffers { .. }
+            | Self::InputsChanged { .. }
+            | Self::OtherStudy { .. }
+            | Self::AltersResults { .. } => 6,
             Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. })
             | Self::StoredSpec { .. }
             | Self::DamagedStore(_) => 7,
@@ -159,7 +180,9 @@ impl Error {
                 vec!["`piton verify` says what else does not fit, as far as it can be read".into()]
             }
             Self::Bug { .. } => vec!["please report it; the store is as of its last commit".into()],
-            Self::Engine(EngineError::Copied { .. }) => vec!["nothing was changed".into()],
+            Self::Engine(EngineError::Copied { .. }) | Self::OtherStudy { .. } | Self::AltersResults { .. } => {
+                vec!["nothing was changed".into()]
+            }
             Self::Engine(EngineError::StoreGone { .. }) => vec![
                 "what was recorded lies in the removed file; put a copy of it back, or the study begins anew"
                     .into(),
@@ -191,16 +214,25 @@ impl Error {
             }
             Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
             Self::SpecDiffers { store, .. } => vec![format!(
-                "undo the change and run the same command again; or go on with the stored study: `piton resume {}`; \
-                 or begin a new one beside it with `--store FILE --artifacts DIR`",
+                "`piton amend {0} STUDY.toml` shows what the change costs, and makes it; or undo it; or go on with the \
+                 stored study: `piton resume {0}`; or begin a new one beside it with `--store FILE --artifacts DIR`",
                 shell_word(store)
+            )],
+            Self::OtherStudy { .. } => {
+                vec!["begin a new study beside it with `--store FILE --artifacts DIR`".into()]
+            }
+            Self::AltersResults { store, study, stage } => vec![format!(
+                "to discard them and run again what follows: `piton amend {} {} --discard-from {stage}`",
+                shell_word(store),
+                shell_word(study)
             )],
             Self::ArtifactsTaken { .. } => {
                 vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
             }
             Self::InputsChanged { .. } => {
                 vec![
-                    "put the inputs back as they were, or begin a new study beside it with `--store FILE --artifacts DIR`"
+                    "put the inputs back as they were; or see with `piton amend STORE STUDY.toml` what it costs to take \
+                     them as they are; or begin a new study beside it with `--store FILE --artifacts DIR`"
                         .into(),
                 ]
             }

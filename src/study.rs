@@ -19,13 +19,10 @@ use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
-use crate::model::{
-    Event, FirstObjective, Metrics, Record, Seq, StageDecl, StageIndex, StudyCreated, StudyId, StudyRow,
-    StudyStatus,
-};
+use crate::model::{Event, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus};
 use crate::paths::{self, StudyPaths};
 use crate::plan;
-use crate::spec::{self, Goal, Spec, Work};
+use crate::spec::{self, Spec, Work};
 use crate::sys::clock::unix_ms;
 use crate::views::export;
 
@@ -536,19 +533,7 @@ fn created(
         artifacts_dir: relative(&paths.artifacts)?,
         study_file: study_file.into(),
         plan_version: plan::VERSION,
-        stages: spec
-            .stages
-            .iter()
-            .map(|stage| StageDecl {
-                name: stage.name.clone(),
-                trial_budget: stage.trial_budget,
-                survivor_count: stage.survivor_count,
-                objective: stage.objectives.first().map(|objective| FirstObjective {
-                    metric: objective.metric.clone(),
-                    maximize: objective.goal == Goal::Maximize,
-                }),
-            })
-            .collect(),
+        stages: plan::declared(spec),
     })
 }
 

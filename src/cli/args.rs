@@ -45,6 +45,8 @@ pub enum Command {
     Stop(StopArgs),
     /// Make failed trials of the open (or aborted) stage pending again
     Retry(RetryArgs),
+    /// Change a study that has begun: show what each change costs, and apply what is accepted
+    Amend(AmendArgs),
     /// Let a stage begin that waits for approval
     Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
@@ -241,6 +243,32 @@ pub struct RetryArgs {
     #[arg(value_name = "CASE")]
     pub cases: Vec<String>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton amend`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Harmless changes and such that extend the study (more budget, more stages at its end, more retries, longer timeouts, rails)
+are applied. A change that alters results is refused with exit code 6, unless --discard-from names a stage at or before
+the first it alters.")]
+pub struct AmendArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The changed study file
+    #[arg(value_name = "STUDY.toml", value_hint = ValueHint::FilePath)]
+    pub study: PathBuf,
+    /// Override a constant of [params], as at creation
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// Apply the changes without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Discard the results of this stage and of all after it, and run them again
+    #[arg(long, value_name = "STAGE")]
+    pub discard_from: Option<String>,
+    /// Print the changes as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -54,6 +54,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             first_trial,
             parents,
             shares,
+            more: Vec::new(),
             planned,
             survivors,
             approval: None,

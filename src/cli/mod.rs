@@ -3,6 +3,7 @@
 //! Results go to stdout, progress and diagnostics to stderr. Errors are printed here and nowhere else. The library
 //! below never sees terminal or environment.
 
+mod amend;
 mod approve;
 mod args;
 mod check;
@@ -88,6 +89,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Logs(args) => look::logs(&args),
         Command::Why(args) => look::why(&args),
         Command::Stop(args) => stop::stop(&args),
+        Command::Amend(args) => amend::amend(&args),
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),

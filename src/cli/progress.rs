@@ -198,6 +198,7 @@ impl Observer for Progress {
                 self.send(Message::Line(line));
             }
             Event::StageApproved { .. }
+            | Event::SpecAmended(_)
             | Event::StudyCreated(_)
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }

@@ -121,6 +121,11 @@ impl Draft {
         self.trials.get(&trial)
     }
 
+    /// Amendments are folded straight into a store that no engine has open.
+    fn not_while_running(&self, why: String) -> FoldError {
+        FoldError { seq: self.progress.last_seq, what: "spec_amended", why }
+    }
+
     /// How many trials are in memory.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -196,5 +201,11 @@ impl Rows for Draft {
     fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
         self.set.running.insert(trial, None);
         Ok(())
+    }
+    fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {
+        Err(self.not_while_running(format!("stage {index} cannot be removed while an engine runs")))
+    }
+    fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
+        Err(self.not_while_running(format!("trials from {first} on cannot be removed while an engine runs")))
     }
 }

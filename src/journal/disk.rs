@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Failure,
-    FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow, Severity,
-    StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
-    TrialId, TrialRow, TrialState, Usage, Verdict,
+    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension,
+    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow,
+    Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId,
+    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -160,7 +160,7 @@ mirror_struct! {
     StageRowV1 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
-        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, planned: u64,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
@@ -186,6 +186,12 @@ mirror_struct! {
         study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
         spec_hash: String, inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String,
         plan_version: u32, stages: Vec<StageDeclV1>,
+    }
+    SegmentV1 = Segment { parent: u32, offset: u64, count: u64 }
+    ExtensionV1 = Extension { stage: u32, more: Vec<SegmentV1> }
+    SpecAmendedV1 = SpecAmended {
+        spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, stages: Vec<StageDeclV1>,
+        discard_from: Option<u32>, extended: Option<ExtensionV1>, reopen: bool,
     }
     AttemptEndV1 = AttemptEnd {
         trial: TrialIdV1, attempt: u32, ended_ms: i64, exit: Option<ExitV1>, usage: UsageV1, verdict: VerdictV1,
@@ -265,5 +271,6 @@ mirror_enum! {
         BaseStarted { attempt: u32, slot: u32, process: Option<ProcessIdV1> },
         BaseEnded(end: Box<AttemptEndV1>),
         StageApproved { stage: u32, by: String, note: String },
+        SpecAmended(amended: Box<SpecAmendedV1>),
     }
 }

@@ -8,8 +8,8 @@ use super::error::JournalError;
 use super::tables::{self, ONLY, get, put};
 use super::write::WriteSet;
 use crate::model::{
-    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress,
-    StudyRow, TrialId, TrialRow, fold,
+    ReadyKey, Record, Rows, RunningRow, Seq, Severity, StageCounters, StageIndex, StageRow, StageStatus,
+    StudyProgress, StudyRow, TrialId, TrialRow, TrialState, fold,
 };
 
 /// Open tables of one write transaction.
@@ -162,5 +162,21 @@ impl Rows for TxRows<'_> {
             Some(_) => Ok(()),
             None => Err(JournalError::Missing { table: "running", key: trial.0 }),
         }
+    }
+    fn remove_stage(&mut self, index: StageIndex) -> Result<(), JournalError> {
+        self.stages.remove(u64::from(index))?;
+        self.counters.remove(u64::from(index))?;
+        Ok(())
+    }
+    fn remove_trials(&mut self, first: TrialId) -> Result<u64, JournalError> {
+        let mut catastrophic = 0;
+        for removed in self.trials.extract_from_if(first.0.., |_, _| true)? {
+            let (key, bytes) = removed?;
+            let row: TrialRow = tables::decoded(key.value(), bytes.value())?;
+            let failed = row.failure.filter(|_| row.state == TrialState::Failed);
+            catastrophic += u64::from(failed.is_some_and(|failure| failure.severity == Severity::Catastrophic));
+        }
+        self.ready.retain(|(_, trial), ()| trial < first.0)?;
+        Ok(catastrophic)
     }
 }

@@ -1,7 +1,9 @@
 //! The closed vocabulary of the journal: everything that can happen to a study.
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
-use super::rows::{EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, Usage};
+use super::rows::{
+    EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, Segment, Usage,
+};
 use super::value::Metrics;
 
 /// One entry of the journal. Its sequence number is its key there.
@@ -75,6 +77,8 @@ pub enum Event {
         /// What they add.
         note: String,
     },
+    /// The study was changed by a person (`piton amend`).
+    SpecAmended(Box<SpecAmended>),
     /// A failed trial of the open stage was made pending again by a person (`piton retry`).
     TrialReset {
         /// Which trial.
@@ -132,6 +136,36 @@ pub struct StudyCreated {
     pub plan_version: u32,
     /// The stages, in order.
     pub stages: Vec<StageDecl>,
+}
+
+/// What a study is from now on. Everything it does happens at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpecAmended {
+    /// The checked spec in its canonical text; only `spec` reads it.
+    pub spec: String,
+    /// blake3 of the part of the spec that a resume must match, in hex.
+    pub spec_hash: String,
+    /// Drives every random choice.
+    pub seed: u64,
+    /// Hashes of the inputs the spec names.
+    pub inputs: Vec<InputHash>,
+    /// The stages, in order; those that have begun and are not discarded keep their names.
+    pub stages: Vec<StageDecl>,
+    /// Stages from here on wait again, and forget their trials. Applied before all else.
+    pub discard_from: Option<StageIndex>,
+    /// The last stage that has begun gets more trials, or chooses its survivors anew.
+    pub extended: Option<Extension>,
+    /// A study that is over goes on.
+    pub reopen: bool,
+}
+
+/// What [`SpecAmended`] adds to a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// Which stage: the last that has begun.
+    pub stage: StageIndex,
+    /// Trials for its parents; none: it only chooses its survivors anew.
+    pub more: Vec<Segment>,
 }
 
 /// What the journal itself needs to know of a stage.

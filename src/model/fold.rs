@@ -4,7 +4,7 @@
 //! an empty store, the simulation does both. The function is pure: the same rows and event give the same rows. An
 //! event that does not fit the rows is refused, and nothing may be half applied by the caller after that.
 
-use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StudyCreated, Verdict};
+use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::rows::{
     Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, RunningRow, Severity, StageCounters, StageHead,
@@ -50,6 +50,11 @@ pub trait Rows {
     fn add_running(&mut self, row: RunningRow) -> Result<(), Self::Error>;
     /// Forgets it; it must be there.
     fn remove_running(&mut self, trial: TrialId) -> Result<(), Self::Error>;
+    /// Forgets a stage and its counters, if they are there.
+    fn remove_stage(&mut self, index: StageIndex) -> Result<(), Self::Error>;
+    /// Forgets every trial from `first` on, also in the ready queue, none of which may run; returns how many of them had
+    /// failed for good as catastrophic.
+    fn remove_trials(&mut self, first: TrialId) -> Result<u64, Self::Error>;
 }
 
 /// An event that does not fit the state: a damaged journal or a bug, never a normal course of things.
@@ -78,6 +83,7 @@ impl Event {
             Self::BaseStarted { .. } => "base_started",
             Self::BaseEnded(_) => "base_ended",
             Self::StageApproved { .. } => "stage_approved",
+            Self::SpecAmended(_) => "spec_amended",
             Self::TrialReset { .. } => "trial_reset",
             Self::StageClosed { .. } => "stage_closed",
             Self::StudyCompleted => "study_completed",
@@ -118,6 +124,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         }
         Event::BaseEnded(end) => fold.base_ended(rows, end),
         Event::StageApproved { stage, by, note } => fold.stage_approved(rows, *stage, by, note),
+        Event::SpecAmended(amended) => fold.amended(rows, amended),
         Event::TrialReset { trial } => fold.trial_reset(rows, *trial),
         Event::StageOpened { stage, parents, shares } => fold.stage_opened(rows, *stage, parents, shares),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
@@ -125,19 +132,40 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
     }
 }
 
+/// A stage as it is declared, before it opens.
+pub(super) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
+    StageRow {
+        index,
+        name: decl.name.clone(),
+        trial_budget: decl.trial_budget,
+        survivor_count: decl.survivor_count,
+        objective: decl.objective.clone(),
+        status: StageStatus::Waiting,
+        first_trial: TrialId(0),
+        parents: Vec::new(),
+        shares: Vec::new(),
+        more: Vec::new(),
+        planned: 0,
+        survivors: Vec::new(),
+        approval: None,
+        opened_ms: None,
+        closed_ms: None,
+    }
+}
+
 /// What every step of a fold needs to know of its record.
-struct Fold {
+pub(super) struct Fold {
     seq: Seq,
     at_ms: UnixMs,
     what: &'static str,
 }
 
 impl Fold {
-    fn misfit<E: From<FoldError>>(&self, why: String) -> E {
+    pub(super) fn misfit<E: From<FoldError>>(&self, why: String) -> E {
         FoldError { seq: self.seq, what: self.what, why }.into()
     }
 
-    fn study<R: Rows>(&self, rows: &mut R) -> Result<StudyRow, R::Error> {
+    pub(super) fn study<R: Rows>(&self, rows: &mut R) -> Result<StudyRow, R::Error> {
         rows.study()?.ok_or_else(|| self.misfit("no study was created".into()))
     }
 
@@ -155,22 +183,7 @@ impl Fold {
         }
         let created = created.clone();
         for (index, stage) in (0..).zip(created.stages.iter()) {
-            rows.put_stage(StageRow {
-                index,
-                name: stage.name.clone(),
-                trial_budget: stage.trial_budget,
-                survivor_count: stage.survivor_count,
-                objective: stage.objective.clone(),
-                status: StageStatus::Waiting,
-                first_trial: TrialId(0),
-                parents: Vec::new(),
-                shares: Vec::new(),
-                planned: 0,
-                survivors: Vec::new(),
-                approval: None,
-                opened_ms: None,
-                closed_ms: None,
-            })?;
+            rows.put_stage(waiting(index, stage))?;
         }
         rows.put_study(StudyRow {
             study_id: created.study_id,

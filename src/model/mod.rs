@@ -4,18 +4,21 @@
 //! I/O, reads no clock and knows no byte format (the journal has its own disk structs). [`fold`] is the one place
 //! that says what an event does to the state; the engine, `verify`, `dump --at` and the simulation all use it.
 
+mod amend;
 mod event;
 mod fold;
 mod ids;
 mod rows;
 mod value;
 
-pub use event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
+pub use event::{
+    AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,
+};
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use rows::{
     Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Exit, Failure, FirstObjective,
-    InputHash, OutputHash, Parent, ProcessId, RunningRow, Severity, StageCounters, StageHead, StageRow,
+    InputHash, OutputHash, Parent, ProcessId, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow,
     StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

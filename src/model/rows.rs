@@ -159,6 +159,17 @@ pub struct Parent {
     pub attempt: AttemptNo,
 }
 
+/// Trials of one parent that an amendment added to a stage; see [`StageRow::more`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Position of the parent in [`StageRow::parents`]; 0 in stage 0.
+    pub parent: u32,
+    /// How many trials that parent had before.
+    pub offset: u64,
+    /// How many it gets.
+    pub count: u64,
+}
+
 /// How the base command stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BaseRow {
@@ -303,7 +314,9 @@ pub struct StageRow {
     pub parents: Vec<Parent>,
     /// Trials per parent; one entry for stage 0.
     pub shares: Vec<u64>,
-    /// Their sum; 0 while waiting. Kept, because every transition asks for it.
+    /// What larger budgets added since, in the order they came: numbers that were planned before keep their place.
+    pub more: Vec<Segment>,
+    /// The sum of both; 0 while waiting. Kept, because every transition asks for it.
     pub planned: u64,
     /// Its own survivors, best first, once closed.
     pub survivors: Vec<Parent>,
@@ -335,7 +348,8 @@ impl StageRow {
     }
 
     /// Which parent (position in [`StageRow::parents`]) the derived case belongs to, and its place within that
-    /// parent's share. `None` when the index is not planned. Stage 0 has the single share 0.
+    /// parent's share, which amendments make longer at its end. `None` when the index is not planned. Stage 0 has the
+    /// single share 0.
     #[must_use]
     pub fn share_of(&self, derived_index: u64) -> Option<(usize, u64)> {
         let mut left = derived_index;
@@ -345,7 +359,22 @@ impl StageRow {
             }
             left -= share;
         }
+        for segment in &self.more {
+            if left < segment.count {
+                let position = usize::try_from(segment.parent).ok()?;
+                return Some((position, segment.offset.saturating_add(left)));
+            }
+            left -= segment.count;
+        }
         None
+    }
+
+    /// How many trials the parent at this position has by now.
+    #[must_use]
+    pub fn share_at(&self, position: usize) -> u64 {
+        let first = self.shares.get(position).copied().unwrap_or(0);
+        let later = self.more.iter().filter(|segment| usize::try_from(segment.parent) == Ok(position));
+        later.fold(first, |sum, segment| sum.saturating_add(segment.count))
     }
 }
 
@@ -463,4 +492,40 @@ pub struct RunningRow {
     pub attempt: AttemptNo,
     /// Its process, for a command.
     pub process: Option<ProcessId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shares of 3 and 2, then one more each, then two more for the first.
+    fn stage() -> StageRow {
+        let segment = |parent, offset, count| Segment { parent, offset, count };
+        StageRow {
+            index: 1,
+            name: "s".into(),
+            trial_budget: 9,
+            survivor_count: 1,
+            objective: None,
+            status: StageStatus::Open,
+            first_trial: TrialId(6),
+            parents: [4, 1].map(|trial| Parent { trial: TrialId(trial), attempt: 1 }).to_vec(),
+            shares: vec![3, 2],
+            more: vec![segment(0, 3, 1), segment(1, 2, 1), segment(0, 4, 2)],
+            planned: 9,
+            survivors: Vec::new(),
+            approval: None,
+            opened_ms: None,
+            closed_ms: None,
+        }
+    }
+
+    #[test]
+    fn added_trials_come_after_all_others_and_go_on_in_their_parents_share() {
+        let stage = stage();
+        let places: Vec<_> = (0..9).map(|index| stage.share_of(index).unwrap()).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (0, 3), (1, 2), (0, 4), (0, 5)]);
+        assert_eq!(stage.share_of(9), None);
+        assert_eq!((stage.share_at(0), stage.share_at(1), stage.share_at(2)), (6, 3, 0));
+    }
 }

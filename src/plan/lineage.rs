@@ -160,6 +160,7 @@ mod tests {
             first_trial: TrialId(first),
             parents: parents.iter().map(|trial| Parent { trial: TrialId(*trial), attempt: 1 }).collect(),
             shares: shares(stage, parents.len()),
+            more: Vec::new(),
             planned: shares(stage, parents.len()).iter().sum(),
             survivors: Vec::new(),
             approval: None,

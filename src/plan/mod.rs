@@ -5,6 +5,7 @@
 //! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A change to any number this module
 //! gives needs a new [`VERSION`].
 
+pub mod amend;
 mod distinct;
 mod draw;
 mod grid;
@@ -17,7 +18,8 @@ mod retry;
 mod select;
 mod sobol;
 
-use crate::spec::{RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, StageSpec};
+use crate::model::{FirstObjective, StageDecl};
+use crate::spec::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
 pub use lineage::Lineage;
 pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
@@ -37,6 +39,21 @@ pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
     let (even, left) = (stage.trial_budget / count, stage.trial_budget % count);
     let most = share_max(stage);
     (0..count).map(|position| (even + u64::from(position < left)).min(most)).collect()
+}
+
+/// The stages as the journal knows them.
+#[must_use]
+pub fn declared(spec: &Spec) -> Vec<StageDecl> {
+    let stages = spec.stages.iter().map(|stage| StageDecl {
+        name: stage.name.clone(),
+        trial_budget: stage.trial_budget,
+        survivor_count: stage.survivor_count,
+        objective: stage.objectives.first().map(|objective| FirstObjective {
+            metric: objective.metric.clone(),
+            maximize: objective.goal == Goal::Maximize,
+        }),
+    });
+    stages.collect()
 }
 
 /// The most different cases one parent can have.

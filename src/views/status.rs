@@ -447,8 +447,11 @@ fn last_failures(
     let from = view.progress.last_seq.saturating_sub(EVENTS_SEARCHED) + 1;
     let mut failures = Vec::new();
     for event in snapshot.events(from)? {
-        if let Event::AttemptEnded(end) = event?.1.event {
-            failures.extend(failure_out(view, lineage, &end));
+        match event?.1.event {
+            Event::AttemptEnded(end) => failures.extend(failure_out(view, lineage, &end)),
+            // The numbers of discarded trials may be other cases' now.
+            Event::SpecAmended(amended) if amended.discard_from.is_some() => failures.clear(),
+            _ => {}
         }
     }
     failures.reverse();

@@ -10,6 +10,7 @@
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
+//! - `amend`: changing a study that has begun;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -21,6 +22,7 @@
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
 )]
 
+mod amend;
 mod commands;
 mod everything;
 mod failures;

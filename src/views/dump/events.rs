@@ -10,8 +10,10 @@ use serde::Serialize;
 use super::schema::{FailureOut, MetricsOut, OutputsOut};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
-use crate::model::{AttemptEnd, Event, Next, Parent, Record, Seq, StudyCreated, TrialId, Verdict};
-use crate::plan::Lineage;
+use crate::model::{
+    AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId,
+    Verdict,
+};
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
@@ -35,6 +37,7 @@ enum Body<'a> {
     AttemptStarted { trial: u64, case: String, attempt: u32, slot: u32, pid: Option<u32> },
     AttemptEnded(Box<EndOut<'a>>),
     TrialReset { trial: u64, case: String },
+    SpecAmended(Box<AmendedOut<'a>>),
     BaseStarted { attempt: u32, slot: u32, pid: Option<u32> },
     BaseEnded(Box<EndOut<'a>>),
     StageApproved { stage: u32, stage_name: &'a str, by: &'a str, note: &'a str },
@@ -59,6 +62,21 @@ struct CreatedOut<'a> {
     artifacts_dir: &'a str,
     study_file: &'a str,
     plan_version: u32,
+}
+
+#[derive(Serialize)]
+struct AmendedOut<'a> {
+    /// As JSON; as text if it is none.
+    spec: serde_json::Value,
+    spec_hash: &'a str,
+    seed: u64,
+    inputs: Vec<InputOut<'a>>,
+    /// The first stage whose results were discarded.
+    discard_from: Option<u32>,
+    /// Name of the stage that got more trials, or chooses its survivors anew.
+    extended: Option<&'a str>,
+    added_trials: u64,
+    reopened: bool,
 }
 
 #[derive(Serialize)]
@@ -97,25 +115,59 @@ struct EndOut<'a> {
     due_at: Option<String>,
 }
 
+/// Names as they were when an event came: an amendment may give a trial's number to another case.
 struct Names<'a> {
     view: &'a StudyView,
-    lineage: Lineage<'a>,
+    /// Names of the stages.
+    stages: Vec<String>,
+    /// First trial of each stage that has begun, and how many it has.
+    begun: Vec<(u64, u64)>,
 }
 
 impl<'a> Names<'a> {
     fn new(view: &'a StudyView) -> Self {
-        Self { view, lineage: view.lineage() }
+        Self { view, stages: Vec::new(), begun: Vec::new() }
+    }
+
+    /// Takes note of an event, in order, before it is shown.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::StudyCreated(created) => self.stages = names_of(&created.stages),
+            Event::StageOpened { stage, shares, .. } => {
+                self.begun.truncate(*stage as usize);
+                let first = self.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
+                self.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
+            }
+            Event::SpecAmended(amended) => {
+                if let Some(from) = amended.discard_from {
+                    self.begun.truncate(from as usize);
+                }
+                let extended = amended.extended.iter();
+                let more: u64 = extended.flat_map(|e| &e.more).map(|segment| segment.count).sum();
+                if let Some((_, planned)) = self.begun.last_mut() {
+                    *planned = planned.saturating_add(more);
+                }
+                self.stages = names_of(&amended.stages);
+            }
+            _ => {}
+        }
     }
 
     fn case(&self, trial: TrialId) -> String {
         if trial == TrialId::BASE {
             return self.view.study.base_case.clone();
         }
-        self.view.case_of(&self.lineage, trial)
+        let within = |(first, planned): &(u64, u64)| trial.0 >= *first && trial.0 - first < *planned;
+        match self.begun.iter().zip(0_u32..).find(|(stage, _)| within(stage)) {
+            Some(((first, _), stage)) => {
+                format!("{}_{stage}_{}", self.view.study.base_case, trial.0.saturating_sub(*first))
+            }
+            None => format!("#{trial}"),
+        }
     }
 
-    fn stage(&self, stage: u32) -> &'a str {
-        self.view.stage(stage).map_or("", |stage| &stage.name)
+    fn stage(&self, stage: u32) -> &str {
+        self.stages.get(stage as usize).map_or("", String::as_str)
     }
 
     fn parents(&self, parents: &[Parent]) -> Vec<ParentOut> {
@@ -167,6 +219,7 @@ impl<'a> Names<'a> {
             Event::StageApproved { stage, by, note } => {
                 Body::StageApproved { stage: *stage, stage_name: self.stage(*stage), by, note }
             }
+            Event::SpecAmended(amended) => Body::SpecAmended(Box::new(amended_out(amended))),
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -255,6 +308,7 @@ impl<'a> Names<'a> {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };
                 format!("{} by {by}{note}", self.stage(*stage))
             }
+            Event::SpecAmended(amended) => amended_detail(amended),
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))
@@ -269,6 +323,51 @@ impl<'a> Names<'a> {
     }
 }
 
+fn names_of(stages: &[StageDecl]) -> Vec<String> {
+    stages.iter().map(|stage| stage.name.clone()).collect()
+}
+
+fn name_of(amended: &SpecAmended, stage: u32) -> &str {
+    amended.stages.get(stage as usize).map_or("", |stage| &stage.name)
+}
+
+fn added(amended: &SpecAmended) -> u64 {
+    amended.extended.iter().flat_map(|extended| &extended.more).map(|segment| segment.count).sum()
+}
+
+fn amended_out(amended: &SpecAmended) -> AmendedOut<'_> {
+    AmendedOut {
+        spec: serde_json::from_str(&amended.spec).unwrap_or_else(|_| amended.spec.clone().into()),
+        spec_hash: &amended.spec_hash,
+        seed: amended.seed,
+        inputs: inputs_out(&amended.inputs),
+        discard_from: amended.discard_from,
+        extended: amended.extended.as_ref().map(|extended| name_of(amended, extended.stage)),
+        added_trials: added(amended),
+        reopened: amended.reopen,
+    }
+}
+
+fn amended_detail(amended: &SpecAmended) -> String {
+    let mut words = Vec::new();
+    if let Some(from) = amended.discard_from {
+        words.push(format!("results from stage {from} on discarded"));
+    }
+    if let Some(extended) = &amended.extended {
+        let name = name_of(amended, extended.stage);
+        words.push(match added(amended) {
+            0 => format!("{name} chooses its survivors anew"),
+            1 => format!("{name}: 1 trial more"),
+            added => format!("{name}: {added} trials more"),
+        });
+    }
+    if words.is_empty() { format!("{} stages", amended.stages.len()) } else { words.join(", ") }
+}
+
+fn inputs_out(inputs: &[InputHash]) -> Vec<InputOut<'_>> {
+    inputs.iter().map(|input| InputOut { path: &input.path, bytes: input.bytes, blake3: &input.blake3 }).collect()
+}
+
 fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
     CreatedOut {
         study_id: created.study_id.to_string(),
@@ -278,11 +377,7 @@ fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
         seed: created.seed,
         spec: serde_json::from_str(&created.spec).unwrap_or_else(|_| created.spec.clone().into()),
         spec_hash: &created.spec_hash,
-        inputs: created
-            .inputs
-            .iter()
-            .map(|input| InputOut { path: &input.path, bytes: input.bytes, blake3: &input.blake3 })
-            .collect(),
+        inputs: inputs_out(&created.inputs),
         study_dir: &created.study_dir,
         artifacts_dir: &created.artifacts_dir,
         study_file: &created.study_file,
@@ -318,20 +413,22 @@ pub(in crate::views) fn jsonl(
     snapshot: &Snapshot,
     out: &mut dyn Write,
 ) -> Result<(), ViewError> {
-    let names = Names::new(view);
+    let mut names = Names::new(view);
     for event in snapshot.events(1)? {
         let (seq, record) = event?;
+        names.note(&record.event);
         line(out, &names.event(seq, &record))?;
     }
     Ok(())
 }
 
 pub(super) fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let names = Names::new(view);
+    let mut names = Names::new(view);
     out.write_all(b"[")?;
     let mut list = List::default();
     for event in snapshot.events(1)? {
         let (seq, record) = event?;
+        names.note(&record.event);
         list.item(out, &names.event(seq, &record))?;
     }
     list.end(out)?;
@@ -339,11 +436,12 @@ pub(super) fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -
 }
 
 pub(super) fn csv(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let names = Names::new(view);
+    let mut names = Names::new(view);
     let mut table = csv::Writer::from_writer(out);
     table.write_record(["seq", "at", "type", "trial", "case", "attempt", "detail"])?;
     for event in snapshot.events(1)? {
         let (seq, record) = event?;
+        names.note(&record.event);
         let (trial, case, attempt) = match names.subject(&record.event) {
             Some((trial, case, attempt)) => (trial.to_string(), case, attempt.map(|n| n.to_string())),
             None => Default::default(),
@@ -367,10 +465,11 @@ pub(super) fn text(
     screen: Screen,
     out: &mut dyn Write,
 ) -> Result<(), ViewError> {
-    let names = Names::new(view);
+    let mut names = Names::new(view);
     let digits = view.progress.last_seq.to_string().len();
     for event in snapshot.events(1)? {
         let (seq, record) = event?;
+        names.note(&record.event);
         let subject = match names.subject(&record.event) {
             Some((_, case, Some(attempt))) => format!("{case} #{attempt}: "),
             Some((_, case, None)) => format!("{case}: "),

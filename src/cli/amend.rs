@@ -1,0 +1,220 @@
+//! `piton amend`: a study that has begun becomes what its changed study file says.
+//!
+//! A change of the study like any other: one event in the journal, in one transaction, while no engine runs. It never
+//! discards a result that the command line does not say to discard.
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use piton::engine::EngineError;
+use piton::model::{Event, Record, StageIndex, StudyRow};
+use piton::paths::StudyPaths;
+use piton::plan::amend::{Amendment, Class, Discarded, Judged, Standing, amendment};
+use piton::spec::{self, Spec};
+use piton::sys::clock::unix_ms;
+use piton::{Error, Journal, JournalError, Study, engine, shell_word};
+
+use super::args::AmendArgs;
+use super::result::{print_json, print_line};
+use super::terminal::{hint, say};
+
+/// Shows what changes, and changes it once that is accepted.
+pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
+    let given = Study::from_file(&args.study, &args.set)?;
+    let Some(new) = given.spec() else { return Ok(0) };
+    let mut journal = Journal::open(store)?;
+    let (study, plan) = planned(args, new, &journal)?;
+    if plan.is_empty() {
+        journal.close().map_err(journal_error)?;
+        return nothing_to_do(args);
+    }
+    let accepted = accepted(args, &study, &plan);
+    if args.json {
+        print_plan_json(&plan, accepted.is_ok())?;
+    }
+    if let Err(error) = accepted {
+        journal.close().map_err(journal_error)?;
+        return Err(error);
+    }
+    let mut records = if plan.discarded.is_empty() { Vec::new() } else { make_way(args, &plan, &journal)? };
+    let event = Event::SpecAmended(Box::new(plan.event));
+    records.push(Record { at_ms: unix_ms(), run_ms: 0, event });
+    journal.append(&records).map_err(journal_error)?;
+    journal.close().map_err(journal_error)?;
+    if !args.json {
+        say("the study is amended");
+        hint(&format!("`piton run {}` or `piton resume {}` goes on", shell_word(&args.study), shell_word(store)));
+    }
+    Ok(0)
+}
+
+fn planned(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<(StudyRow, Amendment), Error> {
+    let store = &args.store.store;
+    let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
+    let snapshot = journal.snapshot().map_err(journal_error)?;
+    let study = snapshot.study().map_err(journal_error)?;
+    let stages = snapshot.stages().map_err(journal_error)?;
+    let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<Vec<_>, _>>();
+    let counters = counters.map_err(journal_error)?;
+    let old = Spec::from_json(&study.spec)
+        .map_err(|error| Error::StoredSpec { store: store.clone(), why: error.to_string() })?;
+    let paths = StudyPaths::of(store, &study)
+        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    let inputs = spec::hash_inputs(&paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
+    let from = args.discard_from.as_deref().map(|name| discard_from(&old, name)).transpose()?;
+    let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
+    let plan = amendment(standing, new, inputs, from);
+    if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty()) {
+        return Err(Error::Usage(format!("stage `{name}` has not begun: it has no results to discard")));
+    }
+    Ok((study, plan))
+}
+
+fn discard_from(old: &Spec, name: &str) -> Result<StageIndex, Error> {
+    let found = old.stages.iter().zip(0..).find(|(stage, _)| stage.name == name);
+    found.map(|(_, index)| index).ok_or_else(|| Error::Usage(format!("the study has no stage `{name}`")))
+}
+
+/// Ends what a dead engine left running, and removes the scratch directories of what is discarded: a trial that runs
+/// again must not go on from another one's checkpoint. Nothing of a result is touched.
+fn make_way(args: &AmendArgs, plan: &Amendment, journal: &Journal) -> Result<Vec<Record>, Error> {
+    let store = &args.store.store;
+    let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
+    let snapshot = journal.snapshot().map_err(journal_error)?;
+    let (study, left) = (snapshot.study().map_err(journal_error)?, snapshot.running().map_err(journal_error)?);
+    let records = engine::settled(journal).map_err(Error::from)?;
+    if records.len() < left.len() {
+        let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
+        return Err(EngineError::Copied { pid }.into());
+    }
+    let paths = StudyPaths::of(store, &study)
+        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    for stage in &plan.discarded {
+        let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.stage, stage.name));
+        let what = "remove the scratch directories in";
+        clear_scratch(&dir).map_err(|cause| Error::File { what, path: dir, cause })?;
+    }
+    Ok(records)
+}
+
+/// Removes `<case>/scratch` of every case in a stage's directory, durably; links are not followed.
+fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(stage_dir).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    for case in fs::read_dir(stage_dir)? {
+        let case = case?;
+        let scratch = case.path().join("scratch");
+        if !case.file_type()?.is_dir() {
+            continue;
+        }
+        match fs::symlink_metadata(&scratch) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&scratch)?,
+            Ok(_) => fs::remove_file(&scratch)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)
+}
+
+/// Shows the plan and gets it accepted; the error says why it is not.
+fn accepted(args: &AmendArgs, study: &StudyRow, plan: &Amendment) -> Result<(), Error> {
+    if !args.json {
+        print_plan(plan, study)?;
+    }
+    refuse(args, plan)?;
+    if args.yes || ask()? { Ok(()) } else { Err(Error::Usage("nothing was changed".into())) }
+}
+
+/// What cannot be done, or not without losing results.
+fn refuse(args: &AmendArgs, plan: &Amendment) -> Result<(), Error> {
+    let store = args.store.store.clone();
+    if let Some(judged) = plan.changes.iter().find(|judged| judged.class == Class::Forbidden) {
+        return Err(Error::OtherStudy { store, setting: judged.change.path.clone() });
+    }
+    match plan.altered_from.clone() {
+        Some(stage) => Err(Error::AltersResults { store, study: args.study.clone(), stage }),
+        None => Ok(()),
+    }
+}
+
+fn nothing_to_do(args: &AmendArgs) -> Result<u8, Error> {
+    if args.json {
+        print_json(&serde_json::json!({ "changes": [], "discarded": [], "applied": false }))?;
+    } else {
+        say("the study file says what the store says: there is nothing to amend");
+    }
+    Ok(0)
+}
+
+/// Asks on a terminal; elsewhere nobody can answer.
+fn ask() -> Result<bool, Error> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Error::Usage("nothing was changed: `--yes` accepts the changes".into()));
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "accept these changes? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|cause| Error::System { what: "read the answer", cause })?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn class_word(class: Class) -> &'static str {
+    match class {
+        Class::Harmless => "harmless",
+        Class::Extends => "extends",
+        Class::Invalidates(_) => "invalidates",
+        Class::Forbidden => "forbidden",
+    }
+}
+
+fn discarded_words(discarded: &Discarded) -> String {
+    let trials = match discarded.finished {
+        1 => "1 finished trial".into(),
+        finished => format!("{finished} finished trials"),
+    };
+    format!("discards    stage `{}`: {trials}", discarded.name)
+}
+
+fn print_plan(plan: &Amendment, study: &StudyRow) -> Result<(), Error> {
+    for Judged { change, class, cost } in &plan.changes {
+        print_line(&format!("{:<11} {change}", class_word(*class)))?;
+        print_line(&format!("            {cost}"))?;
+    }
+    for discarded in &plan.discarded {
+        print_line(&discarded_words(discarded))?;
+    }
+    if !plan.discarded.is_empty() {
+        print_line("            they run again; the old results stay in the journal (`piton dump --at SEQ`)")?;
+    }
+    if plan.event.reopen {
+        print_line(&format!("reopens     study `{}` goes on", study.name))?;
+    }
+    Ok(())
+}
+
+fn print_plan_json(plan: &Amendment, applied: bool) -> Result<(), Error> {
+    let changes: Vec<_> = plan
+        .changes
+        .iter()
+        .map(|Judged { change, class, cost }| {
+            serde_json::json!({
+                "setting": change.path, "old": change.old, "new": change.new, "class": class_word(*class), "cost": cost,
+            })
+        })
+        .collect();
+    let discarded: Vec<_> = plan
+        .discarded
+        .iter()
+        .map(|stage| serde_json::json!({ "stage": stage.name, "finished_trials": stage.finished }))
+        .collect();
+    let added: u64 = plan.event.extended.iter().flat_map(|extended| &extended.more).map(|more| more.count).sum();
+    print_json(&serde_json::json!({
+        "changes": changes, "discarded": discarded, "added_trials": added, "reopens": plan.event.reopen,
+        "applied": applied,
+    }))
+}

@@ -1,0 +1,422 @@
+//! What a changed study file means for a study that has begun: which changes alter results, and what each costs.
+//!
+//! Pure: two specs and the rows give the amendment. A change is only ever allowed when it is known to leave every
+//! kept result as it is; whatever is not known counts as altering results.
+
+use crate::model::{
+    Extension, InputHash, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus, StudyRow,
+    StudyStatus, TrialState,
+};
+use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, diff};
+
+use super::{declared, shares};
+
+/// What a change does to the results there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// No trial is added, altered or lost.
+    Harmless,
+    /// What is finished stays; trials may be added, or what comes is handled in another way.
+    Extends,
+    /// Finished trials would have to run again, from this stage on.
+    Invalidates(StageIndex),
+    /// It makes another study.
+    Forbidden,
+}
+
+/// One change, judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What changes.
+    pub change: Change,
+    /// What that does to results.
+    pub class: Class,
+    /// What it costs, in words.
+    pub cost: String,
+}
+
+/// Results that go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// The stage.
+    pub stage: StageIndex,
+    /// Its name so far.
+    pub name: String,
+    /// Trials that were finished.
+    pub finished: u64,
+}
+
+/// All changes, and the event that makes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Amendment {
+    /// The changes, judged as if `discard_from` were done.
+    pub changes: Vec<Judged>,
+    /// Name of the first stage whose results would have to be discarded, and are not.
+    pub altered_from: Option<String>,
+    /// Results that are discarded.
+    pub discarded: Vec<Discarded>,
+    /// What happens, should it be accepted.
+    pub event: SpecAmended,
+}
+
+impl Amendment {
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.discarded.is_empty()
+    }
+}
+
+/// A study as it stands in its store.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// Its row.
+    pub study: &'a StudyRow,
+    /// Its spec.
+    pub spec: &'a Spec,
+    /// Its stages, in order.
+    pub stages: &'a [StageRow],
+    /// Their counters.
+    pub counters: &'a [StageCounters],
+}
+
+/// What it takes to make the study that stands into `new`; `inputs` are the hashes of its inputs as of now.
+#[must_use]
+pub fn amendment(
+    standing: Standing<'_>,
+    new: &Spec,
+    inputs: Vec<InputHash>,
+    discard_from: Option<StageIndex>,
+) -> Amendment {
+    let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
+    let begun = standing.stages.iter().take_while(has_begun).count();
+    let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
+    let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0) };
+    let mut changes: Vec<Judged> =
+        diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
+    changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
+    changes.extend(changed_inputs(&standing.study.inputs, &inputs).map(|change| judge.input(change)));
+    let altered = |judged: &Judged| match judged.class {
+        Class::Invalidates(from) => Some(from),
+        _ => None,
+    };
+    let first = changes.iter().filter_map(altered).min();
+    let altered_from = first.and_then(|from| standing.stages.get(position(from))).map(|stage| stage.name.clone());
+    let discarded: Vec<Discarded> = standing
+        .stages
+        .iter()
+        .zip(standing.counters)
+        .take(begun)
+        .skip(kept)
+        .map(|(stage, counters)| Discarded {
+            stage: stage.index,
+            name: stage.name.clone(),
+            finished: counters.finished(),
+        })
+        .collect();
+    let extended = judge.extended(&changes);
+    let reopen = judge.reopens(&changes, extended.is_some(), !discarded.is_empty());
+    let event = SpecAmended {
+        spec: new.to_json(),
+        spec_hash: new.spec_hash(),
+        seed: new.study.seed,
+        inputs,
+        stages: declared(new),
+        discard_from,
+        extended,
+        reopen,
+    };
+    Amendment { changes, altered_from, discarded, event }
+}
+
+fn position(index: StageIndex) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+fn index_of(position: usize) -> StageIndex {
+    StageIndex::try_from(position).unwrap_or(StageIndex::MAX)
+}
+
+fn harmless(change: Change, cost: &str) -> Judged {
+    Judged { change, class: Class::Harmless, cost: cost.into() }
+}
+
+fn extends(change: Change, cost: impl Into<String>) -> Judged {
+    Judged { change, class: Class::Extends, cost: cost.into() }
+}
+
+/// `[run]`, which is no part of what a resume must match.
+fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
+    let workers = |spec: &Spec| spec.run.workers.map(|workers| workers.to_string());
+    let grace = |spec: &Spec| Some(format!("{} ms", spec.run.grace_ms));
+    let change = |path: &str, old, new| (old != new).then(|| Change { path: path.into(), old, new });
+    let changes = [change("run.workers", workers(old), workers(new)), change("run.grace", grace(old), grace(new))];
+    changes.into_iter().flatten()
+}
+
+/// Inputs whose contents differ from what is recorded.
+fn changed_inputs<'a>(recorded: &'a [InputHash], now: &'a [InputHash]) -> impl Iterator<Item = Change> + 'a {
+    let words = |hash: &InputHash| Some(format!("{} bytes, blake3 {:.12}…", hash.bytes, hash.blake3));
+    recorded.iter().filter_map(move |old| {
+        let new = now.iter().find(|new| new.path == old.path && new.blake3 != old.blake3)?;
+        Some(Change { path: format!("input {:?}", old.path), old: words(old), new: words(new) })
+    })
+}
+
+/// What a change of a stage is about.
+enum Subject<'a> {
+    /// Everything outside the stages.
+    Study(&'a str),
+    /// A whole stage.
+    Stage(&'a str),
+    /// A setting of a stage.
+    Setting(&'a str, &'a str),
+}
+
+fn subject(path: &str) -> Subject<'_> {
+    match path.strip_prefix("stage \"").and_then(|rest| rest.split_once('"')) {
+        Some((name, "")) => Subject::Stage(name),
+        Some((name, key)) => Subject::Setting(name, key.trim_start_matches('.')),
+        None => Subject::Study(path),
+    }
+}
+
+struct Judge<'a> {
+    standing: Standing<'a>,
+    new: &'a Spec,
+    /// Stages that have begun and are kept.
+    kept: usize,
+    discards_all: bool,
+}
+
+impl Judge<'_> {
+    fn judge(&self, change: Change) -> Judged {
+        match subject(&change.path.clone()) {
+            Subject::Study(path) => self.study(change, path),
+            Subject::Stage(name) => self.stage(change, name),
+            Subject::Setting(name, key) => self.setting(change, name, key),
+        }
+    }
+
+    /// A change that alters results from this stage on.
+    fn alters(&self, change: Change, from: usize) -> Judged {
+        let finished: u64 =
+            self.standing.counters.iter().take(self.kept).skip(from).map(StageCounters::finished).sum();
+        let name = self.standing.stages.get(from).map_or("", |stage| stage.name.as_str());
+        let trials = if finished == 1 { "1 finished trial".into() } else { format!("{finished} finished trials") };
+        let cost = format!("alters results: {trials} from stage `{name}` on would have to run again");
+        Judged { change, class: Class::Invalidates(index_of(from)), cost }
+    }
+
+    fn input(&self, change: Change) -> Judged {
+        if self.kept == 0 { harmless(change, "no trial has run yet") } else { self.alters(change, 0) }
+    }
+
+    fn study(&self, change: Change, path: &str) -> Judged {
+        match path {
+            "study.name" | "study.base_case" => {
+                let cost = "makes another study: begin a new one beside it".into();
+                Judged { change, class: Class::Forbidden, cost }
+            }
+            "study.description" | "study.author" | "study.tags" => harmless(change, "for people only"),
+            "study.inputs" => harmless(change, "recorded as they are now"),
+            "stages" => {
+                let names = |spec: &Spec| spec.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+                let (old, new) = (names(self.standing.spec), names(self.new));
+                match (0..self.kept).find(|index| old.get(*index) != new.get(*index)) {
+                    Some(index) => self.alters(change, index),
+                    None => harmless(change, "what has begun keeps its place"),
+                }
+            }
+            _ if path.starts_with("rails.") => extends(change, "asked from now on"),
+            _ if path.starts_with("base.") => self.base(change, path),
+            _ if self.kept == 0 => harmless(change, "no trial has run yet"),
+            _ => self.alters(change, 0),
+        }
+    }
+
+    fn base(&self, change: Change, path: &str) -> Judged {
+        let state = self.standing.study.base.as_ref().map(|base| base.state);
+        match state {
+            _ if self.new.base.is_none() => harmless(change, "it runs no more"),
+            None if self.kept > 0 => harmless(change, "never runs: the first stage has begun"),
+            Some(TrialState::Succeeded) if path == "base.command" && !self.discards_all => self.alters(change, 0),
+            Some(TrialState::Succeeded) if !self.discards_all => harmless(change, "it has succeeded already"),
+            _ => extends(change, "it runs before the first stage"),
+        }
+    }
+
+    /// A stage that is only in one of the specs.
+    fn stage(&self, change: Change, name: &str) -> Judged {
+        let place = |spec: &Spec| spec.stages.iter().position(|stage| stage.name == name);
+        match (place(self.standing.spec), place(self.new)) {
+            (Some(old), _) if old < self.kept => self.alters(change, old),
+            (Some(_), _) => harmless(change, "it had not begun"),
+            (None, Some(new)) if new < self.kept => self.alters(change, new),
+            (None, Some(new)) => extends(change, self.cost_of_waiting(new)),
+            (None, None) => self.alters(change, 0),
+        }
+    }
+
+    /// How many trials a stage has that has yet to begin.
+    fn cost_of_waiting(&self, place: usize) -> String {
+        let Some(stage) = self.new.stages.get(place) else { return String::new() };
+        let parents = match place.checked_sub(1) {
+            None => Some(0),
+            Some(before) if before < self.kept => {
+                let row = self.standing.stages.get(before).filter(|row| row.status == StageStatus::Closed);
+                let same = self.more(before).is_empty() && !self.chooses_anew(before);
+                row.filter(|_| same).map(|row| row.survivors.len())
+            }
+            Some(_) => None,
+        };
+        let most = self.new.stages.get(place.saturating_sub(1)).map_or(0, |before| before.survivor_count);
+        let most = parents.unwrap_or(usize::try_from(most).unwrap_or(usize::MAX).min(MANY_PARENTS));
+        let trials = shares(stage, most).iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+        let upto = if parents.is_none() { "up to " } else { "" };
+        let base = &self.new.study.base_case;
+        match trials {
+            1 => format!("adds {upto}1 trial: `{base}_{place}_0`"),
+            _ => format!(
+                "adds {upto}{trials} trials: `{base}_{place}_0` to `{base}_{place}_{}`",
+                trials.saturating_sub(1)
+            ),
+        }
+    }
+
+    fn setting(&self, change: Change, name: &str, key: &str) -> Judged {
+        let stages = self.standing.spec.stages.iter().zip(self.standing.stages).enumerate();
+        let found = stages.filter(|(_, (stage, _))| stage.name == name).find_map(|(place, (old, row))| {
+            Some((place, old, row, self.new.stages.iter().find(|stage| stage.name == name)?))
+        });
+        let Some((place, old, row, new)) = found else { return self.alters(change, 0) };
+        if place >= self.kept {
+            let place = self.new.stages.iter().position(|stage| stage.name == name).unwrap_or(place);
+            return match key {
+                "trial_budget" => extends(change, self.cost_of_waiting(place)),
+                _ => harmless(change, "the stage has not begun"),
+            };
+        }
+        let last = place.saturating_add(1) == self.kept;
+        // Survivors that later stages began with cannot change; those of the last stage can.
+        let survivors = |change| match (last, row.status) {
+            (false, _) => self.alters(change, place.saturating_add(1)),
+            (true, StageStatus::Closed) => extends(change, "the survivors are chosen anew"),
+            (true, _) => extends(change, "counts when the survivors are chosen"),
+        };
+        match key {
+            "trial_budget" | "cases" | "sampling" => self.trials(change, place, old, new, row),
+            "survivor_count" | "selection" => survivors(change),
+            "objective" if same_metrics(old, new) => survivors(change),
+            "timeout" if !is_lower(old.timeout_ms, new.timeout_ms) => extends(change, later(row)),
+            "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => {
+                extends(change, later(row))
+            }
+            "retries" | "failure" | "rails.abort_if" | "rails.max_failure_rate" => extends(change, later(row)),
+            "approve" => harmless(change, "the stage has begun already"),
+            _ => self.alters(change, place),
+        }
+    }
+
+    /// More trials, or other ones?
+    fn trials(&self, change: Change, place: usize, old: &StageSpec, new: &StageSpec, row: &StageRow) -> Judged {
+        if !begins_with(&new.sampling, &old.sampling) {
+            return self.alters(change, place);
+        }
+        let now = shares(new, row.parents.len());
+        let fewer = now.iter().enumerate().any(|(position, share)| *share < row.share_at(position));
+        let more = self.more(place).iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.count));
+        let base = &self.new.study.base_case;
+        match more {
+            _ if fewer => self.alters(change, place),
+            0 => harmless(change, "the stage has the same trials"),
+            _ if place.saturating_add(1) < self.kept => self.alters(change, place.saturating_add(1)),
+            1 => extends(change, format!("adds 1 trial: `{base}_{place}_{}`", row.planned())),
+            more => {
+                let last = row.planned().saturating_add(more).saturating_sub(1);
+                let first = row.planned();
+                extends(change, format!("adds {more} trials: `{base}_{place}_{first}` to `{base}_{place}_{last}`"))
+            }
+        }
+    }
+
+    /// What the new spec gives each parent of a stage beyond what it has.
+    fn more(&self, place: usize) -> Vec<Segment> {
+        let (Some(row), Some(stage)) = (self.standing.stages.get(place), self.new.stages.get(place)) else {
+            return Vec::new();
+        };
+        let now = shares(stage, row.parents.len());
+        let segment = |(parent, share): (u32, u64)| {
+            let offset = row.share_at(position(parent));
+            (share > offset).then(|| Segment { parent, offset, count: share.saturating_sub(offset) })
+        };
+        (0..).zip(now).filter_map(segment).collect()
+    }
+
+    fn chooses_anew(&self, place: usize) -> bool {
+        let closed = self.standing.stages.get(place).is_some_and(|row| row.status == StageStatus::Closed);
+        let (old, new) = (self.standing.spec.stages.get(place), self.new.stages.get(place));
+        let choice = |stage: &StageSpec| (stage.survivor_count, stage.selection, stage.objectives.clone());
+        closed && old.map(choice) != new.map(choice)
+    }
+
+    /// What the last kept stage gets.
+    fn extended(&self, changes: &[Judged]) -> Option<Extension> {
+        if changes.iter().any(|judged| matches!(judged.class, Class::Invalidates(_) | Class::Forbidden)) {
+            return None;
+        }
+        let last = self.kept.checked_sub(1)?;
+        let more = self.more(last);
+        (!more.is_empty() || self.chooses_anew(last)).then(|| Extension { stage: index_of(last), more })
+    }
+
+    /// Whether a study that is over goes on.
+    fn reopens(&self, changes: &[Judged], extended: bool, discards: bool) -> bool {
+        let limits = |judged: &Judged| match subject(&judged.change.path) {
+            Subject::Study(path) => path.starts_with("rails.") || path.starts_with("base."),
+            Subject::Setting(_, key) => key.starts_with("rails."),
+            Subject::Stage(_) => false,
+        };
+        match self.standing.study.status {
+            StudyStatus::Completed => extended || self.new.stages.len() > self.kept,
+            StudyStatus::Aborted => extended || discards || changes.iter().any(limits),
+            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => false,
+        }
+    }
+}
+
+/// No more parents than this are counted with while they are only guessed.
+const MANY_PARENTS: usize = 1_000_000;
+
+fn later(row: &StageRow) -> &'static str {
+    match row.status {
+        StageStatus::Closed => "counts for trials that are still to come",
+        _ => "counts from the next attempt on; failed trials stay failed until `piton retry`",
+    }
+}
+
+/// Whether a limit gets tighter; none is no limit.
+fn is_lower(old: Option<u64>, new: Option<u64>) -> bool {
+    new.is_some_and(|new| old.is_none_or(|old| new < old))
+}
+
+/// Whether every finished trial has what the new objectives ask for, and the best so far stays the best.
+fn same_metrics(old: &StageSpec, new: &StageSpec) -> bool {
+    let first = |stage: &StageSpec| stage.objectives.first().map(|first| (first.metric.clone(), first.goal));
+    let known = |metric: &str| old.objectives.iter().any(|objective| objective.metric == metric);
+    first(old) == first(new) && new.objectives.iter().all(|objective| known(&objective.metric))
+}
+
+/// Whether the cases so far keep their numbers.
+fn begins_with(new: &Sampling, old: &Sampling) -> bool {
+    match (new, old) {
+        (Sampling::File(CaseFile { cases: Some(new), .. }), Sampling::File(CaseFile { cases: Some(old), .. })) => {
+            new.names == old.names && new.rows.starts_with(&old.rows)
+        }
+        (Sampling::File(_), _) | (_, Sampling::File(_)) => false,
+        (new, old) => new == old,
+    }
+}
+
+#[cfg(test)]
+mod tests;

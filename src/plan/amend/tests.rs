@@ -1,0 +1,235 @@
+use super::*;
+use crate::model::{Parent, StudyId, TrialId};
+use crate::spec::StageBuilder;
+
+/// Stage `a` of 4 trials, two of which survive; stage `b` of 5 children, stage `c` of one.
+fn spec() -> Spec {
+    let stage = |name: &str, budget| StageBuilder::closure(name).budget(budget).int("n", 1, 100, None);
+    let builder = Spec::builder("s").param("p", 1);
+    let builder = builder.stage(stage("a", 4).survivors(2).minimize("m"));
+    builder.stage(stage("b", 5).survivors(1).minimize("m")).stage(stage("c", 1).survivors(1)).build().unwrap()
+}
+
+struct Store {
+    study: StudyRow,
+    stages: Vec<StageRow>,
+    counters: Vec<StageCounters>,
+}
+
+/// The first `begun` stages have begun, all of them closed but the last; all their trials are finished.
+fn store(begun: usize, status: StudyStatus) -> Store {
+    let spec = spec();
+    let mut stages = Vec::new();
+    let mut first_trial = TrialId(0);
+    for (decl, index) in declared(&spec).into_iter().zip(0..) {
+        let open = position(index) < begun;
+        let last = position(index) + 1 == begun;
+        let parents: Vec<Parent> = match index {
+            1 => [3, 1].map(|trial| Parent { trial: TrialId(trial), attempt: 1 }).to_vec(),
+            2 => vec![Parent { trial: TrialId(4), attempt: 1 }],
+            _ => Vec::new(),
+        };
+        let shares = if open { shares(&spec.stages[position(index)], parents.len()) } else { Vec::new() };
+        let planned = shares.iter().sum();
+        stages.push(StageRow {
+            index,
+            name: decl.name,
+            trial_budget: decl.trial_budget,
+            survivor_count: decl.survivor_count,
+            objective: decl.objective,
+            status: match (open, last) {
+                (false, _) => StageStatus::Waiting,
+                (true, true) if status != StudyStatus::Completed => StageStatus::Open,
+                (true, _) => StageStatus::Closed,
+            },
+            first_trial,
+            parents,
+            shares,
+            more: Vec::new(),
+            planned,
+            survivors: Vec::new(),
+            approval: None,
+            opened_ms: None,
+            closed_ms: None,
+        });
+        first_trial = TrialId(first_trial.0 + planned);
+    }
+    let counters = stages.iter().map(|stage| StageCounters { succeeded: stage.planned, ..Default::default() });
+    let counters = counters.collect();
+    let study = StudyRow {
+        study_id: StudyId([0; 16]),
+        name: "s".into(),
+        base_case: "s".into(),
+        seed: 0,
+        spec: spec.to_json(),
+        spec_hash: spec.spec_hash(),
+        inputs: vec![InputHash { path: "in".into(), bytes: 1, blake3: "00".into() }],
+        study_dir: String::new(),
+        artifacts_dir: String::new(),
+        study_file: String::new(),
+        plan_version: 1,
+        stage_count: 3,
+        created_ms: 0,
+        status,
+        abort_reason: None,
+        violating: Vec::new(),
+        engine: None,
+        engine_closed: true,
+        runs: 1,
+        workers: 1,
+        draining: false,
+        base: None,
+    };
+    Store { study, stages, counters }
+}
+
+impl Store {
+    fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
+        let old = spec();
+        let (stages, counters) = (&self.stages, &self.counters);
+        let standing = Standing { study: &self.study, spec: &old, stages, counters };
+        amendment(standing, new, self.study.inputs.clone(), discard_from)
+    }
+}
+
+fn changed(change: impl FnOnce(&mut Spec)) -> Spec {
+    let mut spec = spec();
+    change(&mut spec);
+    spec
+}
+
+/// Every kind of change, while stage `b` is open: stage `a` is closed, `c` waits.
+#[test]
+fn the_class_of_every_kind_of_change() {
+    use Class::{Extends, Forbidden, Harmless, Invalidates};
+    type Change = fn(&mut Spec);
+    let changes: [(Class, Change); 35] = [
+        (Forbidden, |s| s.study.name = "t".into()),
+        (Forbidden, |s| s.study.base_case = "t".into()),
+        (Harmless, |s| s.study.description = Some("d".into())),
+        (Harmless, |s| s.study.author = Some("d".into())),
+        (Harmless, |s| s.study.tags = vec!["t".into()]),
+        (Harmless, |s| s.run.workers = Some(3)),
+        (Harmless, |s| s.run.grace_ms = 3),
+        (Invalidates(0), |s| s.study.seed = 5),
+        (Invalidates(0), |s| drop(s.params.insert("q".into(), 1.into()))),
+        (Invalidates(0), |s| drop(s.env.insert("Q".into(), "1".into()))),
+        (Extends, |s| s.rails.max_runtime_ms = Some(1)),
+        (Extends, |s| s.rails.catastrophic_failures = Some(1)),
+        (Invalidates(1), |s| s.stages[0].trial_budget = 5),
+        (Invalidates(0), |s| s.stages[0].trial_budget = 3),
+        (Invalidates(1), |s| s.stages[0].survivor_count = 1),
+        (Invalidates(0), |s| s.stages[0].objectives[0].goal = crate::spec::Goal::Maximize),
+        (Invalidates(0), |s| s.stages[0].outputs = vec!["o".into()]),
+        (Invalidates(0), |s| s.stages[0].timeout_ms = Some(5)),
+        (Extends, |s| s.stages[0].retries.count = 5),
+        (Extends, |s| s.stages[1].trial_budget = 6),
+        (Invalidates(1), |s| s.stages[1].trial_budget = 4),
+        (Extends, |s| s.stages[1].survivor_count = 2),
+        (Invalidates(1), |s| s.stages[1].objectives[0].metric = "other".into()),
+        (Invalidates(1), |s| s.stages[1].sampling = Sampling::Random),
+        (Invalidates(1), |s| s.stages[1].sweep[0].name = "k".into()),
+        (Invalidates(1), |s| s.stages[1].work = crate::spec::Work::Argv(Vec::new())),
+        (Extends, |s| s.stages[1].retries.count = 5),
+        (Invalidates(1), |s| s.stages[1].memory_limit_bytes = Some(5)),
+        (Extends, |s| s.stages[1].rails.max_failure_rate = Some(0.5)),
+        (Harmless, |s| s.stages[1].approve = true),
+        (Extends, |s| s.stages[2].trial_budget = 6),
+        (Harmless, |s| s.stages[2].sweep[0].name = "k".into()),
+        (Harmless, |s| s.stages[2].approve = true),
+        (Harmless, |s| drop(s.stages.pop())),
+        (Invalidates(0), |s| drop(s.stages.remove(0))),
+    ];
+    let store = store(2, StudyStatus::Interrupted);
+    for (number, (class, change)) in changes.into_iter().enumerate() {
+        let amendment = store.amend(&changed(change), None);
+        let weight = |class: &Class| match class {
+            Harmless => 0,
+            Extends => 1,
+            Invalidates(from) => 9 - from,
+            Forbidden => 10,
+        };
+        let worst = amendment.changes.iter().map(|judged| judged.class).max_by_key(weight);
+        assert_eq!(worst, Some(class), "change {number}: {:?}", amendment.changes);
+    }
+    assert!(store.amend(&spec(), None).is_empty());
+}
+
+#[test]
+fn a_longer_timeout_or_none_keeps_what_is_finished() {
+    assert!(is_lower(None, Some(5)) && is_lower(Some(6), Some(5)));
+    assert!(!is_lower(Some(5), None) && !is_lower(Some(5), Some(5)) && !is_lower(None, None));
+}
+
+#[test]
+fn a_larger_budget_is_cut_over_the_parents_as_a_whole() {
+    let mut store = store(2, StudyStatus::Interrupted);
+    // 5 trials were 3 and 2; 8 are 4 and 4.
+    let first = store.amend(&changed(|s| s.stages[1].trial_budget = 8), None);
+    let segment = |parent, offset, count| Segment { parent, offset, count };
+    let more = vec![segment(0, 3, 1), segment(1, 2, 2)];
+    assert_eq!(first.event.extended, Some(Extension { stage: 1, more: more.clone() }));
+    assert_eq!(first.changes[0].cost, "adds 3 trials: `s_1_5` to `s_1_7`");
+    // 9 are 5 and 4.
+    store.stages[1].more = more;
+    store.stages[1].planned = 8;
+    let second = store.amend(&changed(|s| s.stages[1].trial_budget = 9), None);
+    assert_eq!(second.event.extended.unwrap().more, [segment(0, 4, 1)]);
+    assert_eq!(second.changes[0].cost, "adds 1 trial: `s_1_8`");
+}
+
+#[test]
+fn a_budget_beyond_what_the_sweep_has_adds_nothing() {
+    let store = store(3, StudyStatus::Completed);
+    let one = changed(|s| s.stages[2].trial_budget = 2_000);
+    assert_eq!(store.amend(&one, None).changes[0].cost, "adds 99 trials: `s_2_1` to `s_2_99`");
+}
+
+#[test]
+fn discarding_allows_what_alters_the_discarded_results_only() {
+    let store = store(3, StudyStatus::Completed);
+    let change = changed(|s| s.stages[1].outputs = vec!["o".into()]);
+    assert_eq!(store.amend(&change, None).altered_from.as_deref(), Some("b"));
+    assert_eq!(store.amend(&change, Some(2)).altered_from.as_deref(), Some("b"));
+    let accepted = store.amend(&change, Some(1));
+    assert_eq!((accepted.altered_from, accepted.event.reopen), (None, true));
+    let gone: Vec<_> = accepted.discarded.iter().map(|d| (d.name.as_str(), d.finished)).collect();
+    assert_eq!(gone, [("b", 5), ("c", 1)]);
+}
+
+#[test]
+fn only_work_reopens_a_study_that_is_over() {
+    let completed = store(3, StudyStatus::Completed);
+    let reopens = |store: &Store, change: fn(&mut Spec)| store.amend(&changed(change), None).event.reopen;
+    assert!(!reopens(&completed, |s| s.study.author = Some("a".into())));
+    assert!(!reopens(&completed, |s| s.rails.max_runtime_ms = Some(1)));
+    assert!(reopens(&completed, |s| s.stages[2].trial_budget = 2));
+    assert!(reopens(&completed, |s| s.stages[2].selection = crate::spec::Selection::Pareto));
+    let aborted = store(1, StudyStatus::Aborted);
+    assert!(!reopens(&aborted, |s| s.stages[1].trial_budget = 9));
+    assert!(reopens(&aborted, |s| s.rails.max_runtime_ms = Some(1)));
+    assert!(reopens(&aborted, |s| s.stages[0].trial_budget = 9));
+}
+
+#[test]
+fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
+    let file = |rows: &[i64]| {
+        let rows = rows.iter().map(|n| vec![(*n).into()]).collect();
+        let cases = Some(crate::spec::CaseList { names: vec!["n".into()], rows, merged: 0 });
+        Sampling::File(CaseFile { path: "c.csv".into(), cases })
+    };
+    assert!(begins_with(&file(&[1, 2, 3]), &file(&[1, 2])));
+    assert!(!begins_with(&file(&[2, 1, 3]), &file(&[1, 2])) && !begins_with(&file(&[1]), &file(&[1, 2])));
+    assert!(!begins_with(&Sampling::Grid, &file(&[1])) && begins_with(&Sampling::Grid, &Sampling::Grid));
+}
+
+#[test]
+fn an_input_that_changed_alters_every_result() {
+    let store = store(1, StudyStatus::Interrupted);
+    let old = spec();
+    let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let now = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
+    assert_eq!(amendment(standing, &old, now.clone(), None).changes[0].class, Class::Invalidates(0));
+    let accepted = amendment(standing, &old, now.clone(), Some(0));
+    assert_eq!((accepted.changes[0].class, accepted.event.inputs), (Class::Harmless, now));
+}

@@ -1,0 +1,322 @@
+//! Changing a study that has begun: what is kept, what runs again, and what is refused.
+
+use rustix::process::Signal;
+
+use crate::harness::{Engine, Sandbox, both, wait_until};
+
+/// One stage of shell trials that note their case in `log` and report `m`, the value of `n`.
+fn study(budget: u64, more: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "s"
+[run]
+workers = 1
+[[stage]]
+name = "a"
+command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
+trial_budget = {budget}
+survivor_count = 2
+[stage.sweep]
+n = {{ min = 1, max = 10, type = "int" }}
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+{more}
+"#
+    )
+}
+
+/// A second stage, the children of the two best of the first.
+fn second(budget: u64) -> String {
+    format!(
+        r#"
+[[stage]]
+name = "b"
+command = 'echo $PITON_CASE n={{n}} k={{k}} >> $PITON_STUDY_DIR/log; echo "{{{{\"m\": {{k}}}}}}" > metrics.json'
+trial_budget = {budget}
+survivor_count = 1
+[stage.sweep]
+k = {{ min = 1, max = 9, type = "int" }}
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+"#
+    )
+}
+
+fn amend(sandbox: &Sandbox, text: &str, options: &str, code: i32) -> String {
+    sandbox.write("study.toml", text);
+    let output = sandbox.run(&format!("amend study.redb study.toml {options}"));
+    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+    both(&output)
+}
+
+fn finished(text: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(text);
+    sandbox.ok("run study.toml", 0);
+    sandbox
+}
+
+/// Verified, and dumped.
+fn verified(sandbox: &Sandbox) -> serde_json::Value {
+    sandbox.ok("verify study.redb", 0);
+    sandbox.dump()
+}
+
+fn last_seq(sandbox: &Sandbox) -> usize {
+    sandbox.ok("dump study.redb --events --format jsonl", 0).lines().count()
+}
+
+/// A study that was cut off in its third trial, which waits for `gate`.
+fn interrupted(text: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(text);
+    waiting(&sandbox, "s_0_2").wait_killed();
+    sandbox.write("gate", "");
+    sandbox
+}
+
+/// Starts it, until this case, which waits for `gate`, is known to run.
+fn waiting(sandbox: &Sandbox, case: &str) -> Engine {
+    let engine = sandbox.start("run study.toml");
+    wait_until("the trial runs", || sandbox.lines("log").iter().any(|line| line == case));
+    let runs = |trial: &serde_json::Value| trial["case"] == case && trial["state"] == "running";
+    let running = || sandbox.dump()["trials"].as_array().unwrap().iter().any(runs);
+    wait_until("its start is recorded", || sandbox.path("study.redb").exists() && running());
+    engine
+}
+
+trait Killed {
+    fn wait_killed(self);
+}
+
+impl Killed for Engine {
+    fn wait_killed(self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+}
+
+fn gated(text: &str) -> String {
+    text.replace(
+        "; echo \"",
+        "; [ {n} != 3 ] || while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; echo \"",
+    )
+}
+
+#[test]
+fn a_larger_budget_on_an_interrupted_study_runs_the_new_trials_and_no_old_one_twice() {
+    let sandbox = interrupted(&gated(&study(4, "")));
+    let words = amend(&sandbox, &gated(&study(7, "")), "--yes", 0);
+    assert!(words.contains("adds 3 trials: `s_0_4` to `s_0_6`"), "{words}");
+    verified(&sandbox);
+    sandbox.ok("run study.toml", 0);
+    let expected = ["s_0_0", "s_0_1", "s_0_2", "s_0_2", "s_0_3", "s_0_4", "s_0_5", "s_0_6"];
+    assert_eq!(sandbox.lines("log"), expected, "only what was cut off runs again");
+    let dump = verified(&sandbox);
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["s_0_6", "s_0_5"]));
+    assert_eq!(dump["stages"][0]["trial_budget"], 7);
+}
+
+#[test]
+fn a_finished_study_can_be_extended_twice() {
+    let sandbox = finished(&study(3, ""));
+    let words = amend(&sandbox, &study(4, ""), "--yes", 0);
+    assert!(words.contains("adds 1 trial: `s_0_3`") && words.contains("goes on"), "{words}");
+    let dump = verified(&sandbox);
+    assert_eq!((&dump["study"]["status"], &dump["stages"][0]["status"]), (&"interrupted".into(), &"open".into()));
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!([]));
+    amend(&sandbox, &study(6, ""), "--yes", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.lines("log"), ["s_0_0", "s_0_1", "s_0_2", "s_0_3", "s_0_4", "s_0_5"]);
+    let dump = verified(&sandbox);
+    assert_eq!(dump["study"]["status"], "completed");
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["s_0_5", "s_0_4"]));
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 6);
+}
+
+#[test]
+fn a_budget_over_several_parents_keeps_the_numbers_of_old_trials() {
+    let sandbox = finished(&study(3, &second(3)));
+    // The best, n = 3, has two children, the other, n = 2, has one.
+    let before = sandbox.lines("log");
+    assert_eq!(before[3..], ["s_1_0 n=3 k=1", "s_1_1 n=3 k=2", "s_1_2 n=2 k=1"]);
+    amend(&sandbox, &study(3, &second(6)), "--yes", 0);
+    sandbox.ok("run study.toml", 0);
+    let log = sandbox.lines("log");
+    assert_eq!(log[..6], before);
+    assert_eq!(log[6..], ["s_1_3 n=3 k=3", "s_1_4 n=2 k=2", "s_1_5 n=2 k=3"]);
+    let dump = verified(&sandbox);
+    assert_eq!(dump["stages"][1]["survivors"], serde_json::json!(["s_1_3"]));
+    assert!(sandbox.ok("why study.redb s_1_4", 0).contains("s_0_1"));
+    assert_eq!(sandbox.canonical(), sandbox.canonical());
+}
+
+#[test]
+fn a_stage_can_be_appended_to_a_finished_study() {
+    let sandbox = finished(&study(3, ""));
+    let words = amend(&sandbox, &study(3, &second(4)), "--yes", 0);
+    assert!(words.contains("adds 4 trials: `s_1_0` to `s_1_3`"), "{words}");
+    assert_eq!(verified(&sandbox)["study"]["status"], "interrupted");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 7, "the first stage did not run again");
+    let dump = verified(&sandbox);
+    assert_eq!(dump["stages"][1]["survivors"], serde_json::json!(["s_1_1"]));
+}
+
+#[test]
+fn harmless_changes_run_nothing_and_no_change_records_nothing() {
+    let sandbox = finished(&study(3, ""));
+    let before = last_seq(&sandbox);
+    assert!(amend(&sandbox, &study(3, ""), "--yes", 0).contains("nothing to amend"));
+    assert_eq!(last_seq(&sandbox), before);
+    let described = study(3, "").replace("name = \"s\"", "name = \"s\"\ndescription = \"d\"");
+    let words = amend(&sandbox, &described, "", 2);
+    assert!(words.contains("harmless") && words.contains("--yes"), "{words}");
+    assert_eq!(last_seq(&sandbox), before, "not without `--yes`");
+    let json = amend(&sandbox, &described, "--yes --json", 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["changes"][0]["class"], "harmless");
+    assert_eq!((&json["applied"], &json["reopens"]), (&true.into(), &false.into()));
+    assert_eq!(verified(&sandbox)["study"]["status"], "completed");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 3);
+}
+
+#[test]
+fn what_alters_results_is_refused_until_they_are_discarded() {
+    let sandbox = finished(&study(3, &second(2)));
+    let before = last_seq(&sandbox);
+    let other = study(3, &second(2)).replace("k = { min = 1", "k = { min = 5");
+    let scratch = |case: &str| sandbox.path(&format!("artifacts/s/{case}/scratch/checkpoint"));
+    for case in ["0_a/s_0_0", "1_b/s_1_0"] {
+        std::fs::write(scratch(case), "of a run").unwrap();
+    }
+    let words = amend(&sandbox, &other, "--yes", 6);
+    assert!(scratch("1_b/s_1_0").exists());
+    assert!(words.contains("2 finished trials from stage `b`") && words.contains("--discard-from b"), "{words}");
+    assert_eq!(last_seq(&sandbox), before);
+
+    let words = amend(&sandbox, &other, "--yes --discard-from b", 0);
+    assert!(words.contains("stage `b`: 2 finished trials"), "{words}");
+    assert!(scratch("0_a/s_0_0").exists() && !scratch("1_b/s_1_0").exists(), "no checkpoint outlives its results");
+    let dump = verified(&sandbox);
+    assert_eq!((&dump["stages"][1]["status"], &dump["stages"][1]["planned"]), (&"waiting".into(), &0.into()));
+    assert_eq!(dump["accounting"]["succeeded"], 5, "what ran has run");
+    sandbox.ok("run study.toml", 0);
+    let log = sandbox.lines("log");
+    assert_eq!(log[5..], ["s_1_0 n=3 k=5", "s_1_1 n=2 k=5"], "the first stage keeps its results");
+    assert_eq!(verified(&sandbox)["trials"][3]["metrics"]["m"], 5.0);
+    let old = sandbox.ok(&format!("dump study.redb --format json --at {before}"), 0);
+    let old: serde_json::Value = serde_json::from_str(&old).unwrap();
+    assert_eq!(old["trials"][3]["metrics"]["m"], 1.0);
+    assert_eq!(old["study"]["status"], "completed");
+}
+
+#[test]
+fn a_later_stage_that_is_not_enough_is_refused_too() {
+    let sandbox = finished(&study(3, &second(2)));
+    let other = study(3, &second(2)).replace("n = { min = 1", "n = { min = 2");
+    let words = amend(&sandbox, &other, "--yes --discard-from b", 6);
+    assert!(words.contains("from stage `a`"), "{words}");
+    amend(&sandbox, &other, "--yes --discard-from nonsense", 2);
+    amend(&sandbox, &other, "--yes --discard-from a", 0);
+    sandbox.ok("run study.toml", 0);
+    let dump = verified(&sandbox);
+    assert_eq!(dump["trials"][0]["metrics"]["m"], 2.0);
+    assert_eq!(sandbox.lines("log").len(), 10);
+    let renamed = other.replace("name = \"s\"", "name = \"t\"");
+    assert!(amend(&sandbox, &renamed, "--yes", 6).contains("study.name"));
+}
+
+#[test]
+fn more_trials_in_an_earlier_stage_cost_the_later_one() {
+    let sandbox = finished(&study(3, &second(2)));
+    let words = amend(&sandbox, &study(4, &second(2)), "--yes", 6);
+    assert!(words.contains("from stage `b`"), "{words}");
+    amend(&sandbox, &study(4, &second(2)), "--yes --discard-from b", 0);
+    sandbox.ok("run study.toml", 0);
+    let log = sandbox.lines("log");
+    assert_eq!(log[5..], ["s_0_3", "s_1_0 n=4 k=1", "s_1_1 n=3 k=1"]);
+    verified(&sandbox);
+    // Trial 3 was `s_1_0` once, and is `s_0_3` now: each event says what it was.
+    let events = sandbox.ok("dump study.redb --events --format jsonl", 0);
+    let started = |case: &str| {
+        let case = format!(r#""type":"attempt_started","trial":3,"case":"{case}""#);
+        events.lines().filter(|line| line.contains(&case)).count()
+    };
+    assert_eq!((started("s_1_0"), started("s_0_3")), (1, 1), "{events}");
+}
+
+#[test]
+fn other_survivors_are_chosen_without_running_anything_again() {
+    let sandbox = finished(&study(3, ""));
+    let words = amend(&sandbox, &study(3, "").replace("survivor_count = 2", "survivor_count = 3"), "--yes", 0);
+    assert!(words.contains("survivors are chosen anew"), "{words}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(verified(&sandbox)["stages"][0]["survivors"], serde_json::json!(["s_0_2", "s_0_1", "s_0_0"]));
+    assert_eq!(sandbox.lines("log").len(), 3);
+}
+
+#[test]
+fn an_aborted_study_goes_on_under_other_rails() {
+    let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 2 }]";
+    let sandbox = Sandbox::with_study(&study(5, rails));
+    sandbox.ok("run study.toml", 3);
+    let words = amend(&sandbox, &study(5, &rails.replace("above = 2", "above = 99")), "--yes", 0);
+    assert!(words.contains("goes on"), "{words}");
+    verified(&sandbox);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 5);
+    let dump = verified(&sandbox);
+    assert_eq!((&dump["study"]["aborted"], &dump["study"]["abort_reason"]), (&false.into(), &().into()));
+}
+
+#[test]
+fn changed_inputs_are_taken_only_with_their_results_discarded() {
+    let text = study(3, "").replace("name = \"s\"", "name = \"s\"\ninputs = [\"input.txt\"]");
+    let sandbox = Sandbox::with_study(&text);
+    sandbox.write("input.txt", "one");
+    sandbox.ok("run study.toml", 0);
+    sandbox.write("input.txt", "other");
+    assert!(amend(&sandbox, &text, "--yes", 6).contains("input.txt"));
+    amend(&sandbox, &text, "--yes --discard-from a", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 6);
+    verified(&sandbox);
+}
+
+#[test]
+fn nothing_is_amended_while_an_engine_runs() {
+    let sandbox = Sandbox::with_study(&gated(&study(4, "")));
+    let engine = waiting(&sandbox, "s_0_2");
+    amend(&sandbox, &gated(&study(7, "")), "--yes", 5);
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(0));
+    assert_eq!(sandbox.lines("log").len(), 4);
+}
+
+#[test]
+fn kills_before_and_after_an_amendment_change_nothing() {
+    let sandbox = interrupted(&gated(&study(4, &second(2))));
+    // The attempt that was cut off is settled and discarded with its stage.
+    amend(
+        &sandbox,
+        &gated(&study(5, &second(3))).replace("min = 1, max = 10", "min = 3, max = 10"),
+        "--yes --discard-from a",
+        0,
+    );
+    let dump = verified(&sandbox);
+    assert_eq!((&dump["accounting"]["running"], &dump["accounting"]["interrupted"]), (&0.into(), &1.into()));
+    std::fs::remove_file(sandbox.path("gate")).unwrap();
+    std::fs::remove_file(sandbox.path("log")).unwrap();
+    waiting(&sandbox, "s_0_0").wait_killed();
+    verified(&sandbox);
+    sandbox.write("gate", "");
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.lines("log")[..7], ["s_0_0", "s_0_0", "s_0_1", "s_0_2", "s_0_3", "s_0_4", "s_1_0 n=7 k=1"]);
+    let dump = verified(&sandbox);
+    assert_eq!(dump["study"]["status"], "completed");
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["s_0_4", "s_0_3"]));
+}
