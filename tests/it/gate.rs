@@ -558,6 +558,13 @@ fn successive_halving_goes_on_from_what_the_parents_learned() {
     let dump = sandbox.dump();
     let counts: Vec<u64> = (0..4).map(|stage| dump["stages"][stage]["planned"].as_u64().unwrap()).collect();
     assert_eq!(counts, [27, 9, 3, 1]);
+    let trials = dump["trials"].as_array().unwrap();
+    let kinds = trials.iter().filter_map(|trial| trial["failure"]["kind"].as_str());
+    assert!(
+        kinds.clone().count() > 0 && kinds.clone().all(|kind| kind == "diverged"),
+        "{:?}",
+        kinds.collect::<Vec<_>>()
+    );
     let winner = dump["trials"].as_array().unwrap().last().unwrap();
     assert_eq!(winner["metrics"]["epochs"], 10 + 20 + 60 + 180);
     assert!(winner["metrics"]["loss"].as_f64().unwrap() < 1e-3, "{winner}");
