@@ -2,8 +2,8 @@
 //!
 //! Everything here is a pure function of the checked spec, the stage rows and recorded metrics: no I/O, no clock, the
 //! same bits on every machine. Nothing of the size of all trials is held (selection keeps objective values where
-//! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A change to any number this module
-//! gives needs a new [`VERSION`].
+//! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A
+//! change to any number this module gives needs a new [`VERSION`].
 
 pub mod amend;
 mod distinct;

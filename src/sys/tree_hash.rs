@@ -26,12 +26,16 @@ pub struct TreeHash {
     pub blake3: [u8; 32],
 }
 
-/// Opens a directory to look below it.
+/// Opens a directory to look below it; a link in its place is refused.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens what `path` names below `dir`, for reading. Never leaves `dir`: `..`, absolute paths and symbolic links
