@@ -18,7 +18,7 @@ use piton::plan::Lineage;
 use piton::spec::Spec;
 use piton::views::{clean, duration, short_number};
 
-use super::terminal::say;
+use super::terminal::{say, width};
 
 /// Messages that may wait for the terminal.
 const BACKLOG: usize = 4096;
@@ -222,8 +222,8 @@ impl Observer for Progress {
             1 => format!("1 trial still runs and may finish{within}"),
             n => format!("{n} trials still run and may finish{within}"),
         };
-        let line = format!("stopping: {what}; a second signal terminates them. Go on later with `{}`", self.again);
-        self.send(Message::Line(line));
+        self.send(Message::Line(format!("stopping: {what}; a second signal terminates them")));
+        self.send(Message::Line(format!("go on later with `{}`", self.again)));
     }
 
     fn forcing(&mut self, running: usize) {
@@ -323,6 +323,13 @@ fn stage_line(index: StageIndex, name: &str, planned: u64, counters: &StageCount
     }
 }
 
+/// Columns of a bar itself.
+const BAR_COLUMNS: usize = 24;
+
+/// Columns left free at a line's end: a terminal echoes `^C` there, and on the next line if it has no room, where it
+/// would leave a copy of the bar behind.
+const ECHO_COLUMNS: usize = 3;
+
 /// Bars on a terminal.
 #[derive(Default)]
 struct Bars {
@@ -411,13 +418,15 @@ impl Bars {
             }
         }
         words.extend(stage.best.clone());
-        stage.bar.set_message(words.join(" · "));
+        let used = stage.bar.prefix().chars().count() + BAR_COLUMNS + format!("{finished}/{planned}").len() + 3;
+        let room = usize::from(width(&std::io::stderr())).saturating_sub(used + ECHO_COLUMNS);
+        stage.bar.set_message(words.join(" · ").chars().take(room).collect::<String>());
         stage.bar.set_position(finished);
     }
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {wide_msg}")
+    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {msg}")
         .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
 }
 
