@@ -236,6 +236,9 @@ impl Error {
                         .into(),
                 ]
             }
+            Self::Engine(EngineError::Executor(_)) => {
+                vec!["mend the cause, then give the same command again".into()]
+            }
             Self::Engine(EngineError::Commit(failed)) => {
                 vec![format!("mend the cause, then `piton resume {}`", shell_word(&failed.store))]
             }
