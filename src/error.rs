@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::{CommitError, EngineError};
 use crate::journal::{JournalError, OpenError};
 use crate::spec::{Change, Diagnostics};
-use crate::views::ViewError;
+use crate::views::{ViewError, shell_quoted};
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,12 @@ fn mistakes(count: usize) -> String {
 }
 
 impl Error {
+    /// A relative path that cannot be made absolute.
+    #[must_use]
+    pub fn no_current_dir(cause: std::io::Error) -> Self {
+        Self::System { what: "tell the current directory", cause }
+    }
+
     /// The exit code of the contract.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -270,7 +276,5 @@ fn is_damage(error: &EngineError) -> bool {
 /// A path as a person would type it into a shell.
 #[must_use]
 pub fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    shell_quoted(&path.display().to_string())
 }

@@ -224,9 +224,7 @@ impl Study {
     /// # Errors
     /// When the current directory cannot be told.
     pub fn planned_paths(&self) -> Result<StudyPaths, Error> {
-        let absolute = |path: &Path| {
-            std::path::absolute(path).map_err(|cause| Error::System { what: "tell the current directory", cause })
-        };
+        let absolute = |path: &Path| std::path::absolute(path).map_err(Error::no_current_dir);
         let store = absolute(&self.store)?;
         let beside = store.parent().unwrap_or(Path::new("/")).join("artifacts");
         let artifacts = self.artifacts.as_deref().map_or(Ok(beside), absolute)?;
@@ -320,8 +318,7 @@ impl Study {
     }
 
     fn stored_paths(&self, row: &StudyRow) -> Result<StudyPaths, Error> {
-        StudyPaths::of(&self.store, row)
-            .map_err(|cause| Error::System { what: "tell the current directory", cause })
+        StudyPaths::of(&self.store, row).map_err(Error::no_current_dir)
     }
 
     fn unreadable(&self, cause: journal::JournalError) -> Error {
@@ -448,8 +445,7 @@ impl Study {
         }
         let paths = self.stored_paths(&row)?;
         if let Some(given) = &self.artifacts {
-            let given = std::path::absolute(given)
-                .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+            let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
             if paths::clean(&given) != paths.artifacts {
                 return Err(Error::Usage(format!(
                     "the study in `{}` has its artifacts in `{}`, not in `{}`",

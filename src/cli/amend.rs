@@ -61,8 +61,7 @@ fn planned(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<(StudyRow,
     let counters = counters.map_err(journal_error)?;
     let old = Spec::from_json(&study.spec)
         .map_err(|error| Error::StoredSpec { store: store.clone(), why: error.to_string() })?;
-    let paths = StudyPaths::of(store, &study)
-        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
     let inputs = spec::hash_inputs(&paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
     let from = args.discard_from.as_deref().map(|name| discard_from(&old, name)).transpose()?;
     let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
@@ -90,8 +89,7 @@ fn make_way(args: &AmendArgs, plan: &Amendment, journal: &Journal) -> Result<Vec
         let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
         return Err(EngineError::Copied { pid }.into());
     }
-    let paths = StudyPaths::of(store, &study)
-        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
     for stage in &plan.discarded {
         let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.stage, stage.name));
         let what = "remove the scratch directories in";

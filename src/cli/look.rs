@@ -36,8 +36,7 @@ impl Look {
 
     fn at(snapshot: Snapshot, store: &Path) -> Result<Self, Error> {
         let study = snapshot.study().map_err(|cause| Error::Journal { store: store.into(), cause })?;
-        let place = Place::new(store, &study)
-            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let place = Place::new(store, &study).map_err(Error::no_current_dir)?;
         let view = StudyView::load(&snapshot, place, liveness(&study))?;
         Ok(Self { snapshot, view })
     }
@@ -164,6 +163,5 @@ impl Followable for Following<'_> {
 
 /// Whether the engine a study names lives.
 pub fn liveness(study: &StudyRow) -> Liveness {
-    let engine = study.engine.as_ref().filter(|_| !study.engine_closed);
-    Liveness { alive: engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)) }
+    Liveness { alive: study.open_engine().is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)) }
 }

@@ -110,8 +110,7 @@ impl Scene {
         }
         check_metrics(view, snapshot, &stage.into_iter().collect::<Vec<_>>(), None, limits)?;
         let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
-        let paths = StudyPaths::of(store, &view.study)
-            .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+        let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
         for change in changed_inputs(&look, &paths) {
             note(&format!("the inputs are not what they were when the study was created: {change}"));
         }

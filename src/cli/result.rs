@@ -76,8 +76,7 @@ pub fn print_result(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
         print_line(&format!("aborted: {reason}"))?;
     }
     print_failures(&context)?;
-    let paths = StudyPaths::of(store, &study)
-        .map_err(|cause| Error::System { what: "tell the current directory", cause })?;
+    let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
     print_line(&format!("store      {}", store.display()))?;
     print_line(&format!("artifacts  {}", paths.study_artifacts(&study.name).display()))
 }

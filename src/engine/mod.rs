@@ -167,7 +167,7 @@ pub fn run(
     let study = draft.study_row();
     let boot_id = clock::boot_id();
     // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
-    if let Some(engine) = study.engine.as_ref().filter(|engine| !study.engine_closed && lives(engine)) {
+    if let Some(engine) = study.open_engine().filter(|engine| lives(engine)) {
         return Err(EngineError::Copied { pid: engine.process.pid });
     }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
@@ -214,7 +214,7 @@ pub fn run(
 pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let snapshot = journal.snapshot()?;
     let (study, left) = (snapshot.study()?, snapshot.running()?);
-    if study.engine.as_ref().is_some_and(|engine| !study.engine_closed && lives(engine)) {
+    if study.open_engine().is_some_and(lives) {
         // A copy of a store whose engine still winds up.
         return Ok(Vec::new());
     }
@@ -222,11 +222,8 @@ pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
     let at_ms = clock::unix_ms();
-    let record = |row: &RunningRow| {
-        let reason = "its engine ended without recording how it went".to_owned();
-        let end = step::interrupted(at_ms, row.trial, row.attempt, reason);
-        Record { at_ms, run_ms: 0, event: step::end_event(end) }
-    };
+    let record =
+        |row: &RunningRow| Record { at_ms, run_ms: 0, event: step::end_event(step::left_behind(at_ms, row)) };
     Ok(left.iter().map(record).collect())
 }
 

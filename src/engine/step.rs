@@ -190,8 +190,7 @@ impl State {
     ) -> Result<(), FoldError> {
         self.emit(now, Event::RunStarted { engine, workers })?;
         for row in left {
-            let reason = "its engine ended without recording how it went".to_owned();
-            self.interrupt(now, row.trial, row.attempt, reason)?;
+            self.end(now, left_behind(now.at_ms, row))?;
         }
         Ok(())
     }
@@ -676,6 +675,13 @@ pub fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: St
         verdict: Verdict::Interrupted { reason },
         next: Next::Again { due_ms: 0 },
     }
+}
+
+/// The end of an attempt whose engine died: nobody saw how it went.
+#[must_use]
+pub fn left_behind(at_ms: UnixMs, row: &RunningRow) -> AttemptEnd {
+    let reason = "its engine ended without recording how it went".to_owned();
+    interrupted(at_ms, row.trial, row.attempt, reason)
 }
 
 /// The event an attempt ends with: the base command has its own.

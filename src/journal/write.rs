@@ -77,10 +77,8 @@ fn has_live_engine(path: &Path) -> bool {
             snapshot.study().ok()
         })
     };
-    study().is_some_and(|study| {
-        let engine = study.engine.filter(|_| !study.engine_closed);
-        engine.is_some_and(|engine| is_alive(&engine.process, &engine.boot_id))
-    })
+    study()
+        .is_some_and(|study| study.open_engine().is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)))
 }
 
 fn file_id(path: &Path) -> Option<(u64, u64)> {

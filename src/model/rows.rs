@@ -241,6 +241,14 @@ pub struct StudyRow {
     pub base: Option<BaseRow>,
 }
 
+impl StudyRow {
+    /// The engine that has not closed the study: it runs, or it died.
+    #[must_use]
+    pub fn open_engine(&self) -> Option<&EngineId> {
+        self.engine.as_ref().filter(|_| !self.engine_closed)
+    }
+}
+
 /// The study, as far as every event changes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StudyProgress {

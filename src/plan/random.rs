@@ -80,10 +80,11 @@ fn log_int(min: i64, max: i64, source: &mut impl Uniform) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn sweep() -> Vec<SweepParam> {
+    /// One param of every kind of domain.
+    pub(in crate::plan) fn sweep() -> Vec<SweepParam> {
         let domains = [
             Domain::Float { min: -1.0, max: 1.0, steps: None, log: false },
             Domain::Int { min: 1, max: 10, steps: None, log: false },

@@ -74,19 +74,8 @@ impl Uniform for Coordinate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::random::tests::sweep;
     use crate::spec::{Domain, SOBOL_PARAMS_MAX};
-
-    fn sweep() -> Vec<SweepParam> {
-        let domains = [
-            Domain::Float { min: -1.0, max: 1.0, steps: None, log: false },
-            Domain::Int { min: 1, max: 10, steps: None, log: false },
-            Domain::Choices(vec!["a".into(), "b".into(), "c".into()]),
-            Domain::Float { min: 1e-5, max: 1e-1, steps: None, log: true },
-            Domain::Int { min: 1, max: 1_000, steps: None, log: true },
-            Domain::Int { min: i64::MIN, max: i64::MAX, steps: None, log: false },
-        ];
-        domains.map(|domain| SweepParam { name: "p".into(), domain }).to_vec()
-    }
 
     fn share(seed: u64, stage: u32, parent: u64) -> Vec<u8> {
         [&seed.to_le_bytes()[..], &stage.to_le_bytes(), &parent.to_le_bytes()].concat()
