@@ -1,10 +1,10 @@
 //! `piton check`: every mistake of a study file, or its plan.
 
 use piton::engine::resume::{Found, SpecMatch};
-use piton::model::{Parent, StageRow, StageStatus, TrialId};
+use piton::model::{Parent, Proposing, StageRow, StageStatus, TrialId};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
-use piton::spec::{self, ExpandContext, Expanded, Goal, Sampling, Selection, Spec, StageSpec};
+use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
 use piton::{Error, Study};
 
 use super::args::CheckArgs;
@@ -56,6 +56,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             shares,
             more: Vec::new(),
             planned,
+            proposing: Proposing::No,
             survivors,
             approval: None,
             opened_ms: None,
@@ -104,6 +105,7 @@ impl StagePlan {
 fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
     let (sampling, of) = match (stage.sweep.is_empty(), &stage.sampling) {
         (_, Sampling::File(file)) => (format!("file `{}`", file.path), "cases"),
+        (_, Sampling::Ask(proposer)) => return asked(stage, proposer),
         (true, _) => ("no sweep".into(), ""),
         (false, Sampling::Grid) => ("grid".into(), "combinations"),
         (false, Sampling::Random) => ("random".into(), "combinations"),
@@ -121,7 +123,22 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
         1 => ", 1 repeated row left out".to_owned(),
         rows => format!(", {rows} repeated rows left out"),
     };
-    let sampling = format!("{sampling}{part}{merged}");
+    format!("{sampling}{part}{merged}; {}", chosen(stage))
+}
+
+/// Cases that a proposer chooses.
+fn asked(stage: &StageSpec, proposer: &Proposer) -> String {
+    let command: Vec<_> =
+        proposer.command.iter().map(|word| piton::shell_word(std::path::Path::new(word))).collect();
+    let pace = match proposer.parallel {
+        1 => "one at a time, each knowing all results before it".to_owned(),
+        parallel => format!("at most {parallel} at a time"),
+    };
+    format!("proposed by `{}`, {pace}; {}", command.join(" "), chosen(stage))
+}
+
+/// How a stage's survivors are chosen.
+fn chosen(stage: &StageSpec) -> String {
     let selection = match stage.selection {
         Selection::Top => "top",
         Selection::Lexicographic => "lexicographic",
@@ -137,7 +154,7 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
         })
         .collect();
     let objectives = if objectives.is_empty() { "case order".into() } else { objectives.join(", ") };
-    format!("{sampling}; {selection} by {objectives}")
+    format!("{selection} by {objectives}")
 }
 
 /// A trial's command as it would run. A parent's directory is not known before its stage ran, nor is the slot.

@@ -4,12 +4,13 @@
 //! Events are folded here by the same function that replays a journal. Nothing here does I/O; a trial the engine
 //! folds an event for must have been loaded, or have no row yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
-    Event, FoldError, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead, StageIndex, StageRow,
-    StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, fold,
+    Event, FoldError, Proposals, Proposing, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead,
+    StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, Value,
+    fold,
 };
 
 /// See the module.
@@ -20,6 +21,10 @@ pub struct Draft {
     stages: Vec<StageRow>,
     counters: Vec<StageCounters>,
     trials: HashMap<TrialId, TrialRow>,
+    /// Of the open stage, and of every survivor.
+    proposals: Proposals,
+    /// Trials of the open stage that its proposer proposed and that are not final.
+    unfinished: BTreeSet<TrialId>,
     set: WriteSet,
 }
 
@@ -31,14 +36,30 @@ impl Draft {
     pub fn load(snapshot: &Snapshot) -> Result<Self, JournalError> {
         let stages = snapshot.stages()?;
         let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, _>>()?;
+        let mut proposals = survivors_proposals(snapshot, &stages)?;
+        let mut unfinished = BTreeSet::new();
+        let asked = |stage: &&StageRow| stage.status == StageStatus::Open && stage.proposing != Proposing::No;
+        for stage in stages.iter().filter(asked) {
+            let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+            proposals.extend(snapshot.proposals(stage.first_trial, end)?);
+            unfinished = unfinished_of(snapshot, stage)?;
+        }
         Ok(Self {
             study: snapshot.study()?,
             progress: snapshot.progress()?,
             stages,
             counters,
+            proposals,
+            unfinished,
             trials: HashMap::new(),
             set: WriteSet::default(),
         })
+    }
+
+    /// The lowest trial of the open stage that its proposer proposed and that is not final.
+    #[must_use]
+    pub fn first_unfinished(&self) -> Option<TrialId> {
+        self.unfinished.first().copied()
     }
 
     /// Records an event and folds it.
@@ -74,7 +95,7 @@ impl Draft {
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {
-            if matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled) {
+            if is_final(row.state) {
                 self.trials.remove(trial);
             }
         }
@@ -126,11 +147,43 @@ impl Draft {
         FoldError { seq: self.progress.last_seq, what: "spec_amended", why }
     }
 
+    /// What proposers said of the open stage's trials and of every survivor.
+    #[must_use]
+    pub fn proposals(&self) -> &Proposals {
+        &self.proposals
+    }
+
     /// How many trials are in memory.
     #[must_use]
     pub fn held(&self) -> usize {
         self.trials.len()
     }
+}
+
+/// What proposers said of the survivors of closed stages: what the trials after them inherit.
+pub(super) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
+    let mut proposals = Proposals::new();
+    for stage in stages.iter().filter(|stage| stage.proposing != Proposing::No) {
+        for parent in &stage.survivors {
+            proposals.extend(snapshot.proposal(parent.trial)?.map(|values| (parent.trial, values)));
+        }
+    }
+    Ok(proposals)
+}
+
+/// Trials of a stage that are not final: those that wait, those that run, and those that never began.
+fn unfinished_of(snapshot: &Snapshot, stage: &StageRow) -> Result<BTreeSet<TrialId>, JournalError> {
+    let begun = snapshot.counters(stage.index)?.next_index;
+    let mut found: BTreeSet<TrialId> =
+        (begun..stage.planned()).map(|index| TrialId(stage.first_trial.0.saturating_add(index))).collect();
+    let ready = snapshot.ready(None, usize::MAX)?.into_iter().map(|(_, trial)| trial);
+    let running = snapshot.running()?.into_iter().map(|row| row.trial);
+    found.extend(ready.chain(running).filter(|trial| stage.contains(*trial)));
+    Ok(found)
+}
+
+fn is_final(state: TrialState) -> bool {
+    matches!(state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
 }
 
 impl Rows for Draft {
@@ -183,7 +236,16 @@ impl Rows for Draft {
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
         self.set.trials.insert(row.trial, row.clone());
+        if is_final(row.state) {
+            self.unfinished.remove(&row.trial);
+        }
         self.trials.insert(row.trial, row);
+        Ok(())
+    }
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
+        self.set.proposals.insert(trial, values.clone());
+        self.proposals.insert(trial, values);
+        self.unfinished.insert(trial);
         Ok(())
     }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
 
+use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, Now, State, refilled};
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
@@ -28,6 +29,7 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
+    pub(super) proposers: Proposers,
     pub(super) clock: TrialClock,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
@@ -55,6 +57,7 @@ impl Loop<'_> {
             Ok(how) => how,
             Err(error) => return Err(self.fail(error)),
         };
+        self.proposers.end(matches!(how, RunEnd::Forced | RunEnd::Failed));
         // Everything has ended, but for closures that did not listen: those are not waited for.
         self.executor.kill();
         self.executor.shutdown();
@@ -72,6 +75,7 @@ impl Loop<'_> {
     /// Ends a run that cannot go on: what runs is killed, since its result could not be recorded, and the store is
     /// opened anew to see what is safe. The handle that failed is not asked anything any more.
     fn fail(mut self, error: EngineError) -> EngineError {
+        self.proposers.end(true);
         self.executor.kill();
         self.executor.shutdown();
         let path = self.journal.path().to_owned();
@@ -170,7 +174,14 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => inputs.push(refilled(&self.journal.snapshot()?, self.state.submitted_count())?),
-            Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
+            Action::Ask { stage, index } => {
+                let asked = self.proposers.ask(stage, index, self.journal.snapshot()?);
+                asked.map_err(|why| EngineError::Executor(format!("no proposer can be asked: {why}")))?;
+            }
+            Action::Export(stage) => {
+                self.proposers.close(stage, self.journal.snapshot()?);
+                self.observer.stage_closed(stage, self.journal.snapshot()?);
+            }
             Action::Finish(_) => {}
         }
         Ok(())

@@ -60,6 +60,7 @@ stored! {
     StageCounters: "counters", StageCountersV1;
     TrialRow: "trial", TrialRowV1;
     RunningRow: "running", RunningRowV1;
+    disk::Proposal: "proposal", ProposalV1;
 }
 
 fn config() -> impl bincode::config::Config {

@@ -12,13 +12,14 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 
 use super::codec::Stored;
+use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::overlay::Overlay;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
 use super::write::{builder, damaged_or_io, open_error};
 use crate::model::{
-    ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId,
-    TrialRow,
+    Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
+    TrialId, TrialRow, Value,
 };
 
 /// An open store, for looking.
@@ -210,6 +211,23 @@ impl Snapshot {
         to: TrialId,
     ) -> Result<impl Iterator<Item = Result<TrialRow, JournalError>> + use<>, JournalError> {
         Ok(self.records(tables::TRIALS, from.0, to.0)?.map(|row| row.map(|(_, trial)| trial)))
+    }
+
+    /// What proposers said of the trials with numbers from `from` to before `to`.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposals(&self, from: TrialId, to: TrialId) -> Result<Proposals, JournalError> {
+        let records = self.records::<Proposal>(tables::PROPOSALS, from.0, to.0)?;
+        records.map(|record| record.map(|(trial, Proposal(values))| (TrialId(trial), values))).collect()
+    }
+
+    /// What the proposer of its stage said of one trial.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposal(&self, trial: TrialId) -> Result<Option<Vec<(String, Value)>>, JournalError> {
+        Ok(self.one::<Proposal>(tables::PROPOSALS, trial.0)?.map(|Proposal(values)| values))
     }
 
     /// Events from sequence number `from` on, in order, read as they are asked for.

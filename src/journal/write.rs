@@ -16,8 +16,8 @@ use super::read::{Snapshot, check_schema};
 use super::rows::TxRows;
 use super::tables;
 use crate::model::{
-    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
-    TrialId, TrialRow,
+    Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
+    StudyRow, TrialId, TrialRow,
 };
 use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
@@ -40,6 +40,8 @@ pub struct WriteSet {
     pub counters: BTreeMap<StageIndex, StageCounters>,
     /// Trials that changed.
     pub trials: BTreeMap<TrialId, TrialRow>,
+    /// What proposers said of new trials.
+    pub proposals: Proposals,
     /// Places in the ready queue: `true` to add, `false` to take.
     pub ready: BTreeMap<ReadyKey, bool>,
     /// Running attempts: added or forgotten.

@@ -52,6 +52,7 @@ pub fn declared(spec: &Spec) -> Vec<StageDecl> {
             metric: objective.metric.clone(),
             maximize: objective.goal == Goal::Maximize,
         }),
+        proposed: matches!(stage.sampling, Sampling::Ask(_)),
     });
     stages.collect()
 }

@@ -388,7 +388,7 @@ fn stage_out(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Stage
         index: stage.index,
         name: stage.name.clone(),
         status: stage_status(stage.status),
-        planned: stage.planned(),
+        planned: stage.expected(),
         pending,
         running: counters.running,
         succeeded: counters.succeeded,

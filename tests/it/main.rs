@@ -11,6 +11,7 @@
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
+//! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -31,6 +32,7 @@ mod harness;
 mod kills;
 mod language;
 mod library;
+mod proposer;
 mod quickstart;
 mod rails;
 mod signals;

@@ -13,6 +13,7 @@ mod logs;
 mod memory;
 mod place;
 mod process;
+pub mod proposer;
 mod results;
 pub mod strays;
 

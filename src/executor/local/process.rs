@@ -114,6 +114,7 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
         argv: &command.argv,
         env: &command.env,
         cwd: &cwd,
+        stdin: None,
         stdout: c"stdout.log",
         stderr: c"stderr.log",
         address_space_bytes: None,
