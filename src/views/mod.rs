@@ -7,6 +7,7 @@
 
 pub mod bundle;
 pub mod compare;
+mod decision;
 pub mod dump;
 mod error;
 pub mod export;
@@ -23,6 +24,7 @@ mod words;
 #[cfg(test)]
 mod fixture;
 
+pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
 pub use text::{Screen, clean, duration, shell_quoted, short_number};

@@ -254,6 +254,20 @@ fn waiting(row: Option<&TrialRow>) -> String {
     }
 }
 
+/// Whether that may still change.
+fn yet(stage: &StageRow, rank: &Rank) -> String {
+    let trials = if rank.unfinished == 1 { "1 trial".to_owned() } else { format!("{} trials", rank.unfinished) };
+    let of_those = if rank.unfinished == 1 { "it" } else { "any of them" };
+    match (rank.decided, stage.status) {
+        (true, _) if rank.unfinished == 0 => "; every trial of the stage has finished".to_owned(),
+        (true, _) => format!("; that is decided: {trials} unfinished, and none can change it"),
+        (false, StageStatus::Aborted) => {
+            format!("; undecided: {trials} never finished, and {of_those} might have changed it")
+        }
+        (false, _) => format!("; undecided: {trials} unfinished, and {of_those} may change it"),
+    }
+}
+
 fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
     let fate = match (stage.status, survivor) {
         (StageStatus::Closed, true) => "it survived",
@@ -294,6 +308,9 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
         }
     } else if stage.status == StageStatus::Closed && survivor {
         text.push_str("; it is the last survivor");
+    }
+    if stage.status != StageStatus::Closed {
+        text.push_str(&yet(stage, rank));
     }
     text
 }
