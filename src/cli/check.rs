@@ -76,6 +76,8 @@ struct StagePlan {
     combinations: Option<u64>,
     merged: u64,
     how: String,
+    /// Keys of a grid that the budget leaves at one value.
+    unvaried: Vec<String>,
     commands: Vec<(String, String)>,
 }
 
@@ -97,6 +99,12 @@ impl StagePlan {
             combinations: plan::combinations(stage),
             merged: plan::merged(stage),
             how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
+            unvaried: row
+                .and_then(|row| row.shares.first())
+                .map_or_else(Vec::new, |share| plan::unvaried(stage, *share))
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             commands,
         }
     }
@@ -214,6 +222,10 @@ fn print_plan(
             print_line("  begins when `piton approve` says so")?;
         }
         print_line(&format!("  {}", plan.how))?;
+        if !plan.unvaried.is_empty() {
+            let names: Vec<_> = plan.unvaried.iter().map(|name| format!("`{name}`")).collect();
+            print_line(&format!("  the budget leaves {} at the first value", names.join(", ")))?;
+        }
         for (case, command) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;
         }
@@ -251,6 +263,7 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Resu
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
                 "survivors": plan.survivors, "combinations": plan.combinations, "merged": plan.merged,
+                "unvaried": plan.unvaried,
                 "first_commands": commands,
             })
         })

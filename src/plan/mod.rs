@@ -77,6 +77,15 @@ pub fn combinations(stage: &StageSpec) -> Option<u64> {
     }
 }
 
+/// The keys of a grid that a budget of `share` trials for each parent leaves at their first value.
+#[must_use]
+pub fn unvaried(stage: &StageSpec, share: u64) -> Vec<&str> {
+    match &stage.sampling {
+        Sampling::Grid => grid::unvaried(&stage.sweep, share),
+        _ => Vec::new(),
+    }
+}
+
 /// How many cases of a stage's file said what an earlier one says, and are run once.
 #[must_use]
 pub fn merged(stage: &StageSpec) -> u64 {

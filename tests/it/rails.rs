@@ -199,7 +199,7 @@ fn what_no_further_trial_can_change_is_called_decided() {
     let status = by_order.ok("status study.redb", 0);
     assert!(status.contains("survivors decided: no pending trial can change them"), "{status}");
     let why = by_order.ok("why study.redb s_0_0", 0);
-    assert!(why.contains("that is decided: 7 trials unfinished, and none can change it"), "{why}");
+    assert!(why.contains("; that is decided: ") && why.contains("and none can change it"), "{why}");
 
     // With one, any of those that never ran might have been the best.
     let by_value = study("", rail, &gated);
@@ -207,5 +207,5 @@ fn what_no_further_trial_can_change_is_called_decided() {
     let status = by_value.ok("status study.redb", 0);
     assert!(!status.contains("decided"), "{status}");
     let why = by_value.ok("why study.redb s_0_2", 0);
-    assert!(why.contains("undecided: 7 trials never finished, and any of them might have changed it"), "{why}");
+    assert!(why.contains("; undecided: ") && why.contains("any of them might have changed it"), "{why}");
 }
