@@ -48,7 +48,7 @@ fn cases_come_from_a_file_and_from_a_sequence_and_none_comes_twice() {
     );
     assert!(plan.contains("sobol, 10 of 12 combinations (cut by the budget);"), "{plan}");
     assert!(!plan.contains("at the first value"), "{plan}");
-    let cut = STUDY.replace("\"sobol\"", "\"grid\"").replace("trial_budget = 10", "trial_budget = 4");
+    let cut = STUDY.replace("\"sobol\"", "\"grid\"").replace("= 10", "= 4");
     sandbox.write("cut.toml", &cut);
     let plan = sandbox.ok("check cut.toml", 0);
     assert!(plan.contains("the budget leaves `b` at the first value"), "{plan}");

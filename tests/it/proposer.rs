@@ -320,7 +320,7 @@ fn the_study_file_says_what_may_be_proposed() {
     );
     refused("{ ask = [\"python3\", \"seek.py\"], parallel = 2 }", "{ parallel = 2 }", "missing key `ask`");
     refused("parallel = 2", "file = \"c.csv\"", "a file of cases has no proposer");
-    refused("parallel = 2", "paralel = 2", "`parallel`");
+    refused("parallel = 2", "parallels = 2", "`parallel`");
     let plan = with(&study(2, 6, ""), SEEKER).ok("check study.toml", 0);
     assert!(plan.contains("proposed by `python3 seek.py`, at most 2 at a time"), "{plan}");
 }
