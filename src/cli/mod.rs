@@ -14,6 +14,7 @@ mod manual;
 mod new;
 mod progress;
 mod replay;
+mod report;
 mod result;
 mod retry;
 mod run;
@@ -94,6 +95,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Export(args) => export::export(&args),
+        Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),

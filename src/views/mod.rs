@@ -15,6 +15,7 @@ pub mod junit;
 pub mod lineage;
 pub mod logs;
 pub mod outputs;
+pub mod report;
 pub mod status;
 mod study;
 mod text;

@@ -9,6 +9,7 @@
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
+//! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
 //! - `proposer`: trials that a program proposes, Optuna among them;
@@ -24,6 +25,7 @@
 )]
 
 mod amend;
+mod browser;
 mod commands;
 mod everything;
 mod failures;
@@ -35,5 +37,6 @@ mod library;
 mod proposer;
 mod quickstart;
 mod rails;
+mod report;
 mod signals;
 mod structure;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut};
 use super::text::number;
 use super::words::{stage_status, timestamp, trial_state};
-use super::{PlannedTrial, StudyView, ViewError};
+use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::{
     AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
@@ -157,6 +157,41 @@ impl Why {
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)
     }
+}
+
+/// What led to a trial, in short.
+pub(super) struct Story {
+    /// The case and its ancestors, up to stage 0: case, what its own sweep chose, its metrics.
+    pub(super) steps: Vec<(String, String, String)>,
+    /// What it ran, to be copied; `None` for a closure.
+    pub(super) command: Option<String>,
+}
+
+/// What led to a trial.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub(super) fn story(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    trial: TrialId,
+) -> Result<Story, ViewError> {
+    let steps = steps(view, snapshot, lineage, trial)?;
+    let command = match view.trial(snapshot, trial)? {
+        Some(planned) => {
+            let params = lineage.params(planned.stage, planned.index).unwrap_or_default();
+            command(view, lineage, &planned, &params)
+        }
+        None => None,
+    };
+    Ok(Story {
+        steps: steps
+            .into_iter()
+            .map(|step| (step.case, text::params(&step.chose), text::metrics(&step.metrics)))
+            .collect(),
+        command: command.map(|words| words.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")),
+    })
 }
 
 /// The case and its ancestors, up to stage 0.
