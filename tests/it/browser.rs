@@ -18,17 +18,18 @@ pub struct Browser {
 impl Browser {
     /// Starts it with a window of this size.
     pub fn start(width: u32, height: u32) -> Self {
+        // `tests/run` installs it.
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver, which `tests/run` installs");
+            .unwrap();
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines
             .map_while(Result::ok)
             .find_map(|line| line.split("successfully on port ").nth(1)?.trim_end_matches('.').parse().ok())
-            .expect("the driver says its port");
+            .unwrap();
         let mut browser = Self { driver, port, session: String::new() };
         let args =
             ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"].map(str::to_owned);

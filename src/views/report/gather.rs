@@ -159,7 +159,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             let trial = trial?;
             let case = view.lineage().case(trial.stage, trial.index);
             for attempt in trial.row.iter().flat_map(|row| &row.attempts) {
-                if attempt_number % strides.1 == 0 {
+                if attempt_number.is_multiple_of(strides.1) {
                     found.bars.push(Bar {
                         slot: attempt.slot,
                         from_ms: attempt.started_ms,
@@ -179,7 +179,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
                 *stage.failures.entry(failure.kind.clone()).or_default() += 1;
             }
             let survivor = survivors.contains(&trial.trial);
-            if trial.index % strides.0 != 0 && !survivor {
+            if !trial.index.is_multiple_of(strides.0) && !survivor {
                 stage.left_out += 1;
                 continue;
             }
