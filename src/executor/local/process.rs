@@ -13,9 +13,11 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
+use super::durable::Unsynced;
 use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
+use super::results::Remains;
 use super::{Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
@@ -91,7 +93,8 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
     match why {
         NotStarted::Failed(failure) => {
             shared.tell_started(job, slot, None);
-            shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure));
+            let nothing = Unsynced::new(&shared.room);
+            shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure), nothing);
         }
         NotStarted::Broken(why) => {
             shared.tell_broken(&why);
@@ -251,7 +254,9 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
             let strays = strays::kill_attempt(&job.key);
             let left = if strays.is_err() { "; some of its processes may be left" } else { "" };
             let reason = format!("the trial keeper died{left}");
-            shared.tell_ended(job, None, Usage { wall_us, ..Usage::default() }, Verdict::Interrupted { reason });
+            let usage = Usage { wall_us, ..Usage::default() };
+            let nothing = Unsynced::new(&shared.room);
+            shared.tell_ended(job, None, usage, Verdict::Interrupted { reason }, nothing);
             shared.tell_broken("the trial keeper died: no trial can be started");
             return;
         }
@@ -263,11 +268,22 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
     };
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
-    let verdict = judge(shared, job, told, &exited, cause);
-    shared.tell_ended(job, Some(exited.exit), usage, verdict);
+    let remains = Remains::of(&job.dir);
+    let mut unsynced = Unsynced::new(&shared.room);
+    let verdict = judge(shared, job, told, &exited, cause, &remains, &mut unsynced);
+    let verdict = shared.keep_rest(job, verdict, &remains, &mut unsynced);
+    shared.tell_ended(job, Some(exited.exit), usage, verdict, unsynced);
 }
 
-fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option<Cause>) -> Verdict {
+fn judge(
+    shared: &Shared,
+    job: &Job,
+    told: &Told,
+    exited: &Exited,
+    cause: Option<Cause>,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Verdict {
     let failed = match (cause, exited.exit) {
         (Some(Cause::Shutdown), _) => {
             return Verdict::Interrupted { reason: "terminated with the engine".into() };
@@ -282,7 +298,7 @@ fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
             return Verdict::Interrupted { reason: "terminated from outside, together with the engine".into() };
         }
-        (None, Exit::Code(0)) => match results::collect(job) {
+        (None, Exit::Code(0)) => match results::collect(job, remains, unsynced) {
             Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
             Err(Trouble::Trial(failure)) => failure,
             Err(Trouble::Machine(why)) => return shared.machine_failed(why),

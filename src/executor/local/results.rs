@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
+use super::durable::Unsynced;
 use super::failure::{Trouble, failure, shorten};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
-use crate::sys::files::fsync_dir;
 use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
 use crate::sys::words::io_words;
 
-const METRICS_FILE: &str = "metrics.json";
+pub(super) const METRICS_FILE: &str = "metrics.json";
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
 /// Of a file that rules read, the last so many bytes are searched.
 const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
@@ -31,22 +31,27 @@ const MAX_LABEL_BYTES: usize = 1 << 10;
 const MAX_METRICS_BYTES: usize = 32 << 10;
 
 /// An attempt's directory after the attempt; the trial may have removed it.
-pub(super) struct Remains<'a> {
+pub(super) struct Remains {
     dir: Option<OwnedFd>,
-    path: &'a Path,
 }
 
-impl<'a> Remains<'a> {
-    pub(super) fn of(path: &'a Path) -> Self {
-        Self { dir: open_dir(path).ok(), path }
+impl Remains {
+    pub(super) fn of(path: &Path) -> Self {
+        Self { dir: open_dir(path).ok() }
     }
 
     /// A directory that was never made, or is not this attempt's.
-    pub(super) const fn none(path: &'a Path) -> Self {
-        Self { dir: None, path }
+    pub(super) const fn none() -> Self {
+        Self { dir: None }
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
+    /// The directory, if it is there.
+    pub(super) fn dir(&self) -> Option<&OwnedFd> {
+        self.dir.as_ref()
+    }
+
+    /// Opens what is in it; nothing leads out.
+    pub(super) fn open(&self, name: &str) -> io::Result<File> {
         match &self.dir {
             Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
             None => Err(io::Error::new(io::ErrorKind::NotFound, "the attempt's directory is gone")),
@@ -54,30 +59,34 @@ impl<'a> Remains<'a> {
     }
 }
 
-/// Everything a command attempt reported, complete and durable; or why it counts as failed.
-pub(super) fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-    let remains = Remains::of(&job.dir);
-    let mut metrics = read_metrics_file(&remains)?;
-    complete(job, &remains, &mut metrics).map(|outputs| (metrics, outputs))
+/// Everything a command attempt reported, complete; or why it counts as failed. What is not durable yet is noted.
+pub(super) fn collect(
+    job: &Job,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
+    let mut metrics = read_metrics_file(remains)?;
+    complete(job, remains, &mut metrics, unsynced).map(|outputs| (metrics, outputs))
 }
 
-/// Adds what the rules find, checks that nothing is missing, and makes the outputs durable.
+/// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
 pub(super) fn complete(
     job: &Job,
-    remains: &Remains<'_>,
+    remains: &Remains,
     metrics: &mut Metrics,
+    unsynced: &mut Unsynced,
 ) -> Result<Vec<OutputHash>, Trouble> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, metrics)?;
     check_metrics(stage, metrics)?;
-    keep_outputs(stage, remains)
+    keep_outputs(stage, remains, unsynced)
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
     failure("bad_metrics", reason)
 }
 
-fn read_metrics_file(remains: &Remains<'_>) -> Result<Metrics, Failure> {
+fn read_metrics_file(remains: &Remains) -> Result<Metrics, Failure> {
     let file = match remains.open(METRICS_FILE) {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
@@ -145,7 +154,7 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 
 /// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
 /// that finds nothing matters only if its metric is needed.
-fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metrics) -> Result<(), Failure> {
+fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -> Result<(), Failure> {
     // Rules on the same file share one reading; one file at a time is held.
     let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
     rules.sort_by(|a, b| a.file.cmp(&b.file));
@@ -171,7 +180,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metric
     Ok(())
 }
 
-fn read_rule_file(remains: &Remains<'_>, name: &str) -> Result<Vec<u8>, String> {
+fn read_rule_file(remains: &Remains, name: &str) -> Result<Vec<u8>, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = remains.open(name)?;
         if kind_of(&file)? != FileType::RegularFile {
@@ -239,15 +248,31 @@ fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure>
     Ok(())
 }
 
-/// Hashes the outputs and makes them, and the way to them from the artifacts directory, durable.
-fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Trouble> {
+/// Hashes the outputs, and notes what of them is not durable yet. What is synced is what was hashed: the same open file.
+fn keep_outputs(
+    stage: &StageRuntime,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Result<Vec<OutputHash>, Trouble> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
         let hash = remains.open(name).and_then(|file| {
-            let hash = hash_tree(file, true)?;
-            // The directories on the way, innermost first; `` and `.` are the attempt's own, below.
+            let hash = match kind_of(&file)? {
+                FileType::RegularFile => {
+                    let hash = hash_tree(file.try_clone()?, false)?;
+                    unsynced.keep(name, file)?;
+                    hash
+                }
+                _ => {
+                    let hash = hash_tree(file, true)?;
+                    unsynced.kept_elsewhere();
+                    hash
+                }
+            };
+            // The directories on the way, innermost first; `` and `.` are the attempt's own.
             for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
-                remains.open(&between.to_string_lossy())?.sync_all()?;
+                let between = between.to_string_lossy();
+                unsynced.keep(&between, remains.open(&between)?)?;
             }
             Ok(hash)
         });
@@ -259,15 +284,6 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
                 }
                 machine => return Err(machine),
             },
-        }
-    }
-    if !kept.is_empty() {
-        for dir in remains.path.ancestors() {
-            let what = || format!("cannot make `{}` durable", dir.display());
-            fsync_dir(dir).map_err(|error| Trouble::of("missing_output", &what(), &error))?;
-            if dir == stage.artifacts_dir || !dir.starts_with(&stage.artifacts_dir) {
-                break;
-            }
         }
     }
     Ok(kept)
@@ -285,9 +301,14 @@ fn output_words(error: &io::Error) -> String {
 mod tests {
     use std::fs;
 
+    use super::super::durable::Room;
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::spec::{MetricRule, Work};
+
+    fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
+        super::collect(job, &Remains::of(&job.dir), &mut Unsynced::new(&Room::of_process()))
+    }
 
     fn kind_and_reason(trouble: Trouble) -> (String, String) {
         match trouble {
