@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -239,7 +239,7 @@ impl Item<'_> {
                 file.sync_all().map_err(|error| Failed::of(&format!("`{name}` of an attempt"), &error))
             }
             Self::Dir(dir) => {
-                let synced = open_dir(dir).and_then(|dir| Ok(rustix::fs::fsync(dir.as_fd())?));
+                let synced = open_dir(dir).and_then(|dir| File::from(dir).sync_all());
                 synced.map_err(|error| Failed::of(&format!("`{}`", dir.display()), &error))
             }
         }
