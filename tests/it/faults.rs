@@ -82,9 +82,7 @@ struct Fault {
 
 fn faulty_run(sandbox: &Sandbox, fault: Option<Fault>) -> Output {
     let mut command = sandbox.piton(["run", "study.toml"]);
-    command
-        .env("LD_PRELOAD", shim())
-        .env("FAULT_DIR", sandbox.path("").parent().unwrap().join(sandbox.path("").file_name().unwrap()));
+    command.env("LD_PRELOAD", shim()).env("FAULT_DIR", sandbox.path("").to_str().unwrap().trim_end_matches('/'));
     command.env("FAULT_COUNTS", sandbox.path("engine.counts"));
     if let Some(Fault { kind, first, last, errno }) = fault {
         command.env("FAULT", format!("{kind}:{first}:{errno}:{last}"));
@@ -214,4 +212,221 @@ fn every_rename_and_mkdir_fails() {
 #[test]
 fn every_read_fails() {
     every_call("read", &[libc::EIO], 24);
+}
+
+/// A study on a disk of its own, which goes with this.
+struct Disk {
+    sandbox: Sandbox,
+    image: Option<tempfile::NamedTempFile>,
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "the tests of full disks mount one, as root: {command:?}\n{}", both(&output));
+}
+
+impl Disk {
+    /// In memory, of so many KiB.
+    fn tmpfs(kib: u64) -> Self {
+        let sandbox = Sandbox::new();
+        let size = format!("size={kib}k,mode=0755");
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "piton-test"]).arg(sandbox.path("")));
+        Self { sandbox, image: None }.prepared()
+    }
+
+    /// An ext4 of 8 MiB in a file.
+    fn ext4() -> Self {
+        let sandbox = Sandbox::new();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(8 << 20).unwrap();
+        succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()));
+        succeed(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(sandbox.path("")));
+        Self { sandbox, image: Some(image) }.prepared()
+    }
+
+    fn prepared(self) -> Self {
+        self.sandbox.write("study.toml", STUDY);
+        self.sandbox.script("trial.sh", &format!("set -e\n{TRIAL}"));
+        self
+    }
+
+    /// Fills it, but for so many KiB.
+    fn fill_but(&self, left_kib: u64) {
+        let disk = rustix::fs::statvfs(self.sandbox.path("")).unwrap();
+        let bytes = (disk.f_bfree * disk.f_frsize).saturating_sub(left_kib << 10);
+        let file = fs::File::create(self.sandbox.path("engine.filler")).unwrap();
+        if bytes > 0 {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.sandbox.path("engine.filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.sandbox.path("")).status());
+        drop(self.image.take());
+    }
+}
+
+/// What a whole run of the study gives.
+fn expected() -> String {
+    let whole = study();
+    whole.ok("run study.toml", 0);
+    whole.canonical()
+}
+
+/// A study that stopped in good order: nothing counts as running, and the status says so.
+fn stopped_well(sandbox: &Sandbox) -> bool {
+    let dump = sandbox.dump();
+    dump["study"]["status"] == "interrupted" && dump["accounting"]["running"] == 0
+}
+
+#[test]
+fn disks_of_every_size_are_full() {
+    let expected = expected();
+    let (mut full, mut in_order) = (0, 0);
+    let mut tried = |disk: Disk, left_kib: u64| {
+        disk.fill_but(left_kib);
+        let what = format!("{} KiB left", left_kib);
+        let output = disk.sandbox.run("run study.toml");
+        if !said_well(&output, &what) {
+            full += 1;
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(words.contains("no space left"), "{what}: {words}");
+            if disk.sandbox.path("study.redb").exists() {
+                in_order += u32::from(stopped_well(&disk.sandbox));
+            }
+        }
+        disk.free();
+        goes_on(&disk.sandbox, &expected, &what);
+    };
+    for left_kib in [0, 4, 40, 100, 140, 200, 260, 300, 340, 400, 480, 600] {
+        tried(Disk::tmpfs(16 << 10), left_kib);
+        tried(Disk::ext4(), left_kib);
+    }
+    println!("{full} runs met a full disk, {in_order} of them stopped in good order");
+    assert!(full >= 8, "the disks were full");
+}
+
+/// The disk fills while trials run: with the reserve the study stops in good order, and what had ended is recorded.
+#[test]
+fn a_disk_that_fills_meanwhile_still_lets_the_study_stop() {
+    let disk = Disk::tmpfs(16 << 10);
+    let sandbox = &disk.sandbox;
+    sandbox.write(
+        "study.toml",
+        &STUDY
+            .replace("n = { min = 1, max = 4", "n = { min = 1, max = 400")
+            .replace("trial_budget = 4\nsurvivor_count = 2", "trial_budget = 400\nsurvivor_count = 2"),
+    );
+    // The first trial that finds the gate open leaves nothing free but what the reserve holds; no other writes.
+    sandbox.script(
+        "trial.sh",
+        r#"
+[ "$1" = 20 ] && { dd if=/dev/zero of=../../../../../engine.filler bs=4k 2>/dev/null || true; }
+echo "{\"z\": $1}" > metrics.json
+echo "out" > out.txt
+exit 0
+"#,
+    );
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(stopped_well(sandbox), "{}\n{}", sandbox.dump()["accounting"], both(&output));
+    assert!(!sandbox.path("study.redb.reserve").exists(), "the reserve was given back");
+    let before = sandbox.dump()["accounting"]["succeeded"].as_u64().unwrap();
+    disk.free();
+    sandbox.script("trial.sh", "echo \"{\\\"z\\\": $1}\" > metrics.json; echo out > out.txt");
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    assert!(dump["accounting"]["succeeded"].as_u64().unwrap() > before);
+    assert!(!sandbox.path("study.redb.reserve").exists());
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn few_open_files_are_allowed() {
+    let expected = expected();
+    let mut failed = 0;
+    for limit in (8..=44).step_by(2) {
+        let sandbox = study();
+        let script = format!("ulimit -n {limit}; exec '{}' run study.toml", env!("CARGO_BIN_EXE_piton"));
+        let output = Command::new("sh").arg("-c").arg(script).current_dir(sandbox.path("")).output().unwrap();
+        failed += u32::from(!said_well(&output, &limit));
+        goes_on(&sandbox, &expected, &limit);
+    }
+    println!("of 19 limits on open files, {failed} were too low");
+    assert!(failed > 0, "the limits were felt");
+}
+
+/// The program as a user without rights, in a directory of root's.
+fn as_nobody(sandbox: &Sandbox, line: &str) -> Output {
+    let program = sandbox.path("piton-of-all");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_piton"), &program).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command.args(line.split_whitespace()).current_dir(sandbox.path("")).env("NO_COLOR", "1");
+    command.output().unwrap_or_else(|error| panic!("`setpriv` is needed: {error}"))
+}
+
+#[test]
+fn without_permission_nothing_is_changed() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = study();
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = as_nobody(&sandbox, "run study.toml");
+    assert!(!said_well(&output, &"no store"), "{}", both(&output));
+    assert!(both(&output).contains("permission denied"), "{}", both(&output));
+    assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
+    // A study of somebody else's: everybody may look, and only its owner changes it.
+    sandbox.ok("run study.toml", 0);
+    let before = fs::read(sandbox.path("study.redb")).unwrap();
+    let looked = as_nobody(&sandbox, "status study.redb");
+    assert_eq!(looked.status.code(), Some(0), "{}", both(&looked));
+    let refused = as_nobody(&sandbox, "retry study.redb --failed");
+    assert!(!said_well(&refused, &"retry"), "{}", both(&refused));
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
+}
+
+#[test]
+fn artifacts_that_vanish_end_no_study_in_disorder() {
+    let expected = expected();
+    let sandbox = study();
+    sandbox.script(
+        "trial.sh",
+        &format!("[ -e ../../../../../gone ] || {{ touch ../../../../../gone; rm -rf ../../../../../artifacts; exit 0; }}\n{TRIAL}"),
+    );
+    let output = sandbox.run("run study.toml");
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", both(&output));
+    accepted(&sandbox);
+    // What lost its outputs failed for that; told so, it runs again.
+    sandbox.run("retry study.redb --failed");
+    sandbox.run("run study.toml");
+    let dump = sandbox.dump();
+    assert_eq!(dump["accounting"]["running"], 0);
+    drop(expected);
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing() {
+    let expected = expected();
+    for step_s in [3_600_i64 * 24 * 400, -3_600 * 24 * 400, 7, -7] {
+        for every in [1, 5, 20] {
+            let sandbox = study();
+            let mut command = sandbox.piton(["run", "study.toml"]);
+            command
+                .env("LD_PRELOAD", shim())
+                .env("FAULT_DIR", sandbox.path("").to_str().unwrap().trim_end_matches('/'));
+            let output = command.env("FAULT_CLOCK", format!("{step_s}:{every}")).output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{step_s} {every}\n{}", both(&output));
+            assert_eq!(sandbox.canonical(), expected, "{step_s} {every}");
+            assert_eq!(accepted(&sandbox).len(), 8);
+            sandbox.ok("verify study.redb", 0);
+        }
+    }
 }

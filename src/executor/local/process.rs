@@ -310,7 +310,25 @@ fn judge(
         (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
         (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
     };
+    if let Some(why) = full_disk(job) {
+        return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
+    }
     Verdict::Failed(shared.memory.classify(job, &told.memory, exited.exit, failed))
+}
+
+/// Less than this, and what a trial writes does not fit, bytes.
+const FULL_BYTES: u64 = 64 << 10;
+
+/// Whether the disk of the attempt's directory is full: then a failure says nothing about the trial, and all that
+/// follow would fail alike.
+fn full_disk(job: &Job) -> Option<String> {
+    let disk = rustix::fs::statvfs(&job.dir).ok()?;
+    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    // File systems without a fixed number of files, or of no size at all, say 0 of 0.
+    let no_files = disk.f_files > 0 && disk.f_ffree == 0;
+    let no_space = disk.f_blocks > 0 && blocks.saturating_mul(disk.f_frsize) < FULL_BYTES;
+    (no_files || no_space)
+        .then(|| format!("no space left on the disk of `{}`", job.stage_spec.artifacts_dir.display()))
 }
 
 /// Died of TERM, INT or HUP, or is a shell that tells of it.
