@@ -86,26 +86,27 @@ fn bad(reason: impl Into<String>) -> Failure {
     failure("bad_metrics", reason)
 }
 
-fn read_metrics_file(remains: &Remains) -> Result<Metrics, Failure> {
+fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
     let file = match remains.open(METRICS_FILE) {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metrics::new()),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(bad("`metrics.json` is a symbolic link"));
+            return Err(bad("`metrics.json` is a symbolic link").into());
         }
-        Err(error) => return Err(bad(format!("cannot open `metrics.json`: {}", io_words(&error)))),
+        Err(error) => return Err(Trouble::of("bad_metrics", "cannot open `metrics.json`", &error)),
     };
-    let cannot_read = |error: io::Error| bad(format!("cannot read `metrics.json`: {}", io_words(&error)));
+    // A disk that cannot be read is not the trial's fault.
+    let cannot_read = |error: io::Error| Trouble::of("bad_metrics", "cannot read `metrics.json`", &error);
     if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
-        return Err(bad("`metrics.json` is not a regular file"));
+        return Err(bad("`metrics.json` is not a regular file").into());
     }
     let mut text = Vec::new();
     file.take(MAX_METRICS_FILE_BYTES + 1).read_to_end(&mut text).map_err(cannot_read)?;
     if text.len() as u64 > MAX_METRICS_FILE_BYTES {
-        return Err(bad("`metrics.json` is larger than 1 MiB"));
+        return Err(bad("`metrics.json` is larger than 1 MiB").into());
     }
-    parse_metrics(&text)
+    Ok(parse_metrics(&text)?)
 }
 
 fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
@@ -154,13 +155,19 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 
 /// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
 /// that finds nothing matters only if its metric is needed.
-fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -> Result<(), Failure> {
+fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -> Result<(), Trouble> {
     // Rules on the same file share one reading; one file at a time is held.
     let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
     rules.sort_by(|a, b| a.file.cmp(&b.file));
     for of_file in rules.chunk_by(|a, b| a.file == b.file) {
         let Some(first) = of_file.first() else { continue };
-        let text = read_rule_file(remains, &first.file);
+        let text = match read_rule_file(remains, &first.file) {
+            Err(error) => match Trouble::of("missing_metric", &format!("cannot read `{}`", first.file), &error) {
+                machine @ Trouble::Machine(_) => return Err(machine),
+                Trouble::Trial(_) => Err(io_words(&error)),
+            },
+            Ok(text) => Ok(text),
+        };
         for rule in of_file {
             let found = match &text {
                 Ok(text) => search(rule, text, RULE_LIMIT),
@@ -171,7 +178,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
             match found {
                 Ok(number) => drop(metrics.insert(rule.metric.clone(), Metric::Number(number))),
                 Err(why) if stage.needed_metrics.contains(&rule.metric) && !metrics.contains_key(&rule.metric) => {
-                    return Err(why);
+                    return Err(why.into());
                 }
                 Err(_) => {}
             }
@@ -180,20 +187,17 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
     Ok(())
 }
 
-fn read_rule_file(remains: &Remains, name: &str) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = remains.open(name)?;
-        if kind_of(&file)? != FileType::RegularFile {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        // The last match counts, so the end is what to look at.
-        let length = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
-        let mut text = Vec::new();
-        file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    read().map_err(|error| io_words(&error))
+fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
+    let mut file = remains.open(name)?;
+    if kind_of(&file)? != FileType::RegularFile {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    // The last match counts, so the end is what to look at.
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
+    let mut text = Vec::new();
+    file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// One search takes time in proportion to the text, but an expression that looks far ahead for each of many matches can
