@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OPEN, WRITE, SYNC, MKDIR, RENAME, TRUNCATE, READ, KINDS };
+/* SYNC_ATTEMPT only counts: syncs of what attempts left. */
+enum { OPEN, WRITE, SYNC, MKDIR, RENAME, TRUNCATE, READ, SYNC_ATTEMPT, KINDS };
 
 static pid_t engine;
 static const char *dir;
@@ -64,13 +65,18 @@ static int ours(const char *path) {
     return engine && engine == getpid() && (path[0] != '/' || !strncmp(path, dir, strlen(dir)));
 }
 
-static int our_fd(int fd) {
-    if (!engine || engine != getpid()) return 0;
-    char link[64], path[4096];
+static int path_of(int fd, char path[4096]) {
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
+    ssize_t length = readlink(link, path, 4095);
     if (length < 0) return 0;
     path[length] = 0;
+    return 1;
+}
+
+static int our_fd(int fd) {
+    char path[4096];
+    if (!engine || engine != getpid() || !path_of(fd, path)) return 0;
     /* What the tests let it print is no file of the study; a study file that cannot be read is another error. */
     return !strncmp(path, dir, strlen(dir)) && !strstr(path, "/engine.") && !strstr(path, "/study.toml");
 }
@@ -123,7 +129,12 @@ ssize_t pread64(int fd, void *bytes, size_t count, off64_t at) {
     return NEXT(pread64)(fd, bytes, count, at);
 }
 
-int fsync(int fd) { return our_fd(fd) && fails(SYNC) ? -1 : NEXT(fsync)(fd); }
+int fsync(int fd) {
+    char path[4096];
+    if (!our_fd(fd)) return NEXT(fsync)(fd);
+    if (path_of(fd, path) && strstr(path, "/attempt_")) __atomic_add_fetch(&counts[SYNC_ATTEMPT], 1, __ATOMIC_SEQ_CST);
+    return fails(SYNC) ? -1 : NEXT(fsync)(fd);
+}
 int fdatasync(int fd) { return our_fd(fd) && fails(SYNC) ? -1 : NEXT(fdatasync)(fd); }
 int ftruncate64(int fd, off64_t to) { return our_fd(fd) && fails(TRUNCATE) ? -1 : NEXT(ftruncate64)(fd, to); }
 int mkdir(const char *path, mode_t mode) { return ours(path) && fails(MKDIR) ? -1 : NEXT(mkdir)(path, mode); }

@@ -214,6 +214,41 @@ fn every_read_fails() {
     every_call("read", &[libc::EIO], 24);
 }
 
+/// How often what attempts left is synced: counted by `faults.c` beyond the kinds that fail.
+const SYNCS_OF_ATTEMPTS: usize = KINDS.len();
+
+#[test]
+fn what_attempts_leave_is_synced_once_and_nothing_costs_nothing() {
+    let synced = |command: &str, outputs: &str| {
+        let sandbox = Sandbox::with_study(&format!(
+            r#"
+[study]
+name = "synced"
+[[stage]]
+name = "only"
+command = {command}
+trial_budget = 10
+survivor_count = 1
+outputs = [{outputs}]
+[stage.sweep]
+n = {{ min = 1, max = 10, type = "int" }}
+"#
+        ));
+        let output = faulty_run(&sandbox, None);
+        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+        counts(&sandbox)[SYNCS_OF_ATTEMPTS]
+    };
+    assert_eq!(synced(r#"["/bin/true"]"#, ""), 0, "no log, no metrics: nothing to keep");
+    // The log, `params.json`, the attempt's directory.
+    assert_eq!(synced(r#""echo x""#, ""), 30);
+    assert_eq!(synced(r#""echo x; echo x >&2; echo '{{}}' > metrics.json""#, ""), 50);
+    // An output that is a log already is kept once; one in a directory takes that along, as it does large ones.
+    assert_eq!(synced(r#""echo x""#, r#""stdout.log""#), 30);
+    assert_eq!(synced(r#""mkdir d; echo x > d/o""#, r#""d/o""#), 40);
+    assert_eq!(synced(r#""head -c 2000000 /dev/zero > o""#, r#""o""#), 30);
+    assert_eq!(synced(r#""mkdir d; echo x > d/o""#, r#""d""#), 40);
+}
+
 /// A study on a disk of its own, which goes with this.
 struct Disk {
     sandbox: Sandbox,
