@@ -18,6 +18,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output"

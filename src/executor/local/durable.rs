@@ -311,7 +311,7 @@ fn sync_round(
             if above < 2 || !done_once.contains(dir) {
                 dirs.entry(dir).or_default().push(n);
             }
-            if above >= 2 {
+            if above >= 2 && !done_once.contains(dir) {
                 once.insert(dir);
             }
         }
@@ -322,9 +322,7 @@ fn sync_round(
     }
     let faults = sync_items(&items);
     if faults.is_empty() {
-        done_once.extend(
-            once.into_iter().filter(|dir| !done_once.contains(*dir)).map(Path::to_path_buf).collect::<Vec<_>>(),
-        );
+        done_once.extend(once.into_iter().map(Path::to_path_buf));
     }
     let mut of_attempts = BTreeMap::new();
     for (item, why) in faults {
@@ -344,10 +342,9 @@ fn sync_items(items: &[Item<'_>]) -> Vec<(usize, Failed)> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failed = Vec::new();
-        while let Some((n, item)) = {
+        loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            items.get(n).map(|item| (n, item))
-        } {
+            let Some(item) = items.get(n) else { break };
             if let Err(why) = item.sync() {
                 failed.push((n, why));
             }
