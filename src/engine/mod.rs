@@ -204,6 +204,7 @@ pub fn run(
         signalled: false,
         to_announce: None,
         forced_by: None,
+        outage: run::Outage::default(),
     }
     .run(engine, workers);
     if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {

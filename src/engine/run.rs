@@ -12,9 +12,10 @@ use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, Now, State, refilled};
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
-use crate::journal::{Journal, Reader, WriteSet};
+use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
 use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
@@ -39,6 +40,18 @@ pub(super) struct Loop<'a> {
     pub(super) to_announce: Option<Announcement>,
     /// The signal that forced the end, if one did.
     pub(super) forced_by: Option<SignalEvent>,
+    /// What a full disk needs, and did.
+    pub(super) outage: Outage,
+}
+
+/// A disk that is full: the reserve for it, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    reserve: Option<Reserve>,
+    /// The state has not been told yet.
+    untold: bool,
+    /// The error of the commit that found it full.
+    cause: Option<JournalError>,
 }
 
 /// An end that was asked for.
@@ -53,6 +66,7 @@ pub(super) enum Announcement {
 impl Loop<'_> {
     /// Runs to the end of the run.
     pub(super) fn run(mut self, engine: EngineId, workers: u32) -> Result<RunReport, EngineError> {
+        self.outage.reserve = Reserve::beside(self.journal.path());
         let how = match self.drive(engine, workers) {
             Ok(how) => how,
             Err(error) => return Err(self.fail(error)),
@@ -65,7 +79,11 @@ impl Loop<'_> {
         self.observer.ended(&snapshot);
         drop(snapshot);
         let status = self.state.draft().study_row().status;
+        let (store, safe) = (self.journal.path().to_owned(), self.state.draft().progress_row().accounting);
         self.journal.close()?;
+        if let Some(cause) = self.outage.cause.filter(|_| how == RunEnd::Failed) {
+            return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: Some(safe) })));
+        }
         match self.state.broken() {
             Some(why) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
             _ => Ok(RunReport { how, status, forced_by: self.forced_by }),
@@ -112,6 +130,9 @@ impl Loop<'_> {
         loop {
             self.commit()?;
             let mut inputs = Vec::new();
+            if std::mem::take(&mut self.outage.untold) {
+                inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
+            }
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
                     return Ok(how);
@@ -141,7 +162,8 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        if let Err(cause) = self.journal.commit(&set) {
+        let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
+        if let Err(cause) = committed {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -153,6 +175,24 @@ impl Loop<'_> {
             self.observer.committed(*seq, record, self.state.draft());
         }
         Ok(())
+    }
+
+    /// A commit failed. If the disk is full and there is a reserve, it is given up and the same is committed by a new
+    /// handle; then the run ends in good order. Otherwise the error stands.
+    fn make_room(&mut self, set: &WriteSet, cause: JournalError) -> Result<(), JournalError> {
+        let Some(reserve) = self.outage.reserve.take_if(|_| cause.is_full_disk()) else { return Err(cause) };
+        reserve.release();
+        match self.journal.commit_anew(set) {
+            Ok(()) => {
+                self.outage.untold = true;
+                self.outage.cause = Some(cause);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("the reserve did not help: {error}");
+                Err(cause)
+            }
+        }
     }
 
     /// Does what a committed decision calls for; some actions answer with inputs at once.

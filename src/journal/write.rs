@@ -176,6 +176,42 @@ impl Journal {
         Ok(())
     }
 
+    /// After [`Journal::commit`] of `set` failed for want of space, and some was found: opens the store anew, looks whether
+    /// that commit is there, and makes it so. What the store says decides; the handle that failed is not asked.
+    ///
+    /// # Errors
+    /// [`JournalError`]: this handle is of no use any more.
+    pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        let (before, chain) = (self.last_seq, self.chain);
+        // The lock goes with the handle. What stands in for it refuses every commit.
+        let nothing = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        drop(std::mem::replace(&mut self.db, nothing));
+        self.last_seq = Seq::MAX - 1;
+        let file = self.file;
+        let opened = Self::open(&self.path).map_err(|error| match error {
+            OpenError::Damaged { cause, .. } | OpenError::Io { cause, .. } => cause,
+            other => JournalError::Store(other.to_string()),
+        })?;
+        if opened.file != file {
+            return Err(JournalError::Store("the store was replaced meanwhile".into()));
+        }
+        *self = opened;
+        if (self.last_seq, self.chain) == (before, chain) {
+            return self.commit(set);
+        }
+        let snapshot = self.snapshot()?;
+        let stored: Vec<_> = snapshot.events(before + 1)?.collect::<Result<_, _>>()?;
+        if stored != set.events {
+            return Err(JournalError::Store("another process changed the store meanwhile".into()));
+        }
+        drop(snapshot);
+        // It is there, as far as the page cache says. An error of a sync may have left it there only: pages that were
+        // written once more, and synced, are on the disk.
+        let progress = set.progress;
+        let chain = self.chain;
+        self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))
+    }
+
     /// Appends records and folds them inside the transaction; for changes made while no engine runs.
     ///
     /// # Errors

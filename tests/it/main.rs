@@ -2,6 +2,7 @@
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `commands`: every subcommand, what it prints and its exit codes;
+//! - `faults`: calls that fail, full disks, low limits, jumping clocks;
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
@@ -19,6 +20,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
@@ -29,6 +31,7 @@ mod browser;
 mod commands;
 mod everything;
 mod failures;
+mod faults;
 mod gate;
 mod harness;
 mod kills;
