@@ -8,10 +8,13 @@ mod codec;
 mod create;
 mod disk;
 mod error;
+mod guard;
 mod overlay;
+mod pages;
 mod read;
 mod replay;
 mod rows;
+mod storage;
 mod tables;
 mod write;
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
 
 use super::error::{JournalError, OpenError};
+use super::guard::guarded;
 use super::read::{Snapshot, check_schema};
 use super::rows::TxRows;
-use super::tables;
+use super::{storage, tables};
 use crate::model::{
     ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
     TrialId, TrialRow,
@@ -72,8 +73,8 @@ const OPEN_PAUSE: Duration = Duration::from_millis(25);
 /// Whether the engine a locked store names lives: then the lock is its own and will stay.
 fn has_live_engine(path: &Path) -> bool {
     let study = || {
-        builder().open_read_only(path).ok().and_then(|db| {
-            let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
+        storage::open_read_only(path).ok().and_then(|db| {
+            let snapshot = guarded(|| Snapshot::new(db.begin_read()?)).ok()?;
             snapshot.study().ok()
         })
     };
@@ -107,7 +108,7 @@ impl Journal {
         }
         let mut tries = 0;
         let db = loop {
-            match builder().open(path) {
+            match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
@@ -129,7 +130,7 @@ impl Journal {
     /// [`OpenError`] as for [`Journal::open`].
     pub fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
         check_schema(&db, path)?;
-        let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
+        let progress = guarded(|| Snapshot::new(db.begin_read()?)).and_then(|snapshot| snapshot.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
         Ok(Self { db, path: path.into(), file: None, chain: progress.chain, last_seq: progress.last_seq })
     }
@@ -196,7 +197,7 @@ impl Journal {
         &self,
         body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        transaction(&self.db, body)
+        guarded(|| transaction(&self.db, body))
     }
 
     /// A consistent view of the last commit.
@@ -204,7 +205,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk.
     pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
-        Snapshot::new(self.db.begin_read()?)
+        guarded(|| Snapshot::new(self.db.begin_read()?))
     }
 
     /// Closes the store in good order.
@@ -212,7 +213,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk; every commit is safe all the same.
     pub fn close(self) -> Result<(), JournalError> {
-        Ok(self.db.close()?)
+        guarded(|| Ok(self.db.close()?))
     }
 }
 
