@@ -14,6 +14,7 @@ mod pages;
 mod read;
 mod replay;
 mod rows;
+mod salvage;
 mod storage;
 mod tables;
 mod write;
@@ -23,4 +24,8 @@ pub use create::create;
 pub use error::{JournalError, OpenError};
 pub use read::{Reader, Snapshot};
 pub use replay::{Difference, Verification, replayed, verify};
+pub use salvage::{Salvaged, salvage};
 pub use write::{Journal, WriteSet};
+
+#[cfg(test)]
+pub(crate) use overlay::Overlay;

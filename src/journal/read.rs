@@ -68,6 +68,27 @@ impl Reader {
         Err(OpenError::Locked { path: path.into() })
     }
 
+    /// Opens a store that is no file but bytes in memory; `name` is what errors call it. What a crash left is repaired
+    /// in memory.
+    ///
+    /// # Errors
+    /// [`OpenError`], as for a file.
+    pub fn from_bytes(bytes: Vec<u8>, name: &Path) -> Result<Self, OpenError> {
+        Self::over(&Overlay::of_bytes(bytes.into()), name)
+    }
+
+    /// Opens a view of a store; what a repair changes is not seen in it.
+    pub(crate) fn over(overlay: &Overlay, name: &Path) -> Result<Self, OpenError> {
+        match storage::read_overlay(overlay) {
+            Ok(db) => Self::checked(Source::Shared(db), name),
+            Err(DatabaseError::RepairAborted) => {
+                let db = storage::open_overlay(overlay.copy()).map_err(|error| open_error(name, error))?;
+                Self::checked(Source::Private(Box::new(db)), name)
+            }
+            Err(error) => Err(open_error(name, error)),
+        }
+    }
+
     /// A reader over a database nobody else sees.
     pub(super) fn private(db: Database) -> Self {
         Self { source: Source::Private(Box::new(db)) }

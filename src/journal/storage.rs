@@ -35,6 +35,12 @@ pub(super) fn open_overlay(overlay: Overlay) -> Result<Database, DatabaseError> 
     writable(overlay)
 }
 
+/// Reads a view of a store as it is.
+pub(super) fn read_overlay(overlay: &Overlay) -> Result<ReadOnlyDatabase, DatabaseError> {
+    consistent(overlay)?;
+    caught(|| builder().open_read_only_with_backend(Checked::over(overlay.copy())))
+}
+
 fn writable(storage: impl StorageBackend) -> Result<Database, DatabaseError> {
     consistent(&storage)?;
     caught(|| builder().create_with_backend(Checked::over(storage)))

@@ -235,11 +235,19 @@ pub(super) fn transaction<T>(
 
 /// Makes the tables of a new store, its layout version and its first event, in one transaction.
 pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
+    initialise_with(db, |rows| rows.fold(1, first))
+}
+
+/// The same, with what `first` puts there.
+pub(super) fn initialise_with(
+    db: &Database,
+    first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
     let mut tx = db.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
     tx.set_quick_repair(true);
     tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
-    TxRows::open(&tx)?.fold(1, first)?;
+    first(&mut TxRows::open(&tx)?)?;
     tx.commit()?;
     Ok(())
 }
@@ -250,7 +258,11 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             OpenError::Locked { path: path.into() }
         }
-        DatabaseError::UpgradeRequired(version) => OpenError::Newer { path: path.into(), found: version.into() },
+        // A format so old that no piton ever wrote it.
+        DatabaseError::UpgradeRequired(version) => OpenError::Damaged {
+            path: path.into(),
+            cause: JournalError::Corrupted(format!("it names the old file format {version}")),
+        },
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             OpenError::Missing { path: path.into() }
         }

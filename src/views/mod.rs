@@ -21,6 +21,8 @@ pub mod why;
 mod words;
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod fixture;
 
 pub use error::ViewError;

@@ -281,14 +281,24 @@ impl<'a> Page<'a> {
         })
     }
 
+    /// Bytes a leaf says it uses.
+    pub(super) fn leaf_bytes(self) -> Option<u64> {
+        self.leaf_end().filter(|_| self.is_leaf()).map(|end| end as u64)
+    }
+
     /// Keys and values of a leaf, as far as they lie in it.
     pub(super) fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.records().map(|(key, value, _)| (key, value))
+    }
+
+    /// The same, with each value's place in the page.
+    pub(super) fn records(self) -> impl Iterator<Item = (&'a [u8], &'a [u8], usize)> + use<'a> {
         let count = if self.is_leaf() { self.count() } else { 0 };
         (0..count).filter_map(move |n| {
             let key_start = if n == 0 { self.keys_start() } else { self.key_end(n - 1)? };
             let value_start = if n == 0 { self.key_end(count - 1)? } else { self.value_end(n - 1)? };
             let key = self.bytes.get(key_start..self.key_end(n)?)?;
-            Some((key, self.bytes.get(value_start..self.value_end(n)?)?))
+            Some((key, self.bytes.get(value_start..self.value_end(n)?)?, value_start))
         })
     }
 
