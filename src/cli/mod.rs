@@ -17,6 +17,7 @@ mod replay;
 mod result;
 mod retry;
 mod run;
+mod salvage;
 mod stop;
 mod terminal;
 mod verify;
@@ -93,6 +94,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),

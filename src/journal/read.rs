@@ -268,8 +268,7 @@ impl Snapshot {
         from: u64,
         to: u64,
     ) -> Result<impl Iterator<Item = Result<(u64, T), JournalError>> + use<T>, JournalError> {
-        let range =
-            guarded(|| Ok::<_, JournalError>(self.tx.open_table(table)?.range(from..to.max(from))?))?;
+        let range = guarded(|| Ok::<_, JournalError>(self.tx.open_table(table)?.range(from..to.max(from))?))?;
         Ok(Guarded::new(range.map(|entry| {
             let (key, bytes) = entry?;
             Ok((key.value(), decoded(key.value(), bytes.value())?))

@@ -74,7 +74,8 @@ pub fn salvage(damaged: &Path, new: &Path, moved: impl Fn(&mut StudyCreated)) ->
     let mut found = Found::new(&file).map_err(unreadable)?;
     found.search().map_err(unreadable)?;
     let run = found.longest_run().map_err(unreadable)?;
-    let first = run.first().map_or(Ok(None), |spot| found.bytes(spot.offset, spot.len.into())).map_err(unreadable)?;
+    let first =
+        run.first().map_or(Ok(None), |spot| found.bytes(spot.offset, spot.len.into())).map_err(unreadable)?;
     let first = first.and_then(|bytes| decode::<Record>(1, &bytes).ok());
     if !first.is_some_and(|first| matches!(first.event, Event::StudyCreated(_))) {
         return Err(OpenError::Nothing { path: damaged.into() });

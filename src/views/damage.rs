@@ -156,7 +156,9 @@ impl Figures {
     fn print(&self, what: &str) {
         let [told, same, unread] = [&self.told, &self.same, &self.unread].map(|n| n.load(Ordering::Relaxed));
         let run = told + same;
-        println!("{what}: {run} run, {told} told as damage, {same} answered as before; {unread} in pages nobody reads");
+        println!(
+            "{what}: {run} run, {told} told as damage, {same} answered as before; {unread} in pages nobody reads"
+        );
     }
 }
 
@@ -227,8 +229,7 @@ fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
     for first in (0..trials).step_by(8) {
         let batch = first..trials.min(first + 8);
         let started = |trial| Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
-        let records: Vec<_> =
-            batch.flat_map(|trial| [started(trial), succeeded(trial)]).map(record).collect();
+        let records: Vec<_> = batch.flat_map(|trial| [started(trial), succeeded(trial)]).map(record).collect();
         journal.append(&records).unwrap();
         if first * 2 >= trials && halfway.is_empty() {
             halfway = std::fs::read(&path).unwrap();

@@ -265,9 +265,7 @@ impl<'a> Page<'a> {
     fn value_end(self, n: usize) -> Option<usize> {
         let (key, value) = self.tree.widths();
         match value {
-            Some(width) => {
-                self.key_end(self.count().checked_sub(1)?)?.checked_add(width.checked_mul(n + 1)?)
-            }
+            Some(width) => self.key_end(self.count().checked_sub(1)?)?.checked_add(width.checked_mul(n + 1)?),
             None => usize_at(self.bytes, 4 + 4 * n + if key.is_none() { 4 * self.count() } else { 0 }),
         }
     }
