@@ -15,6 +15,8 @@ mod claim;
 pub mod engine;
 mod error;
 pub mod executor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 pub mod model;
 pub mod paths;

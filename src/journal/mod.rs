@@ -8,6 +8,8 @@ mod codec;
 mod create;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod overlay;
 mod pages;

@@ -5,6 +5,7 @@
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
+//! - `regressions`: inputs on which fuzzing failed once, and its seeds;
 //! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `language`: what a study file can say, beyond what the other tests need;
@@ -34,6 +35,7 @@ mod language;
 mod library;
 mod quickstart;
 mod rails;
+mod regressions;
 mod salvage;
 mod signals;
 mod structure;

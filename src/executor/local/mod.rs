@@ -8,6 +8,8 @@ mod classify;
 pub mod closure;
 mod command;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keeper;
 mod logs;
 mod memory;
