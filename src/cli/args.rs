@@ -51,6 +51,8 @@ pub enum Command {
     Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
+    /// Make a new store from all that can still be read of a damaged one
+    Salvage(SalvageArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
     Export(ExportArgs),
     /// Write one self-contained page that tells the study's story
@@ -296,6 +298,20 @@ pub struct ApproveArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton salvage`.
+#[derive(Debug, Args)]
+pub struct SalvageArgs {
+    /// The damaged store; it is only read
+    #[arg(value_name = "DAMAGED", value_hint = ValueHint::FilePath)]
+    pub damaged: PathBuf,
+    /// The store to make; it must not be there
+    #[arg(short, long, value_name = "NEW", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -18,6 +18,7 @@ mod report;
 mod result;
 mod retry;
 mod run;
+mod salvage;
 mod stop;
 mod terminal;
 mod verify;
@@ -94,6 +95,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),
         Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),

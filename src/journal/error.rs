@@ -37,6 +37,12 @@ pub enum OpenError {
         #[source]
         cause: JournalError,
     },
+    /// Not even the study's first event can be read.
+    #[error("nothing of `{}` can be recovered", path.display())]
+    Nothing {
+        /// The store.
+        path: PathBuf,
+    },
     /// Written by a newer piton.
     #[error("the store `{}` was written by a newer piton", path.display())]
     Newer {

@@ -12,9 +12,10 @@ use std::time::Duration;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
 
 use super::error::{JournalError, OpenError};
+use super::guard::guarded;
 use super::read::{Snapshot, check_schema};
 use super::rows::TxRows;
-use super::tables;
+use super::{storage, tables};
 use crate::model::{
     Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
     StudyRow, TrialId, TrialRow,
@@ -74,8 +75,8 @@ const OPEN_PAUSE: Duration = Duration::from_millis(25);
 /// Whether the engine a locked store names lives: then the lock is its own and will stay.
 fn has_live_engine(path: &Path) -> bool {
     let study = || {
-        builder().open_read_only(path).ok().and_then(|db| {
-            let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
+        storage::open_read_only(path).ok().and_then(|db| {
+            let snapshot = guarded(|| Snapshot::new(db.begin_read()?)).ok()?;
             snapshot.study().ok()
         })
     };
@@ -109,7 +110,7 @@ impl Journal {
         }
         let mut tries = 0;
         let db = loop {
-            match builder().open(path) {
+            match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
@@ -131,7 +132,7 @@ impl Journal {
     /// [`OpenError`] as for [`Journal::open`].
     pub fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
         check_schema(&db, path)?;
-        let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
+        let progress = guarded(|| Snapshot::new(db.begin_read()?)).and_then(|snapshot| snapshot.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
         Ok(Self { db, path: path.into(), file: None, chain: progress.chain, last_seq: progress.last_seq })
     }
@@ -234,7 +235,7 @@ impl Journal {
         &self,
         body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        transaction(&self.db, body)
+        guarded(|| transaction(&self.db, body))
     }
 
     /// A consistent view of the last commit.
@@ -242,7 +243,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk.
     pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
-        Snapshot::new(self.db.begin_read()?)
+        guarded(|| Snapshot::new(self.db.begin_read()?))
     }
 
     /// Closes the store in good order.
@@ -250,7 +251,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk; every commit is safe all the same.
     pub fn close(self) -> Result<(), JournalError> {
-        Ok(self.db.close()?)
+        guarded(|| Ok(self.db.close()?))
     }
 }
 
@@ -272,11 +273,19 @@ pub(super) fn transaction<T>(
 
 /// Makes the tables of a new store, its layout version and its first event, in one transaction.
 pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
+    initialise_with(db, |rows| rows.fold(1, first))
+}
+
+/// The same, with what `first` puts there.
+pub(super) fn initialise_with(
+    db: &Database,
+    first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
     let mut tx = db.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
     tx.set_quick_repair(true);
     tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
-    TxRows::open(&tx)?.fold(1, first)?;
+    first(&mut TxRows::open(&tx)?)?;
     tx.commit()?;
     Ok(())
 }
@@ -287,7 +296,11 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             OpenError::Locked { path: path.into() }
         }
-        DatabaseError::UpgradeRequired(version) => OpenError::Newer { path: path.into(), found: version.into() },
+        // A format so old that no piton ever wrote it.
+        DatabaseError::UpgradeRequired(version) => OpenError::Damaged {
+            path: path.into(),
+            cause: JournalError::Corrupted(format!("it names the old file format {version}")),
+        },
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             OpenError::Missing { path: path.into() }
         }

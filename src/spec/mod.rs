@@ -24,6 +24,8 @@ mod walk;
 
 pub use builder::{SpecBuilder, StageBuilder};
 pub use cases::CASE_FILE_MAX_BYTES;
+#[doc(hidden)]
+pub use cases::fuzz_cases;
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff};
 pub use inputs::{InputError, changed_inputs, hash_inputs};

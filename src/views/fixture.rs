@@ -116,6 +116,12 @@ impl Story {
         Self { dir, journal, at_ms: 0, workers }
     }
 
+    /// Closes the store in good order; the directory stays until the story goes.
+    pub(super) fn closed(self) -> tempfile::TempDir {
+        self.journal.close().unwrap();
+        self.dir
+    }
+
     pub(super) fn dir(&self) -> &Path {
         self.dir.path()
     }

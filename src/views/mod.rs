@@ -23,6 +23,8 @@ pub mod why;
 mod words;
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod fixture;
 
 pub use decision::{Decision, decision};

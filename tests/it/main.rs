@@ -6,6 +6,8 @@
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
+//! - `regressions`: inputs on which fuzzing failed once, and its seeds;
+//! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -41,5 +43,7 @@ mod proposer;
 mod quickstart;
 mod rails;
 mod report;
+mod regressions;
+mod salvage;
 mod signals;
 mod structure;

@@ -9,6 +9,8 @@ pub mod closure;
 mod command;
 mod durable;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keeper;
 mod logs;
 mod memory;

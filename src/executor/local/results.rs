@@ -26,7 +26,7 @@ const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
 const RULE_LIMIT: Duration = Duration::from_secs(60);
 /// The clock is looked at once in so many matches.
 const MATCHES_A_LOOK: u64 = 16;
-const MAX_LABEL_BYTES: usize = 1 << 10;
+pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
 /// A record of the journal holds all of a trial's metrics, and records are bounded.
 const MAX_METRICS_BYTES: usize = 32 << 10;
 
@@ -109,7 +109,7 @@ fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
     Ok(parse_metrics(&text)?)
 }
 
-fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
+pub(super) fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
     let entries: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(text) {
         Ok(serde_json::Value::Object(entries)) => entries,
         Ok(_) => return Err(bad("`metrics.json` is not an object")),
@@ -202,7 +202,7 @@ fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
 
 /// One search takes time in proportion to the text, but an expression that looks far ahead for each of many matches can
 /// take that times their number: no file may occupy a worker for ever.
-fn search(rule: &CompiledRule, text: &[u8], limit: Duration) -> Result<f64, Failure> {
+pub(super) fn search(rule: &CompiledRule, text: &[u8], limit: Duration) -> Result<f64, Failure> {
     let start = Instant::now();
     let mut last = None;
     for (found, number) in rule.regex.find_iter(text).zip(1_u64..) {
