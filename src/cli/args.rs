@@ -51,6 +51,8 @@ pub enum Command {
     Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
+    /// Write the store anew without its free space; no engine may have it open
+    Compact(CompactArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
     Export(ExportArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
@@ -292,6 +294,16 @@ pub struct ApproveArgs {
 /// `piton verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton compact`.
+#[derive(Debug, Args)]
+pub struct CompactArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Print JSON

@@ -106,20 +106,23 @@ impl Journal {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
-        let db = loop {
+        let (db, file) = loop {
+            let file = file_id(path);
             match builder().open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
                     std::thread::sleep(OPEN_PAUSE);
                 }
-                other => break other.map_err(|error| open_error(path, error))?,
+                // A compaction just put another file in its place.
+                Ok(_) if tries < OPEN_RETRIES && file != file_id(path) => tries += 1,
+                other => break (other.map_err(|error| open_error(path, error))?, file),
             }
         };
         // A creation that was killed may have left the store's name without its directory being synced.
         sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
         let mut journal = Self::from_database(db, path)?;
-        journal.file = file_id(path);
+        journal.file = file;
         Ok(journal)
     }
 

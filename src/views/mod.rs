@@ -25,5 +25,5 @@ mod fixture;
 
 pub use error::ViewError;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
-pub use text::{Screen, clean, duration, shell_quoted, short_number};
+pub use text::{Screen, bytes, clean, duration, shell_quoted, short_number};
 pub use words::{signal_name, timestamp};
