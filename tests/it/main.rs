@@ -11,6 +11,7 @@
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
+//! - `compact`: the store without its free space;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -24,6 +25,7 @@
 
 mod amend;
 mod commands;
+mod compact;
 mod everything;
 mod failures;
 mod gate;
