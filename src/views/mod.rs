@@ -16,6 +16,7 @@ pub mod logs;
 pub mod outputs;
 pub mod status;
 mod study;
+mod telemetry;
 mod text;
 pub mod why;
 mod words;
