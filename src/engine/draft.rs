@@ -4,7 +4,7 @@
 //! Events are folded here by the same function that replays a journal. Nothing here does I/O; a trial the engine
 //! folds an event for must have been loaded, or have no row yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
@@ -20,6 +20,8 @@ pub struct Draft {
     stages: Vec<StageRow>,
     counters: Vec<StageCounters>,
     trials: HashMap<TrialId, TrialRow>,
+    /// Those of them that the next commit must write.
+    changed: BTreeSet<TrialId>,
     set: WriteSet,
 }
 
@@ -37,6 +39,7 @@ impl Draft {
             stages,
             counters,
             trials: HashMap::new(),
+            changed: BTreeSet::new(),
             set: WriteSet::default(),
         })
     }
@@ -58,8 +61,15 @@ impl Draft {
         self.trials.insert(row.trial, row);
     }
 
-    /// Takes what the next commit must write.
+    /// Takes what the next commit must write. Trials that will not start again are in memory no longer.
     pub fn take(&mut self) -> WriteSet {
+        for trial in std::mem::take(&mut self.changed) {
+            let row = match self.trials.get(&trial) {
+                Some(row) if is_final(row.state) => self.trials.remove(&trial),
+                row => row.cloned(),
+            };
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
         let mut set = std::mem::take(&mut self.set);
         set.progress = Some(self.progress);
         set
@@ -74,7 +84,7 @@ impl Draft {
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {
-            if matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled) {
+            if is_final(row.state) {
                 self.trials.remove(trial);
             }
         }
@@ -82,7 +92,10 @@ impl Draft {
 
     /// Forgets a pending trial that has to be loaded again before it starts.
     pub fn release(&mut self, trial: TrialId) {
-        self.trials.remove(&trial);
+        let row = self.trials.remove(&trial);
+        if self.changed.remove(&trial) {
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
     }
 
     /// The study.
@@ -121,6 +134,14 @@ impl Draft {
         self.trials.get(&trial)
     }
 
+    /// A place that comes and goes within one commit, or goes and comes, is as it was.
+    fn change_ready(&mut self, key: ReadyKey, add: bool) {
+        match self.set.ready.get(&key) {
+            Some(before) if *before != add => drop(self.set.ready.remove(&key)),
+            _ => drop(self.set.ready.insert(key, add)),
+        }
+    }
+
     /// Amendments are folded straight into a store that no engine has open.
     fn not_while_running(&self, why: String) -> FoldError {
         FoldError { seq: self.progress.last_seq, what: "spec_amended", why }
@@ -131,6 +152,11 @@ impl Draft {
     pub fn held(&self) -> usize {
         self.trials.len()
     }
+}
+
+/// Whether a trial in this state will not start again.
+fn is_final(state: TrialState) -> bool {
+    matches!(state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
 }
 
 impl Rows for Draft {
@@ -182,16 +208,16 @@ impl Rows for Draft {
         Ok(self.trials.get(&trial).cloned())
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
-        self.set.trials.insert(row.trial, row.clone());
+        self.changed.insert(row.trial);
         self.trials.insert(row.trial, row);
         Ok(())
     }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, true);
+        self.change_ready(key, true);
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, false);
+        self.change_ready(key, false);
         Ok(())
     }
     fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {
@@ -199,7 +225,11 @@ impl Rows for Draft {
         Ok(())
     }
     fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
-        self.set.running.insert(trial, None);
+        // A first attempt that begins and ends within one commit was never in the store.
+        match self.set.running.get(&trial) {
+            Some(Some(row)) if row.attempt == 1 => drop(self.set.running.remove(&trial)),
+            _ => drop(self.set.running.insert(trial, None)),
+        }
         Ok(())
     }
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {

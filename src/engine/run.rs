@@ -17,7 +17,7 @@ use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
-const BATCH: usize = 1_000;
+const BATCH: usize = 4_000;
 
 /// Everything one run needs.
 pub(super) struct Loop<'a> {

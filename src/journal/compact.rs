@@ -168,23 +168,19 @@ fn fill(snapshot: &Snapshot, db: &Database) -> Result<(), CopyError> {
     let mut tx = db.begin_write().map_err(to)?;
     tx.set_durability(Durability::Immediate).map_err(to)?;
     tx.set_quick_repair(true);
-    each(source, tables::META, |key, value, copy| copy.insert_before(key, value).map_err(cursor_error), &tx)?;
+    each(source, tables::META, |key, value, copy| copy.insert_before(key, value).map_err(to), &tx)?;
     records::<StudyRow>(source, tables::STUDY, &tx)?;
     records::<StudyProgress>(source, tables::PROGRESS, &tx)?;
     records::<StageRow>(source, tables::STAGES, &tx)?;
     records::<StageCounters>(source, tables::COUNTERS, &tx)?;
     records::<TrialRow>(source, tables::TRIALS, &tx)?;
     records::<RunningRow>(source, tables::RUNNING, &tx)?;
-    each(source, tables::READY, |key, value, copy| copy.insert_before(key, value).map_err(cursor_error), &tx)?;
+    each(source, tables::READY, |key, value, copy| copy.insert_before(key, value).map_err(to), &tx)?;
     events(snapshot, &tx)?;
     tx.commit().map_err(to)
 }
 
 type Cursor<'a, K, V> = redb::CursorMut<'a, K, V>;
-
-fn cursor_error(error: redb::CursorError) -> CopyError {
-    to(JournalError::Store(error.to_string()))
-}
 
 /// Passes every entry of a table on.
 fn each<K: Key + 'static, V: Value + 'static>(
@@ -210,7 +206,7 @@ fn records<T: Stored>(
 ) -> Result<(), CopyError> {
     let pass = |key: u64, bytes: &[u8], end: &mut Cursor<'_, u64, &'static [u8]>| {
         decoded::<T>(key, bytes).map_err(CopyError::Store)?;
-        end.insert_before(key, bytes).map_err(cursor_error)
+        end.insert_before(key, bytes).map_err(to)
     };
     each(source, table, pass, tx)
 }
@@ -225,7 +221,7 @@ fn events(snapshot: &Snapshot, tx: &redb::WriteTransaction) -> Result<(), CopyEr
             return Err(from(JournalError::Missing { table: "event", key: last + 1 }));
         }
         (chain, last) = (chain_after(&chain, bytes), seq);
-        end.insert_before(seq, bytes).map_err(cursor_error)
+        end.insert_before(seq, bytes).map_err(to)
     };
     each(snapshot.transaction(), tables::EVENTS, pass, tx)?;
     if last != progress.last_seq || chain != progress.chain {

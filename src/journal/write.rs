@@ -160,20 +160,13 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
-        let mut chain = self.chain;
-        let mut last_seq = self.last_seq;
-        self.transaction(|rows| {
-            for (seq, record) in &set.events {
-                if *seq != last_seq + 1 {
-                    return Err(JournalError::Missing { table: "event", key: last_seq + 1 });
-                }
-                chain = rows.append(*seq, record, &chain)?;
-                last_seq = *seq;
-            }
-            rows.write(set, chain)
+        let chain = self.transaction(|rows| {
+            let chain = rows.append(self.last_seq, &set.events, self.chain)?;
+            rows.write(set, chain)?;
+            Ok(chain)
         })?;
         self.chain = chain;
-        self.last_seq = last_seq;
+        self.last_seq += set.events.len() as u64;
         Ok(())
     }
 
