@@ -6,9 +6,9 @@ use std::path::Path;
 use piton::journal::{create, verify};
 use piton::model::{
     AttemptEnd, EngineId, Event, Exit, Extension, Failure, FoldError, Metric, Metrics, Next, OutputHash, Parent,
-    ProcessId, Proposals, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl,
-    StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Usage,
-    Verdict, fold,
+    ProcessId, Proposals, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended,
+    StageCounters, StageDecl, StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId,
+    TrialRow, TrialState, Usage, Verdict, fold,
 };
 use piton::{Journal, Spec, StageBuilder, Value};
 
@@ -63,7 +63,8 @@ impl Rows for Memory {
         Ok(())
     }
     fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, FoldError> {
-        let begun = |stage: &&StageRow| stage.status != piton::model::StageStatus::Waiting && stage.contains(trial);
+        let begun =
+            |stage: &&StageRow| stage.status != piton::model::StageStatus::Waiting && stage.contains(trial);
         Ok(self.stages.values().rev().find(begun).map(|stage| stage.index))
     }
     fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
@@ -174,7 +175,9 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
         1 => Event::RunEnded { how: [RunEnd::Drained, RunEnd::Completed][usize::from(a % 2)] },
         2 | 3 => Event::StageOpened { stage: 0, parents: vec![], shares: vec![6] },
         4 if b >= 200 => Event::StageOpened { stage: 2, parents: vec![parent(a.into())], shares: vec![3] },
-        4 => Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] },
+        4 => {
+            Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] }
+        }
         5..=8 => Event::AttemptStarted { trial: TrialId(trial), attempt, slot: 0, process: None },
         9..=11 => ended(trial, attempt, succeeded(b), Next::Final),
         12 => ended(trial, attempt, failed(severity), Next::Final),
@@ -202,7 +205,13 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
 }
 
 fn amended(a: u8, b: u8) -> Event {
-    let decl = |name: &str| StageDecl { name: name.into(), trial_budget: 9, survivor_count: 1, objective: None, proposed: name == "last" };
+    let decl = |name: &str| StageDecl {
+        name: name.into(),
+        trial_budget: 9,
+        survivor_count: 1,
+        objective: None,
+        proposed: name == "last",
+    };
     let more = vec![Segment { parent: 0, offset: 6, count: u64::from(b / 16) }];
     Event::SpecAmended(Box::new(SpecAmended {
         spec: spec().to_json(),
@@ -229,7 +238,11 @@ pub fn operations(data: &[u8]) {
         // A batch of one or two events, or the journal is opened again.
         let events: Vec<_> = step.chunks_exact(3).map(|bytes| event([bytes[0], bytes[1], bytes[2]])).collect();
         if step[0] >= 240 {
-            if step[0] % 2 == 0 { journal.close().unwrap() } else { drop(journal) }
+            if step[0] % 2 == 0 {
+                journal.close().unwrap()
+            } else {
+                drop(journal)
+            }
             journal = Journal::open(&path).unwrap();
             compare(&model, &journal);
             continue;

@@ -53,6 +53,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Make a new store from all that can still be read of a damaged one
     Salvage(SalvageArgs),
+    /// Write the store anew without its free space; no engine may have it open
+    Compact(CompactArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
     Export(ExportArgs),
     /// Write one self-contained page that tells the study's story
@@ -312,6 +314,16 @@ pub struct SalvageArgs {
     /// The store to make; it must not be there
     #[arg(short, long, value_name = "NEW", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton compact`.
+#[derive(Debug, Args)]
+pub struct CompactArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

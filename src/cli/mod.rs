@@ -7,6 +7,7 @@ mod amend;
 mod approve;
 mod args;
 mod check;
+mod compact;
 mod compare;
 mod export;
 mod look;
@@ -94,6 +95,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Amend(args) => amend::amend(&args),
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
+        Command::Compact(args) => compact::compact(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),

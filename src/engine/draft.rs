@@ -25,6 +25,8 @@ pub struct Draft {
     proposals: Proposals,
     /// Trials of the open stage that its proposer proposed and that are not final.
     unfinished: BTreeSet<TrialId>,
+    /// Those of them that the next commit must write.
+    changed: BTreeSet<TrialId>,
     set: WriteSet,
 }
 
@@ -52,6 +54,7 @@ impl Draft {
             proposals,
             unfinished,
             trials: HashMap::new(),
+            changed: BTreeSet::new(),
             set: WriteSet::default(),
         })
     }
@@ -79,8 +82,15 @@ impl Draft {
         self.trials.insert(row.trial, row);
     }
 
-    /// Takes what the next commit must write.
+    /// Takes what the next commit must write. Trials that will not start again are in memory no longer.
     pub fn take(&mut self) -> WriteSet {
+        for trial in std::mem::take(&mut self.changed) {
+            let row = match self.trials.get(&trial) {
+                Some(row) if is_final(row.state) => self.trials.remove(&trial),
+                row => row.cloned(),
+            };
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
         let mut set = std::mem::take(&mut self.set);
         set.progress = Some(self.progress);
         set
@@ -103,7 +113,10 @@ impl Draft {
 
     /// Forgets a pending trial that has to be loaded again before it starts.
     pub fn release(&mut self, trial: TrialId) {
-        self.trials.remove(&trial);
+        let row = self.trials.remove(&trial);
+        if self.changed.remove(&trial) {
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
     }
 
     /// The study.
@@ -140,6 +153,14 @@ impl Draft {
     #[must_use]
     pub fn trial_row(&self, trial: TrialId) -> Option<&TrialRow> {
         self.trials.get(&trial)
+    }
+
+    /// A place that comes and goes within one commit, or goes and comes, is as it was.
+    fn change_ready(&mut self, key: ReadyKey, add: bool) {
+        match self.set.ready.get(&key) {
+            Some(before) if *before != add => drop(self.set.ready.remove(&key)),
+            _ => drop(self.set.ready.insert(key, add)),
+        }
     }
 
     /// Amendments are folded straight into a store that no engine has open.
@@ -182,6 +203,7 @@ fn unfinished_of(snapshot: &Snapshot, stage: &StageRow) -> Result<BTreeSet<Trial
     Ok(found)
 }
 
+/// Whether a trial in this state will not start again.
 fn is_final(state: TrialState) -> bool {
     matches!(state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
 }
@@ -235,7 +257,7 @@ impl Rows for Draft {
         Ok(self.trials.get(&trial).cloned())
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
-        self.set.trials.insert(row.trial, row.clone());
+        self.changed.insert(row.trial);
         if is_final(row.state) {
             self.unfinished.remove(&row.trial);
         }
@@ -249,11 +271,11 @@ impl Rows for Draft {
         Ok(())
     }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, true);
+        self.change_ready(key, true);
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, false);
+        self.change_ready(key, false);
         Ok(())
     }
     fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {
@@ -261,7 +283,11 @@ impl Rows for Draft {
         Ok(())
     }
     fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
-        self.set.running.insert(trial, None);
+        // A first attempt that begins and ends within one commit was never in the store.
+        match self.set.running.get(&trial) {
+            Some(Some(row)) if row.attempt == 1 => drop(self.set.running.remove(&trial)),
+            _ => drop(self.set.running.insert(trial, None)),
+        }
         Ok(())
     }
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {

@@ -201,6 +201,7 @@ pub fn run(
         clock,
         observer,
         state,
+        committed_ms: 0,
         signalled: false,
         to_announce: None,
         forced_by: None,

@@ -19,7 +19,11 @@ use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
-const BATCH: usize = 1_000;
+const BATCH: usize = 4_000;
+
+/// Commits begin no closer together than this, milliseconds, while the workers have trials to go on with: short trials
+/// then share commits that would each cost as much as a trial. Nothing is acknowledged earlier than it is on disk.
+const PACE_MS: u64 = 4;
 
 /// Everything one run needs.
 pub(super) struct Loop<'a> {
@@ -34,6 +38,8 @@ pub(super) struct Loop<'a> {
     pub(super) clock: TrialClock,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
+    /// Run time of the last commit, milliseconds.
+    pub(super) committed_ms: u64,
     /// Whether a signal asked to stop already: the next one forces.
     pub(super) signalled: bool,
     /// What the observer is to be told once it is known what runs.
@@ -162,6 +168,7 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
+        self.committed_ms = self.now().run_ms;
         let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
         if let Err(cause) = committed {
             let store = self.journal.path().into();
@@ -247,10 +254,27 @@ impl Loop<'_> {
             Some(wait) => drop(select.ready_timeout(wait)),
             None => drop(select.ready()),
         }
+        let mut controls = self.controls();
+        if controls.is_empty() {
+            self.linger();
+            controls = self.controls();
+        }
         inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
-        inputs.extend(self.controls());
+        inputs.extend(controls);
         if inputs.is_empty() {
             inputs.push(Input::Tick);
+        }
+    }
+
+    /// Lets more events gather if the last commit was just now and the workers have enough to go on with. A request
+    /// ends it.
+    fn linger(&self) {
+        let since_ms = self.now().run_ms.saturating_sub(self.committed_ms);
+        // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
+        if since_ms < PACE_MS && self.events.len() < self.state.submitted_count() {
+            let mut request = Select::new();
+            request.recv(self.shutdown.receiver());
+            let _ = request.ready_timeout(Duration::from_millis(PACE_MS - since_ms));
         }
     }
 

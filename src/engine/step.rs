@@ -130,7 +130,7 @@ enum Opened {
 }
 
 /// Most trials ever handed out and not started.
-const QUEUE_MAX: usize = 1024;
+const QUEUE_MAX: usize = 2048;
 
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;

@@ -140,6 +140,16 @@ from_redb!(
     redb::SetDurabilityError
 );
 
+impl From<redb::CursorError> for JournalError {
+    fn from(error: redb::CursorError) -> Self {
+        match error {
+            redb::CursorError::Storage(error) => error.into(),
+            // Something lies behind the end.
+            other => Self::Corrupted(other.to_string()),
+        }
+    }
+}
+
 impl From<redb::Error> for JournalError {
     fn from(error: redb::Error) -> Self {
         match error {

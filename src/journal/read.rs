@@ -182,6 +182,11 @@ impl Snapshot {
         Ok(Self { tx })
     }
 
+    /// What it reads from.
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.tx
+    }
+
     fn one<T: Stored>(&self, table: RecordTable, key: u64) -> Result<Option<T>, JournalError> {
         guarded(|| get(&self.tx.open_table(table)?, key))
     }

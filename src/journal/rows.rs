@@ -1,6 +1,8 @@
 //! The rows inside a write transaction, for folding events straight into a store: replay, and changes made while no
 //! engine runs. (The engine folds into memory first; see `engine`.)
 
+use std::ops::Bound;
+
 use redb::WriteTransaction;
 
 use super::codec::chain_after;
@@ -41,16 +43,25 @@ impl<'txn> TxRows<'txn> {
         })
     }
 
-    /// Appends an event whose rows are written by [`TxRows::write`]; returns the chain after it.
+    /// Appends events whose rows are written by [`TxRows::write`], after the event `last`; the chain after them.
     pub(super) fn append(
         &mut self,
-        seq: Seq,
-        record: &Record,
-        chain: &[u8; 32],
+        last: Seq,
+        events: &[(Seq, Record)],
+        mut chain: [u8; 32],
     ) -> Result<[u8; 32], JournalError> {
-        let bytes = tables::encoded(seq, record)?;
-        self.events.insert(seq, bytes.as_slice())?;
-        Ok(chain_after(chain, &bytes))
+        // All at one place: redb goes there once, and fills its pages.
+        let mut end = self.events.upper_bound_mut(Bound::<u64>::Unbounded)?;
+        for ((seq, record), expected) in events.iter().zip(last + 1..) {
+            if *seq != expected {
+                return Err(JournalError::Missing { table: "event", key: expected });
+            }
+            let bytes = tables::encoded(*seq, record)?;
+            chain = chain_after(&chain, &bytes);
+            end.insert_before(*seq, bytes.as_slice())?;
+        }
+        end.close()?;
+        Ok(chain)
     }
 
     /// Appends an event and folds it into the rows.

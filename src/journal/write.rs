@@ -109,20 +109,23 @@ impl Journal {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
-        let db = loop {
+        let (db, file) = loop {
+            let file = file_id(path);
             match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
                     std::thread::sleep(OPEN_PAUSE);
                 }
-                other => break other.map_err(|error| open_error(path, error))?,
+                // A compaction just put another file in its place.
+                Ok(_) if tries < OPEN_RETRIES && file != file_id(path) => tries += 1,
+                other => break (other.map_err(|error| open_error(path, error))?, file),
             }
         };
         // A creation that was killed may have left the store's name without its directory being synced.
         sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
         let mut journal = Self::from_database(db, path)?;
-        journal.file = file_id(path);
+        journal.file = file;
         Ok(journal)
     }
 
@@ -160,20 +163,13 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
-        let mut chain = self.chain;
-        let mut last_seq = self.last_seq;
-        self.transaction(|rows| {
-            for (seq, record) in &set.events {
-                if *seq != last_seq + 1 {
-                    return Err(JournalError::Missing { table: "event", key: last_seq + 1 });
-                }
-                chain = rows.append(*seq, record, &chain)?;
-                last_seq = *seq;
-            }
-            rows.write(set, chain)
+        let chain = self.transaction(|rows| {
+            let chain = rows.append(self.last_seq, &set.events, self.chain)?;
+            rows.write(set, chain)?;
+            Ok(chain)
         })?;
         self.chain = chain;
-        self.last_seq = last_seq;
+        self.last_seq += set.events.len() as u64;
         Ok(())
     }
 

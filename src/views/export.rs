@@ -12,7 +12,8 @@
 //! - `stage_<i>_telemetry.json`, for each stage that has opened: counts, success rate, when it opened and closed,
 //!   `duration_s`, and over the ended attempts `wall_s`, `cpu_s` (`total`, `mean`, `min`, `max`), `peak_rss_bytes`
 //!   (`max`), the best trial so far, failures by kind. One pass over the stage's trials.
-//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`.
+//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`. In the study's own directory it is the one
+//!   file that is appended to instead of replaced; see [`super::telemetry`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::dump::{events_jsonl, survivor_cases};
+use super::dump::{EventNames, events_jsonl, survivor_cases};
+use super::telemetry;
 use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
@@ -198,7 +200,8 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
 /// # Errors
 /// As for [`write_all`].
 pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError> {
-    write_into(view, snapshot, &view.study_artifacts_dir()).map(drop)
+    write_files(view, snapshot, &view.study_artifacts_dir(), |dir| telemetry::append(view, snapshot, dir))
+        .map(drop)
 }
 
 /// The same into any directory, which is made if need be. The names of the files written, in that order.
@@ -206,23 +209,50 @@ pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError
 /// # Errors
 /// As for [`write_all`].
 pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
+    write_files(view, snapshot, dir, |dir| {
+        replace(&dir.join(EVENTS), |out| {
+            events_jsonl(view, snapshot, 1, EventNames::default(), out)?;
+            Ok(())
+        })
+    })
+}
+
+fn write_files(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    dir: &Path,
+    events: impl FnOnce(&Path) -> Result<(), ViewError>,
+) -> Result<Vec<String>, ViewError> {
     let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
     create_dir_all_durable(dir).map_err(failed)?;
     remove_leftover_temps(dir).map_err(failed)?;
     replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
     let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
-        let telemetry = stage_telemetry(view, snapshot, stage)?;
         let name = format!("stage_{}_telemetry.json", stage.index);
-        replace_json(&dir.join(&name), &telemetry)?;
+        let path = dir.join(&name);
+        // Nothing of a closed stage changes any more, and summing it up reads all its trials.
+        if stage.status != StageStatus::Closed || !is_told(&path, &summary(view, stage)) {
+            replace_json(&path, &stage_telemetry(view, snapshot, stage)?)?;
+        }
         names.push(name);
     }
-    replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
+    events(dir)?;
     names.push(EVENTS.to_owned());
     // Last: whoever finds it current knows that the others are.
     replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
     names.push(STUDY_TELEMETRY.to_owned());
     Ok(names)
+}
+
+/// Whether the file was written for this very summary.
+fn is_told(path: &Path, summary: &StageSummary<'_>) -> bool {
+    let told = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let (Some(told), Ok(serde_json::Value::Object(now))) = (told, serde_json::to_value(summary)) else {
+        return false;
+    };
+    // The last key that is written, besides the summary's.
+    told.get("failures_by_kind").is_some() && now.iter().all(|(key, value)| told.get(key) == Some(value))
 }
 
 /// Writes the compatible checkpoint alone: it costs the same at any number of trials.
@@ -471,7 +501,7 @@ mod tests {
         };
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         let first = contents();
-        assert_eq!(first.len(), 4, "no telemetry of the stage that waits");
+        assert_eq!(first.len(), 5, "no telemetry of the stage that waits; one says how far the events are told");
         fs::write(view.study_artifacts_dir().join(".study_checkpoint.json.4194305-0.piton-tmp"), b"half").unwrap();
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         assert_eq!(contents(), first);

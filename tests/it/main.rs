@@ -16,6 +16,7 @@
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
 //! - `proposer`: trials that a program proposes, Optuna among them;
+//! - `compact`: the store without its free space;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -31,6 +32,7 @@
 mod amend;
 mod browser;
 mod commands;
+mod compact;
 mod everything;
 mod failures;
 mod faults;
@@ -42,8 +44,8 @@ mod library;
 mod proposer;
 mod quickstart;
 mod rails;
-mod report;
 mod regressions;
+mod report;
 mod salvage;
 mod signals;
 mod structure;

@@ -102,6 +102,7 @@ impl Why {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
+        let stage_dir = view.stage_dir(stage).display().to_string();
         let survivor = stage.survivors.iter().any(|survivor| survivor.trial == id);
         let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
         Ok(Self {
@@ -110,7 +111,7 @@ impl Why {
             seed: lineage.trial_seed(trial.stage, trial.index),
             parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
             command: command(view, &lineage, &trial, &params),
-            attempts: attempts.iter().map(|attempt| AttemptOut::new(view, stage, case, attempt)).collect(),
+            attempts: attempts.iter().map(|attempt| AttemptOut::new(&stage_dir, case, attempt)).collect(),
             survivor,
             lineage: steps(view, snapshot, &lineage, id)?,
             base_case: view.study.base_case.clone(),

@@ -15,7 +15,7 @@ use super::process::Trial;
 use super::protocol::Exited;
 use crate::executor::ATTEMPT_KEY_VAR;
 use crate::model::ProcessId;
-use crate::sys::process::{Environ, Stat, all_processes, signal_exactly};
+use crate::sys::process::{Environ, Stat, all_processes, read_kernel_file, signal_exactly};
 
 /// What resists SIGKILL this long sits in an uninterruptible system call and will never run its own code again; the
 /// trial's end is told without it.
@@ -246,7 +246,7 @@ fn is_orphan(stat: &Stat, me: u32, running: &BTreeMap<u32, Trial>, parents: &BTr
 
 /// Number of threads in the system, and the pid given out last: the last two numbers of `/proc/loadavg`.
 fn load_average() -> Option<(u32, u32)> {
-    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    let text = String::from_utf8(read_kernel_file("/proc/loadavg").ok()?).ok()?;
     let mut fields = text.split_ascii_whitespace().skip(3);
     let (_, threads) = fields.next()?.split_once('/')?;
     Some((threads.parse().ok()?, fields.next()?.parse().ok()?))
