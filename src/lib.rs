@@ -10,6 +10,10 @@
 //!
 //! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
 
+// First: its macros `simulated!` and `planted!` are for all.
+#[macro_use]
+pub mod sys;
+
 pub mod architecture;
 mod claim;
 pub mod engine;
@@ -20,8 +24,9 @@ pub mod model;
 pub mod paths;
 pub mod plan;
 pub mod spec;
+#[cfg(test)]
+mod sim;
 mod study;
-pub mod sys;
 pub mod views;
 
 pub use engine::ShutdownHandle;

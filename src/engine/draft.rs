@@ -191,7 +191,9 @@ impl Rows for Draft {
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, false);
+        if !planted!(ReadyKept) {
+            self.set.ready.insert(key, false);
+        }
         Ok(())
     }
     fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {

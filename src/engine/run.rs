@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select};
+use crossbeam_channel::Receiver;
 
 use super::shutdown::{Control, ShutdownHandle};
-use super::step::{Action, Input, Now, State, refilled};
+use super::step::{Action, Input, State, refilled};
+use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
-use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
@@ -28,7 +28,7 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
-    pub(super) clock: TrialClock,
+    pub(super) timing: Box<dyn Timing>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
     /// Whether a signal asked to stop already: the next one forces.
@@ -97,7 +97,8 @@ impl Loop<'_> {
             }
             left
         };
-        let now = self.now();
+        let now = self.timing.now();
+        let left = if planted!(LeftRunning) { Vec::new() } else { left };
         self.state.begin(now, engine, workers, &left)?;
         let mut actions = Vec::new();
         // A request made before the run is the first thing it sees: nothing is handed out then.
@@ -106,29 +107,32 @@ impl Loop<'_> {
         }
         actions.extend(self.state.advance(now)?);
         loop {
-            self.commit()?;
+            if !planted!(ActBeforeCommit) {
+                self.commit()?;
+            }
             let mut inputs = Vec::new();
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
+                    if planted!(ActBeforeCommit) {
+                        self.commit()?;
+                    }
                     return Ok(how);
                 }
                 self.act(action, &mut inputs)?;
+            }
+            if planted!(ActBeforeCommit) {
+                self.commit()?;
             }
             if inputs.is_empty() {
                 self.announce();
                 self.gather(&mut inputs);
             }
-            let now = self.now();
+            let now = self.timing.now();
             for input in inputs {
                 actions.extend(self.state.step(now, input)?);
             }
             actions.extend(self.state.advance(now)?);
         }
-    }
-
-    fn now(&self) -> Now {
-        let run_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
-        Now { at_ms: unix_ms(), run_ms }
     }
 
     /// Writes what was decided; when it returns, it is on disk.
@@ -137,7 +141,12 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        if let Err(cause) = self.journal.commit(&set) {
+        if planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
+        if let Err(cause) = self.journal.commit(&set)
+            && !planted!(CommitErrorIgnored)
+        {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -145,10 +154,16 @@ impl Loop<'_> {
             return Err(EngineError::StoreGone { store: self.journal.path().into() });
         }
         self.state.draft_mut().forget_final(&set);
+        if !planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, set: &WriteSet) {
         for (seq, record) in &set.events {
             self.observer.committed(*seq, record, self.state.draft());
         }
-        Ok(())
     }
 
     /// Does what a committed decision calls for; some actions answer with inputs at once.
@@ -188,14 +203,8 @@ impl Loop<'_> {
 
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
     fn gather(&mut self, inputs: &mut Vec<Input>) {
-        let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
-        let mut select = Select::new();
-        select.recv(&self.events);
-        select.recv(self.shutdown.receiver());
-        match wait {
-            Some(wait) => drop(select.ready_timeout(wait)),
-            None => drop(select.ready()),
-        }
+        let limit = self.state.wake_in_ms(self.timing.now()).map(Duration::from_millis);
+        self.timing.wait(&self.events, self.shutdown.receiver(), limit);
         inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
         inputs.extend(self.controls());
         if inputs.is_empty() {
@@ -247,11 +256,11 @@ impl Loop<'_> {
     /// Stops the trials and their clocks, then this process; returns when it is continued.
     fn pause(&mut self) {
         self.executor.pause();
-        self.clock.pause();
+        self.timing.pause();
         if let Err(error) = stop_self() {
             log::warn!("cannot stop: {error}");
         }
-        self.clock.resume();
+        self.timing.resume();
         self.executor.resume();
     }
 }

@@ -12,6 +12,8 @@ mod overlay;
 mod read;
 mod replay;
 mod rows;
+#[cfg(test)]
+mod simulated;
 mod tables;
 mod write;
 

@@ -15,11 +15,12 @@ use super::codec::Stored;
 use super::error::{JournalError, OpenError};
 use super::overlay::Overlay;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
-use super::write::{builder, damaged_or_io, open_error};
+use super::write::{builder, damaged_or_io, open_database, open_error, open_shared};
 use crate::model::{
     ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId,
     TrialRow,
 };
+use crate::sys::disk;
 
 /// An open store, for looking.
 pub struct Reader {
@@ -48,11 +49,11 @@ impl Reader {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         for _ in 0..RETRIES {
-            match builder().open_read_only(path) {
+            match open_shared(path) {
                 Ok(db) => return Self::checked(Source::Shared(db), path),
                 Err(DatabaseError::RepairAborted) => match repair(path)? {
                     Repair::Done => {}
@@ -99,7 +100,7 @@ enum Repair {
 }
 
 fn repair(path: &Path) -> Result<Repair, OpenError> {
-    match builder().open(path) {
+    match open_database(path) {
         Ok(db) => {
             db.close().map_err(|error| open_error(path, error))?;
             Ok(Repair::Done)

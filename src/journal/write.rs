@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
+use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, StorageError};
 
 use super::error::{JournalError, OpenError};
 use super::read::{Snapshot, check_schema};
@@ -19,6 +19,7 @@ use crate::model::{
     ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
     TrialId, TrialRow,
 };
+use crate::sys::disk;
 use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
 
@@ -72,7 +73,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(25);
 /// Whether the engine a locked store names lives: then the lock is its own and will stay.
 fn has_live_engine(path: &Path) -> bool {
     let study = || {
-        builder().open_read_only(path).ok().and_then(|db| {
+        open_shared(path).ok().and_then(|db| {
             let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
             snapshot.study().ok()
         })
@@ -87,6 +88,9 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
 
 /// Makes the name of a file durable.
 pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    if planted!(DirectoryNotSynced) {
+        return Ok(());
+    }
     fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
@@ -96,18 +100,45 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
+/// Opens what is there.
+pub(super) fn open_database(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open(path) {
+        return builder().create_with_backend(file?);
+    }
+    builder().open(path)
+}
+
+/// Makes a database in a file that is there and empty.
+pub(super) fn create_database(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open_empty(path) {
+        return builder().create_with_backend(file?);
+    }
+    builder().create(path)
+}
+
+/// Opens what is there beside whoever writes it.
+pub(super) fn open_shared(path: &Path) -> Result<ReadOnlyDatabase, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open(path) {
+        return builder().open_read_only_with_backend(file?);
+    }
+    builder().open_read_only(path)
+}
+
 impl Journal {
     /// Opens an existing store for writing, repairing what a crash left.
     ///
     /// # Errors
     /// [`OpenError`]; the file is untouched then, but for the repair.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
         let db = loop {
-            match builder().open(path) {
+            match open_database(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
@@ -159,6 +190,9 @@ impl Journal {
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
         let mut chain = self.chain;
         let mut last_seq = self.last_seq;
+        if planted!(RowsApart) {
+            self.transaction(|rows| rows.write(set, chain))?;
+        }
         self.transaction(|rows| {
             for (seq, record) in &set.events {
                 if *seq != last_seq + 1 {

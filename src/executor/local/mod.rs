@@ -13,6 +13,9 @@ mod logs;
 mod memory;
 mod place;
 mod process;
+#[cfg(test)]
+pub(crate) use results::keep_simulated;
+
 mod results;
 pub mod strays;
 

@@ -15,7 +15,7 @@ use super::failure::{Trouble, failure, shorten};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
 use crate::sys::files::fsync_dir;
-use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
+use crate::sys::tree_hash::{TreeHash, hash_tree, kind_of, open_beneath, open_dir};
 use crate::sys::words::io_words;
 
 const METRICS_FILE: &str = "metrics.json";
@@ -243,15 +243,7 @@ fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure>
 fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Trouble> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
-        let hash = remains.open(name).and_then(|file| {
-            let hash = hash_tree(file, true)?;
-            // The directories on the way, innermost first; `` and `.` are the attempt's own, below.
-            for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
-                remains.open(&between.to_string_lossy())?.sync_all()?;
-            }
-            Ok(hash)
-        });
-        match hash {
+        match keep_output(remains, name) {
             Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
             Err(error) => match Trouble::of("missing_output", &format!("`{name}`"), &error) {
                 Trouble::Trial(_) => {
@@ -261,7 +253,7 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
             },
         }
     }
-    if !kept.is_empty() {
+    if !kept.is_empty() && !planted!(OutputsWayNotSynced) {
         for dir in remains.path.ancestors() {
             let what = || format!("cannot make `{}` durable", dir.display());
             fsync_dir(dir).map_err(|error| Trouble::of("missing_output", &what(), &error))?;
@@ -271,6 +263,23 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
         }
     }
     Ok(kept)
+}
+
+/// Hashes one output and makes it durable up to the attempt's directory.
+fn keep_output(remains: &Remains<'_>, name: &str) -> io::Result<TreeHash> {
+    simulated!(|machine| machine.keep_output(remains.path, name));
+    let hash = hash_tree(remains.open(name)?, true)?;
+    // The directories on the way, innermost first; `` and `.` are the attempt's own.
+    for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
+        remains.open(&between.to_string_lossy())?.sync_all()?;
+    }
+    Ok(hash)
+}
+
+/// What [`complete`] does with a trial's outputs, for a simulation.
+#[cfg(test)]
+pub(crate) fn keep_simulated(stage: &StageRuntime, dir: &Path) -> Option<Vec<OutputHash>> {
+    keep_outputs(stage, &Remains::none(dir)).ok()
 }
 
 fn output_words(error: &io::Error) -> String {
