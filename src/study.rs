@@ -25,6 +25,7 @@ use crate::plan;
 use crate::spec::{self, Spec, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
+use crate::sys::files::remove_leftover_temps;
 use crate::views::export;
 
 /// A study and how it is to be run here.
@@ -349,8 +350,15 @@ impl Study {
         let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
         let paths = self.stored_paths(&row)?;
         let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
-        if !current && disk::is_dir(&paths.study_artifacts(&row.name)) {
+        let dir = paths.study_artifacts(&row.name);
+        if !disk::is_dir(&dir) {
+            return Ok(());
+        }
+        if !current {
             write_exports(&snapshot, &paths);
+        } else if let Err(error) = remove_leftover_temps(&dir) {
+            // The same state may be exported twice, and a crash have come in between.
+            log::warn!("cannot clean up in `{}`: {error}", dir.display());
         }
         Ok(())
     }

@@ -26,7 +26,6 @@ use crossbeam_channel::Receiver;
 pub use draft::Draft;
 pub use shutdown::{Control, ShutdownHandle};
 pub use survivors::choose;
-#[cfg(test)]
 pub(crate) use timing::Timing;
 
 use crate::executor::local::LocalExecutor;
@@ -210,7 +209,7 @@ pub(crate) struct Surroundings<'a> {
     /// What the executor reports.
     pub(crate) events: Receiver<ExecutorEvent>,
     /// Time.
-    pub(crate) timing: Box<dyn timing::Timing>,
+    pub(crate) timing: Box<dyn Timing>,
     /// Signals, where they are watched.
     pub(crate) signals: Option<&'a SignalWatch>,
 }

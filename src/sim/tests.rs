@@ -17,6 +17,7 @@ fn everywhere(name: &str) {
     let mut hunt = Hunt::named(name).unwrap();
     if hunt.runs() {
         hunt.depth = 2;
+        hunt.most_images = 300;
         hunt.crash_everywhere(1, None);
     }
     report(name, &hunt.figures, began);
