@@ -114,8 +114,8 @@ pub(super) struct Hunt {
     /// `None`: not even an undisturbed run gives one.
     expected: Result<String, Broken>,
     pub(super) figures: Figures,
-    /// Crashes in a row, at most.
-    pub(super) depth: usize,
+    /// How many first crashes of a hundred are followed by others, [`DEPTH`] in a row.
+    pub(super) chain_percent: u64,
     /// Where to stop.
     pub(super) most_images: u64,
 }
@@ -173,7 +173,7 @@ impl Hunt {
         let told = run_well(&scenario, &world, 0, Vec::new());
         let expected = told.and_then(|told| hold_at_end(&world, &told, &scenario));
         let figures = Figures::default();
-        Self { scenario, expected, figures, depth: DEPTH, most_images: u64::MAX }
+        Self { scenario, expected, figures, chain_percent: 100, most_images: u64::MAX }
     }
 
     /// The study a seed names.
@@ -206,7 +206,7 @@ impl Hunt {
     /// Crashes it before every operation of a run, or before one, and follows each image.
     pub(super) fn crash_everywhere(&mut self, run: u64, only: Option<(u64, usize)>) {
         let seed = Random::of(&[run, 3]).next();
-        let world = fresh(Random::new(seed), Camera::Every { seed, only, taken: Vec::new() });
+        let world = fresh(Random::new(seed), Camera::Every { seed, only, taken: Vec::new(), last_all: None });
         let told = run_well(&self.scenario, &world, seed, Vec::new());
         world.state().picture();
         let ops = world.state().ops;
@@ -298,12 +298,14 @@ impl Hunt {
     /// Checks an image, runs it to its end, and crashes that run in turn.
     fn follow(&mut self, seed: Seed, image: Image, told: Told) {
         let mut next = Some((image, told));
-        for depth in 0..self.depth {
+        let chance = Random::of(&[seed.run, seed.op, seed.variant as u64, 13]).percent(self.chain_percent);
+        let crashes = if chance { DEPTH } else { 1 };
+        for depth in 0..crashes {
             let Some((image, told)) = next.take() else { return };
             self.figures.images += 1;
             self.figures.chained += u64::from(depth > 0);
             *self.figures.losses.entry(loss_word(image.loss)).or_default() += 1;
-            match self.recover(&seed, depth, image, told) {
+            match self.recover(&seed, depth, depth + 1 == crashes, image, told) {
                 Ok(more) => next = more,
                 Err(broken) => {
                     let crash = depth + 1;
@@ -317,6 +319,7 @@ impl Hunt {
         &self,
         seed: &Seed,
         depth: usize,
+        is_last: bool,
         image: Image,
         told: Told,
     ) -> Result<Option<(Image, Told)>, Broken> {
@@ -324,8 +327,7 @@ impl Hunt {
         let mut random = Random::of(&parts);
         let checked = catch_unwind(AssertUnwindSafe(|| hold_after_crash(&image.files, &told, &self.scenario)));
         checked.unwrap_or_else(|_| Err("10: a panic while looking".into()))?;
-        let last = depth + 1 == self.depth;
-        let camera = match last {
+        let camera = match is_last {
             true => Camera::Off,
             false => Camera::One { random: Random::new(random.next()), weight: 0, taken: None },
         };

@@ -31,7 +31,7 @@ pub(super) struct Image {
 pub(super) enum Camera {
     Off,
     /// Of every operation, all variants; or of one alone.
-    Every { seed: u64, only: Option<(u64, usize)>, taken: Vec<Image> },
+    Every { seed: u64, only: Option<(u64, usize)>, taken: Vec<Image>, last_all: Option<(u64, usize)> },
     /// Of one moment, any; those after an fsync are likelier.
     One { random: Random, weight: u64, taken: Option<Box<Image>> },
 }
@@ -53,6 +53,7 @@ pub(super) struct State {
     pub(super) now_ms: i64,
     pub(super) random: Random,
     pub(super) ops: u64,
+    syncs: u64,
     after_sync: bool,
     /// Events acknowledged so far.
     pub(super) told: usize,
@@ -70,7 +71,7 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 impl World {
     pub(super) fn new(files: Files, random: Random, told: usize, camera: Camera) -> Self {
         let after_sync = false;
-        let state = State { files, now_ms: EPOCH_MS, random, ops: 0, after_sync, told, camera, failure: None };
+        let state = State { files, now_ms: EPOCH_MS, random, ops: 0, syncs: 0, after_sync, told, camera, failure: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -86,6 +87,7 @@ impl State {
         let op = self.ops;
         self.ops += 1;
         self.after_sync = is_sync;
+        self.syncs += u64::from(is_sync);
         match self.failure {
             Some(failure) if op == failure.at || (failure.lasts && op > failure.at) => {
                 Err(io::Error::from_raw_os_error(libc::EIO))
@@ -99,11 +101,18 @@ impl State {
         let (op, told, files) = (self.ops, self.told, &self.files);
         match &mut self.camera {
             Camera::Off => {}
-            Camera::Every { seed, only, taken } => {
+            Camera::Every { seed, only, taken, last_all } => {
                 // Without anything to lose all variants are the same.
                 let count = if files.is_durable() { 1 } else { VARIANTS.len() };
                 for (variant, loss) in VARIANTS.into_iter().enumerate().take(count) {
                     if only.is_some_and(|only| only != (op, variant)) {
+                        continue;
+                    }
+                    // With all lost the disk is what it was at the last sync: once is enough.
+                    let same = loss == Loss::All && last_all.replace((self.syncs, told)) == Some((self.syncs, told));
+                    // A disk that works in order takes turns with one that does not.
+                    let turn = if op % 2 == 0 { Loss::Before } else { Loss::After };
+                    if same || loss == turn {
                         continue;
                     }
                     let mut random = Random::of(&[*seed, op, variant as u64]);
