@@ -23,9 +23,9 @@ pub mod journal;
 pub mod model;
 pub mod paths;
 pub mod plan;
-pub mod spec;
 #[cfg(test)]
 mod sim;
+pub mod spec;
 mod study;
 pub mod views;
 

@@ -506,15 +506,13 @@ impl State {
 
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
-        self.draft
-            .open_stage()
-            .is_none_or(|(stage, counters)| {
-                let pending = match planted!(ClosedEarly) {
-                    true => stage.planned().saturating_sub(counters.next_index),
-                    false => counters.pending(stage.planned()),
-                };
-                pending == 0 && counters.running == 0
-            })
+        self.draft.open_stage().is_none_or(|(stage, counters)| {
+            let pending = match planted!(ClosedEarly) {
+                true => stage.planned().saturating_sub(counters.next_index),
+                false => counters.pending(stage.planned()),
+            };
+            pending == 0 && counters.running == 0
+        })
     }
 
     /// Opens the first waiting stage, unless the run is being stopped; completes the study if there is none.

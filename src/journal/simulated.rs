@@ -16,7 +16,7 @@ pub(super) struct Backend(Arc<dyn RandomAccess>);
 /// The file at a path that is a store, if this thread simulates.
 pub(super) fn open(path: &Path) -> Option<Result<Backend, DatabaseError>> {
     let file = open_empty(path)?;
-    Some(file.and_then(|file| match file.0.len() {
+    Some(file.and_then(|file| match file.0.bytes() {
         // As redb says it; over other storage than a file it would make a database of it.
         Ok(0) => Err(redb::StorageError::Io(io::ErrorKind::InvalidData.into()).into()),
         Ok(_) => Ok(file),
@@ -32,7 +32,7 @@ pub(super) fn open_empty(path: &Path) -> Option<Result<Backend, DatabaseError>> 
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
+        self.0.bytes()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
         self.0.read(offset, out)

@@ -9,7 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, StorageError};
+use redb::{
+    Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase,
+    StorageError,
+};
 
 use super::error::{JournalError, OpenError};
 use super::read::{Snapshot, check_schema};

@@ -335,7 +335,8 @@ impl Fold {
             rows.remove_ready((row.due_ms, trial))?;
         } else {
             // Workers start cases out of order; those passed over wait in the queue from now on.
-            let passed_over = if planted!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
+            let passed_over =
+                if planted!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
             for passed in passed_over {
                 rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
             }
@@ -481,6 +482,7 @@ impl Fold {
             }
             Verdict::Interrupted { .. } | Verdict::Cancelled => {
                 row.failures += u32::from(planted!(InterruptedTakesRetry));
+                row.failures *= u32::from(!planted!(InterruptedForgetsFailures));
             }
         }
         match (outcome, end.next) {

@@ -53,7 +53,8 @@ impl Content {
     /// Cuts it, or adds zeros.
     pub(super) fn set_len(&mut self, len: usize) {
         self.pages.resize(len.div_ceil(PAGE), None);
-        if len < self.len && !len.is_multiple_of(PAGE)
+        if len < self.len
+            && !len.is_multiple_of(PAGE)
             && let Some(Some(page)) = self.pages.last_mut()
         {
             Arc::make_mut(page)[len % PAGE..].fill(0);

@@ -77,7 +77,11 @@ fn missing() -> Error {
 impl Files {
     /// An empty disk with one durable directory.
     pub(super) fn new(dir: &Path) -> Self {
-        let root = Inode { node: Node::Dir { now: BTreeMap::new(), durable: BTreeMap::new() }, pending: Vec::new(), gave_up: false };
+        let root = Inode {
+            node: Node::Dir { now: BTreeMap::new(), durable: BTreeMap::new() },
+            pending: Vec::new(),
+            gave_up: false,
+        };
         let mut files = Self { inodes: vec![root], changes: 0, synced: BTreeSet::new() };
         let mut ancestors: Vec<_> = dir.ancestors().collect();
         ancestors.pop();
@@ -204,9 +208,13 @@ impl Files {
         }
     }
 
-    /// What a sync that fails does: what was to be written counts as clean, and is never written.
+    /// What a sync of a file that fails does: what was to be written counts as clean, and is never written. Names in a
+    /// directory can be synced again; nobody could be safe otherwise.
     pub(super) fn give_up(&mut self, id: Id) {
         let inode = &mut self.inodes[id];
+        if matches!(inode.node, Node::Dir { .. }) {
+            return;
+        }
         inode.pending.clear();
         inode.gave_up = true;
     }
@@ -217,6 +225,18 @@ impl Files {
             let hash = blake3::hash(&content.bytes());
             self.synced.insert(*hash.as_bytes());
         }
+    }
+
+    /// A hash over all that the disk holds.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for inode in &self.inodes {
+            match &inode.node {
+                Node::File { now, .. } => _ = hasher.update(&now.bytes()),
+                Node::Dir { now, .. } => now.values().for_each(|id| _ = hasher.update(&id.to_le_bytes())),
+            }
+        }
+        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap())
     }
 
     /// Whether anything would be lost by a crash.
@@ -232,9 +252,7 @@ impl Files {
         let inodes = self.inodes.iter().map(|inode| {
             let mut node = match &inode.node {
                 node if loss == Loss::Nothing => node.clone(),
-                Node::File { durable, .. } => {
-                    Node::File { now: durable.clone(), durable: Content::default() }
-                }
+                Node::File { durable, .. } => Node::File { now: durable.clone(), durable: Content::default() },
                 Node::Dir { durable, .. } => Node::Dir { now: durable.clone(), durable: BTreeMap::new() },
             };
             let pending: &[_] = if loss == Loss::Nothing { &[] } else { &inode.pending };
@@ -331,7 +349,8 @@ mod tests {
         files.sync(file);
         files.write(file, 0, &[2; 1_024]).unwrap();
         assert_eq!(files.read(path), Some(vec![2; 1_024]));
-        let seen = images(&files, |files| files.read(path).map(|bytes| (bytes[0], bytes[511], bytes[512], bytes[1_023])));
+        let seen =
+            images(&files, |files| files.read(path).map(|bytes| (bytes[0], bytes[511], bytes[512], bytes[1_023])));
         let expected = [(1, 1, 1, 1), (1, 1, 2, 2), (2, 2, 1, 1), (2, 2, 2, 2)].map(Some);
         assert_eq!(seen, BTreeSet::from(expected));
         assert_eq!(files.crashed(Loss::Nothing, &mut Random::new(1)).read(path), Some(vec![2; 1_024]));

@@ -70,6 +70,8 @@ pub(super) struct Figures {
     /// Operations of all runs before whose first crash.
     pub(super) operations: u64,
     pub(super) losses: BTreeMap<&'static str, u64>,
+    /// The disks that were seen, and what had been told by then, in one hash; 0 unless it is wanted.
+    pub(super) trace: u64,
     /// What was found, each with its seed.
     pub(super) found: Vec<(Seed, Broken)>,
 }
@@ -118,6 +120,10 @@ pub(super) struct Hunt {
     pub(super) chain_percent: u64,
     /// Where to stop.
     pub(super) most_images: u64,
+    /// Whether images are followed in an order of chance, not in that of the run.
+    pub(super) shuffled: bool,
+    /// Whether what is seen is hashed.
+    pub(super) traced: bool,
 }
 
 /// How a run on a disk came out.
@@ -127,8 +133,10 @@ struct Ran {
     wrong: Vec<String>,
 }
 
-fn fresh(random: Random, camera: Camera) -> World {
-    World::new(Files::new(Path::new(DIR)), random, 0, camera)
+fn fresh(scenario: &Scenario, random: Random, camera: Camera) -> World {
+    let dir = Path::new(DIR);
+    let files = if scenario.neighbour { Files::new(&dir.join("artifacts")) } else { Files::new(dir) };
+    World::new(files, random, 0, camera)
 }
 
 fn run(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result<Ran, Broken> {
@@ -169,11 +177,19 @@ fn run_well(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result
 impl Hunt {
     /// Runs the study once, undisturbed.
     pub(super) fn of(scenario: Scenario) -> Self {
-        let world = fresh(Random::new(0), Camera::Off);
+        let world = fresh(&scenario, Random::new(0), Camera::Off);
         let told = run_well(&scenario, &world, 0, Vec::new());
-        let expected = told.and_then(|told| hold_at_end(&world, &told, &scenario));
+        let expected = told.and_then(|told| hold_at_end(&world, &told, &scenario, true));
         let figures = Figures::default();
-        Self { scenario, expected, figures, chain_percent: 100, most_images: u64::MAX }
+        Self {
+            scenario,
+            expected,
+            figures,
+            chain_percent: 100,
+            most_images: u64::MAX,
+            shuffled: false,
+            traced: false,
+        }
     }
 
     /// The study a seed names.
@@ -206,17 +222,24 @@ impl Hunt {
     /// Crashes it before every operation of a run, or before one, and follows each image.
     pub(super) fn crash_everywhere(&mut self, run: u64, only: Option<(u64, usize)>) {
         let seed = Random::of(&[run, 3]).next();
-        let world = fresh(Random::new(seed), Camera::Every { seed, only, taken: Vec::new(), last_all: None });
+        let world = fresh(
+            &self.scenario,
+            Random::new(seed),
+            Camera::Every { seed, only, taken: Vec::new(), last_all: None },
+        );
         let told = run_well(&self.scenario, &world, seed, Vec::new());
         world.state().picture();
         let ops = world.state().ops;
         self.figures.operations += ops;
         let camera = std::mem::replace(&mut world.state().camera, Camera::Off);
-        let told = match told.and_then(|told| self.check_end(&world, told)) {
+        let told = match told.and_then(|told| self.check_end(&world, told, true)) {
             Ok(told) => told,
             Err(broken) => return self.found(self.seed(run, ops, 0, false), format!("undisturbed: {broken}")),
         };
-        let Camera::Every { taken, .. } = camera else { return };
+        let Camera::Every { mut taken, .. } = camera else { return };
+        if self.shuffled {
+            taken.sort_by_key(|image| Random::of(&[image.op, image.variant as u64]).next());
+        }
         for image in taken {
             if self.is_done() {
                 return;
@@ -231,12 +254,12 @@ impl Hunt {
     pub(super) fn crash_somewhere(&mut self, run: u64, variant: usize) {
         let seed = Random::of(&[run, variant as u64, 4]).next();
         let camera = Camera::One { random: Random::new(seed), weight: 0, taken: None };
-        let world = fresh(Random::new(seed), camera);
+        let world = fresh(&self.scenario, Random::new(seed), camera);
         let told = run_well(&self.scenario, &world, seed, Vec::new());
         self.figures.operations += world.state().ops;
         let camera = std::mem::replace(&mut world.state().camera, Camera::Off);
         let name = self.seed(run, u64::MAX, variant, false);
-        match (told.and_then(|told| self.check_end(&world, told)), camera) {
+        match (told.and_then(|told| self.check_end(&world, told, true)), camera) {
             (Err(broken), _) => self.found(name, format!("undisturbed: {broken}")),
             (Ok(told), Camera::One { taken: Some(image), .. }) => {
                 let told = told[..image.told].to_vec();
@@ -247,10 +270,10 @@ impl Hunt {
     }
 
     /// Lets an operation fail, and brings what is left to its end.
-    pub(super) fn fail_at(&mut self, run_seed: u64, op: u64, variant: usize) -> bool {
+    fn fail_at(&mut self, run_seed: u64, op: u64, variant: usize) -> bool {
         let seed = Random::of(&[run_seed, 5]).next();
         let mut random = Random::of(&[seed, op, variant as u64]);
-        let world = fresh(Random::new(seed), Camera::Off);
+        let world = fresh(&self.scenario, Random::new(seed), Camera::Off);
         world.state().failure = Some(Failure { at: op, lasts: variant == 1 });
         let name = self.seed(run_seed, op, variant, true);
         let ran = run(&self.scenario, &world, seed, Vec::new());
@@ -277,6 +300,16 @@ impl Hunt {
         true
     }
 
+    /// Lets operations fail, each in its turn: once, or from then on.
+    pub(super) fn fail_everywhere(&mut self, run: u64) {
+        for variant in 0..2 {
+            let mut op = 0;
+            while !self.is_done() && self.fail_at(run, op, variant) {
+                op += 1;
+            }
+        }
+    }
+
     /// What one seed names.
     pub(super) fn repeat(&mut self, seed: &Seed) {
         match (seed.fails, seed.op) {
@@ -286,8 +319,8 @@ impl Hunt {
         }
     }
 
-    fn check_end(&self, world: &World, told: Told) -> Result<Told, Broken> {
-        let result = hold_at_end(world, &told, &self.scenario)?;
+    fn check_end(&self, world: &World, told: Told, whole: bool) -> Result<Told, Broken> {
+        let result = hold_at_end(world, &told, &self.scenario, whole)?;
         match &self.expected {
             Ok(expected) if *expected == result => Ok(told),
             Ok(expected) => Err(format!("5: another result: {}", first_difference(expected, &result))),
@@ -303,6 +336,10 @@ impl Hunt {
         for depth in 0..crashes {
             let Some((image, told)) = next.take() else { return };
             self.figures.images += 1;
+            if self.traced {
+                let parts = [self.figures.trace, image.files.fingerprint(), told.len() as u64];
+                self.figures.trace = Random::of(&parts).next();
+            }
             self.figures.chained += u64::from(depth > 0);
             *self.figures.losses.entry(loss_word(image.loss)).or_default() += 1;
             match self.recover(&seed, depth, depth + 1 == crashes, image, told) {
@@ -325,8 +362,11 @@ impl Hunt {
     ) -> Result<Option<(Image, Told)>, Broken> {
         let parts = [seed.run, seed.op, seed.variant as u64, depth as u64, u64::from(seed.fails), 9];
         let mut random = Random::of(&parts);
-        let checked = catch_unwind(AssertUnwindSafe(|| hold_after_crash(&image.files, &told, &self.scenario)));
-        checked.unwrap_or_else(|_| Err("10: a panic while looking".into()))?;
+        // The dearest checks are made of a part of the images, each of a large number.
+        let (twice, whole) = (random.percent(20), random.percent(20));
+        let look = || hold_after_crash(&image.files, &told, &self.scenario, twice);
+        let checked = catch_unwind(AssertUnwindSafe(look));
+        let told = checked.unwrap_or_else(|_| Err("10: a panic while looking".into()))?;
         let camera = match is_last {
             true => Camera::Off,
             false => Camera::One { random: Random::new(random.next()), weight: 0, taken: None },
@@ -334,7 +374,7 @@ impl Hunt {
         let world = World::new(image.files, Random::new(random.next()), told.len(), camera);
         let told = run_well(&self.scenario, &world, random.next(), told)?;
         let camera = std::mem::replace(&mut world.state().camera, Camera::Off);
-        let told = self.check_end(&world, told)?;
+        let told = self.check_end(&world, told, whole)?;
         Ok(match camera {
             Camera::One { taken: Some(image), .. } => {
                 let told = told[..image.told].to_vec();

@@ -6,6 +6,8 @@
 mod content;
 mod disk;
 mod hunt;
+#[cfg(test)]
+mod measures;
 mod play;
 mod promises;
 mod random;

@@ -134,14 +134,19 @@ impl<'a> User<'a> {
         }
         let study = study.simulated(Box::new(move |journal, spec, paths, workers, shutdown, observer| {
             let shutdown_too = shutdown.clone();
-            let setting =
-                Setting { world, seed, nature, workers, requests, shutdown: shutdown_too, done, wrong };
+            let setting = Setting { world, seed, nature, workers, requests, shutdown: shutdown_too, done, wrong };
             let (pool, clock, events) = trials::pool(setting);
             let process = ProcessId { pid: 4_194_400, start_ticks: 1 };
             let engine = EngineId { process, boot_id: "simulated".into(), host: "simulated".into() };
             let (executor, timing) = (Box::new(pool), Box::new(clock));
             let on = Surroundings { engine, executor, events, timing, signals: None };
-            run_on(on, journal, Arc::clone(&spec), paths, Manner { workers, drain_limit: None, shutdown, observer })
+            run_on(
+                on,
+                journal,
+                Arc::clone(&spec),
+                paths,
+                Manner { workers, drain_limit: None, shutdown, observer },
+            )
         }));
         study.run_observed(&mut self.watcher())
     }
@@ -178,7 +183,8 @@ impl<'a> User<'a> {
             let needs = self.scenario.spec.stages[stage.index as usize].approve;
             needs && stage.approval.is_none() && stage.status == StageStatus::Waiting
         });
-        let event = waits.map(|stage| Event::StageApproved { stage: stage.index, by: "ada".into(), note: "".into() });
+        let event =
+            waits.map(|stage| Event::StageApproved { stage: stage.index, by: "ada".into(), note: "".into() });
         self.append(journal, event.into_iter().collect())
     }
 

@@ -14,43 +14,61 @@ use super::studies::Scenario;
 use super::world::{Camera, World};
 use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
-use crate::model::{
-    AttemptOutcome, Record, Seq, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState,
-};
+use crate::model::{AttemptOutcome, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::simulated::on;
-use crate::views::{Liveness, Place, StudyView, dump};
+use crate::views::{Liveness, Place, StudyView, dump, export};
 
 /// Which promise is broken, and how.
 pub(super) type Broken = String;
 
-/// What a store must be at any moment: here of a crashed disk, which stays as it is.
-pub(super) fn hold_after_crash(files: &Files, told: &Told, scenario: &Scenario) -> Result<(), Broken> {
+/// What a store must be at any moment: here of a crashed disk, which stays as it is. All its events: whoever looked was
+/// told of them. `twice`: it is recovered once more.
+pub(super) fn hold_after_crash(
+    files: &Files,
+    told: &Told,
+    scenario: &Scenario,
+    twice: bool,
+) -> Result<Told, Broken> {
     let world = World::new(files.clone(), Random::new(1), told.len(), Camera::Off);
+    exports_whole(files)?;
     on(Rc::new(world.clone()), || {
         let reader = match Reader::open(&store()) {
-            Err(OpenError::Missing { .. }) if told.is_empty() => return Ok(()),
+            Err(OpenError::Missing { .. }) if told.is_empty() => return Ok(Told::new()),
             Err(error) => return Err(format!("1: lost: the store does not open: {}", words(&error))),
             Ok(reader) => reader,
         };
-        let first = with(&reader, |snapshot| hold(snapshot, files, told, scenario))?;
+        let events = with(&reader, |snapshot| {
+            hold(snapshot, files, told, scenario)?;
+            Ok(snapshot.events(1)?.collect::<Result<_, _>>()?)
+        })?;
+        if !twice {
+            return Ok(events);
+        }
+        let first = with(&reader, |snapshot| Ok(snapshot.progress()?))?;
         drop(reader);
         // Whoever looked may have repaired it: what they found is what the next one finds.
         let again = Reader::open(&store()).map_err(|error| format!("11: recovered once: {}", words(&error)))?;
         let second = with(&again, |snapshot| Ok(snapshot.progress()?))?;
-        (first == second).then_some(()).ok_or_else(|| format!("11: {first:?}, then {second:?}"))
-    })?;
-    exports_whole(files)
+        (first == second).then_some(events).ok_or_else(|| format!("11: {first:?}, then {second:?}"))
+    })
 }
 
 /// What must be besides once a study is over.
-pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario) -> Result<String, Broken> {
+/// Its result. `whole`: everything is looked at, not the result alone.
+pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole: bool) -> Result<String, Broken> {
     on(Rc::new(world.clone()), || {
         let reader = Reader::open(&store()).map_err(|error| format!("1: lost: {}", words(&error)))?;
         let files = world.state().files.clone();
         with(&reader, |snapshot| {
-            hold(snapshot, &files, told, scenario)?;
+            if whole {
+                hold(snapshot, &files, told, scenario)?;
+            }
+            let artifacts = Path::new(DIR).join("artifacts");
+            if !export::is_current(snapshot, &artifacts)? {
+                return Err("13: the exports are not those of the end".to_owned().into());
+            }
             retries_taken(snapshot, scenario)?;
             result(snapshot, scenario)
         })
@@ -88,7 +106,7 @@ fn words(error: &dyn std::error::Error) -> String {
     format!("{error}{cause}")
 }
 
-fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) -> Result<StudyProgress, Trouble> {
+fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) -> Result<(), Trouble> {
     let (study, progress) = (snapshot.study()?, snapshot.progress()?);
     told_is_there(snapshot, told)?;
     let sum = progress.accounting;
@@ -116,7 +134,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) ->
             outputs_there(&row, snapshot, &study, &spec, &paths, files)?;
         }
     }
-    Ok(progress)
+    Ok(())
 }
 
 fn told_is_there(snapshot: &Snapshot, told: &Told) -> Result<(), Trouble> {

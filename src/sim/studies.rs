@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) amended: Option<(Spec, Option<StageIndex>)>,
     /// Whether failed trials are reset once it is aborted.
     pub(super) retry: bool,
+    /// Whether another study was there before: then its artifacts directory is, too.
+    pub(super) neighbour: bool,
     /// How often its clock is set, back or forward, when a run begins: of a hundred.
     pub(super) clock_percent: u64,
     /// Whether the canonical dump must not depend on crashes. When a rail strikes, what else had finished does.
@@ -35,6 +37,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         requests: Vec::new(),
         amended: None,
         retry: false,
+        neighbour: false,
         clock_percent: 0,
         canonical: true,
     }
@@ -54,7 +57,19 @@ fn retries(count: u32) -> Retries {
 
 /// The small ones: as few trials as show the feature.
 pub(super) fn all() -> Vec<Scenario> {
-    vec![two_stages(), outputs(), retried(), rails(), amended(), discarded(), drained(), timed(), gated(), based(), reset()]
+    vec![
+        two_stages(),
+        outputs(),
+        retried(),
+        rails(),
+        amended(),
+        discarded(),
+        drained(),
+        timed(),
+        gated(),
+        based(),
+        reset(),
+    ]
 }
 
 fn two_stages() -> Scenario {
@@ -108,7 +123,7 @@ fn timed() -> Scenario {
 
 fn gated() -> Scenario {
     let spec = study([stage("a", 2, 1).int("x", 1, 2, None), stage("b", 2, 1).int("y", 1, 2, None).approve()]);
-    scenario("gated", 2, spec)
+    Scenario { neighbour: true, ..scenario("gated", 2, spec) }
 }
 
 fn based() -> Scenario {
@@ -168,5 +183,6 @@ pub(super) fn random(seed: u64) -> Scenario {
     let workers = 1 + random.below(5) as u32;
     let clock_percent = random.below(2) * 40;
     let spec = study(stages);
-    Scenario { nature, requests, clock_percent, ..scenario(&format!("random_{seed}"), workers, spec) }
+    let neighbour = random.percent(30);
+    Scenario { nature, requests, clock_percent, neighbour, ..scenario(&format!("random_{seed}"), workers, spec) }
 }

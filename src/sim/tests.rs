@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::hunt::{Figures, Hunt, Seed};
+use super::measures;
+use crate::sys::planted;
 
 /// Says what was looked at, and how to see again what was found.
 fn report(name: &str, figures: &Figures, began: Instant) {
@@ -44,11 +46,8 @@ fn failing(name: &str) {
     let began = Instant::now();
     let mut hunt = Hunt::named(name).unwrap();
     hunt.chain_percent = 0;
-    for variant in 0..2 {
-        let mut op = 0;
-        while hunt.runs() && hunt.fail_at(1, op, variant) {
-            op += 1;
-        }
+    if hunt.runs() {
+        hunt.fail_everywhere(1);
     }
     report(&format!("{name}, failing"), &hunt.figures, began);
     assert!(hunt.figures.failures > 200, "a study has more operations than that");
@@ -62,6 +61,19 @@ fn failing_two_stages() {
 #[test]
 fn failing_outputs() {
     failing("outputs");
+}
+
+#[test]
+fn a_seed_repeats_it_all() {
+    let seen = |seed: u64| {
+        let mut hunt = Hunt::named("retries").unwrap();
+        hunt.traced = true;
+        hunt.crash_everywhere(seed, Some((100, 2)));
+        hunt.crash_somewhere(seed, 0);
+        hunt.figures.trace
+    };
+    assert_eq!(seen(1), seen(1));
+    assert_ne!(seen(1), seen(2));
 }
 
 /// One run of a study made up by chance, crashed at moments chosen by chance.
@@ -85,12 +97,12 @@ fn random_studies() {
 /// `PITON_SIM_SECONDS=3600 cargo test --release --lib sim::tests::for_long -- --nocapture`: other seeds every time.
 #[test]
 fn for_long() {
-    let seconds = std::env::var("PITON_SIM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let seconds = std::env::var("PITON_SIM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let (began, mut figures) = (Instant::now(), Figures::default());
     let from: u64 = u64::from(std::process::id()) << 32 | began.elapsed().subsec_nanos() as u64;
     let first = std::env::var("PITON_SIM_FROM").ok().and_then(|text| text.parse().ok()).unwrap_or(from);
     let mut seed = first;
-    while began.elapsed() < Duration::from_secs(seconds) && figures.found.is_empty() {
+    while (seed == first || began.elapsed() < Duration::from_secs(seconds)) && figures.found.is_empty() {
         figures.add(somewhere(seed));
         seed += 1;
     }
@@ -104,8 +116,10 @@ fn one_seed() {
     let seed: Seed = seed.parse().unwrap();
     let began = Instant::now();
     let mut hunt = Hunt::named(&seed.study).expect("there is no such study");
+    planted::plant(measures::planted_by_name());
     // Whatever the chain of a small study's image was cut to, the first crashes of it are the same.
     hunt.repeat(&seed);
+    planted::plant(None);
     report(&seed.to_string(), &hunt.figures, began);
     assert!(hunt.figures.images > 0, "the seed names nothing");
 }

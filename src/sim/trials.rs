@@ -18,9 +18,7 @@ use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::keep_simulated;
 use crate::executor::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{
-    AttemptNo, Exit, Failure, Metric, Metrics, Severity, TrialId, Usage, Verdict,
-};
+use crate::model::{AttemptNo, Exit, Failure, Metric, Metrics, Severity, TrialId, Usage, Verdict};
 use crate::sys::simulated::{Kind, Machine};
 
 /// What comes of an attempt that nobody cuts off.
@@ -177,7 +175,9 @@ impl Shared {
 
     fn start_more(&mut self) {
         while self.running.len() < self.workers as usize {
-            let Some(job) = self.queue.pop_front() else { return };
+            // Workers take jobs in order, but the one that was first may be the second to say so.
+            let turn = if self.queue.len() > 1 && self.random.percent(25) { 1 } else { 0 };
+            let Some(job) = self.queue.remove(turn) else { return };
             let (trial, attempt) = (job.key.trial, job.key.attempt);
             let slot = (0..).find(|slot| self.running.values().all(|running| running.slot != *slot)).unwrap_or(0);
             let now_ms = self.now_ms();
@@ -197,11 +197,15 @@ impl Shared {
     /// Ends what is due.
     fn end_due(&mut self) {
         let now_ms = self.now_ms();
-        let due: Vec<_> = self.running.values().filter(|r| r.ends_ms <= now_ms).map(|r| (r.ends_ms, r.job.key.trial)).collect();
+        let due: Vec<_> =
+            self.running.values().filter(|r| r.ends_ms <= now_ms).map(|r| (r.ends_ms, r.job.key.trial)).collect();
         for trial in due.into_iter().collect::<BTreeSet<_>>().into_iter().map(|(_, trial)| trial) {
             let Some(running) = self.running.remove(&trial) else { continue };
             let report = self.report(&running);
-            if self.nature.late_reports && !matches!(report.verdict, Verdict::Succeeded { .. }) && self.random.percent(60) {
+            if self.nature.late_reports
+                && !matches!(report.verdict, Verdict::Succeeded { .. })
+                && self.random.percent(60)
+            {
                 let metrics = Metrics::from([("m".to_owned(), Metric::Number(-1.0e6))]);
                 let verdict = Verdict::Succeeded { metrics, outputs: Vec::new() };
                 let at_ms = now_ms + 1 + self.random.below(3_000) as i64;
@@ -238,13 +242,19 @@ impl Shared {
     }
 
     fn succeeded(&self, job: &Job, value: f64) -> (Verdict, Option<Exit>) {
-        let machine_failed = || (Verdict::Interrupted { reason: "the disk failed".into() }, None);
+        let machine_failed = || {
+            // As the executor of this machine does: it goes on with nothing else.
+            self.tell(ExecutorEvent::Broken("the disk failed".into()));
+            (Verdict::Interrupted { reason: "the disk failed".into() }, None)
+        };
         for name in &job.stage_spec.outputs {
             let path = job.dir.join(name);
             let bytes = output_of(job, name);
             let between = path.parent().filter(|dir| self.world.kind(dir).is_none());
             let made = between.map_or(Ok(()), |dir| self.world.create_dir(dir));
-            if made.and_then(|()| self.world.create(&path, false)).is_err() || self.world.append(&path, &bytes).is_err() {
+            if made.and_then(|()| self.world.create(&path, false)).is_err()
+                || self.world.append(&path, &bytes).is_err()
+            {
                 return machine_failed();
             }
         }

@@ -31,9 +31,18 @@ pub(super) struct Image {
 pub(super) enum Camera {
     Off,
     /// Of every operation, all variants; or of one alone.
-    Every { seed: u64, only: Option<(u64, usize)>, taken: Vec<Image>, last_all: Option<(u64, usize)> },
+    Every {
+        seed: u64,
+        only: Option<(u64, usize)>,
+        taken: Vec<Image>,
+        last_all: Option<(u64, usize)>,
+    },
     /// Of one moment, any; those after an fsync are likelier.
-    One { random: Random, weight: u64, taken: Option<Box<Image>> },
+    One {
+        random: Random,
+        weight: u64,
+        taken: Option<Box<Image>>,
+    },
 }
 
 /// What a crash may do at every operation of an exhaustive run.
@@ -71,7 +80,8 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 impl World {
     pub(super) fn new(files: Files, random: Random, told: usize, camera: Camera) -> Self {
         let after_sync = false;
-        let state = State { files, now_ms: EPOCH_MS, random, ops: 0, syncs: 0, after_sync, told, camera, failure: None };
+        let state =
+            State { files, now_ms: EPOCH_MS, random, ops: 0, syncs: 0, after_sync, told, camera, failure: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -109,7 +119,8 @@ impl State {
                         continue;
                     }
                     // With all lost the disk is what it was at the last sync: once is enough.
-                    let same = loss == Loss::All && last_all.replace((self.syncs, told)) == Some((self.syncs, told));
+                    let same =
+                        loss == Loss::All && last_all.replace((self.syncs, told)) == Some((self.syncs, told));
                     // A disk that works in order takes turns with one that does not.
                     let turn = if op % 2 == 0 { Loss::Before } else { Loss::After };
                     if same || loss == turn {
@@ -160,7 +171,7 @@ struct Open {
 }
 
 impl RandomAccess for Open {
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.world.state().files.content(self.id)?.len() as u64)
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -75,7 +75,11 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// As for [`read`]; [`io::ErrorKind::AlreadyExists`] when the name is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     simulated!(|machine| {
-        if machine.kind(to).is_some() { Err(io::ErrorKind::AlreadyExists.into()) } else { machine.rename(from, to) }
+        if machine.kind(to).is_some() {
+            Err(io::ErrorKind::AlreadyExists.into())
+        } else {
+            machine.rename(from, to)
+        }
     });
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {

@@ -39,6 +39,8 @@ pub enum Fault {
     InterruptedUncounted,
     /// An interrupted attempt takes a retry.
     InterruptedTakesRetry,
+    /// An interrupted attempt gives all retries back.
+    InterruptedForgetsFailures,
     /// A stage closes while trials wait for their retry.
     ClosedEarly,
     /// A stage closes without its survivors.
@@ -47,8 +49,39 @@ pub enum Fault {
     CursorOffByOne,
     /// What a dead engine left running is not settled.
     LeftRunning,
+    /// The exports of a study that is over are not brought up to date.
+    ExportsNotMended,
     /// Directories that are made are not durable.
     DirectoriesNotDurable,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::ActBeforeCommit,
+        Self::TellBeforeCommit,
+        Self::CommitNotSynced,
+        Self::RowsApart,
+        Self::CommitErrorIgnored,
+        Self::ReadyKept,
+        Self::PassedOverForgotten,
+        Self::LateReportAccepted,
+        Self::OutputsNotSynced,
+        Self::OutputsWayNotSynced,
+        Self::DirectoryNotSynced,
+        Self::CreatedInPlace,
+        Self::ExportInPlace,
+        Self::ExportNotSynced,
+        Self::InterruptedUncounted,
+        Self::InterruptedTakesRetry,
+        Self::InterruptedForgetsFailures,
+        Self::ClosedEarly,
+        Self::SurvivorsNotStored,
+        Self::CursorOffByOne,
+        Self::LeftRunning,
+        Self::ExportsNotMended,
+        Self::DirectoriesNotDurable,
+    ];
 }
 
 thread_local! {

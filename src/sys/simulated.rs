@@ -54,7 +54,7 @@ pub trait Machine {
 /// A file that is read and written anywhere.
 pub trait RandomAccess: Debug + Send + Sync {
     /// Bytes in it.
-    fn len(&self) -> io::Result<u64>;
+    fn bytes(&self) -> io::Result<u64>;
     /// Fills `out` from there on.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     /// Writes there.
