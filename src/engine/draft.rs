@@ -275,7 +275,9 @@ impl Rows for Draft {
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.change_ready(key, false);
+        if !planted!(ReadyKept) {
+            self.change_ready(key, false);
+        }
         Ok(())
     }
     fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select};
+use crossbeam_channel::Receiver;
 
 use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
-use super::step::{Action, Input, Now, State, refilled};
+use super::step::{Action, Input, State, refilled};
+use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
-use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -35,7 +35,7 @@ pub(super) struct Loop<'a> {
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
     pub(super) proposers: Proposers,
-    pub(super) clock: TrialClock,
+    pub(super) timing: Box<dyn Timing>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
     /// Run time of the last commit, milliseconds.
@@ -125,7 +125,8 @@ impl Loop<'_> {
             }
             left
         };
-        let now = self.now();
+        let now = self.timing.now();
+        let left = if planted!(LeftRunning) { Vec::new() } else { left };
         self.state.begin(now, engine, workers, &left)?;
         let mut actions = Vec::new();
         // A request made before the run is the first thing it sees: nothing is handed out then.
@@ -134,32 +135,35 @@ impl Loop<'_> {
         }
         actions.extend(self.state.advance(now)?);
         loop {
-            self.commit()?;
+            if !planted!(ActBeforeCommit) {
+                self.commit()?;
+            }
             let mut inputs = Vec::new();
             if std::mem::take(&mut self.outage.untold) {
                 inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
             }
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
+                    if planted!(ActBeforeCommit) {
+                        self.commit()?;
+                    }
                     return Ok(how);
                 }
                 self.act(action, &mut inputs)?;
+            }
+            if planted!(ActBeforeCommit) {
+                self.commit()?;
             }
             if inputs.is_empty() {
                 self.announce();
                 self.gather(&mut inputs);
             }
-            let now = self.now();
+            let now = self.timing.now();
             for input in inputs {
                 actions.extend(self.state.step(now, input)?);
             }
             actions.extend(self.state.advance(now)?);
         }
-    }
-
-    fn now(&self) -> Now {
-        let run_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
-        Now { at_ms: unix_ms(), run_ms }
     }
 
     /// Writes what was decided; when it returns, it is on disk.
@@ -168,9 +172,14 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        self.committed_ms = self.now().run_ms;
+        self.committed_ms = self.timing.now().run_ms;
+        if planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
         let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
-        if let Err(cause) = committed {
+        if let Err(cause) = committed
+            && !planted!(CommitErrorIgnored)
+        {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -178,10 +187,16 @@ impl Loop<'_> {
             return Err(EngineError::StoreGone { store: self.journal.path().into() });
         }
         self.state.draft_mut().forget_final(&set);
+        if !planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, set: &WriteSet) {
         for (seq, record) in &set.events {
             self.observer.committed(*seq, record, self.state.draft());
         }
-        Ok(())
     }
 
     /// A commit failed. If the disk is full and there is a reserve, it is given up and the same is committed by a new
@@ -246,14 +261,8 @@ impl Loop<'_> {
 
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
     fn gather(&mut self, inputs: &mut Vec<Input>) {
-        let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
-        let mut select = Select::new();
-        select.recv(&self.events);
-        select.recv(self.shutdown.receiver());
-        match wait {
-            Some(wait) => drop(select.ready_timeout(wait)),
-            None => drop(select.ready()),
-        }
+        let limit = self.state.wake_in_ms(self.timing.now()).map(Duration::from_millis);
+        self.timing.wait(&self.events, self.shutdown.receiver(), limit);
         let mut controls = self.controls();
         if controls.is_empty() {
             self.linger();
@@ -268,13 +277,11 @@ impl Loop<'_> {
 
     /// Lets more events gather if the last commit was just now and the workers have enough to go on with. A request
     /// ends it.
-    fn linger(&self) {
-        let since_ms = self.now().run_ms.saturating_sub(self.committed_ms);
+    fn linger(&mut self) {
+        let since_ms = self.timing.now().run_ms.saturating_sub(self.committed_ms);
         // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
         if since_ms < PACE_MS && self.events.len() < self.state.submitted_count() {
-            let mut request = Select::new();
-            request.recv(self.shutdown.receiver());
-            let _ = request.ready_timeout(Duration::from_millis(PACE_MS - since_ms));
+            self.timing.linger(self.shutdown.receiver(), Duration::from_millis(PACE_MS - since_ms));
         }
     }
 
@@ -322,11 +329,11 @@ impl Loop<'_> {
     /// Stops the trials and their clocks, then this process; returns when it is continued.
     fn pause(&mut self) {
         self.executor.pause();
-        self.clock.pause();
+        self.timing.pause();
         if let Err(error) = stop_self() {
             log::warn!("cannot stop: {error}");
         }
-        self.clock.resume();
+        self.timing.resume();
         self.executor.resume();
     }
 }

@@ -3,7 +3,7 @@
 //! No I/O, no clock, no randomness beyond the study's seed: time comes in with [`Now`], what the disk knows comes in
 //! as an [`Input`]. The loop commits the draft first and acts second. This file must never learn to do either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
@@ -146,7 +146,8 @@ pub struct State {
     cursor: u64,
     /// Handed to the executor, not started.
     submitted: BTreeMap<TrialId, AttemptNo>,
-    running: BTreeSet<TrialId>,
+    /// Started and not ended: trials with their attempts.
+    running: BTreeMap<TrialId, AttemptNo>,
     /// Most trials handed out and not started.
     queue_limit: usize,
     /// Trials at once.
@@ -165,7 +166,8 @@ impl State {
     /// The state of a store as it was found; nothing is decided yet.
     #[must_use]
     pub fn new(spec: Arc<Spec>, draft: Draft, workers: u32) -> Self {
-        let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
+        let off = u64::from(planted!(CursorOffByOne));
+        let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index + off);
         let mut ready = ReadyWindow::default();
         ready.fill([], true);
         let started_when_adapted = draft.progress_row().accounting.attempts_started;
@@ -176,7 +178,7 @@ impl State {
             ready,
             cursor,
             submitted: BTreeMap::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
             workers: workers as usize,
             started_when_adapted,
@@ -250,10 +252,13 @@ impl State {
             // It could not even be started: the start is recorded with its end.
             self.started(now, RunningRow { trial, attempt, process: None }, 0)?;
         }
-        // A report of an attempt that was given up comes too late: its end is recorded already.
-        if !self.running.remove(&trial) {
+        // A report of an attempt that was given up comes too late: its end is recorded already. Another one of the
+        // same trial may run by now.
+        let runs = self.running.get(&trial);
+        if runs != Some(&attempt) && !(planted!(LateReportAccepted) && runs.is_some()) {
             return Ok(Vec::new());
         }
+        let attempt = self.running.remove(&trial).unwrap_or(attempt);
         let next = self.next(now, trial, &report.verdict);
         let end = AttemptEnd {
             trial,
@@ -276,7 +281,7 @@ impl State {
     fn started(&mut self, now: Now, row: RunningRow, slot: u32) -> Result<(), FoldError> {
         let RunningRow { trial, attempt, process } = row;
         self.submitted.remove(&trial);
-        self.running.insert(trial);
+        self.running.insert(trial, attempt);
         self.emit(
             now,
             match trial {
@@ -431,7 +436,7 @@ impl State {
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
-        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains(trial);
+        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains_key(trial);
         let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| !under_way(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
@@ -504,8 +509,7 @@ impl State {
             }
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();
-                for trial in std::mem::take(&mut self.running) {
-                    let attempt = self.attempts_of(trial);
+                for (trial, attempt) in std::mem::take(&mut self.running) {
                     self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
                 }
             }
@@ -517,7 +521,11 @@ impl State {
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
         self.draft.open_stage().is_none_or(|(stage, counters)| {
-            counters.pending(stage.planned()) == 0 && counters.running == 0 && !stage.takes_proposals()
+            let pending = match planted!(ClosedEarly) {
+                true => stage.planned().saturating_sub(counters.next_index),
+                false => counters.pending(stage.planned()),
+            };
+            pending == 0 && counters.running == 0 && !stage.takes_proposals()
         })
     }
 

@@ -18,6 +18,8 @@ mod read;
 mod replay;
 mod rows;
 mod salvage;
+#[cfg(test)]
+mod simulated;
 mod storage;
 mod tables;
 mod write;

@@ -23,6 +23,7 @@ use crate::model::{
     Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
     TrialId, TrialRow, Value,
 };
+use crate::sys::disk;
 
 /// An open store, for looking.
 pub struct Reader {
@@ -51,7 +52,7 @@ impl Reader {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         for _ in 0..RETRIES {

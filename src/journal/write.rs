@@ -20,6 +20,7 @@ use crate::model::{
     Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
     StudyRow, TrialId, TrialRow,
 };
+use crate::sys::disk;
 use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
 
@@ -90,6 +91,9 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
 
 /// Makes the name of a file durable.
 pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    if planted!(DirectoryNotSynced) {
+        return Ok(());
+    }
     fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
@@ -99,13 +103,22 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
+/// Makes a database in a file that is there and empty.
+pub(super) fn create_database(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open_empty(path) {
+        return builder().create_with_backend(file?);
+    }
+    builder().create(path)
+}
+
 impl Journal {
     /// Opens an existing store for writing, repairing what a crash left.
     ///
     /// # Errors
     /// [`OpenError`]; the file is untouched then, but for the repair.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
@@ -163,6 +176,9 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        if planted!(RowsApart) {
+            self.transaction(|rows| rows.write(set, self.chain))?;
+        }
         let chain = self.transaction(|rows| {
             let chain = rows.append(self.last_seq, &set.events, self.chain)?;
             rows.write(set, chain)?;

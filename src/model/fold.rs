@@ -330,11 +330,12 @@ impl Fold {
     ) -> Result<(), R::Error> {
         let mut stage = self.open_stage(rows, index)?;
         let counters = rows.counters(index)?;
-        if counters.running > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals() {
+        let unfinished = counters.running > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
+        if unfinished && !planted!(ClosedEarly) {
             return Err(self.misfit(format!("stage {index} still has trials to run")));
         }
         stage.status = StageStatus::Closed;
-        stage.survivors = survivors.to_vec();
+        stage.survivors = if planted!(SurvivorsNotStored) { Vec::new() } else { survivors.to_vec() };
         stage.closed_ms = Some(self.at_ms);
         rows.put_stage(stage)
     }
@@ -373,7 +374,9 @@ impl Fold {
             rows.remove_ready((row.due_ms, trial))?;
         } else {
             // Workers start cases out of order; those passed over wait in the queue from now on.
-            for passed in counters.next_index..derived {
+            let passed_over =
+                if planted!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
+            for passed in passed_over {
                 rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
             }
             counters.next_index = derived + 1;
@@ -493,7 +496,9 @@ impl Fold {
         match outcome {
             AttemptOutcome::Succeeded => accounting.succeeded += 1,
             AttemptOutcome::Failed => accounting.failed += 1,
-            AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
+            AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => {
+                accounting.interrupted += u64::from(!planted!(InterruptedUncounted));
+            }
         }
         counters.running = counters.running.saturating_sub(1);
         // For rates: what was cut off says nothing of how long a trial takes.
@@ -514,7 +519,10 @@ impl Fold {
                 row.failures += 1;
                 row.failure = Some(failure.clone());
             }
-            Verdict::Interrupted { .. } | Verdict::Cancelled => {}
+            Verdict::Interrupted { .. } | Verdict::Cancelled => {
+                row.failures += u32::from(planted!(InterruptedTakesRetry));
+                row.failures *= u32::from(!planted!(InterruptedForgetsFailures));
+            }
         }
         match (outcome, end.next) {
             (AttemptOutcome::Succeeded, Next::Final) => {

@@ -27,6 +27,7 @@ use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
+use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
 
 /// Name of the compatible checkpoint.
@@ -190,9 +191,9 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
     let dir = artifacts_dir.join(snapshot.study()?.name);
     let last = snapshot.progress()?.last_seq;
     // The study's telemetry is written last.
-    let telemetry = std::fs::read(dir.join(STUDY_TELEMETRY)).ok();
+    let telemetry = disk::read(&dir.join(STUDY_TELEMETRY)).ok();
     let events = telemetry.and_then(|text| serde_json::from_slice::<Events>(&text).ok());
-    Ok(dir.join(CHECKPOINT).exists() && events.is_some_and(|found| found.events == last))
+    Ok(disk::exists(&dir.join(CHECKPOINT)) && events.is_some_and(|found| found.events == last))
 }
 
 /// The same for a study that is loaded already.

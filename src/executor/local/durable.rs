@@ -125,12 +125,7 @@ impl Unsynced {
         let named = |error| ("the attempt's directory".to_owned(), error);
         let own = remains.open(".").map_err(named)?;
         self.keep("the attempt's directory", own).map_err(named)?;
-        let artifacts = &job.stage_spec.artifacts_dir;
-        let above = job.dir.ancestors().skip(1).take_while(|dir| dir.starts_with(artifacts));
-        self.shared_dirs = above.map(Path::to_path_buf).collect();
-        if let Some(around) = artifacts.parent().filter(|_| !self.shared_dirs.is_empty()) {
-            self.shared_dirs.push(around.to_path_buf());
-        }
+        self.shared_dirs = way_to(&job.dir, &job.stage_spec.artifacts_dir);
         Ok(())
     }
 
@@ -158,6 +153,16 @@ impl Unsynced {
     fn is_empty(&self) -> bool {
         !self.something
     }
+}
+
+/// The directories that lead to an attempt's, innermost first, up to the one that holds the artifacts directory.
+pub(super) fn way_to(dir: &Path, artifacts: &Path) -> Vec<PathBuf> {
+    let mut way: Vec<PathBuf> =
+        dir.ancestors().skip(1).take_while(|dir| dir.starts_with(artifacts)).map(Path::to_path_buf).collect();
+    if !way.is_empty() {
+        way.extend(artifacts.parent().map(Path::to_path_buf));
+    }
+    way
 }
 
 /// What the syncer is told.

@@ -40,6 +40,8 @@ use durable::{Room, Syncer, ToSync, Unsynced};
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
 use results::Remains;
+#[cfg(test)]
+pub(crate) use results::keep_simulated;
 
 /// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
 const WORKER_STACK_BYTES: usize = 8 << 20;

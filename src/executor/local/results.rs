@@ -293,6 +293,23 @@ fn keep_outputs(
     Ok(kept)
 }
 
+/// What becomes of a trial's outputs on a simulated machine: files and directories of an attempt are worked on by their
+/// descriptors, which a simulation stands in for; the way to them is the real one.
+#[cfg(test)]
+pub(crate) fn keep_simulated(stage: &StageRuntime, dir: &Path) -> Option<Vec<OutputHash>> {
+    let machine = crate::sys::simulated::machine()?;
+    let keep = |name: &String| {
+        let hash = machine.keep_output(dir, name).ok()?;
+        Some(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 })
+    };
+    let kept: Vec<_> = stage.outputs.iter().map(keep).collect::<Option<_>>()?;
+    if !kept.is_empty() && !planted!(OutputsWayNotSynced) {
+        let way = std::iter::once(dir.to_path_buf()).chain(super::durable::way_to(dir, &stage.artifacts_dir));
+        way.into_iter().try_for_each(|dir| crate::sys::files::fsync_dir(&dir)).ok()?;
+    }
+    Some(kept)
+}
+
 fn output_words(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ELOOP) => "is a symbolic link".into(),
