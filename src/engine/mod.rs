@@ -195,7 +195,6 @@ pub fn run(
         clock,
         observer,
         state,
-        committed_ms: 0,
         signalled: false,
         to_announce: None,
         forced_by: None,
