@@ -180,7 +180,7 @@ impl Error {
             | Self::InputsChanged { .. }
             | Self::OtherStudy { .. }
             | Self::AltersResults { .. } => 6,
-            Self::Open(OpenError::Damaged { .. } | OpenError::Newer { .. })
+            Self::Open(OpenError::Damaged { .. } | OpenError::Nothing { .. } | OpenError::Newer { .. })
             | Self::StoredSpec { .. }
             | Self::DamagedStore(_) => 7,
             Self::Journal { cause, .. } if cause.is_damage() => 7,
@@ -194,9 +194,6 @@ impl Error {
     pub fn notes(&self) -> Vec<String> {
         match self {
             Self::Engine(EngineError::Commit(failed)) => vec![what_is_safe(failed)],
-            Self::DamagedStore(_) => {
-                vec!["`piton verify` says what else does not fit, as far as it can be read".into()]
-            }
             Self::Bug { .. } => vec!["please report it; the store is as of its last commit".into()],
             Self::Engine(EngineError::Copied { .. }) | Self::OtherStudy { .. } | Self::AltersResults { .. } => {
                 vec!["nothing was changed".into()]
@@ -227,6 +224,16 @@ impl Error {
                 if path.extension().is_some_and(|ending| ending == "toml") =>
             {
                 vec![format!("the store of a study file is `{}`", shell_word(&path.with_extension("redb")))]
+            }
+            Self::Open(OpenError::Damaged { path, .. }) | Self::Journal { store: path, .. }
+                if self.exit_code() == 7 =>
+            {
+                vec![salvage_hint(&shell_word(path))]
+            }
+            Self::DamagedStore(_) | Self::View(ViewError::Journal(_)) | Self::Engine(_)
+                if self.exit_code() == 7 =>
+            {
+                vec![salvage_hint("STORE")]
             }
             Self::Open(OpenError::Missing { .. }) => {
                 vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
@@ -264,6 +271,13 @@ impl Error {
             _ => Vec::new(),
         }
     }
+}
+
+fn salvage_hint(store: &str) -> String {
+    format!(
+        "`piton salvage {store} -o NEW` makes a new store from all that can still be read, says what that is, and \
+         leaves this one as it is"
+    )
 }
 
 fn what_is_safe(failed: &CommitError) -> String {

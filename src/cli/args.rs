@@ -51,10 +51,14 @@ pub enum Command {
     Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
     Verify(VerifyArgs),
+    /// Make a new store from all that can still be read of a damaged one
+    Salvage(SalvageArgs),
     /// Write the store anew without its free space; no engine may have it open
     Compact(CompactArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
     Export(ExportArgs),
+    /// Write one self-contained page that tells the study's story
+    Report(ReportArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
@@ -301,6 +305,20 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
+/// `piton salvage`.
+#[derive(Debug, Args)]
+pub struct SalvageArgs {
+    /// The damaged store; it is only read
+    #[arg(value_name = "DAMAGED", value_hint = ValueHint::FilePath)]
+    pub damaged: PathBuf,
+    /// The store to make; it must not be there
+    #[arg(short, long, value_name = "NEW", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `piton compact`.
 #[derive(Debug, Args)]
 pub struct CompactArgs {
@@ -322,6 +340,16 @@ pub struct ExportArgs {
     /// Print what was written as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `piton report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The page; replaced if it is there
+    #[arg(short, long, value_name = "FILE", default_value = "report.html", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
 }
 
 /// `piton compare`.

@@ -15,9 +15,11 @@ mod manual;
 mod new;
 mod progress;
 mod replay;
+mod report;
 mod result;
 mod retry;
 mod run;
+mod salvage;
 mod stop;
 mod terminal;
 mod verify;
@@ -95,7 +97,9 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Retry(args) => retry::retry(&args),
         Command::Compact(args) => compact::compact(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),
+        Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
-    Event, FoldError, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead, StageIndex, StageRow,
-    StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, fold,
+    Event, FoldError, Proposals, Proposing, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead,
+    StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, Value,
+    fold,
 };
 
 /// See the module.
@@ -20,6 +21,10 @@ pub struct Draft {
     stages: Vec<StageRow>,
     counters: Vec<StageCounters>,
     trials: HashMap<TrialId, TrialRow>,
+    /// Of the open stage, and of every survivor.
+    proposals: Proposals,
+    /// Trials of the open stage that its proposer proposed and that are not final.
+    unfinished: BTreeSet<TrialId>,
     /// Those of them that the next commit must write.
     changed: BTreeSet<TrialId>,
     set: WriteSet,
@@ -33,15 +38,31 @@ impl Draft {
     pub fn load(snapshot: &Snapshot) -> Result<Self, JournalError> {
         let stages = snapshot.stages()?;
         let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, _>>()?;
+        let mut proposals = survivors_proposals(snapshot, &stages)?;
+        let mut unfinished = BTreeSet::new();
+        let asked = |stage: &&StageRow| stage.status == StageStatus::Open && stage.proposing != Proposing::No;
+        for stage in stages.iter().filter(asked) {
+            let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+            proposals.extend(snapshot.proposals(stage.first_trial, end)?);
+            unfinished = unfinished_of(snapshot, stage)?;
+        }
         Ok(Self {
             study: snapshot.study()?,
             progress: snapshot.progress()?,
             stages,
             counters,
+            proposals,
+            unfinished,
             trials: HashMap::new(),
             changed: BTreeSet::new(),
             set: WriteSet::default(),
         })
+    }
+
+    /// The lowest trial of the open stage that its proposer proposed and that is not final.
+    #[must_use]
+    pub fn first_unfinished(&self) -> Option<TrialId> {
+        self.unfinished.first().copied()
     }
 
     /// Records an event and folds it.
@@ -147,11 +168,39 @@ impl Draft {
         FoldError { seq: self.progress.last_seq, what: "spec_amended", why }
     }
 
+    /// What proposers said of the open stage's trials and of every survivor.
+    #[must_use]
+    pub fn proposals(&self) -> &Proposals {
+        &self.proposals
+    }
+
     /// How many trials are in memory.
     #[must_use]
     pub fn held(&self) -> usize {
         self.trials.len()
     }
+}
+
+/// What proposers said of the survivors of closed stages: what the trials after them inherit.
+pub(super) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
+    let mut proposals = Proposals::new();
+    for stage in stages.iter().filter(|stage| stage.proposing != Proposing::No) {
+        for parent in &stage.survivors {
+            proposals.extend(snapshot.proposal(parent.trial)?.map(|values| (parent.trial, values)));
+        }
+    }
+    Ok(proposals)
+}
+
+/// Trials of a stage that are not final: those that wait, those that run, and those that never began.
+fn unfinished_of(snapshot: &Snapshot, stage: &StageRow) -> Result<BTreeSet<TrialId>, JournalError> {
+    let begun = snapshot.counters(stage.index)?.next_index;
+    let mut found: BTreeSet<TrialId> =
+        (begun..stage.planned()).map(|index| TrialId(stage.first_trial.0.saturating_add(index))).collect();
+    let ready = snapshot.ready(None, usize::MAX)?.into_iter().map(|(_, trial)| trial);
+    let running = snapshot.running()?.into_iter().map(|row| row.trial);
+    found.extend(ready.chain(running).filter(|trial| stage.contains(*trial)));
+    Ok(found)
 }
 
 /// Whether a trial in this state will not start again.
@@ -209,7 +258,16 @@ impl Rows for Draft {
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
         self.changed.insert(row.trial);
+        if is_final(row.state) {
+            self.unfinished.remove(&row.trial);
+        }
         self.trials.insert(row.trial, row);
+        Ok(())
+    }
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
+        self.set.proposals.insert(trial, values.clone());
+        self.proposals.insert(trial, values);
+        self.unfinished.insert(trial);
         Ok(())
     }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {

@@ -6,6 +6,7 @@
 
 mod draft;
 mod jobs;
+mod proposer;
 mod ready;
 pub mod replay;
 pub mod resume;
@@ -173,12 +174,16 @@ pub fn run(
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
+    let study_id = study.study_id;
     drop(snapshot);
     if !strays.is_empty() {
         observer.killed_strays(&strays);
     }
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
+    let keeper_client = keeper.as_ref().map(Keeper::client);
+    let proposers =
+        proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper_client, sender.clone());
     let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
         .map_err(|error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error))))?;
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
@@ -192,12 +197,14 @@ pub fn run(
         signals: signals.as_ref(),
         drain_limit,
         jobs,
+        proposers,
         clock,
         observer,
         state,
         signalled: false,
         to_announce: None,
         forced_by: None,
+        outage: run::Outage::default(),
     }
     .run(engine, workers);
     if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
 
+use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, Now, State, refilled};
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
-use crate::journal::{Journal, Reader, WriteSet};
+use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
 use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
@@ -32,6 +34,7 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
+    pub(super) proposers: Proposers,
     pub(super) clock: TrialClock,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
@@ -41,6 +44,18 @@ pub(super) struct Loop<'a> {
     pub(super) to_announce: Option<Announcement>,
     /// The signal that forced the end, if one did.
     pub(super) forced_by: Option<SignalEvent>,
+    /// What a full disk needs, and did.
+    pub(super) outage: Outage,
+}
+
+/// A disk that is full: the reserve for it, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    reserve: Option<Reserve>,
+    /// The state has not been told yet.
+    untold: bool,
+    /// The error of the commit that found it full.
+    cause: Option<JournalError>,
 }
 
 /// An end that was asked for.
@@ -55,10 +70,12 @@ pub(super) enum Announcement {
 impl Loop<'_> {
     /// Runs to the end of the run.
     pub(super) fn run(mut self, engine: EngineId, workers: u32) -> Result<RunReport, EngineError> {
+        self.outage.reserve = Reserve::beside(self.journal.path());
         let how = match self.drive(engine, workers) {
             Ok(how) => how,
             Err(error) => return Err(self.fail(error)),
         };
+        self.proposers.end(matches!(how, RunEnd::Forced | RunEnd::Failed));
         // Everything has ended, but for closures that did not listen: those are not waited for.
         self.executor.kill();
         self.executor.shutdown();
@@ -66,7 +83,11 @@ impl Loop<'_> {
         self.observer.ended(&snapshot);
         drop(snapshot);
         let status = self.state.draft().study_row().status;
+        let (store, safe) = (self.journal.path().to_owned(), self.state.draft().progress_row().accounting);
         self.journal.close()?;
+        if let Some(cause) = self.outage.cause.filter(|_| how == RunEnd::Failed) {
+            return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: Some(safe) })));
+        }
         match self.state.broken() {
             Some(why) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
             _ => Ok(RunReport { how, status, forced_by: self.forced_by }),
@@ -76,6 +97,7 @@ impl Loop<'_> {
     /// Ends a run that cannot go on: what runs is killed, since its result could not be recorded, and the store is
     /// opened anew to see what is safe. The handle that failed is not asked anything any more.
     fn fail(mut self, error: EngineError) -> EngineError {
+        self.proposers.end(true);
         self.executor.kill();
         self.executor.shutdown();
         let path = self.journal.path().to_owned();
@@ -112,6 +134,9 @@ impl Loop<'_> {
         loop {
             self.commit()?;
             let mut inputs = Vec::new();
+            if std::mem::take(&mut self.outage.untold) {
+                inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
+            }
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
                     return Ok(how);
@@ -141,7 +166,8 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        if let Err(cause) = self.journal.commit(&set) {
+        let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
+        if let Err(cause) = committed {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -153,6 +179,24 @@ impl Loop<'_> {
             self.observer.committed(*seq, record, self.state.draft());
         }
         Ok(())
+    }
+
+    /// A commit failed. If the disk is full and there is a reserve, it is given up and the same is committed by a new
+    /// handle; then the run ends in good order. Otherwise the error stands.
+    fn make_room(&mut self, set: &WriteSet, cause: JournalError) -> Result<(), JournalError> {
+        let Some(reserve) = self.outage.reserve.take_if(|_| cause.is_full_disk()) else { return Err(cause) };
+        reserve.release();
+        match self.journal.commit_anew(set) {
+            Ok(()) => {
+                self.outage.untold = true;
+                self.outage.cause = Some(cause);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("the reserve did not help: {error}");
+                Err(cause)
+            }
+        }
     }
 
     /// Does what a committed decision calls for; some actions answer with inputs at once.
@@ -174,7 +218,14 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => inputs.push(refilled(&self.journal.snapshot()?, self.state.submitted_count())?),
-            Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
+            Action::Ask { stage, index } => {
+                let asked = self.proposers.ask(stage, index, self.journal.snapshot()?);
+                asked.map_err(|why| EngineError::Executor(format!("no proposer can be asked: {why}")))?;
+            }
+            Action::Export(stage) => {
+                self.proposers.close(stage, self.journal.snapshot()?);
+                self.observer.stage_closed(stage, self.journal.snapshot()?);
+            }
             Action::Finish(_) => {}
         }
         Ok(())

@@ -77,6 +77,13 @@ pub enum Action {
     Terminate,
     /// Choose a stage's survivors and answer with [`Input::Selected`].
     Select(StageIndex),
+    /// Ask the proposer of a stage for a trial; it answers with [`ExecutorEvent::Proposed`].
+    Ask {
+        /// Which stage.
+        stage: StageIndex,
+        /// The trial's place in the stage: the next one.
+        index: u64,
+    },
     /// Read the head of the ready queue and answer with [`Input::Refilled`].
     Refill,
     /// A stage has closed: bring the exports up to date.
@@ -148,6 +155,8 @@ pub struct State {
     started_when_adapted: u64,
     /// Whether an answer to `Select` or `Refill` is awaited.
     asked: bool,
+    /// Whether an answer to `Ask` is awaited.
+    asks: bool,
     /// Why the executor cannot go on.
     broken: Option<String>,
 }
@@ -172,6 +181,7 @@ impl State {
             workers: workers as usize,
             started_when_adapted,
             asked: false,
+            asks: false,
             broken: None,
         }
     }
@@ -226,6 +236,7 @@ impl State {
                 self.submitted.remove(&trial);
                 Ok(Vec::new())
             }
+            ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
             ExecutorEvent::Broken(why) => {
                 self.broken.get_or_insert_with(|| why.clone());
                 self.drain(now, why, Some(0))
@@ -463,7 +474,10 @@ impl State {
             }
         }
         match &self.phase {
-            Phase::Running => self.hand_out(now, &mut actions),
+            Phase::Running => {
+                self.ask(&mut actions);
+                self.hand_out(now, &mut actions);
+            }
             Phase::Draining { .. } | Phase::Terminating { .. } if idle => {
                 let how = match self.phase {
                     _ if self.broken.is_some() => RunEnd::Failed,
@@ -502,9 +516,9 @@ impl State {
 
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
-        self.draft
-            .open_stage()
-            .is_none_or(|(stage, counters)| counters.pending(stage.planned()) == 0 && counters.running == 0)
+        self.draft.open_stage().is_none_or(|(stage, counters)| {
+            counters.pending(stage.planned()) == 0 && counters.running == 0 && !stage.takes_proposals()
+        })
     }
 
     /// Opens the first waiting stage, unless the run is being stopped; completes the study if there is none.
@@ -704,5 +718,6 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalE
     Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
 }
 
+mod asking;
 #[cfg(test)]
 mod tests;

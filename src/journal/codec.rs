@@ -63,6 +63,7 @@ stored! {
     StageRow: "stage", StageRowV1;
     StageCounters: "counters", StageCountersV1;
     RunningRow: "running", RunningRowV1;
+    disk::Proposal: "proposal", ProposalV1;
 }
 
 impl Stored for TrialRow {
@@ -77,7 +78,7 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<LIMIT_BYTES>()
 }
 
-fn checksum(kind: &str, key: u64, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub(super) fn checksum(kind: &str, key: u64, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(kind.as_bytes()).update(&key.to_le_bytes()).update(bytes);
     let mut sum = [0; CHECKSUM_BYTES];

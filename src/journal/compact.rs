@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
 use super::codec::{Stored, chain_after};
+use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::read::Snapshot;
 use super::tables::{self, RecordTable, decoded};
@@ -174,6 +175,7 @@ fn fill(snapshot: &Snapshot, db: &Database) -> Result<(), CopyError> {
     records::<StageRow>(source, tables::STAGES, &tx)?;
     records::<StageCounters>(source, tables::COUNTERS, &tx)?;
     records::<TrialRow>(source, tables::TRIALS, &tx)?;
+    records::<Proposal>(source, tables::PROPOSALS, &tx)?;
     records::<RunningRow>(source, tables::RUNNING, &tx)?;
     each(source, tables::READY, |key, value, copy| copy.insert_before(key, value).map_err(to), &tx)?;
     events(snapshot, &tx)?;
@@ -240,6 +242,7 @@ fn compare(snapshot: &Snapshot, db: &Database) -> Result<(), CopyError> {
         tables::STAGES,
         tables::COUNTERS,
         tables::TRIALS,
+        tables::PROPOSALS,
         tables::RUNNING,
         tables::EVENTS,
     ];

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use redb::Database;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::error::{JournalError, OpenError};
@@ -26,6 +27,12 @@ const RETRIES: u32 = 5;
 /// # Errors
 /// [`OpenError::Exists`] when a store is there (also when another process was faster), otherwise what the disk says.
 pub fn create(path: &Path, first: &Record) -> Result<Journal, OpenError> {
+    make(path, &|db| initialise(db, first))?;
+    Journal::open(path)
+}
+
+/// Makes a store that `fill` puts everything into, whole or not at all.
+pub(super) fn make(path: &Path, fill: &dyn Fn(&Database) -> Result<(), JournalError>) -> Result<(), OpenError> {
     let io_error = |error: io::Error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
     let mut tries = 0;
     loop {
@@ -34,8 +41,8 @@ pub fn create(path: &Path, first: &Record) -> Result<Journal, OpenError> {
         }
         remove_leftovers(path);
         let unfinished = unfinished_name(path).map_err(io_error)?;
-        match build(&unfinished, path, first) {
-            Ok(()) => return Journal::open(path),
+        match build(&unfinished, path, fill) {
+            Ok(()) => return Ok(()),
             Err(BuildError::Gone) if tries < RETRIES => tries += 1,
             Err(error) => {
                 // Best effort: a leftover is harmless and goes with the next creation.
@@ -73,13 +80,17 @@ impl BuildError {
     }
 }
 
-fn build(unfinished: &Path, path: &Path, first: &Record) -> Result<(), BuildError> {
+fn build(
+    unfinished: &Path,
+    path: &Path,
+    fill: &dyn Fn(&Database) -> Result<(), JournalError>,
+) -> Result<(), BuildError> {
     let file = File::create_new(unfinished)?;
     // Held until it has its name: nobody may take it for a leftover. redb's own lock ends before that.
     flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)?;
     let db = builder().create(unfinished);
     let db = db.map_err(|error| BuildError::Open(open_error(path, error)))?;
-    initialise(&db, first).map_err(|cause| BuildError::Open(damaged_or_io(path, cause)))?;
+    fill(&db).map_err(|cause| BuildError::Open(damaged_or_io(path, cause)))?;
     db.close().map_err(|error| BuildError::Open(open_error(path, error)))?;
     File::open(unfinished)?.sync_all()?;
     publish(unfinished, path)?;

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension,
-    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow,
-    Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId,
-    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Verdict,
+    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing, Record, RunEnd,
+    RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated,
+    StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -70,6 +70,34 @@ impl<T: Disk> Disk for MapV1<T> {
         self.0.into_iter().map(|(key, value)| (key, value.into_model())).collect()
     }
 }
+
+impl<A: Disk, B: Disk> Disk for (A, B) {
+    type Model = (A::Model, B::Model);
+    fn of(model: &Self::Model) -> Self {
+        (A::of(&model.0), B::of(&model.1))
+    }
+    fn into_model(self) -> Self::Model {
+        (self.0.into_model(), self.1.into_model())
+    }
+}
+
+/// What a proposer said of a trial, on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ProposalV1(Vec<(String, ValueV1)>);
+
+impl Disk for ProposalV1 {
+    type Model = Proposal;
+    fn of(model: &Proposal) -> Self {
+        Self(Disk::of(&model.0))
+    }
+    fn into_model(self) -> Proposal {
+        Proposal(self.0.into_model())
+    }
+}
+
+/// The values of a proposed trial's own sweep, as one record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Proposal(pub(super) Vec<(String, Value)>);
 
 impl Disk for TrialIdV1 {
     type Model = TrialId;
@@ -133,6 +161,7 @@ mirror_states! {
     TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
+    ProposingV1 = Proposing { No, Open, Ended }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
 }
 
@@ -147,7 +176,7 @@ mirror_struct! {
     FirstObjectiveV1 = FirstObjective { metric: String, maximize: bool }
     BestV1 = Best { value: f64, trial: TrialIdV1 }
     StageDeclV1 = StageDecl {
-        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
+        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, proposed: bool,
     }
     AccountingV1 = Accounting {
         attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64,
@@ -165,6 +194,7 @@ mirror_struct! {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
+        proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
@@ -395,6 +425,7 @@ impl Disk for f64 {
 mirror_enum! {
     ExitV1 = Exit { Code(code: i32), Signal(signal: i32) }
     MetricV1 = Metric { Number(number: f64), Label(label: String) }
+    ValueV1 = Value { Bool(flag: bool), Int(number: i64), Float(number: f64), Str(text: String) }
     NextV1 = Next { Final, Again { due_ms: i64 } }
     VerdictV1 = Verdict {
         Succeeded { metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1> },
@@ -418,5 +449,7 @@ mirror_enum! {
         BaseEnded(end: Box<AttemptEndV1>),
         StageApproved { stage: u32, by: String, note: String },
         SpecAmended(amended: Box<SpecAmendedV1>),
+        TrialProposed { trial: TrialIdV1, values: Vec<(String, ValueV1)>, merged: u32 },
+        ProposalsEnded { stage: u32, reason: String },
     }
 }

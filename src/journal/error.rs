@@ -37,6 +37,12 @@ pub enum OpenError {
         #[source]
         cause: JournalError,
     },
+    /// Not even the study's first event can be read.
+    #[error("nothing of `{}` can be recovered", path.display())]
+    Nothing {
+        /// The store.
+        path: PathBuf,
+    },
     /// Written by a newer piton.
     #[error("the store `{}` was written by a newer piton", path.display())]
     Newer {
@@ -95,6 +101,12 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// Whether the disk, or what this user may take of it, is full.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Io(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)))
+    }
+
     /// Whether the store's bytes are to blame, not the disk or the system.
     #[must_use]
     pub fn is_damage(&self) -> bool {

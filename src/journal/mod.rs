@@ -9,10 +9,16 @@ mod compact;
 mod create;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod guard;
 mod overlay;
+mod pages;
 mod read;
 mod replay;
 mod rows;
+mod salvage;
+mod storage;
 mod tables;
 mod write;
 
@@ -22,4 +28,8 @@ pub use create::create;
 pub use error::{JournalError, OpenError};
 pub use read::{Reader, Snapshot};
 pub use replay::{Difference, Verification, replayed, verify};
+pub use salvage::{Salvaged, salvage};
 pub use write::{Journal, WriteSet};
+
+#[cfg(test)]
+pub(crate) use overlay::Overlay;

@@ -2,14 +2,14 @@
 //!
 //! A store left by a crash needs a repair before it can be read. Where the file cannot be written (a read-only
 //! folder, another user's file), the repair is done on this copy-on-write view instead of on a copy of gigabytes.
-//! The file itself is never written.
+//! The file itself is never written. A store that is only bytes in memory is read the same way.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
@@ -17,12 +17,36 @@ const PAGE_BYTES: u64 = 4096;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Overlay {
-    file: File,
+pub(crate) struct Overlay {
+    base: Base,
     state: Mutex<State>,
+    /// Numbers of the pages that were read, for tests that ask which matter.
+    #[cfg(test)]
+    pub(crate) touched: Arc<Mutex<std::collections::BTreeSet<u64>>>,
 }
 
-#[derive(Debug)]
+/// What lies under the changes.
+#[derive(Clone, Debug)]
+enum Base {
+    File(Arc<File>),
+    Bytes(Arc<[u8]>),
+}
+
+impl Base {
+    fn read(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(out, offset),
+            Self::Bytes(bytes) => {
+                let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                let from = bytes.get(start..start.saturating_add(out.len()));
+                out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
 struct State {
     /// Length as the database sees it.
     len: u64,
@@ -36,7 +60,43 @@ impl Overlay {
     /// Over a file opened for reading.
     pub(super) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, state: Mutex::new(State { len, file_len: len, pages: BTreeMap::new() }) })
+        Ok(Self::over(Base::File(Arc::new(file)), State { len, file_len: len, pages: BTreeMap::new() }))
+    }
+
+    /// Over bytes in memory, which are shared.
+    pub(crate) fn of_bytes(bytes: Arc<[u8]>) -> Self {
+        let len = bytes.len() as u64;
+        Self::over(Base::Bytes(bytes), State { len, file_len: len, pages: BTreeMap::new() })
+    }
+
+    fn over(base: Base, state: State) -> Self {
+        Self {
+            base,
+            state: Mutex::new(state),
+            #[cfg(test)]
+            touched: Arc::default(),
+        }
+    }
+
+    /// The same view again, to be changed on its own.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            #[cfg(test)]
+            touched: Arc::clone(&self.touched),
+            ..Self::over(self.base.clone(), self.locked().clone())
+        }
+    }
+
+    /// Changes bytes, as damage does.
+    #[cfg(test)]
+    pub(crate) fn put(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write(offset, bytes)
+    }
+
+    /// Cuts the view off.
+    #[cfg(test)]
+    pub(crate) fn cut(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
     }
 
     /// One page as the database sees it.
@@ -48,7 +108,7 @@ impl Overlay {
         let start = number * PAGE_BYTES;
         let there = usize::try_from(state.file_len.saturating_sub(start).min(PAGE_BYTES)).unwrap_or(0);
         if let Some(part) = page.get_mut(..there) {
-            self.file.read_exact_at(part, start)?;
+            self.base.read(part, start)?;
         }
         Ok(page)
     }
@@ -82,6 +142,10 @@ impl StorageBackend for Overlay {
         let state = self.locked();
         if offset.saturating_add(out.len() as u64) > state.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        #[cfg(test)]
+        if let Ok(mut touched) = self.touched.lock() {
+            touched.extend(pieces(offset, out.len()).map(|(number, _, _)| number));
         }
         for (number, within, length) in pieces(offset, out.len()) {
             let page = self.page(&state, number)?;

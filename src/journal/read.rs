@@ -12,13 +12,16 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 
 use super::codec::Stored;
+use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
+use super::guard::{Guarded, guarded};
 use super::overlay::Overlay;
+use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
-use super::write::{builder, damaged_or_io, open_error};
+use super::write::{damaged_or_io, open_error};
 use crate::model::{
-    ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId,
-    TrialRow,
+    Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
+    TrialId, TrialRow, Value,
 };
 
 /// An open store, for looking.
@@ -52,7 +55,7 @@ impl Reader {
             return Err(OpenError::Missing { path: path.into() });
         }
         for _ in 0..RETRIES {
-            match builder().open_read_only(path) {
+            match storage::open_read_only(path) {
                 Ok(db) => return Self::checked(Source::Shared(db), path),
                 Err(DatabaseError::RepairAborted) => match repair(path)? {
                     Repair::Done => {}
@@ -64,6 +67,27 @@ impl Reader {
             }
         }
         Err(OpenError::Locked { path: path.into() })
+    }
+
+    /// Opens a store that is no file but bytes in memory; `name` is what errors call it. What a crash left is repaired
+    /// in memory.
+    ///
+    /// # Errors
+    /// [`OpenError`], as for a file.
+    pub fn from_bytes(bytes: Vec<u8>, name: &Path) -> Result<Self, OpenError> {
+        Self::over(&Overlay::of_bytes(bytes.into()), name)
+    }
+
+    /// Opens a view of a store; what a repair changes is not seen in it.
+    pub(crate) fn over(overlay: &Overlay, name: &Path) -> Result<Self, OpenError> {
+        match storage::read_overlay(overlay) {
+            Ok(db) => Self::checked(Source::Shared(db), name),
+            Err(DatabaseError::RepairAborted) => {
+                let db = storage::open_overlay(overlay.copy()).map_err(|error| open_error(name, error))?;
+                Self::checked(Source::Private(Box::new(db)), name)
+            }
+            Err(error) => Err(open_error(name, error)),
+        }
     }
 
     /// A reader over a database nobody else sees.
@@ -84,11 +108,13 @@ impl Reader {
     /// # Errors
     /// [`JournalError`] from the disk.
     pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
-        let tx = match &self.source {
-            Source::Shared(db) => db.begin_read(),
-            Source::Private(db) => db.begin_read(),
-        };
-        Snapshot::new(tx?)
+        guarded(|| {
+            let tx = match &self.source {
+                Source::Shared(db) => db.begin_read(),
+                Source::Private(db) => db.begin_read(),
+            };
+            Snapshot::new(tx?)
+        })
     }
 }
 
@@ -99,9 +125,9 @@ enum Repair {
 }
 
 fn repair(path: &Path) -> Result<Repair, OpenError> {
-    match builder().open(path) {
+    match storage::open(path) {
         Ok(db) => {
-            db.close().map_err(|error| open_error(path, error))?;
+            guarded(|| Ok(db.close()?)).map_err(|cause| damaged_or_io(path, cause))?;
             Ok(Repair::Done)
         }
         Err(DatabaseError::DatabaseAlreadyOpen) => Ok(Repair::Busy),
@@ -110,7 +136,7 @@ fn repair(path: &Path) -> Result<Repair, OpenError> {
         {
             let io_error = |error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
             let overlay = File::open(path).and_then(Overlay::new).map_err(io_error)?;
-            let db = builder().create_with_backend(overlay).map_err(|error| open_error(path, error))?;
+            let db = storage::open_overlay(overlay).map_err(|error| open_error(path, error))?;
             Ok(Repair::InMemory(db))
         }
         Err(error) => Err(open_error(path, error)),
@@ -127,7 +153,7 @@ pub(super) fn check_schema(db: &impl ReadableDatabase, path: &Path) -> Result<()
             Err(error) => Err(error.into()),
         }
     };
-    match version().map_err(|cause| damaged_or_io(path, cause))? {
+    match guarded(version).map_err(|cause| damaged_or_io(path, cause))? {
         Some(found) if found > SCHEMA => Err(OpenError::Newer { path: path.into(), found }),
         Some(_) => Ok(()),
         None => Err(OpenError::Damaged {
@@ -162,7 +188,7 @@ impl Snapshot {
     }
 
     fn one<T: Stored>(&self, table: RecordTable, key: u64) -> Result<Option<T>, JournalError> {
-        get(&self.tx.open_table(table)?, key)
+        guarded(|| get(&self.tx.open_table(table)?, key))
     }
 
     /// The study.
@@ -217,6 +243,23 @@ impl Snapshot {
         Ok(self.records(tables::TRIALS, from.0, to.0)?.map(|row| row.map(|(_, trial)| trial)))
     }
 
+    /// What proposers said of the trials with numbers from `from` to before `to`.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposals(&self, from: TrialId, to: TrialId) -> Result<Proposals, JournalError> {
+        let records = self.records::<Proposal>(tables::PROPOSALS, from.0, to.0)?;
+        records.map(|record| record.map(|(trial, Proposal(values))| (TrialId(trial), values))).collect()
+    }
+
+    /// What the proposer of its stage said of one trial.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposal(&self, trial: TrialId) -> Result<Option<Vec<(String, Value)>>, JournalError> {
+        Ok(self.one::<Proposal>(tables::PROPOSALS, trial.0)?.map(|Proposal(values)| values))
+    }
+
     /// Events from sequence number `from` on, in order, read as they are asked for.
     ///
     /// # Errors
@@ -233,12 +276,12 @@ impl Snapshot {
         &self,
         to: Seq,
     ) -> Result<impl Iterator<Item = Result<EventBytes, JournalError>> + use<>, JournalError> {
-        let range = self.tx.open_table(tables::EVENTS)?.range(..=to)?;
-        Ok(range.map(|entry| {
+        let range = guarded(|| Ok::<_, JournalError>(self.tx.open_table(tables::EVENTS)?.range(..=to)?))?;
+        Ok(Guarded::new(range.map(|entry| {
             let (key, bytes) = entry?;
             let record = decoded(key.value(), bytes.value())?;
             Ok((key.value(), record, bytes.value().to_vec()))
-        }))
+        })))
     }
 
     /// Records of one table with keys from `from` to before `to`, in order.
@@ -248,11 +291,11 @@ impl Snapshot {
         from: u64,
         to: u64,
     ) -> Result<impl Iterator<Item = Result<(u64, T), JournalError>> + use<T>, JournalError> {
-        let range = self.tx.open_table(table)?.range(from..to.max(from))?;
-        Ok(range.map(|entry| {
+        let range = guarded(|| Ok::<_, JournalError>(self.tx.open_table(table)?.range(from..to.max(from))?))?;
+        Ok(Guarded::new(range.map(|entry| {
             let (key, bytes) = entry?;
             Ok((key.value(), decoded(key.value(), bytes.value())?))
-        }))
+        })))
     }
 
     /// The first `limit` places of the ready queue after `after`.
@@ -260,18 +303,18 @@ impl Snapshot {
     /// # Errors
     /// [`JournalError`].
     pub fn ready(&self, after: Option<ReadyKey>, limit: usize) -> Result<Vec<ReadyKey>, JournalError> {
-        let table = self.tx.open_table(tables::READY)?;
-        let range = match after {
-            None => table.range::<(i64, u64)>(..)?,
-            Some((due_ms, trial)) => table.range((due_ms, trial.0.saturating_add(1))..)?,
-        };
-        range
-            .take(limit)
-            .map(|entry| {
+        guarded(|| {
+            let table = self.tx.open_table(tables::READY)?;
+            let range = match after {
+                None => table.range::<(i64, u64)>(..)?,
+                Some((due_ms, trial)) => table.range((due_ms, trial.0.saturating_add(1))..)?,
+            };
+            let keys = range.take(limit).map(|entry| {
                 let (due_ms, trial) = entry?.0.value();
                 Ok((due_ms, TrialId(trial)))
-            })
-            .collect()
+            });
+            keys.collect()
+        })
     }
 
     /// The attempts that run, or ran when their engine died.

@@ -12,12 +12,13 @@ use std::time::Duration;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
 
 use super::error::{JournalError, OpenError};
+use super::guard::guarded;
 use super::read::{Snapshot, check_schema};
 use super::rows::TxRows;
-use super::tables;
+use super::{storage, tables};
 use crate::model::{
-    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
-    TrialId, TrialRow,
+    Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
+    StudyRow, TrialId, TrialRow,
 };
 use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
@@ -40,6 +41,8 @@ pub struct WriteSet {
     pub counters: BTreeMap<StageIndex, StageCounters>,
     /// Trials that changed.
     pub trials: BTreeMap<TrialId, TrialRow>,
+    /// What proposers said of new trials.
+    pub proposals: Proposals,
     /// Places in the ready queue: `true` to add, `false` to take.
     pub ready: BTreeMap<ReadyKey, bool>,
     /// Running attempts: added or forgotten.
@@ -72,8 +75,8 @@ const OPEN_PAUSE: Duration = Duration::from_millis(25);
 /// Whether the engine a locked store names lives: then the lock is its own and will stay.
 fn has_live_engine(path: &Path) -> bool {
     let study = || {
-        builder().open_read_only(path).ok().and_then(|db| {
-            let snapshot = Snapshot::new(db.begin_read().ok()?).ok()?;
+        storage::open_read_only(path).ok().and_then(|db| {
+            let snapshot = guarded(|| Snapshot::new(db.begin_read()?)).ok()?;
             snapshot.study().ok()
         })
     };
@@ -108,7 +111,7 @@ impl Journal {
         let mut tries = 0;
         let (db, file) = loop {
             let file = file_id(path);
-            match builder().open(path) {
+            match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
@@ -132,7 +135,7 @@ impl Journal {
     /// [`OpenError`] as for [`Journal::open`].
     pub fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
         check_schema(&db, path)?;
-        let progress = db.begin_read().map_err(JournalError::from).and_then(|tx| Snapshot::new(tx)?.progress());
+        let progress = guarded(|| Snapshot::new(db.begin_read()?)).and_then(|snapshot| snapshot.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
         Ok(Self { db, path: path.into(), file: None, chain: progress.chain, last_seq: progress.last_seq })
     }
@@ -170,6 +173,42 @@ impl Journal {
         Ok(())
     }
 
+    /// After [`Journal::commit`] of `set` failed for want of space, and some was found: opens the store anew, looks whether
+    /// that commit is there, and makes it so. What the store says decides; the handle that failed is not asked.
+    ///
+    /// # Errors
+    /// [`JournalError`]: this handle is of no use any more.
+    pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        let (before, chain) = (self.last_seq, self.chain);
+        // The lock goes with the handle. What stands in for it refuses every commit.
+        let nothing = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        drop(std::mem::replace(&mut self.db, nothing));
+        self.last_seq = Seq::MAX - 1;
+        let file = self.file;
+        let opened = Self::open(&self.path).map_err(|error| match error {
+            OpenError::Damaged { cause, .. } | OpenError::Io { cause, .. } => cause,
+            other => JournalError::Store(other.to_string()),
+        })?;
+        if opened.file != file {
+            return Err(JournalError::Store("the store was replaced meanwhile".into()));
+        }
+        *self = opened;
+        if (self.last_seq, self.chain) == (before, chain) {
+            return self.commit(set);
+        }
+        let snapshot = self.snapshot()?;
+        let stored: Vec<_> = snapshot.events(before + 1)?.collect::<Result<_, _>>()?;
+        if stored != set.events {
+            return Err(JournalError::Store("another process changed the store meanwhile".into()));
+        }
+        drop(snapshot);
+        // It is there, as far as the page cache says. An error of a sync may have left it there only: pages that were
+        // written once more, and synced, are on the disk.
+        let progress = set.progress;
+        let chain = self.chain;
+        self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))
+    }
+
     /// Appends records and folds them inside the transaction; for changes made while no engine runs.
     ///
     /// # Errors
@@ -192,7 +231,7 @@ impl Journal {
         &self,
         body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        transaction(&self.db, body)
+        guarded(|| transaction(&self.db, body))
     }
 
     /// A consistent view of the last commit.
@@ -200,7 +239,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk.
     pub fn snapshot(&self) -> Result<Snapshot, JournalError> {
-        Snapshot::new(self.db.begin_read()?)
+        guarded(|| Snapshot::new(self.db.begin_read()?))
     }
 
     /// Closes the store in good order.
@@ -208,7 +247,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] from the disk; every commit is safe all the same.
     pub fn close(self) -> Result<(), JournalError> {
-        Ok(self.db.close()?)
+        guarded(|| Ok(self.db.close()?))
     }
 }
 
@@ -230,11 +269,19 @@ pub(super) fn transaction<T>(
 
 /// Makes the tables of a new store, its layout version and its first event, in one transaction.
 pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
+    initialise_with(db, |rows| rows.fold(1, first))
+}
+
+/// The same, with what `first` puts there.
+pub(super) fn initialise_with(
+    db: &Database,
+    first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
     let mut tx = db.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
     tx.set_quick_repair(true);
     tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
-    TxRows::open(&tx)?.fold(1, first)?;
+    first(&mut TxRows::open(&tx)?)?;
     tx.commit()?;
     Ok(())
 }
@@ -245,7 +292,11 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             OpenError::Locked { path: path.into() }
         }
-        DatabaseError::UpgradeRequired(version) => OpenError::Newer { path: path.into(), found: version.into() },
+        // A format so old that no piton ever wrote it.
+        DatabaseError::UpgradeRequired(version) => OpenError::Damaged {
+            path: path.into(),
+            cause: JournalError::Corrupted(format!("it names the old file format {version}")),
+        },
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             OpenError::Missing { path: path.into() }
         }

@@ -90,6 +90,15 @@ pub(super) fn read_cases(study_dir: &Path, path: &str) -> Result<CaseList, Vec<C
 }
 
 /// A file's bytes; `None` if it is too large. Opening does not wait for a pipe's other end.
+/// Reads bytes as a file of cases, for fuzzing: there are cases, or there is a mistake.
+#[doc(hidden)]
+pub fn fuzz_cases(is_json: bool, bytes: &[u8]) {
+    let format = if is_json { CaseFormat::JsonLines } else { CaseFormat::Csv };
+    if let Err(mistakes) = parse_cases(format, bytes) {
+        assert!(!mistakes.is_empty() && mistakes.iter().all(|mistake| !mistake.message.is_empty()));
+    }
+}
+
 fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
     if !fs::metadata(path)?.is_file() {

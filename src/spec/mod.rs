@@ -24,6 +24,8 @@ mod walk;
 
 pub use builder::{SpecBuilder, StageBuilder};
 pub use cases::CASE_FILE_MAX_BYTES;
+#[doc(hidden)]
+pub use cases::fuzz_cases;
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff};
 pub use inputs::{InputError, changed_inputs, hash_inputs};
@@ -32,7 +34,7 @@ pub use parse::{parse, parse_bytes, parse_study};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
-    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, RANDOM_LOG_CASES_MAX,
-    Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec, SpecValue, StageSpec,
-    StudySpec, SweepParam, Template, Work,
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
+    RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
+    SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
 };

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +70,15 @@ pub fn remove_leftover_temps(dir: &Path) -> io::Result<usize> {
 fn temp_owner(name: &str) -> Option<u32> {
     let (_, owner) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
     owner.split_once('-')?.0.parse().ok()
+}
+
+/// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files
+/// cheaper, and promises nothing.
+pub fn start_writeback(file: &File) {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes no pointer.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
 }
 
 /// Makes a directory's entries durable.

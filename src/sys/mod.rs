@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod files;
 pub mod process;
+pub mod reserve;
 pub mod signals;
 pub mod tree_hash;
 pub mod words;

@@ -94,6 +94,7 @@ impl Story {
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
             objective: Some(FirstObjective { metric: "bytes".into(), maximize: false }),
+            proposed: false,
         };
         let created = StudyCreated {
             study_id: StudyId([0xab; 16]),
@@ -113,6 +114,12 @@ impl Story {
         let first = Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) };
         let journal = create(&dir.path().join("tiny.redb"), &first).unwrap();
         Self { dir, journal, at_ms: 0, workers }
+    }
+
+    /// Closes the store in good order; the directory stays until the story goes.
+    pub(super) fn closed(self) -> tempfile::TempDir {
+        self.journal.close().unwrap();
+        self.dir
     }
 
     pub(super) fn dir(&self) -> &Path {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::ViewError;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId,
-    TrialRow, TrialState,
+    AttemptNo, Proposals, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
+    TrialId, TrialRow, TrialState,
 };
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
@@ -57,6 +57,8 @@ pub struct StudyView {
     pub stages: Vec<StageRow>,
     /// Their counters, in the same order.
     pub counters: Vec<StageCounters>,
+    /// What proposers said; of all their trials, since any may be looked at.
+    pub proposals: Proposals,
     /// The checked spec.
     pub spec: Spec,
     /// Where its files are.
@@ -76,7 +78,8 @@ impl StudyView {
         let stages = snapshot.stages()?;
         let counters =
             stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, JournalError>>()?;
-        Ok(Self { study, progress: snapshot.progress()?, stages, counters, spec, place, liveness })
+        let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
+        Ok(Self { study, progress: snapshot.progress()?, stages, counters, proposals, spec, place, liveness })
     }
 
     /// The status for people: a study whose engine is gone is interrupted, whatever its row still says.
@@ -101,7 +104,7 @@ impl StudyView {
     /// Who descends from whom.
     #[must_use]
     pub fn lineage(&self) -> Lineage<'_> {
-        Lineage::new(&self.spec, &self.stages)
+        Lineage::new(&self.spec, &self.stages).with_proposals(&self.proposals)
     }
 
     /// Running time over all runs, microseconds.

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{FailureOut, MetricsOut, OutputsOut};
+use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
@@ -34,6 +34,8 @@ enum Body<'a> {
     RunStarted { pid: u32, host: &'a str, boot_id: &'a str, workers: u32 },
     DrainStarted { by: &'a str },
     StageOpened { stage: u32, stage_name: &'a str, parents: Vec<ParentOut>, shares: &'a [u64] },
+    TrialProposed { trial: u64, case: String, params: ProposedOut<'a>, merged: u32 },
+    ProposalsEnded { stage: u32, stage_name: &'a str, reason: &'a str },
     AttemptStarted { trial: u64, case: String, attempt: u32, slot: u32, pid: Option<u32> },
     AttemptEnded(Box<EndOut<'a>>),
     TrialReset { trial: u64, case: String },
@@ -122,6 +124,8 @@ pub(in crate::views) struct EventNames {
     stages: Vec<String>,
     /// First trial of each stage that has begun, and how many it has.
     begun: Vec<(u64, u64)>,
+    /// The number after the last trial that the open stage's proposer proposed.
+    proposed: Option<u64>,
 }
 
 /// Names as they were when an event came: an amendment may give a trial's number to another case.
@@ -140,6 +144,7 @@ impl<'a> Names<'a> {
         match event {
             Event::StudyCreated(created) => self.then.stages = names_of(&created.stages),
             Event::StageOpened { stage, shares, .. } => {
+                self.then.proposed = None;
                 self.then.begun.truncate(*stage as usize);
                 let first = self.then.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
                 self.then.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
@@ -155,7 +160,19 @@ impl<'a> Names<'a> {
                 }
                 self.then.stages = names_of(&amended.stages);
             }
+            // A stage that its proposer left short of its budget has fewer trials than its shares say.
+            Event::TrialProposed { trial, .. } => self.then.proposed = Some(trial.0.saturating_add(1)),
+            Event::StageClosed { .. } => {
+                if let (Some((first, planned)), Some(end)) =
+                    (self.then.begun.last_mut(), self.then.proposed.take())
+                {
+                    *planned = end.saturating_sub(*first);
+                }
+            }
             _ => {}
+        }
+        if let (Some((first, planned)), Some(end)) = (self.then.begun.last_mut(), self.then.proposed) {
+            *planned = (*planned).max(end.saturating_sub(*first));
         }
     }
 
@@ -210,6 +227,15 @@ impl<'a> Names<'a> {
                 parents: self.parents(parents),
                 shares,
             },
+            Event::TrialProposed { trial, values, merged } => Body::TrialProposed {
+                trial: trial.0,
+                case: self.case(*trial),
+                params: ProposedOut(values),
+                merged: *merged,
+            },
+            Event::ProposalsEnded { stage, reason } => {
+                Body::ProposalsEnded { stage: *stage, stage_name: self.stage(*stage), reason }
+            }
             Event::AttemptStarted { trial, attempt, slot, process } => Body::AttemptStarted {
                 trial: trial.0,
                 case: self.case(*trial),
@@ -282,6 +308,7 @@ impl<'a> Names<'a> {
             Event::AttemptEnded(end) | Event::BaseEnded(end) => {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
+            Event::TrialProposed { trial, .. } => Some((*trial, self.case(*trial), None)),
             Event::TrialReset { trial } => Some((*trial, self.case(*trial), None)),
             _ => None,
         }
@@ -303,6 +330,16 @@ impl<'a> Names<'a> {
                 let from = if parents.is_empty() { String::new() } else { format!(" from {}", cases(parents)) };
                 format!("{}: {trials} trials{from}", self.stage(*stage))
             }
+            Event::TrialProposed { values, merged, .. } => {
+                let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let merged = match merged {
+                    0 => String::new(),
+                    1 => " (after 1 repetition)".to_owned(),
+                    merged => format!(" (after {merged} repetitions)"),
+                };
+                format!("{}{merged}", values.join(" "))
+            }
+            Event::ProposalsEnded { stage, reason } => format!("{}: {reason}", self.stage(*stage)),
             Event::AttemptStarted { slot, process, .. } | Event::BaseStarted { slot, process, .. } => {
                 match process {
                     Some(process) => format!("slot {slot}, pid {}", process.pid),

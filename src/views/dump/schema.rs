@@ -236,6 +236,16 @@ impl Serialize for ParamsOut {
     }
 }
 
+/// The values a proposer said, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct ProposedOut<'a>(pub(in crate::views) &'a [(String, Value)]);
+
+impl Serialize for ProposedOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, ValueOut(value))))
+    }
+}
+
 struct ValueOut<'a>(&'a Value);
 
 impl Serialize for ValueOut<'_> {

@@ -1,0 +1,46 @@
+//! What fuzzing reaches of this module: everything that reads what a trial wrote. No part of the interface.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::logs::Logs;
+use super::results::{MAX_LABEL_BYTES, parse_metrics, search};
+use crate::executor::CompiledRule;
+use crate::model::Metric;
+
+/// Reads bytes as `metrics.json`: numbers are finite, labels are bounded, reasons are one line.
+pub fn metrics(text: &[u8]) {
+    match parse_metrics(text) {
+        Ok(metrics) => {
+            for metric in metrics.into_values() {
+                match metric {
+                    Metric::Number(number) => assert!(number.is_finite()),
+                    Metric::Label(label) => assert!(label.len() <= MAX_LABEL_BYTES + '…'.len_utf8()),
+                }
+            }
+        }
+        Err(failure) => assert!(!failure.reason.contains(|c: char| c.is_control()), "{:?}", failure.reason),
+    }
+}
+
+/// Searches bytes for a metric, as `[stage.metrics]` does.
+pub fn rule(pattern: &str, text: &[u8]) {
+    let Ok(regex) = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build() else { return };
+    let rule = CompiledRule { metric: "m".into(), file: "f".into(), regex, scale: 2.0 };
+    match search(&rule, text, Duration::from_secs(60)) {
+        Ok(number) => assert!(number.is_finite()),
+        Err(failure) => assert!(!failure.reason.contains(|c: char| c.is_control()), "{:?}", failure.reason),
+    }
+}
+
+/// Searches a directory's logs, as a failure rule does: what is quoted controls no terminal.
+pub fn log_rule(pattern: &str, dir: &Path) {
+    let Ok(regex) = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build() else { return };
+    for logs in [Logs::read(dir), Logs::read_ends(dir)] {
+        if let Some(found) = logs.find(&regex) {
+            let is_odd = |c: char| c.is_control() && c != '\n';
+            assert!(!found.line.contains(char::is_control), "{:?}", found.line);
+            assert!(!found.excerpt.contains(is_odd), "{:?}", found.excerpt);
+        }
+    }
+}

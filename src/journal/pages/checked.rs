@@ -1,0 +1,187 @@
+//! Storage under redb that lets no damaged page through: each page read is held against the checksum in the link that
+//! leads to it, before redb sees a byte of it.
+//!
+//! So whatever redb answers is what was committed, at a price that grows with what is read and not with the store; a
+//! damaged page is an error of the read that needs it. redb itself checks pages only in a full pass over the file,
+//! and otherwise believes them: it would panic, loop, or answer wrongly, and a writer would give the damage a good
+//! checksum. A page that no link leads to (redb reads none such) passes as it is. It must never refuse a page of a healthy
+//! file, also while another process writes it: a link is known from a page of a snapshot that is being read, and
+//! pages of such a snapshot do not change.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{BackendError, StorageBackend};
+
+use super::{HEADER_BYTES, Header, Layout, Link, Page, Place, Tree};
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::journal) struct Checked<B> {
+    inner: B,
+    known: Mutex<Known>,
+}
+
+/// What links say of the pages they lead to.
+#[derive(Debug, Default)]
+struct Known {
+    layout: Option<Layout>,
+    /// The trees of the commits in the header as it was read or written last.
+    roots: Vec<(Place, Link)>,
+    /// Pages by offset and order.
+    pages: HashMap<u64, Expected>,
+    /// The kinds of trees met, by index.
+    trees: Vec<Tree>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    checksum: u128,
+    tree: u16,
+}
+
+/// Offset and length in one number: offsets are multiples of the page size, and there are few lengths.
+fn key_of(place: Place) -> u64 {
+    place.offset | u64::from(place.len.trailing_zeros())
+}
+
+impl Known {
+    fn header(&mut self, bytes: &[u8]) {
+        let Some(header) = Header::parse(bytes) else { return };
+        self.layout = Some(header.layout);
+        self.roots.clear();
+        self.roots.extend(header.roots().filter_map(|link| Some((header.layout.place(link.page)?, link))));
+    }
+
+    fn expect(&mut self, link: Link, tree: Tree) {
+        let Some(place) = self.layout.and_then(|layout| layout.place(link.page)) else { return };
+        if !link.is_final() {
+            self.pages.remove(&key_of(place));
+            return;
+        }
+        let known = self.trees.iter().position(|known| *known == tree);
+        let index = known.unwrap_or_else(|| {
+            self.trees.push(tree);
+            self.trees.len() - 1
+        });
+        let Ok(tree) = u16::try_from(index) else { return };
+        self.pages.insert(key_of(place), Expected { checksum: link.checksum, tree });
+    }
+
+    /// Checks a page that was read, and learns the links in it. `false`: it is not what was written.
+    fn page(&mut self, place: Place, bytes: &[u8]) -> bool {
+        let expected = self.pages.get(&key_of(place)).copied();
+        let by_link = expected.and_then(|expected| {
+            let tree = *self.trees.get(usize::from(expected.tree))?;
+            Some((tree, expected.checksum))
+        });
+        let roots = self.roots.iter().filter(|(root, _)| *root == place);
+        let candidates = roots.map(|(_, link)| (Tree::Tables, link.checksum)).chain(by_link);
+        let mut expected_any = false;
+        let mut tree = None;
+        for (candidate, checksum) in candidates {
+            expected_any = true;
+            if Page::new(bytes, candidate).has(checksum) {
+                tree = Some(candidate);
+                break;
+            }
+        }
+        let Some(tree) = tree else { return !expected_any };
+        let page = Page::new(bytes, tree);
+        for link in page.children() {
+            self.expect(link, tree);
+        }
+        for (_, table, link) in page.tables() {
+            self.expect(link, table);
+        }
+        true
+    }
+
+    /// Pages in this range are being written: what links said of them is past.
+    fn written(&mut self, offset: u64, len: u64) {
+        // Few orders and whole pages: what begins in the range is looked up, not searched for.
+        let mut at = offset;
+        while at < offset.saturating_add(len) {
+            for order in 0..=super::MAX_ORDER {
+                self.pages.remove(&key_of(Place { offset: at, len: super::PAGE_BYTES << order }));
+            }
+            at += super::PAGE_BYTES;
+        }
+    }
+}
+
+impl<B: StorageBackend> Checked<B> {
+    /// Over other storage.
+    pub(in crate::journal) fn over(inner: B) -> Self {
+        Self { inner, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn damaged(offset: u64) -> io::Error {
+    let page = offset / super::PAGE_BYTES;
+    io::Error::new(io::ErrorKind::InvalidData, format!("page {page} of the file is not what was written"))
+}
+
+impl<B: StorageBackend> StorageBackend for Checked<B> {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)?;
+        if offset == 0 {
+            if out.len() >= HEADER_BYTES {
+                self.known().header(out);
+            }
+            return Ok(());
+        }
+        let place = Place { offset, len: out.len() as u64 };
+        if self.known().page(place, out) { Ok(()) } else { Err(damaged(offset)) }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset == 0 {
+            self.known().header(data);
+        } else {
+            self.known().written(offset, data.len() as u64);
+        }
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,87 @@
+//! Opening the file under a store: every page that is read is checked, and no damage makes redb panic or begin anew.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, ReadOnlyDatabase, StorageBackend, StorageError};
+
+use super::error::JournalError;
+use super::guard::guarded;
+use super::overlay::Overlay;
+use super::pages::checked::Checked;
+use super::pages::{HEADER_BYTES, Header};
+use super::write::builder;
+
+/// How often a header is read again that contradicts itself: a writer may be just about to open or close the file.
+const RETRIES: u32 = 5;
+
+/// Opens a store's file for writing; redb repairs what a crash left.
+pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
+    writable(FileBackend::new(File::options().read(true).write(true).open(path)?)?)
+}
+
+/// Opens a store's file for looking, beside whoever writes it.
+pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, DatabaseError> {
+    let storage = FileBackend::new(File::open(path)?)?;
+    consistent(&storage)?;
+    caught(|| builder().open_read_only_with_backend(Checked::over(storage)))
+}
+
+/// Opens a view of a store that stays in memory.
+pub(super) fn open_overlay(overlay: Overlay) -> Result<Database, DatabaseError> {
+    writable(overlay)
+}
+
+/// Reads a view of a store as it is.
+pub(super) fn read_overlay(overlay: &Overlay) -> Result<ReadOnlyDatabase, DatabaseError> {
+    consistent(overlay)?;
+    caught(|| builder().open_read_only_with_backend(Checked::over(overlay.copy())))
+}
+
+fn writable(storage: impl StorageBackend) -> Result<Database, DatabaseError> {
+    consistent(&storage)?;
+    caught(|| builder().create_with_backend(Checked::over(storage)))
+}
+
+/// Refuses an empty file, in which redb would begin a new database, and a header that contradicts itself.
+fn consistent(storage: &impl StorageBackend) -> Result<(), DatabaseError> {
+    if storage.len()? < HEADER_BYTES as u64 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is cut off or empty").into());
+    }
+    let mut tries = 0;
+    loop {
+        let mut bytes = [0; HEADER_BYTES];
+        storage.read(0, &mut bytes)?;
+        // What is no header of this format is for redb to refuse.
+        let wrong = Header::parse(&bytes).and_then(|header| header.contradiction());
+        match wrong {
+            None => return Ok(()),
+            Some(words) if tries == RETRIES => return Err(StorageError::Corrupted(words.into()).into()),
+            Some(_) => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+/// Opens, and takes a panic for damage.
+fn caught<T>(open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+    enum Failed {
+        Refused(DatabaseError),
+        Panicked(JournalError),
+    }
+    impl From<JournalError> for Failed {
+        fn from(error: JournalError) -> Self {
+            Self::Panicked(error)
+        }
+    }
+    guarded(|| open().map_err(Failed::Refused)).map_err(|failed| match failed {
+        Failed::Refused(error) => error,
+        Failed::Panicked(JournalError::Corrupted(words)) => StorageError::Corrupted(words).into(),
+        Failed::Panicked(other) => StorageError::Corrupted(other.to_string()).into(),
+    })
+}

@@ -1,0 +1,358 @@
+//! Damaged stores: whatever happened to the bytes, what is shown is right or the damage is told.
+//!
+//! Each damaged store is opened, and then looked at in every way that prints something: `status`, `dump`,
+//! `dump --canonical`, `dump --events`, `verify`. Each of them must say either exactly what it says of the undamaged
+//! store, or that the store is damaged; a panic fails the test.
+//!
+//! A change in a page that none of them reads cannot change what they say. Which pages those are is recorded while
+//! the undamaged store is looked at, and such changes are counted, not run; the figures name both kinds.
+//! `PITON_DAMAGE_MUTATIONS` says how many random changes are made, `PITON_DAMAGE_SEED` from which seed.
+
+#![expect(clippy::print_stdout, reason = "seeds and figures are for whoever reads the output")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fixture::{DEAD, Story, parent};
+use super::status::Status;
+use super::{Place, StudyView, ViewError, dump};
+use crate::journal::{OpenError, Overlay, Reader, create, verify};
+use crate::model::{
+    AttemptEnd, EngineId, Event, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd, StudyCreated, StudyId,
+    TrialId, Usage, Verdict,
+};
+use crate::plan;
+use crate::spec::{Spec, StageBuilder};
+
+const PAGE: usize = 4096;
+
+/// What was said, or that the store is damaged.
+type Said = Result<Vec<u8>, String>;
+
+const WAYS: [&str; 5] = ["status", "dump", "dump --canonical", "dump --events", "verify"];
+
+fn said(result: Result<(), ViewError>, out: Vec<u8>) -> Said {
+    match result {
+        Ok(()) => Ok(out),
+        Err(ViewError::Journal(cause)) if cause.is_damage() => Err(cause.to_string()),
+        Err(ViewError::Spec(why)) => Err(why),
+        Err(other) => panic!("neither an answer nor damage: {other:?}"),
+    }
+}
+
+/// Looks at a store in one way.
+fn look(way: usize, reader: &Reader) -> Said {
+    let mut out = Vec::new();
+    let result = (|| -> Result<(), ViewError> {
+        let snapshot = reader.snapshot()?;
+        if WAYS[way] == "verify" {
+            return Ok(write!(out, "{:?}", verify(&snapshot)?)?);
+        }
+        let place = Place { store: "s.redb".into(), artifacts_dir: "/a".into(), study_dir: "/s".into() };
+        let view = StudyView::load(&snapshot, place, DEAD)?;
+        match WAYS[way] {
+            "status" => Status::load(&view, &snapshot, 0)?.write_json(&mut out),
+            "dump" => dump::state(&view, &snapshot, dump::Format::Json, &mut out),
+            "dump --canonical" => dump::canonical(&view, &snapshot, &mut out),
+            _ => dump::events(&view, &snapshot, dump::Format::Jsonl, &mut out),
+        }
+    })();
+    said(result, out)
+}
+
+fn open(store: &Overlay) -> Result<Reader, String> {
+    match Reader::over(store, Path::new("s.redb")) {
+        Ok(reader) => Ok(reader),
+        Err(error @ OpenError::Damaged { .. }) => Err(error.to_string()),
+        Err(other) => panic!("neither opened nor damaged: {other:?}"),
+    }
+}
+
+/// Everything that is said of a store. A handle that met damage is not asked again: the next command has its own.
+fn look_at(store: &Overlay) -> [Said; 5] {
+    let mut reader = open(store);
+    std::array::from_fn(|way| {
+        let said = reader.as_ref().map_err(Clone::clone).and_then(|reader| look(way, reader));
+        if said.is_err() && reader.is_ok() {
+            reader = open(store);
+        }
+        said
+    })
+}
+
+/// An undamaged store, and what is said of it.
+struct Whole {
+    bytes: Arc<[u8]>,
+    said: [Said; 5],
+    /// Pages that were read.
+    touched: BTreeSet<usize>,
+}
+
+impl Whole {
+    fn new(bytes: Vec<u8>) -> Self {
+        let bytes: Arc<[u8]> = bytes.into();
+        let store = Overlay::of_bytes(Arc::clone(&bytes));
+        let said = look_at(&store);
+        assert!(said.iter().all(Result::is_ok), "{said:?}");
+        let touched = store.touched.lock().unwrap().iter().map(|page| *page as usize).collect();
+        Self { bytes, said, touched }
+    }
+
+    /// What must hold of a damaged one. Whether any of it was told as damage.
+    fn check(&self, store: &Overlay, what: &dyn std::fmt::Debug) -> bool {
+        let now = look_at(store);
+        for (way, (now, whole)) in now.iter().zip(&self.said).enumerate() {
+            if now.is_ok() && now != whole {
+                let text = String::from_utf8_lossy(now.as_deref().unwrap_or_default()).into_owned();
+                panic!("`{}` answers wrongly after {what:?}: {text}", WAYS[way]);
+            }
+        }
+        now.iter().any(Result::is_err)
+    }
+}
+
+/// The store of a finished study of six trials.
+fn small() -> Vec<u8> {
+    let mut story = Story::new();
+    story.complete();
+    let dir = story.closed();
+    std::fs::read(dir.path().join("tiny.redb")).unwrap()
+}
+
+/// Runs `body` for every item of a range on all processors.
+fn in_parallel(range: std::ops::Range<u64>, body: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(range.start);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let item = next.fetch_add(1, Ordering::Relaxed);
+                    if item >= range.end {
+                        break;
+                    }
+                    body(item);
+                }
+            });
+        }
+    });
+}
+
+#[derive(Default)]
+struct Figures {
+    told: AtomicU64,
+    same: AtomicU64,
+    unread: AtomicU64,
+}
+
+impl Figures {
+    fn count(&self, told: bool) {
+        if told { &self.told } else { &self.same }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn print(&self, what: &str) {
+        let [told, same, unread] = [&self.told, &self.same, &self.unread].map(|n| n.load(Ordering::Relaxed));
+        let run = told + same;
+        println!(
+            "{what}: {run} run, {told} told as damage, {same} answered as before; {unread} in pages nobody reads"
+        );
+    }
+}
+
+#[test]
+fn every_byte_flipped() {
+    let whole = Whole::new(small());
+    let figures = Figures::default();
+    let read = |at: u64| whole.touched.contains(&(at as usize / PAGE));
+    in_parallel(0..whole.bytes.len() as u64, |at| {
+        if !read(at) {
+            figures.unread.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let store = Overlay::of_bytes(Arc::clone(&whole.bytes));
+        // Which bit takes turns; all eight of the header's, whose bits have meanings of their own.
+        let masks = if at < 320 { vec![1, 2, 4, 8, 16, 32, 64, 128, 255] } else { vec![1 << (at % 8)] };
+        for mask in masks {
+            store.put(at, &[whole.bytes[at as usize] ^ mask]).unwrap();
+            figures.count(whole.check(&store.copy(), &("flip", at, mask)));
+        }
+    });
+    figures.print("every byte flipped");
+    assert!(figures.told.load(Ordering::Relaxed) > 1_000 && figures.same.load(Ordering::Relaxed) > 1_000);
+}
+
+#[test]
+fn every_truncation() {
+    let whole = Whole::new(small());
+    let figures = Figures::default();
+    in_parallel(0..whole.bytes.len() as u64, |len| {
+        let store = Overlay::of_bytes(Arc::clone(&whole.bytes));
+        store.cut(len).unwrap();
+        figures.count(whole.check(&store, &("cut", len)));
+    });
+    figures.print("every truncation");
+    let told = figures.told.load(Ordering::Relaxed);
+    assert!(told + PAGE as u64 >= whole.bytes.len() as u64, "a file that lacks a page is told as damaged: {told}");
+}
+
+/// A study of `trials` trials in one stage, recorded in batches as an engine does; halfway its bytes are kept, too.
+fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
+    let stage = StageBuilder::closure("explore").budget(trials).survivors(2).int("x", 1, trials as i64, None);
+    let spec = Spec::builder("large").seed(7).stage(stage.minimize("y")).build().unwrap();
+    let created = StudyCreated {
+        study_id: StudyId([7; 16]),
+        piton_version: "0.1.0".into(),
+        name: "large".into(),
+        base_case: "large".into(),
+        seed: 7,
+        spec: spec.to_json(),
+        spec_hash: spec.spec_hash(),
+        inputs: Vec::new(),
+        study_dir: ".".into(),
+        artifacts_dir: "artifacts".into(),
+        study_file: String::new(),
+        plan_version: plan::VERSION,
+        stages: plan::declared(&spec),
+    };
+    let record = |event| Record { at_ms: 1_000, run_ms: 0, event };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.redb");
+    let mut journal = create(&path, &record(Event::StudyCreated(Box::new(created)))).unwrap();
+    let process = ProcessId { pid: 4242, start_ticks: 1 };
+    let engine = EngineId { process, boot_id: "boot".into(), host: "here".into() };
+    let opened = Event::StageOpened { stage: 0, parents: vec![], shares: vec![trials] };
+    journal.append(&[record(Event::RunStarted { engine, workers: 4 }), record(opened)]).unwrap();
+    let mut halfway = Vec::new();
+    for first in (0..trials).step_by(8) {
+        let batch = first..trials.min(first + 8);
+        let started = |trial| Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
+        let records: Vec<_> = batch.flat_map(|trial| [started(trial), succeeded(trial)]).map(record).collect();
+        journal.append(&records).unwrap();
+        if first * 2 >= trials && halfway.is_empty() {
+            halfway = std::fs::read(&path).unwrap();
+        }
+    }
+    let survivors = vec![parent(0, 1), parent(1, 1)];
+    let end = [
+        Event::StageClosed { stage: 0, survivors },
+        Event::StudyCompleted,
+        Event::RunEnded { how: RunEnd::Completed },
+    ];
+    journal.append(&end.map(record)).unwrap();
+    journal.close().unwrap();
+    (std::fs::read(path).unwrap(), halfway)
+}
+
+fn succeeded(trial: u64) -> Event {
+    let metrics = BTreeMap::from([("y".to_owned(), Metric::Number(trial as f64))]);
+    let outputs = vec![OutputHash { path: "out.txt".into(), bytes: 3, blake3: [trial as u8; 32] }];
+    Event::AttemptEnded(Box::new(AttemptEnd {
+        trial: TrialId(trial),
+        attempt: 1,
+        ended_ms: 2_000,
+        exit: Some(Exit::Code(0)),
+        usage: Usage { wall_us: 1_000 + trial, cpu_us: 900, peak_rss_bytes: 4096 },
+        verdict: Verdict::Succeeded { metrics, outputs },
+        next: Next::Final,
+    }))
+}
+
+/// A generator of random numbers: the seed's blake3, read on and on.
+struct Random(blake3::OutputReader);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        (u64::from_le_bytes(bytes) % end.max(1) as u64) as usize
+    }
+}
+
+/// One random damage: its kind and the byte ranges it changes. Bytes are taken from the store, or from an older one.
+#[derive(Debug)]
+enum Damage {
+    Put(Vec<(usize, Vec<u8>)>),
+    Cut(usize),
+}
+
+fn damage(random: &mut Random, whole: &[u8], older: &[u8]) -> Damage {
+    let page = |number: usize| number * PAGE..(number + 1) * PAGE;
+    let pages = whole.len() / PAGE;
+    let older_pages = (older.len() / PAGE).min(pages);
+    match random.below(16) {
+        // One to three flipped bits, in places that lie near each other or anywhere.
+        0..=6 => {
+            let near = random.below(whole.len());
+            let flips = 1 + random.below(3);
+            let flipped = (0..flips).map(|_| {
+                let far = random.below(4) == 0;
+                let at = if far { random.below(whole.len()) } else { (near + random.below(64)) % whole.len() };
+                (at, vec![whole[at] ^ (1 << random.below(8))])
+            });
+            Damage::Put(flipped.collect())
+        }
+        // A run of zeroes, or of noise, from a byte to two pages long.
+        7 | 8 => {
+            let start = random.below(whole.len());
+            let limit = 1 << (1 + random.below(13));
+            let len = (1 + random.below(limit)).min(whole.len() - start);
+            let noise = random.below(2) == 0;
+            let bytes = (0..len).map(|_| if noise { random.below(256) as u8 } else { 0 }).collect();
+            Damage::Put(vec![(start, bytes)])
+        }
+        // A page in another's place, or two that changed places.
+        9..=11 => {
+            let (a, b) = (random.below(pages), random.below(pages));
+            let mut puts = vec![(page(a).start, whole[page(b)].to_vec())];
+            if random.below(2) == 0 {
+                puts.push((page(b).start, whole[page(a)].to_vec()));
+            }
+            Damage::Put(puts)
+        }
+        // Pages as they were before, one or several side by side.
+        12..=14 => {
+            let first = random.below(older_pages);
+            let count = (1 + random.below(3)).min(older_pages - first);
+            let range = first * PAGE..(first + count) * PAGE;
+            Damage::Put(vec![(range.start, older[range].to_vec())])
+        }
+        _ => Damage::Cut(random.below(whole.len())),
+    }
+}
+
+#[test]
+fn random_damage() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let seed = number("PITON_DAMAGE_SEED", 1);
+    let count = number("PITON_DAMAGE_MUTATIONS", 10_000);
+    let (bytes, older) = large(600);
+    let whole = Whole::new(bytes);
+    let figures = Figures::default();
+    println!("seeds {seed} to {}", seed + count - 1);
+    in_parallel(seed..seed + count, |seed| {
+        let damage = damage(&mut Random::new(seed), &whole.bytes, &older);
+        let store = Overlay::of_bytes(Arc::clone(&whole.bytes));
+        match &damage {
+            Damage::Cut(len) => store.cut(*len as u64).unwrap(),
+            Damage::Put(puts) => {
+                let pages = |(at, bytes): &(usize, Vec<u8>)| at / PAGE..=(at + bytes.len() - 1) / PAGE;
+                if !puts.iter().flat_map(pages).any(|page| whole.touched.contains(&page)) {
+                    figures.unread.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                puts.iter().for_each(|(at, bytes)| store.put(*at as u64, bytes).unwrap());
+            }
+        }
+        let kind = format!("PITON_DAMAGE_SEED={seed} PITON_DAMAGE_MUTATIONS=1");
+        figures.count(whole.check(&store, &kind));
+    });
+    figures.print("random damage");
+    assert!(count < 1_000 || figures.told.load(Ordering::Relaxed) > count / 10);
+}

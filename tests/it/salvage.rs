@@ -1,0 +1,207 @@
+//! Damaged stores and the real program: what is refused, what is recovered, and that a study goes on from it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{Sandbox, both};
+
+const STUDY: &str = r#"
+[study]
+name = "hurt"
+seed = 3
+[run]
+workers = 2
+[[stage]]
+name = "first"
+command = ["./trial.sh", "{x}"]
+trial_budget = 12
+survivor_count = 2
+outputs = ["out.txt"]
+[stage.sweep]
+x = { min = 1, max = 12, type = "int" }
+[[stage.objective]]
+metric = "y"
+goal = "minimize"
+[[stage]]
+name = "second"
+command = ["./trial.sh", "{x}{z}"]
+trial_budget = 4
+survivor_count = 1
+outputs = ["out.txt"]
+[stage.sweep]
+z = [1, 2]
+[[stage.objective]]
+metric = "y"
+goal = "minimize"
+"#;
+
+/// A finished study, its canonical dump, and its store's bytes.
+fn finished() -> (Sandbox, String, Vec<u8>) {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.script("trial.sh", "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json");
+    sandbox.ok("run study.toml", 0);
+    let canonical = sandbox.canonical();
+    let bytes = fs::read(sandbox.path("study.redb")).unwrap();
+    (sandbox, canonical, bytes)
+}
+
+fn damage(sandbox: &Sandbox, bytes: &[u8]) {
+    fs::write(sandbox.path("study.redb"), bytes).unwrap();
+}
+
+/// Pages that hold this text.
+fn pages_with(bytes: &[u8], text: &[u8]) -> Vec<usize> {
+    let pages = bytes.chunks(4096).enumerate();
+    pages.filter(|(_, page)| page.windows(text.len()).any(|part| part == text)).map(|(number, _)| number).collect()
+}
+
+fn canonical_of(sandbox: &Sandbox, store: &str) -> String {
+    sandbox.ok(&format!("dump {store} --format json --canonical"), 0)
+}
+
+#[test]
+fn every_command_refuses_a_store_without_its_tables_and_names_salvage() {
+    let (sandbox, canonical, mut bytes) = finished();
+    // The definitions of the tables: without them no command can read anything.
+    let pages = pages_with(&bytes, b"progress");
+    assert!(!pages.is_empty());
+    for page in &pages {
+        bytes[page * 4096 + 5] ^= 0xff;
+    }
+    damage(&sandbox, &bytes);
+    for line in [
+        "run study.toml",
+        "resume study.redb",
+        "status study.redb",
+        "dump study.redb",
+        "logs study.redb hurt_0_0",
+        "why study.redb hurt_0_0",
+        "stop study.redb",
+        "retry study.redb --failed",
+        "approve study.redb",
+        "amend study.redb study.toml",
+        "verify study.redb",
+        "export study.redb --to out",
+        "replay study.redb hurt_0_0",
+    ] {
+        let output = sandbox.run(line);
+        let text = both(&output);
+        assert_eq!(output.status.code(), Some(7), "`piton {line}`\n{text}");
+        assert!(text.contains("hint: `piton salvage study.redb -o NEW`"), "`piton {line}`\n{text}");
+        assert!(!text.contains("panicked"), "`piton {line}`\n{text}");
+    }
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), bytes, "looking changes no damaged store");
+    // The pages of the events are whole, only nothing leads to them.
+    let said = sandbox.ok("salvage study.redb -o new.redb", 0);
+    assert!(said.contains("recovered all "), "{said}");
+    assert_eq!(canonical_of(&sandbox, "new.redb"), canonical);
+    sandbox.ok("verify new.redb", 0);
+    sandbox.ok("resume new.redb", 0);
+    assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), bytes, "the damaged store is only read");
+}
+
+#[test]
+fn a_destroyed_header_costs_nothing() {
+    let (sandbox, canonical, mut bytes) = finished();
+    bytes[..4096].fill(0);
+    damage(&sandbox, &bytes);
+    sandbox.ok("status study.redb", 7);
+    assert!(sandbox.ok("salvage study.redb -o new.redb", 0).contains("recovered all "));
+    assert_eq!(canonical_of(&sandbox, "new.redb"), canonical);
+    sandbox.ok("verify new.redb", 0);
+}
+
+#[test]
+fn a_study_goes_on_from_what_was_recovered_and_ends_the_same() {
+    let (sandbox, canonical, bytes) = finished();
+    // One page after another is destroyed: each time what is left is recovered, verifies, and ends the same.
+    let mut partly = 0;
+    for page in 1..bytes.len() / 4096 {
+        let mut damaged = bytes.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0xa5);
+        damage(&sandbox, &damaged);
+        let output = sandbox.run("salvage study.redb -o new.redb --json");
+        match output.status.code() {
+            Some(0) => {}
+            Some(7) => {
+                // The page with the first event, and no older copy of it.
+                assert!(both(&output).contains("nothing of `study.redb` can be recovered"), "{}", both(&output));
+                assert!(!Path::new(&sandbox.path("new.redb")).exists());
+                continue;
+            }
+            _ => panic!("page {page}: {}", both(&output)),
+        }
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        partly += u64::from(told["events_lost"] != 0);
+        // Outputs of lost results are still there, so what was recovered verifies with them.
+        sandbox.ok("verify new.redb", 0);
+        sandbox.ok("resume new.redb", 0);
+        assert_eq!(canonical_of(&sandbox, "new.redb"), canonical, "page {page}: {told}");
+        sandbox.ok("verify new.redb", 0);
+        fs::remove_file(sandbox.path("new.redb")).unwrap();
+    }
+    assert!(partly > 0, "some page's loss costs results");
+}
+
+#[test]
+fn a_new_store_in_another_folder_knows_where_everything_lies() {
+    let (sandbox, canonical, bytes) = finished();
+    fs::create_dir_all(sandbox.path("rescue/deep")).unwrap();
+    // Cut off within the file: the last events are gone, and the header says so.
+    damage(&sandbox, &bytes[..bytes.len() / 2 / 4096 * 4096]);
+    let output = sandbox.run("salvage study.redb -o rescue/deep/new.redb");
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    sandbox.ok("resume rescue/deep/new.redb", 0);
+    assert_eq!(canonical_of(&sandbox, "rescue/deep/new.redb"), canonical);
+    sandbox.ok("verify rescue/deep/new.redb", 0);
+    assert!(!sandbox.path("rescue/deep/artifacts").exists(), "the artifacts are where they were");
+    let told = sandbox.ok("why rescue/deep/new.redb hurt_0_0 --json", 0);
+    assert!(told.contains("hurt_0_0"));
+}
+
+#[test]
+fn nothing_is_replaced_and_nothing_is_made_of_nothing() {
+    let (sandbox, canonical, _) = finished();
+    sandbox.write("there.redb", "precious");
+    let output = sandbox.run("salvage study.redb -o there.redb");
+    assert_eq!(
+        (output.status.code(), fs::read(sandbox.path("there.redb")).unwrap()),
+        (Some(1), b"precious".to_vec())
+    );
+    assert!(both(&output).contains("already exists"), "{}", both(&output));
+    sandbox.ok("salvage study.redb -o study.redb", 1);
+    assert_eq!(sandbox.canonical(), canonical);
+    // A whole store is copied whole.
+    assert!(sandbox.ok("salvage study.redb -o copy.redb", 0).contains("recovered all "));
+    assert_eq!(canonical_of(&sandbox, "copy.redb"), canonical);
+    sandbox.write("empty.redb", "");
+    sandbox.write("noise.redb", &"no store at all. ".repeat(5_000));
+    for store in ["empty.redb", "noise.redb"] {
+        let output = sandbox.run(&format!("salvage {store} -o new.redb"));
+        assert_eq!(output.status.code(), Some(7), "{}", both(&output));
+        assert!(both(&output).contains(&format!("nothing of `{store}` can be recovered")), "{}", both(&output));
+        sandbox.ok(&format!("status {store}"), 7);
+    }
+    sandbox.ok("salvage missing.redb -o new.redb", 1);
+    sandbox.ok("salvage study.redb -o nowhere/new.redb", 1);
+    assert!(!sandbox.path("new.redb").exists());
+}
+
+#[test]
+fn a_store_that_an_engine_writes_is_left_to_it() {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.script(
+        "trial.sh",
+        "echo > ../../../../started; while [ ! -e ../../../../go ]; do sleep 0.05; done; exit 1",
+    );
+    let engine = sandbox.start("run study.toml");
+    crate::harness::wait_until("a trial runs", || {
+        sandbox.path("started").exists() || !sandbox.trial_processes().is_empty()
+    });
+    let output = sandbox.run("salvage study.redb -o new.redb");
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    assert!(!sandbox.path("new.redb").exists());
+    sandbox.run("stop study.redb --now");
+    engine.wait();
+    sandbox.ok("salvage study.redb -o new.redb", 0);
+}
