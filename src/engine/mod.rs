@@ -258,7 +258,6 @@ pub(crate) fn run_on(
         timing,
         observer,
         state,
-        committed_ms: 0,
         signalled: false,
         to_announce: None,
         forced_by: None,

@@ -21,9 +21,9 @@ use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 /// Most inputs decided on before a commit.
 const BATCH: usize = 4_000;
 
-/// Commits begin no closer together than this, milliseconds, while the workers have trials to go on with: short trials
-/// then share commits that would each cost as much as a trial. Nothing is acknowledged earlier than it is on disk.
-const PACE_MS: u64 = 4;
+/// While the workers have trials to go on with, a commit waits so long for more to happen, milliseconds: trials that end
+/// together share one, and commits of very short trials cost less than these. Nothing is acknowledged before it is on disk.
+const LINGER_MS: u64 = 5;
 
 /// Everything one run needs.
 pub(super) struct Loop<'a> {
@@ -38,8 +38,6 @@ pub(super) struct Loop<'a> {
     pub(super) timing: Box<dyn Timing>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
-    /// Run time of the last commit, milliseconds.
-    pub(super) committed_ms: u64,
     /// Whether a signal asked to stop already: the next one forces.
     pub(super) signalled: bool,
     /// What the observer is to be told once it is known what runs.
@@ -172,7 +170,6 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        self.committed_ms = self.timing.now().run_ms;
         if planted!(TellBeforeCommit) {
             self.tell(&set);
         }
@@ -275,13 +272,12 @@ impl Loop<'_> {
         }
     }
 
-    /// Lets more events gather if the last commit was just now and the workers have enough to go on with. A request
-    /// ends it.
+    /// Lets more events gather if the workers have enough to go on with. A request ends it.
     fn linger(&mut self) {
-        let since_ms = self.timing.now().run_ms.saturating_sub(self.committed_ms);
+        let events = self.events.len();
         // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
-        if since_ms < PACE_MS && self.events.len() < self.state.submitted_count() {
-            self.timing.linger(self.shutdown.receiver(), Duration::from_millis(PACE_MS - since_ms));
+        if events > 0 && events < self.state.submitted_count() {
+            self.timing.linger(self.shutdown.receiver(), Duration::from_millis(LINGER_MS));
         }
     }
 

@@ -13,7 +13,7 @@
 //!   `duration_s`, and over the ended attempts `wall_s`, `cpu_s` (`total`, `mean`, `min`, `max`), `peak_rss_bytes`
 //!   (`max`), the best trial so far, failures by kind. One pass over the stage's trials.
 //! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`. In the study's own directory it is the one
-//!   file that is appended to instead of replaced; see [`super::telemetry`].
+//!   file that is appended to instead of replaced, so that it takes time in proportion to what is new.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
