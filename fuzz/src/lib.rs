@@ -61,9 +61,14 @@ pub fn results(data: &[u8]) {
         _ => {
             // The same rules as a study file gives them.
             let quoted = serde_json::to_string(&pattern).unwrap();
-            study(format!("[study]\nname='x'\n[[stage]]\nname='a'\ncommand='true'\ntrial_budget=1\nsurvivor_count=1\n\
+            study(
+                format!(
+                    "[study]\nname='x'\n[[stage]]\nname='a'\ncommand='true'\ntrial_budget=1\nsurvivor_count=1\n\
                 [stage.sweep]\nx=[1]\n[[stage.failure]]\nkind='k'\nlog={quoted}\n[stage.metrics]\n\
-                m={{file='f',regex={quoted}}}\n").as_bytes());
+                m={{file='f',regex={quoted}}}\n"
+                )
+                .as_bytes(),
+            );
         }
     }
 }

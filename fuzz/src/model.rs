@@ -6,9 +6,9 @@ use std::path::Path;
 use piton::journal::{create, verify};
 use piton::model::{
     AttemptEnd, EngineId, Event, Exit, Extension, Failure, FoldError, Metric, Metrics, Next, OutputHash, Parent,
-    ProcessId, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl,
-    StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Usage,
-    Verdict, fold,
+    ProcessId, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters,
+    StageDecl, StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId, TrialRow,
+    TrialState, Usage, Verdict, fold,
 };
 use piton::{Journal, Spec, StageBuilder};
 
@@ -62,7 +62,8 @@ impl Rows for Memory {
         Ok(())
     }
     fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, FoldError> {
-        let begun = |stage: &&StageRow| stage.status != piton::model::StageStatus::Waiting && stage.contains(trial);
+        let begun =
+            |stage: &&StageRow| stage.status != piton::model::StageStatus::Waiting && stage.contains(trial);
         Ok(self.stages.values().rev().find(begun).map(|stage| stage.index))
     }
     fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
@@ -167,7 +168,9 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
         0 => Event::RunStarted { engine: engine(), workers: b.into() },
         1 => Event::RunEnded { how: [RunEnd::Drained, RunEnd::Completed][usize::from(a % 2)] },
         2 | 3 => Event::StageOpened { stage: 0, parents: vec![], shares: vec![6] },
-        4 => Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] },
+        4 => {
+            Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] }
+        }
         5..=8 => Event::AttemptStarted { trial: TrialId(trial), attempt, slot: 0, process: None },
         9..=11 => ended(trial, attempt, succeeded(b), Next::Final),
         12 => ended(trial, attempt, failed(severity), Next::Final),
@@ -217,7 +220,11 @@ pub fn operations(data: &[u8]) {
         // A batch of one or two events, or the journal is opened again.
         let events: Vec<_> = step.chunks_exact(3).map(|bytes| event([bytes[0], bytes[1], bytes[2]])).collect();
         if step[0] >= 240 {
-            if step[0] % 2 == 0 { journal.close().unwrap() } else { drop(journal) }
+            if step[0] % 2 == 0 {
+                journal.close().unwrap()
+            } else {
+                drop(journal)
+            }
             journal = Journal::open(&path).unwrap();
             compare(&model, &journal);
             continue;

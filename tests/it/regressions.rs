@@ -5,10 +5,13 @@
 use std::fs;
 use std::path::Path;
 
+#[expect(clippy::panic, reason = "a panic is a failed case")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-const TARGETS: [(&str, fn(&[u8])); 7] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 7] = [
     ("study", targets::study),
     ("record", targets::record),
     ("store", targets::store),
@@ -46,7 +49,9 @@ replayed! { study record store salvage results operations tables }
 #[test]
 fn every_target_of_the_fuzzer_is_replayed() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/Cargo.toml")).unwrap();
-    let binaries: Vec<&str> =
-        manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\"")).collect();
+    let binaries: Vec<&str> = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\""))
+        .collect();
     assert_eq!(binaries, TARGETS.map(|(name, _)| name));
 }
