@@ -1,5 +1,7 @@
 //! What fuzzing reaches of the codec. No part of the interface.
 
+#![expect(clippy::panic, reason = "a panic is what the fuzzer looks for")]
+
 use super::codec::{CodecError, Stored, checksum, decode, encode};
 use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
 

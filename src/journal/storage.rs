@@ -22,9 +22,13 @@ const RETRIES: u32 = 5;
 pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
     #[cfg(test)]
     if let Some(file) = super::simulated::open(path) {
-        return writable(file?);
+        let file = file?;
+        consistent(&file, RETRIES)?;
+        return writable(file);
     }
-    writable(FileBackend::new(File::options().read(true).write(true).open(path)?)?)
+    let storage = FileBackend::new(File::options().read(true).write(true).open(path)?)?;
+    consistent(&storage, RETRIES)?;
+    writable(storage)
 }
 
 /// Opens a store's file for looking, beside whoever writes it.
@@ -32,32 +36,32 @@ pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, DatabaseEr
     #[cfg(test)]
     if let Some(file) = super::simulated::open(path) {
         let file = file?;
-        consistent(&file)?;
+        consistent(&file, RETRIES)?;
         return caught(|| builder().open_read_only_with_backend(Checked::over(file)));
     }
     let storage = FileBackend::new(File::open(path)?)?;
-    consistent(&storage)?;
+    consistent(&storage, RETRIES)?;
     caught(|| builder().open_read_only_with_backend(Checked::over(storage)))
 }
 
 /// Opens a view of a store that stays in memory.
 pub(super) fn open_overlay(overlay: Overlay) -> Result<Database, DatabaseError> {
+    consistent(&overlay, 0)?;
     writable(overlay)
 }
 
 /// Reads a view of a store as it is.
 pub(super) fn read_overlay(overlay: &Overlay) -> Result<ReadOnlyDatabase, DatabaseError> {
-    consistent(overlay)?;
+    consistent(overlay, 0)?;
     caught(|| builder().open_read_only_with_backend(Checked::over(overlay.copy())))
 }
 
 fn writable(storage: impl StorageBackend) -> Result<Database, DatabaseError> {
-    consistent(&storage)?;
     caught(|| builder().create_with_backend(Checked::over(storage)))
 }
 
 /// Refuses an empty file, in which redb would begin a new database, and a header that contradicts itself.
-fn consistent(storage: &impl StorageBackend) -> Result<(), DatabaseError> {
+fn consistent(storage: &impl StorageBackend, retries: u32) -> Result<(), DatabaseError> {
     if storage.len()? < HEADER_BYTES as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is cut off or empty").into());
     }
@@ -66,10 +70,11 @@ fn consistent(storage: &impl StorageBackend) -> Result<(), DatabaseError> {
         let mut bytes = [0; HEADER_BYTES];
         storage.read(0, &mut bytes)?;
         // What is no header of this format is for redb to refuse.
-        let wrong = Header::parse(&bytes).and_then(|header| header.contradiction());
+        let len = storage.len()?;
+        let wrong = Header::parse(&bytes).and_then(|header| header.contradiction(len));
         match wrong {
             None => return Ok(()),
-            Some(words) if tries == RETRIES => return Err(StorageError::Corrupted(words.into()).into()),
+            Some(words) if tries == retries => return Err(StorageError::Corrupted(words.into()).into()),
             Some(_) => {
                 tries += 1;
                 std::thread::sleep(Duration::from_millis(1));

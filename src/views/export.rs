@@ -248,7 +248,7 @@ fn write_files(
 
 /// Whether the file was written for this very summary.
 fn is_told(path: &Path, summary: &StageSummary<'_>) -> bool {
-    let told = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let told = disk::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
     let (Some(told), Ok(serde_json::Value::Object(now))) = (told, serde_json::to_value(summary)) else {
         return false;
     };
@@ -278,8 +278,18 @@ pub(super) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
-    let mut other = None;
-    let done = replace_atomically(path, |out| {
+    written(path, |write| replace_atomically(path, write), write)
+}
+
+/// Writes a file in the way that `how` says; blamed as for [`replace`].
+pub(super) fn written(
+    path: &Path,
+    how: impl FnOnce(&mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
+) -> Result<(), ViewError> {
+    let (mut write, mut other) = (Some(write), None);
+    let done = how(&mut |out| {
+        let Some(write) = write.take() else { return Ok(()) };
         write(out).map_err(|error| match error {
             ViewError::Output(error) => error,
             error => {

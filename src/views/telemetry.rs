@@ -5,18 +5,17 @@
 //! only when the lines it speaks of are on disk; what a crash left beyond is cut off, and whatever does not fit together
 //! is written anew. A view like the others: never read back for anything but this.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::dump::{EventNames, events_jsonl};
-use super::export::{EVENTS, replace};
+use super::export::{EVENTS, replace, written};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::Seq;
+use crate::sys::disk;
 
 /// Says how far the events are written.
 const PROGRESS: &str = ".telemetry.jsonl.progress";
@@ -43,82 +42,55 @@ struct Progress {
 /// [`ViewError::File`], [`ViewError::Journal`].
 pub(super) fn append(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<(), ViewError> {
     let path = dir.join(EVENTS);
-    let failed = |cause| ViewError::File { what: "write", path: path.clone(), cause };
-    let last = view.progress.last_seq;
-    let progress = match resumable(view, dir, &path) {
-        Some((_, progress)) if progress.seq == last => return Ok(()),
-        Some((mut file, progress)) => {
-            let done = go_on(view, snapshot, &mut file, &progress);
-            if done.is_err() {
-                // Best effort: no half line for whoever reads it; the next export cuts it off in any case.
-                drop(file.set_len(progress.bytes));
-            }
-            let names = done.map_err(|error| match error {
-                ViewError::Output(cause) => failed(cause),
-                other => other,
-            })?;
-            told(view, &mut file, names).map_err(failed)?
-        }
-        None => {
-            let mut names = EventNames::default();
-            replace(&path, |out| {
-                names = events_jsonl(view, snapshot, 1, EventNames::default(), out)?;
+    let mut names = EventNames::default();
+    match resumable(view, dir, &path) {
+        Some(progress) if progress.seq == view.progress.last_seq => return Ok(()),
+        Some(progress) => {
+            let extend = |write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>| {
+                disk::extend(&path, progress.bytes, |out| write(out))
+            };
+            written(&path, extend, |out| {
+                names = events_jsonl(view, snapshot, progress.seq + 1, progress.names.clone(), out)?;
                 Ok(())
             })?;
-            File::open(&path).and_then(|mut file| told(view, &mut file, names)).map_err(failed)?
         }
-    };
+        None => replace(&path, |out| {
+            names = events_jsonl(view, snapshot, 1, EventNames::default(), out)?;
+            Ok(())
+        })?,
+    }
+    let progress =
+        told(view, &path, names).map_err(|cause| ViewError::File { what: "write", path: path.clone(), cause })?;
     replace(&dir.join(PROGRESS), |out| Ok(serde_json::to_writer(out, &progress)?))
 }
 
-/// The file, if it holds what the progress says, and nothing newer than the snapshot.
-fn resumable(view: &StudyView, dir: &Path, path: &Path) -> Option<(File, Progress)> {
-    let progress: Progress = serde_json::from_slice(&std::fs::read(dir.join(PROGRESS)).ok()?).ok()?;
+/// How far the file is, if it holds what the progress says, and nothing newer than the snapshot.
+fn resumable(view: &StudyView, dir: &Path, path: &Path) -> Option<Progress> {
+    let progress: Progress = serde_json::from_slice(&disk::read(&dir.join(PROGRESS)).ok()?).ok()?;
     if progress.study_id != view.study.study_id.to_string() || progress.seq > view.progress.last_seq {
         return None;
     }
-    let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    let fits = metadata.is_file() && metadata.len() >= progress.bytes;
-    let same = fits && last_line(&mut file, progress.bytes).ok()? == progress.last_line;
-    same.then_some((file, progress))
+    let fits = disk::bytes(path).ok()? >= progress.bytes;
+    let same = fits && last_line(path, progress.bytes).ok()? == progress.last_line;
+    same.then_some(progress)
 }
 
 /// What is written, once all of it is.
-fn told(view: &StudyView, file: &mut File, names: EventNames) -> io::Result<Progress> {
-    let bytes = file.metadata()?.len();
+fn told(view: &StudyView, path: &Path, names: EventNames) -> io::Result<Progress> {
+    let bytes = disk::bytes(path)?;
     let (study_id, seq) = (view.study.study_id.to_string(), view.progress.last_seq);
-    Ok(Progress { study_id, seq, bytes, last_line: last_line(file, bytes)?, names })
+    Ok(Progress { study_id, seq, bytes, last_line: last_line(path, bytes)?, names })
 }
 
 /// The hash of the last line of so many bytes (or of its end, if it is very long).
-fn last_line(file: &mut File, bytes: u64) -> io::Result<String> {
+fn last_line(path: &Path, bytes: u64) -> io::Result<String> {
     let looked_at = bytes.min(LAST_LINE_BYTES);
-    file.seek(SeekFrom::Start(bytes - looked_at))?;
-    let mut end = Vec::new();
-    file.take(looked_at).read_to_end(&mut end)?;
+    let end = disk::read_at(path, bytes - looked_at, looked_at)?;
     let lines = end.strip_suffix(b"\n").unwrap_or(&end);
     let line = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     // With its end, so that half of a line is none.
     let whole = end.get(lines.len() - line.len()..).unwrap_or_default();
     Ok(blake3::hash(whole).to_hex().to_string())
-}
-
-/// Appends the events that came since, durably.
-fn go_on(
-    view: &StudyView,
-    snapshot: &Snapshot,
-    file: &mut File,
-    progress: &Progress,
-) -> Result<EventNames, ViewError> {
-    file.set_len(progress.bytes)?;
-    file.seek(SeekFrom::End(0))?;
-    let mut out = BufWriter::with_capacity(1 << 16, &*file);
-    let names = events_jsonl(view, snapshot, progress.seq + 1, progress.names.clone(), &mut out)?;
-    out.flush()?;
-    drop(out);
-    file.sync_all()?;
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -128,12 +100,12 @@ mod tests {
 
     use super::*;
     use crate::views::dump::{self, Format};
-    use crate::views::fixture::{DEAD, Story, written};
+    use crate::views::fixture::{self, DEAD, Story};
 
     /// What it must be: the events as `dump` writes them.
     fn wanted(story: &Story) -> String {
         let (view, snapshot) = story.view_here(DEAD);
-        written(|out| dump::events(&view, &snapshot, Format::Jsonl, out))
+        fixture::written(|out| dump::events(&view, &snapshot, Format::Jsonl, out))
     }
 
     fn brought_up_to_date(story: &Story, dir: &Path) -> String {

@@ -5,10 +5,13 @@
 use std::fs;
 use std::path::Path;
 
+#[expect(clippy::panic, reason = "a panic is a failed case")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-const TARGETS: [(&str, fn(&[u8])); 7] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 7] = [
     ("study", targets::study),
     ("record", targets::record),
     ("store", targets::store),

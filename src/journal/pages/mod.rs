@@ -88,6 +88,8 @@ pub(super) struct Slot {
 pub(super) struct Header {
     /// Where pages lie.
     pub layout: Layout,
+    /// Bytes of the file at least.
+    pub file_bytes: u64,
     /// Whether a writer has it open, or died.
     pub open: bool,
     /// Whether the last commit was being made durable.
@@ -114,11 +116,12 @@ impl Header {
         }
         let (first, second) = (Slot::parse(bytes.get(64..192)?)?, Slot::parse(bytes.get(192..320)?)?);
         let (primary, secondary) = if flags & 1 == 0 { (first, second) } else { (second, first) };
+        let (region_header_pages, region_data_pages) = (region_header_pages.into(), region_data_pages.into());
+        let (full, trailing) = (u64::from(u32_at(bytes, 24)?), u64::from(u32_at(bytes, 28)?));
+        let trailing = if trailing == 0 { 0 } else { region_header_pages + trailing };
         Some(Self {
-            layout: Layout {
-                region_header_pages: region_header_pages.into(),
-                region_data_pages: region_data_pages.into(),
-            },
+            layout: Layout { region_header_pages, region_data_pages },
+            file_bytes: (1 + full * (region_header_pages + region_data_pages) + trailing) * PAGE_BYTES,
             open: flags & 2 != 0,
             unflushed: flags & 8 != 0,
             primary,
@@ -128,9 +131,11 @@ impl Header {
 
     /// What contradicts itself in the header of a file that was closed in good order: then the newest commit counts, and
     /// is durable. A flag that says otherwise would quietly take the last commit back.
-    pub(super) fn contradiction(&self) -> Option<&'static str> {
+    pub(super) fn contradiction(&self, file_bytes: u64) -> Option<&'static str> {
         if self.open {
             None
+        } else if file_bytes < self.file_bytes {
+            Some("the file is cut off")
         } else if !self.primary.intact || !self.secondary.intact {
             Some("a commit slot in its header is damaged")
         } else if self.unflushed || self.secondary.transaction > self.primary.transaction {
