@@ -611,7 +611,7 @@ impl<'a> Exporting<'a> {
         let (places, snapshots) = (paths.clone(), waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
-                write_exports(&snapshot, &places);
+                told(export::write_sums(&snapshot, &places.artifacts), &places);
             }
         });
         let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
@@ -620,7 +620,12 @@ impl<'a> Exporting<'a> {
 }
 
 fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) {
-    if let Err(error) = export::write_all(snapshot, &paths.artifacts) {
+    told(export::write_all(snapshot, &paths.artifacts), paths);
+}
+
+/// Exports are views: a failure is nobody's but theirs.
+fn told(written: Result<(), crate::views::ViewError>, paths: &StudyPaths) {
+    if let Err(error) = written {
         log::warn!("cannot write the exports in `{}`: {error}", paths.artifacts.display());
     }
 }
@@ -639,7 +644,7 @@ impl Observer for Exporting<'_> {
         self.inner.forcing(running);
     }
     fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
-        simulated!(|_machine| write_exports(&snapshot, &self.paths));
+        simulated!(|_machine| told(export::write_sums(&snapshot, &self.paths.artifacts), &self.paths));
         if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
             drop(self.waiting.try_recv());
             drop(sender.try_send(snapshot));

@@ -124,6 +124,11 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) ->
     let spec = Spec::from_json(&study.spec).map_err(|error| format!("3: the spec: {error}"))?;
     survivors(snapshot, &spec)?;
     let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
+    // Without it another study could take the directory with this one's outputs.
+    let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
+    if study.runs > 0 && files.read(&claim).is_none() {
+        return Err("7: lost: the artifacts directory belongs to nobody".to_owned().into());
+    }
     for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
         let row = row?;
         let accepted = row.attempts.iter().filter(|a| a.outcome == Some(AttemptOutcome::Succeeded)).count();

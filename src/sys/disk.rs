@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -130,57 +130,6 @@ pub fn write_file(
     write(&mut buffered)?;
     let file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     if sync { file.sync_all() } else { Ok(()) }
-}
-
-/// How long a regular file is, bytes; a link is none.
-///
-/// # Errors
-/// As for [`read`].
-pub fn bytes(path: &Path) -> io::Result<u64> {
-    simulated!(|machine| machine.open(path)?.bytes());
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.is_file() { Ok(metadata.len()) } else { Err(io::ErrorKind::InvalidInput.into()) }
-}
-
-/// So many bytes of a file from a place on, which must be there; never through a link.
-///
-/// # Errors
-/// As for [`read`].
-pub fn read_at(path: &Path, from: u64, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut out = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-    simulated!(|machine| machine.open(path)?.read(from, &mut out).map(|()| out));
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    file.read_exact_at(&mut out, from)?;
-    Ok(out)
-}
-
-/// Cuts a file off at a place and writes on from there, never through a link; durable after `Ok`. After an error, the
-/// file is cut off there again if that can be done.
-///
-/// # Errors
-/// As for [`read`], and whatever `write` says.
-pub fn extend(path: &Path, from: u64, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    simulated!(|machine| {
-        let mut bytes = Vec::new();
-        write(&mut bytes)?;
-        let file = machine.open(path)?;
-        file.set_len(from)?;
-        file.set_len(from + bytes.len() as u64)?;
-        let chunks = (from..).step_by(8 << 10).zip(bytes.chunks(8 << 10));
-        chunks.into_iter().try_for_each(|(at, chunk)| file.write(at, chunk))?;
-        file.sync()
-    });
-    let file = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    file.set_len(from)?;
-    let mut buffered = io::BufWriter::with_capacity(1 << 16, &file);
-    let written = write(&mut buffered).and_then(|()| buffered.flush());
-    // What it still holds after an error is not to be written when it goes.
-    drop(buffered.into_parts());
-    let done = written.and_then(|()| file.sync_all());
-    if done.is_err() {
-        drop(file.set_len(from));
-    }
-    done
 }
 
 /// A file that was made and is locked, until this is dropped.

@@ -12,8 +12,9 @@
 //! - `stage_<i>_telemetry.json`, for each stage that has opened: counts, success rate, when it opened and closed,
 //!   `duration_s`, and over the ended attempts `wall_s`, `cpu_s` (`total`, `mean`, `min`, `max`), `peak_rss_bytes`
 //!   (`max`), the best trial so far, failures by kind. One pass over the stage's trials.
-//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`. In the study's own directory it is the one
-//!   file that is appended to instead of replaced, so that it takes time in proportion to what is new.
+//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`. It takes time in proportion to all events, so
+//!   the engine writes it at the end of a run, the others after each stage as well. It is not appended to: half a line at
+//!   its end would be a torn file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,8 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::dump::{EventNames, events_jsonl, survivor_cases};
-use super::telemetry;
+use super::dump::{events_jsonl, survivor_cases};
 use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
@@ -173,10 +173,24 @@ impl Sum {
 /// [`ViewError::File`] with the first file that cannot be written, [`ViewError::Journal`], [`ViewError::Spec`]. Files
 /// written before stay, each whole.
 pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+    let view = engines_view(snapshot, artifacts_dir)?;
+    write_into(&view, snapshot, &view.study_artifacts_dir()).map(drop)
+}
+
+/// The same without the events, whose number has no bound: for the end of a stage.
+///
+/// # Errors
+/// As for [`write_all`].
+pub fn write_sums(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+    let view = engines_view(snapshot, artifacts_dir)?;
+    write_files(&view, snapshot, &view.study_artifacts_dir(), false).map(drop)
+}
+
+fn engines_view(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<StudyView, ViewError> {
     let liveness = Liveness { alive: !snapshot.study()?.engine_closed };
     // No file here names the store or the study's directory.
     let place = Place { store: String::new(), artifacts_dir: artifacts_dir.into(), study_dir: PathBuf::new() };
-    write_view(&StudyView::load(snapshot, place, liveness)?, snapshot)
+    StudyView::load(snapshot, place, liveness)
 }
 
 /// Whether the exports there are of this state of the study; cheap, whatever the study's size.
@@ -196,33 +210,20 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
     Ok(disk::exists(&dir.join(CHECKPOINT)) && events.is_some_and(|found| found.events == last))
 }
 
-/// The same for a study that is loaded already.
-///
-/// # Errors
-/// As for [`write_all`].
-pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError> {
-    write_files(view, snapshot, &view.study_artifacts_dir(), |dir| telemetry::append(view, snapshot, dir))
-        .map(drop)
-}
-
-/// The same into any directory, which is made if need be. The names of the files written, in that order.
+/// Writes all files of a study that is loaded already into any directory, which is made if need be. The names of the
+/// files written, in that order.
 ///
 /// # Errors
 /// As for [`write_all`].
 pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
-    write_files(view, snapshot, dir, |dir| {
-        replace(&dir.join(EVENTS), |out| {
-            events_jsonl(view, snapshot, 1, EventNames::default(), out)?;
-            Ok(())
-        })
-    })
+    write_files(view, snapshot, dir, true)
 }
 
 fn write_files(
     view: &StudyView,
     snapshot: &Snapshot,
     dir: &Path,
-    events: impl FnOnce(&Path) -> Result<(), ViewError>,
+    with_events: bool,
 ) -> Result<Vec<String>, ViewError> {
     let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
     create_dir_all_durable(dir).map_err(failed)?;
@@ -238,8 +239,10 @@ fn write_files(
         }
         names.push(name);
     }
-    events(dir)?;
-    names.push(EVENTS.to_owned());
+    if with_events {
+        replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
+        names.push(EVENTS.to_owned());
+    }
     // Last: whoever finds it current knows that the others are.
     replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
     names.push(STUDY_TELEMETRY.to_owned());
@@ -278,18 +281,8 @@ pub(super) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
-    written(path, |write| replace_atomically(path, write), write)
-}
-
-/// Writes a file in the way that `how` says; blamed as for [`replace`].
-pub(super) fn written(
-    path: &Path,
-    how: impl FnOnce(&mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()>,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
-) -> Result<(), ViewError> {
-    let (mut write, mut other) = (Some(write), None);
-    let done = how(&mut |out| {
-        let Some(write) = write.take() else { return Ok(()) };
+    let mut other = None;
+    let done = replace_atomically(path, |out| {
         write(out).map_err(|error| match error {
             ViewError::Output(error) => error,
             error => {
@@ -512,7 +505,7 @@ mod tests {
         };
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         let first = contents();
-        assert_eq!(first.len(), 5, "no telemetry of the stage that waits; one says how far the events are told");
+        assert_eq!(first.len(), 4, "no telemetry of the stage that waits");
         fs::write(view.study_artifacts_dir().join(".study_checkpoint.json.4194305-0.piton-tmp"), b"half").unwrap();
         write_all(&snapshot, &view.place.artifacts_dir).unwrap();
         assert_eq!(contents(), first);

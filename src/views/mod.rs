@@ -18,7 +18,6 @@ pub mod outputs;
 pub mod report;
 pub mod status;
 mod study;
-mod telemetry;
 mod text;
 pub mod why;
 mod words;

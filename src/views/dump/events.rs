@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut};
 use super::{List, Screen, line};
@@ -117,9 +117,9 @@ struct EndOut<'a> {
     due_at: Option<String>,
 }
 
-/// What the names of stages and cases followed from when an event came.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(in crate::views) struct EventNames {
+/// Names as they were when an event came: an amendment may give a trial's number to another case.
+struct Names<'a> {
+    view: &'a StudyView,
     /// Names of the stages.
     stages: Vec<String>,
     /// First trial of each stage that has begun, and how many it has.
@@ -128,50 +128,42 @@ pub(in crate::views) struct EventNames {
     proposed: Option<u64>,
 }
 
-/// Names as they were when an event came: an amendment may give a trial's number to another case.
-struct Names<'a> {
-    view: &'a StudyView,
-    then: EventNames,
-}
-
 impl<'a> Names<'a> {
     fn new(view: &'a StudyView) -> Self {
-        Self { view, then: EventNames::default() }
+        Self { view, stages: Vec::new(), begun: Vec::new(), proposed: None }
     }
 
     /// Takes note of an event, in order, before it is shown.
     fn note(&mut self, event: &Event) {
         match event {
-            Event::StudyCreated(created) => self.then.stages = names_of(&created.stages),
+            Event::StudyCreated(created) => self.stages = names_of(&created.stages),
             Event::StageOpened { stage, shares, .. } => {
-                self.then.proposed = None;
-                self.then.begun.truncate(*stage as usize);
-                let first = self.then.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
-                self.then.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
+                self.proposed = None;
+                self.begun.truncate(*stage as usize);
+                let first = self.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
+                self.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
             }
             Event::SpecAmended(amended) => {
                 if let Some(from) = amended.discard_from {
-                    self.then.begun.truncate(from as usize);
+                    self.begun.truncate(from as usize);
                 }
                 let extended = amended.extended.iter();
                 let more: u64 = extended.flat_map(|e| &e.more).map(|segment| segment.count).sum();
-                if let Some((_, planned)) = self.then.begun.last_mut() {
+                if let Some((_, planned)) = self.begun.last_mut() {
                     *planned = planned.saturating_add(more);
                 }
-                self.then.stages = names_of(&amended.stages);
+                self.stages = names_of(&amended.stages);
             }
             // A stage that its proposer left short of its budget has fewer trials than its shares say.
-            Event::TrialProposed { trial, .. } => self.then.proposed = Some(trial.0.saturating_add(1)),
+            Event::TrialProposed { trial, .. } => self.proposed = Some(trial.0.saturating_add(1)),
             Event::StageClosed { .. } => {
-                if let (Some((first, planned)), Some(end)) =
-                    (self.then.begun.last_mut(), self.then.proposed.take())
-                {
+                if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed.take()) {
                     *planned = end.saturating_sub(*first);
                 }
             }
             _ => {}
         }
-        if let (Some((first, planned)), Some(end)) = (self.then.begun.last_mut(), self.then.proposed) {
+        if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed) {
             *planned = (*planned).max(end.saturating_sub(*first));
         }
     }
@@ -181,7 +173,7 @@ impl<'a> Names<'a> {
             return self.view.study.base_case.clone();
         }
         let within = |(first, planned): &(u64, u64)| trial.0 >= *first && trial.0 - first < *planned;
-        match self.then.begun.iter().zip(0_u32..).find(|(stage, _)| within(stage)) {
+        match self.begun.iter().zip(0_u32..).find(|(stage, _)| within(stage)) {
             Some(((first, _), stage)) => {
                 format!("{}_{stage}_{}", self.view.study.base_case, trial.0.saturating_sub(*first))
             }
@@ -190,7 +182,7 @@ impl<'a> Names<'a> {
     }
 
     fn stage(&self, stage: u32) -> &str {
-        self.then.stages.get(stage as usize).map_or("", String::as_str)
+        self.stages.get(stage as usize).map_or("", String::as_str)
     }
 
     fn parents(&self, parents: &[Parent]) -> Vec<ParentOut> {
@@ -450,24 +442,22 @@ fn end_detail(end: &AttemptEnd) -> String {
     }
 }
 
-/// One event a line, as JSON, from `from` on; `then` is what came of the events before. What came of them all.
+/// One event a line, as JSON.
 pub(in crate::views) fn jsonl(
     view: &StudyView,
     snapshot: &Snapshot,
-    from: Seq,
-    then: EventNames,
     out: &mut dyn Write,
-) -> Result<EventNames, ViewError> {
-    let mut names = Names { view, then };
+) -> Result<(), ViewError> {
+    let mut names = Names::new(view);
     let mut text = Vec::new();
-    for event in snapshot.events(from)? {
+    for event in snapshot.events(1)? {
         let (seq, record) = event?;
         names.note(&record.event);
         text.clear();
         line(&mut text, &names.event(seq, &record))?;
         out.write_all(&text)?;
     }
-    Ok(names.then)
+    Ok(())
 }
 
 pub(super) fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {

@@ -21,7 +21,7 @@ use crate::journal::Snapshot;
 use crate::plan::Lineage;
 
 pub use canonical::canonical;
-pub(super) use events::{EventNames, jsonl as events_jsonl};
+pub(super) use events::jsonl as events_jsonl;
 use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
 pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
 
@@ -67,7 +67,7 @@ pub fn events(
     match format {
         Format::Text(screen) => events::text(view, snapshot, screen, &mut out)?,
         Format::Json => events::json(view, snapshot, &mut out)?,
-        Format::Jsonl => drop(events::jsonl(view, snapshot, 1, EventNames::default(), &mut out)?),
+        Format::Jsonl => events::jsonl(view, snapshot, &mut out)?,
         Format::Csv => events::csv(view, snapshot, &mut out)?,
     }
     Ok(out.flush()?)
