@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fixture::{DEAD, Story, parent};
 use super::status::Status;
 use super::{Place, StudyView, ViewError, dump};
-use crate::journal::{OpenError, Overlay, Reader, create, verify};
+use crate::journal::{Journal, OpenError, Overlay, Reader, create, verify};
 use crate::model::{
     AttemptEnd, EngineId, Event, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd, StudyCreated, StudyId,
     TrialId, Usage, Verdict,
@@ -222,8 +222,12 @@ fn every_truncation() {
     assert_eq!(figures.same.load(Ordering::Relaxed), 0, "a file that was cut off is told as damaged");
 }
 
-/// A study of `trials` trials in one stage, recorded in batches as an engine does; halfway its bytes are kept, too.
-fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
+fn record(event: Event) -> Record {
+    Record { at_ms: 1_000, run_ms: 0, event }
+}
+
+/// A study of `trials` trials in one stage, which has just begun.
+fn begun(path: &Path, trials: u64) -> Journal {
     let stage = StageBuilder::closure("explore").budget(trials).survivors(2).int("x", 1, trials as i64, None);
     let spec = Spec::builder("large").seed(7).stage(stage.minimize("y")).build().unwrap();
     let created = StudyCreated {
@@ -241,20 +245,29 @@ fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
         plan_version: plan::VERSION,
         stages: plan::declared(&spec),
     };
-    let record = |event| Record { at_ms: 1_000, run_ms: 0, event };
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("large.redb");
-    let mut journal = create(&path, &record(Event::StudyCreated(Box::new(created)))).unwrap();
+    let mut journal = create(path, &record(Event::StudyCreated(Box::new(created)))).unwrap();
     let process = ProcessId { pid: 4242, start_ticks: 1 };
     let engine = EngineId { process, boot_id: "boot".into(), host: "here".into() };
     let opened = Event::StageOpened { stage: 0, parents: vec![], shares: vec![trials] };
     journal.append(&[record(Event::RunStarted { engine, workers: 4 }), record(opened)]).unwrap();
+    journal
+}
+
+/// Records eight results, as an engine does: in one commit.
+fn eight_results(journal: &mut Journal, first: u64) {
+    let started = |trial| Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
+    let events = (first..first + 8).flat_map(|trial| [started(trial), succeeded(trial)]);
+    journal.append(&events.map(record).collect::<Vec<_>>()).unwrap();
+}
+
+/// A finished study of so many trials; its bytes, and what they were halfway.
+fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.redb");
+    let mut journal = begun(&path, trials);
     let mut halfway = Vec::new();
     for first in (0..trials).step_by(8) {
-        let batch = first..trials.min(first + 8);
-        let started = |trial| Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
-        let records: Vec<_> = batch.flat_map(|trial| [started(trial), succeeded(trial)]).map(record).collect();
-        journal.append(&records).unwrap();
+        eight_results(&mut journal, first);
         if first * 2 >= trials && halfway.is_empty() {
             halfway = std::fs::read(&path).unwrap();
         }
@@ -268,6 +281,44 @@ fn large(trials: u64) -> (Vec<u8>, Vec<u8>) {
     journal.append(&end.map(record)).unwrap();
     journal.close().unwrap();
     (std::fs::read(path).unwrap(), halfway)
+}
+
+/// Pages are written anew all the time while an engine runs: none of them may be taken for damage.
+#[test]
+fn readers_beside_a_writer_meet_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.redb");
+    let mut journal = begun(&path, 1_600);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let looks = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let readers = [true, false].map(|keeps_open| {
+            let (path, is_over, looks) = (&path, &is_over, &looks);
+            scope.spawn(move || {
+                let mut reader = Reader::open(path).unwrap();
+                let mut seen = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    if !keeps_open {
+                        reader = Reader::open(path).unwrap();
+                    }
+                    let found = verify(&reader.snapshot().unwrap()).unwrap();
+                    assert_eq!(found.differences, []);
+                    assert!(found.events >= seen, "time goes one way");
+                    seen = found.events;
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        for first in (0..1_600).step_by(8) {
+            eight_results(&mut journal, first);
+        }
+        // However slow they are, each looks at least once.
+        while looks.load(Ordering::Relaxed) < 4 && !readers.iter().any(|reader| reader.is_finished()) {
+            std::thread::yield_now();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    println!("{} looks", looks.into_inner());
 }
 
 fn succeeded(trial: u64) -> Event {

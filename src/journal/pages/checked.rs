@@ -185,3 +185,59 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
         self.inner.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use redb::{Builder, ReadableDatabase, ReadableTable, TableDefinition};
+
+    use super::*;
+    use crate::journal::overlay::Overlay;
+
+    const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("t");
+
+    /// Of a database with branch pages, small and large leaves: every page that redb reads is known by a link.
+    #[test]
+    fn every_page_that_is_read_is_checked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let db = Builder::new().create(file.path()).unwrap();
+        let tx = db.begin_write().unwrap();
+        {
+            let mut table = tx.open_table(TABLE).unwrap();
+            for key in 0..2_000 {
+                let len = if key % 500 == 0 { 20_000 } else { 100 };
+                table.insert(key, vec![7; len].as_slice()).unwrap();
+            }
+        }
+        tx.commit().unwrap();
+        db.close().unwrap();
+        let bytes: Arc<[u8]> = std::fs::read(file.path()).unwrap().into();
+        let whole = Overlay::of_bytes(Arc::clone(&bytes));
+        let read_all = |store: Overlay| -> Result<usize, redb::Error> {
+            let db = Builder::new().create_with_backend(Checked::over(store))?;
+            let table = db.begin_read()?.open_table(TABLE)?;
+            table.iter()?.map(|entry| entry.map(|_| 1).map_err(Into::into)).sum()
+        };
+        assert_eq!(read_all(whole.copy()).unwrap(), 2_000);
+        let touched: Vec<u64> = whole.touched.lock().unwrap().iter().copied().filter(|page| *page > 0).collect();
+        assert!(touched.len() > 60, "{}", touched.len());
+        let mut told = 0;
+        for page in touched {
+            // The first byte of a page says what it is; of a page within a larger one it is any byte.
+            let store = whole.copy();
+            let at = page * 4096;
+            store.put(at, &[bytes[at as usize] ^ 0x10]).unwrap();
+            match read_all(store) {
+                Err(redb::Error::Io(error)) => {
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                    told += 1;
+                }
+                // Past the used part of a page.
+                Ok(entries) => assert_eq!(entries, 2_000),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(told > 60, "{told}");
+    }
+}
