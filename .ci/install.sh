@@ -24,9 +24,13 @@ need_debian() {
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     ((${#missing[@]})) || return 0
-    step "installing Debian packages: ${missing[*]}"
+    install_debian "${missing[@]}"
+}
+
+install_debian() {
+    step "installing Debian packages: $*"
     quietly as_root apt-get update
-    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
 }
 
 # need_cargo COMMAND CRATE VERSION: builds the command from its crate unless there is one, of whatever version.
@@ -38,4 +42,16 @@ need_cargo() {
     step "building $2 $3 (once)"
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         CARGO_PROFILE_RELEASE_DEBUG=0 quietly cargo install --locked --version "$3" --target-dir target/tools "$2"
+}
+
+# need_python DIR REQUIREMENT...: a Python environment of its own with these packages.
+need_python() {
+    local dir=$1
+    shift
+    [[ -f $dir/$*.ready ]] && return 0
+    python3 -c 'import ensurepip' 2>/dev/null || install_debian python3-venv
+    step "installing Python packages: $*"
+    quietly python3 -m venv --clear "$dir"
+    quietly "$dir/bin/pip" install "$@"
+    touch "$dir/$*.ready"
 }

@@ -3,7 +3,6 @@
 //! Two stores that shared `artifacts/<study>` would take each other's attempts for leftovers and remove them. So the
 //! directory names the study it belongs to, and a run of another study is refused while that one's store is there.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::journal::Reader;
 use crate::model::StudyId;
 use crate::paths::{self, StudyPaths};
+use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
 
 /// Name of the file that says so.
@@ -32,7 +32,7 @@ struct Claim {
 /// What the file system says.
 pub(crate) fn other_owner(paths: &StudyPaths, study: &str, id: Option<StudyId>) -> io::Result<Option<PathBuf>> {
     let dir = paths.study_artifacts(study);
-    let text = match fs::read(dir.join(CLAIM_FILE)) {
+    let text = match disk::read(&dir.join(CLAIM_FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -48,7 +48,7 @@ pub(crate) fn other_owner(paths: &StudyPaths, study: &str, id: Option<StudyId>) 
 
 /// Whether the store is there and is that study's. One that cannot be read is given the benefit of the doubt.
 fn owns(store: &Path, study_id: &str) -> bool {
-    if !store.exists() {
+    if !disk::exists(store) {
         return false;
     }
     let study = Reader::open(store).ok().and_then(|reader| reader.snapshot().ok()?.study().ok());
@@ -64,7 +64,7 @@ pub(crate) fn claim(paths: &StudyPaths, study: &str, id: StudyId) -> io::Result<
     create_dir_all_durable(&dir)?;
     let claim = Claim { study_id: id.to_string(), store: paths::relative(&paths.store, &dir) };
     let text = serde_json::to_vec(&claim)?;
-    if fs::read(dir.join(CLAIM_FILE)).is_ok_and(|now| now == text) {
+    if disk::read(&dir.join(CLAIM_FILE)).is_ok_and(|now| now == text) {
         return Ok(());
     }
     replace_atomically(&dir.join(CLAIM_FILE), |out| out.write_all(&text))

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::engine::{CommitError, EngineError};
-use crate::journal::{JournalError, OpenError};
+use crate::journal::{CompactError, JournalError, OpenError};
 use crate::spec::{Change, Diagnostics};
 use crate::views::{ViewError, shell_quoted};
 
@@ -128,6 +128,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Why this store was not compacted.
+    #[must_use]
+    pub fn not_compacted(store: &Path, error: CompactError) -> Self {
+        match error {
+            CompactError::Open(error) => Self::Open(error),
+            CompactError::Store(cause) => Self::Journal { store: store.into(), cause },
+            CompactError::Copy { path, cause } => Self::File { what: "write the compacted store", path, cause },
+        }
+    }
+}
+
 impl From<ViewError> for Error {
     fn from(error: ViewError) -> Self {
         match error {
@@ -195,6 +207,7 @@ impl Error {
             Self::InputsChanged { changes, .. } => changes.clone(),
             Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. } | OpenError::Nothing { .. }) => vec!["nothing was changed".into()],
+            Self::File { what: "write the compacted store", .. } => vec!["the store is as it was".into()],
             _ => Vec::new(),
         }
     }

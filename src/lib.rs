@@ -10,6 +10,10 @@
 //!
 //! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
 
+// First: its macros `simulated!` and `planted!` are for all.
+#[macro_use]
+pub mod sys;
+
 pub mod architecture;
 mod claim;
 pub mod engine;
@@ -22,9 +26,10 @@ pub mod model;
 pub mod paths;
 pub mod plan;
 mod salvage;
+#[cfg(test)]
+mod sim;
 pub mod spec;
 mod study;
-pub mod sys;
 pub mod views;
 
 pub use engine::ShutdownHandle;

@@ -24,6 +24,8 @@ use crate::paths::{self, StudyPaths};
 use crate::plan;
 use crate::spec::{self, Spec, Work};
 use crate::sys::clock::unix_ms;
+use crate::sys::disk;
+use crate::sys::files::remove_leftover_temps;
 use crate::views::export;
 
 /// A study and how it is to be run here.
@@ -61,7 +63,22 @@ pub struct Study {
     closures: HashMap<String, ClosureFn>,
     shutdown: ShutdownHandle,
     keeper: Option<Keeper>,
+    #[cfg(test)]
+    simulation: Option<Simulation>,
 }
+
+/// Runs a study that is ready to run, in a simulation: what [`engine::run`] is on a real machine.
+#[cfg(test)]
+pub(crate) type Simulation = Box<
+    dyn FnOnce(
+        Journal,
+        Arc<Spec>,
+        StudyPaths,
+        u32,
+        &ShutdownHandle,
+        &mut dyn Observer,
+    ) -> Result<RunReport, engine::EngineError>,
+>;
 
 impl std::fmt::Debug for Study {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -144,7 +161,16 @@ impl Study {
             closures: HashMap::new(),
             shutdown: ShutdownHandle::new(),
             keeper: None,
+            #[cfg(test)]
+            simulation: None,
         }
+    }
+
+    /// Makes it run in a simulation.
+    #[cfg(test)]
+    pub(crate) fn simulated(mut self, simulation: Simulation) -> Self {
+        self.simulation = Some(simulation);
+        self
     }
 
     /// The redb file.
@@ -266,13 +292,26 @@ impl Study {
                 if let Some(stage) = spec.and_then(|spec| self.missing_closure(spec)) {
                     return Err(Error::NoClosure(stage));
                 }
-                let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
-                self.keeper =
-                    Some(keeper.map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?);
+                if !self.is_simulated() {
+                    let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
+                    let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
+                    self.keeper = Some(keeper.map_err(failed)?);
+                }
                 let journal = self.open(decision)?;
                 self.go(decision, journal, observer)
             }
         }
+    }
+
+    #[cfg(test)]
+    const fn is_simulated(&self) -> bool {
+        self.simulation.is_some()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the library's own tests look at it")]
+    const fn is_simulated(&self) -> bool {
+        false
     }
 
     /// What the store says, if there is one.
@@ -311,8 +350,15 @@ impl Study {
         let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
         let paths = self.stored_paths(&row)?;
         let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
-        if !current && paths.study_artifacts(&row.name).is_dir() {
+        let dir = paths.study_artifacts(&row.name);
+        if !disk::is_dir(&dir) || planted!(ExportsNotMended) {
+            return Ok(());
+        }
+        if !current {
             write_exports(&snapshot, &paths);
+        } else if let Err(error) = remove_leftover_temps(&dir) {
+            // The same state may be exported twice, and a crash have come in between.
+            log::warn!("cannot clean up in `{}`: {error}", dir.display());
         }
         Ok(())
     }
@@ -402,7 +448,9 @@ impl Study {
         };
         let paths = self.planned_paths()?;
         let dir = paths.store.parent().unwrap_or(Path::new("/"));
-        if let Err(cause) = std::fs::metadata(dir) {
+        if !disk::is_dir(dir)
+            && let Err(cause) = std::fs::metadata(dir)
+        {
             return Err(Error::File { what: "make a store in", path: dir.into(), cause });
         }
         refuse_taken(&paths, &spec.study.name, None)?;
@@ -464,6 +512,11 @@ impl Study {
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let workers = self.workers.or(spec.run.workers).unwrap_or(cpus).max(1);
         let mut exporting = Exporting::start(paths.clone(), observer);
+        #[cfg(test)]
+        if let Some(simulation) = self.simulation {
+            let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
+            return Ok(Outcome { decision, status: report.status, report: Some(report) });
+        }
         let report = engine::run(
             journal,
             Arc::new(spec),
@@ -508,9 +561,7 @@ fn created(
     inputs: Vec<crate::model::InputHash>,
     study_file: &str,
 ) -> Result<StudyCreated, Error> {
-    let mut id = [0; 16];
-    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::System { what: "get random bytes", cause: error.into() })?;
+    let id = disk::random().map_err(|cause| Error::System { what: "get random bytes", cause })?;
     let base = paths.store.parent().unwrap_or(Path::new("/"));
     let relative = |path: &Path| {
         let words = || Error::Usage(format!("the path `{}` is not UTF-8", path.display()));
@@ -552,22 +603,29 @@ struct Exporting<'a> {
 }
 
 impl<'a> Exporting<'a> {
-    fn start(paths: StudyPaths, inner: &'a mut dyn Observer) -> Self {
+    fn start(paths: StudyPaths, observer: &'a mut dyn Observer) -> Self {
         // Room for one: a snapshot that waits pins what it sees, and only the newest is of use.
         let (sender, waiting) = crossbeam_channel::bounded::<Snapshot>(1);
+        // A simulation has one thread.
+        simulated!(|_machine| Self { paths, inner: observer, sender: None, waiting, thread: None });
         let (places, snapshots) = (paths.clone(), waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
-                write_exports(&snapshot, &places);
+                told(export::write_sums(&snapshot, &places.artifacts), &places);
             }
         });
         let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
-        Self { paths, inner, sender: Some(sender), waiting, thread }
+        Self { paths, inner: observer, sender: Some(sender), waiting, thread }
     }
 }
 
 fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) {
-    if let Err(error) = export::write_all(snapshot, &paths.artifacts) {
+    told(export::write_all(snapshot, &paths.artifacts), paths);
+}
+
+/// Exports are views: a failure is nobody's but theirs.
+fn told(written: Result<(), crate::views::ViewError>, paths: &StudyPaths) {
+    if let Err(error) = written {
         log::warn!("cannot write the exports in `{}`: {error}", paths.artifacts.display());
     }
 }
@@ -586,6 +644,7 @@ impl Observer for Exporting<'_> {
         self.inner.forcing(running);
     }
     fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
+        simulated!(|_machine| told(export::write_sums(&snapshot, &self.paths.artifacts), &self.paths));
         if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
             drop(self.waiting.try_recv());
             drop(sender.try_send(snapshot));

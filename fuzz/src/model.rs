@@ -6,11 +6,11 @@ use std::path::Path;
 use piton::journal::{create, verify};
 use piton::model::{
     AttemptEnd, EngineId, Event, Exit, Extension, Failure, FoldError, Metric, Metrics, Next, OutputHash, Parent,
-    ProcessId, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters,
-    StageDecl, StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId, TrialRow,
-    TrialState, Usage, Verdict, fold,
+    ProcessId, Proposals, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended,
+    StageCounters, StageDecl, StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId,
+    TrialRow, TrialState, Usage, Verdict, fold,
 };
-use piton::{Journal, Spec, StageBuilder};
+use piton::{Journal, Spec, StageBuilder, Value};
 
 use super::scratch;
 
@@ -22,6 +22,7 @@ struct Memory {
     stages: BTreeMap<StageIndex, StageRow>,
     counters: BTreeMap<StageIndex, StageCounters>,
     trials: BTreeMap<TrialId, TrialRow>,
+    proposals: Proposals,
     ready: BTreeSet<ReadyKey>,
     running: BTreeMap<TrialId, RunningRow>,
 }
@@ -73,6 +74,10 @@ impl Rows for Memory {
         self.trials.insert(row.trial, row);
         Ok(())
     }
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
+        self.proposals.insert(trial, values);
+        Ok(())
+    }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
         self.ready.insert(key);
         Ok(())
@@ -94,6 +99,7 @@ impl Rows for Memory {
     }
     fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
         let gone = self.trials.split_off(&first);
+        self.proposals.split_off(&first);
         self.ready.retain(|(_, trial)| *trial < first);
         let worst = |row: &&TrialRow| {
             row.state == TrialState::Failed
@@ -168,6 +174,7 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
         0 => Event::RunStarted { engine: engine(), workers: b.into() },
         1 => Event::RunEnded { how: [RunEnd::Drained, RunEnd::Completed][usize::from(a % 2)] },
         2 | 3 => Event::StageOpened { stage: 0, parents: vec![], shares: vec![6] },
+        4 if b >= 200 => Event::StageOpened { stage: 2, parents: vec![parent(a.into())], shares: vec![3] },
         4 => {
             Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] }
         }
@@ -180,9 +187,14 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
         16 => Event::TrialReset { trial: TrialId(trial) },
         17 => Event::StudyAborted { reason: "a rail".into(), violating: vec![TrialId(trial)] },
         18 => amended(a, b),
-        _ => match b % 4 {
+        _ => match b % 8 {
             0 => Event::StudyCompleted,
             1 => Event::StageApproved { stage, by: "me".into(), note: String::new() },
+            4..=6 => {
+                let values = vec![("x".into(), Value::Int(a.into()))];
+                Event::TrialProposed { trial: TrialId(trial), values, merged: u32::from(b % 3) }
+            }
+            7 => Event::ProposalsEnded { stage, reason: "no more".into() },
             2 => Event::BaseStarted { attempt, slot: 0, process: None },
             _ => Event::StudyCreated(Box::new(match created().event {
                 Event::StudyCreated(created) => *created,
@@ -193,7 +205,13 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
 }
 
 fn amended(a: u8, b: u8) -> Event {
-    let decl = |name: &str| StageDecl { name: name.into(), trial_budget: 9, survivor_count: 1, objective: None };
+    let decl = |name: &str| StageDecl {
+        name: name.into(),
+        trial_budget: 9,
+        survivor_count: 1,
+        objective: None,
+        proposed: name == "last",
+    };
     let more = vec![Segment { parent: 0, offset: 6, count: u64::from(b / 16) }];
     Event::SpecAmended(Box::new(SpecAmended {
         spec: spec().to_json(),
@@ -259,6 +277,7 @@ fn compare(model: &Memory, journal: &Journal) {
             .unwrap()
             .map(|row| row.map(|row| (row.trial, row)).unwrap())
             .collect(),
+        proposals: snapshot.proposals(numbered(0), numbered(u64::MAX)).unwrap(),
         ready: snapshot.ready(None, usize::MAX).unwrap().into_iter().collect(),
         running: snapshot.running().unwrap().into_iter().map(|row| (row.trial, row)).collect(),
     };

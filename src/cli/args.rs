@@ -53,8 +53,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Make a new store from all that can still be read of a damaged one
     Salvage(SalvageArgs),
+    /// Write the store anew without its free space; no engine may have it open
+    Compact(CompactArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
     Export(ExportArgs),
+    /// Write one self-contained page that tells the study's story
+    Report(ReportArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
@@ -315,6 +319,16 @@ pub struct SalvageArgs {
     pub json: bool,
 }
 
+/// `piton compact`.
+#[derive(Debug, Args)]
+pub struct CompactArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `piton export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -326,6 +340,16 @@ pub struct ExportArgs {
     /// Print what was written as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `piton report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The page; replaced if it is there
+    #[arg(short, long, value_name = "FILE", default_value = "report.html", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
 }
 
 /// `piton compare`.

@@ -1,10 +1,10 @@
 //! `piton check`: every mistake of a study file, or its plan.
 
 use piton::engine::resume::{Found, SpecMatch};
-use piton::model::{Parent, StageRow, StageStatus, TrialId};
+use piton::model::{Parent, Proposing, StageRow, StageStatus, TrialId};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
-use piton::spec::{self, ExpandContext, Expanded, Goal, Sampling, Selection, Spec, StageSpec};
+use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
 use piton::{Error, Study};
 
 use super::args::CheckArgs;
@@ -56,6 +56,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             shares,
             more: Vec::new(),
             planned,
+            proposing: Proposing::No,
             survivors,
             approval: None,
             opened_ms: None,
@@ -75,6 +76,8 @@ struct StagePlan {
     combinations: Option<u64>,
     merged: u64,
     how: String,
+    /// Keys of a grid that the budget leaves at one value.
+    unvaried: Vec<String>,
     commands: Vec<(String, String)>,
 }
 
@@ -96,6 +99,12 @@ impl StagePlan {
             combinations: plan::combinations(stage),
             merged: plan::merged(stage),
             how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
+            unvaried: row
+                .and_then(|row| row.shares.first())
+                .map_or_else(Vec::new, |share| plan::unvaried(stage, *share))
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             commands,
         }
     }
@@ -104,6 +113,7 @@ impl StagePlan {
 fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
     let (sampling, of) = match (stage.sweep.is_empty(), &stage.sampling) {
         (_, Sampling::File(file)) => (format!("file `{}`", file.path), "cases"),
+        (_, Sampling::Ask(proposer)) => return asked(stage, proposer),
         (true, _) => ("no sweep".into(), ""),
         (false, Sampling::Grid) => ("grid".into(), "combinations"),
         (false, Sampling::Random) => ("random".into(), "combinations"),
@@ -121,7 +131,22 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
         1 => ", 1 repeated row left out".to_owned(),
         rows => format!(", {rows} repeated rows left out"),
     };
-    let sampling = format!("{sampling}{part}{merged}");
+    format!("{sampling}{part}{merged}; {}", chosen(stage))
+}
+
+/// Cases that a proposer chooses.
+fn asked(stage: &StageSpec, proposer: &Proposer) -> String {
+    let command: Vec<_> =
+        proposer.command.iter().map(|word| piton::shell_word(std::path::Path::new(word))).collect();
+    let pace = match proposer.parallel {
+        1 => "one at a time, each knowing all results before it".to_owned(),
+        parallel => format!("at most {parallel} at a time"),
+    };
+    format!("proposed by `{}`, {pace}; {}", command.join(" "), chosen(stage))
+}
+
+/// How a stage's survivors are chosen.
+fn chosen(stage: &StageSpec) -> String {
     let selection = match stage.selection {
         Selection::Top => "top",
         Selection::Lexicographic => "lexicographic",
@@ -137,7 +162,7 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
         })
         .collect();
     let objectives = if objectives.is_empty() { "case order".into() } else { objectives.join(", ") };
-    format!("{sampling}; {selection} by {objectives}")
+    format!("{selection} by {objectives}")
 }
 
 /// A trial's command as it would run. A parent's directory is not known before its stage ran, nor is the slot.
@@ -197,6 +222,10 @@ fn print_plan(
             print_line("  begins when `piton approve` says so")?;
         }
         print_line(&format!("  {}", plan.how))?;
+        if !plan.unvaried.is_empty() {
+            let names: Vec<_> = plan.unvaried.iter().map(|name| format!("`{name}`")).collect();
+            print_line(&format!("  the budget leaves {} at the first value", names.join(", ")))?;
+        }
         for (case, command) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;
         }
@@ -234,6 +263,7 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Resu
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
                 "survivors": plan.survivors, "combinations": plan.combinations, "merged": plan.merged,
+                "unvaried": plan.unvaried,
                 "first_commands": commands,
             })
         })

@@ -7,6 +7,7 @@ mod amend;
 mod approve;
 mod args;
 mod check;
+mod compact;
 mod compare;
 mod export;
 mod look;
@@ -14,6 +15,7 @@ mod manual;
 mod new;
 mod progress;
 mod replay;
+mod report;
 mod result;
 mod retry;
 mod run;
@@ -93,9 +95,11 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Amend(args) => amend::amend(&args),
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
+        Command::Compact(args) => compact::compact(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),
+        Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -110,7 +110,7 @@ impl Progress {
         Some(Message::Stage {
             index: stage.index,
             name: stage.name.clone(),
-            planned: stage.planned(),
+            planned: stage.expected(),
             counters: *counters,
         })
     }
@@ -120,7 +120,7 @@ impl Progress {
         let lineage = Lineage::new(&spec, draft.stages());
         let Some((stage, index)) = lineage.locate(end.trial) else { return };
         let counters = draft.stage_counters(stage);
-        let planned = draft.stages().get(stage as usize).map_or(0, |row| row.planned());
+        let planned = draft.stages().get(stage as usize).map_or(0, |row| row.expected());
         let finished = self.finished.entry(stage).or_insert_with(|| counters.finished());
         *finished += u64::from(end.next == Next::Final);
         let finished = *finished;
@@ -165,6 +165,19 @@ impl Observer for Progress {
                 self.stage_begins(draft);
             }
             Event::StageOpened { .. } => self.stage_begins(draft),
+            Event::TrialProposed { merged: 0, .. } => {}
+            Event::TrialProposed { trial, merged, .. } => {
+                let times = if *merged == 1 { "once".to_owned() } else { format!("{merged} times") };
+                let case = self.spec(draft).and_then(|spec| Lineage::new(&spec, draft.stages()).case_of(*trial));
+                let case = case.unwrap_or_default();
+                self.send(Message::Line(format!(
+                    "before `{case}` the proposer repeated earlier cases {times}: they are not run again"
+                )));
+            }
+            Event::ProposalsEnded { reason, .. } => {
+                self.send(Message::Line(format!("no further trials: {reason}")));
+                self.stage_begins(draft);
+            }
             Event::AttemptStarted { .. } => {
                 if let Some((stage, counters)) = draft.open_stage()
                     && self.bars
@@ -283,9 +296,11 @@ fn draw_lines(messages: &Receiver<Message>) {
     for message in messages {
         match message {
             // A stage that opens with the start of a run is told of twice.
-            Message::Stage { index, .. } if planned_by_stage.contains_key(&index) => {}
             Message::Stage { index, name, planned, counters } => {
-                planned_by_stage.insert(index, (planned, percent(&counters, planned)));
+                // A proposer that has no more makes a stage shorter than it was announced.
+                if planned_by_stage.insert(index, (planned, percent(&counters, planned))).is_some() {
+                    continue;
+                }
                 say(&stage_line(index, &name, planned, &counters));
             }
             Message::Ended { stage, counters, line, best, .. } => {
@@ -362,8 +377,11 @@ impl Bars {
 
     fn show(&mut self, message: Message) {
         match message {
-            Message::Stage { index, .. } if self.stages.contains_key(&index) => {}
             Message::Stage { index, name, planned, counters } => {
+                if let Some(place) = self.stages.get(&index) {
+                    place.bar.set_length(planned);
+                    return;
+                }
                 let bar = self.multi.add(ProgressBar::new(planned));
                 bar.set_style(style());
                 bar.set_prefix(name);

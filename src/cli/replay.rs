@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use piton::engine::replay::{self, Place, Replayed};
-use piton::model::{AttemptNo, Exit, Metric, Metrics, StageRow, TrialId, TrialRow, TrialState, Verdict};
+use piton::model::{
+    AttemptNo, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
+};
 use piton::paths::StudyPaths;
 use piton::spec::{self, Spec, Work};
 use piton::sys::signals::{SignalEvent, die_by};
@@ -52,7 +54,8 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     let ground = Ground::make(args)?;
     let place =
         Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
-    let job = replay::prepare(scene.spec, scene.paths, &scene.stages, scene.trial, place)?;
+    let rows = (scene.stages.as_slice(), &scene.proposals);
+    let job = replay::prepare(scene.spec, scene.paths, rows, scene.trial, place)?;
     if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
         note(&format!("the directory of the case it derives from is gone: `{}`", parent.display()));
     }
@@ -88,6 +91,7 @@ struct Scene {
     spec: Spec,
     paths: StudyPaths,
     stages: Vec<StageRow>,
+    proposals: Proposals,
     trial: TrialId,
     row: Option<TrialRow>,
     case: String,
@@ -121,6 +125,7 @@ impl Scene {
             slot,
             spec: view.spec.clone(),
             stages: view.stages.clone(),
+            proposals: view.proposals.clone(),
             case: args.case.clone(),
             paths,
             trial,

@@ -4,12 +4,13 @@
 //! Events are folded here by the same function that replays a journal. Nothing here does I/O; a trial the engine
 //! folds an event for must have been loaded, or have no row yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
-    Event, FoldError, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead, StageIndex, StageRow,
-    StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, fold,
+    Event, FoldError, Proposals, Proposing, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead,
+    StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, Value,
+    fold,
 };
 
 /// See the module.
@@ -20,6 +21,12 @@ pub struct Draft {
     stages: Vec<StageRow>,
     counters: Vec<StageCounters>,
     trials: HashMap<TrialId, TrialRow>,
+    /// Of the open stage, and of every survivor.
+    proposals: Proposals,
+    /// Trials of the open stage that its proposer proposed and that are not final.
+    unfinished: BTreeSet<TrialId>,
+    /// Those of them that the next commit must write.
+    changed: BTreeSet<TrialId>,
     set: WriteSet,
 }
 
@@ -31,14 +38,31 @@ impl Draft {
     pub fn load(snapshot: &Snapshot) -> Result<Self, JournalError> {
         let stages = snapshot.stages()?;
         let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, _>>()?;
+        let mut proposals = survivors_proposals(snapshot, &stages)?;
+        let mut unfinished = BTreeSet::new();
+        let asked = |stage: &&StageRow| stage.status == StageStatus::Open && stage.proposing != Proposing::No;
+        for stage in stages.iter().filter(asked) {
+            let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+            proposals.extend(snapshot.proposals(stage.first_trial, end)?);
+            unfinished = unfinished_of(snapshot, stage)?;
+        }
         Ok(Self {
             study: snapshot.study()?,
             progress: snapshot.progress()?,
             stages,
             counters,
+            proposals,
+            unfinished,
             trials: HashMap::new(),
+            changed: BTreeSet::new(),
             set: WriteSet::default(),
         })
+    }
+
+    /// The lowest trial of the open stage that its proposer proposed and that is not final.
+    #[must_use]
+    pub fn first_unfinished(&self) -> Option<TrialId> {
+        self.unfinished.first().copied()
     }
 
     /// Records an event and folds it.
@@ -58,8 +82,15 @@ impl Draft {
         self.trials.insert(row.trial, row);
     }
 
-    /// Takes what the next commit must write.
+    /// Takes what the next commit must write. Trials that will not start again are in memory no longer.
     pub fn take(&mut self) -> WriteSet {
+        for trial in std::mem::take(&mut self.changed) {
+            let row = match self.trials.get(&trial) {
+                Some(row) if is_final(row.state) => self.trials.remove(&trial),
+                row => row.cloned(),
+            };
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
         let mut set = std::mem::take(&mut self.set);
         set.progress = Some(self.progress);
         set
@@ -74,7 +105,7 @@ impl Draft {
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {
-            if matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled) {
+            if is_final(row.state) {
                 self.trials.remove(trial);
             }
         }
@@ -82,7 +113,10 @@ impl Draft {
 
     /// Forgets a pending trial that has to be loaded again before it starts.
     pub fn release(&mut self, trial: TrialId) {
-        self.trials.remove(&trial);
+        let row = self.trials.remove(&trial);
+        if self.changed.remove(&trial) {
+            self.set.trials.extend(row.map(|row| (trial, row)));
+        }
     }
 
     /// The study.
@@ -121,9 +155,23 @@ impl Draft {
         self.trials.get(&trial)
     }
 
+    /// A place that comes and goes within one commit, or goes and comes, is as it was.
+    fn change_ready(&mut self, key: ReadyKey, add: bool) {
+        match self.set.ready.get(&key) {
+            Some(before) if *before != add => drop(self.set.ready.remove(&key)),
+            _ => drop(self.set.ready.insert(key, add)),
+        }
+    }
+
     /// Amendments are folded straight into a store that no engine has open.
     fn not_while_running(&self, why: String) -> FoldError {
         FoldError { seq: self.progress.last_seq, what: "spec_amended", why }
+    }
+
+    /// What proposers said of the open stage's trials and of every survivor.
+    #[must_use]
+    pub fn proposals(&self) -> &Proposals {
+        &self.proposals
     }
 
     /// How many trials are in memory.
@@ -131,6 +179,33 @@ impl Draft {
     pub fn held(&self) -> usize {
         self.trials.len()
     }
+}
+
+/// What proposers said of the survivors of closed stages: what the trials after them inherit.
+pub(super) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
+    let mut proposals = Proposals::new();
+    for stage in stages.iter().filter(|stage| stage.proposing != Proposing::No) {
+        for parent in &stage.survivors {
+            proposals.extend(snapshot.proposal(parent.trial)?.map(|values| (parent.trial, values)));
+        }
+    }
+    Ok(proposals)
+}
+
+/// Trials of a stage that are not final: those that wait, those that run, and those that never began.
+fn unfinished_of(snapshot: &Snapshot, stage: &StageRow) -> Result<BTreeSet<TrialId>, JournalError> {
+    let begun = snapshot.counters(stage.index)?.next_index;
+    let mut found: BTreeSet<TrialId> =
+        (begun..stage.planned()).map(|index| TrialId(stage.first_trial.0.saturating_add(index))).collect();
+    let ready = snapshot.ready(None, usize::MAX)?.into_iter().map(|(_, trial)| trial);
+    let running = snapshot.running()?.into_iter().map(|row| row.trial);
+    found.extend(ready.chain(running).filter(|trial| stage.contains(*trial)));
+    Ok(found)
+}
+
+/// Whether a trial in this state will not start again.
+fn is_final(state: TrialState) -> bool {
+    matches!(state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
 }
 
 impl Rows for Draft {
@@ -182,16 +257,27 @@ impl Rows for Draft {
         Ok(self.trials.get(&trial).cloned())
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
-        self.set.trials.insert(row.trial, row.clone());
+        self.changed.insert(row.trial);
+        if is_final(row.state) {
+            self.unfinished.remove(&row.trial);
+        }
         self.trials.insert(row.trial, row);
         Ok(())
     }
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
+        self.set.proposals.insert(trial, values.clone());
+        self.proposals.insert(trial, values);
+        self.unfinished.insert(trial);
+        Ok(())
+    }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, true);
+        self.change_ready(key, true);
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.set.ready.insert(key, false);
+        if !planted!(ReadyKept) {
+            self.change_ready(key, false);
+        }
         Ok(())
     }
     fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {
@@ -199,7 +285,11 @@ impl Rows for Draft {
         Ok(())
     }
     fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
-        self.set.running.insert(trial, None);
+        // A first attempt that begins and ends within one commit was never in the store.
+        match self.set.running.get(&trial) {
+            Some(Some(row)) if row.attempt == 1 => drop(self.set.running.remove(&trial)),
+            _ => drop(self.set.running.insert(trial, None)),
+        }
         Ok(())
     }
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {

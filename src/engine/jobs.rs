@@ -5,12 +5,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
-use crate::model::{AttemptNo, Parent, StageRow, StudyId, TrialId};
+use crate::model::{AttemptNo, Parent, StudyId, TrialId};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
@@ -30,13 +29,7 @@ impl JobMaker {
     /// # Errors
     /// [`EngineError::Executor`] when a stage of the stored spec cannot be prepared.
     pub fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
-        let study = StudyRuntime {
-            study: spec.study.name.clone(),
-            study_dir: paths.study_dir.clone(),
-            artifacts_dir: paths.artifacts.clone(),
-            grace: Duration::from_millis(spec.run.grace_ms),
-            env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        };
+        let study = StudyRuntime::new(&spec, &paths.study_dir, &paths.artifacts);
         let runtimes = spec
             .stages
             .iter()
@@ -61,26 +54,26 @@ impl JobMaker {
         if trial == TrialId::BASE {
             return self.base_job(draft, attempt);
         }
-        self.job_of(draft.study_row().study_id, draft.stages(), trial, attempt)
+        let lineage = Lineage::new(&self.spec, draft.stages()).with_proposals(draft.proposals());
+        self.job_of(draft.study_row().study_id, &lineage, trial, attempt)
     }
 
-    /// The same, from the rows it takes.
+    /// The same, from what it takes.
     ///
     /// # Errors
     /// As for [`JobMaker::job`].
     pub fn job_of(
         &self,
         study: StudyId,
-        stages: &[StageRow],
+        lineage: &Lineage<'_>,
         trial: TrialId,
         attempt: AttemptNo,
     ) -> Result<Job, EngineError> {
-        let lineage = Lineage::new(&self.spec, stages);
         let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
         let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
         let case = lineage.case(stage, index);
-        let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(&lineage, parent));
+        let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(lineage, parent));
         Ok(Job {
             key: AttemptKey { study, trial, attempt },
             stage,

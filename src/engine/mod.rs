@@ -6,6 +6,7 @@
 
 mod draft;
 mod jobs;
+mod proposer;
 mod ready;
 pub mod replay;
 pub mod resume;
@@ -13,6 +14,7 @@ mod run;
 mod shutdown;
 pub mod step;
 mod survivors;
+mod timing;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,14 +22,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
+
 pub use draft::Draft;
 pub use shutdown::{Control, ShutdownHandle};
 pub use survivors::choose;
+pub(crate) use timing::Timing;
 
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
-use crate::executor::local::keeper::Keeper;
+use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, kill_strays};
+use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus};
 use crate::paths::StudyPaths;
@@ -163,8 +169,7 @@ pub fn run(
         false => None,
     };
     let snapshot = journal.snapshot()?;
-    let draft = Draft::load(&snapshot)?;
-    let study = draft.study_row();
+    let study = snapshot.study()?;
     let boot_id = clock::boot_id();
     // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
     if let Some(engine) = study.open_engine().filter(|engine| lives(engine)) {
@@ -179,31 +184,86 @@ pub fn run(
     }
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
+    let keeper_client = keeper.as_ref().map(Keeper::client);
+    let answers = sender.clone();
     let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
         .map_err(|error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error))))?;
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
-    let state = step::State::new(Arc::clone(&spec), draft, workers);
-    let jobs = jobs::JobMaker::new(spec, paths)?;
-    let report = run::Loop {
-        journal,
+    let on = Surroundings {
+        engine,
         executor: Box::new(executor),
+        keeper: keeper_client,
+        answers,
+        events,
+        timing: Box::new(timing::RealTime(clock)),
+        signals: signals.as_ref(),
+    };
+    let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, shutdown, observer });
+    if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
+        shutdown.run_callbacks();
+    }
+    report
+}
+
+/// What a run happens on: this machine, or a simulated one.
+pub(crate) struct Surroundings<'a> {
+    /// Who runs it.
+    pub(crate) engine: EngineId,
+    /// Who runs its trials.
+    pub(crate) executor: Box<dyn Executor>,
+    /// Starts proposers.
+    pub(crate) keeper: Option<KeeperClient>,
+    /// Where they answer: the other end of `events`.
+    pub(crate) answers: Sender<ExecutorEvent>,
+    /// What the executor reports.
+    pub(crate) events: Receiver<ExecutorEvent>,
+    /// Time.
+    pub(crate) timing: Box<dyn Timing>,
+    /// Signals, where they are watched.
+    pub(crate) signals: Option<&'a SignalWatch>,
+}
+
+/// How a run goes about, wherever it happens; see [`RunOptions`].
+pub(crate) struct Manner<'a> {
+    pub(crate) workers: u32,
+    pub(crate) drain_limit: Option<Duration>,
+    pub(crate) shutdown: &'a ShutdownHandle,
+    pub(crate) observer: &'a mut dyn Observer,
+}
+
+/// The run itself, once nothing of an earlier engine is left.
+pub(crate) fn run_on(
+    on: Surroundings<'_>,
+    journal: Journal,
+    spec: Arc<Spec>,
+    paths: StudyPaths,
+    manner: Manner<'_>,
+) -> Result<RunReport, EngineError> {
+    let Surroundings { engine, executor, keeper, answers, events, timing, signals } = on;
+    let Manner { workers, drain_limit, shutdown, observer } = manner;
+    let draft = Draft::load(&journal.snapshot()?)?;
+    let state = step::State::new(Arc::clone(&spec), draft, workers);
+    let study_id = state.draft().study_row().study_id;
+    let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
+    let jobs = jobs::JobMaker::new(spec, paths)?;
+    run::Loop {
+        journal,
+        executor,
         events,
         shutdown,
-        signals: signals.as_ref(),
+        signals,
         drain_limit,
         jobs,
-        clock,
+        proposers,
+        timing,
         observer,
         state,
         signalled: false,
         to_announce: None,
         forced_by: None,
+        outage: run::Outage::default(),
     }
-    .run(engine, workers);
-    if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
-        shutdown.run_callbacks();
-    }
-    report
+    .run(engine, workers)
 }
 
 /// What ends, as interrupted, the attempts that a dead engine left running in a study that is over. Their processes

@@ -18,8 +18,9 @@ use super::jobs::JobMaker;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::{AttemptReport, Executor, ExecutorEvent, Job};
-use crate::model::{AttemptNo, StageRow, StudyId, TrialId, Verdict};
+use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, Verdict};
 use crate::paths::StudyPaths;
+use crate::plan::Lineage;
 use crate::spec::Spec;
 use crate::sys::clock::TrialClock;
 use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
@@ -52,14 +53,16 @@ pub struct Replayed {
 pub fn prepare(
     spec: Spec,
     paths: StudyPaths,
-    stages: &[StageRow],
+    (stages, proposals): (&[StageRow], &Proposals),
     trial: TrialId,
     place: Place,
 ) -> Result<Job, EngineError> {
     let mut id = [0; 16];
     rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| EngineError::System { what: "get random bytes", cause: error.into() })?;
-    let job = JobMaker::new(Arc::new(spec), paths)?.job_of(StudyId(id), stages, trial, place.attempt)?;
+    let spec = Arc::new(spec);
+    let lineage = Lineage::new(&spec, stages).with_proposals(proposals);
+    let job = JobMaker::new(Arc::clone(&spec), paths)?.job_of(StudyId(id), &lineage, trial, place.attempt)?;
     Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, ..job })
 }
 
@@ -138,7 +141,7 @@ fn watch_over(
     loop {
         select! {
             recv(events) -> event => match event {
-                Ok(ExecutorEvent::Started { .. }) => {}
+                Ok(ExecutorEvent::Started { .. } | ExecutorEvent::Proposed(_)) => {}
                 Ok(ExecutorEvent::Ended(report)) => return Ok(Some(*report)),
                 Ok(ExecutorEvent::Returned { .. }) => return Ok(None),
                 Ok(ExecutorEvent::Broken(why)) => return Err(EngineError::Executor(why)),

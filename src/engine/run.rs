@@ -5,19 +5,25 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select};
+use crossbeam_channel::Receiver;
 
+use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
-use super::step::{Action, Input, Now, State, refilled};
+use super::step::{Action, Input, State, refilled};
+use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
-use crate::journal::{Journal, Reader, WriteSet};
+use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, RunEnd};
-use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
-const BATCH: usize = 1_000;
+const BATCH: usize = 4_000;
+
+/// While the workers have trials to go on with, a commit waits so long for more to happen, milliseconds: trials that end
+/// together share one, and commits of very short trials cost less than these. Nothing is acknowledged before it is on disk.
+const LINGER_MS: u64 = 5;
 
 /// Everything one run needs.
 pub(super) struct Loop<'a> {
@@ -28,7 +34,8 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
-    pub(super) clock: TrialClock,
+    pub(super) proposers: Proposers,
+    pub(super) timing: Box<dyn Timing>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
     /// Whether a signal asked to stop already: the next one forces.
@@ -37,6 +44,18 @@ pub(super) struct Loop<'a> {
     pub(super) to_announce: Option<Announcement>,
     /// The signal that forced the end, if one did.
     pub(super) forced_by: Option<SignalEvent>,
+    /// What a full disk needs, and did.
+    pub(super) outage: Outage,
+}
+
+/// A disk that is full: the reserve for it, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    reserve: Option<Reserve>,
+    /// The state has not been told yet.
+    untold: bool,
+    /// The error of the commit that found it full.
+    cause: Option<JournalError>,
 }
 
 /// An end that was asked for.
@@ -51,10 +70,12 @@ pub(super) enum Announcement {
 impl Loop<'_> {
     /// Runs to the end of the run.
     pub(super) fn run(mut self, engine: EngineId, workers: u32) -> Result<RunReport, EngineError> {
+        self.outage.reserve = Reserve::beside(self.journal.path());
         let how = match self.drive(engine, workers) {
             Ok(how) => how,
             Err(error) => return Err(self.fail(error)),
         };
+        self.proposers.end(matches!(how, RunEnd::Forced | RunEnd::Failed));
         // Everything has ended, but for closures that did not listen: those are not waited for.
         self.executor.kill();
         self.executor.shutdown();
@@ -62,7 +83,11 @@ impl Loop<'_> {
         self.observer.ended(&snapshot);
         drop(snapshot);
         let status = self.state.draft().study_row().status;
+        let (store, safe) = (self.journal.path().to_owned(), self.state.draft().progress_row().accounting);
         self.journal.close()?;
+        if let Some(cause) = self.outage.cause.filter(|_| how == RunEnd::Failed) {
+            return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: Some(safe) })));
+        }
         match self.state.broken() {
             Some(why) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
             _ => Ok(RunReport { how, status, forced_by: self.forced_by }),
@@ -72,6 +97,7 @@ impl Loop<'_> {
     /// Ends a run that cannot go on: what runs is killed, since its result could not be recorded, and the store is
     /// opened anew to see what is safe. The handle that failed is not asked anything any more.
     fn fail(mut self, error: EngineError) -> EngineError {
+        self.proposers.end(true);
         self.executor.kill();
         self.executor.shutdown();
         let path = self.journal.path().to_owned();
@@ -97,7 +123,8 @@ impl Loop<'_> {
             }
             left
         };
-        let now = self.now();
+        let now = self.timing.now();
+        let left = if planted!(LeftRunning) { Vec::new() } else { left };
         self.state.begin(now, engine, workers, &left)?;
         let mut actions = Vec::new();
         // A request made before the run is the first thing it sees: nothing is handed out then.
@@ -106,29 +133,35 @@ impl Loop<'_> {
         }
         actions.extend(self.state.advance(now)?);
         loop {
-            self.commit()?;
+            if !planted!(ActBeforeCommit) {
+                self.commit()?;
+            }
             let mut inputs = Vec::new();
+            if std::mem::take(&mut self.outage.untold) {
+                inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
+            }
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
+                    if planted!(ActBeforeCommit) {
+                        self.commit()?;
+                    }
                     return Ok(how);
                 }
                 self.act(action, &mut inputs)?;
+            }
+            if planted!(ActBeforeCommit) {
+                self.commit()?;
             }
             if inputs.is_empty() {
                 self.announce();
                 self.gather(&mut inputs);
             }
-            let now = self.now();
+            let now = self.timing.now();
             for input in inputs {
                 actions.extend(self.state.step(now, input)?);
             }
             actions.extend(self.state.advance(now)?);
         }
-    }
-
-    fn now(&self) -> Now {
-        let run_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
-        Now { at_ms: unix_ms(), run_ms }
     }
 
     /// Writes what was decided; when it returns, it is on disk.
@@ -137,7 +170,13 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        if let Err(cause) = self.journal.commit(&set) {
+        if planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
+        let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
+        if let Err(cause) = committed
+            && !planted!(CommitErrorIgnored)
+        {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -145,10 +184,34 @@ impl Loop<'_> {
             return Err(EngineError::StoreGone { store: self.journal.path().into() });
         }
         self.state.draft_mut().forget_final(&set);
+        if !planted!(TellBeforeCommit) {
+            self.tell(&set);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, set: &WriteSet) {
         for (seq, record) in &set.events {
             self.observer.committed(*seq, record, self.state.draft());
         }
-        Ok(())
+    }
+
+    /// A commit failed. If the disk is full and there is a reserve, it is given up and the same is committed by a new
+    /// handle; then the run ends in good order. Otherwise the error stands.
+    fn make_room(&mut self, set: &WriteSet, cause: JournalError) -> Result<(), JournalError> {
+        let Some(reserve) = self.outage.reserve.take_if(|_| cause.is_full_disk()) else { return Err(cause) };
+        reserve.release();
+        match self.journal.commit_anew(set) {
+            Ok(()) => {
+                self.outage.untold = true;
+                self.outage.cause = Some(cause);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("the reserve did not help: {error}");
+                Err(cause)
+            }
+        }
     }
 
     /// Does what a committed decision calls for; some actions answer with inputs at once.
@@ -170,7 +233,14 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => inputs.push(refilled(&self.journal.snapshot()?, self.state.submitted_count())?),
-            Action::Export(stage) => self.observer.stage_closed(stage, self.journal.snapshot()?),
+            Action::Ask { stage, index } => {
+                let asked = self.proposers.ask(stage, index, self.journal.snapshot()?);
+                asked.map_err(|why| EngineError::Executor(format!("no proposer can be asked: {why}")))?;
+            }
+            Action::Export(stage) => {
+                self.proposers.close(stage, self.journal.snapshot()?);
+                self.observer.stage_closed(stage, self.journal.snapshot()?);
+            }
             Action::Finish(_) => {}
         }
         Ok(())
@@ -188,18 +258,26 @@ impl Loop<'_> {
 
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
     fn gather(&mut self, inputs: &mut Vec<Input>) {
-        let wait = self.state.wake_in_ms(self.now()).map(Duration::from_millis);
-        let mut select = Select::new();
-        select.recv(&self.events);
-        select.recv(self.shutdown.receiver());
-        match wait {
-            Some(wait) => drop(select.ready_timeout(wait)),
-            None => drop(select.ready()),
+        let limit = self.state.wake_in_ms(self.timing.now()).map(Duration::from_millis);
+        self.timing.wait(&self.events, self.shutdown.receiver(), limit);
+        let mut controls = self.controls();
+        if controls.is_empty() {
+            self.linger();
+            controls = self.controls();
         }
         inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
-        inputs.extend(self.controls());
+        inputs.extend(controls);
         if inputs.is_empty() {
             inputs.push(Input::Tick);
+        }
+    }
+
+    /// Lets more events gather if the workers have enough to go on with. A request ends it.
+    fn linger(&mut self) {
+        let events = self.events.len();
+        // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
+        if events > 0 && events < self.state.submitted_count() {
+            self.timing.linger(self.shutdown.receiver(), Duration::from_millis(LINGER_MS));
         }
     }
 
@@ -247,11 +325,11 @@ impl Loop<'_> {
     /// Stops the trials and their clocks, then this process; returns when it is continued.
     fn pause(&mut self) {
         self.executor.pause();
-        self.clock.pause();
+        self.timing.pause();
         if let Err(error) = stop_self() {
             log::warn!("cannot stop: {error}");
         }
-        self.clock.resume();
+        self.timing.resume();
         self.executor.resume();
     }
 }

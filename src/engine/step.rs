@@ -3,7 +3,7 @@
 //! No I/O, no clock, no randomness beyond the study's seed: time comes in with [`Now`], what the disk knows comes in
 //! as an [`Input`]. The loop commits the draft first and acts second. This file must never learn to do either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
@@ -77,6 +77,13 @@ pub enum Action {
     Terminate,
     /// Choose a stage's survivors and answer with [`Input::Selected`].
     Select(StageIndex),
+    /// Ask the proposer of a stage for a trial; it answers with [`ExecutorEvent::Proposed`].
+    Ask {
+        /// Which stage.
+        stage: StageIndex,
+        /// The trial's place in the stage: the next one.
+        index: u64,
+    },
     /// Read the head of the ready queue and answer with [`Input::Refilled`].
     Refill,
     /// A stage has closed: bring the exports up to date.
@@ -123,7 +130,7 @@ enum Opened {
 }
 
 /// Most trials ever handed out and not started.
-const QUEUE_MAX: usize = 1024;
+const QUEUE_MAX: usize = 2048;
 
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
@@ -139,7 +146,8 @@ pub struct State {
     cursor: u64,
     /// Handed to the executor, not started.
     submitted: BTreeMap<TrialId, AttemptNo>,
-    running: BTreeSet<TrialId>,
+    /// Started and not ended: trials with their attempts.
+    running: BTreeMap<TrialId, AttemptNo>,
     /// Most trials handed out and not started.
     queue_limit: usize,
     /// Trials at once.
@@ -148,6 +156,8 @@ pub struct State {
     started_when_adapted: u64,
     /// Whether an answer to `Select` or `Refill` is awaited.
     asked: bool,
+    /// Whether an answer to `Ask` is awaited.
+    asks: bool,
     /// Why the executor cannot go on.
     broken: Option<String>,
 }
@@ -156,7 +166,8 @@ impl State {
     /// The state of a store as it was found; nothing is decided yet.
     #[must_use]
     pub fn new(spec: Arc<Spec>, draft: Draft, workers: u32) -> Self {
-        let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
+        let off = u64::from(planted!(CursorOffByOne));
+        let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index + off);
         let mut ready = ReadyWindow::default();
         ready.fill([], true);
         let started_when_adapted = draft.progress_row().accounting.attempts_started;
@@ -167,11 +178,12 @@ impl State {
             ready,
             cursor,
             submitted: BTreeMap::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
             workers: workers as usize,
             started_when_adapted,
             asked: false,
+            asks: false,
             broken: None,
         }
     }
@@ -226,6 +238,7 @@ impl State {
                 self.submitted.remove(&trial);
                 Ok(Vec::new())
             }
+            ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
             ExecutorEvent::Broken(why) => {
                 self.broken.get_or_insert_with(|| why.clone());
                 self.drain(now, why, Some(0))
@@ -239,10 +252,13 @@ impl State {
             // It could not even be started: the start is recorded with its end.
             self.started(now, RunningRow { trial, attempt, process: None }, 0)?;
         }
-        // A report of an attempt that was given up comes too late: its end is recorded already.
-        if !self.running.remove(&trial) {
+        // A report of an attempt that was given up comes too late: its end is recorded already. Another one of the
+        // same trial may run by now.
+        let runs = self.running.get(&trial);
+        if runs != Some(&attempt) && !(planted!(LateReportAccepted) && runs.is_some()) {
             return Ok(Vec::new());
         }
+        let attempt = self.running.remove(&trial).unwrap_or(attempt);
         let next = self.next(now, trial, &report.verdict);
         let end = AttemptEnd {
             trial,
@@ -265,7 +281,7 @@ impl State {
     fn started(&mut self, now: Now, row: RunningRow, slot: u32) -> Result<(), FoldError> {
         let RunningRow { trial, attempt, process } = row;
         self.submitted.remove(&trial);
-        self.running.insert(trial);
+        self.running.insert(trial, attempt);
         self.emit(
             now,
             match trial {
@@ -420,7 +436,7 @@ impl State {
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
-        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains(trial);
+        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains_key(trial);
         let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| !under_way(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
@@ -463,7 +479,10 @@ impl State {
             }
         }
         match &self.phase {
-            Phase::Running => self.hand_out(now, &mut actions),
+            Phase::Running => {
+                self.ask(&mut actions);
+                self.hand_out(now, &mut actions);
+            }
             Phase::Draining { .. } | Phase::Terminating { .. } if idle => {
                 let how = match self.phase {
                     _ if self.broken.is_some() => RunEnd::Failed,
@@ -490,8 +509,7 @@ impl State {
             }
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();
-                for trial in std::mem::take(&mut self.running) {
-                    let attempt = self.attempts_of(trial);
+                for (trial, attempt) in std::mem::take(&mut self.running) {
                     self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
                 }
             }
@@ -502,9 +520,13 @@ impl State {
 
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
-        self.draft
-            .open_stage()
-            .is_none_or(|(stage, counters)| counters.pending(stage.planned()) == 0 && counters.running == 0)
+        self.draft.open_stage().is_none_or(|(stage, counters)| {
+            let pending = match planted!(ClosedEarly) {
+                true => stage.planned().saturating_sub(counters.next_index),
+                false => counters.pending(stage.planned()),
+            };
+            pending == 0 && counters.running == 0 && !stage.takes_proposals()
+        })
     }
 
     /// Opens the first waiting stage, unless the run is being stopped; completes the study if there is none.
@@ -704,5 +726,6 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalE
     Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
 }
 
+mod asking;
 #[cfg(test)]
 mod tests;

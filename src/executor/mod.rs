@@ -8,12 +8,14 @@ pub mod local;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Verdict};
-use crate::spec::{BaseSpec, MetricRule, StageSpec, Work};
+use crate::model::{
+    AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Value, Verdict,
+};
+use crate::spec::{BaseSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 
 pub use failures::{CompiledFailure, CompiledMatch};
 
@@ -149,6 +151,20 @@ pub struct StudyRuntime {
     pub env: Vec<(String, String)>,
 }
 
+impl StudyRuntime {
+    /// A study as its spec has it, in these directories, absolute.
+    #[must_use]
+    pub fn new(spec: &Spec, study_dir: &Path, artifacts_dir: &Path) -> Self {
+        Self {
+            study: spec.study.name.clone(),
+            study_dir: study_dir.to_owned(),
+            artifacts_dir: artifacts_dir.to_owned(),
+            grace: Duration::from_millis(spec.run.grace_ms),
+            env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+}
+
 impl StageRuntime {
     /// The base command made ready: a stage without params, metrics or outputs of its own.
     #[must_use]
@@ -168,6 +184,15 @@ impl StageRuntime {
             failures: Vec::new(),
             env: study.env.clone(),
         }
+    }
+
+    /// A stage's proposer made ready, as a command without placeholders.
+    #[must_use]
+    pub fn of_proposer(study: &StudyRuntime, stage: &str, proposer: &Proposer) -> Self {
+        let words = proposer.command.iter().map(|word| Template { parts: vec![Part::Text(word.clone())] });
+        let work = Work::Argv(words.collect());
+        let bare = Self::of_base(study, &BaseSpec { work, timeout_ms: None });
+        Self { name: stage.to_owned(), ..bare }
     }
 
     /// Makes a stage ready. Objectives' metrics are the needed ones.
@@ -223,8 +248,37 @@ pub enum ExecutorEvent {
         /// Which trial.
         trial: TrialId,
     },
+    /// A proposer answered.
+    Proposed(Box<Answer>),
     /// The executor itself cannot go on; in words. Running attempts still end, as interrupted.
     Broken(String),
+}
+
+/// What came of asking a stage's proposer for a trial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Which stage.
+    pub stage: StageIndex,
+    /// Which place in it was asked for.
+    pub index: u64,
+    /// What it said.
+    pub said: Said,
+}
+
+/// What a proposer said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// These values.
+    Values {
+        /// Of the stage's own sweep, in its order.
+        values: Vec<(String, Value)>,
+        /// How often it repeated an earlier case of the stage before.
+        merged: u32,
+    },
+    /// It has no more, in words.
+    NoMore(String),
+    /// It cannot be asked, in words; the study can go on once that is mended.
+    Failed(String),
 }
 
 /// How an attempt ended.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::disk::{self, Disk};
-use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
+use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialId, TrialRow};
 
 /// Largest value read: a spec of that size is beyond reason, and a damaged length must not take all memory.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -38,6 +38,10 @@ pub(super) trait Stored: Sized {
     type Latest: Disk<Model = Self> + Serialize + DeserializeOwned;
     /// Tag of the latest form.
     const TAG: u8 = 1;
+    /// Puts back what its key tells.
+    fn at_key(self, _key: u64) -> Self {
+        self
+    }
     /// Reads the bytes of an older tag.
     fn older(tag: u8, _bytes: &[u8]) -> Result<Self, CodecError> {
         Err(CodecError::Newer(tag))
@@ -58,8 +62,16 @@ stored! {
     StudyProgress: "progress", StudyProgressV1;
     StageRow: "stage", StageRowV1;
     StageCounters: "counters", StageCountersV1;
-    TrialRow: "trial", TrialRowV1;
     RunningRow: "running", RunningRowV1;
+    disk::Proposal: "proposal", ProposalV1;
+}
+
+impl Stored for TrialRow {
+    const KIND: &'static str = "trial";
+    type Latest = disk::TrialRowV1;
+    fn at_key(self, key: u64) -> Self {
+        Self { trial: TrialId(key), ..self }
+    }
 }
 
 fn config() -> impl bincode::config::Config {
@@ -98,7 +110,7 @@ pub(super) fn decode<T: Stored>(key: u64, bytes: &[u8]) -> Result<T, CodecError>
         return Err(CodecError::Checksum);
     }
     match body.split_first() {
-        Some((tag, payload)) if *tag == T::TAG => Ok(unpack::<T::Latest>(payload)?.into_model()),
+        Some((tag, payload)) if *tag == T::TAG => Ok(unpack::<T::Latest>(payload)?.into_model().at_key(key)),
         Some((tag, payload)) => T::older(*tag, payload),
         None => Err(CodecError::Checksum),
     }
@@ -118,7 +130,10 @@ pub(super) fn chain_after(chain: &[u8; 32], event_bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Event, RunEnd, TrialId};
+    use crate::model::{
+        AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Metric, Metrics, Next, RunEnd, TrialState, Usage,
+        Verdict,
+    };
 
     fn record() -> Record {
         Record { at_ms: 1_000, run_ms: 5, event: Event::RunEnded { how: RunEnd::Drained } }
@@ -130,6 +145,97 @@ mod tests {
         let bytes = encode(7, &record()).unwrap();
         assert_eq!(bytes[..bytes.len() - 4], [1, 251, 0xd0, 0x07, 5, 10, 2]);
         assert_eq!(decode::<Record>(7, &bytes).unwrap(), record());
+    }
+
+    fn usage() -> Usage {
+        Usage { wall_us: 7, cpu_us: 6, peak_rss_bytes: 300 }
+    }
+
+    fn metrics() -> Metrics {
+        Metrics::from([("a".into(), Metric::Number(1.5)), ("b".into(), Metric::Label("x".into()))])
+    }
+
+    /// Written out by hand: bincode's variable integers (zigzag for signed ones), lengths before text and lists, 1 or 0
+    /// before what may be missing, the number of a variant before it.
+    #[test]
+    fn golden_bytes_of_what_every_trial_writes() {
+        let end = AttemptEnd {
+            trial: TrialId(9),
+            attempt: 1,
+            ended_ms: 1_000,
+            exit: Some(Exit::Code(0)),
+            usage: usage(),
+            verdict: Verdict::Succeeded { metrics: metrics(), outputs: Vec::new() },
+            next: Next::Final,
+        };
+        let record = Record { at_ms: 1_002, run_ms: 5, event: Event::AttemptEnded(Box::new(end)) };
+        let bytes = encode(7, &record).unwrap();
+        // at 1002, run 5, variant 5, trial 9, attempt 1, ended 2 ms before, exit code 0, usage.
+        let mut expected = vec![1, 251, 0xd4, 0x07, 5, 5, 9, 1, 4, 1, 0, 0, 7, 6, 251, 0x2c, 0x01];
+        // Succeeded, two metrics: a = 1.5, b = "x"; no outputs; final.
+        expected.extend([0, 2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+
+        let attempt = AttemptRow {
+            n: 1,
+            outcome: Some(AttemptOutcome::Succeeded),
+            slot: 3,
+            started_ms: 1_000,
+            ended_ms: Some(1_040),
+            exit: Some(Exit::Signal(9)),
+            usage: usage(),
+        };
+        let row = TrialRow {
+            trial: TrialId(9),
+            stage: 2,
+            state: TrialState::Succeeded,
+            due_ms: 0,
+            failures: 4,
+            attempts: vec![attempt],
+            metrics: metrics(),
+            failure: None,
+            outputs: Vec::new(),
+        };
+        let bytes = encode(9, &row).unwrap();
+        // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
+        let mut expected =
+            vec![1, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01];
+        expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
+        assert_eq!(decode::<TrialRow>(8, &bytes), Err(CodecError::Checksum));
+    }
+
+    #[test]
+    fn times_that_make_no_sense_read_back_as_they_were() {
+        for (started_ms, ended_ms) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (0, -1)] {
+            let attempt = AttemptRow {
+                n: 1,
+                outcome: None,
+                slot: 0,
+                started_ms,
+                ended_ms: Some(ended_ms),
+                exit: None,
+                usage: Usage::default(),
+            };
+            let bytes = disk::AttemptRowV1::of(&attempt).into_model();
+            assert_eq!(bytes, attempt);
+            let end = AttemptEnd {
+                trial: TrialId::BASE,
+                attempt: 1,
+                ended_ms,
+                exit: None,
+                usage: Usage::default(),
+                verdict: Verdict::Cancelled,
+                next: Next::Again { due_ms: i64::MIN },
+            };
+            for event in [Event::AttemptEnded(Box::new(end.clone())), Event::BaseEnded(Box::new(end))] {
+                let record = Record { at_ms: started_ms, run_ms: u64::MAX, event };
+                let bytes = encode(1, &record).unwrap();
+                assert_eq!(decode::<Record>(1, &bytes).unwrap(), record);
+            }
+        }
     }
 
     #[test]

@@ -5,16 +5,15 @@
 //! It must never replace an existing store.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::Database;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::error::{JournalError, OpenError};
-use super::write::{Journal, builder, damaged_or_io, initialise, open_error, sync_directory_of};
+use super::write::{Journal, create_database, damaged_or_io, initialise, open_error, sync_directory_of};
 use crate::model::Record;
+use crate::sys::disk;
 
 /// Ending of a store that is still being made.
 const UNFINISHED: &str = ".new";
@@ -36,7 +35,7 @@ pub(super) fn make(path: &Path, fill: &dyn Fn(&Database) -> Result<(), JournalEr
     let io_error = |error: io::Error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
     let mut tries = 0;
     loop {
-        if path.symlink_metadata().is_ok() {
+        if disk::is_taken(path) {
             return Err(OpenError::Exists { path: path.into() });
         }
         remove_leftovers(path);
@@ -46,7 +45,7 @@ pub(super) fn make(path: &Path, fill: &dyn Fn(&Database) -> Result<(), JournalEr
             Err(BuildError::Gone) if tries < RETRIES => tries += 1,
             Err(error) => {
                 // Best effort: a leftover is harmless and goes with the next creation.
-                drop(fs::remove_file(&unfinished));
+                drop(disk::remove_file(&unfinished));
                 return Err(error.into_open_error(path));
             }
         }
@@ -85,28 +84,18 @@ fn build(
     path: &Path,
     fill: &dyn Fn(&Database) -> Result<(), JournalError>,
 ) -> Result<(), BuildError> {
-    let file = File::create_new(unfinished)?;
+    let unfinished = if planted!(CreatedInPlace) { path } else { unfinished };
     // Held until it has its name: nobody may take it for a leftover. redb's own lock ends before that.
-    flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)?;
-    let db = builder().create(unfinished);
+    let _claimed = disk::create_claimed(unfinished)?;
+    let db = create_database(unfinished);
     let db = db.map_err(|error| BuildError::Open(open_error(path, error)))?;
     fill(&db).map_err(|cause| BuildError::Open(damaged_or_io(path, cause)))?;
     db.close().map_err(|error| BuildError::Open(open_error(path, error)))?;
-    File::open(unfinished)?.sync_all()?;
-    publish(unfinished, path)?;
-    Ok(sync_directory_of(path)?)
-}
-
-/// Renames without replacing. File systems that cannot do that in one step get a hard link instead, which refuses
-/// an existing name just as well.
-fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
-    match renameat_with(CWD, unfinished, CWD, path, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(unfinished, path)?;
-            fs::remove_file(unfinished)
-        }
-        other => Ok(other?),
+    disk::sync(unfinished)?;
+    if unfinished != path {
+        disk::rename_new(unfinished, path)?;
     }
+    Ok(sync_directory_of(path)?)
 }
 
 fn directory(path: &Path) -> &Path {
@@ -115,25 +104,21 @@ fn directory(path: &Path) -> &Path {
 
 /// `<store>.<random>.new`, in the store's directory, so that two processes never build in the same file.
 fn unfinished_name(path: &Path) -> io::Result<PathBuf> {
-    let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     let mut name = OsString::from(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(format!(".{:016x}{UNFINISHED}", u64::from_le_bytes(random)));
+    name.push(format!(".{:016x}{UNFINISHED}", u64::from_le_bytes(disk::random()?)));
     Ok(directory(path).join(name))
 }
 
 /// Removes what killed creations of this store left; one that is still being made is locked and stays.
 fn remove_leftovers(path: &Path) {
-    let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(directory(path))) else { return };
+    let (Some(name), Ok(entries)) = (path.file_name(), disk::names(directory(path))) else { return };
     let prefix = format!("{}.", name.to_string_lossy());
-    for entry in entries.flatten() {
-        let entry_name = entry.file_name().to_string_lossy().into_owned();
+    for entry in entries {
+        let entry_name = entry.to_string_lossy();
         if !entry_name.strip_prefix(&prefix).is_some_and(is_unfinished) {
             continue;
         }
-        let free = File::open(entry.path())
-            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if free && let Err(error) = fs::remove_file(entry.path()) {
+        if let Err(error) = disk::remove_unclaimed(&directory(path).join(&entry)) {
             log::warn!("cannot remove the leftover `{entry_name}`: {error}");
         }
     }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension,
-    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Record, RunEnd, RunningRow,
-    Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId,
-    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Verdict,
+    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing, Record, RunEnd,
+    RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated,
+    StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -57,15 +57,47 @@ impl<T: Disk> Disk for Option<T> {
     }
 }
 
-impl<T: Disk> Disk for BTreeMap<String, T> {
+/// A map on disk: its entries in order. Bincode writes the same bytes for it as for a map, and this is faster to make.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MapV1<T>(Vec<(String, T)>);
+
+impl<T: Disk> Disk for MapV1<T> {
     type Model = BTreeMap<String, T::Model>;
     fn of(model: &Self::Model) -> Self {
-        model.iter().map(|(key, value)| (key.clone(), T::of(value))).collect()
+        Self(model.iter().map(|(key, value)| (key.clone(), T::of(value))).collect())
     }
     fn into_model(self) -> Self::Model {
-        self.into_iter().map(|(key, value)| (key, value.into_model())).collect()
+        self.0.into_iter().map(|(key, value)| (key, value.into_model())).collect()
     }
 }
+
+impl<A: Disk, B: Disk> Disk for (A, B) {
+    type Model = (A::Model, B::Model);
+    fn of(model: &Self::Model) -> Self {
+        (A::of(&model.0), B::of(&model.1))
+    }
+    fn into_model(self) -> Self::Model {
+        (self.0.into_model(), self.1.into_model())
+    }
+}
+
+/// What a proposer said of a trial, on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ProposalV1(Vec<(String, ValueV1)>);
+
+impl Disk for ProposalV1 {
+    type Model = Proposal;
+    fn of(model: &Proposal) -> Self {
+        Self(Disk::of(&model.0))
+    }
+    fn into_model(self) -> Proposal {
+        Proposal(self.0.into_model())
+    }
+}
+
+/// The values of a proposed trial's own sweep, as one record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Proposal(pub(super) Vec<(String, Value)>);
 
 impl Disk for TrialIdV1 {
     type Model = TrialId;
@@ -129,6 +161,7 @@ mirror_states! {
     TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
+    ProposingV1 = Proposing { No, Open, Ended }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
 }
 
@@ -143,7 +176,7 @@ mirror_struct! {
     FirstObjectiveV1 = FirstObjective { metric: String, maximize: bool }
     BestV1 = Best { value: f64, trial: TrialIdV1 }
     StageDeclV1 = StageDecl {
-        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
+        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, proposed: bool,
     }
     AccountingV1 = Accounting {
         attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64,
@@ -161,6 +194,7 @@ mirror_struct! {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
+        proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
@@ -171,16 +205,8 @@ mirror_struct! {
         violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         draining: bool, base: Option<BaseRowV1>,
     }
-    AttemptRowV1 = AttemptRow {
-        n: u32, outcome: Option<AttemptOutcomeV1>, slot: u32, started_ms: i64, ended_ms: Option<i64>,
-        exit: Option<ExitV1>, usage: UsageV1,
-    }
     BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
     ApprovalV1 = Approval { by: String, note: String, at_ms: i64 }
-    TrialRowV1 = TrialRow {
-        trial: TrialIdV1, stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>,
-        metrics: BTreeMap<String, MetricV1>, failure: Option<FailureV1>, outputs: Vec<OutputHashV1>,
-    }
     RunningRowV1 = RunningRow { trial: TrialIdV1, attempt: u32, process: Option<ProcessIdV1> }
     StudyCreatedV1 = StudyCreated {
         study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
@@ -193,11 +219,161 @@ mirror_struct! {
         spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, stages: Vec<StageDeclV1>,
         discard_from: Option<u32>, extended: Option<ExtensionV1>, reopen: bool,
     }
-    AttemptEndV1 = AttemptEnd {
-        trial: TrialIdV1, attempt: u32, ended_ms: i64, exit: Option<ExitV1>, usage: UsageV1, verdict: VerdictV1,
-        next: NextV1,
+}
+
+/// [`AttemptRow`] on disk. Its end is told by how long it lasted, since that is a small number.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AttemptRowV1 {
+    n: u32,
+    outcome: Option<AttemptOutcomeV1>,
+    slot: u32,
+    started_ms: i64,
+    /// Wall clock at its end less that at its start, modulo 2^64.
+    lasted_ms: Option<i64>,
+    exit: Option<ExitV1>,
+    usage: UsageV1,
+}
+
+impl Disk for AttemptRowV1 {
+    type Model = AttemptRow;
+    fn of(model: &AttemptRow) -> Self {
+        Self {
+            n: model.n,
+            outcome: Disk::of(&model.outcome),
+            slot: model.slot,
+            started_ms: model.started_ms,
+            lasted_ms: model.ended_ms.map(|ended_ms| ended_ms.wrapping_sub(model.started_ms)),
+            exit: Disk::of(&model.exit),
+            usage: Disk::of(&model.usage),
+        }
     }
-    RecordV1 = Record { at_ms: i64, run_ms: u64, event: EventV1 }
+    fn into_model(self) -> AttemptRow {
+        AttemptRow {
+            n: self.n,
+            outcome: self.outcome.into_model(),
+            slot: self.slot,
+            started_ms: self.started_ms,
+            ended_ms: self.lasted_ms.map(|lasted_ms| self.started_ms.wrapping_add(lasted_ms)),
+            exit: self.exit.into_model(),
+            usage: self.usage.into_model(),
+        }
+    }
+}
+
+/// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialRowV1 {
+    stage: u32,
+    state: TrialStateV1,
+    due_ms: i64,
+    failures: u32,
+    attempts: Vec<AttemptRowV1>,
+    metrics: MapV1<MetricV1>,
+    failure: Option<FailureV1>,
+    outputs: Vec<OutputHashV1>,
+}
+
+impl Disk for TrialRowV1 {
+    type Model = TrialRow;
+    fn of(model: &TrialRow) -> Self {
+        Self {
+            stage: model.stage,
+            state: Disk::of(&model.state),
+            due_ms: model.due_ms,
+            failures: model.failures,
+            attempts: Disk::of(&model.attempts),
+            metrics: Disk::of(&model.metrics),
+            failure: Disk::of(&model.failure),
+            outputs: Disk::of(&model.outputs),
+        }
+    }
+    fn into_model(self) -> TrialRow {
+        TrialRow {
+            trial: TrialId(0),
+            stage: self.stage,
+            state: self.state.into_model(),
+            due_ms: self.due_ms,
+            failures: self.failures,
+            attempts: self.attempts.into_model(),
+            metrics: self.metrics.into_model(),
+            failure: self.failure.into_model(),
+            outputs: self.outputs.into_model(),
+        }
+    }
+}
+
+/// [`Record`] on disk. When an attempt ended is told by how long before the record that was.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RecordV1 {
+    at_ms: i64,
+    run_ms: u64,
+    event: EventV1,
+}
+
+impl RecordV1 {
+    fn end(&mut self) -> Option<&mut AttemptEndV1> {
+        match &mut self.event {
+            EventV1::AttemptEnded(end) | EventV1::BaseEnded(end) => Some(end),
+            _ => None,
+        }
+    }
+}
+
+impl Disk for RecordV1 {
+    type Model = Record;
+    fn of(model: &Record) -> Self {
+        let mut disk = Self { at_ms: model.at_ms, run_ms: model.run_ms, event: Disk::of(&model.event) };
+        if let Some(end) = disk.end() {
+            end.before_ms = model.at_ms.wrapping_sub(end.before_ms);
+        }
+        disk
+    }
+    fn into_model(mut self) -> Record {
+        let at_ms = self.at_ms;
+        if let Some(end) = self.end() {
+            end.before_ms = at_ms.wrapping_sub(end.before_ms);
+        }
+        Record { at_ms, run_ms: self.run_ms, event: self.event.into_model() }
+    }
+}
+
+/// [`AttemptEnd`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AttemptEndV1 {
+    trial: TrialIdV1,
+    attempt: u32,
+    /// The record's wall clock less that at its end, modulo 2^64. Only [`RecordV1`] knows the first: until then, the second.
+    before_ms: i64,
+    exit: Option<ExitV1>,
+    usage: UsageV1,
+    verdict: VerdictV1,
+    next: NextV1,
+}
+
+impl Disk for AttemptEndV1 {
+    type Model = AttemptEnd;
+    fn of(model: &AttemptEnd) -> Self {
+        Self {
+            trial: Disk::of(&model.trial),
+            attempt: model.attempt,
+            before_ms: model.ended_ms,
+            exit: Disk::of(&model.exit),
+            usage: Disk::of(&model.usage),
+            verdict: Disk::of(&model.verdict),
+            next: Disk::of(&model.next),
+        }
+    }
+    fn into_model(self) -> AttemptEnd {
+        AttemptEnd {
+            trial: self.trial.into_model(),
+            attempt: self.attempt,
+            ended_ms: self.before_ms,
+            exit: self.exit.into_model(),
+            usage: self.usage.into_model(),
+            verdict: self.verdict.into_model(),
+            next: self.next.into_model(),
+        }
+    }
 }
 
 /// A disk enum with the same variants, whose fields have disk forms.
@@ -249,9 +425,10 @@ impl Disk for f64 {
 mirror_enum! {
     ExitV1 = Exit { Code(code: i32), Signal(signal: i32) }
     MetricV1 = Metric { Number(number: f64), Label(label: String) }
+    ValueV1 = Value { Bool(flag: bool), Int(number: i64), Float(number: f64), Str(text: String) }
     NextV1 = Next { Final, Again { due_ms: i64 } }
     VerdictV1 = Verdict {
-        Succeeded { metrics: BTreeMap<String, MetricV1>, outputs: Vec<OutputHashV1> },
+        Succeeded { metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1> },
         Failed(failure: FailureV1),
         Interrupted { reason: String },
         Cancelled,
@@ -272,5 +449,7 @@ mirror_enum! {
         BaseEnded(end: Box<AttemptEndV1>),
         StageApproved { stage: u32, by: String, note: String },
         SpecAmended(amended: Box<SpecAmendedV1>),
+        TrialProposed { trial: TrialIdV1, values: Vec<(String, ValueV1)>, merged: u32 },
+        ProposalsEnded { stage: u32, reason: String },
     }
 }

@@ -101,6 +101,12 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// Whether the disk, or what this user may take of it, is full.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Io(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)))
+    }
+
     /// Whether the store's bytes are to blame, not the disk or the system.
     #[must_use]
     pub fn is_damage(&self) -> bool {
@@ -133,6 +139,16 @@ from_redb!(
     redb::DatabaseError,
     redb::SetDurabilityError
 );
+
+impl From<redb::CursorError> for JournalError {
+    fn from(error: redb::CursorError) -> Self {
+        match error {
+            redb::CursorError::Storage(error) => error.into(),
+            // Something lies behind the end.
+            other => Self::Corrupted(other.to_string()),
+        }
+    }
+}
 
 impl From<redb::Error> for JournalError {
     fn from(error: redb::Error) -> Self {

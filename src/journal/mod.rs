@@ -5,6 +5,7 @@
 //! This module must never guess: bytes it does not understand are reported, never skipped or reset.
 
 mod codec;
+mod compact;
 mod create;
 mod disk;
 mod error;
@@ -17,11 +18,14 @@ mod read;
 mod replay;
 mod rows;
 mod salvage;
+#[cfg(test)]
+mod simulated;
 mod storage;
 mod tables;
 mod write;
 
 pub use codec::CodecError;
+pub use compact::{CompactError, Compacted, compact};
 pub use create::create;
 pub use error::{JournalError, OpenError};
 pub use read::{Reader, Snapshot};

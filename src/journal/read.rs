@@ -12,6 +12,7 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 
 use super::codec::Stored;
+use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::guard::{Guarded, guarded};
 use super::overlay::Overlay;
@@ -19,9 +20,10 @@ use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
 use super::write::{damaged_or_io, open_error};
 use crate::model::{
-    ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId,
-    TrialRow,
+    Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
+    TrialId, TrialRow, Value,
 };
+use crate::sys::disk;
 
 /// An open store, for looking.
 pub struct Reader {
@@ -50,7 +52,7 @@ impl Reader {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         for _ in 0..RETRIES {
@@ -181,6 +183,11 @@ impl Snapshot {
         Ok(Self { tx })
     }
 
+    /// What it reads from.
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.tx
+    }
+
     fn one<T: Stored>(&self, table: RecordTable, key: u64) -> Result<Option<T>, JournalError> {
         guarded(|| get(&self.tx.open_table(table)?, key))
     }
@@ -235,6 +242,23 @@ impl Snapshot {
         to: TrialId,
     ) -> Result<impl Iterator<Item = Result<TrialRow, JournalError>> + use<>, JournalError> {
         Ok(self.records(tables::TRIALS, from.0, to.0)?.map(|row| row.map(|(_, trial)| trial)))
+    }
+
+    /// What proposers said of the trials with numbers from `from` to before `to`.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposals(&self, from: TrialId, to: TrialId) -> Result<Proposals, JournalError> {
+        let records = self.records::<Proposal>(tables::PROPOSALS, from.0, to.0)?;
+        records.map(|record| record.map(|(trial, Proposal(values))| (TrialId(trial), values))).collect()
+    }
+
+    /// What the proposer of its stage said of one trial.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn proposal(&self, trial: TrialId) -> Result<Option<Vec<(String, Value)>>, JournalError> {
+        Ok(self.one::<Proposal>(tables::PROPOSALS, trial.0)?.map(|Proposal(values)| values))
     }
 
     /// Events from sequence number `from` on, in order, read as they are asked for.

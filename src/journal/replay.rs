@@ -9,6 +9,7 @@ use redb::Builder;
 use redb::backends::InMemoryBackend;
 
 use super::codec::Stored;
+use super::disk::Proposal;
 use super::error::JournalError;
 use super::read::{Reader, Snapshot};
 use super::tables::{self, RecordTable};
@@ -88,6 +89,7 @@ pub fn verify(snapshot: &Snapshot) -> Result<Verification, JournalError> {
     found.compare::<StageRow>(snapshot, &replay, tables::STAGES)?;
     found.compare::<StageCounters>(snapshot, &replay, tables::COUNTERS)?;
     found.compare::<TrialRow>(snapshot, &replay, tables::TRIALS)?;
+    found.compare::<Proposal>(snapshot, &replay, tables::PROPOSALS)?;
     found.compare::<RunningRow>(snapshot, &replay, tables::RUNNING)?;
     found.compare_ready(snapshot, &replay)?;
     Ok(found)

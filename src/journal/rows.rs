@@ -1,15 +1,18 @@
 //! The rows inside a write transaction, for folding events straight into a store: replay, and changes made while no
 //! engine runs. (The engine folds into memory first; see `engine`.)
 
+use std::ops::Bound;
+
 use redb::WriteTransaction;
 
 use super::codec::chain_after;
+use super::disk::Proposal;
 use super::error::JournalError;
 use super::tables::{self, ONLY, get, put};
 use super::write::WriteSet;
 use crate::model::{
     ReadyKey, Record, Rows, RunningRow, Seq, Severity, StageCounters, StageIndex, StageRow, StageStatus,
-    StudyProgress, StudyRow, TrialId, TrialRow, TrialState, fold,
+    StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Value, fold,
 };
 
 /// Open tables of one write transaction.
@@ -20,6 +23,7 @@ pub(super) struct TxRows<'txn> {
     stages: redb::Table<'txn, u64, &'static [u8]>,
     counters: redb::Table<'txn, u64, &'static [u8]>,
     trials: redb::Table<'txn, u64, &'static [u8]>,
+    proposals: redb::Table<'txn, u64, &'static [u8]>,
     ready: redb::Table<'txn, (i64, u64), ()>,
     running: redb::Table<'txn, u64, &'static [u8]>,
 }
@@ -33,21 +37,31 @@ impl<'txn> TxRows<'txn> {
             stages: tx.open_table(tables::STAGES)?,
             counters: tx.open_table(tables::COUNTERS)?,
             trials: tx.open_table(tables::TRIALS)?,
+            proposals: tx.open_table(tables::PROPOSALS)?,
             ready: tx.open_table(tables::READY)?,
             running: tx.open_table(tables::RUNNING)?,
         })
     }
 
-    /// Appends an event whose rows are written by [`TxRows::write`]; returns the chain after it.
+    /// Appends events whose rows are written by [`TxRows::write`], after the event `last`; the chain after them.
     pub(super) fn append(
         &mut self,
-        seq: Seq,
-        record: &Record,
-        chain: &[u8; 32],
+        last: Seq,
+        events: &[(Seq, Record)],
+        mut chain: [u8; 32],
     ) -> Result<[u8; 32], JournalError> {
-        let bytes = tables::encoded(seq, record)?;
-        self.events.insert(seq, bytes.as_slice())?;
-        Ok(chain_after(chain, &bytes))
+        // All at one place: redb goes there once, and fills its pages.
+        let mut end = self.events.upper_bound_mut(Bound::<u64>::Unbounded)?;
+        for ((seq, record), expected) in events.iter().zip(last + 1..) {
+            if *seq != expected {
+                return Err(JournalError::Missing { table: "event", key: expected });
+            }
+            let bytes = tables::encoded(*seq, record)?;
+            chain = chain_after(&chain, &bytes);
+            end.insert_before(*seq, bytes.as_slice())?;
+        }
+        end.close()?;
+        Ok(chain)
     }
 
     /// Appends an event and folds it into the rows.
@@ -81,6 +95,9 @@ impl<'txn> TxRows<'txn> {
         }
         for (trial, row) in &set.trials {
             put(&mut self.trials, trial.0, row)?;
+        }
+        for (trial, values) in &set.proposals {
+            put(&mut self.proposals, trial.0, &Proposal(values.clone()))?;
         }
         for ((due_ms, trial), add) in &set.ready {
             if *add {
@@ -144,6 +161,9 @@ impl Rows for TxRows<'_> {
     fn put_trial(&mut self, row: TrialRow) -> Result<(), JournalError> {
         put(&mut self.trials, row.trial.0, &row)
     }
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), JournalError> {
+        put(&mut self.proposals, trial.0, &Proposal(values))
+    }
     fn add_ready(&mut self, (due_ms, trial): ReadyKey) -> Result<(), JournalError> {
         self.ready.insert((due_ms, trial.0), ())?;
         Ok(())
@@ -176,6 +196,7 @@ impl Rows for TxRows<'_> {
             let failed = row.failure.filter(|_| row.state == TrialState::Failed);
             catastrophic += u64::from(failed.is_some_and(|failure| failure.severity == Severity::Catastrophic));
         }
+        self.proposals.retain(|trial, _| trial < first.0)?;
         self.ready.retain(|(_, trial), ()| trial < first.0)?;
         Ok(catastrophic)
     }

@@ -20,6 +20,12 @@ const RETRIES: u32 = 5;
 
 /// Opens a store's file for writing; redb repairs what a crash left.
 pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open(path) {
+        let file = file?;
+        consistent(&file, RETRIES)?;
+        return writable(file);
+    }
     let storage = FileBackend::new(File::options().read(true).write(true).open(path)?)?;
     consistent(&storage, RETRIES)?;
     writable(storage)
@@ -27,6 +33,12 @@ pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
 
 /// Opens a store's file for looking, beside whoever writes it.
 pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open(path) {
+        let file = file?;
+        consistent(&file, RETRIES)?;
+        return caught(|| builder().open_read_only_with_backend(Checked::over(file)));
+    }
     let storage = FileBackend::new(File::open(path)?)?;
     consistent(&storage, RETRIES)?;
     caught(|| builder().open_read_only_with_backend(Checked::over(storage)))

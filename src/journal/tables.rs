@@ -27,6 +27,8 @@ pub(super) const STAGES: RecordTable = TableDefinition::new("stages");
 pub(super) const COUNTERS: RecordTable = TableDefinition::new("counters");
 /// Trial → its row, once it started.
 pub(super) const TRIALS: RecordTable = TableDefinition::new("trials");
+/// Trial → what its stage's proposer said it tries.
+pub(super) const PROPOSALS: RecordTable = TableDefinition::new("proposals");
 /// (earliest start in Unix ms, trial): pending trials below the stage's `next_index`.
 pub(super) const READY: TableDefinition<'_, (i64, u64), ()> = TableDefinition::new("ready");
 /// Trial → its running attempt.

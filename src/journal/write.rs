@@ -17,9 +17,10 @@ use super::read::{Snapshot, check_schema};
 use super::rows::TxRows;
 use super::{storage, tables};
 use crate::model::{
-    ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
-    TrialId, TrialRow,
+    Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
+    StudyRow, TrialId, TrialRow,
 };
+use crate::sys::disk;
 use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
 
@@ -41,6 +42,8 @@ pub struct WriteSet {
     pub counters: BTreeMap<StageIndex, StageCounters>,
     /// Trials that changed.
     pub trials: BTreeMap<TrialId, TrialRow>,
+    /// What proposers said of new trials.
+    pub proposals: Proposals,
     /// Places in the ready queue: `true` to add, `false` to take.
     pub ready: BTreeMap<ReadyKey, bool>,
     /// Running attempts: added or forgotten.
@@ -88,6 +91,9 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
 
 /// Makes the name of a file durable.
 pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    if planted!(DirectoryNotSynced) {
+        return Ok(());
+    }
     fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
@@ -97,30 +103,42 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
+/// Makes a database in a file that is there and empty.
+pub(super) fn create_database(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open_empty(path) {
+        return builder().create_with_backend(file?);
+    }
+    builder().create(path)
+}
+
 impl Journal {
     /// Opens an existing store for writing, repairing what a crash left.
     ///
     /// # Errors
     /// [`OpenError`]; the file is untouched then, but for the repair.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
+        if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
-        let db = loop {
+        let (db, file) = loop {
+            let file = file_id(path);
             match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
                     tries += 1;
                     std::thread::sleep(OPEN_PAUSE);
                 }
-                other => break other.map_err(|error| open_error(path, error))?,
+                // A compaction just put another file in its place.
+                Ok(_) if tries < OPEN_RETRIES && file != file_id(path) => tries += 1,
+                other => break (other.map_err(|error| open_error(path, error))?, file),
             }
         };
         // A creation that was killed may have left the store's name without its directory being synced.
         sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
         let mut journal = Self::from_database(db, path)?;
-        journal.file = file_id(path);
+        journal.file = file;
         Ok(journal)
     }
 
@@ -158,21 +176,53 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
-        let mut chain = self.chain;
-        let mut last_seq = self.last_seq;
-        self.transaction(|rows| {
-            for (seq, record) in &set.events {
-                if *seq != last_seq + 1 {
-                    return Err(JournalError::Missing { table: "event", key: last_seq + 1 });
-                }
-                chain = rows.append(*seq, record, &chain)?;
-                last_seq = *seq;
-            }
-            rows.write(set, chain)
+        if planted!(RowsApart) {
+            self.transaction(|rows| rows.write(set, self.chain))?;
+        }
+        let chain = self.transaction(|rows| {
+            let chain = rows.append(self.last_seq, &set.events, self.chain)?;
+            rows.write(set, chain)?;
+            Ok(chain)
         })?;
         self.chain = chain;
-        self.last_seq = last_seq;
+        self.last_seq += set.events.len() as u64;
         Ok(())
+    }
+
+    /// After [`Journal::commit`] of `set` failed for want of space, and some was found: opens the store anew, looks whether
+    /// that commit is there, and makes it so. What the store says decides; the handle that failed is not asked.
+    ///
+    /// # Errors
+    /// [`JournalError`]: this handle is of no use any more.
+    pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        let (before, chain) = (self.last_seq, self.chain);
+        // The lock goes with the handle. What stands in for it refuses every commit.
+        let nothing = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        drop(std::mem::replace(&mut self.db, nothing));
+        self.last_seq = Seq::MAX - 1;
+        let file = self.file;
+        let opened = Self::open(&self.path).map_err(|error| match error {
+            OpenError::Damaged { cause, .. } | OpenError::Io { cause, .. } => cause,
+            other => JournalError::Store(other.to_string()),
+        })?;
+        if opened.file != file {
+            return Err(JournalError::Store("the store was replaced meanwhile".into()));
+        }
+        *self = opened;
+        if (self.last_seq, self.chain) == (before, chain) {
+            return self.commit(set);
+        }
+        let snapshot = self.snapshot()?;
+        let stored: Vec<_> = snapshot.events(before + 1)?.collect::<Result<_, _>>()?;
+        if stored != set.events {
+            return Err(JournalError::Store("another process changed the store meanwhile".into()));
+        }
+        drop(snapshot);
+        // It is there, as far as the page cache says. An error of a sync may have left it there only: pages that were
+        // written once more, and synced, are on the disk.
+        let progress = set.progress;
+        let chain = self.chain;
+        self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))
     }
 
     /// Appends records and folds them inside the transaction; for changes made while no engine runs.

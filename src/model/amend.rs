@@ -5,7 +5,7 @@
 use super::event::{Extension, SpecAmended};
 use super::fold::{Fold, Rows, waiting};
 use super::ids::StageIndex;
-use super::rows::{Approval, StageRow, StageStatus, StudyStatus, TrialState};
+use super::rows::{Approval, Proposing, StageRow, StageStatus, StudyStatus, TrialState};
 
 impl Fold {
     pub(super) fn amended<R: Rows>(&self, rows: &mut R, amended: &SpecAmended) -> Result<(), R::Error> {
@@ -138,7 +138,11 @@ impl Fold {
                 return Err(self.misfit(format!("stage {} cannot be extended so", stage.index)));
             }
             stage.more.push(*segment);
-            stage.planned = stage.planned.saturating_add(segment.count);
+            match stage.proposing {
+                Proposing::No => stage.planned = stage.planned.saturating_add(segment.count),
+                // Its proposer is asked again, also if it had no more to say: the larger budget is a new question.
+                Proposing::Open | Proposing::Ended => stage.proposing = Proposing::Open,
+            }
         }
         stage.status = StageStatus::Open;
         stage.survivors.clear();
@@ -163,9 +167,9 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AttemptEnd, EngineId, Event, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId, ReadyKey,
-        Record, RunEnd, RunningRow, Segment, Severity, StageCounters, StageDecl, StudyCreated, StudyId,
-        StudyProgress, StudyRow, TrialId, TrialRow, Usage, Verdict, fold,
+        AttemptEnd, EngineId, Event, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId, Proposals,
+        ReadyKey, Record, RunEnd, RunningRow, Segment, Severity, StageCounters, StageDecl, StudyCreated, StudyId,
+        StudyProgress, StudyRow, TrialId, TrialRow, Usage, Value, Verdict, fold,
     };
 
     /// Rows in memory.
@@ -176,6 +180,7 @@ mod tests {
         stages: BTreeMap<StageIndex, StageRow>,
         counters: BTreeMap<StageIndex, StageCounters>,
         trials: BTreeMap<TrialId, TrialRow>,
+        proposals: Proposals,
         ready: BTreeSet<ReadyKey>,
         running: BTreeMap<TrialId, RunningRow>,
     }
@@ -221,6 +226,10 @@ mod tests {
             self.trials.insert(row.trial, row);
             Ok(())
         }
+        fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
+            self.proposals.insert(trial, values);
+            Ok(())
+        }
         fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
             self.ready.insert(key);
             Ok(())
@@ -245,6 +254,7 @@ mod tests {
         fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
             let gone = self.trials.split_off(&first);
             self.ready.retain(|(_, trial)| *trial < first);
+            self.proposals.split_off(&first);
             let worst = |row: &&TrialRow| {
                 row.failure.as_ref().is_some_and(|failure| failure.severity == Severity::Catastrophic)
             };
@@ -298,7 +308,7 @@ mod tests {
     }
 
     fn decl(name: &str, trial_budget: u64) -> StageDecl {
-        StageDecl { name: name.into(), trial_budget, survivor_count: 2, objective: None }
+        StageDecl { name: name.into(), trial_budget, survivor_count: 2, objective: None, proposed: false }
     }
 
     fn parent(trial: u64) -> Parent {

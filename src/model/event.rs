@@ -4,7 +4,7 @@ use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::rows::{
     EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, Segment, Usage,
 };
-use super::value::Metrics;
+use super::value::{Metrics, Value};
 
 /// One entry of the journal. Its sequence number is its key there.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,22 @@ pub enum Event {
         parents: Vec<Parent>,
         /// How many trials each parent gets, in the parents' order; one entry for stage 0.
         shares: Vec<u64>,
+    },
+    /// A proposer said what the next trial of its stage tries.
+    TrialProposed {
+        /// The trial: the number after the stage's last one.
+        trial: TrialId,
+        /// The values of its own sweep, in the sweep's order.
+        values: Vec<(String, Value)>,
+        /// Proposals before this one that repeated an earlier case of the stage, and were not run again.
+        merged: u32,
+    },
+    /// A stage gets no further trials from its proposer.
+    ProposalsEnded {
+        /// Which stage.
+        stage: StageIndex,
+        /// Why, in words.
+        reason: String,
     },
     /// A trial's process or closure runs.
     AttemptStarted {
@@ -179,6 +195,8 @@ pub struct StageDecl {
     pub survivor_count: u64,
     /// The first objective, so that the best value so far can be kept, not searched.
     pub objective: Option<FirstObjective>,
+    /// Whether a proposer says, one by one, what its trials try.
+    pub proposed: bool,
 }
 
 /// How one attempt ended.

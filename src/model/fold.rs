@@ -7,9 +7,10 @@
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::rows::{
-    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, RunningRow, Severity, StageCounters, StageHead,
-    StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
+    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RunningRow, Severity, StageCounters,
+    StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
+use super::value::Value;
 
 /// Access to the rows, by whoever keeps them.
 pub trait Rows {
@@ -42,6 +43,8 @@ pub trait Rows {
     fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
     /// Replaces a trial.
     fn put_trial(&mut self, row: TrialRow) -> Result<(), Self::Error>;
+    /// Keeps what a proposer said of a trial: the values of its own sweep.
+    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), Self::Error>;
     /// Adds to the ready queue.
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), Self::Error>;
     /// Takes from the ready queue; it must be there.
@@ -52,8 +55,8 @@ pub trait Rows {
     fn remove_running(&mut self, trial: TrialId) -> Result<(), Self::Error>;
     /// Forgets a stage and its counters, if they are there.
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), Self::Error>;
-    /// Forgets every trial from `first` on, also in the ready queue, none of which may run; returns how many of them had
-    /// failed for good as catastrophic.
+    /// Forgets every trial from `first` on, also in the ready queue and among the proposals, none of which may run;
+    /// returns how many of them had failed for good as catastrophic.
     fn remove_trials(&mut self, first: TrialId) -> Result<u64, Self::Error>;
 }
 
@@ -78,6 +81,8 @@ impl Event {
             Self::RunStarted { .. } => "run_started",
             Self::DrainStarted { .. } => "drain_started",
             Self::StageOpened { .. } => "stage_opened",
+            Self::TrialProposed { .. } => "trial_proposed",
+            Self::ProposalsEnded { .. } => "proposals_ended",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::AttemptEnded(_) => "attempt_ended",
             Self::BaseStarted { .. } => "base_started",
@@ -127,6 +132,8 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::SpecAmended(amended) => fold.amended(rows, amended),
         Event::TrialReset { trial } => fold.trial_reset(rows, *trial),
         Event::StageOpened { stage, parents, shares } => fold.stage_opened(rows, *stage, parents, shares),
+        Event::TrialProposed { trial, values, .. } => fold.trial_proposed(rows, *trial, values),
+        Event::ProposalsEnded { stage, .. } => fold.proposals_ended(rows, *stage),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
         other => fold.study_changed(rows, other),
     }
@@ -146,6 +153,7 @@ pub(super) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
         shares: Vec::new(),
         more: Vec::new(),
         planned: 0,
+        proposing: if decl.proposed { Proposing::Open } else { Proposing::No },
         survivors: Vec::new(),
         approval: None,
         opened_ms: None,
@@ -279,8 +287,38 @@ impl Fold {
         stage.status = StageStatus::Open;
         stage.parents = parents.to_vec();
         stage.shares = shares.to_vec();
-        stage.planned = shares.iter().fold(0, |sum, share| sum.saturating_add(*share));
+        stage.planned = if stage.proposing == Proposing::No { stage.room() } else { 0 };
         stage.opened_ms = Some(self.at_ms);
+        rows.put_stage(stage)
+    }
+
+    /// Only the open stage gets proposals, one trial after the other.
+    fn trial_proposed<R: Rows>(
+        &self,
+        rows: &mut R,
+        trial: TrialId,
+        values: &[(String, Value)],
+    ) -> Result<(), R::Error> {
+        let count = self.study(rows)?.stage_count;
+        for index in 0..count {
+            if let Some(mut stage) = rows.stage(index)?
+                && stage.takes_proposals()
+                && trial.0 == stage.first_trial.0 + stage.planned
+            {
+                stage.planned += 1;
+                rows.put_stage(stage)?;
+                return rows.put_proposal(trial, values.to_vec());
+            }
+        }
+        Err(self.misfit(format!("trial {trial} is not the next that a stage has room for")))
+    }
+
+    fn proposals_ended<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<(), R::Error> {
+        let mut stage = self.open_stage(rows, index)?;
+        if stage.proposing != Proposing::Open {
+            return Err(self.misfit(format!("stage {index} takes no proposals")));
+        }
+        stage.proposing = Proposing::Ended;
         rows.put_stage(stage)
     }
 
@@ -292,11 +330,12 @@ impl Fold {
     ) -> Result<(), R::Error> {
         let mut stage = self.open_stage(rows, index)?;
         let counters = rows.counters(index)?;
-        if counters.running > 0 || counters.pending(stage.planned()) > 0 {
+        let unfinished = counters.running > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
+        if unfinished && !planted!(ClosedEarly) {
             return Err(self.misfit(format!("stage {index} still has trials to run")));
         }
         stage.status = StageStatus::Closed;
-        stage.survivors = survivors.to_vec();
+        stage.survivors = if planted!(SurvivorsNotStored) { Vec::new() } else { survivors.to_vec() };
         stage.closed_ms = Some(self.at_ms);
         rows.put_stage(stage)
     }
@@ -335,7 +374,9 @@ impl Fold {
             rows.remove_ready((row.due_ms, trial))?;
         } else {
             // Workers start cases out of order; those passed over wait in the queue from now on.
-            for passed in counters.next_index..derived {
+            let passed_over =
+                if planted!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
+            for passed in passed_over {
                 rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
             }
             counters.next_index = derived + 1;
@@ -455,7 +496,9 @@ impl Fold {
         match outcome {
             AttemptOutcome::Succeeded => accounting.succeeded += 1,
             AttemptOutcome::Failed => accounting.failed += 1,
-            AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => accounting.interrupted += 1,
+            AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => {
+                accounting.interrupted += u64::from(!planted!(InterruptedUncounted));
+            }
         }
         counters.running = counters.running.saturating_sub(1);
         // For rates: what was cut off says nothing of how long a trial takes.
@@ -476,7 +519,10 @@ impl Fold {
                 row.failures += 1;
                 row.failure = Some(failure.clone());
             }
-            Verdict::Interrupted { .. } | Verdict::Cancelled => {}
+            Verdict::Interrupted { .. } | Verdict::Cancelled => {
+                row.failures += u32::from(planted!(InterruptedTakesRetry));
+                row.failures *= u32::from(!planted!(InterruptedForgetsFailures));
+            }
         }
         match (outcome, end.next) {
             (AttemptOutcome::Succeeded, Next::Final) => {

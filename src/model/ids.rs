@@ -26,6 +26,8 @@ pub struct TrialId(pub u64);
 impl TrialId {
     /// The base command's number: no trial, but an attempt like theirs.
     pub const BASE: Self = Self(u64::MAX - 1);
+    /// A stage's proposer, which is no trial either; it only names its processes.
+    pub const PROPOSER: Self = Self(u64::MAX - 2);
 }
 
 impl fmt::Display for TrialId {

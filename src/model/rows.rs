@@ -1,8 +1,10 @@
 //! The rows that events fold to. What can be derived from other rows or from the plan is not stored: a case's
 //! name and params, its parent, and whether it survived.
 
+use std::collections::BTreeMap;
+
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
-use super::value::{Metric, Metrics};
+use super::value::{Metric, Metrics, Value};
 
 /// Where a study stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,17 @@ pub enum AttemptOutcome {
     Cancelled,
 }
 
+/// Where the proposer of a stage stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposing {
+    /// There is none: the plan says what the trials try.
+    No,
+    /// It is asked for trials as long as the stage has room.
+    Open,
+    /// It has said that it has no more.
+    Ended,
+}
+
 /// How bad a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -101,6 +114,9 @@ pub enum Exit {
     /// This signal ended it.
     Signal(i32),
 }
+
+/// What proposers said of trials: the values of the trials' own sweeps, in the sweep's order.
+pub type Proposals = BTreeMap<TrialId, Vec<(String, Value)>>;
 
 /// What an attempt used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -324,8 +340,11 @@ pub struct StageRow {
     pub shares: Vec<u64>,
     /// What larger budgets added since, in the order they came: numbers that were planned before keep their place.
     pub more: Vec<Segment>,
-    /// The sum of both; 0 while waiting. Kept, because every transition asks for it.
+    /// The sum of both, or how many trials its proposer has proposed; 0 while waiting. Kept, because every transition
+    /// asks for it.
     pub planned: u64,
+    /// Whether a proposer says what its trials try.
+    pub proposing: Proposing,
     /// Its own survivors, best first, once closed.
     pub survivors: Vec<Parent>,
     /// The approval it needed or got.
@@ -341,6 +360,25 @@ impl StageRow {
     #[must_use]
     pub fn planned(&self) -> u64 {
         self.planned
+    }
+
+    /// Trials it may have at most: those planned, or what its proposer may still fill.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        let shares = self.shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+        self.more.iter().fold(shares, |sum, segment| sum.saturating_add(segment.count))
+    }
+
+    /// Whether its proposer may propose another trial.
+    #[must_use]
+    pub fn takes_proposals(&self) -> bool {
+        self.status == StageStatus::Open && self.proposing == Proposing::Open && self.planned < self.room()
+    }
+
+    /// Trials it will have, as far as is known: what its proposer may still propose counts as if it did.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        if self.takes_proposals() { self.room() } else { self.planned }
     }
 
     /// What every transition of a trial needs of its stage.
@@ -521,6 +559,7 @@ mod tests {
             shares: vec![3, 2],
             more: vec![segment(0, 3, 1), segment(1, 2, 1), segment(0, 4, 2)],
             planned: 9,
+            proposing: Proposing::No,
             survivors: Vec::new(),
             approval: None,
             opened_ms: None,

@@ -4,8 +4,8 @@
 //! kept result as it is; whatever is not known counts as altering results.
 
 use crate::model::{
-    Extension, InputHash, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus, StudyRow,
-    StudyStatus, TrialState,
+    Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
+    StudyRow, StudyStatus, TrialState,
 };
 use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, diff};
 
@@ -331,6 +331,10 @@ impl Judge<'_> {
             _ if fewer => self.alters(change, place),
             0 => harmless(change, "the stage has the same trials"),
             _ if place.saturating_add(1) < self.kept => self.alters(change, place.saturating_add(1)),
+            more if row.proposing != Proposing::No => {
+                let trials = if more == 1 { "1 trial".to_owned() } else { format!("{more} trials") };
+                extends(change, format!("adds up to {trials}, as its proposer says"))
+            }
             1 => extends(change, format!("adds 1 trial: `{base}_{place}_{}`", row.planned())),
             more => {
                 let last = row.planned().saturating_add(more).saturating_sub(1);

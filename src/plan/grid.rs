@@ -35,6 +35,13 @@ pub(super) fn positions(sweep: &[SweepParam], combination: u64) -> Option<Vec<u6
     (left == 0).then_some(positions)
 }
 
+/// The leading keys that stay at their first value in the first `count` combinations, though they have others.
+pub(super) fn unvaried(sweep: &[SweepParam], count: u64) -> Vec<&str> {
+    let last = count.checked_sub(1).and_then(|last| positions(sweep, last)).unwrap_or_default();
+    let leading = sweep.iter().zip(last).take_while(|(_, position)| *position == 0).map(|(swept, _)| swept);
+    leading.filter(|swept| points(&swept.domain) > 1).map(|swept| swept.name.as_str()).collect()
+}
+
 /// How many points one domain has, at most `u64::MAX`.
 fn points(domain: &Domain) -> u64 {
     match domain {
@@ -144,6 +151,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_a_cut_grid_never_turns_is_known() {
+        let swept = |name: &str, last| SweepParam {
+            name: name.into(),
+            domain: Domain::Int { min: 1, max: last, steps: None, log: false },
+        };
+        let sweep = [swept("a", 3), swept("only", 1), swept("b", 4), swept("c", 5)];
+        assert_eq!(unvaried(&sweep, 1), ["a", "b", "c"]);
+        assert_eq!(unvaried(&sweep, 5), ["a", "b"]);
+        assert_eq!(unvaried(&sweep, 6), ["a"]);
+        assert_eq!(unvaried(&sweep, 20), ["a"]);
+        assert_eq!(unvaried(&sweep, 60), Vec::<&str>::new());
+        assert_eq!((unvaried(&sweep, 0), unvaried(&[], 1)), (vec![], vec![]));
+    }
 
     fn float(min: f64, max: f64, steps: u64, log: bool) -> Vec<f64> {
         let domain = Domain::Float { min, max, steps: Some(steps), log };

@@ -3,13 +3,14 @@
 //! It reads the spec and the stage rows alone: the rows say who survived and how the budget was cut. Rows that do not
 //! fit the spec give `None`, never a wrong answer or a loop: each step up the lineage is one stage earlier.
 
-use crate::model::{Params, Parent, StageIndex, StageRow, TrialId, Value};
+use crate::model::{Params, Parent, Proposals, StageIndex, StageRow, TrialId, Value};
 use crate::spec::{Sampling, Spec, StageSpec};
 
 use super::distinct::Share;
 use super::draw::Draw;
 use super::{grid, listed};
 
+const PROPOSER_SEED_PURPOSE: &str = "piton plan 1: seed of a proposer";
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
 
 /// The trials of a study as far as its stages are open.
@@ -17,13 +18,20 @@ const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
 pub struct Lineage<'a> {
     spec: &'a Spec,
     stages: &'a [StageRow],
+    proposals: Option<&'a Proposals>,
 }
 
 impl<'a> Lineage<'a> {
     /// The trials of `spec`; `stages` are its rows, in order, as many as there are yet.
     #[must_use]
     pub fn new(spec: &'a Spec, stages: &'a [StageRow]) -> Self {
-        Self { spec, stages }
+        Self { spec, stages, proposals: None }
+    }
+
+    /// The same, knowing what proposers said; without that, a proposed trial has no params.
+    #[must_use]
+    pub fn with_proposals(self, proposals: &'a Proposals) -> Self {
+        Self { proposals: Some(proposals), ..self }
     }
 
     /// A case's name: `<base_case>_<stage_index>_<derived_index>`.
@@ -78,7 +86,8 @@ impl<'a> Lineage<'a> {
         Some(params)
     }
 
-    /// What the stage's own sweep chose for a case, in the sweep's order. `None` for a case that is not planned.
+    /// What the stage's own sweep or its proposer chose for a case, in the sweep's order. `None` for a case that is not
+    /// planned.
     #[must_use]
     pub fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
         let (row, spec) = self.planned(stage)?;
@@ -88,6 +97,7 @@ impl<'a> Lineage<'a> {
             Sampling::File(file) => listed::values(file, place),
             Sampling::Random => self.share(row, parent)?.random(&spec.sweep, place, index),
             Sampling::Sobol => self.share(row, parent)?.sobol(&spec.sweep, place),
+            Sampling::Ask(_) => self.proposals?.get(&TrialId(row.first_trial.0.saturating_add(index))).cloned(),
         }
     }
 
@@ -97,6 +107,13 @@ impl<'a> Lineage<'a> {
         let fields =
             [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes()].concat();
         Draw::new(SEED_PURPOSE, &fields).half_word()
+    }
+
+    /// The seed a stage's proposer is given, the same in every run.
+    #[must_use]
+    pub fn proposer_seed(&self, stage: StageIndex) -> u32 {
+        let fields = [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes()].concat();
+        Draw::new(PROPOSER_SEED_PURPOSE, &fields).half_word()
     }
 
     /// A trial's stage and derived index; `None` if it is not planned.
@@ -135,7 +152,7 @@ impl<'a> Lineage<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StageStatus;
+    use crate::model::{Proposing, StageStatus};
     use crate::plan::shares;
     use crate::spec::StageBuilder;
 
@@ -162,6 +179,7 @@ mod tests {
             shares: shares(stage, parents.len()),
             more: Vec::new(),
             planned: shares(stage, parents.len()).iter().sum(),
+            proposing: Proposing::No,
             survivors: Vec::new(),
             approval: None,
             opened_ms: None,

@@ -52,6 +52,7 @@ pub fn declared(spec: &Spec) -> Vec<StageDecl> {
             metric: objective.metric.clone(),
             maximize: objective.goal == Goal::Maximize,
         }),
+        proposed: matches!(stage.sampling, Sampling::Ask(_)),
     });
     stages.collect()
 }
@@ -73,6 +74,15 @@ pub fn combinations(stage: &StageSpec) -> Option<u64> {
     match &stage.sampling {
         Sampling::File(file) => Some(listed::count(file)),
         _ => grid::combinations(&stage.sweep),
+    }
+}
+
+/// The keys of a grid that a budget of `share` trials for each parent leaves at their first value.
+#[must_use]
+pub fn unvaried(stage: &StageSpec, share: u64) -> Vec<&str> {
+    match &stage.sampling {
+        Sampling::Grid => grid::unvaried(&stage.sweep, share),
+        _ => Vec::new(),
     }
 }
 

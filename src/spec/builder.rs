@@ -9,7 +9,7 @@ use super::check::check;
 use super::diagnostics::{Diagnostics, SpecErrors};
 use super::raw::{Entry, Kind, Node};
 use super::rules::{FailureMatch, FailureRule, word_of};
-use super::types::{Backoff, Goal, Retries, Sampling, Selection, Spec, SpecValue};
+use super::types::{Backoff, Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue};
 use crate::model::Value;
 
 /// Builds a [`Spec`]; see [`Spec::builder`].
@@ -244,6 +244,7 @@ impl StageBuilder {
             Sampling::Random => "random",
             Sampling::Sobol => "sobol",
             Sampling::File(file) => return self.case_file(&file.path),
+            Sampling::Ask(proposer) => return self.proposer(proposer),
         };
         self.key("sampling", Kind::Str(word.into()))
     }
@@ -251,6 +252,14 @@ impl StageBuilder {
     /// Cases come from this file, `….csv` or `….jsonl`, relative to the study's directory.
     pub fn case_file(self, path: &str) -> Self {
         self.key("sampling", Kind::Table(vec![entry("file", text(path))]))
+    }
+
+    /// Cases are proposed by a program, from the ranges and choices of the sweep.
+    fn proposer(self, proposer: Proposer) -> Self {
+        let words = proposer.command.iter().map(|word| text(word)).collect();
+        let ask = entry("ask", Node::new(Kind::Array(words)));
+        let parallel = entry("parallel", Node::new(Kind::Int(proposer.parallel.into())));
+        self.key("sampling", Kind::Table(vec![ask, parallel]))
     }
 
     /// How survivors are chosen; `top` by default.

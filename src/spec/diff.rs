@@ -193,6 +193,10 @@ fn command(work: &Work) -> String {
 fn sampling(sampling: &Sampling) -> String {
     match sampling {
         Sampling::File(file) => format!("{{ file = {} }}", quote(&file.path)),
+        Sampling::Ask(proposer) => {
+            let command = list(proposer.command.iter().map(|word| quote(word)));
+            format!("{{ ask = {command}, parallel = {} }}", proposer.parallel)
+        }
         other => word(other),
     }
 }

@@ -34,7 +34,7 @@ pub use parse::{parse, parse_bytes, parse_study};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
-    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, RANDOM_LOG_CASES_MAX,
-    Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec, SpecValue, StageSpec,
-    StudySpec, SweepParam, Template, Work,
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
+    RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
+    SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
 };

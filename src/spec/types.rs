@@ -183,6 +183,18 @@ pub enum Sampling {
     Sobol,
     /// Cases listed in a file, in its order, cut to the budget.
     File(CaseFile),
+    /// Cases that a program proposes one by one, knowing what became of those before.
+    Ask(Proposer),
+}
+
+/// `sampling = { ask = ["python3", "proposer.py"], parallel = 4 }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposer {
+    /// argv, no shell, no placeholders; never empty. It runs in the study file's directory.
+    pub command: Vec<String>,
+    /// It is asked for a case once all but this many cases before it are finished and told (1: all of them). What it
+    /// knows at each question, and so what it answers, depends on nothing else.
+    pub parallel: u32,
 }
 
 /// Most params that a Sobol' sequence can sweep.

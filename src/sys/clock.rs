@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The wall clock, Unix milliseconds. Negative before 1970, saturating at both ends.
 #[must_use]
 pub fn unix_ms() -> i64 {
+    simulated!(|machine| machine.unix_ms());
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),

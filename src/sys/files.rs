@@ -3,11 +3,13 @@
 //! A file is replaced by write, fsync, rename, fsync of the directory, in this order and always all of it. Nothing
 //! here may report success before the data would survive a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::disk;
 
 /// What the temporary files of [`replace_atomically`] end in. One that is left over after a crash is harmless.
 pub const TEMP_SUFFIX: &str = ".piton-tmp";
@@ -22,27 +24,22 @@ pub fn replace_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io:
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` names no file", path.display())));
     };
+    if planted!(ExportInPlace) {
+        return disk::write_file(path, true, write);
+    }
     let mut temp_name = std::ffi::OsString::from(".");
     temp_name.push(name);
     temp_name.push(format!(".{}-{}{TEMP_SUFFIX}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let temp = path.with_file_name(temp_name);
-    let done = write_new(&temp, write).and_then(|()| fs::rename(&temp, path));
+    let sync = !planted!(ExportNotSynced);
+    let done = disk::write_file(&temp, sync, write).and_then(|()| disk::rename(&temp, path));
     if let Err(error) = done {
         // The first error is the one to tell; a leftover is harmless.
-        let _ = fs::remove_file(&temp);
+        let _ = disk::remove_file(&temp);
         return Err(error);
     }
     fsync_dir(parent_of(path))
 }
-
-fn write_new(temp: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(NO_FOLLOW).open(temp)?;
-    let mut buffered = io::BufWriter::new(file);
-    write(&mut buffered)?;
-    buffered.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
 /// Removes what crashed calls of [`replace_atomically`] left in `dir`: temporary files of this process, and of processes
 /// that are gone. How many.
@@ -51,14 +48,12 @@ const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 /// If the directory cannot be listed. A leftover that cannot be removed stays: it is harmless.
 pub fn remove_leftover_temps(dir: &Path) -> io::Result<usize> {
     let mut removed = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    for name in disk::names(dir)? {
         let abandoned = name
             .to_str()
             .and_then(temp_owner)
             .is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists());
-        if abandoned && fs::remove_file(entry.path()).is_ok() {
+        if abandoned && disk::remove_file(&dir.join(&name)).is_ok() {
             removed += 1;
         }
     }
@@ -71,12 +66,21 @@ fn temp_owner(name: &str) -> Option<u32> {
     owner.split_once('-')?.0.parse().ok()
 }
 
+/// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files
+/// cheaper, and promises nothing.
+pub fn start_writeback(file: &File) {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes no pointer.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
 /// Makes a directory's entries durable.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn fsync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    disk::sync(dir)
 }
 
 /// `create_dir_all`, and every directory made is there after a power cut.
@@ -86,18 +90,20 @@ pub fn fsync_dir(dir: &Path) -> io::Result<()> {
 pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
     let mut missing: Vec<PathBuf> = Vec::new();
     for ancestor in dir.ancestors() {
-        if ancestor.as_os_str().is_empty() || ancestor.is_dir() {
+        if ancestor.as_os_str().is_empty() || disk::is_dir(ancestor) {
             break;
         }
         missing.push(ancestor.to_path_buf());
     }
     for made in missing.iter().rev() {
-        match fs::create_dir(made) {
+        match disk::create_dir(made) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && disk::is_dir(made) => {}
             Err(error) => return Err(error),
         }
-        fsync_dir(parent_of(made))?;
+        if !planted!(DirectoriesNotDurable) {
+            fsync_dir(parent_of(made))?;
+        }
     }
     Ok(())
 }
@@ -113,6 +119,8 @@ fn parent_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {

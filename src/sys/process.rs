@@ -4,8 +4,9 @@
 //! whose process was checked *after* the pidfd was opened, so what was checked is what is hit.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +34,7 @@ impl Stat {
     /// Reads it; `None` when there is no such process (any more).
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&read_kernel_file(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// Parses the file's bytes. The second field, the program's name in parentheses, may hold anything at all,
@@ -65,6 +66,21 @@ impl Stat {
     pub fn id(&self) -> ProcessId {
         ProcessId { pid: self.pid, start_ticks: self.start_ticks }
     }
+}
+
+/// Most that [`read_kernel_file`] reads, bytes.
+const KERNEL_FILE_BYTES: usize = 4096;
+
+/// Reads a file that the kernel makes up when it is read, and that is shorter than 4 KiB: such a file comes whole with one
+/// read, so neither its length nor its end is asked for. Some are read for every trial.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; KERNEL_FILE_BYTES];
+    let length = fs::File::open(path)?.read(&mut text)?;
+    text.truncate(length);
+    Ok(text)
 }
 
 /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`); `None` if there is none.

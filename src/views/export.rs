@@ -12,7 +12,9 @@
 //! - `stage_<i>_telemetry.json`, for each stage that has opened: counts, success rate, when it opened and closed,
 //!   `duration_s`, and over the ended attempts `wall_s`, `cpu_s` (`total`, `mean`, `min`, `max`), `peak_rss_bytes`
 //!   (`max`), the best trial so far, failures by kind. One pass over the stage's trials.
-//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`.
+//! - `telemetry.jsonl`: one line an event, as `dump --events --format jsonl`. It takes time in proportion to all events, so
+//!   the engine writes it at the end of a run, the others after each stage as well. It is not appended to: half a line at
+//!   its end would be a torn file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -25,6 +27,7 @@ use super::words::{seconds, stage_status, study_status, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
+use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
 
 /// Name of the compatible checkpoint.
@@ -170,10 +173,24 @@ impl Sum {
 /// [`ViewError::File`] with the first file that cannot be written, [`ViewError::Journal`], [`ViewError::Spec`]. Files
 /// written before stay, each whole.
 pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+    let view = engines_view(snapshot, artifacts_dir)?;
+    write_into(&view, snapshot, &view.study_artifacts_dir()).map(drop)
+}
+
+/// The same without the events, whose number has no bound: for the end of a stage.
+///
+/// # Errors
+/// As for [`write_all`].
+pub fn write_sums(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+    let view = engines_view(snapshot, artifacts_dir)?;
+    write_files(&view, snapshot, &view.study_artifacts_dir(), false).map(drop)
+}
+
+fn engines_view(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<StudyView, ViewError> {
     let liveness = Liveness { alive: !snapshot.study()?.engine_closed };
     // No file here names the store or the study's directory.
     let place = Place { store: String::new(), artifacts_dir: artifacts_dir.into(), study_dir: PathBuf::new() };
-    write_view(&StudyView::load(snapshot, place, liveness)?, snapshot)
+    StudyView::load(snapshot, place, liveness)
 }
 
 /// Whether the exports there are of this state of the study; cheap, whatever the study's size.
@@ -188,41 +205,58 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
     let dir = artifacts_dir.join(snapshot.study()?.name);
     let last = snapshot.progress()?.last_seq;
     // The study's telemetry is written last.
-    let telemetry = std::fs::read(dir.join(STUDY_TELEMETRY)).ok();
+    let telemetry = disk::read(&dir.join(STUDY_TELEMETRY)).ok();
     let events = telemetry.and_then(|text| serde_json::from_slice::<Events>(&text).ok());
-    Ok(dir.join(CHECKPOINT).exists() && events.is_some_and(|found| found.events == last))
+    Ok(disk::exists(&dir.join(CHECKPOINT)) && events.is_some_and(|found| found.events == last))
 }
 
-/// The same for a study that is loaded already.
-///
-/// # Errors
-/// As for [`write_all`].
-pub fn write_view(view: &StudyView, snapshot: &Snapshot) -> Result<(), ViewError> {
-    write_into(view, snapshot, &view.study_artifacts_dir()).map(drop)
-}
-
-/// The same into any directory, which is made if need be. The names of the files written, in that order.
+/// Writes all files of a study that is loaded already into any directory, which is made if need be. The names of the
+/// files written, in that order.
 ///
 /// # Errors
 /// As for [`write_all`].
 pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
+    write_files(view, snapshot, dir, true)
+}
+
+fn write_files(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    dir: &Path,
+    with_events: bool,
+) -> Result<Vec<String>, ViewError> {
     let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
     create_dir_all_durable(dir).map_err(failed)?;
     remove_leftover_temps(dir).map_err(failed)?;
     replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
     let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
-        let telemetry = stage_telemetry(view, snapshot, stage)?;
         let name = format!("stage_{}_telemetry.json", stage.index);
-        replace_json(&dir.join(&name), &telemetry)?;
+        let path = dir.join(&name);
+        // Nothing of a closed stage changes any more, and summing it up reads all its trials.
+        if stage.status != StageStatus::Closed || !is_told(&path, &summary(view, stage)) {
+            replace_json(&path, &stage_telemetry(view, snapshot, stage)?)?;
+        }
         names.push(name);
     }
-    replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
-    names.push(EVENTS.to_owned());
+    if with_events {
+        replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
+        names.push(EVENTS.to_owned());
+    }
     // Last: whoever finds it current knows that the others are.
     replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
     names.push(STUDY_TELEMETRY.to_owned());
     Ok(names)
+}
+
+/// Whether the file was written for this very summary.
+fn is_told(path: &Path, summary: &StageSummary<'_>) -> bool {
+    let told = disk::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let (Some(told), Ok(serde_json::Value::Object(now))) = (told, serde_json::to_value(summary)) else {
+        return false;
+    };
+    // The last key that is written, besides the summary's.
+    told.get("failures_by_kind").is_some() && now.iter().all(|(key, value)| told.get(key) == Some(value))
 }
 
 /// Writes the compatible checkpoint alone: it costs the same at any number of trials.

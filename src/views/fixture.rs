@@ -94,6 +94,7 @@ impl Story {
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
             objective: Some(FirstObjective { metric: "bytes".into(), maximize: false }),
+            proposed: false,
         };
         let created = StudyCreated {
             study_id: StudyId([0xab; 16]),

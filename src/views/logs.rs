@@ -70,12 +70,16 @@ pub fn path_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Str
     Some(dir.join(stream.file_name()))
 }
 
-/// Copies a log as it is now.
+/// Copies a log as it is now. One that is not there is empty: of logs without a byte, a power cut may leave nothing.
 ///
 /// # Errors
 /// [`ViewError::File`] when it cannot be read, [`ViewError::Output`] when it cannot be passed on.
 pub fn copy(path: &Path, out: &mut dyn Write) -> Result<(), ViewError> {
-    let mut file = open_log(path).map_err(|cause| unreadable(path, cause))?;
+    let mut file = match open_log(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(unreadable(path, cause)),
+    };
     copy_rest(&mut file, path, out)?;
     Ok(out.flush()?)
 }

@@ -7,6 +7,7 @@
 
 pub mod bundle;
 pub mod compare;
+mod decision;
 pub mod dump;
 mod error;
 pub mod export;
@@ -14,6 +15,7 @@ pub mod junit;
 pub mod lineage;
 pub mod logs;
 pub mod outputs;
+pub mod report;
 pub mod status;
 mod study;
 mod text;
@@ -25,7 +27,8 @@ mod damage;
 #[cfg(test)]
 mod fixture;
 
+pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
-pub use text::{Screen, clean, duration, shell_quoted, short_number};
+pub use text::{Screen, bytes, clean, duration, shell_quoted, short_number};
 pub use words::{signal_name, timestamp};

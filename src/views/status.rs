@@ -11,8 +11,8 @@ use super::text::{
     Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
 };
 use super::words::{seconds, stage_status, study_status};
-use super::{StudyView, ViewError};
-use crate::journal::Snapshot;
+use super::{StudyView, ViewError, decision};
+use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     AttemptEnd, Event, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
 };
@@ -92,6 +92,8 @@ pub struct Stage {
     pub failed: u64,
     /// Survivors, once closed.
     pub survivors: u64,
+    /// Whether no trial still to come can change who survives; `null` while the stage waits.
+    pub survivors_decided: Option<bool>,
     /// Attempts that end in a minute at the present pace; `null` before the first ended.
     pub per_minute: Option<f64>,
     /// Time left in this stage, seconds, from and to; `null` where nobody can know.
@@ -164,7 +166,11 @@ impl Status {
             runs: study.runs,
             runtime_s: seconds(runtime_us(view, now_ms)),
             events: view.progress.last_seq,
-            stages: view.stages.iter().map(|stage| stage_out(view, &lineage, stage)).collect(),
+            stages: view
+                .stages
+                .iter()
+                .map(|stage| stage_out(view, snapshot, &lineage, stage))
+                .collect::<Result<_, JournalError>>()?,
             running: running.collect::<Result<_, _>>()?,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
             last_failures: last_failures(view, snapshot, &lineage)?,
@@ -339,6 +345,12 @@ impl Stage {
         if let Some(best) = &self.best {
             pieces.push(format!("best {} {} ({})", clean(&best.metric), number(best.value), clean(&best.case)));
         }
+        if self.survivors_decided == Some(true)
+            && self.status != "closed"
+            && self.planned > self.succeeded + self.failed
+        {
+            pieces.push("survivors decided: no pending trial can change them".to_owned());
+        }
         if self.survivors > 0 {
             pieces.push(counted(self.survivors, "survivor"));
         }
@@ -378,22 +390,32 @@ fn runtime_us(view: &StudyView, now_ms: UnixMs) -> u64 {
     view.runtime_us().saturating_add(since_ms.saturating_mul(1_000))
 }
 
-fn stage_out(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Stage {
+fn stage_out(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    stage: &StageRow,
+) -> Result<Stage, JournalError> {
     let counters = view.counters_of(stage.index);
     let pending = view.pending(stage);
     let workers = u64::from(view.study.workers.max(1));
     let ended_us = counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0);
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
-    Stage {
+    let decided = match stage.status {
+        StageStatus::Waiting => None,
+        _ => Some(decision(view, snapshot, stage)?.decided),
+    };
+    Ok(Stage {
         index: stage.index,
         name: stage.name.clone(),
         status: stage_status(stage.status),
-        planned: stage.planned(),
+        planned: stage.expected(),
         pending,
         running: counters.running,
         succeeded: counters.succeeded,
         failed: counters.failed,
         survivors: stage.survivors.len() as u64,
+        survivors_decided: decided,
         per_minute: ended_us.map(|mean_us| 60.0 / seconds(mean_us) * seconds(workers * 1_000_000)),
         eta_s: ended_us
             .filter(|_| runs)
@@ -404,7 +426,7 @@ fn stage_out(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Stage
             value: best.value,
             case: view.case_of(lineage, best.trial),
         }),
-    }
+    })
 }
 
 /// Time left from the mean of the ended attempts: at best what runs is half done and the workers end together; at

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::ViewError;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId,
-    TrialRow, TrialState,
+    AttemptNo, Proposals, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
+    TrialId, TrialRow, TrialState,
 };
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
@@ -57,6 +57,8 @@ pub struct StudyView {
     pub stages: Vec<StageRow>,
     /// Their counters, in the same order.
     pub counters: Vec<StageCounters>,
+    /// What proposers said; of all their trials, since any may be looked at.
+    pub proposals: Proposals,
     /// The checked spec.
     pub spec: Spec,
     /// Where its files are.
@@ -76,7 +78,8 @@ impl StudyView {
         let stages = snapshot.stages()?;
         let counters =
             stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, JournalError>>()?;
-        Ok(Self { study, progress: snapshot.progress()?, stages, counters, spec, place, liveness })
+        let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
+        Ok(Self { study, progress: snapshot.progress()?, stages, counters, proposals, spec, place, liveness })
     }
 
     /// The status for people: a study whose engine is gone is interrupted, whatever its row still says.
@@ -101,7 +104,7 @@ impl StudyView {
     /// Who descends from whom.
     #[must_use]
     pub fn lineage(&self) -> Lineage<'_> {
-        Lineage::new(&self.spec, &self.stages)
+        Lineage::new(&self.spec, &self.stages).with_proposals(&self.proposals)
     }
 
     /// Running time over all runs, microseconds.
@@ -137,11 +140,16 @@ impl StudyView {
         self.place.artifacts_dir.join(&self.study.name)
     }
 
+    /// The directory of a stage's cases: `<artifacts>/<study>/<stage_index>_<stage>`.
+    #[must_use]
+    pub fn stage_dir(&self, stage: &StageRow) -> PathBuf {
+        self.study_artifacts_dir().join(format!("{}_{}", stage.index, stage.name))
+    }
+
     /// The directory of an attempt: `<artifacts>/<study>/<stage_index>_<stage>/<case>/attempt_<n>`.
     #[must_use]
     pub fn attempt_dir(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> PathBuf {
-        let mut dir = self.study_artifacts_dir();
-        dir.push(format!("{}_{}", stage.index, stage.name));
+        let mut dir = self.stage_dir(stage);
         dir.push(case);
         dir.push(format!("attempt_{attempt}"));
         dir
@@ -187,13 +195,28 @@ impl StudyView {
     /// # Errors
     /// [`JournalError`], also for each item.
     pub fn trials(&self, snapshot: &Snapshot, stage: &StageRow) -> Result<Trials, JournalError> {
-        let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
-        let rows: Rows = Box::new(snapshot.trials(stage.first_trial, end)?);
+        self.trials_from(snapshot, stage, 0, u64::MAX)
+    }
+
+    /// Likewise, but only `count` of them (or as many as there are) from the derived index `from` on.
+    ///
+    /// # Errors
+    /// [`JournalError`], also for each item.
+    pub fn trials_from(
+        &self,
+        snapshot: &Snapshot,
+        stage: &StageRow,
+        from: u64,
+        count: u64,
+    ) -> Result<Trials, JournalError> {
+        let end = from.saturating_add(count).min(stage.planned());
+        let trial = |index: u64| TrialId(stage.first_trial.0.saturating_add(index));
+        let rows: Rows = Box::new(snapshot.trials(trial(from), trial(end))?);
         Ok(Trials {
             stage: stage.index,
             first: stage.first_trial,
-            planned: stage.planned(),
-            next: 0,
+            end,
+            next: from,
             aborted: self.study.status == StudyStatus::Aborted,
             rows: rows.peekable(),
         })
@@ -248,7 +271,8 @@ impl PlannedTrial {
 pub struct Trials {
     stage: StageIndex,
     first: TrialId,
-    planned: u64,
+    /// Before this derived index.
+    end: u64,
     next: u64,
     aborted: bool,
     rows: Peekable<Rows>,
@@ -264,7 +288,7 @@ impl Iterator for Trials {
     type Item = Result<PlannedTrial, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.planned {
+        if self.next >= self.end {
             return None;
         }
         let index = self.next;
@@ -273,11 +297,11 @@ impl Iterator for Trials {
         let here = |head: &Result<TrialRow, JournalError>| head.as_ref().map_or(true, |row| row.trial <= trial);
         match self.rows.next_if(here) {
             Some(Err(error)) => {
-                self.next = self.planned;
+                self.next = self.end;
                 Some(Err(error))
             }
             Some(Ok(row)) if row.trial != trial => {
-                self.next = self.planned;
+                self.next = self.end;
                 Some(Err(JournalError::Missing { table: "trial", key: trial.0 }))
             }
             row => {

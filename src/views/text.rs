@@ -191,8 +191,9 @@ pub(super) fn wrapped(pieces: &[String], between: &str, width: usize) -> Vec<Str
 }
 
 /// Bytes in binary units.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -320,3 +320,51 @@ fn kills_before_and_after_an_amendment_change_nothing() {
     assert_eq!(dump["study"]["status"], "completed");
     assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["s_0_4", "s_0_3"]));
 }
+
+/// The command on a terminal of its own, where this is typed.
+fn typed(sandbox: &Sandbox, command: &str, keys: &str) -> (Option<i32>, String) {
+    use std::io::Write;
+    let line = format!("{} {command}", env!("CARGO_BIN_EXE_piton"));
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-qec", &line, "/dev/null"]).current_dir(sandbox.path(".")).env("NO_COLOR", "1");
+    terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(keys.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), both(&output))
+}
+
+#[test]
+fn on_a_terminal_it_asks_first() {
+    let sandbox = finished(&study(3, ""));
+    sandbox.write("study.toml", &study(4, ""));
+    for keys in ["n\n", "\n", "yeah\n", "\u{4}"] {
+        let before = sandbox.dump()["events"].clone();
+        let (code, said) = typed(&sandbox, "amend study.redb study.toml", keys);
+        assert!(said.contains("accept these changes? [y/N]"), "{said}");
+        assert_ne!(code, Some(0), "{keys:?}: {said}");
+        assert_eq!(sandbox.dump()["events"], before, "{keys:?}");
+    }
+    let (code, said) = typed(&sandbox, "amend study.redb study.toml", "y\n");
+    assert_eq!(code, Some(0), "{said}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 4);
+}
+
+#[test]
+fn a_base_command_that_failed_can_be_mended_and_one_that_succeeded_counts() {
+    let base = |command: &str| format!("[base]\ncommand = \"{command}\"\n") + &study(2, "");
+    let sandbox = Sandbox::with_study(&base("echo base >> $PITON_STUDY_DIR/log; exit 3"));
+    sandbox.ok("run study.toml", 3);
+    let said = amend(&sandbox, &base("echo again >> $PITON_STUDY_DIR/log"), "--yes", 0);
+    assert!(said.contains("it runs before the first stage"), "{said}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log"), ["base", "again", "s_0_0", "s_0_1"]);
+    // Results came after it: another command would be another study's.
+    let said = amend(&sandbox, &base("echo third >> $PITON_STUDY_DIR/log"), "--yes", 6);
+    assert!(said.contains("alters results"), "{said}");
+    // Its time limit changes nothing that is finished.
+    let said = amend(&sandbox, &base("echo again >> $PITON_STUDY_DIR/log\"\ntimeout = \"5s"), "--yes", 0);
+    assert!(said.contains("it has succeeded already"), "{said}");
+    sandbox.ok("verify study.redb", 0);
+}

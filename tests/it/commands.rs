@@ -767,3 +767,29 @@ fn permissions_of_a_template_allow_it_to_run() {
     let mode = fs::metadata(sandbox.path("mine/simulate.sh")).unwrap().permissions().mode();
     assert_eq!(mode & 0o111, 0o111);
 }
+
+#[test]
+fn a_dump_of_many_trials_has_each_once_and_in_order() {
+    // Aborted by its first failure, so that few of them run and all are shown.
+    let sandbox = Sandbox::with_study(
+        "[study]\nname = \"many\"\n[[stage]]\nname = \"a\"\ncommand = [\"false\"]\ntrial_budget = 5000\n\
+         survivor_count = 1\n[stage.sweep]\nx = { min = 1, max = 5000, type = \"int\" }\n\
+         [stage.rails]\nmax_failure_rate = 0.5\n",
+    );
+    sandbox.ok("run study.toml", 3);
+    let lines = sandbox.ok("dump study.redb --format jsonl", 0);
+    let parsed = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut trials: Vec<_> = parsed.filter(|line| line["type"] == "trial").collect();
+    for trial in &mut trials {
+        trial.as_object_mut().unwrap().remove("type");
+    }
+    assert_eq!(trials.len(), 5_000);
+    assert_eq!(serde_json::Value::from(trials), sandbox.dump()["trials"], "written by one thread");
+    // Whoever stops reading stops the threads, too.
+    let command = "\"$0\" dump study.redb --format jsonl | head -n 1";
+    let mut head = std::process::Command::new("sh");
+    head.args(["-c", command, env!("CARGO_BIN_EXE_piton")]).current_dir(sandbox.path("."));
+    let first = head.output().unwrap();
+    assert_eq!(String::from_utf8(first.stdout).unwrap().lines().next(), lines.lines().next());
+    assert_eq!(first.stderr, b"");
+}

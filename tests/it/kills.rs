@@ -1,9 +1,11 @@
 //! `kill -9` at random moments: of the engine, of its whole process group, of the trials' keeper.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Sandbox, state_of, wait_until};
+use crate::harness::{Engine, Sandbox, state_of, wait_until};
 
 /// Two stages, 380 trials in all, each leaving a background grandchild behind.
 const STUDY: &str = r#"
@@ -81,46 +83,225 @@ fn balanced(dump: &serde_json::Value) {
     assert_eq!(count("attempts_started"), parts, "{}", dump["accounting"]);
 }
 
-#[test]
-fn sixty_random_kills_change_nothing() {
+/// What is killed.
+#[derive(Clone, Copy, Debug)]
+enum Prey {
+    Engine,
+    Group,
+    Keeper,
+}
+
+/// The keeper of an engine, if it is there yet.
+fn keeper_of(engine: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{engine}/task/{engine}/children")).ok()?;
+    let is_keeper = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "trial-keeper")
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_keeper)
+}
+
+/// The results that count so far: case and attempt. No trial has two.
+fn accepted(dump: &serde_json::Value) -> BTreeMap<String, u64> {
+    balanced(dump);
+    let mut accepted = BTreeMap::new();
+    for trial in dump["trials"].as_array().unwrap() {
+        let ended =
+            |attempt: &&serde_json::Value| attempt["outcome"] == "succeeded" || attempt["outcome"] == "failed";
+        let results: Vec<_> = trial["attempts"].as_array().unwrap().iter().filter(ended).collect();
+        assert!(results.len() <= 1, "0 doubled: {trial}");
+        for result in results {
+            accepted.insert(trial["case"].as_str().unwrap().to_owned(), result["n"].as_u64().unwrap());
+        }
+    }
+    accepted
+}
+
+/// Kills at random moments until there were so many kills, in as many studies as that takes; every one of them ends as
+/// the one that was never touched.
+fn hunt(kills_wanted: u32, prey: Prey) {
     let whole = study();
     whole.ok("run study.toml", 0);
     let expected = whole.canonical();
-
-    let sandbox = study();
     let mut moments = Moments::new();
-    let mut kills = 0;
-    while kills < 60 {
-        let mut engine = sandbox.start("run study.toml");
-        // Half of them anywhere from the first instruction on, half while trials run, however fast the machine is.
-        if kills % 2 == 0 {
-            let begun = sandbox.lines("begun").len();
-            wait_until("a trial begins", || sandbox.lines("begun").len() > begun);
+    let (mut kills, mut studies, mut interrupted) = (0, 0, 0);
+    while kills < kills_wanted {
+        let sandbox = study();
+        studies += 1;
+        let mut results = BTreeMap::new();
+        while kills < kills_wanted {
+            let Some(status) = strike(&sandbox, prey, kills, &mut moments) else {
+                kills += 1;
+                if kills % 15 == 0 && sandbox.path("study.redb").exists() {
+                    let now = accepted(&sandbox.dump());
+                    assert!(
+                        results.iter().all(|(case, n)| now.get(case) == Some(n)),
+                        "0 lost: {results:?} {now:?}"
+                    );
+                    results = now;
+                    wait_until("0 orphans", || sandbox.trial_processes().is_empty());
+                }
+                continue;
+            };
+            assert_eq!(status.code(), Some(0), "a run that nobody killed in time completes the study");
+            break;
         }
-        std::thread::sleep(Duration::from_micros(moments.below(20_000)));
-        if let Some(status) = engine.child.try_wait().unwrap() {
-            panic!("the study ended ({status}) after {kills} kills only: make it longer");
-        }
-        if kills % 3 == 2 {
-            engine.signal_group(Signal::KILL)
-        } else {
-            engine.signal(Signal::KILL)
-        }
-        engine.wait();
-        kills += 1;
-        if kills % 10 == 0 && sandbox.path("study.redb").exists() {
-            balanced(&sandbox.dump());
-            wait_until("nothing of the study runs", || sandbox.trial_processes().is_empty());
+        sandbox.ok("run study.toml", 0);
+        let dump = sandbox.dump();
+        let now = accepted(&dump);
+        assert!(results.iter().all(|(case, n)| now.get(case) == Some(n)), "0 lost: {results:?} {now:?}");
+        assert_eq!(sandbox.canonical(), expected);
+        sandbox.ok("verify study.redb", 0);
+        wait_until("0 orphans", || sandbox.trial_processes().is_empty());
+        interrupted += dump["accounting"]["interrupted"].as_u64().unwrap();
+    }
+    println!(
+        "{kills} kills ({prey:?}) in {studies} studies, {interrupted} attempts interrupted: 0 lost, 0 doubled, 0 orphans"
+    );
+    assert!(interrupted > 0, "the kills hit running trials");
+}
+
+/// One run, killed at a random moment; its own end if it was faster.
+fn strike(sandbox: &Sandbox, prey: Prey, kills: u32, moments: &mut Moments) -> Option<std::process::ExitStatus> {
+    let mut engine = sandbox.start("run study.toml");
+    // Half of them anywhere from the first instruction on, half while trials run, however fast the machine is.
+    if kills.is_multiple_of(2) {
+        let begun = sandbox.lines("begun").len();
+        let mut ended = false;
+        wait_until("a trial begins", || {
+            ended = engine.child.try_wait().unwrap().is_some();
+            ended || sandbox.lines("begun").len() > begun
+        });
+    }
+    // Some come late enough for results to gather in between.
+    let within_us = if kills % 4 == 2 { 150_000 } else { 20_000 };
+    std::thread::sleep(Duration::from_micros(moments.below(within_us)));
+    if let Some(status) = engine.child.try_wait().unwrap() {
+        return Some(status);
+    }
+    match prey {
+        Prey::Engine => engine.signal(Signal::KILL),
+        Prey::Group => engine.signal_group(Signal::KILL),
+        Prey::Keeper => {
+            let mut keeper = None;
+            wait_until("there is a keeper, or no engine any more", || {
+                keeper = keeper_of(engine.pid());
+                keeper.is_some() || engine.child.try_wait().unwrap().is_some()
+            });
+            let Some(keeper) = keeper else { return Some(engine.wait()) };
+            let killed = kill_process(Pid::from_raw(keeper as i32).unwrap(), Signal::KILL);
+            // It may have ended with everything else in this moment.
+            let status = engine.wait();
+            if killed.is_err() || status.success() {
+                return Some(status);
+            }
+            assert_eq!(status.code(), Some(1), "without its keeper a run ends in good order");
+            return None;
         }
     }
-    sandbox.ok("run study.toml", 0);
-    assert_eq!(sandbox.canonical(), expected);
+    engine.wait();
+    None
+}
+
+#[test]
+fn random_kills_of_the_engine_change_nothing() {
+    hunt(140, Prey::Engine);
+}
+
+#[test]
+fn random_kills_of_the_whole_group_change_nothing() {
+    hunt(100, Prey::Group);
+}
+
+#[test]
+fn random_kills_of_the_keeper_change_nothing() {
+    hunt(70, Prey::Keeper);
+}
+
+/// A trial that somebody kills has failed, and its retry is as good as it would have been.
+#[test]
+fn killed_and_stopped_trials_change_nothing_but_attempts() {
+    let patient = || {
+        let sandbox = Sandbox::with_study(
+            &STUDY
+                .replace("[run]", "[defaults]\nretries = { count = 200, delay = \"0s\", jitter = false }\n[run]"),
+        );
+        // Only the cases that fail by themselves do so in the end, whatever becomes of their retries.
+        sandbox
+            .script("trial.sh", &TRIAL.replace("&& exit 3", "&& { echo '{\"z\": 1e6}' > metrics.json; exit 0; }"));
+        sandbox
+    };
+    let whole = patient();
+    whole.ok("run study.toml", 0);
+    let sandbox = patient();
+    let mut engine = sandbox.start("run study.toml");
+    let mut moments = Moments::new();
+    let mut killed = 0;
+    while engine.child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_micros(moments.below(20_000)));
+        let trials = sandbox.trial_processes();
+        let Some(pid) = trials.get(moments.below(trials.len().max(1) as u64) as usize) else { continue };
+        let pid = Pid::from_raw(*pid as i32).unwrap();
+        // Any of them may be gone by now; a stopped one is continued.
+        match moments.below(3) {
+            0 if killed < 60 => killed += u32::from(kill_process(pid, Signal::KILL).is_ok()),
+            1 => {
+                let _ = kill_process(pid, Signal::STOP);
+                std::thread::sleep(Duration::from_micros(moments.below(2_000)));
+                let _ = kill_process(pid, Signal::CONT);
+            }
+            _ => {
+                engine.signal(Signal::STOP);
+                std::thread::sleep(Duration::from_micros(moments.below(2_000)));
+                engine.signal(Signal::CONT);
+            }
+        }
+    }
+    assert_eq!(engine.wait().code(), Some(0));
+    println!("{killed} processes of trials killed, others stopped and continued");
+    assert!(killed > 0);
+    assert_eq!(sandbox.canonical(), whole.canonical());
     balanced(&sandbox.dump());
     sandbox.ok("verify study.redb", 0);
-    assert_eq!(sandbox.trial_processes(), Vec::<u32>::new(), "no orphan is left");
-    let interrupted = sandbox.dump()["accounting"]["interrupted"].as_u64().unwrap();
-    println!("60 kills, {interrupted} attempts interrupted");
-    assert!(interrupted > 0, "the kills hit running trials");
+    wait_until("nothing is left", || sandbox.trial_processes().is_empty());
+}
+
+#[test]
+fn a_second_engine_is_refused_at_every_moment() {
+    let whole = study();
+    whole.ok("run study.toml", 0);
+    let sandbox = study();
+    let mut moments = Moments::new();
+    // From the first instruction on, one of two runs it; which one is open.
+    let first = sandbox.start("run study.toml");
+    std::thread::sleep(Duration::from_micros(moments.below(20_000)));
+    let second = sandbox.piton(["run", "study.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut engines = [first, Engine { child: second }];
+    let mut refused = 0;
+    let ended = |engines: &mut [Engine; 2], refused: &mut u32| {
+        let codes = engines.each_mut().map(|engine| engine.child.try_wait().unwrap().map(|status| status.code()));
+        if codes.contains(&Some(Some(5))) {
+            *refused = 1;
+        }
+        codes.iter().all(Option::is_some)
+    };
+    let mut others = 0;
+    wait_until("a trial begins", || !sandbox.lines("begun").is_empty());
+    while !ended(&mut engines, &mut refused) {
+        std::thread::sleep(Duration::from_micros(moments.below(20_000)));
+        match sandbox.run("run study.toml").status.code() {
+            Some(5) => others += 1,
+            // The study was over by then.
+            Some(0) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let codes = engines.map(|engine| engine.wait().code());
+    assert!(codes == [Some(0), Some(5)] || codes == [Some(5), Some(0)], "one of two runs it: {codes:?}");
+    println!("{} second engines refused", others + refused);
+    assert!(others > 0);
+    assert_eq!(sandbox.canonical(), whole.canonical());
+    assert_eq!(sandbox.dump()["accounting"]["interrupted"], 0, "nobody's trials were hurt");
+    sandbox.ok("verify study.redb", 0);
 }
 
 #[test]

@@ -47,6 +47,11 @@ fn cases_come_from_a_file_and_from_a_sequence_and_none_comes_twice() {
         "{plan}"
     );
     assert!(plan.contains("sobol, 10 of 12 combinations (cut by the budget);"), "{plan}");
+    assert!(!plan.contains("at the first value"), "{plan}");
+    let cut = STUDY.replace("\"sobol\"", "\"grid\"").replace("= 10", "= 4");
+    sandbox.write("cut.toml", &cut);
+    let plan = sandbox.ok("check cut.toml", 0);
+    assert!(plan.contains("the budget leaves `b` at the first value"), "{plan}");
     sandbox.ok("run study.toml", 0);
     let dump = sandbox.dump();
     let of_stage = |stage: u64| -> Vec<String> {

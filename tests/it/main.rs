@@ -2,6 +2,7 @@
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `commands`: every subcommand, what it prints and its exit codes;
+//! - `faults`: calls that fail, full disks, low limits, jumping clocks;
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
@@ -11,31 +12,40 @@
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
+//! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
+//! - `proposer`: trials that a program proposes, Optuna among them;
+//! - `compact`: the store without its free space;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
 )]
 
 mod amend;
+mod browser;
 mod commands;
+mod compact;
 mod everything;
 mod failures;
+mod faults;
 mod gate;
 mod harness;
 mod kills;
 mod language;
 mod library;
+mod proposer;
 mod quickstart;
 mod rails;
 mod regressions;
+mod report;
 mod salvage;
 mod signals;
 mod structure;

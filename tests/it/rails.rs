@@ -184,3 +184,28 @@ fn an_abort_survives_a_crash_while_it_drains() {
     assert!(dump["accounting"]["interrupted"].as_u64().unwrap() >= 1);
     assert_eq!(dump["trials"][0]["state"], "cancelled");
 }
+
+#[test]
+fn what_no_further_trial_can_change_is_called_decided() {
+    // Without an objective the first that succeed survive: one did before the rail broke.
+    let gated = gated_after(3, REPORT);
+    let rail = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 2.5 }]";
+    let by_order = study("", "", &gated);
+    let text = std::fs::read_to_string(by_order.path("study.toml")).unwrap();
+    let objective = "[[stage.objective]]\nmetric = \"m\"\ngoal = \"maximize\"\n";
+    assert!(text.contains(objective));
+    by_order.write("study.toml", &(text.replace(objective, "") + rail));
+    aborted(&by_order, "is above 2.5");
+    let status = by_order.ok("status study.redb", 0);
+    assert!(status.contains("survivors decided: no pending trial can change them"), "{status}");
+    let why = by_order.ok("why study.redb s_0_0", 0);
+    assert!(why.contains("; that is decided: ") && why.contains("and none can change it"), "{why}");
+
+    // With one, any of those that never ran might have been the best.
+    let by_value = study("", rail, &gated);
+    aborted(&by_value, "is above 2.5");
+    let status = by_value.ok("status study.redb", 0);
+    assert!(!status.contains("decided"), "{status}");
+    let why = by_value.ok("why study.redb s_0_2", 0);
+    assert!(why.contains("; undecided: ") && why.contains("any of them might have changed it"), "{why}");
+}

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::journal::{Journal, create};
 use crate::model::{
-    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StageDecl, StudyCreated, StudyId,
-    TrialState, Verdict,
+    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StudyCreated, StudyId, TrialState, Verdict,
 };
 use crate::spec::StageBuilder;
 
@@ -34,12 +33,6 @@ fn spec(trials: i64, retries: u32) -> Spec {
 }
 
 fn created(spec: &Spec) -> Record {
-    let stages = spec.stages.iter().map(|stage| StageDecl {
-        name: stage.name.clone(),
-        trial_budget: stage.trial_budget,
-        survivor_count: stage.survivor_count,
-        objective: None,
-    });
     let created = StudyCreated {
         study_id: StudyId([1; 16]),
         piton_version: "0".into(),
@@ -53,7 +46,7 @@ fn created(spec: &Spec) -> Record {
         artifacts_dir: "artifacts".into(),
         study_file: String::new(),
         plan_version: plan::VERSION,
-        stages: stages.collect(),
+        stages: plan::declared(spec),
     };
     Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) }
 }
@@ -134,7 +127,7 @@ impl Bench {
                     }
                     Action::Terminate => self.terminated = true,
                     Action::Finish(how) => self.finished = Some(how),
-                    Action::Drain | Action::Export(_) => {}
+                    Action::Drain | Action::Export(_) | Action::Ask { .. } => {}
                 }
             }
             for answer in answers {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
+use crate::sys::process::read_kernel_file;
 
 /// Names the directory of a cgroup below which piton may make others.
 pub const CGROUP_VAR: &str = "PITON_CGROUP";
@@ -181,7 +182,7 @@ const fn oom_file(version: Version) -> &'static str {
 }
 
 fn oom_kills(file: &Path) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
+    let text = String::from_utf8(read_kernel_file(file).ok()?).ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 

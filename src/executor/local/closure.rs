@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::durable::Unsynced;
 use super::failure::{Trouble, duration_words, failure};
 use super::results::{Remains, complete};
 use super::{Mode, Shared, place};
@@ -269,10 +270,11 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
         dir_made: Mutex::new(false),
         told_to_stop: AtomicBool::new(false),
     };
+    let mut unsynced = Unsynced::new(&shared.room);
     let verdict = match shared.closures.get(&job.stage_spec.name) {
         // What the closure broke by its panic is its own; piton's side of the context has no half-done states.
         Some(closure) => match catch_unwind(AssertUnwindSafe(|| closure(&context))) {
-            Ok(result) => judge(shared, &context, result),
+            Ok(result) => judge(shared, &context, result, &mut unsynced),
             Err(panic) => Verdict::Failed(failure("panic", format!("panicked: {}", panic_words(&*panic)))),
         },
         None => {
@@ -286,21 +288,27 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
         cpu_us: micros(thread_cpu().saturating_sub(cpu_before)),
         peak_rss_bytes: 0,
     };
-    shared.tell_ended(job, None, usage, verdict);
+    shared.tell_ended(job, None, usage, verdict, unsynced);
 }
 
-fn judge(shared: &Shared, context: &TrialContext<'_>, result: Result<Metrics, TrialError>) -> Verdict {
+fn judge(
+    shared: &Shared,
+    context: &TrialContext<'_>,
+    result: Result<Metrics, TrialError>,
+    unsynced: &mut Unsynced,
+) -> Verdict {
     let error = match result {
         // Whoever came back with a result has finished, even if it was asked to stop meanwhile.
         Ok(mut metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
-            let remains = if made { Remains::of(&context.job.dir) } else { Remains::none(&context.job.dir) };
-            return match complete(context.job, &remains, &mut metrics) {
+            let remains = if made { Remains::of(&context.job.dir) } else { Remains::none() };
+            let verdict = match complete(context.job, &remains, &mut metrics, unsynced) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
                 Err(Trouble::Machine(why)) => shared.machine_failed(why),
             };
+            return shared.keep_rest(context.job, verdict, &remains, unsynced);
         }
         Err(error) => error,
     };

@@ -296,6 +296,7 @@ mod tests {
             argv: &[c"sh".into(), c"-c".into(), c"ulimit -v".into()],
             env: &[],
             cwd: &cwd,
+            stdin: None,
             stdout: c"stdout.log",
             stderr: c"stderr.log",
             address_space_bytes: None,

@@ -7,6 +7,7 @@ mod cgroup;
 mod classify;
 pub mod closure;
 mod command;
+mod durable;
 mod failure;
 #[doc(hidden)]
 pub mod fuzz;
@@ -15,6 +16,7 @@ mod logs;
 mod memory;
 mod place;
 mod process;
+pub mod proposer;
 mod results;
 pub mod strays;
 
@@ -32,9 +34,14 @@ use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{ProcessId, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::words::io_words;
 use closure::ClosureFn;
+use durable::{Room, Syncer, ToSync, Unsynced};
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
+use results::Remains;
+#[cfg(test)]
+pub(crate) use results::keep_simulated;
 
 /// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -64,7 +71,10 @@ struct Shared {
     environment: Vec<(OsString, OsString)>,
     memory: Memory,
     events: Sender<ExecutorEvent>,
-    told_broken: AtomicBool,
+    told_broken: Arc<AtomicBool>,
+    /// Reports go this way whose attempts left something that must be durable first.
+    to_sync: Sender<ToSync>,
+    room: Arc<Room>,
 }
 
 impl Shared {
@@ -88,10 +98,29 @@ impl Shared {
         self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: unix_ms() });
     }
 
-    fn tell_ended(&self, job: &Job, exit: Option<crate::model::Exit>, usage: Usage, verdict: Verdict) {
+    /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it.
+    fn tell_ended(
+        &self,
+        job: &Job,
+        exit: Option<crate::model::Exit>,
+        usage: Usage,
+        verdict: Verdict,
+        unsynced: Unsynced,
+    ) {
         let (trial, attempt) = (job.key.trial, job.key.attempt);
         let report = AttemptReport { trial, attempt, ended_ms: unix_ms(), exit, usage, verdict };
-        self.tell(ExecutorEvent::Ended(Box::new(report)));
+        durable::hand_on(Box::new(report), unsynced, &self.to_sync, &self.events);
+    }
+
+    /// Notes what has to be durable of an attempt whose end counts. If even that cannot be had, it does not count.
+    fn keep_rest(&self, job: &Job, verdict: Verdict, remains: &Remains, unsynced: &mut Unsynced) -> Verdict {
+        if !matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) {
+            return verdict;
+        }
+        match unsynced.keep_rest(job, remains) {
+            Ok(()) => verdict,
+            Err((what, error)) => self.machine_failed(format!("cannot make {what} durable: {}", io_words(&error))),
+        }
     }
 
     /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
@@ -193,6 +222,7 @@ impl LocalExecutor {
     ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let (to_sync, inbox) = crossbeam_channel::bounded(durable::WAITING);
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
             asked_to_end,
@@ -202,9 +232,15 @@ impl LocalExecutor {
             memory: Memory::new(&environment),
             environment,
             events,
-            told_broken: AtomicBool::new(false),
+            told_broken: Arc::new(AtomicBool::new(false)),
+            to_sync,
+            room: Room::of_process(),
         });
         let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
+        // It ends by itself when nobody is left who could report.
+        let told_broken = Arc::clone(&pool.shared.told_broken);
+        let syncer = Syncer { inbox, events: pool.shared.events.clone(), told_broken };
+        std::thread::Builder::new().name("syncer".into()).spawn(move || syncer.run())?;
         for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.
             let (wake, woken) = crossbeam_channel::bounded(1);
@@ -296,6 +332,11 @@ impl Executor for LocalExecutor {
             if !stuck && worker.thread.join().is_err() {
                 self.shared.tell_broken("a worker failed unexpectedly");
             }
+        }
+        // What the workers have handed on is reported now, or with whatever the disk says.
+        let (done, flushed) = crossbeam_channel::bounded(1);
+        if self.shared.to_sync.send(ToSync::Flush(done)).is_ok() {
+            let _ = flushed.recv();
         }
     }
 }

@@ -13,9 +13,11 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
+use super::durable::Unsynced;
 use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
+use super::results::Remains;
 use super::{Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
@@ -91,7 +93,8 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
     match why {
         NotStarted::Failed(failure) => {
             shared.tell_started(job, slot, None);
-            shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure));
+            let nothing = Unsynced::new(&shared.room);
+            shared.tell_ended(job, None, Usage::default(), Verdict::Failed(failure), nothing);
         }
         NotStarted::Broken(why) => {
             shared.tell_broken(&why);
@@ -114,6 +117,7 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
         argv: &command.argv,
         env: &command.env,
         cwd: &cwd,
+        stdin: None,
         stdout: c"stdout.log",
         stderr: c"stderr.log",
         address_space_bytes: None,
@@ -251,7 +255,9 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
             let strays = strays::kill_attempt(&job.key);
             let left = if strays.is_err() { "; some of its processes may be left" } else { "" };
             let reason = format!("the trial keeper died{left}");
-            shared.tell_ended(job, None, Usage { wall_us, ..Usage::default() }, Verdict::Interrupted { reason });
+            let usage = Usage { wall_us, ..Usage::default() };
+            let nothing = Unsynced::new(&shared.room);
+            shared.tell_ended(job, None, usage, Verdict::Interrupted { reason }, nothing);
             shared.tell_broken("the trial keeper died: no trial can be started");
             return;
         }
@@ -263,11 +269,22 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
     };
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
-    let verdict = judge(shared, job, told, &exited, cause);
-    shared.tell_ended(job, Some(exited.exit), usage, verdict);
+    let remains = Remains::of(&job.dir);
+    let mut unsynced = Unsynced::new(&shared.room);
+    let verdict = judge(shared, job, told, &exited, cause, &remains, &mut unsynced);
+    let verdict = shared.keep_rest(job, verdict, &remains, &mut unsynced);
+    shared.tell_ended(job, Some(exited.exit), usage, verdict, unsynced);
 }
 
-fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option<Cause>) -> Verdict {
+fn judge(
+    shared: &Shared,
+    job: &Job,
+    told: &Told,
+    exited: &Exited,
+    cause: Option<Cause>,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Verdict {
     let failed = match (cause, exited.exit) {
         (Some(Cause::Shutdown), _) => {
             return Verdict::Interrupted { reason: "terminated with the engine".into() };
@@ -282,7 +299,7 @@ fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
             return Verdict::Interrupted { reason: "terminated from outside, together with the engine".into() };
         }
-        (None, Exit::Code(0)) => match results::collect(job) {
+        (None, Exit::Code(0)) => match results::collect(job, remains, unsynced) {
             Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
             Err(Trouble::Trial(failure)) => failure,
             Err(Trouble::Machine(why)) => return shared.machine_failed(why),
@@ -294,7 +311,25 @@ fn judge(shared: &Shared, job: &Job, told: &Told, exited: &Exited, cause: Option
         (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
         (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
     };
+    if let Some(why) = full_disk(job) {
+        return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
+    }
     Verdict::Failed(shared.memory.classify(job, &told.memory, exited.exit, failed))
+}
+
+/// Less than this, and what a trial writes does not fit, bytes.
+const FULL_BYTES: u64 = 64 << 10;
+
+/// Whether the disk of the attempt's directory is full: then a failure says nothing about the trial, and all that
+/// follow would fail alike.
+fn full_disk(job: &Job) -> Option<String> {
+    let disk = rustix::fs::statvfs(&job.dir).ok()?;
+    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    // File systems without a fixed number of files, or of no size at all, say 0 of 0.
+    let no_files = disk.f_files > 0 && disk.f_ffree == 0;
+    let no_space = disk.f_blocks > 0 && blocks.saturating_mul(disk.f_frsize) < FULL_BYTES;
+    (no_files || no_space)
+        .then(|| format!("no space left on the disk of `{}`", job.stage_spec.artifacts_dir.display()))
 }
 
 /// Died of TERM, INT or HUP, or is a shell that tells of it.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
+use super::durable::Unsynced;
 use super::failure::{Trouble, failure, shorten};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
-use crate::sys::files::fsync_dir;
 use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
 use crate::sys::words::io_words;
 
-const METRICS_FILE: &str = "metrics.json";
+pub(super) const METRICS_FILE: &str = "metrics.json";
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
 /// Of a file that rules read, the last so many bytes are searched.
 const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
@@ -31,22 +31,27 @@ pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
 const MAX_METRICS_BYTES: usize = 32 << 10;
 
 /// An attempt's directory after the attempt; the trial may have removed it.
-pub(super) struct Remains<'a> {
+pub(super) struct Remains {
     dir: Option<OwnedFd>,
-    path: &'a Path,
 }
 
-impl<'a> Remains<'a> {
-    pub(super) fn of(path: &'a Path) -> Self {
-        Self { dir: open_dir(path).ok(), path }
+impl Remains {
+    pub(super) fn of(path: &Path) -> Self {
+        Self { dir: open_dir(path).ok() }
     }
 
     /// A directory that was never made, or is not this attempt's.
-    pub(super) const fn none(path: &'a Path) -> Self {
-        Self { dir: None, path }
+    pub(super) const fn none() -> Self {
+        Self { dir: None }
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
+    /// The directory, if it is there.
+    pub(super) fn dir(&self) -> Option<&OwnedFd> {
+        self.dir.as_ref()
+    }
+
+    /// Opens what is in it; nothing leads out.
+    pub(super) fn open(&self, name: &str) -> io::Result<File> {
         match &self.dir {
             Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
             None => Err(io::Error::new(io::ErrorKind::NotFound, "the attempt's directory is gone")),
@@ -54,49 +59,54 @@ impl<'a> Remains<'a> {
     }
 }
 
-/// Everything a command attempt reported, complete and durable; or why it counts as failed.
-pub(super) fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-    let remains = Remains::of(&job.dir);
-    let mut metrics = read_metrics_file(&remains)?;
-    complete(job, &remains, &mut metrics).map(|outputs| (metrics, outputs))
+/// Everything a command attempt reported, complete; or why it counts as failed. What is not durable yet is noted.
+pub(super) fn collect(
+    job: &Job,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
+    let mut metrics = read_metrics_file(remains)?;
+    complete(job, remains, &mut metrics, unsynced).map(|outputs| (metrics, outputs))
 }
 
-/// Adds what the rules find, checks that nothing is missing, and makes the outputs durable.
+/// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
 pub(super) fn complete(
     job: &Job,
-    remains: &Remains<'_>,
+    remains: &Remains,
     metrics: &mut Metrics,
+    unsynced: &mut Unsynced,
 ) -> Result<Vec<OutputHash>, Trouble> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, metrics)?;
     check_metrics(stage, metrics)?;
-    keep_outputs(stage, remains)
+    keep_outputs(stage, remains, unsynced)
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
     failure("bad_metrics", reason)
 }
 
-fn read_metrics_file(remains: &Remains<'_>) -> Result<Metrics, Failure> {
+fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
     let file = match remains.open(METRICS_FILE) {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metrics::new()),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(bad("`metrics.json` is a symbolic link"));
+            return Err(bad("`metrics.json` is a symbolic link").into());
         }
-        Err(error) => return Err(bad(format!("cannot open `metrics.json`: {}", io_words(&error)))),
+        Err(error) => return Err(Trouble::of("bad_metrics", "cannot open `metrics.json`", &error)),
     };
-    let cannot_read = |error: io::Error| bad(format!("cannot read `metrics.json`: {}", io_words(&error)));
+    // A disk that cannot be read is not the trial's fault.
+    let cannot_read = |error: io::Error| Trouble::of("bad_metrics", "cannot read `metrics.json`", &error);
     if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
-        return Err(bad("`metrics.json` is not a regular file"));
+        return Err(bad("`metrics.json` is not a regular file").into());
     }
     let mut text = Vec::new();
     file.take(MAX_METRICS_FILE_BYTES + 1).read_to_end(&mut text).map_err(cannot_read)?;
     if text.len() as u64 > MAX_METRICS_FILE_BYTES {
-        return Err(bad("`metrics.json` is larger than 1 MiB"));
+        return Err(bad("`metrics.json` is larger than 1 MiB").into());
     }
-    parse_metrics(&text)
+    Ok(parse_metrics(&text)?)
 }
 
 pub(super) fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
@@ -145,13 +155,19 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 
 /// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
 /// that finds nothing matters only if its metric is needed.
-fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metrics) -> Result<(), Failure> {
+fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -> Result<(), Trouble> {
     // Rules on the same file share one reading; one file at a time is held.
     let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
     rules.sort_by(|a, b| a.file.cmp(&b.file));
     for of_file in rules.chunk_by(|a, b| a.file == b.file) {
         let Some(first) = of_file.first() else { continue };
-        let text = read_rule_file(remains, &first.file);
+        let text = match read_rule_file(remains, &first.file) {
+            Err(error) => match Trouble::of("missing_metric", &format!("cannot read `{}`", first.file), &error) {
+                machine @ Trouble::Machine(_) => return Err(machine),
+                Trouble::Trial(_) => Err(io_words(&error)),
+            },
+            Ok(text) => Ok(text),
+        };
         for rule in of_file {
             let found = match &text {
                 Ok(text) => search(rule, text, RULE_LIMIT),
@@ -162,7 +178,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metric
             match found {
                 Ok(number) => drop(metrics.insert(rule.metric.clone(), Metric::Number(number))),
                 Err(why) if stage.needed_metrics.contains(&rule.metric) && !metrics.contains_key(&rule.metric) => {
-                    return Err(why);
+                    return Err(why.into());
                 }
                 Err(_) => {}
             }
@@ -171,20 +187,17 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains<'_>, metrics: &mut Metric
     Ok(())
 }
 
-fn read_rule_file(remains: &Remains<'_>, name: &str) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = remains.open(name)?;
-        if kind_of(&file)? != FileType::RegularFile {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        // The last match counts, so the end is what to look at.
-        let length = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
-        let mut text = Vec::new();
-        file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    read().map_err(|error| io_words(&error))
+fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
+    let mut file = remains.open(name)?;
+    if kind_of(&file)? != FileType::RegularFile {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    // The last match counts, so the end is what to look at.
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
+    let mut text = Vec::new();
+    file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// One search takes time in proportion to the text, but an expression that looks far ahead for each of many matches can
@@ -239,15 +252,31 @@ fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure>
     Ok(())
 }
 
-/// Hashes the outputs and makes them, and the way to them from the artifacts directory, durable.
-fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<OutputHash>, Trouble> {
+/// Hashes the outputs, and notes what of them is not durable yet. What is synced is what was hashed: the same open file.
+fn keep_outputs(
+    stage: &StageRuntime,
+    remains: &Remains,
+    unsynced: &mut Unsynced,
+) -> Result<Vec<OutputHash>, Trouble> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
         let hash = remains.open(name).and_then(|file| {
-            let hash = hash_tree(file, true)?;
-            // The directories on the way, innermost first; `` and `.` are the attempt's own, below.
+            let hash = match kind_of(&file)? {
+                FileType::RegularFile => {
+                    let hash = hash_tree(file.try_clone()?, false)?;
+                    unsynced.keep(name, file)?;
+                    hash
+                }
+                _ => {
+                    let hash = hash_tree(file, true)?;
+                    unsynced.kept_elsewhere();
+                    hash
+                }
+            };
+            // The directories on the way, innermost first; `` and `.` are the attempt's own.
             for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
-                remains.open(&between.to_string_lossy())?.sync_all()?;
+                let between = between.to_string_lossy();
+                unsynced.keep(&between, remains.open(&between)?)?;
             }
             Ok(hash)
         });
@@ -261,16 +290,24 @@ fn keep_outputs(stage: &StageRuntime, remains: &Remains<'_>) -> Result<Vec<Outpu
             },
         }
     }
-    if !kept.is_empty() {
-        for dir in remains.path.ancestors() {
-            let what = || format!("cannot make `{}` durable", dir.display());
-            fsync_dir(dir).map_err(|error| Trouble::of("missing_output", &what(), &error))?;
-            if dir == stage.artifacts_dir || !dir.starts_with(&stage.artifacts_dir) {
-                break;
-            }
-        }
-    }
     Ok(kept)
+}
+
+/// What becomes of a trial's outputs on a simulated machine: files and directories of an attempt are worked on by their
+/// descriptors, which a simulation stands in for; the way to them is the real one.
+#[cfg(test)]
+pub(crate) fn keep_simulated(stage: &StageRuntime, dir: &Path) -> Option<Vec<OutputHash>> {
+    let machine = crate::sys::simulated::machine()?;
+    let keep = |name: &String| {
+        let hash = machine.keep_output(dir, name).ok()?;
+        Some(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 })
+    };
+    let kept: Vec<_> = stage.outputs.iter().map(keep).collect::<Option<_>>()?;
+    if !kept.is_empty() && !planted!(OutputsWayNotSynced) {
+        let way = std::iter::once(dir.to_path_buf()).chain(super::durable::way_to(dir, &stage.artifacts_dir));
+        way.into_iter().try_for_each(|dir| crate::sys::files::fsync_dir(&dir)).ok()?;
+    }
+    Some(kept)
 }
 
 fn output_words(error: &io::Error) -> String {
@@ -285,9 +322,14 @@ fn output_words(error: &io::Error) -> String {
 mod tests {
     use std::fs;
 
+    use super::super::durable::Room;
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::spec::{MetricRule, Work};
+
+    fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
+        super::collect(job, &Remains::of(&job.dir), &mut Unsynced::new(&Room::of_process()))
+    }
 
     fn kind_and_reason(trouble: Trouble) -> (String, String) {
         match trouble {

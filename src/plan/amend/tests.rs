@@ -47,6 +47,7 @@ fn store(begun: usize, status: StudyStatus) -> Store {
             shares,
             more: Vec::new(),
             planned,
+            proposing: Proposing::No,
             survivors: Vec::new(),
             approval: None,
             opened_ms: None,

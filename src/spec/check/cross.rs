@@ -243,9 +243,13 @@ impl Checker<'_> {
 
     fn sampling_suits(&mut self, sampling: &Sampling, swept: &SweepParts) {
         match (sampling, &swept.domain, &swept.steps) {
-            (Sampling::Random | Sampling::Sobol, _, Some(place)) => {
-                let name = if *sampling == Sampling::Sobol { "sobol" } else { "random" };
-                let message = format!("`steps` means nothing to {name} sampling");
+            (Sampling::Random | Sampling::Sobol | Sampling::Ask(_), _, Some(place)) => {
+                let name = match sampling {
+                    Sampling::Sobol => "sobol sampling",
+                    Sampling::Ask(_) => "a proposer",
+                    _ => "random sampling",
+                };
+                let message = format!("`steps` means nothing to {name}");
                 let mistake = Diagnostic::at(place, message).label("not used");
                 self.report(mistake.help("remove it, or choose sampling = \"grid\""));
             }
@@ -260,13 +264,19 @@ impl Checker<'_> {
         }
     }
 
-    /// What a file of cases and a Sobol' sequence cannot do.
+    /// What a file of cases, a proposer and a Sobol' sequence cannot do.
     fn sequence_suits(&mut self, parts: &StageParts, sampling: &Sampling, sweep: &[SweepParts]) {
         match (sampling, &parts.sweep, &parts.trial_budget) {
             (Sampling::File(_), Field::Good(_, place), _) => {
                 let message = "a sweep means nothing where a file lists the cases";
                 let mistake = Diagnostic::at(place, message).label("not used");
                 self.report(mistake.help("remove it, or choose another `sampling`"));
+            }
+            (Sampling::Ask(_), Field::Absent, _) => {
+                let place = parts.sampling.place().unwrap_or(&parts.place);
+                let mistake = Diagnostic::at(place, "a proposer needs a sweep to choose values from");
+                let help = "add [stage.sweep] with the params it proposes and their ranges";
+                self.report(mistake.label("without `sweep`").help(help));
             }
             (Sampling::Sobol, Field::Good(_, place), _) if sweep.len() > SOBOL_PARAMS_MAX => {
                 let message =

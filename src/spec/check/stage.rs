@@ -12,11 +12,11 @@ use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{FailureRule, StageRails};
 use crate::spec::template::{BraceError, split};
 use crate::spec::types::{
-    Backoff, CaseFile, Domain, Goal, MetricRule, Part, Retries, Sampling, Selection, Template, Work,
+    Backoff, CaseFile, Domain, Goal, MetricRule, Part, Proposer, Retries, Sampling, Selection, Template, Work,
 };
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
-const SAMPLING_KEYS: Keys = Keys { valid: &["file"], later: &["ask"] };
+const SAMPLING_KEYS: Keys = Keys { valid: &["file", "ask", "parallel"], later: &[] };
 const RETRY_KEYS: Keys = Keys { valid: &["count", "backoff", "delay", "max_delay", "jitter"], later: &[] };
 const OBJECTIVE_KEYS: Keys = Keys { valid: &["metric", "goal", "weight"], later: &[] };
 const METRIC_KEYS: Keys = Keys { valid: &["file", "regex", "scale"], later: &[] };
@@ -192,7 +192,8 @@ impl Checker<'_> {
 
     /// A word, or a table that names a file.
     fn sampling_kind(&mut self, node: &Node, place: &Place) -> Option<Sampling> {
-        const HELP: &str = "sampling = \"grid\", \"random\", \"sobol\" or { file = \"cases.csv\" }";
+        const HELP: &str =
+            "sampling = \"grid\", \"random\", \"sobol\", { file = \"cases.csv\" } or { ask = [\"program\"] }";
         match &node.kind {
             Kind::Str(_) => {
                 let words: [(&str, u8); 3] = [("grid", 0), ("random", 1), ("sobol", 2)];
@@ -205,10 +206,27 @@ impl Checker<'_> {
             Kind::Table(_) => {
                 let table = self.table(node, place, "`sampling`", &SAMPLING_KEYS)?;
                 let file = self.field(&table, "file", |c, n, p| c.case_file(n, p));
-                if matches!(file, Field::Absent) && table.get("ask").is_none() {
-                    self.missing(&table, "file", None);
+                let ask = self.field(&table, "ask", |c, n, p| c.proposer(n, p));
+                let parallel = self.field(&table, "parallel", |c, n, p| c.count(n, p, 1));
+                let stray = table.get("ask").or(table.get("parallel"));
+                match (table.get("file"), stray) {
+                    (None, None) => {
+                        self.missing(&table, "file", Some("or ask = [\"program\"]".into()));
+                        None
+                    }
+                    (Some(_), Some((_, place))) => {
+                        self.report(Diagnostic::at(&place, "a file of cases has no proposer").label("not used"));
+                        None
+                    }
+                    (Some((_, place)), None) => self.listed_cases(file.into_good()?, place),
+                    (None, Some(_)) => {
+                        if matches!(ask, Field::Absent) {
+                            self.missing(&table, "ask", None);
+                        }
+                        let parallel = u32::try_from(parallel.or_default(1)).unwrap_or(u32::MAX);
+                        Some(Sampling::Ask(Proposer { command: ask.into_good()?, parallel }))
+                    }
                 }
-                self.listed_cases(file.into_good()?, table.get("file")?.1)
             }
             _ => {
                 self.wrong_type(node, place, "a string or a table", Some(HELP.into()));
@@ -228,6 +246,27 @@ impl Checker<'_> {
             }
         };
         Some(Sampling::File(CaseFile { path, cases }))
+    }
+
+    /// Words as they are: a proposer serves all trials, so no placeholder would have a value.
+    fn proposer(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
+        let items = self.items(node, place, "strings")?;
+        if items.is_empty() {
+            self.report(Diagnostic::at(place, "the proposer's command is empty").label("expected a program"));
+            return None;
+        }
+        let count = items.len();
+        let first_empty = |index: usize, text: &str| index == 0 && text.trim().is_empty();
+        let mut words = Vec::with_capacity(count);
+        for (index, (node, place)) in items.into_iter().enumerate() {
+            match self.text(node, &place) {
+                Some(text) if first_empty(index, &text) => {
+                    self.report(Diagnostic::at(&place, "the program's name is empty").label("empty"));
+                }
+                text => words.extend(text),
+            }
+        }
+        (words.len() == count).then_some(words)
     }
 
     fn case_file(&mut self, node: &Node, place: &Place) -> Option<String> {

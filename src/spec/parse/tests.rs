@@ -261,7 +261,7 @@ fn each_rule_of_a_stage_is_checked() {
         ("survivor_count = 5", "3:18 5 | `survivor_count` 5 is above `trial_budget` 4"),
         (
             "sampling = { ask = [\"python3\", \"proposer.py\"] }",
-            "3:14 ask | `ask` is not supported by this version of piton",
+            "3:12 { ask = [\"python3\", \"proposer.py\"] } | a proposer needs a sweep to choose values from",
         ),
         ("sampling = {}", "3:12 {} | missing key `file` in `sampling`"),
         ("sampling = 1", "3:12 1 | `sampling` must be a string or a table, not an integer"),

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::schema::{FailureOut, MetricsOut, OutputsOut};
+use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
@@ -34,6 +34,8 @@ enum Body<'a> {
     RunStarted { pid: u32, host: &'a str, boot_id: &'a str, workers: u32 },
     DrainStarted { by: &'a str },
     StageOpened { stage: u32, stage_name: &'a str, parents: Vec<ParentOut>, shares: &'a [u64] },
+    TrialProposed { trial: u64, case: String, params: ProposedOut<'a>, merged: u32 },
+    ProposalsEnded { stage: u32, stage_name: &'a str, reason: &'a str },
     AttemptStarted { trial: u64, case: String, attempt: u32, slot: u32, pid: Option<u32> },
     AttemptEnded(Box<EndOut<'a>>),
     TrialReset { trial: u64, case: String },
@@ -122,11 +124,13 @@ struct Names<'a> {
     stages: Vec<String>,
     /// First trial of each stage that has begun, and how many it has.
     begun: Vec<(u64, u64)>,
+    /// The number after the last trial that the open stage's proposer proposed.
+    proposed: Option<u64>,
 }
 
 impl<'a> Names<'a> {
     fn new(view: &'a StudyView) -> Self {
-        Self { view, stages: Vec::new(), begun: Vec::new() }
+        Self { view, stages: Vec::new(), begun: Vec::new(), proposed: None }
     }
 
     /// Takes note of an event, in order, before it is shown.
@@ -134,6 +138,7 @@ impl<'a> Names<'a> {
         match event {
             Event::StudyCreated(created) => self.stages = names_of(&created.stages),
             Event::StageOpened { stage, shares, .. } => {
+                self.proposed = None;
                 self.begun.truncate(*stage as usize);
                 let first = self.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
                 self.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
@@ -149,7 +154,17 @@ impl<'a> Names<'a> {
                 }
                 self.stages = names_of(&amended.stages);
             }
+            // A stage that its proposer left short of its budget has fewer trials than its shares say.
+            Event::TrialProposed { trial, .. } => self.proposed = Some(trial.0.saturating_add(1)),
+            Event::StageClosed { .. } => {
+                if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed.take()) {
+                    *planned = end.saturating_sub(*first);
+                }
+            }
             _ => {}
+        }
+        if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed) {
+            *planned = (*planned).max(end.saturating_sub(*first));
         }
     }
 
@@ -204,6 +219,15 @@ impl<'a> Names<'a> {
                 parents: self.parents(parents),
                 shares,
             },
+            Event::TrialProposed { trial, values, merged } => Body::TrialProposed {
+                trial: trial.0,
+                case: self.case(*trial),
+                params: ProposedOut(values),
+                merged: *merged,
+            },
+            Event::ProposalsEnded { stage, reason } => {
+                Body::ProposalsEnded { stage: *stage, stage_name: self.stage(*stage), reason }
+            }
             Event::AttemptStarted { trial, attempt, slot, process } => Body::AttemptStarted {
                 trial: trial.0,
                 case: self.case(*trial),
@@ -276,6 +300,7 @@ impl<'a> Names<'a> {
             Event::AttemptEnded(end) | Event::BaseEnded(end) => {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
+            Event::TrialProposed { trial, .. } => Some((*trial, self.case(*trial), None)),
             Event::TrialReset { trial } => Some((*trial, self.case(*trial), None)),
             _ => None,
         }
@@ -297,6 +322,16 @@ impl<'a> Names<'a> {
                 let from = if parents.is_empty() { String::new() } else { format!(" from {}", cases(parents)) };
                 format!("{}: {trials} trials{from}", self.stage(*stage))
             }
+            Event::TrialProposed { values, merged, .. } => {
+                let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let merged = match merged {
+                    0 => String::new(),
+                    1 => " (after 1 repetition)".to_owned(),
+                    merged => format!(" (after {merged} repetitions)"),
+                };
+                format!("{}{merged}", values.join(" "))
+            }
+            Event::ProposalsEnded { stage, reason } => format!("{}: {reason}", self.stage(*stage)),
             Event::AttemptStarted { slot, process, .. } | Event::BaseStarted { slot, process, .. } => {
                 match process {
                     Some(process) => format!("slot {slot}, pid {}", process.pid),
@@ -414,10 +449,13 @@ pub(in crate::views) fn jsonl(
     out: &mut dyn Write,
 ) -> Result<(), ViewError> {
     let mut names = Names::new(view);
+    let mut text = Vec::new();
     for event in snapshot.events(1)? {
         let (seq, record) = event?;
         names.note(&record.event);
-        line(out, &names.event(seq, &record))?;
+        text.clear();
+        line(&mut text, &names.event(seq, &record))?;
+        out.write_all(&text)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod table;
 mod tests;
 mod text;
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
@@ -153,10 +153,15 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
 /// # Errors
 /// As for [`state`].
 pub fn trials_jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let mut out = BufWriter::new(out);
-    trial_lines(view, snapshot, &view.lineage(), &mut out)?;
+    trial_lines(view, snapshot, &view.lineage(), out)?;
     Ok(out.flush()?)
 }
+
+/// Trials that one thread makes into text at a time: some hundreds of kilobytes.
+const CHUNK: u64 = 1_024;
+
+/// At most so many threads make text; more than the disk and the reader can take are of no use.
+const MAX_THREADS: u64 = 8;
 
 fn trial_lines(
     view: &StudyView,
@@ -164,17 +169,65 @@ fn trial_lines(
     lineage: &Lineage<'_>,
     out: &mut dyn Write,
 ) -> Result<(), ViewError> {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64).min(MAX_THREADS);
     for stage in &view.stages {
         let scope = StageScope::new(view, lineage, stage);
-        for trial in view.trials(snapshot, stage)? {
-            let trial = trial?;
-            line(out, &Line::Trial(TrialOut::new(&scope, &trial)))?;
+        let chunks = stage.planned().div_ceil(CHUNK);
+        if cpus == 1 || chunks <= 2 {
+            for chunk in 0..chunks {
+                out.write_all(&text_of(&scope, snapshot, chunk)?)?;
+            }
+        } else {
+            in_parallel(&scope, snapshot, chunks, cpus.min(chunks), out)?;
         }
     }
     Ok(())
 }
 
-fn line(out: &mut dyn Write, item: &impl Serialize) -> Result<(), ViewError> {
+/// Each thread makes every so manieth chunk, and never more than two ahead of what is written.
+fn in_parallel(
+    scope: &StageScope<'_>,
+    snapshot: &Snapshot,
+    chunks: u64,
+    threads: u64,
+    out: &mut dyn Write,
+) -> Result<(), ViewError> {
+    std::thread::scope(|running| {
+        let (texts, handles): (Vec<_>, Vec<_>) = (0..threads)
+            .map(|thread| {
+                let (sender, texts) = crossbeam_channel::bounded(1);
+                let handle = running.spawn(move || {
+                    let mut mine = (thread..chunks).step_by(usize::try_from(threads).unwrap_or(usize::MAX));
+                    // Nobody takes it any more once one could not be made or written.
+                    let _ = mine.try_for_each(|chunk| sender.send(text_of(scope, snapshot, chunk)));
+                });
+                (texts, handle)
+            })
+            .unzip();
+        let done = (0..chunks).zip(texts.iter().cycle()).try_for_each(|(_, texts)| {
+            let text = texts.recv().map_err(|_| io::Error::other("a thread that makes text failed"))?;
+            Ok(out.write_all(&text?)?)
+        });
+        drop(texts);
+        for handle in handles {
+            // redb panics on some damage: whoever tells of that should see it as if it had happened here.
+            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        done
+    })
+}
+
+/// The lines of one chunk of a stage's trials.
+fn text_of(scope: &StageScope<'_>, snapshot: &Snapshot, chunk: u64) -> Result<Vec<u8>, ViewError> {
+    let mut text = Vec::with_capacity(600 * CHUNK as usize);
+    for trial in scope.view.trials_from(snapshot, scope.stage, chunk * CHUNK, CHUNK)? {
+        let trial = trial?;
+        line(&mut text, &Line::Trial(TrialOut::new(scope, &trial)))?;
+    }
+    Ok(text)
+}
+
+fn line<W: Write + ?Sized>(out: &mut W, item: &impl Serialize) -> Result<(), ViewError> {
     serde_json::to_writer(&mut *out, item)?;
     Ok(out.write_all(b"\n")?)
 }

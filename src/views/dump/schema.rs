@@ -107,11 +107,14 @@ pub(super) struct StageScope<'a> {
     pub(super) lineage: &'a Lineage<'a>,
     pub(super) stage: &'a StageRow,
     pub(super) survivors: HashSet<TrialId>,
+    /// The directory of its cases, as it is shown.
+    dir: String,
 }
 
 impl<'a> StageScope<'a> {
     pub(super) fn new(view: &'a StudyView, lineage: &'a Lineage<'a>, stage: &'a StageRow) -> Self {
-        Self { view, lineage, stage, survivors: StudyView::survivors(stage) }
+        let dir = view.stage_dir(stage).display().to_string();
+        Self { view, lineage, stage, survivors: StudyView::survivors(stage), dir }
     }
 }
 
@@ -137,7 +140,7 @@ impl<'a> TrialOut<'a> {
         let case = lineage.case(planned.stage, index);
         let row = planned.row.as_ref();
         let attempts = row.map_or(&[][..], |row| &row.attempts);
-        let attempts = attempts.iter().map(|attempt| AttemptOut::new(scope.view, scope.stage, &case, attempt));
+        let attempts = attempts.iter().map(|attempt| AttemptOut::new(&scope.dir, &case, attempt));
         Self {
             id: planned.trial.0,
             stage: planned.stage,
@@ -201,7 +204,8 @@ pub struct AttemptOut {
 }
 
 impl AttemptOut {
-    pub(in crate::views) fn new(view: &StudyView, stage: &StageRow, case: &str, attempt: &AttemptRow) -> Self {
+    /// `stage_dir` is [`StudyView::stage_dir`], as it is shown.
+    pub(in crate::views) fn new(stage_dir: &str, case: &str, attempt: &AttemptRow) -> Self {
         Self {
             n: attempt.n,
             outcome: attempt.outcome.map(words::outcome),
@@ -212,7 +216,7 @@ impl AttemptOut {
             wall_s: seconds(attempt.usage.wall_us),
             cpu_s: seconds(attempt.usage.cpu_us),
             peak_rss_bytes: attempt.usage.peak_rss_bytes,
-            dir: view.attempt_dir(stage, case, attempt.n).display().to_string(),
+            dir: format!("{stage_dir}/{case}/attempt_{}", attempt.n),
         }
     }
 
@@ -227,6 +231,16 @@ impl AttemptOut {
 pub struct ParamsOut(pub(in crate::views) Params);
 
 impl Serialize for ParamsOut {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, ValueOut(value))))
+    }
+}
+
+/// The values a proposer said, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct ProposedOut<'a>(pub(in crate::views) &'a [(String, Value)]);
+
+impl Serialize for ProposedOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, ValueOut(value))))
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut};
 use super::text::number;
 use super::words::{stage_status, timestamp, trial_state};
-use super::{PlannedTrial, StudyView, ViewError};
+use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::{
     AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
@@ -102,6 +102,7 @@ impl Why {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
+        let stage_dir = view.stage_dir(stage).display().to_string();
         let survivor = stage.survivors.iter().any(|survivor| survivor.trial == id);
         let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
         Ok(Self {
@@ -110,7 +111,7 @@ impl Why {
             seed: lineage.trial_seed(trial.stage, trial.index),
             parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
             command: command(view, &lineage, &trial, &params),
-            attempts: attempts.iter().map(|attempt| AttemptOut::new(view, stage, case, attempt)).collect(),
+            attempts: attempts.iter().map(|attempt| AttemptOut::new(&stage_dir, case, attempt)).collect(),
             survivor,
             lineage: steps(view, snapshot, &lineage, id)?,
             base_case: view.study.base_case.clone(),
@@ -157,6 +158,41 @@ impl Why {
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)
     }
+}
+
+/// What led to a trial, in short.
+pub(super) struct Story {
+    /// The case and its ancestors, up to stage 0: case, what its own sweep chose, its metrics.
+    pub(super) steps: Vec<(String, String, String)>,
+    /// What it ran, to be copied; `None` for a closure.
+    pub(super) command: Option<String>,
+}
+
+/// What led to a trial.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub(super) fn story(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    trial: TrialId,
+) -> Result<Story, ViewError> {
+    let steps = steps(view, snapshot, lineage, trial)?;
+    let command = match view.trial(snapshot, trial)? {
+        Some(planned) => {
+            let params = lineage.params(planned.stage, planned.index).unwrap_or_default();
+            command(view, lineage, &planned, &params)
+        }
+        None => None,
+    };
+    Ok(Story {
+        steps: steps
+            .into_iter()
+            .map(|step| (step.case, text::params(&step.chose), text::metrics(&step.metrics)))
+            .collect(),
+        command: command.map(|words| words.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")),
+    })
 }
 
 /// The case and its ancestors, up to stage 0.
@@ -254,6 +290,20 @@ fn waiting(row: Option<&TrialRow>) -> String {
     }
 }
 
+/// Whether that may still change.
+fn yet(stage: &StageRow, rank: &Rank) -> String {
+    let trials = if rank.unfinished == 1 { "1 trial".to_owned() } else { format!("{} trials", rank.unfinished) };
+    let of_those = if rank.unfinished == 1 { "it" } else { "any of them" };
+    match (rank.decided, stage.status) {
+        (true, _) if rank.unfinished == 0 => "; every trial of the stage has finished".to_owned(),
+        (true, _) => format!("; that is decided: {trials} unfinished, and none can change it"),
+        (false, StageStatus::Aborted) => {
+            format!("; undecided: {trials} never finished, and {of_those} might have changed it")
+        }
+        (false, _) => format!("; undecided: {trials} unfinished, and {of_those} may change it"),
+    }
+}
+
 fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
     let fate = match (stage.status, survivor) {
         (StageStatus::Closed, true) => "it survived",
@@ -294,6 +344,9 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
         }
     } else if stage.status == StageStatus::Closed && survivor {
         text.push_str("; it is the last survivor");
+    }
+    if stage.status != StageStatus::Closed {
+        text.push_str(&yet(stage, rank));
     }
     text
 }

@@ -9,7 +9,7 @@ use crate::journal::Snapshot;
 use crate::model::{StageRow, TrialId, TrialState};
 use crate::plan::{Ranked, Score, Selector};
 use crate::spec::{Goal, Selection, StageSpec};
-use crate::views::{StudyView, ViewError};
+use crate::views::{StudyView, ViewError, decision};
 
 /// Pareto fronts of more trials than this are worked out only as far as the survivors need them: it takes the square
 /// of their number.
@@ -36,6 +36,10 @@ pub struct Rank {
     pub last_survivor: Option<String>,
     /// Its rank.
     pub last_survivor_rank: u64,
+    /// Whether no trial still to come can change who survives.
+    pub decided: bool,
+    /// Trials of the stage that have not finished.
+    pub unfinished: u64,
 }
 
 /// One objective's values.
@@ -75,6 +79,7 @@ pub(super) fn rank_of(
         }
     }
     let Some(metrics) = mine else { return Ok(None) };
+    let decision = decision(view, snapshot, stage)?;
     let ranked = selector.finish();
     let index = trial.0.saturating_sub(first.0);
     let position = ranked.iter().position(|ranked| ranked.index == index);
@@ -106,5 +111,7 @@ pub(super) fn rank_of(
         },
         last_survivor: last.map(|last| view.lineage().case(stage.index, last.index)),
         last_survivor_rank: survivors as u64,
+        decided: decision.decided,
+        unfinished: decision.left,
     }))
 }

@@ -49,7 +49,8 @@ fn unfinished_cases_say_what_they_wait_for() {
     assert_eq!(said(&story, "t_0_3"), "it waits for its first attempt");
     assert_eq!(
         said(&story, "t_0_0"),
-        "survivors are chosen when the stage closes; so far: ranked 1 of 1 by `bytes` (minimise): 200"
+        "survivors are chosen when the stage closes; so far: ranked 1 of 1 by `bytes` (minimise): 200; undecided: 3 \
+         trials unfinished, and any of them may change it"
     );
     story.interrupt(1, 1);
     assert_eq!(said(&story, "t_0_1"), "its last attempt was interrupted, which is no failure; it will run again");
@@ -57,7 +58,8 @@ fn unfinished_cases_say_what_they_wait_for() {
     assert_eq!(said(&story, "t_0_3"), "it was cancelled, because the study was aborted: a rail");
     assert_eq!(
         said(&story, "t_0_0"),
-        "the study was aborted before survivors were chosen: ranked 1 of 1 by `bytes` (minimise): 200"
+        "the study was aborted before survivors were chosen: ranked 1 of 1 by `bytes` (minimise): 200; undecided: 3 \
+         trials never finished, and any of them might have changed it"
     );
 }
 
@@ -149,7 +151,7 @@ fn ranks_come_as_numbers_too() {
             "rank": 3, "of": 3, "selection": "top",
             "objectives": [{"metric": "bytes", "goal": "minimize", "value": 300.5, "last_survivor": 200.0}],
             "weighted_sum": null, "front": null, "crowding": null,
-            "last_survivor": "t_0_0", "last_survivor_rank": 2
+            "last_survivor": "t_0_0", "last_survivor_rank": 2, "decided": true, "unfinished": 0
         })
     );
 }

@@ -92,12 +92,12 @@ fn attempt_words(attempt: &AttemptRow) -> String {
     words
 }
 
-fn params(params: &Params) -> String {
+pub(super) fn params(params: &Params) -> String {
     let words = params.iter().map(|(name, value)| format!("{}={}", clean(name), clean(&value_text(value))));
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn metrics(metrics: &Metrics) -> String {
+pub(super) fn metrics(metrics: &Metrics) -> String {
     let words = metrics.iter().map(|(name, metric)| match metric {
         Metric::Number(value) => format!("{}: {}", clean(name), number(*value)),
         Metric::Label(text) => format!("{}: {}", clean(name), clean(text)),

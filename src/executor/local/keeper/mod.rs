@@ -48,7 +48,9 @@ pub struct SpawnRequest<'a> {
     pub env: &'a [CString],
     /// Its working directory, absolute.
     pub cwd: &'a CStr,
-    /// Where its standard output goes, relative to `cwd`.
+    /// What its standard input reads; `None`: `/dev/null`.
+    pub stdin: Option<&'a CStr>,
+    /// Where its standard output goes, relative to `cwd`. With a `stdin` it has to be there already: a pipe, say.
     pub stdout: &'a CStr,
     /// Where its standard error goes, relative to `cwd`.
     pub stderr: &'a CStr,
@@ -225,6 +227,7 @@ impl KeeperClient {
             cgroup_procs: request.cgroup_procs.unwrap_or(c""),
             program: request.program,
             cwd: request.cwd,
+            stdin: request.stdin.unwrap_or(c""),
             stdout: request.stdout,
             stderr: request.stderr,
             argv: &block(request.argv),

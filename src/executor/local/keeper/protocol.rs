@@ -37,9 +37,11 @@ pub(super) struct Spawn<'a> {
     pub(super) program: &'a CStr,
     /// Working directory.
     pub(super) cwd: &'a CStr,
-    /// Created or truncated, relative to the working directory.
+    /// Opened for reading; empty: `/dev/null`.
+    pub(super) stdin: &'a CStr,
+    /// Created or truncated, relative to the working directory. With a `stdin` it is there already: a pipe.
     pub(super) stdout: &'a CStr,
-    /// Likewise.
+    /// Created or truncated, likewise.
     pub(super) stderr: &'a CStr,
     /// NUL-terminated strings, one after the other.
     pub(super) argv: &'a [u8],
@@ -123,7 +125,9 @@ impl Request<'_> {
                 out.push(0);
                 out.extend(spawn.id.to_le_bytes());
                 out.extend(spawn.address_space_bytes.to_le_bytes());
-                for text in [spawn.cgroup_procs, spawn.program, spawn.cwd, spawn.stdout, spawn.stderr] {
+                let texts =
+                    [spawn.cgroup_procs, spawn.program, spawn.cwd, spawn.stdin, spawn.stdout, spawn.stderr];
+                for text in texts {
                     put_bytes(out, text.to_bytes_with_nul());
                 }
                 put_bytes(out, spawn.argv);
@@ -152,6 +156,7 @@ impl<'a> Request<'a> {
                 cgroup_procs: from.c_str()?,
                 program: from.c_str()?,
                 cwd: from.c_str()?,
+                stdin: from.c_str()?,
                 stdout: from.c_str()?,
                 stderr: from.c_str()?,
                 argv: from.bytes()?,
@@ -308,6 +313,7 @@ mod tests {
                 cgroup_procs: c"/sys/fs/cgroup/x/cgroup.procs",
                 program: c"/bin/true",
                 cwd: c"/",
+                stdin: c"/proc/1/fd/5",
                 stdout: c"stdout.log",
                 stderr: c"stderr.log",
                 argv: b"true\0-x\0",

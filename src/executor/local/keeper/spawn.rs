@@ -33,6 +33,8 @@ pub(super) struct Spawner {
 struct Prepared {
     keeper: libc::pid_t,
     cwd: c_int,
+    /// Negative: the keeper's own, `/dev/null`.
+    stdin: c_int,
     stdout: c_int,
     stderr: c_int,
     /// `cgroup.procs`, open for writing; negative: none.
@@ -59,8 +61,8 @@ impl Spawner {
         Ok(Self { stack_top, keeper })
     }
 
-    /// Starts it. The process leads its own group, dies with the keeper, has `/dev/null`, and the two logs as
-    /// descriptors and no others, every signal at its default and none blocked.
+    /// Starts it. The process leads its own group, dies with the keeper, has `/dev/null` (or its `stdin`) and
+    /// the two logs as descriptors and no others, every signal at its default and none blocked.
     pub(super) fn start(&self, spawn: &Spawn<'_>) -> Result<libc::pid_t, (SpawnStep, Errno)> {
         let dir_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cwd =
@@ -71,7 +73,16 @@ impl Spawner {
             openat(&cwd, name, flags | careful, Mode::from_raw_mode(0o644))
                 .map_err(|errno| (SpawnStep::Logs, errno))
         };
-        let (stdout, stderr) = (log(spawn.stdout)?, log(spawn.stderr)?);
+        // Pipes of the engine's, by the names `/proc` has for them.
+        let pipe = |name: &CStr, flags: OFlags| -> Result<OwnedFd, (SpawnStep, Errno)> {
+            openat(&cwd, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| (SpawnStep::Logs, errno))
+        };
+        let (stdin, stdout) = match spawn.stdin {
+            path if path.is_empty() => (None, log(spawn.stdout)?),
+            path => (Some(pipe(path, OFlags::RDONLY)?), pipe(spawn.stdout, OFlags::WRONLY)?),
+        };
+        let stderr = log(spawn.stderr)?;
         let cgroup_procs = match spawn.cgroup_procs {
             path if path.is_empty() => None,
             path => {
@@ -85,6 +96,7 @@ impl Spawner {
         let prepared = Prepared {
             keeper: self.keeper,
             cwd: cwd.as_raw_fd(),
+            stdin: stdin.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             stdout: stdout.as_raw_fd(),
             stderr: stderr.as_raw_fd(),
             cgroup_procs: cgroup_procs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
@@ -150,6 +162,9 @@ unsafe fn become_trial(prepared: &Prepared) -> SpawnStep {
         // First of all that takes memory. "0" is the writer, in both versions of cgroups.
         if prepared.cgroup_procs >= 0 && libc::write(prepared.cgroup_procs, c"0".as_ptr().cast(), 1) != 1 {
             return SpawnStep::Cgroup;
+        }
+        if prepared.stdin >= 0 && libc::dup2(prepared.stdin, 0) < 0 {
+            return SpawnStep::Setup;
         }
         if libc::fchdir(prepared.cwd) != 0
             || libc::dup2(prepared.stdout, 1) < 0

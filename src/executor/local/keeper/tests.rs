@@ -51,6 +51,7 @@ impl Bench {
             argv: &argv,
             env: &env,
             cwd: &c(self.dir.path().to_str().unwrap()),
+            stdin: None,
             stdout: c"stdout.log",
             stderr: c"stderr.log",
             address_space_bytes: limit,

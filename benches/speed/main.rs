@@ -1,0 +1,125 @@
+//! What piton costs, measured beside what the machine can do: `cargo bench`.
+//!
+//! Every figure comes from a process of its own, started by this small one, so that times, CPU and peak memory are the
+//! operating system's accounting of just that. What is compared runs in turn (A B A B …), medians are told with minimum
+//! and maximum as the noise, and the machine's own limits (process starts, fsync, redb alone) are measured in the same
+//! run. Nothing here asserts: a table on the screen and `target/bench.json` are all it gives. See `benches/README.md`.
+
+mod closures;
+mod commands;
+mod limits;
+mod looking;
+mod measure;
+mod peers;
+mod report;
+mod scale;
+mod stores;
+mod studies;
+mod worker;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use report::Report;
+
+/// Any error, in words.
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// How much is measured.
+pub struct Scale {
+    /// Counted repetitions.
+    pub reps: usize,
+    /// Trials of the large studies.
+    pub large: u64,
+    /// Trials of the largest study that is run in full.
+    pub huge: Option<u64>,
+}
+
+/// Where and how much.
+pub struct Bench {
+    /// How much.
+    pub scale: Scale,
+    dir: tempfile::TempDir,
+    next: std::cell::Cell<u32>,
+}
+
+impl Bench {
+    /// A new empty directory, gone at the end.
+    pub fn dir(&self, name: &str) -> Fallible<PathBuf> {
+        self.next.set(self.next.get() + 1);
+        let dir = self.dir.path().join(format!("{:03}-{name}", self.next.get()));
+        std::fs::create_dir(&dir)?;
+        Ok(dir)
+    }
+}
+
+/// A section measures one kind of thing.
+type Section = fn(&Bench, &mut Report) -> Fallible<()>;
+
+const SECTIONS: [(&str, Section); 6] = [
+    ("limits", limits::measure),
+    ("commands", commands::measure),
+    ("closures", closures::measure),
+    ("scale", scale::measure),
+    ("looking", looking::measure),
+    ("waiting", looking::waiting),
+];
+
+const USAGE: &str = "\
+cargo bench                        everything but the peers; about 10 minutes on 2 cores
+cargo bench -- SECTION...          only these: limits commands closures scale looking waiting
+cargo bench -- --quick             one repetition, a tenth of the size
+cargo bench -- --peers             other programs doing the same work; each must be installed
+PITON_BENCH_HUGE=1 cargo bench     also a study of 10,000,000 trials in full";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.split_first() {
+        Some((first, rest)) if first == "--worker" => worker::work(rest),
+        // Test runners start every bench once and ask for its tests.
+        _ if !args.iter().any(|arg| arg == "--bench") => Ok(()),
+        _ => bench(args.iter().map(String::as_str).filter(|arg| *arg != "--bench").collect()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(mut args: Vec<&str>) -> Fallible<()> {
+    let mut take = |flag: &str| {
+        let before = args.len();
+        args.retain(|arg| *arg != flag);
+        args.len() < before
+    };
+    let (quick, with_peers, help) = (take("--quick"), take("--peers"), take("--help"));
+    let unknown = args.iter().find(|arg| !SECTIONS.iter().any(|(name, _)| name == *arg));
+    if help || unknown.is_some() {
+        return Err(format!("usage:\n{USAGE}").into());
+    }
+    let huge = std::env::var_os("PITON_BENCH_HUGE").map(|_| 10_000_000);
+    let scale = match quick {
+        true => Scale { reps: 1, large: 100_000, huge: None },
+        false => Scale { reps: 5, large: 1_000_000, huge },
+    };
+    // On the disk that is built on: a temporary directory may be memory, where an fsync costs nothing.
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(place)?;
+    let bench = Bench { scale, dir: tempfile::tempdir_in(place)?, next: std::cell::Cell::new(0) };
+    let mut report = Report::new(place.parent().unwrap_or(place).join("bench.json"));
+    for (name, section) in SECTIONS {
+        if if args.is_empty() { !with_peers } else { args.contains(&name) } {
+            report.section(name)?;
+            section(&bench, &mut report)?;
+        }
+    }
+    if with_peers {
+        report.section("peers")?;
+        peers::measure(&bench, &mut report)?;
+    }
+    report.finish()
+}

@@ -1,0 +1,54 @@
+//! The studies that are measured: three params, two metrics, one objective, a grid.
+
+use piton::{Metric, Metrics, Spec, StageBuilder, TrialContext, TrialError};
+
+use crate::Fallible;
+
+/// The name of their one stage.
+pub const STAGE: &str = "explore";
+
+/// A grid of exactly so many points, or of more where that does not factor.
+fn sweep(stage: StageBuilder, trials: u64) -> StageBuilder {
+    let efforts = 8;
+    let clocks = trials.div_ceil(efforts * 2).max(1);
+    stage
+        .choices("abc", ["speed", "area"])
+        .int("effort", 1, i64::try_from(efforts).unwrap_or(1), None)
+        .float("clock_ns", 0.4, 0.8, Some(clocks))
+        .budget(trials)
+        .survivors(1)
+        .minimize("area_um2")
+}
+
+/// A study of closures.
+pub fn of_closures(trials: u64) -> Fallible<Spec> {
+    Ok(Spec::builder("bench").seed(7).stage(sweep(StageBuilder::closure(STAGE), trials)).build()?)
+}
+
+/// A study of commands.
+pub fn of_commands(trials: u64, argv: &[String]) -> Fallible<Spec> {
+    Ok(Spec::builder("bench").seed(7).stage(sweep(StageBuilder::argv(STAGE, argv), trials)).build()?)
+}
+
+/// What a closure trial gives: cheap, and different for every trial.
+pub fn metrics(trial: &TrialContext<'_>) -> Result<Metrics, TrialError> {
+    #[expect(clippy::cast_precision_loss, reason = "a number like any other")]
+    let area = trial.float("clock_ns")? * 1_234.5 + trial.trial().0 as f64;
+    Ok(metrics_of(area))
+}
+
+/// Two metrics.
+pub fn metrics_of(area: f64) -> Metrics {
+    Metrics::from([
+        ("area_um2".to_owned(), Metric::Number(area)),
+        ("wns_ps".to_owned(), Metric::Number(area.sin() * 100.0)),
+    ])
+}
+
+/// A study file of `/bin/true`: nothing but the cost of a trial.
+pub fn file_of_true(trials: u64) -> String {
+    format!(
+        "[study]\nname = \"bench\"\n[[stage]]\nname = \"{STAGE}\"\ncommand = [\"/bin/true\"]\n\
+         trial_budget = {trials}\nsurvivor_count = 1\n[stage.sweep]\nx = {{ min = 1, max = {trials}, type = \"int\" }}\n"
+    )
+}

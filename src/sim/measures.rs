@@ -1,0 +1,77 @@
+//! Each safety measure left out in its turn: a simulation that does not notice is worth nothing.
+
+use std::time::Instant;
+
+use super::hunt::Hunt;
+use crate::sys::planted::{Fault, plant};
+
+/// Images looked at for one fault, at most.
+const IMAGES: u64 = 1_500;
+
+/// The study that shows what this measure is for.
+fn study(fault: Fault) -> &'static str {
+    use Fault::*;
+    match fault {
+        ReadyKept | LateReportAccepted | InterruptedTakesRetry | InterruptedForgetsFailures | ClosedEarly => {
+            "retries"
+        }
+        DirectoryNotSynced => "gated",
+        OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
+        _ => "two_stages",
+    }
+}
+
+/// `PITON_SIM_FAULT=RowsApart`, together with the seed that finds it.
+pub(super) fn planted_by_name() -> Option<Fault> {
+    let name = std::env::var("PITON_SIM_FAULT").ok()?;
+    let fault = Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    Some(fault.unwrap_or_else(|| panic!("there is no fault `{name}`")))
+}
+
+/// Looks for one planted fault; how it was found.
+fn hunted(fault: Fault) -> Result<String, String> {
+    let began = Instant::now();
+    let mut hunt = Hunt::named(study(fault)).unwrap();
+    assert!(hunt.runs(), "without a fault the study runs: {:?}", hunt.figures.found);
+    (hunt.most_images, hunt.shuffled, hunt.chain_percent) = (IMAGES, true, 20);
+    plant(Some(fault));
+    if fault != Fault::CommitErrorIgnored {
+        hunt.crash_everywhere(1, None);
+    } else {
+        hunt.fail_everywhere(1);
+    }
+    plant(None);
+    let (images, seconds) = (hunt.figures.images, began.elapsed().as_secs_f64());
+    match hunt.figures.found.first() {
+        Some((seed, broken)) => {
+            let broken: String = broken.chars().take(110).collect();
+            Ok(format!("| {fault:?} | `{seed}` | {images} | {broken} |  {seconds:.1} s"))
+        }
+        None => Err(format!("{fault:?} goes unnoticed in {images} images")),
+    }
+}
+
+/// A panic on the way is a find as any other; its words are not wanted here.
+fn in_silence<T>(act: impl FnOnce() -> T) -> T {
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = act();
+    drop(std::panic::take_hook());
+    result
+}
+
+fn all_found(faults: &[Fault]) {
+    let found: Vec<_> = in_silence(|| faults.iter().map(|fault| hunted(*fault)).collect());
+    found.iter().for_each(|line| println!("{}", line.as_ref().unwrap_or_else(|unnoticed| unnoticed)));
+    let unnoticed: Vec<_> = found.into_iter().filter_map(Result::err).collect();
+    assert_eq!(unnoticed, Vec::<String>::new());
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    all_found(&Fault::ALL[..12]);
+}
+
+#[test]
+fn every_other_planted_fault_is_found() {
+    all_found(&Fault::ALL[12..]);
+}

@@ -1,0 +1,243 @@
+//! A user with a study: runs it, runs it again when it was interrupted, approves, amends, retries, until it is over.
+//!
+//! Everything goes through the front door, [`Study`], and the journal, as the commands do it. What the user was told is
+//! written down: after a crash it must be there.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::random::Random;
+use super::studies::Scenario;
+use super::trials::{self, Setting};
+use super::world::World;
+use crate::engine::{Draft, Manner, Observer, Surroundings, run_on};
+use crate::error::Error;
+use crate::journal::Journal;
+use crate::model::{
+    EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, TrialState, Verdict,
+};
+use crate::plan::amend::{Standing, amendment};
+use crate::spec::Spec;
+use crate::study::{Outcome, Study};
+use crate::sys::simulated::{Kind, Machine, on};
+
+/// Where the simulated study lies.
+pub(super) const DIR: &str = "/home/ada/study";
+
+pub(super) fn store() -> PathBuf {
+    Path::new(DIR).join("s.redb")
+}
+
+/// All that the user was told, in order.
+pub(super) type Told = Vec<(Seq, Record)>;
+
+/// The user.
+pub(super) struct User<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) world: World,
+    pub(super) seed: u64,
+    pub(super) told: Rc<RefCell<Told>>,
+    done: Rc<RefCell<BTreeSet<TrialId>>>,
+    pub(super) wrong: Rc<RefCell<Vec<String>>>,
+}
+
+/// Writes down what is told.
+struct Watcher {
+    world: World,
+    told: Rc<RefCell<Told>>,
+    done: Rc<RefCell<BTreeSet<TrialId>>>,
+}
+
+impl Watcher {
+    fn note(&self, seq: Seq, record: &Record) {
+        note_done(&mut self.done.borrow_mut(), &record.event);
+        self.told.borrow_mut().push((seq, record.clone()));
+        self.world.state().told = self.told.borrow().len();
+    }
+}
+
+impl Observer for Watcher {
+    fn committed(&mut self, seq: Seq, record: &Record, _: &Draft) {
+        self.note(seq, record);
+    }
+}
+
+/// Keeps the set of trials that must not run again.
+fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
+    match event {
+        Event::AttemptEnded(end) if end.next == Next::Final && end.verdict != Verdict::Cancelled => {
+            done.insert(end.trial);
+        }
+        Event::TrialReset { trial } => drop(done.remove(trial)),
+        Event::SpecAmended(amended) if amended.discard_from.is_some() => done.clear(),
+        _ => {}
+    }
+}
+
+/// Runs of one study, at most.
+const RUNS: usize = 40;
+
+impl<'a> User<'a> {
+    pub(super) fn new(scenario: &'a Scenario, world: World, seed: u64, told: Told) -> Self {
+        let mut done = BTreeSet::new();
+        told.iter().for_each(|(_, record)| note_done(&mut done, &record.event));
+        world.state().told = told.len();
+        let (told, done) = (Rc::new(RefCell::new(told)), Rc::new(RefCell::new(done)));
+        Self { scenario, world, seed, told, done, wrong: Rc::default() }
+    }
+
+    /// Runs the study to its end.
+    pub(super) fn play(&self) -> Result<StudyStatus, Error> {
+        on(Rc::new(self.world.clone()), || {
+            for run in 0..RUNS {
+                let status = self.run(run)?.status;
+                let goes_on = match status {
+                    StudyStatus::Completed => self.amend()?,
+                    StudyStatus::Aborted => self.retry()?,
+                    StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
+                        self.approve()?;
+                        true
+                    }
+                };
+                if !goes_on {
+                    return Ok(status);
+                }
+            }
+            self.wrong.borrow_mut().push(format!("hang: it is not over after {RUNS} runs"));
+            Ok(StudyStatus::Interrupted)
+        })
+    }
+
+    /// `piton run`, with the study file as it was, or as it was changed.
+    fn run(&self, run: usize) -> Result<Outcome, Error> {
+        match (self.run_as(run, self.scenario.spec.clone()), &self.scenario.amended) {
+            (Err(Error::SpecDiffers { .. }), Some((spec, _))) => self.run_as(run, spec.clone()),
+            (other, _) => other,
+        }
+    }
+
+    fn run_as(&self, run: usize, spec: Spec) -> Result<Outcome, Error> {
+        let mut random = Random::of(&[self.seed, 11, run as u64]);
+        if random.percent(self.scenario.clock_percent) {
+            self.world.state().now_ms += random.below(7_200_000) as i64 - 3_600_000;
+        }
+        let requests = self.scenario.requests.get(run).cloned().unwrap_or_default();
+        let (world, nature) = (self.world.clone(), self.scenario.nature);
+        let (done, wrong) = (Rc::clone(&self.done), Rc::clone(&self.wrong));
+        let seed = random.next();
+        let mut study = Study::new(spec).store(store()).workers(self.scenario.workers);
+        for stage in ["a", "b", "c"] {
+            study = study.closure(stage, |_| unreachable!("a simulated pool runs it"));
+        }
+        let study = study.simulated(Box::new(move |journal, spec, paths, workers, shutdown, observer| {
+            let shutdown_too = shutdown.clone();
+            let setting = Setting { world, seed, nature, workers, requests, shutdown: shutdown_too, done, wrong };
+            let (pool, clock, events) = trials::pool(setting);
+            let process = ProcessId { pid: 4_194_400, start_ticks: 1 };
+            let engine = EngineId { process, boot_id: "simulated".into(), host: "simulated".into() };
+            let (executor, timing) = (Box::new(pool), Box::new(clock));
+            // No simulated study has a proposer.
+            let (answers, _) = crossbeam_channel::unbounded();
+            let on = Surroundings { engine, executor, keeper: None, answers, events, timing, signals: None };
+            run_on(
+                on,
+                journal,
+                Arc::clone(&spec),
+                paths,
+                Manner { workers, drain_limit: None, shutdown, observer },
+            )
+        }));
+        study.run_observed(&mut self.watcher())
+    }
+
+    fn watcher(&self) -> Watcher {
+        Watcher { world: self.world.clone(), told: Rc::clone(&self.told), done: Rc::clone(&self.done) }
+    }
+
+    /// Appends events as a command does, and is told so.
+    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<bool, Error> {
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let at_ms = self.world.unix_ms();
+        let records: Vec<Record> = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
+        if !records.is_empty() {
+            let first = journal.last_seq() + 1;
+            journal.append(&records).map_err(failed)?;
+            let watcher = self.watcher();
+            (first..).zip(&records).for_each(|(seq, record)| watcher.note(seq, record));
+        }
+        journal.close().map_err(failed)?;
+        Ok(!records.is_empty())
+    }
+
+    /// `piton approve`, when a stage waits for it and nothing else.
+    fn approve(&self) -> Result<bool, Error> {
+        if !self.scenario.spec.stages.iter().any(|stage| stage.approve) {
+            return Ok(false);
+        }
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let journal = Journal::open(&store())?;
+        let stages = journal.snapshot().and_then(|snapshot| snapshot.stages()).map_err(failed)?;
+        let next = stages.iter().find(|stage| stage.status != StageStatus::Closed);
+        let waits = next.filter(|stage| {
+            let needs = self.scenario.spec.stages[stage.index as usize].approve;
+            needs && stage.approval.is_none() && stage.status == StageStatus::Waiting
+        });
+        let event =
+            waits.map(|stage| Event::StageApproved { stage: stage.index, by: "ada".into(), note: "".into() });
+        self.append(journal, event.into_iter().collect())
+    }
+
+    /// `piton amend`, once.
+    fn amend(&self) -> Result<bool, Error> {
+        let Some((new, discard_from)) = &self.scenario.amended else { return Ok(false) };
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let journal = Journal::open(&store())?;
+        let snapshot = journal.snapshot().map_err(failed)?;
+        let (study, stages) = (snapshot.study().map_err(failed)?, snapshot.stages().map_err(failed)?);
+        let counters: Vec<_> = stages.iter().map(|stage| snapshot.counters(stage.index).unwrap()).collect();
+        drop(snapshot);
+        if study.spec_hash == new.spec_hash() {
+            return self.append(journal, Vec::new());
+        }
+        let old = Spec::from_json(&study.spec).unwrap();
+        let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
+        let plan = amendment(standing, new, Vec::new(), *discard_from);
+        assert_eq!(plan.altered_from, None, "{:?}", plan.changes);
+        self.append(journal, vec![Event::SpecAmended(Box::new(plan.event))])
+    }
+
+    /// `piton retry --failed`, once.
+    fn retry(&self) -> Result<bool, Error> {
+        if !self.scenario.retry {
+            return Ok(false);
+        }
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let journal = Journal::open(&store())?;
+        let snapshot = journal.snapshot().map_err(failed)?;
+        let events: Vec<_> = snapshot.events(1).and_then(Iterator::collect).map_err(failed)?;
+        let trials: Vec<_> =
+            snapshot.trials(TrialId(0), TrialId(u64::MAX)).and_then(Iterator::collect).map_err(failed)?;
+        drop(snapshot);
+        if events.iter().any(|(_, record): &(Seq, Record)| matches!(record.event, Event::TrialReset { .. })) {
+            return self.append(journal, Vec::new());
+        }
+        let lost = trials.iter().filter(|row| row.state == TrialState::Failed);
+        self.append(journal, lost.map(|row| Event::TrialReset { trial: row.trial }).collect())
+    }
+
+    /// Names of temporary files that are left.
+    pub(super) fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for dir in [PathBuf::from(DIR), Path::new(DIR).join("artifacts/s")] {
+            if self.world.kind(&dir) == Some(Kind::Dir) {
+                let names = self.world.names(&dir).unwrap();
+                let names = names.iter().map(|name| name.to_string_lossy().into_owned());
+                found.extend(names.filter(|name| name.ends_with(".new") || name.ends_with(".piton-tmp")));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,242 @@
+//! The promises of piton, asked of a store: after a crash, and at the end.
+//!
+//! Each answer names the promise by its number in the order they are made: 1 what was told is there, 2 the attempts add
+//! up, 3 the events fold to the rows, 4 survivors can be chosen again, 5 the same result, 6 nothing else is lost, 7
+//! outputs are there, 11 recovery is idempotent, 13 exports are whole.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use super::disk::Files;
+use super::play::{DIR, Told, store};
+use super::random::Random;
+use super::studies::Scenario;
+use super::world::{Camera, World};
+use crate::engine;
+use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
+use crate::model::{AttemptOutcome, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState};
+use crate::paths::StudyPaths;
+use crate::spec::Spec;
+use crate::sys::simulated::on;
+use crate::views::{Liveness, Place, StudyView, dump, export};
+
+/// Which promise is broken, and how.
+pub(super) type Broken = String;
+
+/// What a store must be at any moment: here of a crashed disk, which stays as it is. All its events: whoever looked was
+/// told of them. `twice`: it is recovered once more.
+pub(super) fn hold_after_crash(
+    files: &Files,
+    told: &Told,
+    scenario: &Scenario,
+    twice: bool,
+) -> Result<Told, Broken> {
+    let world = World::new(files.clone(), Random::new(1), told.len(), Camera::Off);
+    exports_whole(files)?;
+    on(Rc::new(world.clone()), || {
+        let reader = match Reader::open(&store()) {
+            Err(OpenError::Missing { .. }) if told.is_empty() => return Ok(Told::new()),
+            Err(error) => return Err(format!("1: lost: the store does not open: {}", words(&error))),
+            Ok(reader) => reader,
+        };
+        let events = with(&reader, |snapshot| {
+            hold(snapshot, files, told, scenario)?;
+            Ok(snapshot.events(1)?.collect::<Result<_, _>>()?)
+        })?;
+        if !twice {
+            return Ok(events);
+        }
+        let first = with(&reader, |snapshot| Ok(snapshot.progress()?))?;
+        drop(reader);
+        // Whoever looked may have repaired it: what they found is what the next one finds.
+        let again = Reader::open(&store()).map_err(|error| format!("11: recovered once: {}", words(&error)))?;
+        let second = with(&again, |snapshot| Ok(snapshot.progress()?))?;
+        (first == second).then_some(events).ok_or_else(|| format!("11: {first:?}, then {second:?}"))
+    })
+}
+
+/// What must be besides once a study is over.
+/// Its result. `whole`: everything is looked at, not the result alone.
+pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole: bool) -> Result<String, Broken> {
+    on(Rc::new(world.clone()), || {
+        let reader = Reader::open(&store()).map_err(|error| format!("1: lost: {}", words(&error)))?;
+        let files = world.state().files.clone();
+        with(&reader, |snapshot| {
+            if whole {
+                hold(snapshot, &files, told, scenario)?;
+            }
+            let artifacts = Path::new(DIR).join("artifacts");
+            if !export::is_current(snapshot, &artifacts)? {
+                return Err("13: the exports are not those of the end".to_owned().into());
+            }
+            retries_taken(snapshot, scenario)?;
+            result(snapshot, scenario)
+        })
+    })
+}
+
+/// What can go wrong while a promise is looked at.
+enum Trouble {
+    Broken(Broken),
+    Unreadable(JournalError),
+}
+
+impl From<JournalError> for Trouble {
+    fn from(error: JournalError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<Broken> for Trouble {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+fn with<T>(reader: &Reader, look: impl FnOnce(&Snapshot) -> Result<T, Trouble>) -> Result<T, Broken> {
+    match reader.snapshot().map_err(Trouble::from).and_then(|snapshot| look(&snapshot)) {
+        Ok(seen) => Ok(seen),
+        Err(Trouble::Broken(broken)) => Err(broken),
+        Err(Trouble::Unreadable(error)) => Err(format!("3: unreadable: {}", words(&error))),
+    }
+}
+
+fn words(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map_or_else(String::new, |cause| format!(": {}", words(cause)));
+    format!("{error}{cause}")
+}
+
+fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) -> Result<(), Trouble> {
+    let (study, progress) = (snapshot.study()?, snapshot.progress()?);
+    told_is_there(snapshot, told)?;
+    let sum = progress.accounting;
+    if sum.attempts_started != sum.succeeded + sum.failed + sum.interrupted + sum.running {
+        return Err(format!("2: {sum:?} does not add up").into());
+    }
+    let running = snapshot.running()?.iter().filter(|row| row.trial != TrialId::BASE).count() as u64;
+    if running != sum.running || running > u64::from(scenario.workers) {
+        return Err(format!("2: {running} attempts run, {} are counted", sum.running).into());
+    }
+    let replay = verify(snapshot)?;
+    if let Some(difference) = replay.differences.first() {
+        return Err(format!("3: {difference:?}").into());
+    }
+    let spec = Spec::from_json(&study.spec).map_err(|error| format!("3: the spec: {error}"))?;
+    survivors(snapshot, &spec)?;
+    let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
+    // Without it another study could take the directory with this one's outputs.
+    let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
+    if study.runs > 0 && files.read(&claim).is_none() {
+        return Err("7: lost: the artifacts directory belongs to nobody".to_owned().into());
+    }
+    for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
+        let row = row?;
+        let accepted = row.attempts.iter().filter(|a| a.outcome == Some(AttemptOutcome::Succeeded)).count();
+        if accepted > 1 {
+            return Err(format!("2: doubled: trial {} has {accepted} results", row.trial).into());
+        }
+        if row.state == TrialState::Succeeded {
+            outputs_there(&row, snapshot, &study, &spec, &paths, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn told_is_there(snapshot: &Snapshot, told: &Told) -> Result<(), Trouble> {
+    let events: Vec<(Seq, Record)> = snapshot.events(1)?.collect::<Result<_, _>>()?;
+    if let Some((seq, (found, _))) = (1..).zip(&events).find(|(seq, (found, _))| seq != found) {
+        return Err(format!("3: event {found} where {seq} belongs").into());
+    }
+    for (seq, record) in told {
+        match events.get(*seq as usize - 1) {
+            Some((_, found)) if found == record => {}
+            Some((_, found)) => return Err(format!("1: lost: {seq} was {record:?}, is {found:?}").into()),
+            None => return Err(format!("1: lost: event {seq} was told, {} are there", events.len()).into()),
+        }
+    }
+    Ok(())
+}
+
+fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
+    for stage in snapshot.stages()?.iter().filter(|stage| stage.status == StageStatus::Closed) {
+        let chosen = engine::choose(snapshot, spec, stage.index)?;
+        if chosen != stage.survivors || chosen.is_empty() {
+            let (was, is) = (&stage.survivors, chosen);
+            return Err(format!("4: stage {} closed with {was:?}, its metrics give {is:?}", stage.index).into());
+        }
+    }
+    Ok(())
+}
+
+fn outputs_there(
+    row: &TrialRow,
+    snapshot: &Snapshot,
+    study: &StudyRow,
+    spec: &Spec,
+    paths: &StudyPaths,
+    files: &Files,
+) -> Result<(), Trouble> {
+    if row.outputs.is_empty() {
+        return Ok(());
+    }
+    let stages = snapshot.stages()?;
+    let index = row.trial.0 - stages[row.stage as usize].first_trial.0;
+    let case = format!("{}_{}_{index}", study.base_case, row.stage);
+    let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
+    let dir = paths.attempt_dir(spec, row.stage, &case, attempt);
+    for output in &row.outputs {
+        let found = files.read(&dir.join(&output.path));
+        let hash = found.as_deref().map(|bytes| (bytes.len() as u64, *blake3::hash(bytes).as_bytes()));
+        if hash != Some((output.bytes, output.blake3)) {
+            let (path, is) = (&output.path, found.map(|bytes| bytes.len()));
+            return Err(format!("7: lost: `{path}` of `{case}` had {} bytes, has {is:?}", output.bytes).into());
+        }
+    }
+    Ok(())
+}
+
+/// Failed attempts of a trial that is finished: as many as it has retries, whatever was interrupted.
+fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), Trouble> {
+    if scenario.retry {
+        return Ok(());
+    }
+    for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
+        let row = row?;
+        let failed = row.attempts.iter().filter(|a| a.outcome == Some(AttemptOutcome::Failed)).count() as u32;
+        let stage = &scenario.spec.stages[row.stage as usize];
+        let retryable = row.failure.as_ref().is_some_and(|failure| failure.retryable);
+        if row.state == TrialState::Failed && retryable && failed != stage.retries.count + 1 {
+            return Err(format!("6: trial {} failed for good after {failed} failures", row.trial).into());
+        }
+    }
+    Ok(())
+}
+
+/// What must be the same after any number of crashes.
+fn result(snapshot: &Snapshot, scenario: &Scenario) -> Result<String, Trouble> {
+    let place = Place { store: String::new(), artifacts_dir: "/".into(), study_dir: "/".into() };
+    let view = StudyView::load(snapshot, place, Liveness { alive: false }).map_err(|error| error.to_string())?;
+    if !scenario.canonical {
+        let study = &view.study;
+        return Ok(format!("{:?} {:?} {:?}", study.status, study.abort_reason, study.violating));
+    }
+    let mut out = Vec::new();
+    dump::canonical(&view, snapshot, &mut out).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Every export is what was written whole at some time.
+fn exports_whole(files: &Files) -> Result<(), Broken> {
+    let dir = Path::new(DIR).join("artifacts/s");
+    for name in files.names(&dir).unwrap_or_default() {
+        let text = name.to_string_lossy();
+        if text.ends_with(".piton-tmp") || !(text.ends_with(".json") || text.ends_with(".jsonl")) {
+            continue;
+        }
+        let bytes = files.read(&dir.join(&name)).unwrap_or_default();
+        if !files.synced.contains(blake3::hash(&bytes).as_bytes()) {
+            return Err(format!("13: `{text}` is torn: {} bytes", bytes.len()));
+        }
+    }
+    Ok(())
+}

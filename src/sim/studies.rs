@@ -1,0 +1,188 @@
+//! The studies that are simulated: a small one for each feature, and larger ones made up by chance.
+
+use std::time::Duration;
+
+use super::random::Random;
+use super::trials::{Nature, Request, Requests};
+use crate::model::StageIndex;
+use crate::spec::{Backoff, Retries, Sampling, Spec, StageBuilder};
+
+/// A study, how its trials fare, and what its user does.
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    pub(super) name: String,
+    pub(super) spec: Spec,
+    pub(super) workers: u32,
+    pub(super) nature: Nature,
+    /// Requests to stop in the first runs, each list for one.
+    pub(super) requests: Vec<Requests>,
+    /// What it is amended to once it is completed.
+    pub(super) amended: Option<(Spec, Option<StageIndex>)>,
+    /// Whether failed trials are reset once it is aborted.
+    pub(super) retry: bool,
+    /// Whether another study was there before: then its artifacts directory is, too.
+    pub(super) neighbour: bool,
+    /// How often its clock is set, back or forward, when a run begins: of a hundred.
+    pub(super) clock_percent: u64,
+    /// Whether the canonical dump must not depend on crashes. When a rail strikes, what else had finished does.
+    pub(super) canonical: bool,
+}
+
+fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
+    Scenario {
+        name: name.into(),
+        spec,
+        workers,
+        nature: Nature::default(),
+        requests: Vec::new(),
+        amended: None,
+        retry: false,
+        neighbour: false,
+        clock_percent: 0,
+        canonical: true,
+    }
+}
+
+fn stage(name: &str, budget: u64, survivors: u64) -> StageBuilder {
+    StageBuilder::closure(name).budget(budget).survivors(survivors).minimize("m")
+}
+
+fn study(stages: impl IntoIterator<Item = StageBuilder>) -> Spec {
+    stages.into_iter().fold(Spec::builder("s").seed(7), |spec, stage| spec.stage(stage)).build().unwrap()
+}
+
+fn retries(count: u32) -> Retries {
+    Retries { count, backoff: Backoff::Exponential, delay_ms: 100, max_delay_ms: 1_000, jitter: true }
+}
+
+/// The small ones: as few trials as show the feature.
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        two_stages(),
+        outputs(),
+        retried(),
+        rails(),
+        amended(),
+        discarded(),
+        drained(),
+        timed(),
+        gated(),
+        based(),
+        reset(),
+    ]
+}
+
+fn two_stages() -> Scenario {
+    let first = stage("a", 5, 2).int("x", 1, 5, None);
+    scenario("two_stages", 2, study([first, stage("b", 2, 1)]))
+}
+
+fn outputs() -> Scenario {
+    let first = stage("a", 3, 1).int("x", 1, 3, None).output("result.bin").output("sub/more.txt");
+    scenario("outputs", 2, study([first]))
+}
+
+fn retried() -> Scenario {
+    let nature = Nature { bad_percent: 20, flaky_percent: 60, flaky: 2, late_reports: true, ..Nature::default() };
+    let first = stage("a", 6, 1).int("x", 1, 6, None).retry_policy(&retries(2));
+    Scenario { nature, ..scenario("retries", 2, study([first])) }
+}
+
+fn rails() -> Scenario {
+    let first = stage("a", 6, 1).int("x", 1, 6, None).abort_below("m", 400.0);
+    Scenario { canonical: false, ..scenario("rails", 1, study([first])) }
+}
+
+fn amended() -> Scenario {
+    let of = |budget: u64| study([stage("a", budget, 1).int("x", 1, 6, None), stage("b", 1, 1)]);
+    let more = study([stage("a", 4, 1).int("x", 1, 6, None), stage("b", 2, 1).int("y", 1, 2, None)]);
+    Scenario { amended: Some((more, Some(1))), ..scenario("amended", 2, of(4)) }
+}
+
+fn discarded() -> Scenario {
+    let of = |budget: u64| study([stage("a", budget, 1).int("x", 1, 8, None)]);
+    Scenario { amended: Some((of(5), None)), ..scenario("extended", 2, of(3)) }
+}
+
+fn drained() -> Scenario {
+    let requests = vec![
+        vec![(20, Request::Drain)],
+        vec![(25, Request::DrainFor(10))],
+        vec![(15, Request::Drain), (18, Request::Terminate)],
+    ];
+    let nature = Nature { stubborn: true, ..Nature::default() };
+    let spec = study([stage("a", 7, 1).int("x", 1, 7, None)]);
+    Scenario { requests, nature, ..scenario("drained", 2, spec) }
+}
+
+fn timed() -> Scenario {
+    let nature = Nature { hanging_percent: 40, ..Nature::default() };
+    let first = stage("a", 5, 1).int("x", 1, 5, None).timeout(Duration::from_secs(2)).retry_policy(&retries(1));
+    Scenario { nature, ..scenario("timeouts", 2, study([first])) }
+}
+
+fn gated() -> Scenario {
+    let spec = study([stage("a", 2, 1).int("x", 1, 2, None), stage("b", 2, 1).int("y", 1, 2, None).approve()]);
+    Scenario { neighbour: true, ..scenario("gated", 2, spec) }
+}
+
+fn based() -> Scenario {
+    let first = StageBuilder::argv("a", ["true"]).budget(2).survivors(1).minimize("m").int("x", 1, 2, None);
+    let spec = Spec::builder("s").base_argv(["true"]).stage(first).build().unwrap();
+    scenario("based", 1, spec)
+}
+
+fn reset() -> Scenario {
+    // Its one trial fails at first, and for good.
+    let nature = Nature { flaky_percent: 100, flaky: 1, ..Nature::default() };
+    Scenario { retry: true, nature, ..scenario("reset", 1, study([stage("a", 1, 1)])) }
+}
+
+/// A study made up by chance.
+pub(super) fn random(seed: u64) -> Scenario {
+    let mut random = Random::of(&[seed, 1]);
+    let mut stages = Vec::new();
+    let mut parents = 1;
+    for name in ["a", "b", "c"].iter().take(1 + random.below(3) as usize) {
+        let budget = 2 + random.below(16);
+        let survivors = 1 + random.below(budget.min(4));
+        let mut made = stage(name, budget.max(parents), survivors)
+            .float(&format!("x{name}"), 0.0, 1.0, None)
+            .sampling(if random.percent(50) { Sampling::Random } else { Sampling::Sobol })
+            .retry_policy(&retries(1 + random.below(2) as u32));
+        if random.percent(40) {
+            made = made.output("out.bin");
+        }
+        if random.percent(40) {
+            made = made.timeout(Duration::from_secs(3));
+        }
+        if random.percent(20) {
+            made = made.approve();
+        }
+        stages.push(made);
+        parents = survivors;
+    }
+    let nature = Nature {
+        bad_percent: random.below(20),
+        flaky_percent: random.below(50),
+        flaky: 1,
+        hanging_percent: random.below(10),
+        stubborn: random.percent(30),
+        late_reports: random.percent(50),
+        catastrophic: false,
+    };
+    let mut requests = Vec::new();
+    while random.percent(40) {
+        let request = match random.below(3) {
+            0 => Request::Drain,
+            1 => Request::DrainFor(random.below(100)),
+            _ => Request::Terminate,
+        };
+        requests.push(vec![(random.below(300) as i64, request)]);
+    }
+    let workers = 1 + random.below(5) as u32;
+    let clock_percent = random.below(2) * 40;
+    let spec = study(stages);
+    let neighbour = random.percent(30);
+    Scenario { nature, requests, clock_percent, neighbour, ..scenario(&format!("random_{seed}"), workers, spec) }
+}

@@ -1,0 +1,403 @@
+//! Simulated trials: an executor and a clock in one thread. Hours pass as soon as nobody has anything to do.
+//!
+//! What comes of a trial follows from its case and its attempt alone, so that the result of a study does not depend on
+//! crashes; when it ends is chance. It must never report what the contract of an executor forbids, but for reports of
+//! attempts that are over, which a fence has to stop.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::random::Random;
+use super::world::World;
+use crate::engine::step::Now;
+use crate::engine::{Control, ShutdownHandle, Timing};
+use crate::executor::local::keep_simulated;
+use crate::executor::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
+use crate::model::{AttemptNo, Exit, Failure, Metric, Metrics, Severity, TrialId, Usage, Verdict};
+use crate::sys::simulated::{Kind, Machine};
+
+/// What comes of an attempt that nobody cuts off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fate {
+    /// It succeeds, with this for its metric `m`.
+    Good(f64),
+    /// It fails.
+    Bad { retryable: bool, severity: Severity },
+    /// It does not end by itself.
+    Hangs,
+}
+
+/// How the trials of a study fare.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Nature {
+    /// Of a hundred cases so many fail for ever.
+    pub(super) bad_percent: u64,
+    /// Of a hundred cases so many fail at first, up to attempt `flaky`.
+    pub(super) flaky_percent: u64,
+    /// See there.
+    pub(super) flaky: AttemptNo,
+    /// Of a hundred cases so many hang, and run into their timeout.
+    pub(super) hanging_percent: u64,
+    /// Whether some trials do not end when they are terminated.
+    pub(super) stubborn: bool,
+    /// Whether reports of attempts come a second time, late.
+    pub(super) late_reports: bool,
+    /// Whether failures are catastrophic.
+    pub(super) catastrophic: bool,
+}
+
+/// A number that stands for a trial's case, whatever the attempt.
+fn case_number(job: &Job) -> u64 {
+    let text = format!("{} {:?}", job.stage_spec.name, job.params);
+    let hash = blake3::hash(text.as_bytes());
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
+}
+
+impl Nature {
+    pub(super) fn fate(&self, job: &Job) -> Fate {
+        let mut random = Random::new(case_number(job));
+        let value = random.below(4_096) as f64 / 8.0;
+        let severity = if self.catastrophic { Severity::Catastrophic } else { Severity::Medium };
+        let sort = random.below(100);
+        let (bad, flaky) = (self.bad_percent, self.bad_percent + self.flaky_percent);
+        if job.key.trial == TrialId::BASE {
+            return Fate::Good(0.0);
+        }
+        match sort {
+            sort if sort < bad => Fate::Bad { retryable: sort % 2 == 0, severity },
+            sort if sort < flaky && job.key.attempt <= self.flaky => Fate::Bad { retryable: true, severity },
+            sort if sort >= flaky && sort < flaky + self.hanging_percent => Fate::Hangs,
+            _ => Fate::Good(value),
+        }
+    }
+}
+
+/// What a trial puts into a declared output.
+pub(super) fn output_of(job: &Job, name: &str) -> Vec<u8> {
+    let text = format!("{} {name} {}\n", job.case, case_number(job));
+    text.repeat(1 + (case_number(job) % 90) as usize).into_bytes()
+}
+
+#[derive(Debug)]
+struct Running {
+    job: Job,
+    ends_ms: i64,
+    started_ms: i64,
+    slot: u32,
+    /// It was terminated.
+    cut: bool,
+}
+
+/// Requests that come from outside, and when: milliseconds after the run began.
+pub(super) type Requests = Vec<(i64, Request)>;
+
+/// A request to stop.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    Drain,
+    DrainFor(u64),
+    Terminate,
+}
+
+/// What the pool and its clock share.
+struct Shared {
+    world: World,
+    random: Random,
+    nature: Nature,
+    workers: u32,
+    began_ms: i64,
+    queue: VecDeque<Job>,
+    running: BTreeMap<TrialId, Running>,
+    late: Vec<(i64, AttemptReport)>,
+    closed: bool,
+    events: Sender<ExecutorEvent>,
+    requests: VecDeque<(i64, Request)>,
+    shutdown: ShutdownHandle,
+    /// Trials whose final result was acknowledged: they must not run again.
+    done: Rc<RefCell<BTreeSet<TrialId>>>,
+    wrong: Rc<RefCell<Vec<String>>>,
+}
+
+/// The executor.
+pub(super) struct Pool(Rc<RefCell<Shared>>);
+
+/// The clock.
+pub(super) struct Clock(Rc<RefCell<Shared>>);
+
+/// What a pool needs to know.
+pub(super) struct Setting {
+    pub(super) world: World,
+    pub(super) seed: u64,
+    pub(super) nature: Nature,
+    pub(super) workers: u32,
+    pub(super) requests: Requests,
+    pub(super) shutdown: ShutdownHandle,
+    pub(super) done: Rc<RefCell<BTreeSet<TrialId>>>,
+    pub(super) wrong: Rc<RefCell<Vec<String>>>,
+}
+
+/// A pool with its clock, and where it reports.
+pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
+    let (events, receiver) = unbounded();
+    let began_ms = setting.world.state().now_ms;
+    let shared = Rc::new(RefCell::new(Shared {
+        world: setting.world,
+        random: Random::of(&[setting.seed, 7]),
+        nature: setting.nature,
+        workers: setting.workers,
+        began_ms,
+        queue: VecDeque::new(),
+        running: BTreeMap::new(),
+        late: Vec::new(),
+        closed: false,
+        events,
+        requests: setting.requests.into(),
+        shutdown: setting.shutdown,
+        done: setting.done,
+        wrong: setting.wrong,
+    }));
+    (Pool(Rc::clone(&shared)), Clock(shared), receiver)
+}
+
+impl Shared {
+    fn now_ms(&self) -> i64 {
+        self.world.state().now_ms
+    }
+
+    fn tell(&self, event: ExecutorEvent) {
+        self.events.send(event).unwrap();
+    }
+
+    fn start_more(&mut self) {
+        while self.running.len() < self.workers as usize {
+            // Workers take jobs in order, but the one that was first may be the second to say so.
+            let turn = if self.queue.len() > 1 && self.random.percent(25) { 1 } else { 0 };
+            let Some(job) = self.queue.remove(turn) else { return };
+            let (trial, attempt) = (job.key.trial, job.key.attempt);
+            let slot = (0..).find(|slot| self.running.values().all(|running| running.slot != *slot)).unwrap_or(0);
+            let now_ms = self.now_ms();
+            self.tell(ExecutorEvent::Started { trial, attempt, slot, process: None, at_ms: now_ms });
+            if !job.stage_spec.outputs.is_empty() {
+                make_empty(&self.world, &job.dir);
+            }
+            let mut ends_ms = now_ms + 1 + self.random.below(50) as i64;
+            if self.nature.fate(&job) == Fate::Hangs {
+                let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
+                ends_ms = now_ms + timeout;
+            }
+            self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false });
+        }
+    }
+
+    /// Ends what is due.
+    fn end_due(&mut self) {
+        let now_ms = self.now_ms();
+        let due: Vec<_> =
+            self.running.values().filter(|r| r.ends_ms <= now_ms).map(|r| (r.ends_ms, r.job.key.trial)).collect();
+        for trial in due.into_iter().collect::<BTreeSet<_>>().into_iter().map(|(_, trial)| trial) {
+            let Some(running) = self.running.remove(&trial) else { continue };
+            let report = self.report(&running);
+            if self.nature.late_reports
+                && !matches!(report.verdict, Verdict::Succeeded { .. })
+                && self.random.percent(60)
+            {
+                let metrics = Metrics::from([("m".to_owned(), Metric::Number(-1.0e6))]);
+                let verdict = Verdict::Succeeded { metrics, outputs: Vec::new() };
+                let at_ms = now_ms + 1 + self.random.below(3_000) as i64;
+                self.late.push((at_ms, AttemptReport { verdict, ..report.clone() }));
+            }
+            self.tell(ExecutorEvent::Ended(Box::new(report)));
+        }
+        let (late, later) = std::mem::take(&mut self.late).into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
+        self.late = later;
+        let late: Vec<(i64, AttemptReport)> = late;
+        for (_, report) in late {
+            self.tell(ExecutorEvent::Ended(Box::new(report)));
+        }
+        self.start_more();
+    }
+
+    fn report(&self, running: &Running) -> AttemptReport {
+        let job = &running.job;
+        let (verdict, exit) = match self.nature.fate(job) {
+            _ if running.cut => (Verdict::Interrupted { reason: "terminated".into() }, Some(Exit::Signal(15))),
+            Fate::Good(value) => self.succeeded(job, value),
+            Fate::Bad { retryable, severity } => (failed("exit_code", retryable, severity), Some(Exit::Code(1))),
+            Fate::Hangs => (failed("timeout", true, Severity::Medium), Some(Exit::Signal(15))),
+        };
+        let wall_us = u64::try_from(self.now_ms() - running.started_ms).unwrap_or(0) * 1_000;
+        AttemptReport {
+            trial: job.key.trial,
+            attempt: job.key.attempt,
+            ended_ms: self.now_ms(),
+            exit,
+            usage: Usage { wall_us, ..Usage::default() },
+            verdict,
+        }
+    }
+
+    fn succeeded(&self, job: &Job, value: f64) -> (Verdict, Option<Exit>) {
+        let machine_failed = || {
+            // As the executor of this machine does: it goes on with nothing else.
+            self.tell(ExecutorEvent::Broken("the disk failed".into()));
+            (Verdict::Interrupted { reason: "the disk failed".into() }, None)
+        };
+        for name in &job.stage_spec.outputs {
+            let path = job.dir.join(name);
+            let bytes = output_of(job, name);
+            let between = path.parent().filter(|dir| self.world.kind(dir).is_none());
+            let made = between.map_or(Ok(()), |dir| self.world.create_dir(dir));
+            if made.and_then(|()| self.world.create(&path, false)).is_err()
+                || self.world.append(&path, &bytes).is_err()
+            {
+                return machine_failed();
+            }
+        }
+        match keep_simulated(&job.stage_spec, &job.dir) {
+            Some(outputs) => {
+                let metrics = match job.stage_spec.needed_metrics.is_empty() {
+                    true => Metrics::new(),
+                    false => Metrics::from([("m".to_owned(), Metric::Number(value))]),
+                };
+                (Verdict::Succeeded { metrics, outputs }, Some(Exit::Code(0)))
+            }
+            None => machine_failed(),
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        for job in std::mem::take(&mut self.queue) {
+            self.tell(ExecutorEvent::Returned { trial: job.key.trial });
+        }
+    }
+
+    /// When something happens next.
+    fn next_ms(&self) -> Option<i64> {
+        let ends = self.running.values().map(|running| running.ends_ms);
+        let asks = self.requests.front().map(|(after_ms, _)| self.began_ms + after_ms);
+        ends.chain(self.late.iter().map(|(at_ms, _)| *at_ms)).chain(asks).min()
+    }
+
+    fn ask_due(&mut self) {
+        while let Some((after_ms, request)) = self.requests.front().copied()
+            && self.began_ms + after_ms <= self.now_ms()
+        {
+            self.requests.pop_front();
+            match request {
+                Request::Drain => self.shutdown.drain(),
+                Request::DrainFor(ms) => self.shutdown.drain_for(Duration::from_millis(ms)),
+                Request::Terminate => self.shutdown.terminate(),
+            }
+        }
+    }
+}
+
+/// As the executor for this machine does it.
+fn make_empty(world: &World, dir: &Path) {
+    if world.kind(dir).is_some() {
+        drop(world.remove_file(dir));
+    }
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| world.kind(dir) != Some(Kind::Dir)).collect();
+    for dir in missing.into_iter().rev() {
+        drop(world.create_dir(dir));
+    }
+}
+
+fn failed(kind: &str, retryable: bool, severity: Severity) -> Verdict {
+    let (reason, log_excerpt) = ("it failed".into(), String::new());
+    Verdict::Failed(Failure { kind: kind.into(), severity, retryable, reason, log_excerpt })
+}
+
+impl Executor for Pool {
+    fn submit(&mut self, job: Job) -> Result<(), ExecutorError> {
+        let mut shared = self.0.borrow_mut();
+        let key = job.key;
+        if shared.done.borrow().contains(&key.trial) {
+            shared.wrong.borrow_mut().push(format!("doubled: trial {} is done and runs again", key.trial));
+        }
+        if shared.running.contains_key(&key.trial) || shared.queue.iter().any(|job| job.key.trial == key.trial) {
+            shared.wrong.borrow_mut().push(format!("doubled: trial {} runs twice at once", key.trial));
+        }
+        if shared.closed {
+            return Err(ExecutorError::Closed);
+        }
+        shared.queue.push_back(job);
+        shared.start_more();
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        self.0.borrow_mut().close();
+    }
+
+    fn terminate(&mut self) {
+        let mut shared = self.0.borrow_mut();
+        shared.close();
+        let (now_ms, stubborn) = (shared.now_ms(), shared.nature.stubborn);
+        let mut random = shared.random.clone();
+        for running in shared.running.values_mut() {
+            let listens = !stubborn || random.percent(50);
+            // One may have ended by itself just now: then that is what is reported.
+            if running.ends_ms > now_ms {
+                running.cut = true;
+                running.ends_ms = if listens { now_ms + random.below(20) as i64 } else { now_ms + 3_600_000 };
+            }
+        }
+        shared.random = random;
+    }
+
+    fn kill(&mut self) {
+        let mut shared = self.0.borrow_mut();
+        shared.close();
+        shared.running.clear();
+    }
+
+    fn pause(&mut self) {}
+    fn resume(&mut self) {}
+    fn shutdown(&mut self) {}
+}
+
+impl Timing for Clock {
+    fn now(&self) -> Now {
+        let shared = self.0.borrow();
+        let at_ms = shared.now_ms();
+        Now { at_ms, run_ms: u64::try_from(at_ms - shared.began_ms).unwrap_or(0) }
+    }
+
+    /// What comes within a moment is taken for having come already.
+    fn linger(&mut self, _: &Receiver<Control>, _: Duration) {}
+
+    fn wait(&mut self, events: &Receiver<ExecutorEvent>, requests: &Receiver<Control>, limit: Option<Duration>) {
+        let mut shared = self.0.borrow_mut();
+        shared.end_due();
+        shared.ask_due();
+        if !events.is_empty() || !requests.is_empty() {
+            return;
+        }
+        let limit_ms = limit.map(|limit| shared.now_ms().saturating_add(limit.as_millis() as i64));
+        let Some(then_ms) = [shared.next_ms(), limit_ms].into_iter().flatten().min() else {
+            // Nobody would ever wake it: the run is asked to end, and the study fails its checks.
+            shared.wrong.borrow_mut().push("hang: the engine waits for nothing".into());
+            shared.shutdown.terminate();
+            return;
+        };
+        // Now and then more than one thing happens before anybody looks.
+        let more_ms = if shared.random.percent(30) { shared.random.below(30) as i64 } else { 0 };
+        let more_ms = if limit_ms == Some(then_ms) { 0 } else { more_ms };
+        {
+            let mut state = shared.world.state();
+            state.now_ms = state.now_ms.max(then_ms + more_ms);
+        }
+        shared.end_due();
+        shared.ask_due();
+    }
+
+    fn pause(&mut self) {}
+    fn resume(&mut self) {}
+}

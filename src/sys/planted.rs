@@ -1,0 +1,99 @@
+//! Safety measures that a test can turn off, one at a time, to see whether the simulation notices.
+//!
+//! Compiled for the library's own tests alone: in a program [`planted!`] is `false`, and what depends on it is gone.
+
+use std::cell::Cell;
+
+/// A measure that is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The loop acts on a decision before it is committed.
+    ActBeforeCommit,
+    /// The observer is told of events before they are committed.
+    TellBeforeCommit,
+    /// The store's fsync does nothing.
+    CommitNotSynced,
+    /// Events and the rows they fold to are committed apart.
+    RowsApart,
+    /// A failed commit counts as done.
+    CommitErrorIgnored,
+    /// A trial that starts stays in the ready queue.
+    ReadyKept,
+    /// Cases that were passed over are not put into the ready queue.
+    PassedOverForgotten,
+    /// A report of an attempt that runs no more is taken for the running one's.
+    LateReportAccepted,
+    /// Declared outputs are not synced.
+    OutputsNotSynced,
+    /// The directories on the way to declared outputs are not synced.
+    OutputsWayNotSynced,
+    /// The store's directory is not synced.
+    DirectoryNotSynced,
+    /// The store is made under its own name.
+    CreatedInPlace,
+    /// Exports are written over what is there.
+    ExportInPlace,
+    /// Exports are renamed before their contents are synced.
+    ExportNotSynced,
+    /// Interrupted attempts are not counted.
+    InterruptedUncounted,
+    /// An interrupted attempt takes a retry.
+    InterruptedTakesRetry,
+    /// An interrupted attempt gives all retries back.
+    InterruptedForgetsFailures,
+    /// A stage closes while trials wait for their retry.
+    ClosedEarly,
+    /// A stage closes without its survivors.
+    SurvivorsNotStored,
+    /// Going on passes over one case.
+    CursorOffByOne,
+    /// What a dead engine left running is not settled.
+    LeftRunning,
+    /// The exports of a study that is over are not brought up to date.
+    ExportsNotMended,
+    /// Directories that are made are not durable.
+    DirectoriesNotDurable,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::ActBeforeCommit,
+        Self::TellBeforeCommit,
+        Self::CommitNotSynced,
+        Self::RowsApart,
+        Self::CommitErrorIgnored,
+        Self::ReadyKept,
+        Self::PassedOverForgotten,
+        Self::LateReportAccepted,
+        Self::OutputsNotSynced,
+        Self::OutputsWayNotSynced,
+        Self::DirectoryNotSynced,
+        Self::CreatedInPlace,
+        Self::ExportInPlace,
+        Self::ExportNotSynced,
+        Self::InterruptedUncounted,
+        Self::InterruptedTakesRetry,
+        Self::InterruptedForgetsFailures,
+        Self::ClosedEarly,
+        Self::SurvivorsNotStored,
+        Self::CursorOffByOne,
+        Self::LeftRunning,
+        Self::ExportsNotMended,
+        Self::DirectoriesNotDurable,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// Whether this measure is left out on this thread.
+pub fn is(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Leaves a measure out from now on, or none.
+pub fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}

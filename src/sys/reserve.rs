@@ -1,0 +1,85 @@
+//! A little room on the disk, kept for when there is none left.
+//!
+//! A study whose disk is full must still be able to record how it ended. So a file of a fixed size lies beside the store
+//! while an engine runs; removing it gives the last commits their room. It holds nothing: it may be removed at any time,
+//! and nothing depends on its being there.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// Ten commits and the opening of a store take less.
+pub const RESERVE_BYTES: u64 = 1 << 20;
+
+/// The file; it goes with this.
+#[derive(Debug)]
+pub struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    /// The reserve of a store, `<store>.reserve`: made, or taken over from an engine that died. `None` where there is no
+    /// room for it, or the file system cannot set any aside.
+    #[must_use]
+    pub fn beside(store: &Path) -> Option<Self> {
+        let mut name = OsString::from(store.file_name()?);
+        name.push(".reserve");
+        let reserve = Self { path: store.with_file_name(name) };
+        // If it cannot be had whole, what there is of it goes when `reserve` does.
+        match reserve.fill() {
+            Ok(()) => Some(reserve),
+            Err(error) => {
+                log::debug!("no reserve is kept in `{}`: {error}", reserve.path.display());
+                None
+            }
+        }
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file: File = options.open(&self.path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        if meta.blocks().saturating_mul(512) < RESERVE_BYTES {
+            fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the room back to the disk.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        // One that cannot be removed is found by the next engine.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_its_room_and_gives_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.redb.reserve");
+        let reserve = Reserve::beside(&dir.path().join("s.redb")).unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= RESERVE_BYTES);
+        // An engine that died left it: the next one has it, and no second one.
+        std::mem::forget(reserve);
+        Reserve::beside(&dir.path().join("s.redb")).unwrap().release();
+        assert!(!path.exists());
+        assert!(Reserve::beside(&dir.path().join("no/s.redb")).is_none());
+    }
+}

@@ -1,0 +1,283 @@
+//! What the report shows, read in one pass over the trials.
+//!
+//! All trials count in the sums; of more than `DETAILED_MAX` only every n-th is kept as a row, and every survivor. So
+//! the page and the memory it takes are bounded, whatever the study's size.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::journal::Snapshot;
+use crate::model::{
+    AttemptOutcome, Event, Metric, Params, RunEnd, StageIndex, StageRow, TrialState, UnixMs, Value,
+};
+use crate::spec::{Goal, Objective, StageSpec};
+use crate::views::{PlannedTrial, StudyView, ViewError};
+
+/// Most trials kept as rows, survivors apart.
+const DETAILED_MAX: u64 = 10_000;
+
+/// Most cells of them, about: studies of many params keep fewer trials.
+const CELLS_MAX: u64 = 100_000;
+
+/// Most attempts drawn one by one on the timeline.
+pub(super) const ATTEMPTS_MAX: usize = 3_000;
+
+/// Most params and metrics that are looked at.
+pub(super) const COLUMNS_MAX: usize = 12;
+
+/// A stage with trials.
+#[derive(Debug)]
+pub(super) struct StageData {
+    pub(super) row: StageRow,
+    pub(super) spec: StageSpec,
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    /// Params that differ between its trials, by name.
+    pub(super) params: Vec<String>,
+    /// Objectives first.
+    pub(super) metrics: Vec<String>,
+    /// In derived order.
+    pub(super) trials: Vec<TrialData>,
+    /// Trials left out of `trials`.
+    pub(super) left_out: u64,
+    /// Failures for good, by kind.
+    pub(super) failures: BTreeMap<String, u64>,
+}
+
+impl StageData {
+    /// The first objective.
+    pub(super) fn objective(&self) -> Option<&Objective> {
+        self.spec.objectives.first()
+    }
+
+    /// Trials that have a value of the first objective, with it, in the order they ended.
+    pub(super) fn by_end(&self) -> Vec<(&TrialData, f64)> {
+        let mut found: Vec<_> = self.valued().collect();
+        found.sort_by_key(|(trial, _)| (trial.ended_ms, trial.index));
+        found
+    }
+
+    /// Trials that have a value of the first objective, with it.
+    pub(super) fn valued(&self) -> impl Iterator<Item = (&TrialData, f64)> {
+        let metric = self.objective().map(|objective| objective.metric.as_str());
+        self.trials.iter().filter_map(move |trial| Some((trial, trial.number(metric?)?)))
+    }
+
+    /// Whether the first value is better than the second.
+    pub(super) fn better(&self, a: f64, b: f64) -> bool {
+        match self.objective().map(|objective| objective.goal) {
+            Some(Goal::Maximize) => a > b,
+            _ => a < b,
+        }
+    }
+}
+
+/// A trial as a row.
+#[derive(Clone, Debug)]
+pub(super) struct TrialData {
+    pub(super) index: u64,
+    pub(super) case: String,
+    pub(super) parent: String,
+    pub(super) state: TrialState,
+    pub(super) survivor: bool,
+    pub(super) params: Params,
+    pub(super) metrics: BTreeMap<String, Metric>,
+    pub(super) attempts: u32,
+    /// Of the last attempt.
+    pub(super) wall_us: u64,
+    pub(super) ended_ms: UnixMs,
+    /// Kind and reason.
+    pub(super) failure: Option<(String, String)>,
+}
+
+impl TrialData {
+    pub(super) fn number(&self, metric: &str) -> Option<f64> {
+        self.metrics.get(metric).and_then(Metric::number).filter(|number| number.is_finite())
+    }
+}
+
+/// An attempt on the timeline.
+#[derive(Clone, Debug)]
+pub(super) struct Bar {
+    pub(super) slot: u32,
+    pub(super) from_ms: UnixMs,
+    pub(super) to_ms: UnixMs,
+    pub(super) outcome: Option<AttemptOutcome>,
+    pub(super) case: String,
+    pub(super) n: u32,
+}
+
+/// A run of the engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) from_ms: UnixMs,
+    /// Its last event.
+    pub(super) to_ms: UnixMs,
+    /// `None`: it was killed, or still runs.
+    pub(super) how: Option<RunEnd>,
+}
+
+/// Everything the page shows.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) stages: Vec<StageData>,
+    pub(super) bars: Vec<Bar>,
+    /// Attempts left out of `bars`.
+    pub(super) bars_left_out: u64,
+    pub(super) runs: Vec<Run>,
+}
+
+/// Reads a study.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, ViewError> {
+    let total: u64 = view.stages.iter().map(StageRow::planned).fold(0, u64::saturating_add);
+    let started = view.progress.accounting.attempts_started;
+    let swept: u64 =
+        view.spec.stages.iter().map(|stage| (stage.sweep.len() + stage.objectives.len()) as u64).sum();
+    let rows_max = DETAILED_MAX.min(CELLS_MAX / (swept + 3)).max(100);
+    let strides = (total.div_ceil(rows_max).max(1), started.div_ceil(ATTEMPTS_MAX as u64).max(1));
+    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs: runs(snapshot)? };
+    let mut attempt_number = 0_u64;
+    for row in view.stages.iter().filter(|row| row.planned() > 0) {
+        let Some(spec) = view.spec.stages.get(row.index as usize) else { continue };
+        let counters = view.counters_of(row.index);
+        let mut stage = StageData {
+            row: row.clone(),
+            spec: spec.clone(),
+            succeeded: counters.succeeded,
+            failed: counters.failed,
+            params: Vec::new(),
+            metrics: Vec::new(),
+            trials: Vec::new(),
+            left_out: 0,
+            failures: BTreeMap::new(),
+        };
+        let survivors = StudyView::survivors(row);
+        let mut spread = Spread::default();
+        for trial in view.trials(snapshot, row)? {
+            let trial = trial?;
+            let case = view.lineage().case(trial.stage, trial.index);
+            for attempt in trial.row.iter().flat_map(|row| &row.attempts) {
+                if attempt_number.is_multiple_of(strides.1) {
+                    found.bars.push(Bar {
+                        slot: attempt.slot,
+                        from_ms: attempt.started_ms,
+                        to_ms: attempt.ended_ms.unwrap_or(view.progress.last_event_ms).max(attempt.started_ms),
+                        outcome: attempt.outcome,
+                        case: case.clone(),
+                        n: attempt.n,
+                    });
+                } else {
+                    found.bars_left_out += 1;
+                }
+                attempt_number += 1;
+            }
+            if let Some(failure) = trial.row.as_ref().and_then(|row| row.failure.as_ref())
+                && trial.state == TrialState::Failed
+            {
+                *stage.failures.entry(failure.kind.clone()).or_default() += 1;
+            }
+            let survivor = survivors.contains(&trial.trial);
+            if !trial.index.is_multiple_of(strides.0) && !survivor {
+                stage.left_out += 1;
+                continue;
+            }
+            let data = trial_data(view, &trial, case, survivor);
+            spread.note(&data);
+            stage.trials.push(data);
+        }
+        stage.params = spread.params();
+        stage.metrics = spread.metrics(spec);
+        found.stages.push(stage);
+    }
+    Ok(found)
+}
+
+fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bool) -> TrialData {
+    let lineage = view.lineage();
+    let last = trial.row.as_ref().and_then(|row| row.attempts.last());
+    let failure = trial.row.as_ref().and_then(|row| row.failure.as_ref());
+    TrialData {
+        index: trial.index,
+        case,
+        parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
+        state: trial.state,
+        survivor,
+        params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
+        metrics: trial.row.as_ref().map(|row| row.metrics.clone()).unwrap_or_default(),
+        attempts: last.map_or(0, |attempt| attempt.n),
+        wall_us: last.map_or(0, |attempt| attempt.usage.wall_us),
+        ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
+        failure: failure.map(|failure| (failure.kind.clone(), failure.reason.clone())),
+    }
+}
+
+/// The engine's runs, from the events that begin and end them.
+fn runs(snapshot: &Snapshot) -> Result<Vec<Run>, ViewError> {
+    let mut runs: Vec<Run> = Vec::new();
+    for event in snapshot.events(1)? {
+        let (_, record) = event?;
+        match record.event {
+            Event::RunStarted { .. } => {
+                runs.push(Run { from_ms: record.at_ms, to_ms: record.at_ms, how: None });
+                continue;
+            }
+            Event::RunEnded { how } => {
+                if let Some(run) = runs.last_mut() {
+                    run.how = Some(how);
+                }
+            }
+            _ => {}
+        }
+        // What a person records between two runs is no part of either.
+        if let Some(run) = runs.last_mut()
+            && record.run_ms > 0
+        {
+            run.to_ms = run.to_ms.max(record.at_ms);
+        }
+    }
+    Ok(runs)
+}
+
+/// Which params differ, and which metrics there are.
+#[derive(Debug, Default)]
+struct Spread {
+    first: HashMap<String, Value>,
+    differ: BTreeSet<String>,
+    metrics: BTreeSet<String>,
+}
+
+impl Spread {
+    fn note(&mut self, trial: &TrialData) {
+        for (name, value) in &trial.params {
+            match self.first.get(name) {
+                None => drop(self.first.insert(name.clone(), value.clone())),
+                Some(first) if first != value => drop(self.differ.insert(name.clone())),
+                Some(_) => {}
+            }
+        }
+        for (name, metric) in &trial.metrics {
+            if metric.number().is_some() && !self.metrics.contains(name) {
+                self.metrics.insert(name.clone());
+            }
+        }
+    }
+
+    fn params(&self) -> Vec<String> {
+        self.differ.iter().take(COLUMNS_MAX).cloned().collect()
+    }
+
+    fn metrics(&self, spec: &StageSpec) -> Vec<String> {
+        let mut names: Vec<String> = spec.objectives.iter().map(|objective| objective.metric.clone()).collect();
+        let others = self.metrics.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>();
+        names.extend(others);
+        names.truncate(COLUMNS_MAX);
+        names
+    }
+}
+
+/// A stage's index, for anchors.
+pub(super) fn anchor(stage: StageIndex) -> String {
+    format!("stage-{stage}")
+}

@@ -1,0 +1,276 @@
+//! The page itself: its sections in the order people ask. Escaping is the template's, for every value.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::charts::{self, short};
+use super::effects::effects;
+use super::gather::{StageData, anchor};
+use super::timeline::{ends, timeline};
+use super::{Options, Report, table};
+use crate::model::StageStatus;
+use crate::views::text::{counted, duration};
+use crate::views::words::{stage_status, study_status, timestamp};
+use crate::views::{StudyView, short_number};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// The whole page.
+pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
+    let study = &report.view.study;
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; base-uri 'none'; form-action 'none'",
+        options.nonce
+    );
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (study.name) " · piton" }
+                style nonce=(options.nonce) { (PreEscaped(STYLE)) }
+            }
+            body {
+                a .skip href="#main" { "to the study" }
+                (header(report, options))
+                main #main {
+                    (story(report))
+                    @for stage in &report.gathered.stages { (stage_section(report.view, stage)) }
+                    (failures(report))
+                    (workers(report))
+                    (ancestry(report))
+                    (trials(report, options))
+                }
+                footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (timestamp(options.now_ms)) }
+                script nonce=(options.nonce) { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+}
+
+fn header(report: &Report<'_>, options: &Options) -> Markup {
+    let view = report.view;
+    let (study, accounting) = (&view.study, view.progress.accounting);
+    let facts = [
+        ("running time", duration(view.runtime_us())),
+        ("created", timestamp(study.created_ms)),
+        ("runs", ends(&report.gathered.runs, view.liveness.alive)),
+        ("attempts", attempts_words(accounting)),
+        ("seed", study.seed.to_string()),
+        ("store", view.place.store.clone()),
+    ];
+    html! {
+        header {
+            h1 { (study.name) " " span class={ "status " (study_status(view.status())) } { (study_status(view.status())) } }
+            @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
+            @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
+            @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
+            dl .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
+            nav aria-label="sections" {
+                @for stage in &report.gathered.stages { a href={ "#" (anchor(stage.row.index)) } { (stage.row.name) } }
+                @if report.gathered.stages.iter().any(|stage| !stage.failures.is_empty()) { a href="#failures" { "failures" } }
+                a href="#workers" { "workers" }
+                @if !report.winners.is_empty() { a href="#lineage" { "lineage" } }
+                a href="#trials" { "all trials" }
+            }
+            @if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
+        }
+    }
+}
+
+fn attempts_words(accounting: crate::model::Accounting) -> String {
+    let mut words = vec![format!("{} started", accounting.attempts_started)];
+    for (count, word) in [
+        (accounting.succeeded, "succeeded"),
+        (accounting.failed, "failed"),
+        (accounting.interrupted, "interrupted"),
+        (accounting.running, "running"),
+    ] {
+        if count > 0 {
+            words.push(format!("{count} {word}"));
+        }
+    }
+    words.join(", ")
+}
+
+/// The funnel: what each stage tried, what of that succeeded, and what survived.
+fn story(report: &Report<'_>) -> Markup {
+    let view = report.view;
+    let most = view.stages.iter().map(|stage| stage.expected()).max().unwrap_or(1).max(1);
+    let bar = |count: u64, class: &str, words: &str| {
+        // In steps of a fiftieth, because the policy lets no element have a style of its own.
+        let fiftieths = if count == 0 { 0 } else { (count.saturating_mul(50) / most).max(1) };
+        html! { div .bar { span class={ "fill " (class) " w" (fiftieths) } {} span { (count) " " (words) } } }
+    };
+    html! {
+        section aria-labelledby="story" {
+            h2 #story { "What happened" }
+            @for stage in &view.stages {
+                @let counters = view.counters_of(stage.index);
+                div .stage {
+                    h3 {
+                        @if stage.planned() > 0 { a href={ "#" (anchor(stage.index)) } { (stage.name) } } @else { (stage.name) }
+                        " " span class={ "status " (stage_status(stage.status)) } { (stage_status(stage.status)) }
+                    }
+                    @if stage.planned() > 0 {
+                        (bar(stage.expected(), "planned", "planned"))
+                        (bar(counters.succeeded, "ok", "succeeded"))
+                        @if counters.failed > 0 { (bar(counters.failed, "bad", "failed")) }
+                        @if stage.status == StageStatus::Closed {
+                            (bar(stage.survivors.len() as u64, "s", "survived"))
+                        }
+                    } @else { p .note { "not begun" } }
+                }
+            }
+        }
+    }
+}
+
+fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
+    let title = anchor(stage.row.index);
+    let best = view.counters_of(stage.row.index).best;
+    html! {
+        section aria-labelledby=(title) {
+            h2 #(title) { "Stage " (stage.row.index) ": " (stage.row.name) }
+            p {
+                (counted(stage.row.planned(), "trial")) ": " (stage.succeeded) " succeeded, " (stage.failed) " failed"
+                @if !stage.row.survivors.is_empty() { ", " (stage.row.survivors.len()) " survived" }
+                ". "
+                @if let (Some(best), Some(objective)) = (best, stage.objective()) {
+                    "Best " (charts::objective_words(objective)) ": " strong { (short_number(best.value)) }
+                    " by " code { (view.case_of(&view.lineage(), best.trial)) } "."
+                }
+            }
+            @if stage.left_out > 0 {
+                p .note { "The charts and the table show " (stage.trials.len()) " of its trials: every survivor, and the others evenly thinned out." }
+            }
+            @if let Some(picture) = charts::progress(stage) { figure tabindex="0" { figcaption { "The first objective as the trials ended; the line is the best so far" } (picture) } }
+            @if let Some(picture) = charts::pareto(stage) { figure tabindex="0" { figcaption { "The first two objectives; the line joins the trials that no other beats in both" } (picture) } }
+            @if let Some(picture) = charts::parallel(stage) { figure tabindex="0" { figcaption { "Params and metrics, a line a trial; survivors are bold" } (picture) } }
+            @let scatters: Vec<_> = stage.params.iter().take(8).filter_map(|param| charts::scatter(stage, param)).collect();
+            @if !scatters.is_empty() {
+                figure {
+                    figcaption { "Each param against the first objective; survivors are large" }
+                    div .grid2 { @for picture in &scatters { (picture) } }
+                }
+            }
+            (effects_table(stage))
+        }
+    }
+}
+
+fn effects_table(stage: &StageData) -> Markup {
+    let params: Vec<_> = stage.params.iter().map(|param| (param, effects(stage, param))).collect();
+    let objective = stage.objective().map_or("", |objective| objective.metric.as_str());
+    html! {
+        @if params.iter().any(|(_, rows)| !rows.is_empty()) {
+            figure {
+                figcaption { "What went with each value: " (objective) " of the trials that had it" }
+                div .scroll tabindex="0" role="region" aria-label="Effect of each param's values" {
+                    table {
+                        thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" } } }
+                        tbody {
+                            @for (param, rows) in &params {
+                                @for (number, row) in rows.iter().enumerate() {
+                                    tr class=(if number == 0 { "first" } else { "" }) {
+                                        @if number == 0 { th scope="rowgroup" rowspan=(rows.len()) { (param) } }
+                                        td { (short(&row.value, 40)) }
+                                        td .n { (row.trials) }
+                                        td .n { (short_number(row.median)) }
+                                        td .n { (short_number(row.best)) }
+                                        td .n { (row.survivors) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failures(report: &Report<'_>) -> Markup {
+    let stages: Vec<_> = report.gathered.stages.iter().filter(|stage| !stage.failures.is_empty()).collect();
+    let most = stages.iter().flat_map(|stage| stage.failures.values()).copied().max().unwrap_or(1);
+    html! {
+        @if !stages.is_empty() {
+            section aria-labelledby="failures" {
+                h2 #failures { "Failures" }
+                @for stage in &stages {
+                    h3 { (stage.row.name) }
+                    @for (kind, count) in &stage.failures {
+                        div .bar {
+                            span class={ "fill bad w" (((*count).saturating_mul(50) / most).max(1)) } {}
+                            span { (count) " " code { (kind) } }
+                            @if let Some(example) = stage.trials.iter().find(|t| t.failure.as_ref().is_some_and(|(k, _)| k == kind)) {
+                                span .note { "for example " code { (example.case) } ": " (short(&example.failure.as_ref().map_or_else(String::new, |(_, reason)| reason.clone()), 120)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn workers(report: &Report<'_>) -> Markup {
+    html! {
+        section aria-labelledby="workers" {
+            h2 #workers { "Workers" }
+            @match timeline(&report.gathered, report.view.liveness.alive) {
+                Some(picture) => figure {
+                    figcaption { "A row a worker, a bar an attempt; each run of the engine begins at a line, a dashed one was cut off" }
+                    (picture)
+                    p .legend {
+                        span .key .ok { "succeeded" } span .key .bad { "failed" } span .key .cut { "interrupted" } span .key .now { "running" }
+                    }
+                    @if report.gathered.bars_left_out > 0 {
+                        p .note { (report.gathered.bars.len()) " of " (report.gathered.bars.len() as u64 + report.gathered.bars_left_out) " attempts are drawn." }
+                    }
+                },
+                None => p .note { "Nothing has run yet." },
+            }
+        }
+    }
+}
+
+fn ancestry(report: &Report<'_>) -> Markup {
+    html! {
+        @if !report.winners.is_empty() {
+            section aria-labelledby="lineage" {
+                h2 #lineage { "Where the best come from" }
+                ol .winners {
+                    @for winner in &report.winners {
+                        li {
+                            strong { (winner.case) }
+                            ol .steps {
+                                li { code { (report.view.study.base_case) } " (base case)" }
+                                @for (case, chose, metrics) in &winner.steps {
+                                    li { code { (case) } " " (chose) @if !metrics.is_empty() { span .note { " → " (metrics) } } }
+                                }
+                            }
+                            @if let Some(command) = &winner.command { pre tabindex="0" { (command) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn trials(report: &Report<'_>, options: &Options) -> Markup {
+    html! {
+        section aria-labelledby="trials" {
+            h2 #trials { "All trials" }
+            div #table data-case=(report.view.study.base_case) {
+                noscript { p .note { "The table needs JavaScript; `piton dump` prints the same." } }
+            }
+            script #data type="application/json" nonce=(options.nonce) {
+                (PreEscaped(table::data(&report.gathered, options.artifacts_link.as_deref())))
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Stages whose trials a program proposes: what it is told, that it is told the same after every crash, and what becomes
+//! of it when it misbehaves.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+
+use crate::harness::{Sandbox, both, wait_until};
+
+/// Looks for the least `m` near the best so far; it says what it was told in `heard`.
+const SEEKER: &str = r#"
+import json, sys
+results, told, asked = {}, [], 0
+for line in sys.stdin:
+    message = json.loads(line)
+    with open("heard", "a") as heard:
+        heard.write(line)
+    if message["type"] == "tell" and message["state"] == "succeeded":
+        told.append((message["metrics"]["m"], message["params"]["x"]))
+    elif message["type"] == "ask":
+        low, high = 0, 100
+        best = min(told)[1] if told else 50
+        step = (message["ask"] * 7 + len(told) * 13) % 41 - 20
+        print(json.dumps({"params": {"x": max(low, min(high, best + step))}}), flush=True)
+"#;
+
+/// `more` are further keys of the stage.
+fn study(parallel: u32, budget: u64, more: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "s"
+[run]
+grace = "2s"
+[[stage]]
+name = "seek"
+command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/begun; echo "{{{{\"m\": $(( ({{x}} - 37) * ({{x}} - 37) ))}}}}" > metrics.json'
+trial_budget = {budget}
+survivor_count = 2
+sampling = {{ ask = ["python3", "seek.py"], parallel = {parallel} }}
+{more}
+[stage.sweep]
+x = {{ min = 0, max = 100, type = "int" }}
+[[stage.objective]]
+metric = "m"
+goal = "minimize"
+"#
+    )
+}
+
+fn with(study: &str, proposer: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(study);
+    sandbox.write("seek.py", proposer);
+    sandbox
+}
+
+/// What the proposer heard, message by message.
+fn heard(sandbox: &Sandbox) -> Vec<Json> {
+    sandbox.lines("heard").iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The conversations: each begins with a `start`. What only tells that a question is an old one is left out.
+fn conversations(sandbox: &Sandbox) -> Vec<Vec<Json>> {
+    let mut all: Vec<Vec<Json>> = Vec::new();
+    for mut message in heard(sandbox) {
+        message.as_object_mut().unwrap().remove("recorded");
+        match all.last_mut() {
+            Some(last) if message["type"] != "start" => last.push(message),
+            _ => all.push(vec![message]),
+        }
+    }
+    all
+}
+
+fn xs(dump: &Json) -> Vec<i64> {
+    dump["trials"].as_array().unwrap().iter().map(|trial| trial["params"]["x"].as_i64().unwrap()).collect()
+}
+
+#[test]
+fn each_question_comes_after_exactly_the_results_it_may_know() {
+    let sandbox = with(&study(3, 12, ""), SEEKER);
+    sandbox.ok("run study.toml --workers 3", 0);
+    let messages = heard(&sandbox);
+    let start = &messages[0];
+    assert_eq!((&start["type"], &start["protocol"], &start["parallel"]), (&"start".into(), &1.into(), &3.into()));
+    assert_eq!(start["space"], serde_json::json!({"x": {"type": "int", "min": 0, "max": 100, "log": false}}));
+    assert_eq!(start["objectives"], serde_json::json!([{"metric": "m", "goal": "minimize"}]));
+    let mut told = Vec::new();
+    let mut asked = Vec::new();
+    for message in &messages[1..] {
+        let case = message["case"].as_str().unwrap().to_owned();
+        match message["type"].as_str().unwrap() {
+            "ask" if asked.last() == Some(&case) => assert!(message["recorded"].is_null()),
+            "ask" => {
+                // Trial n is asked for once all but two of those before it are told.
+                assert_eq!(case, format!("s_0_{}", asked.len()));
+                assert_eq!(told.len(), asked.len().saturating_sub(2), "before {case}");
+                asked.push(case);
+            }
+            _ if message["repeated"] == true => {}
+            _ => {
+                assert_eq!(case, format!("s_0_{}", told.len()));
+                told.push(case);
+            }
+        }
+    }
+    // In the end it has heard of all of them.
+    assert_eq!((asked.len(), told.len()), (12, 12));
+    let dump = sandbox.dump();
+    assert_eq!(dump["stages"][0]["planned"], 12);
+    let mut xs = xs(&dump);
+    xs.sort_unstable();
+    xs.dedup();
+    assert_eq!(xs.len(), 12, "no case twice");
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn workers_and_kills_change_nothing() {
+    // Trials of different lengths end in another order than they begin.
+    let slow = study(3, 14, "").replace("command = '", "command = 'sleep 0.0$(( {x} % 7 )); ");
+    let whole = with(&slow, SEEKER);
+    whole.ok("run study.toml --workers 1", 0);
+    let killed = with(&slow, SEEKER);
+    for _ in 0..10 {
+        let before = killed.lines("heard").len();
+        let mut engine = killed.start("run study.toml --workers 3");
+        wait_until("something new was said", || {
+            killed.lines("heard").len() > before + 9 || engine.child.try_wait().unwrap().is_some()
+        });
+        if engine.child.try_wait().unwrap().is_none() {
+            engine.signal(Signal::KILL);
+        }
+        engine.wait();
+    }
+    killed.ok("run study.toml --workers 3", 0);
+    assert_eq!(killed.canonical(), whole.canonical());
+    killed.ok("verify study.redb", 0);
+    // Each proposer heard the beginning of the same conversation.
+    let full = &conversations(&whole)[0];
+    for conversation in conversations(&killed) {
+        assert_eq!(conversation, full[..conversation.len()]);
+    }
+    assert!(killed.trial_processes().is_empty());
+}
+
+#[test]
+fn a_repeated_case_is_not_run_again_but_told() {
+    // Every second answer repeats the first.
+    let repeats = SEEKER.replace("best + step", "5 if message[\"ask\"] % 2 else message[\"ask\"]");
+    let sandbox = with(&study(2, 5, ""), &repeats);
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert!(both(&output).contains("repeated earlier cases once: they are not run again"), "{}", both(&output));
+    let dump = sandbox.dump();
+    assert_eq!(xs(&dump), [0, 5, 2, 4, 6]);
+    assert_eq!(sandbox.lines("begun").len(), 5);
+    let messages = heard(&sandbox);
+    let of = |kind: &str| messages.iter().filter(|message| message["type"] == kind).collect::<Vec<_>>();
+    let mut told: Vec<u64> = of("tell").iter().map(|message| message["ask"].as_u64().unwrap()).collect();
+    told.sort_unstable();
+    // Each question is told of once; the repeated ones of trial 1.
+    assert_eq!(told, (0..of("ask").len() as u64).collect::<Vec<_>>());
+    let repeated: Vec<_> = of("tell").into_iter().filter(|message| message["repeated"] == true).collect();
+    assert!(!repeated.is_empty() && repeated.iter().all(|message| message["params"]["x"] == 5));
+    let events = sandbox.ok("dump study.redb --events", 0);
+    assert!(events.contains("x=4 (after 1 repetition)"), "{events}");
+}
+
+#[test]
+fn a_proposer_that_has_no_more_ends_its_stage_and_is_asked_again_for_a_larger_budget() {
+    let short = SEEKER.replace("        low, high", "        if len({x for _, x in told}) == 4:\n            print('{\"done\": true}', flush=True)\n            continue\n        low, high");
+    let sandbox = with(&study(1, 10, ""), &short);
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert!(both(&output).contains("no further trials: its proposer has no more"), "{}", both(&output));
+    let dump = sandbox.dump();
+    assert_eq!((&dump["stages"][0]["planned"], &dump["stages"][0]["succeeded"]), (&4.into(), &4.into()));
+    // Four of ten were used; the rest may be, now that there is more to say.
+    sandbox.write("seek.py", SEEKER);
+    sandbox.write("study.toml", &study(1, 12, ""));
+    let amended = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(amended.contains("adds up to 2 trials, as its proposer says"), "{amended}");
+    sandbox.ok("run study.toml", 0);
+    let after = sandbox.dump();
+    assert_eq!(after["stages"][0]["planned"], 12);
+    assert_eq!(xs(&after)[..4], xs(&dump)[..]);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn a_proposer_always_repeating_itself_has_no_more() {
+    let same = SEEKER.replace("best + step", "9");
+    let sandbox = with(&study(1, 10, ""), &same);
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert!(both(&output).contains("repeated earlier cases 100 times in a row"), "{}", both(&output));
+    assert_eq!(xs(&sandbox.dump()), [9]);
+}
+
+#[test]
+fn what_is_no_answer_stops_the_run_and_the_next_one_goes_on() {
+    let bad = |answer: &str| {
+        SEEKER.replace(
+            "        low, high",
+            &format!("        if len({{x for _, x in told}}) == 3:\n            {answer}\n        low, high"),
+        )
+    };
+    let cases = [
+        ("print('hello', flush=True)", "its answer is no JSON object: `hello`"),
+        ("print('{\"params\": {\"x\": 101}}', flush=True)", "it proposed x = 101, which the sweep does not allow"),
+        ("sys.exit(1)", "it ended without an answer; what it said is in `"),
+        ("print('x' * 3000000, flush=True)", "its answer is longer than 1048576 bytes"),
+    ];
+    let whole = with(&study(1, 6, ""), SEEKER);
+    whole.ok("run study.toml", 0);
+    for (answer, words) in cases {
+        let sandbox = with(&study(1, 6, ""), &bad(answer));
+        let output = sandbox.run("run study.toml");
+        assert_eq!(output.status.code(), Some(1), "{answer}: {}", both(&output));
+        let said = both(&output);
+        assert!(said.contains("the proposer of stage `seek`") && said.contains(words), "{answer}: {said}");
+        assert_eq!(sandbox.dump()["accounting"]["succeeded"], 3, "{answer}");
+        sandbox.write("seek.py", SEEKER);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.canonical(), whole.canonical(), "{answer}");
+    }
+    // One that is not there at all.
+    let sandbox =
+        Sandbox::with_study(&study(1, 6, "").replace("\"python3\", \"seek.py\"", "\"./no-such-proposer\""));
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(both(&output).contains("`./no-such-proposer` cannot be started"), "{}", both(&output));
+}
+
+#[test]
+fn a_proposer_that_hangs_does_not_hold_up_the_end() {
+    let hangs = SEEKER.replace("        low, high", "        if message[\"ask\"] == 2:\n            import time\n            time.sleep(1000)\n        low, high");
+    for signals in [1, 2] {
+        let sandbox = with(&study(1, 6, ""), &hangs);
+        let engine = sandbox.start("run study.toml");
+        wait_until("it hangs", || heard(&sandbox).iter().any(|m| m["type"] == "ask" && m["ask"] == 2));
+        engine.signal(Signal::TERM);
+        if signals == 2 {
+            wait_until("the drain is recorded", || {
+                sandbox.ok("dump study.redb --events", 0).contains("drain_started")
+            });
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_raw(engine.pid() as i32).unwrap(),
+                Signal::TERM,
+            );
+        }
+        let status = engine.wait();
+        assert!(status.code() == Some(75) || signals == 2, "{status:?}");
+        assert!(sandbox.trial_processes().is_empty());
+        sandbox.write("seek.py", SEEKER);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(xs(&sandbox.dump()).len(), 6);
+    }
+}
+
+#[test]
+fn a_proposer_of_a_later_stage_knows_whose_children_it_proposes() {
+    let later = r#"
+[[stage]]
+name = "refine"
+command = 'echo "{{\"m\": $(( ({x} - 37) * {y} ))}}" > metrics.json'
+trial_budget = 5
+survivor_count = 1
+sampling = { ask = ["python3", "refine.py"] }
+[stage.sweep]
+y = { min = 1, max = 9, type = "int" }
+[[stage.objective]]
+metric = "m"
+goal = "minimize"
+"#;
+    let sandbox = with(&(study(1, 6, "") + later), SEEKER);
+    sandbox.write(
+        "refine.py",
+        &SEEKER
+            .replace("\"heard\"", "\"heard_later\"")
+            .replace("[\"x\"]", "[\"y\"]")
+            .replace("\"x\": max(low, min(high, best + step))", "\"y\": message[\"ask\"] + 1"),
+    );
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    let survivors = &dump["stages"][0]["survivors"];
+    let asks: Vec<Json> =
+        sandbox.lines("heard_later").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let parents: Vec<&Json> = asks.iter().filter(|m| m["type"] == "ask").map(|m| &m["parent"]).collect();
+    assert_eq!(parents, [&survivors[0], &survivors[0], &survivors[0], &survivors[1], &survivors[1]]);
+    let trials = dump["trials"].as_array().unwrap();
+    let best = trials.iter().find(|trial| trial["case"] == survivors[0]).unwrap();
+    let child = trials.iter().find(|trial| trial["case"] == "s_1_0").unwrap();
+    assert_eq!((&child["params"]["x"], &child["params"]["y"]), (&best["params"]["x"], &1.into()));
+    assert_eq!(asks[1]["parent_params"]["x"], best["params"]["x"]);
+    // Whoever looks at one trial sees the same, also who runs it again.
+    let why = sandbox.ok("why study.redb s_1_0", 0);
+    assert!(why.contains(survivors[0].as_str().unwrap()), "{why}");
+    sandbox.ok("replay study.redb s_1_0", 0);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn the_study_file_says_what_may_be_proposed() {
+    let refused = |from: &str, to: &str, words: &str| {
+        let sandbox = with(&study(2, 6, "").replace(from, to), SEEKER);
+        let output = sandbox.run("check study.toml");
+        assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+        assert!(both(&output).contains(words), "{words} in {}", both(&output));
+    };
+    refused("[stage.sweep]\nx = { min = 0, max = 100, type = \"int\" }", "", "a proposer needs a sweep");
+    refused("max = 100,", "max = 100, steps = 3,", "`steps` means nothing to a proposer");
+    refused(
+        "{ ask = [\"python3\", \"seek.py\"], parallel = 2 }",
+        "{ ask = [] }",
+        "the proposer's command is empty",
+    );
+    refused("{ ask = [\"python3\", \"seek.py\"], parallel = 2 }", "{ parallel = 2 }", "missing key `ask`");
+    refused("parallel = 2", "file = \"c.csv\"", "a file of cases has no proposer");
+    refused("parallel = 2", "parallels = 2", "`parallel`");
+    let plan = with(&study(2, 6, ""), SEEKER).ok("check study.toml", 0);
+    assert!(plan.contains("proposed by `python3 seek.py`, at most 2 at a time"), "{plan}");
+}
+
+/// The python3 that `tests/run` made with Optuna in it.
+fn python_with_optuna() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin");
+    assert!(python.join("python3").exists(), "run `tests/run`, which installs Optuna into `{}`", python.display());
+    python
+}
+
+#[test]
+fn optuna_killed_ten_times_ends_in_the_same_trials() {
+    let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
+    let example = || {
+        let sandbox = Sandbox::new();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/optuna/.");
+        assert!(Command::new("cp").arg("-r").arg(from).arg(sandbox.path(".")).status().unwrap().success());
+        sandbox
+    };
+    let run = |sandbox: &Sandbox| {
+        let output = sandbox.piton(["run", "study.toml"]).env("PATH", &path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    };
+    let whole = example();
+    run(&whole);
+    let dump = whole.dump();
+    // The least value there is, found by others: 0.397887.
+    let best = dump["trials"].as_array().unwrap().iter().map(|trial| trial["metrics"]["value"].as_f64().unwrap());
+    let best = best.fold(f64::INFINITY, f64::min);
+    assert!((0.397_887..5.0).contains(&best), "{best}");
+
+    let killed = example();
+    for round in 1..=10 {
+        let finished = |sandbox: &Sandbox| {
+            let output = sandbox.run("dump study.redb --format json");
+            let dump: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            dump["accounting"]["succeeded"].as_u64().unwrap_or(0)
+        };
+        let mut engine = Command::new(env!("CARGO_BIN_EXE_piton"));
+        let engine = engine.args(["run", "study.toml"]).current_dir(killed.path(".")).env("PATH", &path);
+        let mut engine =
+            engine.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+        wait_until("some more trials are finished", || finished(&killed) >= 3 * round);
+        assert!(engine.try_wait().unwrap().is_none(), "it is killed while it runs");
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+    }
+    run(&killed);
+    assert_eq!(killed.canonical(), whole.canonical());
+    killed.ok("verify study.redb", 0);
+}
