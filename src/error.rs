@@ -206,7 +206,7 @@ impl Error {
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, .. } => changes.clone(),
             Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
-            Self::Open(OpenError::Newer { .. }) => vec!["nothing was changed".into()],
+            Self::Open(OpenError::Newer { .. } | OpenError::Nothing { .. }) => vec!["nothing was changed".into()],
             Self::File { what: "write the compacted store", .. } => vec!["the store is as it was".into()],
             _ => Vec::new(),
         }

@@ -84,7 +84,7 @@ impl Reader {
         match storage::read_overlay(overlay) {
             Ok(db) => Self::checked(Source::Shared(db), name),
             Err(DatabaseError::RepairAborted) => {
-                let db = storage::open_overlay(overlay.copy()).map_err(|error| open_error(name, error))?;
+                let db = storage::open_over(overlay.copy()).map_err(|error| open_error(name, error))?;
                 Self::checked(Source::Private(Box::new(db)), name)
             }
             Err(error) => Err(open_error(name, error)),
@@ -137,7 +137,7 @@ fn repair(path: &Path) -> Result<Repair, OpenError> {
         {
             let io_error = |error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
             let overlay = File::open(path).and_then(Overlay::new).map_err(io_error)?;
-            let db = storage::open_overlay(overlay).map_err(|error| open_error(path, error))?;
+            let db = storage::open_over(overlay).map_err(|error| open_error(path, error))?;
             Ok(Repair::InMemory(db))
         }
         Err(error) => Err(open_error(path, error)),

@@ -44,10 +44,10 @@ pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, DatabaseEr
     caught(|| builder().open_read_only_with_backend(Checked::over(storage)))
 }
 
-/// Opens a view of a store that stays in memory.
-pub(super) fn open_overlay(overlay: Overlay) -> Result<Database, DatabaseError> {
-    consistent(&overlay, 0)?;
-    writable(overlay)
+/// Opens a store over other storage than a file.
+pub(super) fn open_over(storage: impl StorageBackend) -> Result<Database, DatabaseError> {
+    consistent(&storage, 0)?;
+    writable(storage)
 }
 
 /// Reads a view of a store as it is.
