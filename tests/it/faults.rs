@@ -179,7 +179,7 @@ fn every_call(kind: &str, errnos: &[i32], most: u64) {
             }
         }
     }
-    println!("{}: {calls} calls in a run, {injected} faults injected, {failed} runs ended by them", KINDS[kind]);
+    println!("figure: {}: {calls} calls in a run, {injected} faults injected, {failed} runs ended by them", KINDS[kind]);
     assert!(injected >= calls.min(most) * errnos.len() as u64, "the faults were met");
 }
 
@@ -344,7 +344,7 @@ fn disks_of_every_size_are_full() {
         tried(Disk::tmpfs(16 << 10), left_kib);
         tried(Disk::ext4(), left_kib);
     }
-    println!("{full} runs met a full disk, {in_order} of them stopped in good order");
+    println!("figure: {full} runs met a full disk, {in_order} of them stopped in good order");
     assert!(full >= 8, "the disks were full");
 }
 
@@ -394,7 +394,7 @@ fn few_open_files_are_allowed() {
         failed += u32::from(!said_well(&output, &limit));
         goes_on(&sandbox, &expected, &limit);
     }
-    println!("of 19 limits on open files, {failed} were too low");
+    println!("figure: of 19 limits on open files, {failed} were too low");
     assert!(failed > 0, "the limits were felt");
 }
 
