@@ -183,7 +183,7 @@ fn every_call(kind: &str, errnos: &[i32], most: u64) {
         }
     }
     println!(
-        "{}: {calls} calls in a run, {injected} faults injected, {failed} runs ended by them, {in_order} of these in order",
+        "figure: {}: {calls} calls in a run, {injected} faults injected, {failed} runs ended by them, {in_order} of these in order",
         KINDS[kind]
     );
     // A disk that is full for a moment lets the study record its end, by the reserve.
@@ -352,7 +352,7 @@ fn disks_of_every_size_are_full() {
         tried(Disk::tmpfs(16 << 10), left_kib);
         tried(Disk::ext4(), left_kib);
     }
-    println!("{full} runs met a full disk, {in_order} of them stopped in good order");
+    println!("figure: {full} runs met a full disk, {in_order} of them stopped in good order");
     assert!(full >= 8, "the disks were full");
 }
 
@@ -402,7 +402,7 @@ fn few_open_files_are_allowed() {
         failed += u32::from(!said_well(&output, &limit));
         goes_on(&sandbox, &expected, &limit);
     }
-    println!("of 19 limits on open files, {failed} were too low");
+    println!("figure: of 19 limits on open files, {failed} were too low");
     assert!(failed > 0, "the limits were felt");
 }
 
