@@ -147,10 +147,20 @@ fn a_study_goes_on_from_what_was_recovered_and_ends_the_same() {
 fn a_new_store_in_another_folder_knows_where_everything_lies() {
     let (sandbox, canonical, bytes) = finished();
     fs::create_dir_all(sandbox.path("rescue/deep")).unwrap();
-    // Cut off within the file: the last events are gone, and the header says so.
-    damage(&sandbox, &bytes[..bytes.len() / 2 / 4096 * 4096]);
-    let output = sandbox.run("salvage study.redb -o rescue/deep/new.redb");
-    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    // Cut off more and more, as long as anything is left of it.
+    let mut pages = bytes.len() / 4096;
+    while pages > 1 {
+        pages -= 1;
+        damage(&sandbox, &bytes[..pages * 4096]);
+        let output = sandbox.run("salvage study.redb -o next.redb");
+        if output.status.code() != Some(0) {
+            assert_eq!(output.status.code(), Some(7), "{}", both(&output));
+            break;
+        }
+        fs::remove_file(sandbox.path("next.redb")).unwrap();
+    }
+    damage(&sandbox, &bytes[..(pages + 1) * 4096]);
+    sandbox.ok("salvage study.redb -o rescue/deep/new.redb", 0);
     sandbox.ok("resume rescue/deep/new.redb", 0);
     assert_eq!(canonical_of(&sandbox, "rescue/deep/new.redb"), canonical);
     sandbox.ok("verify rescue/deep/new.redb", 0);
