@@ -1,17 +1,11 @@
 //! The example that uses all of the study language: it runs, parks, goes on after kills, and ends the same.
 
-use std::path::Path;
-use std::process::Command;
-
 use rustix::process::Signal;
 
 use crate::harness::{Sandbox, wait_until};
 
 fn example() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/everything/.");
-    assert!(Command::new("cp").arg("-r").arg(from).arg(sandbox.path(".")).status().unwrap().success());
-    sandbox
+    Sandbox::of_example("everything")
 }
 
 /// Seven kills while trials of any of its stages run.

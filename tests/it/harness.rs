@@ -29,6 +29,21 @@ impl Sandbox {
         sandbox
     }
 
+    /// With an example's files, but nothing of whoever ran it there before.
+    pub fn of_example(name: &str) -> Self {
+        let sandbox = Self::new();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let file = entry.file_name().into_string().unwrap();
+            let left = file == "artifacts" || file.contains(".redb");
+            if !left {
+                let copied = Command::new("cp").arg("-r").arg(entry.path()).arg(sandbox.path(&file)).status();
+                assert!(copied.unwrap().success(), "{file}");
+            }
+        }
+        sandbox
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

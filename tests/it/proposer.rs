@@ -335,12 +335,7 @@ fn python_with_optuna() -> PathBuf {
 #[test]
 fn optuna_killed_ten_times_ends_in_the_same_trials() {
     let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
-    let example = || {
-        let sandbox = Sandbox::new();
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/optuna/.");
-        assert!(Command::new("cp").arg("-r").arg(from).arg(sandbox.path(".")).status().unwrap().success());
-        sandbox
-    };
+    let example = || Sandbox::of_example("optuna");
     let run = |sandbox: &Sandbox| {
         let output = sandbox.piton(["run", "study.toml"]).env("PATH", &path).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", both(&output));

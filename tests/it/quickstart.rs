@@ -1,17 +1,11 @@
 //! The example of the README, whole, and killed in the middle.
 
-use std::path::Path;
-use std::process::Command;
-
 use rustix::process::Signal;
 
 use crate::harness::{Sandbox, wait_until};
 
 fn quickstart() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart/.");
-    assert!(Command::new("cp").arg("-r").arg(from).arg(sandbox.path(".")).status().unwrap().success());
-    sandbox
+    Sandbox::of_example("quickstart")
 }
 
 #[test]

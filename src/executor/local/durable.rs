@@ -173,17 +173,20 @@ pub(super) enum ToSync {
     Flush(Sender<()>),
 }
 
-/// Passes a report on to whoever has to see it next.
+/// Passes a report on to whoever has to see it next. Reports keep their order: one that has nothing to sync (a failure
+/// without a word, say) must not overtake those before it, or rails would count failures before successes.
 pub(super) fn hand_on(
     report: Box<AttemptReport>,
     unsynced: Unsynced,
     syncer: &Sender<ToSync>,
+    waiting: &AtomicUsize,
     events: &Sender<ExecutorEvent>,
 ) {
-    if unsynced.is_empty() {
+    if unsynced.is_empty() && waiting.load(Ordering::Acquire) == 0 {
         let _ = events.send(ExecutorEvent::Ended(report));
         return;
     }
+    waiting.fetch_add(1, Ordering::AcqRel);
     if let Err(refused) = syncer.send(ToSync::Ended(report, unsynced))
         && let ToSync::Ended(report, _) = refused.into_inner()
     {
@@ -207,6 +210,8 @@ fn without_outputs(mut report: Box<AttemptReport>, why: &str) -> Box<AttemptRepo
 
 /// See the module.
 pub(super) struct Syncer {
+    /// Reports that were handed to it and not passed on yet.
+    pub(super) waiting: Arc<AtomicUsize>,
     pub(super) inbox: Receiver<ToSync>,
     pub(super) events: Sender<ExecutorEvent>,
     pub(super) told_broken: Arc<AtomicBool>,
@@ -288,6 +293,7 @@ impl Syncer {
                     None => report,
                 };
                 let _ = self.events.send(ExecutorEvent::Ended(report));
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
             }
             for done in flushes {
                 let _ = done.send(());

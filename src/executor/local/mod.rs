@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -74,6 +74,8 @@ struct Shared {
     told_broken: Arc<AtomicBool>,
     /// Reports go this way whose attempts left something that must be durable first.
     to_sync: Sender<ToSync>,
+    /// Reports that the syncer has not passed on yet.
+    unsynced: Arc<AtomicUsize>,
     room: Arc<Room>,
 }
 
@@ -109,7 +111,7 @@ impl Shared {
     ) {
         let (trial, attempt) = (job.key.trial, job.key.attempt);
         let report = AttemptReport { trial, attempt, ended_ms: unix_ms(), exit, usage, verdict };
-        durable::hand_on(Box::new(report), unsynced, &self.to_sync, &self.events);
+        durable::hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
     }
 
     /// Notes what has to be durable of an attempt whose end counts. If even that cannot be had, it does not count.
@@ -234,12 +236,14 @@ impl LocalExecutor {
             events,
             told_broken: Arc::new(AtomicBool::new(false)),
             to_sync,
+            unsynced: Arc::default(),
             room: Room::of_process(),
         });
         let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
         // It ends by itself when nobody is left who could report.
         let told_broken = Arc::clone(&pool.shared.told_broken);
-        let syncer = Syncer { inbox, events: pool.shared.events.clone(), told_broken };
+        let (waiting, events) = (Arc::clone(&pool.shared.unsynced), pool.shared.events.clone());
+        let syncer = Syncer { waiting, inbox, events, told_broken };
         std::thread::Builder::new().name("syncer".into()).spawn(move || syncer.run())?;
         for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.
