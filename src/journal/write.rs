@@ -197,7 +197,7 @@ impl Journal {
     pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
         let (before, chain) = (self.last_seq, self.chain);
         // The lock goes with the handle. What stands in for it refuses every commit.
-        let nothing = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        let nothing = Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?;
         drop(std::mem::replace(&mut self.db, nothing));
         self.last_seq = Seq::MAX - 1;
         let file = self.file;

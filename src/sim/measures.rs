@@ -62,6 +62,7 @@ fn in_silence<T>(act: impl FnOnce() -> T) -> T {
 fn all_found(faults: &[Fault]) {
     let found: Vec<_> = in_silence(|| faults.iter().map(|fault| hunted(*fault)).collect());
     found.iter().for_each(|line| println!("{}", line.as_ref().unwrap_or_else(|unnoticed| unnoticed)));
+    println!("figure: {} safety measures left out, {} noticed", found.len(), found.iter().flatten().count());
     let unnoticed: Vec<_> = found.into_iter().filter_map(Result::err).collect();
     assert_eq!(unnoticed, Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use crate::sys::planted;
 
 /// Says what was looked at, and how to see again what was found.
 fn report(name: &str, figures: &Figures, began: Instant) {
-    println!("simulation of `{name}`: {figures}, in {:.1} s", began.elapsed().as_secs_f64());
+    println!("figure: simulation of `{name}`: {figures}, in {:.1} s", began.elapsed().as_secs_f64());
     for (seed, broken) in &figures.found {
         println!("PITON_SIM_SEED={seed} cargo test --lib sim::tests::one_seed -- --nocapture   # {broken}");
     }

@@ -166,7 +166,7 @@ impl Figures {
         let [told, same, unread] = [&self.told, &self.same, &self.unread].map(|n| n.load(Ordering::Relaxed));
         let run = told + same;
         println!(
-            "{what}: {run} run, {told} told as damage, {same} answered as before; {unread} in pages nobody reads"
+            "figure: damage, {what}: {run} run, {told} told as damage, {same} answered as before; {unread} in pages nobody reads"
         );
     }
 }

@@ -17,6 +17,7 @@ use crate::model::{
     AttemptEnd, Event, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
 };
 use crate::plan::Lineage;
+use crate::spec::Sampling;
 
 /// How many running trials are listed.
 const RUNNING_SHOWN: usize = 10;
@@ -399,6 +400,16 @@ fn stage_out(
     let counters = view.counters_of(stage.index);
     let pending = view.pending(stage);
     let workers = u64::from(view.study.workers.max(1));
+    // What a proposer has yet to propose takes its time as well, and it is not asked for more at once than it allows.
+    let still = if stage.status == StageStatus::Open {
+        stage.expected().saturating_sub(counters.finished() + counters.running)
+    } else {
+        pending
+    };
+    let at_once = match view.spec.stages.get(stage.index as usize).map(|spec| &spec.sampling) {
+        Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
+        _ => workers,
+    };
     let ended_us = counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0);
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
     let decided = match stage.status {
@@ -419,7 +430,7 @@ fn stage_out(
         per_minute: ended_us.map(|mean_us| 60.0 / seconds(mean_us) * seconds(workers * 1_000_000)),
         eta_s: ended_us
             .filter(|_| runs)
-            .and_then(|mean_us| eta_us(mean_us, counters, pending, workers))
+            .and_then(|mean_us| eta_us(mean_us, counters, still, at_once))
             .map(|(from, to)| [seconds(from), seconds(to)]),
         best: counters.best.zip(stage.objective.as_ref()).map(|(best, objective)| BestOut {
             metric: objective.metric.clone(),

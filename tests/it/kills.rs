@@ -155,7 +155,7 @@ fn hunt(kills_wanted: u32, prey: Prey) {
         interrupted += dump["accounting"]["interrupted"].as_u64().unwrap();
     }
     println!(
-        "{kills} kills ({prey:?}) in {studies} studies, {interrupted} attempts interrupted: 0 lost, 0 doubled, 0 orphans"
+        "figure: {kills} kills ({prey:?}) in {studies} studies, {interrupted} attempts interrupted: 0 lost, 0 doubled, 0 orphans"
     );
     assert!(interrupted > 0, "the kills hit running trials");
 }
@@ -257,7 +257,7 @@ fn killed_and_stopped_trials_change_nothing_but_attempts() {
         }
     }
     assert_eq!(engine.wait().code(), Some(0));
-    println!("{killed} processes of trials killed, others stopped and continued");
+    println!("figure: {killed} processes of trials killed, others stopped and continued");
     assert!(killed > 0);
     assert_eq!(sandbox.canonical(), whole.canonical());
     balanced(&sandbox.dump());
@@ -297,7 +297,7 @@ fn a_second_engine_is_refused_at_every_moment() {
     }
     let codes = engines.map(|engine| engine.wait().code());
     assert!(codes == [Some(0), Some(5)] || codes == [Some(5), Some(0)], "one of two runs it: {codes:?}");
-    println!("{} second engines refused", others + refused);
+    println!("figure: {} second engines refused", others + refused);
     assert!(others > 0);
     assert_eq!(sandbox.canonical(), whole.canonical());
     assert_eq!(sandbox.dump()["accounting"]["interrupted"], 0, "nobody's trials were hurt");
