@@ -162,7 +162,7 @@ fn every_call(kind: &str, errnos: &[i32], most: u64) {
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
     let expected = whole.canonical();
     let calls = counts(&whole)[kind];
-    assert!(calls >= 4, "the library sees the engine's calls: {:?}", counts(&whole));
+    assert!(calls >= 2, "the library sees the engine's calls: {:?}", counts(&whole));
     let (mut injected, mut failed, mut in_order) = (0, 0, 0);
     for (way, errno) in errnos.iter().enumerate() {
         for last_of in [|n| n, |_| FOR_EVER] {

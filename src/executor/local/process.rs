@@ -317,8 +317,9 @@ fn judge(
     Verdict::Failed(shared.memory.classify(job, &told.memory, exited.exit, failed))
 }
 
-/// Less than this, and what a trial writes does not fit, bytes.
-const FULL_BYTES: u64 = 64 << 10;
+/// Less than this, and what a trial writes may not have fitted, bytes: more than the engine's reserve, which may have been
+/// given back since the trial found the disk full.
+const FULL_BYTES: u64 = 2 << 20;
 
 /// Whether the disk of the attempt's directory is full: then a failure says nothing about the trial, and all that
 /// follow would fail alike.
