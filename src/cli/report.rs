@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use piton::Error;
 use piton::paths;
 use piton::sys::clock::unix_ms;
+use piton::sys::disk;
 use piton::sys::files::replace_atomically;
 use piton::views::report::{Options, Report};
 
@@ -52,8 +53,6 @@ fn link(path: &Path) -> Option<String> {
 
 /// Nothing that a trial could have guessed.
 fn nonce() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::System { what: "get random bytes", cause: error.into() })?;
+    let bytes: [u8; 16] = disk::random().map_err(|cause| Error::System { what: "get random bytes", cause })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

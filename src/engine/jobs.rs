@@ -99,7 +99,7 @@ impl JobMaker {
             case: study.base_case.clone(),
             parent_case: study.base_case.clone(),
             parent_dir: None,
-            params: self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            params: self.spec.constants(),
             seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
             scratch_dir: dir.with_file_name("scratch"),
             dir,

@@ -23,6 +23,7 @@ use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
 use crate::sys::clock::TrialClock;
+use crate::sys::disk;
 use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
 
 /// Where and as what a trial is run again.
@@ -57,9 +58,7 @@ pub fn prepare(
     trial: TrialId,
     place: Place,
 ) -> Result<Job, EngineError> {
-    let mut id = [0; 16];
-    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| EngineError::System { what: "get random bytes", cause: error.into() })?;
+    let id = disk::random().map_err(|cause| EngineError::System { what: "get random bytes", cause })?;
     let spec = Arc::new(spec);
     let lineage = Lineage::new(&spec, stages).with_proposals(proposals);
     let job = JobMaker::new(Arc::clone(&spec), paths)?.job_of(StudyId(id), &lineage, trial, place.attempt)?;

@@ -1,11 +1,10 @@
 //! The store on a simulated disk. Compiled for the library's own tests alone.
 
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{BackendError, DatabaseError, StorageBackend};
+use redb::{DatabaseError, StorageBackend};
 
 use crate::sys::simulated::{RandomAccess, machine};
 
@@ -46,22 +45,5 @@ impl StorageBackend for Backend {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.0.write(offset, data)
     }
-    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-    fn try_lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-    fn lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-    fn lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-    fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(false)
-    }
+    super::storage::locks_are_free!();
 }

@@ -80,8 +80,7 @@ impl<'a> Lineage<'a> {
             (stage, index) = (parent_stage, parent_index);
             generations.push(self.own_values(stage, index)?);
         }
-        let mut params: Params =
-            self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        let mut params = self.spec.constants();
         params.extend(generations.into_iter().rev().flatten());
         Some(params)
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{FailureRule, Rails, StageRails};
-use crate::model::Value;
+use crate::model::{Params, Value};
 
 /// A whole study, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,14 @@ pub struct Spec {
     pub base: Option<BaseSpec>,
     /// `[[stage]]`, in order; never empty.
     pub stages: Vec<StageSpec>,
+}
+
+impl Spec {
+    /// `[params]`: what every trial sees, unless a sweep of its own or of an ancestor says otherwise.
+    #[must_use]
+    pub fn constants(&self) -> Params {
+        self.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
+    }
 }
 
 /// `[study]`.

@@ -207,8 +207,7 @@ impl Desk {
         let seed = lineage.proposer_seed(record.index);
         let dir = self.dir(record);
         let study = &self.spec.study;
-        let params: Params =
-            self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        let params = self.spec.constants();
         let job = Job {
             key: AttemptKey { study: self.study, trial: TrialId::PROPOSER, attempt: 1 },
             stage: record.index,
@@ -318,10 +317,7 @@ impl Past for Record<'_> {
         let parent =
             position.and_then(|position| self.row().ok()?.parents.get(position)).map(|parent| parent.trial);
         let found = match parent {
-            None => {
-                let constants = self.spec.params.iter().map(|(name, value)| (name.clone(), value.0.clone()));
-                Some((self.spec.study.base_case.clone(), constants.collect()))
-            }
+            None => Some((self.spec.study.base_case.clone(), self.spec.constants())),
             Some(trial) => lineage
                 .locate(trial)
                 .and_then(|(stage, place)| Some((lineage.case(stage, place), lineage.params(stage, place)?))),
