@@ -291,54 +291,6 @@ impl State {
         )
     }
 
-    /// Ends the study: what runs may finish, nothing else starts, and the reason is recorded now, so that no crash
-    /// can take it back.
-    fn abort(&mut self, now: Now, reason: String, violating: Vec<TrialId>) -> Result<Vec<Action>, FoldError> {
-        let over = |status| matches!(status, StudyStatus::Aborted | StudyStatus::Completed);
-        if over(self.draft.study_row().status) {
-            return Ok(Vec::new());
-        }
-        self.emit(now, Event::StudyAborted { reason, violating })?;
-        if self.phase == Phase::Running {
-            self.phase = Phase::Draining { limit_ms: None };
-        }
-        Ok(vec![Action::Drain])
-    }
-
-    /// The rails that one result alone can break: `abort_if`, and the base command.
-    fn broken_rail(&self, end: &AttemptEnd) -> Option<String> {
-        if end.trial == TrialId::BASE {
-            let Verdict::Failed(failure) = &end.verdict else { return None };
-            return Some(format!("the base command failed: {} ({})", failure.reason, failure.kind));
-        }
-        let Verdict::Succeeded { metrics, .. } = &end.verdict else { return None };
-        let lineage = Lineage::new(&self.spec, self.draft.stages());
-        let (stage, index) = lineage.locate(end.trial)?;
-        let rules = &self.spec.stages.get(stage as usize)?.rails.abort_if;
-        let words = rules.iter().find_map(|rule| plan::abort_violation(rule, metrics))?;
-        Some(format!("`{}`: {words}", lineage.case(stage, index)))
-    }
-
-    /// The rails that count: failures of the stage, catastrophic ones of the study. Asked after the result is folded.
-    fn broken_count_rail(&self, trial: TrialId) -> Option<String> {
-        let row = self.draft.trial_row(trial).filter(|row| row.state == TrialState::Failed)?;
-        let counters = self.draft.stage_counters(row.stage);
-        let stage = self.spec.stages.get(row.stage as usize)?;
-        if let Some(max) = stage.rails.max_failure_rate
-            && plan::failure_rate_exceeded(max, counters.failed, counters.finished())
-        {
-            return Some(format!(
-                "stage `{}`: {} of {} finished trials failed, more than the rate of {max} allows",
-                stage.name,
-                counters.failed,
-                counters.finished()
-            ));
-        }
-        let catastrophic = self.draft.progress_row().catastrophic;
-        let most = self.spec.rails.catastrophic_failures.filter(|most| catastrophic >= *most)?;
-        Some(format!("{catastrophic} catastrophic failures, and {most} are the limit"))
-    }
-
     /// What becomes of a trial: interrupted attempts run again and take no retry; retryable failures as long as
     /// there are retries.
     fn next(&self, now: Now, trial: TrialId, verdict: &Verdict) -> Next {
@@ -388,37 +340,6 @@ impl State {
         reason: String,
     ) -> Result<(), FoldError> {
         self.end(now, interrupted(now.at_ms, trial, attempt, reason))
-    }
-
-    fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
-        if self.phase != Phase::Running {
-            return Ok(Vec::new());
-        }
-        self.phase = Phase::Draining { limit_ms: limit_ms.map(|limit| now.run_ms.saturating_add(limit)) };
-        self.emit(now, Event::DrainStarted { by })?;
-        Ok(vec![Action::Drain])
-    }
-
-    fn force(&mut self, now: Now, by: String) -> Result<Vec<Action>, FoldError> {
-        let mut actions = self.drain(now, by, None)?;
-        actions.extend(self.terminate(now, true));
-        Ok(actions)
-    }
-
-    fn terminate(&mut self, now: Now, forced: bool) -> Option<Action> {
-        match &mut self.phase {
-            Phase::Running | Phase::Draining { .. } => {
-                let give_up_ms =
-                    now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(GIVE_UP_AFTER_GRACE_MS);
-                self.phase = Phase::Terminating { forced, give_up_ms };
-                Some(Action::Terminate)
-            }
-            Phase::Terminating { forced: was, .. } => {
-                *was |= forced;
-                None
-            }
-            Phase::Over => None,
-        }
     }
 
     fn selected(&mut self, now: Now, stage: StageIndex, survivors: Vec<Parent>) -> Result<Vec<Action>, FoldError> {
@@ -496,28 +417,6 @@ impl State {
         Ok(actions)
     }
 
-    /// The study's running time, the drain's limit, and the end of patience with terminated trials.
-    fn limits(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
-        if self.runtime_left_ms(now) == Some(0) && self.phase == Phase::Running {
-            let ran_s = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms) / 1_000;
-            let reason = format!("the study has run for {ran_s} s, as long as `max_runtime` allows");
-            actions.extend(self.abort(now, reason, Vec::new())?);
-        }
-        match self.phase {
-            Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {
-                actions.extend(self.terminate(now, false));
-            }
-            Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
-                self.submitted.clear();
-                for (trial, attempt) in std::mem::take(&mut self.running) {
-                    self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
         self.draft.open_stage().is_none_or(|(stage, counters)| {
@@ -554,12 +453,6 @@ impl State {
         self.cursor = 0;
         self.ready.fill([], false);
         Ok(Opened::Stage)
-    }
-
-    /// Milliseconds until `max_runtime` is used up; `None` without that rail.
-    fn runtime_left_ms(&self, now: Now) -> Option<u64> {
-        let ran_ms = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms);
-        self.spec.rails.max_runtime_ms.map(|most| most.saturating_sub(ran_ms))
     }
 
     fn base_succeeded(&self) -> bool {
@@ -621,13 +514,6 @@ impl State {
     fn longest_delay_ms(&self) -> u64 {
         let stage = self.draft.open_stage().and_then(|(stage, _)| self.spec.stages.get(stage.index as usize));
         stage.map_or(0, |stage| stage.retries.max_delay_ms.max(stage.retries.delay_ms))
-    }
-
-    fn finish_after(&mut self, mut actions: Vec<Action>, now: Now, how: RunEnd) -> Result<Vec<Action>, FoldError> {
-        self.phase = Phase::Over;
-        self.emit(now, Event::RunEnded { how })?;
-        actions.push(Action::Finish(how));
-        Ok(actions)
     }
 
     fn emit(&mut self, now: Now, event: Event) -> Result<(), FoldError> {
@@ -727,5 +613,7 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalE
 }
 
 mod asking;
+mod ending;
+mod rails;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,73 @@
+//! How a run ends: the drain and its limit, termination, and the end of patience with what does not listen.
+//!
+//! It never undoes anything: what ran is recorded as it ended, or as interrupted.
+
+use super::{Action, GIVE_UP_AFTER_GRACE_MS, Now, Phase, State};
+use crate::model::{Event, FoldError, RunEnd};
+
+impl State {
+    pub(super) fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
+        if self.phase != Phase::Running {
+            return Ok(Vec::new());
+        }
+        self.phase = Phase::Draining { limit_ms: limit_ms.map(|limit| now.run_ms.saturating_add(limit)) };
+        self.emit(now, Event::DrainStarted { by })?;
+        Ok(vec![Action::Drain])
+    }
+
+    pub(super) fn force(&mut self, now: Now, by: String) -> Result<Vec<Action>, FoldError> {
+        let mut actions = self.drain(now, by, None)?;
+        actions.extend(self.terminate(now, true));
+        Ok(actions)
+    }
+
+    fn terminate(&mut self, now: Now, forced: bool) -> Option<Action> {
+        match &mut self.phase {
+            Phase::Running | Phase::Draining { .. } => {
+                let give_up_ms =
+                    now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(GIVE_UP_AFTER_GRACE_MS);
+                self.phase = Phase::Terminating { forced, give_up_ms };
+                Some(Action::Terminate)
+            }
+            Phase::Terminating { forced: was, .. } => {
+                *was |= forced;
+                None
+            }
+            Phase::Over => None,
+        }
+    }
+
+    /// The study's running time, the drain's limit, and the end of patience with terminated trials.
+    pub(super) fn limits(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
+        if self.runtime_left_ms(now) == Some(0) && self.phase == Phase::Running {
+            let ran_s = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms) / 1_000;
+            let reason = format!("the study has run for {ran_s} s, as long as `max_runtime` allows");
+            actions.extend(self.abort(now, reason, Vec::new())?);
+        }
+        match self.phase {
+            Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {
+                actions.extend(self.terminate(now, false));
+            }
+            Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
+                self.submitted.clear();
+                for (trial, attempt) in std::mem::take(&mut self.running) {
+                    self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_after(
+        &mut self,
+        mut actions: Vec<Action>,
+        now: Now,
+        how: RunEnd,
+    ) -> Result<Vec<Action>, FoldError> {
+        self.phase = Phase::Over;
+        self.emit(now, Event::RunEnded { how })?;
+        actions.push(Action::Finish(how));
+        Ok(actions)
+    }
+}
