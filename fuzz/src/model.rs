@@ -1,113 +1,17 @@
 //! Operations on a journal, against a model of its rows in ordinary maps.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use piton::fuzzing::Memory;
 use piton::journal::{create, verify};
 use piton::model::{
-    AttemptEnd, EngineId, Event, Exit, Extension, Failure, FoldError, Metric, Metrics, Next, OutputHash, Parent,
-    ProcessId, Proposals, ReadyKey, Record, Rows, RunEnd, RunningRow, Segment, Severity, SpecAmended,
-    StageCounters, StageDecl, StageIndex, StageRow, StudyCreated, StudyId, StudyProgress, StudyRow, TrialId,
-    TrialRow, TrialState, Usage, Verdict, fold,
+    AttemptEnd, EngineId, Event, Exit, Extension, Failure, Metric, Metrics, Next, OutputHash, Parent, ProcessId,
+    Record, RunEnd, Segment, Severity, SpecAmended, StageDecl, StageIndex, StudyCreated, StudyId, StudyProgress,
+    TrialId, Usage, Verdict, fold,
 };
 use piton::{Journal, Spec, StageBuilder, Value};
 
 use super::scratch;
-
-/// The rows in ordinary maps.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Memory {
-    study: Option<StudyRow>,
-    progress: StudyProgress,
-    stages: BTreeMap<StageIndex, StageRow>,
-    counters: BTreeMap<StageIndex, StageCounters>,
-    trials: BTreeMap<TrialId, TrialRow>,
-    proposals: Proposals,
-    ready: BTreeSet<ReadyKey>,
-    running: BTreeMap<TrialId, RunningRow>,
-}
-
-fn missing() -> FoldError {
-    FoldError { seq: 0, what: "model", why: "it is not there".into() }
-}
-
-impl Rows for Memory {
-    type Error = FoldError;
-
-    fn study(&mut self) -> Result<Option<StudyRow>, FoldError> {
-        Ok(self.study.clone())
-    }
-    fn put_study(&mut self, row: StudyRow) -> Result<(), FoldError> {
-        self.study = Some(row);
-        Ok(())
-    }
-    fn progress(&mut self) -> Result<StudyProgress, FoldError> {
-        Ok(self.progress)
-    }
-    fn put_progress(&mut self, row: StudyProgress) -> Result<(), FoldError> {
-        self.progress = row;
-        Ok(())
-    }
-    fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, FoldError> {
-        Ok(self.stages.get(&index).cloned())
-    }
-    fn put_stage(&mut self, row: StageRow) -> Result<(), FoldError> {
-        self.stages.insert(row.index, row);
-        Ok(())
-    }
-    fn counters(&mut self, index: StageIndex) -> Result<StageCounters, FoldError> {
-        Ok(self.counters.get(&index).copied().unwrap_or_default())
-    }
-    fn put_counters(&mut self, index: StageIndex, row: StageCounters) -> Result<(), FoldError> {
-        self.counters.insert(index, row);
-        Ok(())
-    }
-    fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, FoldError> {
-        let begun =
-            |stage: &&StageRow| stage.status != piton::model::StageStatus::Waiting && stage.contains(trial);
-        Ok(self.stages.values().rev().find(begun).map(|stage| stage.index))
-    }
-    fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
-        Ok(self.trials.get(&trial).cloned())
-    }
-    fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
-        self.trials.insert(row.trial, row);
-        Ok(())
-    }
-    fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
-        self.proposals.insert(trial, values);
-        Ok(())
-    }
-    fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        self.ready.insert(key);
-        Ok(())
-    }
-    fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        if self.ready.remove(&key) { Ok(()) } else { Err(missing()) }
-    }
-    fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {
-        self.running.insert(row.trial, row);
-        Ok(())
-    }
-    fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
-        self.running.remove(&trial).map(|_| ()).ok_or_else(missing)
-    }
-    fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {
-        self.stages.remove(&index);
-        self.counters.remove(&index);
-        Ok(())
-    }
-    fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
-        let gone = self.trials.split_off(&first);
-        self.proposals.split_off(&first);
-        self.ready.retain(|(_, trial)| *trial < first);
-        let worst = |row: &&TrialRow| {
-            row.state == TrialState::Failed
-                && row.failure.as_ref().is_some_and(|failure| failure.severity == Severity::Catastrophic)
-        };
-        Ok(gone.values().filter(worst).count() as u64)
-    }
-}
 
 fn spec() -> Spec {
     let stage = |name: &str, trials| StageBuilder::closure(name).budget(trials).survivors(2).minimize("y");

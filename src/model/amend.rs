@@ -163,104 +163,12 @@ impl Fold {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use super::*;
+    use crate::model::memory::Memory;
     use crate::model::{
-        AttemptEnd, EngineId, Event, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId, Proposals,
-        ReadyKey, Record, RunEnd, RunningRow, Segment, Severity, StageCounters, StageDecl, StudyCreated, StudyId,
-        StudyProgress, StudyRow, TrialId, TrialRow, Usage, Value, Verdict, fold,
+        AttemptEnd, EngineId, Event, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId, Record, RunEnd,
+        Segment, Severity, StageDecl, StudyCreated, StudyId, StudyRow, TrialId, Usage, Verdict, fold,
     };
-
-    /// Rows in memory.
-    #[derive(Default)]
-    struct Memory {
-        study: Option<StudyRow>,
-        progress: StudyProgress,
-        stages: BTreeMap<StageIndex, StageRow>,
-        counters: BTreeMap<StageIndex, StageCounters>,
-        trials: BTreeMap<TrialId, TrialRow>,
-        proposals: Proposals,
-        ready: BTreeSet<ReadyKey>,
-        running: BTreeMap<TrialId, RunningRow>,
-    }
-
-    impl Rows for Memory {
-        type Error = FoldError;
-
-        fn study(&mut self) -> Result<Option<StudyRow>, FoldError> {
-            Ok(self.study.clone())
-        }
-        fn put_study(&mut self, row: StudyRow) -> Result<(), FoldError> {
-            self.study = Some(row);
-            Ok(())
-        }
-        fn progress(&mut self) -> Result<StudyProgress, FoldError> {
-            Ok(self.progress)
-        }
-        fn put_progress(&mut self, row: StudyProgress) -> Result<(), FoldError> {
-            self.progress = row;
-            Ok(())
-        }
-        fn stage(&mut self, index: StageIndex) -> Result<Option<StageRow>, FoldError> {
-            Ok(self.stages.get(&index).cloned())
-        }
-        fn put_stage(&mut self, row: StageRow) -> Result<(), FoldError> {
-            self.stages.insert(row.index, row);
-            Ok(())
-        }
-        fn counters(&mut self, index: StageIndex) -> Result<StageCounters, FoldError> {
-            Ok(self.counters.get(&index).copied().unwrap_or_default())
-        }
-        fn put_counters(&mut self, index: StageIndex, row: StageCounters) -> Result<(), FoldError> {
-            self.counters.insert(index, row);
-            Ok(())
-        }
-        fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, FoldError> {
-            Ok(self.stages.values().find(|stage| stage.contains(trial)).map(|stage| stage.index))
-        }
-        fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
-            Ok(self.trials.get(&trial).cloned())
-        }
-        fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
-            self.trials.insert(row.trial, row);
-            Ok(())
-        }
-        fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), FoldError> {
-            self.proposals.insert(trial, values);
-            Ok(())
-        }
-        fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-            self.ready.insert(key);
-            Ok(())
-        }
-        fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-            assert!(self.ready.remove(&key));
-            Ok(())
-        }
-        fn add_running(&mut self, row: RunningRow) -> Result<(), FoldError> {
-            self.running.insert(row.trial, row);
-            Ok(())
-        }
-        fn remove_running(&mut self, trial: TrialId) -> Result<(), FoldError> {
-            assert!(self.running.remove(&trial).is_some());
-            Ok(())
-        }
-        fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {
-            self.stages.remove(&index);
-            self.counters.remove(&index);
-            Ok(())
-        }
-        fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
-            let gone = self.trials.split_off(&first);
-            self.ready.retain(|(_, trial)| *trial < first);
-            self.proposals.split_off(&first);
-            let worst = |row: &&TrialRow| {
-                row.failure.as_ref().is_some_and(|failure| failure.severity == Severity::Catastrophic)
-            };
-            Ok(gone.values().filter(worst).count() as u64)
-        }
-    }
 
     impl Memory {
         fn apply(&mut self, event: Event) -> Result<(), FoldError> {

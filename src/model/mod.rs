@@ -8,6 +8,8 @@ mod amend;
 mod event;
 mod fold;
 mod ids;
+#[doc(hidden)]
+pub mod memory;
 mod rows;
 mod value;
 
