@@ -25,7 +25,7 @@ use crate::sys::files::fsync_dir;
 use crate::sys::process::is_alive;
 
 /// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
-pub(super) const CACHE_BYTES: usize = 32 << 20;
+pub(super) const CACHE_BYTES: usize = 16 << 20;
 
 /// What one commit writes: events, and the rows they changed, already folded.
 #[derive(Debug, Default)]
