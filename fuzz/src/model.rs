@@ -75,7 +75,7 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
     let stage = StageIndex::from(a % 3);
     let severity = [Severity::Low, Severity::Catastrophic][usize::from(b / 128)];
     match kind % 20 {
-        0 => Event::RunStarted { engine: engine(), workers: b.into() },
+        0 => Event::RunStarted { engine: engine(), workers: b.into(), sync_interval_ms: b.into() },
         1 => Event::RunEnded { how: [RunEnd::Drained, RunEnd::Completed][usize::from(a % 2)] },
         2 | 3 => Event::StageOpened { stage: 0, parents: vec![], shares: vec![6] },
         4 if b >= 200 => Event::StageOpened { stage: 2, parents: vec![parent(a.into())], shares: vec![3] },
@@ -199,7 +199,7 @@ pub fn small_study(path: &Path) {
         [started, ended(trial, 1, verdict, Next::Final)]
     };
     let mut events = vec![
-        Event::RunStarted { engine: engine(), workers: 2 },
+        Event::RunStarted { engine: engine(), workers: 2, sync_interval_ms: 0 },
         Event::StageOpened { stage: 0, parents: vec![], shares: vec![6] },
     ];
     events.extend((0..6).flat_map(run));

@@ -14,7 +14,7 @@ use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
-use crate::model::{EngineId, RunEnd};
+use crate::model::{EngineId, RunEnd, Verdict};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -33,6 +33,8 @@ pub(super) struct Loop<'a> {
     pub(super) shutdown: &'a ShutdownHandle,
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
+    /// How long what happened may wait for its commit.
+    pub(super) sync_interval_ms: u64,
     pub(super) jobs: JobMaker,
     pub(super) proposers: Proposers,
     pub(super) timing: Box<dyn Timing>,
@@ -46,6 +48,15 @@ pub(super) struct Loop<'a> {
     pub(super) forced_by: Option<SignalEvent>,
     /// What a full disk needs, and did.
     pub(super) outage: Outage,
+}
+
+/// Whether nothing but a commit follows from an event: a start, or a success. A failure may abort the study.
+fn can_wait(event: &ExecutorEvent) -> bool {
+    match event {
+        ExecutorEvent::Started { .. } => true,
+        ExecutorEvent::Ended(report) => matches!(report.verdict, Verdict::Succeeded { .. }),
+        ExecutorEvent::Returned { .. } | ExecutorEvent::Proposed(_) | ExecutorEvent::Broken(_) => false,
+    }
 }
 
 /// A disk that is full: the reserve for it, and what came of it.
@@ -265,7 +276,11 @@ impl Loop<'_> {
             self.linger();
             controls = self.controls();
         }
-        inputs.extend(self.events.try_iter().take(BATCH).map(Input::Executor));
+        let mut events: Vec<ExecutorEvent> = self.events.try_iter().take(BATCH).collect();
+        if self.sync_interval_ms > 0 && controls.is_empty() {
+            controls = self.wait_for_more(&mut events);
+        }
+        inputs.extend(events.into_iter().map(Input::Executor));
         inputs.extend(controls);
         if inputs.is_empty() {
             inputs.push(Input::Tick);
@@ -278,6 +293,31 @@ impl Loop<'_> {
         // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
         if events > 0 && events < self.state.submitted_count() {
             self.timing.linger(self.shutdown.receiver(), Duration::from_millis(LINGER_MS));
+        }
+    }
+
+    /// Lets events gather for the sync interval, as long as no worker could run out of trials and nothing came that
+    /// should be decided on at once. What gathers is in no way acknowledged: after a crash it runs again.
+    fn wait_for_more(&mut self, events: &mut Vec<ExecutorEvent>) -> Vec<Input> {
+        let begun_ms = self.timing.now().run_ms;
+        loop {
+            let now = self.timing.now();
+            let left_ms = begun_ms.saturating_add(self.sync_interval_ms).saturating_sub(now.run_ms);
+            let left_ms = self.state.wake_in_ms(now).map_or(left_ms, |due_ms| left_ms.min(due_ms));
+            let started = events.iter().filter(|event| matches!(event, ExecutorEvent::Started { .. })).count();
+            let starving = started >= self.state.submitted_count();
+            if left_ms == 0 || starving || events.len() >= BATCH || !events.iter().all(can_wait) {
+                return Vec::new();
+            }
+            self.timing.wait(&self.events, self.shutdown.receiver(), Some(Duration::from_millis(left_ms)));
+            let controls = self.controls();
+            if controls.is_empty() {
+                self.linger();
+            }
+            events.extend(self.events.try_iter().take(BATCH.saturating_sub(events.len())));
+            if !controls.is_empty() {
+                return controls;
+            }
         }
     }
 

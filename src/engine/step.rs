@@ -200,7 +200,8 @@ impl State {
         workers: u32,
         left: &[RunningRow],
     ) -> Result<(), FoldError> {
-        self.emit(now, Event::RunStarted { engine, workers })?;
+        let sync_interval_ms = self.spec.run.sync_interval_ms;
+        self.emit(now, Event::RunStarted { engine, workers, sync_interval_ms })?;
         for row in left {
             self.end(now, left_behind(now.at_ms, row))?;
         }
@@ -489,10 +490,12 @@ impl State {
     }
 
     /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
-    /// no more, so that stopping gives little back: it doubles whenever a commit was outrun.
+    /// no more, so that stopping gives little back: it doubles whenever a commit was outrun. Where commits may wait,
+    /// it holds enough for as long as they do: an empty queue is what ended the wait.
     fn adapt_queue(&mut self) {
         let started = self.draft.progress_row().accounting.attempts_started;
-        let outrun = self.submitted.is_empty() && self.running.len() < self.workers;
+        let starved = self.running.len() < self.workers || self.spec.run.sync_interval_ms > 0;
+        let outrun = self.submitted.is_empty() && starved;
         if outrun && started >= self.started_when_adapted.saturating_add(self.queue_limit as u64) {
             self.queue_limit = self.queue_limit.saturating_mul(2).min(QUEUE_MAX);
             self.started_when_adapted = started;

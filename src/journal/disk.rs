@@ -203,6 +203,7 @@ mirror_struct! {
         inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
+        sync_interval_ms: u64,
         draining: bool, base: Option<BaseRowV1>,
     }
     BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
@@ -435,7 +436,7 @@ mirror_enum! {
     }
     EventV1 = Event {
         StudyCreated(created: Box<StudyCreatedV1>),
-        RunStarted { engine: EngineIdV1, workers: u32 },
+        RunStarted { engine: EngineIdV1, workers: u32, sync_interval_ms: u64 },
         DrainStarted { by: String },
         StageOpened { stage: u32, parents: Vec<ParentV1>, shares: Vec<u64> },
         AttemptStarted { trial: TrialIdV1, attempt: u32, slot: u32, process: Option<ProcessIdV1> },

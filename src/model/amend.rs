@@ -261,7 +261,7 @@ mod tests {
         })));
         let process = ProcessId { pid: 1, start_ticks: 1 };
         let engine = EngineId { process, boot_id: String::new(), host: String::new() };
-        rows.tell(Event::RunStarted { engine, workers: 1 });
+        rows.tell(Event::RunStarted { engine, workers: 1, sync_interval_ms: 0 });
         rows.tell(Event::StageOpened { stage: 0, parents: Vec::new(), shares: vec![2] });
         rows.succeed(0);
         rows.succeed(1);

@@ -29,6 +29,8 @@ pub enum Event {
         engine: EngineId,
         /// How many trials it runs at once.
         workers: u32,
+        /// How long what happened may wait for its commit, milliseconds; see [`StudyRow::sync_interval_ms`].
+        sync_interval_ms: u64,
     },
     /// The engine was asked to stop dequeuing and let running trials finish.
     DrainStarted {

@@ -214,6 +214,7 @@ impl Fold {
             engine_closed: true,
             runs: 0,
             workers: 0,
+            sync_interval_ms: 0,
             draining: false,
             base: None,
         })
@@ -226,12 +227,13 @@ impl Fold {
             Event::RunStarted { .. } if matches!(study.status, StudyStatus::Completed | StudyStatus::Aborted) => {
                 return Err(self.misfit("the study is over".into()));
             }
-            Event::RunStarted { engine, workers } => {
+            Event::RunStarted { engine, workers, sync_interval_ms } => {
                 study.status = StudyStatus::Running;
                 study.engine = Some(engine.clone());
                 study.engine_closed = false;
                 study.runs += 1;
                 study.workers = *workers;
+                study.sync_interval_ms = *sync_interval_ms;
                 study.draining = false;
             }
             Event::DrainStarted { .. } => study.draining = true,

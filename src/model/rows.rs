@@ -251,6 +251,9 @@ pub struct StudyRow {
     pub runs: u32,
     /// Workers of the last run.
     pub workers: u32,
+    /// How long, in the last run, what happened could wait for its commit, milliseconds: what ended in the last so many
+    /// before a crash runs again. 0: not at all.
+    pub sync_interval_ms: u64,
     /// Set while the running engine drains.
     pub draining: bool,
     /// The base command, once it started.

@@ -150,7 +150,12 @@ fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
     let workers = |spec: &Spec| spec.run.workers.map(|workers| workers.to_string());
     let grace = |spec: &Spec| Some(format!("{} ms", spec.run.grace_ms));
     let change = |path: &str, old, new| (old != new).then(|| Change { path: path.into(), old, new });
-    let changes = [change("run.workers", workers(old), workers(new)), change("run.grace", grace(old), grace(new))];
+    let sync = |spec: &Spec| Some(format!("{} ms", spec.run.sync_interval_ms));
+    let changes = [
+        change("run.workers", workers(old), workers(new)),
+        change("run.grace", grace(old), grace(new)),
+        change("run.sync_interval", sync(old), sync(new)),
+    ];
     changes.into_iter().flatten()
 }
 

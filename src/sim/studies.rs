@@ -182,7 +182,8 @@ pub(super) fn random(seed: u64) -> Scenario {
     }
     let workers = 1 + random.below(5) as u32;
     let clock_percent = random.below(2) * 40;
-    let spec = study(stages);
+    let mut spec = study(stages);
+    spec.run.sync_interval_ms = [0, 0, 20, 500][random.below(4) as usize];
     let neighbour = random.percent(30);
     Scenario { nature, requests, clock_percent, neighbour, ..scenario(&format!("random_{seed}"), workers, spec) }
 }

@@ -120,6 +120,13 @@ impl SpecBuilder {
         self
     }
 
+    /// How long finished trials may wait for the commit that keeps them, so that more share one; 0 by default. What ended
+    /// in the last so long before a crash runs again.
+    pub fn sync_interval(mut self, interval: Duration) -> Self {
+        set(&mut self.run, "sync_interval", Node::new(Kind::Millis(interval.as_millis())));
+        self
+    }
+
     /// Aborts the study once its runs have lasted this long together.
     pub fn max_runtime(mut self, limit: Duration) -> Self {
         set(&mut self.rails, "max_runtime", Node::new(Kind::Millis(limit.as_millis())));

@@ -73,11 +73,14 @@ pub struct RunSpec {
     pub workers: Option<u32>,
     /// TERM → KILL, milliseconds.
     pub grace_ms: u64,
+    /// How long what happened may wait for its commit, milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sync_interval_ms: u64,
 }
 
 impl Default for RunSpec {
     fn default() -> Self {
-        Self { workers: None, grace_ms: 10_000 }
+        Self { workers: None, grace_ms: 10_000, sync_interval_ms: 0 }
     }
 }
 

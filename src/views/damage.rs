@@ -249,7 +249,9 @@ fn begun(path: &Path, trials: u64) -> Journal {
     let process = ProcessId { pid: 4242, start_ticks: 1 };
     let engine = EngineId { process, boot_id: "boot".into(), host: "here".into() };
     let opened = Event::StageOpened { stage: 0, parents: vec![], shares: vec![trials] };
-    journal.append(&[record(Event::RunStarted { engine, workers: 4 }), record(opened)]).unwrap();
+    journal
+        .append(&[record(Event::RunStarted { engine, workers: 4, sync_interval_ms: 0 }), record(opened)])
+        .unwrap();
     journal
 }
 

@@ -137,7 +137,7 @@ impl Story {
         let process = ProcessId { pid: 4242, start_ticks: 1 };
         let engine = EngineId { process, boot_id: "boot".into(), host: "here".into() };
         let workers = self.workers;
-        self.event(Event::RunStarted { engine, workers })
+        self.event(Event::RunStarted { engine, workers, sync_interval_ms: 0 })
     }
 
     pub(super) fn open_explore(&mut self) -> &mut Self {

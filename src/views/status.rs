@@ -70,6 +70,9 @@ pub struct Engine {
     pub alive: bool,
     /// How many trials it runs at once.
     pub workers: u32,
+    /// How long finished trials may wait for their commit, seconds: what ended in the last so long before a crash runs
+    /// again. 0: nothing does that was told to have finished.
+    pub sync_interval_s: f64,
 }
 
 /// How a stage stands.
@@ -163,6 +166,7 @@ impl Status {
                 host: engine.host.clone(),
                 alive: view.liveness.alive,
                 workers: study.workers,
+                sync_interval_s: seconds(study.sync_interval_ms.saturating_mul(1_000)),
             }),
             runs: study.runs,
             runtime_s: seconds(runtime_us(view, now_ms)),
@@ -246,6 +250,16 @@ impl Status {
         pieces.push(counted(self.events, "event"));
         for line in wrapped(&pieces, ", ", screen.columns()) {
             writeln!(out, "{}", screen.line(&line))?;
+        }
+        if let Some(engine) = self.engine.as_ref().filter(|engine| engine.alive && engine.sync_interval_s > 0.0) {
+            let window = duration(micros(engine.sync_interval_s));
+            let pieces = [
+                format!("recorded every {window} at the latest"),
+                format!("a crash repeats what ended in the last {window}"),
+            ];
+            for line in wrapped(&pieces, ": ", screen.columns()) {
+                writeln!(out, "{}", screen.line(&line))?;
+            }
         }
         Ok(writeln!(out)?)
     }

@@ -9,6 +9,7 @@
 //! - `regressions`: inputs on which fuzzing failed once, and its seeds;
 //! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
+//! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
@@ -38,6 +39,7 @@ mod failures;
 mod faults;
 mod gate;
 mod harness;
+mod interval;
 mod kills;
 mod language;
 mod library;

@@ -58,6 +58,7 @@ fn store(begun: usize, status: StudyStatus) -> Store {
     let counters = stages.iter().map(|stage| StageCounters { succeeded: stage.planned, ..Default::default() });
     let counters = counters.collect();
     let study = StudyRow {
+        sync_interval_ms: 0,
         study_id: StudyId([0; 16]),
         name: "s".into(),
         base_case: "s".into(),

@@ -27,7 +27,8 @@ const ROOT_KEYS: Keys =
 pub(super) const STUDY_KEYS: Keys =
     Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
 /// Keys of `[run]`.
-pub(super) const RUN_KEYS: Keys = Keys { valid: &["workers", "executor", "grace"], later: &["ray", "slurm"] };
+pub(super) const RUN_KEYS: Keys =
+    Keys { valid: &["workers", "executor", "grace", "sync_interval"], later: &["ray", "slurm"] };
 /// Keys of `[rails]`.
 pub(super) const RAILS_KEYS: Keys = Keys { valid: &["max_runtime", "catastrophic_failures"], later: &[] };
 /// Keys of `[stage.rails]`.
@@ -213,10 +214,12 @@ impl Checker<'_> {
         let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
         self.field(&table, "executor", |c, n, p| c.one_of(n, p, &[("local", ())], &["ray", "slurm"]));
         let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
+        let sync_interval = self.field(&table, "sync_interval", |c, n, p| c.duration(n, p, true));
         let default = RunSpec::default();
         Some(RunSpec {
             workers: workers.good().and_then(|workers| u32::try_from(*workers).ok()),
             grace_ms: grace.or_default(default.grace_ms),
+            sync_interval_ms: sync_interval.or_default(default.sync_interval_ms),
         })
     }
 

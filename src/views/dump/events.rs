@@ -31,7 +31,7 @@ struct EventOut<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Body<'a> {
     StudyCreated(Box<CreatedOut<'a>>),
-    RunStarted { pid: u32, host: &'a str, boot_id: &'a str, workers: u32 },
+    RunStarted { pid: u32, host: &'a str, boot_id: &'a str, workers: u32, sync_interval_s: f64 },
     DrainStarted { by: &'a str },
     StageOpened { stage: u32, stage_name: &'a str, parents: Vec<ParentOut>, shares: &'a [u64] },
     TrialProposed { trial: u64, case: String, params: ProposedOut<'a>, merged: u32 },
@@ -206,11 +206,12 @@ impl<'a> Names<'a> {
     fn body<'e>(&'e self, event: &'e Event) -> Body<'e> {
         match event {
             Event::StudyCreated(created) => Body::StudyCreated(Box::new(created_out(created))),
-            Event::RunStarted { engine, workers } => Body::RunStarted {
+            Event::RunStarted { engine, workers, sync_interval_ms } => Body::RunStarted {
                 pid: engine.process.pid,
                 host: &engine.host,
                 boot_id: &engine.boot_id,
                 workers: *workers,
+                sync_interval_s: seconds(sync_interval_ms.saturating_mul(1_000)),
             },
             Event::DrainStarted { by } => Body::DrainStarted { by },
             Event::StageOpened { stage, parents, shares } => Body::StageOpened {
@@ -313,7 +314,7 @@ impl<'a> Names<'a> {
         };
         match event {
             Event::StudyCreated(created) => format!("{} by piton {}", created.name, created.piton_version),
-            Event::RunStarted { engine, workers } => {
+            Event::RunStarted { engine, workers, .. } => {
                 format!("pid {} on {}, {workers} workers", engine.process.pid, engine.host)
             }
             Event::DrainStarted { by } => format!("by {by}"),
