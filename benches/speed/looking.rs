@@ -127,11 +127,18 @@ fn idle(bench: &Bench, report: &mut Report) -> Fallible<()> {
 #[expect(clippy::cast_precision_loss, reason = "bytes")]
 fn durability(bench: &Bench, report: &mut Report) -> Fallible<()> {
     let (short, long) = (4, 14);
-    let (few, many) = (syncs(bench, short)?, syncs(bench, long)?);
+    let of = |trials| syncs(&study_of_sleepers(bench, trials, "1", "")?);
+    let (few, many) = (of(short)?, of(long)?);
     let batches = (long - short) as f64 / 2.0;
     // A commit of two phases syncs twice.
     let commits = (many - few) as f64 / 2.0 / batches;
     report.judge("commits for two trials of 1 s that run together", "", &Samples::one(commits), Goal::AtMost(2.0));
+    for interval in ["0s", "1s"] {
+        let trials = 500;
+        let dir = study_of_sleepers(bench, trials, "0.01", &format!("sync_interval = \"{interval}\"\n"))?;
+        let what = format!("syncs a trial of 10 ms, sync_interval = {interval}");
+        report.add(&what, "", &Samples::one(syncs(&dir)? as f64 / trials as f64));
+    }
     let (few, many) = (bytes(bench, short)?, bytes(bench, long)?);
     report.add(
         "bytes written a transition, trials of 1 s",
@@ -149,27 +156,28 @@ fn durability(bench: &Bench, report: &mut Report) -> Fallible<()> {
     Ok(())
 }
 
-fn study_of_sleepers(bench: &Bench, trials: u64) -> Fallible<PathBuf> {
+/// A study of trials that sleep so many seconds.
+fn study_of_sleepers(bench: &Bench, trials: u64, seconds: &str, run: &str) -> Fallible<PathBuf> {
     let dir = bench.dir("sleepers")?;
-    let text = crate::studies::file_of_true(trials).replace("[\"/bin/true\"]", "[\"/bin/sleep\", \"1\"]");
+    let sleep = format!("[\"/bin/sleep\", \"{seconds}\"]");
+    let text = crate::studies::file_of_true(trials).replace("[\"/bin/true\"]", &sleep) + "[run]\n" + run;
     std::fs::write(dir.join("bench.toml"), text)?;
     Ok(dir)
 }
 
 /// Syncs of the store, as strace counts them.
-fn syncs(bench: &Bench, trials: u64) -> Fallible<i64> {
-    let dir = study_of_sleepers(bench, trials)?;
+fn syncs(dir: &Path) -> Fallible<i64> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "trace", "-y", "-e", "trace=fdatasync,fsync"]);
     strace.arg(env!("CARGO_BIN_EXE_piton")).args(["run", "-j2", "bench.toml"]);
-    run(strace.current_dir(&dir).stderr(Stdio::null()))
+    run(strace.current_dir(dir).stderr(Stdio::null()))
         .map_err(|error| format!("{error} (`apt-get install strace`?)"))?;
     let trace = std::fs::read_to_string(dir.join("trace"))?;
     Ok(i64::try_from(trace.lines().filter(|line| line.contains("bench.redb")).count())?)
 }
 
 fn bytes(bench: &Bench, trials: u64) -> Fallible<i64> {
-    let dir = study_of_sleepers(bench, trials)?;
+    let dir = study_of_sleepers(bench, trials, "1", "")?;
     let mut child = piton(&["run", "-j2", "bench.toml"]).current_dir(dir).stdout(Stdio::null()).spawn()?;
     Ok(i64::try_from(watch_bytes(&mut child)?)?)
 }

@@ -39,7 +39,7 @@ pub fn write(store: &Path, finished: u64, budget: u64, command: &[String]) -> Fa
     let process = ProcessId { pid: 4_194_304, start_ticks: 1 };
     let engine = EngineId { process, boot_id: "another boot".into(), host: "bench".into() };
     let mut at_ms = 1_700_000_000_000;
-    draft.emit(at_ms, 0, Event::RunStarted { engine, workers: 2 })?;
+    draft.emit(at_ms, 0, Event::RunStarted { engine, workers: 2, sync_interval_ms: 0 })?;
     draft.emit(at_ms, 0, Event::StageOpened { stage: 0, parents: Vec::new(), shares: vec![budget] })?;
     for trial in 0..finished {
         at_ms += 400;
