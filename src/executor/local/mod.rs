@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{ProcessId, Usage, Verdict};
@@ -37,6 +37,7 @@ use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::words::io_words;
 use closure::ClosureFn;
 use durable::{Room, Syncer, ToSync, Unsynced};
+use failure::Trouble;
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
 use results::Remains;
@@ -90,6 +91,20 @@ impl Shared {
         }
     }
 
+    /// A job that does not start.
+    fn give_back(&self, job: &Job, made: bool) {
+        if made {
+            place::unmake(job);
+        }
+        self.tell(ExecutorEvent::Returned { trial: job.key.trial });
+    }
+
+    fn give_back_all(&self, prepared: &Receiver<Prepared>) {
+        for Prepared { job, .. } in prepared.try_iter() {
+            self.give_back(&job, true);
+        }
+    }
+
     /// Events are for the engine; if it is gone nobody wants them.
     fn tell(&self, event: ExecutorEvent) {
         let _ = self.events.send(event);
@@ -139,9 +154,17 @@ impl Shared {
     }
 }
 
+/// A job whose place is made, or cannot be made.
+struct Prepared {
+    job: Job,
+    made: Result<(), Trouble>,
+}
+
 struct Worker {
     slot: u32,
     jobs: Receiver<Job>,
+    /// Jobs that a worker prepared while its own attempt ran; whoever is free first takes them, before all others.
+    prepared: (Sender<Prepared>, Receiver<Prepared>),
     /// The mode changed, or the clock was resumed.
     wake: Receiver<()>,
     in_closure: Arc<AtomicBool>,
@@ -150,26 +173,62 @@ struct Worker {
 
 impl Worker {
     fn work(&self) {
-        for job in &self.jobs {
+        while let Some((job, made)) = self.next() {
             if self.shared.mode() > Mode::Run {
-                self.shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+                self.shared.give_back(&job, made.is_some());
                 continue;
             }
             // A panic here is a bug of ours; the attempt must not hang for it, nor the study end in silence.
-            if catch_unwind(AssertUnwindSafe(|| self.run(&job))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.run(&job, made))).is_err() {
                 self.shared.tell_broken("a worker failed unexpectedly");
             }
         }
     }
 
-    fn run(&self, job: &Job) {
+    /// The next job, and whether its place is made; `None`: there will be none.
+    fn next(&self) -> Option<(Job, Option<Result<(), Trouble>>)> {
+        let (_, prepared) = &self.prepared;
+        if let Ok(Prepared { job, made }) = prepared.try_recv() {
+            return Some((job, Some(made)));
+        }
+        if let Ok(job) = self.jobs.try_recv() {
+            return Some((job, None));
+        }
+        select! {
+            recv(prepared) -> next => next.ok().map(|Prepared { job, made }| (job, Some(made))),
+            recv(self.jobs) -> next => match next {
+                Ok(job) => Some((job, None)),
+                Err(_) => prepared.try_recv().ok().map(|Prepared { job, made }| (job, Some(made))),
+            },
+        }
+    }
+
+    /// Makes the place of the next job, so that no processor waits for it once a trial has ended.
+    fn prepare_next(&self) {
+        if self.shared.mode() > Mode::Run {
+            return;
+        }
+        if let Ok(job) = self.jobs.try_recv() {
+            let made = place::make(&job);
+            // Cannot fail: this worker has the other end, too.
+            let _ = self.prepared.0.send(Prepared { job, made });
+        }
+        // A request to end that came meanwhile found this one in neither queue.
+        if self.shared.mode() > Mode::Run {
+            self.shared.give_back_all(&self.prepared.1);
+        }
+    }
+
+    fn run(&self, job: &Job, made: Option<Result<(), Trouble>>) {
         match job.stage_spec.work {
             Work::Closure => {
                 self.in_closure.store(true, Ordering::SeqCst);
                 closure::run(&self.shared, job, self.slot);
                 self.in_closure.store(false, Ordering::SeqCst);
             }
-            Work::Argv(_) | Work::Shell(_) => process::run(&self.shared, &self.wake, job, self.slot),
+            Work::Argv(_) | Work::Shell(_) => {
+                process::run(&self.shared, &self.wake, job, self.slot, made, || self.prepare_next());
+            }
         }
     }
 }
@@ -185,6 +244,7 @@ pub struct LocalExecutor {
     jobs: Option<Sender<Job>>,
     /// The workers' end, to take back what is queued.
     queued: Receiver<Job>,
+    prepared: Receiver<Prepared>,
     workers: Vec<Handle>,
     shared: Arc<Shared>,
     /// Last: it must outlive the workers.
@@ -223,6 +283,7 @@ impl LocalExecutor {
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
         let (jobs, queued) = crossbeam_channel::unbounded();
+        let prepared = crossbeam_channel::unbounded();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let (to_sync, inbox) = crossbeam_channel::bounded(durable::WAITING);
         let shared = Arc::new(Shared {
@@ -239,7 +300,8 @@ impl LocalExecutor {
             unsynced: Arc::default(),
             room: Room::of_process(),
         });
-        let mut pool = Self { jobs: Some(jobs), queued, workers: Vec::new(), shared, keeper };
+        let mut pool =
+            Self { jobs: Some(jobs), queued, prepared: prepared.1.clone(), workers: Vec::new(), shared, keeper };
         // It ends by itself when nobody is left who could report.
         let told_broken = Arc::clone(&pool.shared.told_broken);
         let (waiting, events) = (Arc::clone(&pool.shared.unsynced), pool.shared.events.clone());
@@ -252,6 +314,7 @@ impl LocalExecutor {
             let worker = Worker {
                 slot,
                 jobs: pool.queued.clone(),
+                prepared: prepared.clone(),
                 wake: woken,
                 in_closure: Arc::clone(&in_closure),
                 shared: Arc::clone(&pool.shared),
@@ -274,8 +337,9 @@ impl LocalExecutor {
     fn enter(&self, mode: Mode) {
         self.shared.mode.fetch_max(mode as u8, Ordering::SeqCst);
         while let Ok(job) = self.queued.try_recv() {
-            self.shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+            self.shared.give_back(&job, false);
         }
+        self.shared.give_back_all(&self.prepared);
         self.wake_all();
     }
 

@@ -1,4 +1,4 @@
-//! Where an attempt lives: its own directory, empty at the start, and its trial's scratch directory.
+//! Where an attempt lives: its own directory, empty but for its params at the start, and its trial's scratch directory.
 //!
 //! What was there may be anything an earlier attempt left. It is removed without following links, and never anything
 //! outside the attempt's own directory.
@@ -7,8 +7,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::failure::Trouble;
+use crate::executor::Job;
 use crate::model::{Params, Value};
 use crate::sys::clock::unix_ms;
+
+/// The trial's params, in its directory.
+const PARAMS: &str = "params.json";
 
 /// Makes the directory, empty. One that is there is of an attempt whose start was never recorded: it goes, or, if it
 /// cannot be removed, moves aside.
@@ -33,6 +38,28 @@ pub(super) fn make_empty_dir(dir: &Path) -> io::Result<()> {
         fs::rename(dir, parent.join(format!(".{name}.discarded-{}-{}", std::process::id(), unix_ms())))?;
     }
     fs::create_dir(dir)
+}
+
+/// Makes all that an attempt finds: its own directory with `params.json`, and its trial's scratch directory.
+///
+/// # Errors
+/// What could not be made, and why.
+pub(super) fn make(job: &Job) -> Result<(), Trouble> {
+    let cannot =
+        |what: &str, error: &io::Error| Trouble::of("spawn_failed", &format!("cannot make {what}"), error);
+    make_empty_dir(&job.dir).map_err(|error| cannot("the attempt's directory", &error))?;
+    fs::create_dir_all(&job.scratch_dir).map_err(|error| cannot("the scratch directory", &error))?;
+    write_params(&job.dir.join(PARAMS), &job.params).map_err(|error| cannot("`params.json`", &error))
+}
+
+/// Takes back what [`make`] made for an attempt that does not start, as far as nothing else is in it.
+pub(super) fn unmake(job: &Job) {
+    let Some(case) = job.dir.parent() else { return };
+    // What stays is removed when the attempt is made again.
+    let _ = fs::remove_file(job.dir.join(PARAMS));
+    for dir in [&job.dir, &job.scratch_dir, case] {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 /// Writes `params.json`: a flat object, floats in the shortest form that reads back to the same bits.

@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
@@ -71,15 +70,25 @@ impl NotStarted {
     }
 }
 
-/// Runs the attempt to its end and reports it.
-pub(super) fn run(shared: &Shared, wake: &Receiver<()>, job: &Job, slot: u32) {
+/// Runs the attempt to its end and reports it. Its place is made already if `made` tells how that went; once it has
+/// started, `meanwhile` is done.
+pub(super) fn run(
+    shared: &Shared,
+    wake: &Receiver<()>,
+    job: &Job,
+    slot: u32,
+    made: Option<Result<(), Trouble>>,
+    meanwhile: impl FnOnce(),
+) {
     let Some(keeper) = &shared.keeper else {
         return not_started(shared, job, slot, NotStarted::keeper_gone());
     };
     let started_at = shared.clock.now();
-    match start(shared, keeper, job, slot) {
+    let made = made.unwrap_or_else(|| place::make(job));
+    match made.map_err(NotStarted::from).and_then(|()| start(shared, keeper, job, slot)) {
         Ok((started, told)) => {
             shared.tell_started(job, slot, Some(started.process));
+            meanwhile();
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
             await_shutdown(shared, wake, &event);
@@ -104,12 +113,6 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
 }
 
 fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Told), NotStarted> {
-    let cannot =
-        |what: &str, error: &io::Error| Trouble::of("spawn_failed", &format!("cannot make {what}"), error);
-    place::make_empty_dir(&job.dir).map_err(|error| cannot("the attempt's directory", &error))?;
-    fs::create_dir_all(&job.scratch_dir).map_err(|error| cannot("the scratch directory", &error))?;
-    place::write_params(&job.dir.join("params.json"), &job.params)
-        .map_err(|error| cannot("`params.json`", &error))?;
     let command = Command::of(job, slot, &shared.environment)?;
     let cwd: CString = c_string(job.dir.clone().into_os_string(), "the attempt's directory")?;
     let request = SpawnRequest {

@@ -1,5 +1,6 @@
 //! The pool with real processes and closures.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -96,6 +97,13 @@ impl Bench {
     fn ended(&self) -> AttemptReport {
         match self.events.recv_timeout(LONG).unwrap() {
             ExecutorEvent::Ended(report) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn returned(&self) -> TrialId {
+        match self.events.recv_timeout(LONG).unwrap() {
+            ExecutorEvent::Returned { trial } => trial,
             other => panic!("{other:?}"),
         }
     }
@@ -281,12 +289,8 @@ fn draining_returns_what_waits_and_lets_finish_what_runs() {
         bench.submit(trial, stage);
     }
     bench.pool.drain();
-    for trial in 1..4 {
-        let ExecutorEvent::Returned { trial: returned } = bench.events.recv_timeout(LONG).unwrap() else {
-            panic!()
-        };
-        assert_eq!(returned, TrialId(trial));
-    }
+    let returned: BTreeSet<TrialId> = (1..4).map(|_| bench.returned()).collect();
+    assert_eq!(returned, (1..4).map(TrialId).collect());
     let refused = job(bench.stage("true"), bench.dir.path());
     assert_eq!(bench.pool.submit(refused), Err(ExecutorError::Closed));
     while !bench.dir.path().join("go").exists() {
@@ -295,6 +299,66 @@ fn draining_returns_what_waits_and_lets_finish_what_runs() {
     fs::write(bench.dir.path().join("go"), "\n").unwrap();
     assert!(matches!(bench.ended().verdict, Verdict::Succeeded { .. }));
     bench.pool.shutdown();
+}
+
+/// Submits a trial that waits for its own gate.
+fn gated(bench: &mut Bench, trial: u64) -> Job {
+    let gate = bench.stage("while [ ! -e $PITON_STUDY_DIR/gate_$PITON_TRIAL ]; do sleep 0.01; done");
+    bench.submit(trial, gate)
+}
+
+fn open_gate(bench: &Bench, trial: u64) {
+    fs::write(bench.dir.path().join(format!("gate_{trial}")), "").unwrap();
+}
+
+fn await_dir(dir: &Path) {
+    let start = Instant::now();
+    while !dir.join("params.json").exists() {
+        assert!(start.elapsed() < LONG, "`{}` never came", dir.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_was_prepared_and_does_not_start_leaves_nothing() {
+    let mut bench = Bench::new(1, HashMap::new());
+    gated(&mut bench, 0);
+    bench.started();
+    // Both wait in the queue while trial 0 runs: whoever starts trial 1 then prepares trial 2.
+    gated(&mut bench, 1);
+    let next = gated(&mut bench, 2);
+    open_gate(&bench, 0);
+    bench.ended();
+    bench.started();
+    await_dir(&next.dir);
+    bench.pool.drain();
+    assert_eq!(bench.returned(), TrialId(2));
+    assert!(!next.dir.parent().unwrap().exists());
+    open_gate(&bench, 1);
+    assert_eq!(bench.ended().trial, TrialId(1));
+}
+
+#[test]
+fn what_one_worker_prepared_another_starts() {
+    let mut bench = Bench::new(2, HashMap::new());
+    for trial in [0, 1] {
+        gated(&mut bench, trial);
+        bench.started();
+    }
+    gated(&mut bench, 2);
+    let next = gated(&mut bench, 3);
+    open_gate(&bench, 3);
+    open_gate(&bench, 0);
+    bench.ended();
+    bench.started();
+    await_dir(&next.dir);
+    // The worker that prepared trial 3 is busy with trial 2.
+    open_gate(&bench, 1);
+    bench.ended();
+    bench.started();
+    assert_eq!(bench.ended().trial, TrialId(3));
+    open_gate(&bench, 2);
+    assert_eq!(bench.ended().trial, TrialId(2));
 }
 
 #[test]
