@@ -71,7 +71,8 @@ cargo bench                        everything but the peers; about 10 minutes on
 cargo bench -- SECTION...          only these: limits commands closures scale looking waiting
 cargo bench -- --quick             one repetition, a tenth of the size
 cargo bench -- --peers             other programs doing the same work; each must be installed
-PITON_BENCH_HUGE=1 cargo bench     also a study of 10,000,000 trials in full";
+PITON_BENCH_HUGE=1 cargo bench     also a study of 10,000,000 trials in full
+PITON_BENCH_DIR=DIR cargo bench    on another disk, or away from where much was deleted lately";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -107,10 +108,11 @@ fn bench(mut args: Vec<&str>) -> Fallible<()> {
         false => Scale { reps: 5, large: 1_000_000, huge },
     };
     // On the disk that is built on: a temporary directory may be memory, where an fsync costs nothing.
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(place)?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let place = std::env::var_os("PITON_BENCH_DIR").map_or(target.to_path_buf(), PathBuf::from);
+    std::fs::create_dir_all(&place)?;
     let bench = Bench { scale, dir: tempfile::tempdir_in(place)?, next: std::cell::Cell::new(0) };
-    let mut report = Report::new(place.parent().unwrap_or(place).join("bench.json"));
+    let mut report = Report::new(target.parent().unwrap_or(target).join("bench.json"));
     for (name, section) in SECTIONS {
         if if args.is_empty() { !with_peers } else { args.contains(&name) } {
             report.section(name)?;
