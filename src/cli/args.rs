@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Write one self-contained page that tells the study's story
     Report(ReportArgs),
+    /// Show the same page live, with a stop button, until ended by a signal; also `/metrics`
+    Serve(ServeArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
@@ -351,6 +354,24 @@ pub struct ReportArgs {
     #[arg(short, long, value_name = "FILE", default_value = "report.html", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
 }
+
+/// `piton serve`.
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_HELP)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Address to listen at; port 0: any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Another name by which browsers may reach this machine
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+}
+
+const SERVE_HELP: &str = "\
+Prints the page's address. It holds a random token, and nothing is shown without it; PITON_SERVE_TOKEN sets it, for a
+service. /metrics (OpenMetrics) takes the token as `Authorization: Bearer` as well.";
 
 /// `piton compare`.
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ mod result;
 mod retry;
 mod run;
 mod salvage;
+mod serve;
 mod stop;
 mod terminal;
 mod verify;
@@ -100,6 +101,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),
         Command::Report(args) => report::report(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Completions(args) => manual::completions(&args),

@@ -26,6 +26,7 @@ pub fn report(args: &ReportArgs) -> Result<u8, Error> {
         artifacts_link: link(&paths::relative(&look.view.study_artifacts_dir(), dir)),
         nonce: nonce()?,
         now_ms: unix_ms(),
+        live: false,
     };
     let mut html = Vec::new();
     Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;
@@ -52,7 +53,7 @@ fn link(path: &Path) -> Option<String> {
 }
 
 /// Nothing that a trial could have guessed.
-fn nonce() -> Result<String, Error> {
+pub fn nonce() -> Result<String, Error> {
     let bytes: [u8; 16] = disk::random().map_err(|cause| Error::System { what: "get random bytes", cause })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -14,21 +14,26 @@ use super::terminal::{hint, say};
 /// Stops the engine of a store.
 pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     let store = &args.store.store;
-    let Some(engine) = running_engine(store)? else {
+    // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
+    let signal = if args.now { Signal::USR2 } else { Signal::USR1 };
+    let Some(engine) = ask_to_stop(store, signal)? else {
         say(&format!("no engine runs the study in `{}`", store.display()));
         return Ok(0);
     };
-    // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
-    let signal = if args.now { Signal::USR2 } else { Signal::USR1 };
-    let system = |cause| Error::System { what: "signal the engine", cause };
-    if signal_exactly(engine.process, signal).map_err(system)? {
-        let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
-        say(&format!("asked engine {} to stop and {how}; waiting for it", engine.process.pid));
-        wait_gone(engine.process, None).map_err(system)?;
-    }
+    let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
+    say(&format!("asked engine {} to stop and {how}; waiting for it", engine.process.pid));
+    wait_gone(engine.process, None).map_err(|cause| Error::System { what: "wait for the engine", cause })?;
     say("the engine has stopped; everything it reported is recorded");
     hint(&format!("`piton resume {}` goes on", piton::shell_word(store)));
     Ok(0)
+}
+
+/// Signals the engine that has the store open; `None`: none has, or it is just gone.
+pub fn ask_to_stop(store: &std::path::Path, signal: Signal) -> Result<Option<EngineId>, Error> {
+    let Some(engine) = running_engine(store)? else { return Ok(None) };
+    let asked = signal_exactly(engine.process, signal);
+    let asked = asked.map_err(|cause| Error::System { what: "signal the engine", cause })?;
+    Ok(asked.then_some(engine))
 }
 
 /// The engine that has the store open, if one lives on this machine.

@@ -14,6 +14,7 @@
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
+//! - `serve`: the live page, used by that browser and attacked by others;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `amend`: changing a study that has begun;
 //! - `proposer`: trials that a program proposes, Optuna among them;
@@ -49,5 +50,6 @@ mod rails;
 mod regressions;
 mod report;
 mod salvage;
+mod serve;
 mod signals;
 mod structure;

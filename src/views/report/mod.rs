@@ -27,6 +27,8 @@ pub struct Options {
     pub nonce: String,
     /// When it was made.
     pub now_ms: UnixMs,
+    /// Whether a server shows it, which keeps it up to date: see `live.js`.
+    pub live: bool,
 }
 
 /// A study, ready to be shown.

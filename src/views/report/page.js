@@ -1,6 +1,8 @@
 // The table of trials: sorted, filtered, a page at a time. All text goes in by textContent.
 "use strict";
 (() => {
+  const state = { stage: null, filter: "", only: "", sort: -1, down: false, page: 0 };
+  const table = () => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const place = document.getElementById("table");
   if (!data || !place || !data.stages.length) return;
@@ -21,7 +23,8 @@
     for (const name of ["state", "failure", "parent"]) stage[name] = spread(stage[name]);
     stage.values = stage.values.map(spread);
   }
-  const state = { stage: data.stages.length - 1, filter: "", only: "", sort: -1, down: false, page: 0 };
+  // A table that is drawn again, with newer trials, stays as it was set.
+  if (state.stage === null) state.stage = data.stages.length - 1;
 
   const columnsOf = (stage) => [
     { name: "case", text: (r) => `${base}_${stage.index}_${stage.i[r]}`, key: (r) => stage.i[r] },
@@ -97,10 +100,13 @@
       ...options.map(([value, text]) => { const o = make("option", { value }, text); o.selected = String(value) === String(chosen); return o; })));
   const controls = make("div", { class: "controls" },
     choice("stage", data.stages.map((s, n) => [n, s.name]), state.stage, (value) => { state.stage = Number(value); state.sort = -1; }),
-    choice("show", [["", "all"], ["survivors", "survivors"], ["succeeded", "succeeded"], ["failed", "failed"], ["pending", "pending"], ["cancelled", "cancelled"]], "", (value) => { state.only = value; }),
-    make("label", {}, "containing", make("input", { type: "search", placeholder: "words, or param=value", oninput: (event) => { state.filter = event.target.value; state.page = 0; redraw(); } })),
+    choice("show", [["", "all"], ["survivors", "survivors"], ["succeeded", "succeeded"], ["failed", "failed"], ["pending", "pending"], ["cancelled", "cancelled"]], state.only, (value) => { state.only = value; }),
+    make("label", {}, "containing", make("input", { type: "search", placeholder: "words, or param=value", value: state.filter, oninput: (event) => { state.filter = event.target.value; state.page = 0; redraw(); } })),
     make("button", { type: "button", onclick: () => turn(-1) }, "previous"),
     make("button", { type: "button", onclick: () => turn(1) }, "next"));
   place.replaceChildren(controls, shown, body);
   redraw();
+  };
+  table();
+  document.addEventListener("piton:page", table);
 })();

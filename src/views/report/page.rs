@@ -14,13 +14,15 @@ use crate::views::{StudyView, short_number};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const LIVE: &str = include_str!("live.js");
 
 /// The whole page.
 pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
     let study = &report.view.study;
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; base-uri 'none'; form-action 'none'",
-        options.nonce
+        "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; base-uri 'none'; form-action 'none'{1}",
+        options.nonce,
+        if options.live { "; connect-src 'self'" } else { "" }
     );
     html! {
         (DOCTYPE)
@@ -45,6 +47,7 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
                 }
                 footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (timestamp(options.now_ms)) }
                 script nonce=(options.nonce) { (PreEscaped(SCRIPT)) }
+                @if options.live { script nonce=(options.nonce) { (PreEscaped(LIVE)) } }
             }
         }
     }
@@ -67,7 +70,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
             @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
             @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
             @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
-            dl .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
+            dl #facts .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
             nav aria-label="sections" {
                 @for stage in &report.gathered.stages { a href={ "#" (anchor(stage.row.index)) } { (stage.row.name) } }
                 @if report.gathered.stages.iter().any(|stage| !stage.failures.is_empty()) { a href="#failures" { "failures" } }
@@ -75,7 +78,27 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 @if !report.winners.is_empty() { a href="#lineage" { "lineage" } }
                 a href="#trials" { "all trials" }
             }
-            @if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
+            @if options.live { (live(report)) } @else if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
+        }
+    }
+}
+
+/// What the script keeps up to date, and the button that asks the engine to stop.
+fn live(report: &Report<'_>) -> Markup {
+    html! {
+        section #live data-events=(report.view.progress.last_seq) aria-label="how it stands now" {
+            noscript { p .note { "The page is kept up to date by JavaScript; without it, load it again." } }
+        }
+        button #stop type="button" hidden { "Stop…" }
+        dialog #stop-dialog aria-labelledby="stop-title" {
+            form method="dialog" {
+                h2 #stop-title { "Stop the study?" }
+                p { "Trials that run now may finish; nothing more starts. Everything that has ended is recorded, and the study can go on at any time." }
+                div .controls {
+                    button value="stop" { "Let them finish and stop" }
+                    button value="" autofocus { "Go on" }
+                }
+            }
         }
     }
 }

@@ -1,0 +1,84 @@
+//! `/metrics`: how a study stands, as OpenMetrics text. Gathered anew at each scrape, from counters that are kept.
+
+use std::sync::atomic::AtomicU64;
+
+use piton::model::Accounting;
+use piton::views::status::Status;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What a scrape accepts as OpenMetrics 1.0.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(String, String)>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// All of it.
+///
+/// # Errors
+/// None that a string can have.
+#[expect(clippy::cast_precision_loss, reason = "OpenMetrics numbers are floats")]
+pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("piton");
+    let study = Gauges::default();
+    study.get_or_create(&labels([("study", &status.study), ("status", status.status)])).set(1.0);
+    registry.register("study_status", "The study's name and status; always 1", study);
+
+    let alive = Gauge::<f64, AtomicU64>::default();
+    alive.set(f64::from(u8::from(status.engine.as_ref().is_some_and(|engine| engine.alive))));
+    registry.register("engine_alive", "Whether an engine runs the study", alive);
+    let runtime = Gauge::<f64, AtomicU64>::default();
+    runtime.set(status.runtime_s);
+    registry.register_with_unit("runtime", "Running time over all runs", Unit::Seconds, runtime);
+    let runs = Counter::<u64>::default();
+    runs.inc_by(status.runs.into());
+    registry.register("runs", "Times an engine opened the study", runs);
+    let events = Counter::<u64>::default();
+    events.inc_by(status.events);
+    registry.register("events", "Events in the journal", events);
+
+    let attempts = Family::<Labels, Counter>::default();
+    for (outcome, count) in [
+        ("succeeded", accounting.succeeded),
+        ("failed", accounting.failed),
+        ("interrupted", accounting.interrupted),
+    ] {
+        attempts.get_or_create(&labels([("outcome", outcome)])).inc_by(count);
+    }
+    registry.register("attempts", "Attempts that ended", attempts);
+
+    let (trials, planned, rate, best) =
+        (Gauges::default(), Gauges::default(), Gauges::default(), Gauges::default());
+    for stage in &status.stages {
+        for (state, count) in [
+            ("pending", stage.pending),
+            ("running", stage.running),
+            ("succeeded", stage.succeeded),
+            ("failed", stage.failed),
+        ] {
+            trials.get_or_create(&labels([("stage", &stage.name), ("state", state)])).set(count as f64);
+        }
+        let of_stage = labels([("stage", &stage.name)]);
+        planned.get_or_create(&of_stage).set(stage.planned as f64);
+        if let Some(per_minute) = stage.per_minute {
+            rate.get_or_create(&of_stage).set(per_minute);
+        }
+        if let Some(value) = &stage.best {
+            best.get_or_create(&labels([("stage", &stage.name), ("metric", &value.metric)])).set(value.value);
+        }
+    }
+    registry.register("trials", "Trials by stage and state", trials);
+    registry.register("trials_planned", "Trials planned, by stage", planned);
+    registry.register("attempts_per_minute", "Attempts that end in a minute at the present pace", rate);
+    registry.register("best", "Best value of the stage's first objective so far", best);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}

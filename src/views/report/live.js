@@ -1,0 +1,119 @@
+// The live part: how the study stands, as the server tells it, and the rest of the page fetched again when trials have ended.
+// All text goes in by textContent.
+"use strict";
+(() => {
+  const place = document.getElementById("live");
+  if (!place) return;
+  const make = (tag, attributes, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) if (value !== null) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+  const number = (value) => (Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toPrecision(5) : String(Number(value.toPrecision(6))));
+  const time = (seconds) => {
+    const s = Math.round(seconds);
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  };
+  const words = make("p", { class: "note", role: "status", "aria-live": "polite" });
+  const body = make("div", {});
+  const stop = document.getElementById("stop");
+  const dialog = document.getElementById("stop-dialog");
+  place.append(words, body);
+
+  const say = (text) => { if (words.textContent !== text) words.textContent = text; };
+  let last = null;
+
+  const stageLine = (stage) => {
+    const done = stage.succeeded + stage.failed;
+    const pieces = [`${done} of ${stage.planned} done`];
+    if (stage.running) pieces.push(`${stage.running} running`);
+    if (stage.failed) pieces.push(`${stage.failed} failed`);
+    if (stage.per_minute !== null && stage.status === "open") pieces.push(`${number(stage.per_minute)} a minute`);
+    if (stage.eta_s && stage.status === "open") {
+      const [from, to] = stage.eta_s.map(time);
+      pieces.push(from === to ? `${from} left` : `${from} to ${to} left`);
+    }
+    if (stage.best) pieces.push(`best ${stage.best.metric} ${number(stage.best.value)} (${stage.best.case})`);
+    return make("div", { class: "live-stage" },
+      make("span", {}, stage.name, " ", make("span", { class: `status ${stage.status}` }, stage.status)),
+      make("progress", { max: String(Math.max(1, stage.planned)), value: String(done), "aria-label": `${stage.name}: ${done} of ${stage.planned} done` }),
+      make("span", { class: "note" }, pieces.join(" · ")));
+  };
+
+  const show = (status) => {
+    const alive = status.engine !== null && status.engine.alive;
+    const over = status.status === "completed" || status.status === "aborted";
+    stop.hidden = !alive || status.draining;
+    if (status.draining) say("Draining: what runs finishes, nothing more starts.");
+    else if (alive) say(`The engine runs: pid ${status.engine.pid} on ${status.engine.host}.`);
+    else if (over) say(`The study is ${status.status}.`);
+    else say(`No engine runs the study${status.next_command ? `; go on with: ${status.next_command}` : "."}`);
+    const parts = status.stages.filter((stage) => stage.planned > 0).map(stageLine);
+    if (status.running.length) {
+      const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : "will run again")));
+      const more = status.running_not_shown ? [make("p", { class: "note" }, `and ${status.running_not_shown} more`)] : [];
+      parts.push(make("div", { class: "live-part" }, make("h3", {}, "Running"), make("table", {}, make("tbody", {}, ...rows)), ...more));
+    }
+    if (status.last_failures.length) {
+      const lines = status.last_failures.map((failure) => make("li", {}, make("code", {}, failure.case), ` #${failure.attempt} `, make("strong", { class: "failed" }, failure.kind), `: ${failure.reason}`));
+      parts.push(make("div", { class: "live-part" }, make("h3", {}, "Last failures"), make("ul", {}, ...lines)));
+    }
+    body.replaceChildren(...parts);
+    last = status;
+    refresh();
+  };
+
+  // The rest of the page: when something happened, not while somebody types into it, and never more than a small part of the time.
+  let shownAt = Number(place.dataset.events);
+  let busy = false;
+  let notBefore = 0;
+  const typing = () => document.activeElement && document.activeElement.matches("input, select") && document.querySelector("main").contains(document.activeElement);
+  const refresh = async () => {
+    if (busy || !last || last.events === shownAt || document.hidden || typing() || performance.now() < notBefore) return;
+    busy = true;
+    const begun = performance.now();
+    try {
+      const answer = await fetch("./", { cache: "no-store" });
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const events = page.getElementById("live");
+      const [main, facts] = [page.querySelector("main"), page.getElementById("facts")];
+      if (!main || !facts || !events) return;
+      document.querySelector("main").replaceWith(document.adoptNode(main));
+      document.getElementById("facts").replaceWith(document.adoptNode(facts));
+      shownAt = Number(events.dataset.events);
+      document.dispatchEvent(new Event("piton:page"));
+    } catch {
+      // The event stream tells of a lost connection.
+    } finally {
+      busy = false;
+      notBefore = performance.now() + Math.max(2000, 10 * (performance.now() - begun));
+    }
+  };
+
+  const source = new EventSource("events");
+  source.addEventListener("status", (event) => show(JSON.parse(event.data)));
+  source.addEventListener("trouble", (event) => { say(event.data); });
+  source.onerror = () => {
+    say("The connection is lost; trying again.");
+    stop.hidden = true;
+    // A browser gives up on an answer that is no stream.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+  };
+
+  stop.addEventListener("click", () => dialog.showModal());
+  dialog.addEventListener("close", async () => {
+    if (dialog.returnValue !== "stop") return;
+    dialog.returnValue = "";
+    try {
+      const answer = await fetch("stop", { method: "POST" });
+      say(await answer.text());
+    } catch {
+      say("The request did not get through.");
+    }
+  });
+})();
