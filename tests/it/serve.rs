@@ -146,6 +146,7 @@ fn the_page_lives_through_crash_and_restart_and_stops_the_engine() {
     engine.signal(Signal::KILL);
     engine.wait();
     shows(&browser, "#live", "No engine runs the study; go on with: piton resume");
+    shows(&browser, "h1", "interrupted");
     assert_eq!(browser.script("return document.getElementById('stop').hidden"), true);
     let engine = sandbox.start("run study.toml");
     shows(&browser, "#live", "The engine runs: pid");
@@ -184,14 +185,19 @@ fn nobody_gets_in_without_the_address() {
     let server = Server::start(&sandbox);
     let (host, token) = (&server.host, &server.token);
     let port = host.rsplit(':').next().unwrap();
-    let get = |path: &str, host: &str| status(&server.raw(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")));
+    let get =
+        |path: &str, host: &str| status(&server.raw(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")));
 
     assert_eq!(get(&format!("/{token}/"), host), 200);
-    for path in ["/", "/x/", "/metrics", &format!("/{}/", &token[1..]), &format!("/{token}0/"), &format!("/{token}")] {
+    for path in
+        ["/", "/x/", "/metrics", &format!("/{}/", &token[1..]), &format!("/{token}0/"), &format!("/{token}")]
+    {
         assert!(matches!(get(path, host), 403 | 404), "{path}");
     }
     // Names that a page elsewhere could have rebound to this address.
-    for name in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1.evil.example", "localhost.evil.example"] {
+    for name in
+        ["evil.example", &format!("evil.example:{port}"), "127.0.0.1.evil.example", "localhost.evil.example"]
+    {
         assert_eq!(get(&format!("/{token}/"), name), 421, "{name}");
     }
     assert_eq!(get(&format!("/{token}/"), &format!("localhost:{port}")), 200);
@@ -225,7 +231,10 @@ fn nobody_gets_in_without_the_address() {
     ] {
         assert_eq!(server.ask("GET", escape, "").0, 404, "{escape}");
     }
-    assert_eq!(status(&server.raw(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nX: {}\r\n", "x".repeat(70_000)))), 431);
+    assert_eq!(
+        status(&server.raw(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nX: {}\r\n", "x".repeat(70_000)))),
+        431
+    );
     assert_eq!(status(&server.raw("\u{1}\u{2}\r\n\r\n")), 400);
 }
 

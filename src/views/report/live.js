@@ -32,7 +32,7 @@
     const pieces = [`${done} of ${stage.planned} done`];
     if (stage.running) pieces.push(`${stage.running} running`);
     if (stage.failed) pieces.push(`${stage.failed} failed`);
-    if (stage.per_minute !== null && stage.status === "open") pieces.push(`${number(stage.per_minute)} a minute`);
+    if (stage.per_minute !== null && stage.status === "open") pieces.push(`${Number(stage.per_minute.toPrecision(3))} a minute`);
     if (stage.eta_s && stage.status === "open") {
       const [from, to] = stage.eta_s.map(time);
       pieces.push(from === to ? `${from} left` : `${from} to ${to} left`);
@@ -68,12 +68,13 @@
   };
 
   // The rest of the page: when something happened, not while somebody types into it, and never more than a small part of the time.
-  let shownAt = Number(place.dataset.events);
+  let shown = place.dataset;
+  const isNew = () => last.events !== Number(shown.events) || last.status !== shown.status;
   let busy = false;
   let notBefore = 0;
   const typing = () => document.activeElement && document.activeElement.matches("input, select") && document.querySelector("main").contains(document.activeElement);
   const refresh = async () => {
-    if (busy || !last || last.events === shownAt || document.hidden || typing() || performance.now() < notBefore) return;
+    if (busy || !last || !isNew() || document.hidden || typing() || performance.now() < notBefore) return;
     busy = true;
     const begun = performance.now();
     try {
@@ -81,11 +82,11 @@
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const events = page.getElementById("live");
-      const [main, facts] = [page.querySelector("main"), page.getElementById("facts")];
-      if (!main || !facts || !events) return;
+      const [main, top] = [page.querySelector("main"), page.getElementById("top")];
+      if (!main || !top || !events) return;
       document.querySelector("main").replaceWith(document.adoptNode(main));
-      document.getElementById("facts").replaceWith(document.adoptNode(facts));
-      shownAt = Number(events.dataset.events);
+      document.getElementById("top").replaceWith(document.adoptNode(top));
+      shown = events.dataset;
       document.dispatchEvent(new Event("piton:page"));
     } catch {
       // The event stream tells of a lost connection.

@@ -66,17 +66,19 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
     ];
     html! {
         header {
-            h1 { (study.name) " " span class={ "status " (study_status(view.status())) } { (study_status(view.status())) } }
-            @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
-            @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
-            @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
-            dl #facts .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
-            nav aria-label="sections" {
-                @for stage in &report.gathered.stages { a href={ "#" (anchor(stage.row.index)) } { (stage.row.name) } }
-                @if report.gathered.stages.iter().any(|stage| !stage.failures.is_empty()) { a href="#failures" { "failures" } }
-                a href="#workers" { "workers" }
-                @if !report.winners.is_empty() { a href="#lineage" { "lineage" } }
-                a href="#trials" { "all trials" }
+            div #top {
+                h1 { (study.name) " " span class={ "status " (study_status(view.status())) } { (study_status(view.status())) } }
+                @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
+                @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
+                @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
+                dl .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
+                nav aria-label="sections" {
+                    @for stage in &report.gathered.stages { a href={ "#" (anchor(stage.row.index)) } { (stage.row.name) } }
+                    @if report.gathered.stages.iter().any(|stage| !stage.failures.is_empty()) { a href="#failures" { "failures" } }
+                    a href="#workers" { "workers" }
+                    @if !report.winners.is_empty() { a href="#lineage" { "lineage" } }
+                    a href="#trials" { "all trials" }
+                }
             }
             @if options.live { (live(report)) } @else if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
         }
@@ -86,7 +88,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
 /// What the script keeps up to date, and the button that asks the engine to stop.
 fn live(report: &Report<'_>) -> Markup {
     html! {
-        section #live data-events=(report.view.progress.last_seq) aria-label="how it stands now" {
+        section #live data-events=(report.view.progress.last_seq) data-status=(study_status(report.view.status())) aria-label="how it stands now" {
             noscript { p .note { "The page is kept up to date by JavaScript; without it, load it again." } }
         }
         button #stop type="button" hidden { "Stop…" }
@@ -96,7 +98,7 @@ fn live(report: &Report<'_>) -> Markup {
                 p { "Trials that run now may finish; nothing more starts. Everything that has ended is recorded, and the study can go on at any time." }
                 div .controls {
                     button value="stop" { "Let them finish and stop" }
-                    button value="" autofocus { "Go on" }
+                    button value="" autofocus { "Keep it running" }
                 }
             }
         }

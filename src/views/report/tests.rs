@@ -6,8 +6,12 @@ use crate::views::fixture::{ALIVE, DEAD, Story};
 
 fn html(story: &Story, liveness: crate::views::Liveness) -> String {
     let (view, snapshot) = story.view(liveness);
-    let options =
-        Options { artifacts_link: Some("artifacts/tiny".into()), nonce: "0123abcd".into(), now_ms: 1_000, live: false };
+    let options = Options {
+        artifacts_link: Some("artifacts/tiny".into()),
+        nonce: "0123abcd".into(),
+        now_ms: 1_000,
+        live: false,
+    };
     let mut out = Vec::new();
     Report::load(&view, &snapshot).unwrap().write_html(&options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
