@@ -122,6 +122,12 @@ pub struct HowArgs {
     /// Print the final state as JSON
     #[arg(long)]
     pub json: bool,
+    /// For CI: plain lines; on GitHub Actions also annotations, and a summary of the job
+    #[arg(long)]
+    pub ci: bool,
+    /// Write a JUnit report at the end, however the run ended
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
 }
 
 /// `piton run`.

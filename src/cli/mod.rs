@@ -22,6 +22,7 @@ mod run;
 mod salvage;
 mod serve;
 mod stop;
+mod summary;
 mod terminal;
 mod verify;
 mod watch;

@@ -1,24 +1,31 @@
-//! What `piton run` shows while it runs: a bar a stage on a terminal, plain lines elsewhere.
+//! What `piton run` shows while it runs: a bar a stage on a terminal ([`bars`]), plain lines elsewhere ([`lines`]).
 //!
 //! The engine hands over small messages and never waits for the terminal: a thread of this module draws, and what
 //! the terminal cannot take in time is left out (counts catch up with the next message).
 
+mod bars;
+pub mod github;
+mod lines;
+mod sparkline;
+
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use crossbeam_channel::{Sender, bounded};
 use piton::engine::{Draft, Observer};
 use piton::executor::local::strays::KilledStray;
 use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict};
+use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
 use piton::views::{clean, duration, short_number};
 
-use super::terminal::{say, width};
+use self::bars::Bars;
+use self::lines::Lines;
 
 /// Messages that may wait for the terminal.
 const BACKLOG: usize = 4096;
@@ -28,16 +35,43 @@ const LINE_EACH_TRIALS: u64 = 200;
 
 /// What the drawing thread is told.
 enum Message {
+    /// How many trials run at once.
+    Workers(u32),
     /// A stage's trials run, or go on.
     Stage { index: StageIndex, name: String, planned: u64, counters: StageCounters },
     /// An attempt ended.
-    Ended { stage: StageIndex, counters: StageCounters, line: Option<String>, failed: bool, best: Option<String> },
+    Ended {
+        stage: StageIndex,
+        trial: TrialId,
+        counters: StageCounters,
+        line: Option<String>,
+        failed: Option<Failed>,
+        best: Option<BestSoFar>,
+    },
     /// An attempt started.
-    Counts { stage: StageIndex, counters: StageCounters },
+    Started { stage: StageIndex, trial: TrialId, case: String, counters: StageCounters },
     /// A stage closed.
     Closed { stage: StageIndex, counters: StageCounters, line: String },
     /// A line of its own.
     Line(String),
+    /// A line of its own that says why the study ended.
+    Aborted(String),
+}
+
+/// A failed attempt, for those who tell of it elsewhere.
+struct Failed {
+    case: String,
+    kind: String,
+    reason: String,
+    log: String,
+    again: bool,
+}
+
+/// The best value of a stage so far.
+#[derive(Clone)]
+struct BestSoFar {
+    words: String,
+    value: f64,
 }
 
 /// The observer; see the module.
@@ -45,9 +79,12 @@ pub struct Progress {
     sender: Option<Sender<Message>>,
     thread: Option<JoinHandle<()>>,
     spec: Option<Arc<Spec>>,
+    paths: Option<StudyPaths>,
+    store: PathBuf,
     again: String,
-    /// Whether trials get a line each.
+    /// Whether a terminal is drawn on; otherwise trials get a line each.
     bars: bool,
+    github: bool,
     /// How long a drain may take.
     drain_limit: Option<Duration>,
     /// Trials finished in each stage as of the event at hand; the draft is that of the whole batch.
@@ -55,14 +92,18 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts drawing; `again` is the command that goes on after an early end.
-    pub fn start(again: &str, drain_limit: Option<Duration>) -> Self {
+    /// Starts drawing; `again` is the command that goes on after an early end. With `ci`, lines even on a terminal, and
+    /// what the CI system understands.
+    pub fn start(store: &Path, again: &str, drain_limit: Option<Duration>, ci: bool) -> Self {
         Self {
             sender: None,
             thread: None,
             spec: None,
+            paths: None,
+            store: store.to_owned(),
             again: again.to_owned(),
-            bars: std::io::stderr().is_terminal(),
+            bars: !ci && super::terminal::height(&std::io::stderr()).is_some() && std::io::stderr().is_terminal(),
+            github: ci && github::is_there(),
             drain_limit,
             finished: HashMap::new(),
         }
@@ -72,9 +113,11 @@ impl Progress {
     fn send(&mut self, message: Message) {
         if self.sender.is_none() {
             let (sender, receiver) = bounded(BACKLOG);
-            let bars = self.bars;
+            let (bars, github) = (self.bars, self.github);
             let builder = std::thread::Builder::new().name("progress".into());
-            self.thread = builder.spawn(move || draw(&receiver, bars)).ok();
+            let draw =
+                move || if bars { Bars::default().run(&receiver) } else { Lines::new(github).run(&receiver) };
+            self.thread = builder.spawn(draw).ok();
             self.sender = Some(sender);
         }
         let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) else { return };
@@ -124,12 +167,35 @@ impl Progress {
         let finished = self.finished.entry(stage).or_insert_with(|| counters.finished());
         *finished += u64::from(end.next == Next::Final);
         let finished = *finished;
-        let failed = matches!(end.verdict, Verdict::Failed(_));
+        let case = lineage.case(stage, index);
+        let failed = match &end.verdict {
+            Verdict::Failed(failure) => Some(Failed {
+                kind: clean(&failure.kind),
+                reason: clean(&failure.reason),
+                log: self.log_of(draft, &spec, stage, &case, end.attempt),
+                again: matches!(end.next, Next::Again { .. }),
+                case: case.clone(),
+            }),
+            _ => None,
+        };
         let each = !self.bars && planned <= LINE_EACH_TRIALS;
-        let line = (failed || each)
-            .then(|| ended_line(end, &lineage.case(stage, index), finished, planned, &spec, stage));
-        let best = best_words(draft, stage, &lineage, counters.best);
-        self.send(Message::Ended { stage, counters, line, failed, best });
+        let line = (failed.is_some() || each).then(|| {
+            let log = failed.as_ref().map_or_else(String::new, |failed| format!("; {}", failed.log));
+            format!("{}{log}", ended_line(end, &case, finished, planned, &spec, stage))
+        });
+        let best = best_so_far(draft, stage, &lineage, counters.best);
+        self.send(Message::Ended { stage, trial: end.trial, counters, line, failed, best });
+    }
+
+    /// Where an attempt's error output is, from here if it is below.
+    fn log_of(&mut self, draft: &Draft, spec: &Spec, stage: StageIndex, case: &str, attempt: u32) -> String {
+        if self.paths.is_none() {
+            self.paths = StudyPaths::of(&self.store, draft.study_row()).ok();
+        }
+        let Some(paths) = &self.paths else { return String::new() };
+        let log = paths.attempt_dir(spec, stage, case, attempt).join("stderr.log");
+        let here = std::env::current_dir().unwrap_or_default();
+        clean(&log.strip_prefix(here).unwrap_or(&log).display().to_string())
     }
 
     fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
@@ -161,6 +227,7 @@ impl Observer for Progress {
             Event::RunStarted { workers, .. } => {
                 let study = draft.study_row();
                 let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
+                self.send(Message::Workers(*workers));
                 self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)));
                 self.stage_begins(draft);
             }
@@ -178,12 +245,13 @@ impl Observer for Progress {
                 self.send(Message::Line(format!("no further trials: {reason}")));
                 self.stage_begins(draft);
             }
-            Event::AttemptStarted { .. } => {
+            Event::AttemptStarted { trial, .. } => {
                 if let Some((stage, counters)) = draft.open_stage()
                     && self.bars
+                    && let Some(spec) = self.spec(draft)
                 {
-                    let message = Message::Counts { stage: stage.index, counters: *counters };
-                    self.send(message);
+                    let case = Lineage::new(&spec, draft.stages()).case_of(*trial).unwrap_or_default();
+                    self.send(Message::Started { stage: stage.index, trial: *trial, case, counters: *counters });
                 }
             }
             Event::AttemptEnded(end) => self.ended(end, draft),
@@ -191,7 +259,7 @@ impl Observer for Progress {
                 let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
                 self.closed(*stage, &survivors, draft);
             }
-            Event::StudyAborted { reason, .. } => self.send(Message::Line(format!("aborted: {reason}"))),
+            Event::StudyAborted { reason, .. } => self.send(Message::Aborted(clean(reason))),
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
                 self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }
@@ -279,185 +347,10 @@ fn ended_line(
     format!("[{finished}/{planned}] {case} {words}")
 }
 
-fn best_words(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<String> {
+fn best_so_far(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<BestSoFar> {
     let metric = &draft.stages().get(stage as usize)?.objective.as_ref()?.metric;
     let best = best?;
     let (stage, index) = lineage.locate(best.trial)?;
-    Some(format!("best {metric} {} ({})", short_number(best.value), lineage.case(stage, index)))
-}
-
-/// The drawing thread.
-fn draw(messages: &Receiver<Message>, bars: bool) {
-    if bars { Bars::default().run(messages) } else { draw_lines(messages) }
-}
-
-fn draw_lines(messages: &Receiver<Message>) {
-    let mut planned_by_stage: HashMap<StageIndex, (u64, u64)> = HashMap::new();
-    for message in messages {
-        match message {
-            // A stage that opens with the start of a run is told of twice.
-            Message::Stage { index, name, planned, counters } => {
-                // A proposer that has no more makes a stage shorter than it was announced.
-                if planned_by_stage.insert(index, (planned, percent(&counters, planned))).is_some() {
-                    continue;
-                }
-                say(&stage_line(index, &name, planned, &counters));
-            }
-            Message::Ended { stage, counters, line, best, .. } => {
-                let (planned, before) = planned_by_stage.get(&stage).copied().unwrap_or_default();
-                let now = percent(&counters, planned);
-                match line {
-                    Some(line) => say(&line),
-                    None if now > before => {
-                        let best = best.map(|best| format!(", {best}")).unwrap_or_default();
-                        say(&format!(
-                            "[{}/{planned}] {now}%, {} failed{best}",
-                            counters.finished(),
-                            counters.failed
-                        ));
-                    }
-                    None => {}
-                }
-                planned_by_stage.insert(stage, (planned, now));
-            }
-            Message::Counts { .. } => {}
-            Message::Closed { line, .. } | Message::Line(line) => say(&line),
-        }
-    }
-}
-
-fn percent(counters: &StageCounters, planned: u64) -> u64 {
-    counters.finished().saturating_mul(100).checked_div(planned).unwrap_or(100)
-}
-
-fn stage_line(index: StageIndex, name: &str, planned: u64, counters: &StageCounters) -> String {
-    let trials = if planned == 1 { "1 trial".into() } else { format!("{planned} trials") };
-    match counters.finished() {
-        0 => format!("stage {index} `{name}`: {trials}"),
-        done => format!("stage {index} `{name}`: {trials}, {done} finished before"),
-    }
-}
-
-/// Columns of a bar itself.
-const BAR_COLUMNS: usize = 24;
-
-/// Columns left free at a line's end: a terminal echoes `^C` there, and on the next line if it has no room, where it
-/// would leave a copy of the bar behind.
-const ECHO_COLUMNS: usize = 3;
-
-/// Bars on a terminal.
-#[derive(Default)]
-struct Bars {
-    multi: MultiProgress,
-    stages: HashMap<StageIndex, StageBar>,
-}
-
-struct StageBar {
-    bar: ProgressBar,
-    since: Instant,
-    finished_before: u64,
-    best: Option<String>,
-}
-
-impl Bars {
-    fn run(mut self, messages: &Receiver<Message>) {
-        for message in messages {
-            self.show(message);
-        }
-        for stage in self.stages.values().filter(|stage| !stage.bar.is_finished()) {
-            stage.bar.abandon();
-        }
-    }
-
-    fn print(&self, line: &str) {
-        if self.multi.println(line).is_err() {
-            say(line);
-        }
-    }
-
-    fn show(&mut self, message: Message) {
-        match message {
-            Message::Stage { index, name, planned, counters } => {
-                if let Some(place) = self.stages.get(&index) {
-                    place.bar.set_length(planned);
-                    return;
-                }
-                let bar = self.multi.add(ProgressBar::new(planned));
-                bar.set_style(style());
-                bar.set_prefix(name);
-                bar.reset_elapsed();
-                let finished_before = counters.finished();
-                self.stages.insert(index, StageBar { bar, since: Instant::now(), finished_before, best: None });
-                self.count(index, &counters);
-            }
-            Message::Ended { stage, counters, line, failed, best } => {
-                if let Some(line) = line.filter(|_| failed) {
-                    self.print(&line);
-                }
-                if let Some(place) = self.stages.get_mut(&stage)
-                    && best.is_some()
-                {
-                    place.best = best;
-                }
-                self.count(stage, &counters);
-            }
-            Message::Counts { stage, counters } => self.count(stage, &counters),
-            Message::Closed { stage, counters, line } => {
-                self.count(stage, &counters);
-                if let Some(stage) = self.stages.get(&stage) {
-                    stage.bar.abandon();
-                }
-                self.print(&line);
-            }
-            Message::Line(line) => self.print(&line),
-        }
-    }
-
-    fn count(&self, stage: StageIndex, counters: &StageCounters) {
-        let Some(stage) = self.stages.get(&stage) else { return };
-        let finished = counters.finished();
-        let planned = stage.bar.length().unwrap_or(0);
-        let mut words = Vec::new();
-        if counters.failed > 0 {
-            words.push(format!("{} failed", counters.failed));
-        }
-        if counters.running > 0 {
-            words.push(format!("{} running", counters.running));
-        }
-        let here = finished.saturating_sub(stage.finished_before);
-        let elapsed = stage.since.elapsed().as_secs_f64();
-        if here > 0 && elapsed > 0.0 {
-            let rate = here as f64 / elapsed;
-            words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
-            if finished < planned {
-                let left = Duration::from_secs_f64(((planned - finished) as f64 / rate).min(1e9));
-                words
-                    .push(format!("about {} left", duration(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))));
-            }
-        }
-        words.extend(stage.best.clone());
-        let used = stage.bar.prefix().chars().count() + BAR_COLUMNS + format!("{finished}/{planned}").len() + 3;
-        let room = usize::from(width(&std::io::stderr())).saturating_sub(used + ECHO_COLUMNS);
-        stage.bar.set_message(words.join(" · ").chars().take(room).collect::<String>());
-        stage.bar.set_position(finished);
-    }
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {msg}")
-        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_say_what_was_done_before() {
-        let counters = StageCounters { succeeded: 3, failed: 1, ..Default::default() };
-        assert_eq!(stage_line(0, "explore", 10, &counters), "stage 0 `explore`: 10 trials, 4 finished before");
-        assert_eq!(stage_line(1, "x", 1, &StageCounters::default()), "stage 1 `x`: 1 trial");
-        assert_eq!(percent(&counters, 10), 40);
-        assert_eq!(percent(&counters, 0), 100);
-    }
+    let words = format!("best {metric} {} ({})", short_number(best.value), lineage.case(stage, index));
+    Some(BestSoFar { words, value: best.value })
 }

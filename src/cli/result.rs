@@ -81,7 +81,14 @@ pub fn print_result(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
     print_line(&format!("artifacts  {}", paths.study_artifacts(&study.name).display()))
 }
 
-fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error> {
+/// The survivors of a stage as a table: a header, the rows, and how many more there are.
+pub struct Survivors {
+    pub header: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+    pub more: usize,
+}
+
+fn survivors(context: &Context<'_>, stage: &StageRow) -> Result<Survivors, Error> {
     let lineage = context.lineage();
     let shown: Vec<&Parent> = stage.survivors.iter().take(SHOWN_SURVIVORS).collect();
     let mut rows = Vec::new();
@@ -99,23 +106,31 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
         .filter(|n| !context.spec.params.contains_key(*n))
         .collect();
     let metrics = metric_columns(context, stage, &rows);
+    let names = params.iter().chain(&metrics).map(|name| clean(name));
+    let header = std::iter::once("survivor".to_owned()).chain(names).collect();
+    let cells = rows.iter().map(|(case, values, row)| {
+        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, param_cell));
+        let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
+        std::iter::once(case.clone()).chain(values).chain(numbers).collect()
+    });
+    Ok(Survivors { header, rows: cells.collect(), more: stage.survivors.len().saturating_sub(shown.len()) })
+}
+
+fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error> {
+    let found = survivors(context, stage)?;
     let mut table = Table::new();
     let width = terminal::width(&std::io::stdout());
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width);
-    let names = params.iter().chain(&metrics).map(|name| clean(name));
-    let header = std::iter::once("survivor".to_owned()).chain(names);
-    table.set_header(header);
-    for (case, values, row) in &rows {
-        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, param_cell));
-        let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
-        table.add_row(std::iter::once(case.clone()).chain(values).chain(numbers));
+    table.set_header(found.header);
+    for row in found.rows {
+        table.add_row(row);
     }
     print_line(&table.to_string())?;
-    let more = stage.survivors.len().saturating_sub(shown.len());
-    if more > 0 {
+    if found.more > 0 {
         print_line(&format!(
-            "and {more} more survivors; `piton dump {}` shows all",
+            "and {} more survivors; `piton dump {}` shows all",
+            found.more,
             piton::shell_word(context.store)
         ))?;
     }
@@ -150,42 +165,62 @@ fn metric_cell(metric: &Metric) -> String {
     }
 }
 
-fn print_failures(context: &Context<'_>) -> Result<(), Error> {
-    let mut total = 0;
-    let mut shown: Vec<TrialRow> = Vec::new();
+/// Trials that failed for good: how many, and some of them.
+pub struct Failures {
+    pub total: u64,
+    /// Case, kind and reason.
+    pub shown: Vec<(String, String, String)>,
+}
+
+fn failures(context: &Context<'_>) -> Result<Failures, Error> {
+    let lineage = context.lineage();
+    let mut found = Failures { total: 0, shown: Vec::new() };
     for stage in &context.stages {
         let failed = context.snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?.failed;
-        total += failed;
-        if failed == 0 || shown.len() >= SHOWN_FAILURES {
+        found.total += failed;
+        if failed == 0 || found.shown.len() >= SHOWN_FAILURES {
             continue;
         }
         let end = TrialId(stage.first_trial.0 + stage.planned());
         let rows = context.snapshot.trials(stage.first_trial, end).map_err(|cause| context.wrong(cause))?;
         for row in rows.take(SEARCHED_FOR_FAILURES) {
             let row = row.map_err(|cause| context.wrong(cause))?;
-            if row.state == TrialState::Failed && shown.len() < SHOWN_FAILURES {
-                shown.push(row);
+            if row.state == TrialState::Failed
+                && found.shown.len() < SHOWN_FAILURES
+                && let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), row.failure)
+            {
+                found.shown.push((lineage.case(stage, index), clean(&failure.kind), clean(&failure.reason)));
             }
         }
     }
-    if total == 0 {
+    Ok(found)
+}
+
+fn print_failures(context: &Context<'_>) -> Result<(), Error> {
+    let found = failures(context)?;
+    if found.total == 0 {
         return Ok(());
     }
-    print_line(&if total == 1 { "1 trial failed:".into() } else { format!("{total} trials failed:") })?;
-    let lineage = context.lineage();
-    for row in &shown {
-        if let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), &row.failure) {
-            let case = lineage.case(stage, index);
-            print_line(&format!("  {case}  {}: {}", failure.kind, clean(&failure.reason)))?;
-        }
+    print_line(&format!("{} failed:", trials(found.total)))?;
+    for (case, kind, reason) in &found.shown {
+        print_line(&format!("  {case}  {kind}: {reason}"))?;
     }
-    if let Some(row) = shown.first()
-        && let Some((stage, index)) = lineage.locate(row.trial)
-    {
-        let store = piton::shell_word(context.store);
-        print_line(&format!("  (more: `piton why {store} {}`)", lineage.case(stage, index)))?;
+    if let Some((case, ..)) = found.shown.first() {
+        print_line(&format!("  (more: `piton why {} {case}`)", piton::shell_word(context.store)))?;
     }
     Ok(())
+}
+
+/// So many trials.
+pub fn trials(count: u64) -> String {
+    if count == 1 { "1 trial".into() } else { format!("{count} trials") }
+}
+
+/// What is told of a study's end elsewhere than on the terminal.
+pub fn gathered(snapshot: &Snapshot, store: &Path) -> Result<(Option<Survivors>, Failures), Error> {
+    let context = Context::load(snapshot, store)?;
+    let closed = context.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed);
+    Ok((closed.map(|stage| survivors(&context, stage)).transpose()?, failures(&context)?))
 }
 
 /// What a run that ended early leaves behind, in words.

@@ -5,12 +5,14 @@ use std::path::Path;
 use piton::engine::resume::Decision;
 use piton::model::{RunEnd, StudyStatus};
 use piton::sys::signals::die_by;
+use piton::views::bundle;
 use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
-use super::progress::Progress;
-use super::result;
+use super::look::Look;
+use super::progress::{Progress, github};
 use super::terminal::{hint, note, print_error, say};
+use super::{result, summary};
 
 /// The study a study file describes, with what the command line says of it.
 pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
@@ -64,19 +66,39 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     if let Some(workers) = how.workers {
         study = study.workers(workers);
     }
-    let mut progress = Progress::start(again, how.drain_for);
+    let mut progress = Progress::start(&store, again, how.drain_for, how.ci);
     let outcome = study.run_observed(&mut progress);
     progress.finish();
     let outcome = outcome?;
     // Whatever becomes of the printing, the exit code is the study's.
-    match conclude(&store, outcome, how.json, again) {
-        Err(error) if !super::is_closed_pipe(&error) => print_error(&error),
-        _ => {}
+    let junit = how.junit.as_deref();
+    let told = [
+        conclude(&store, outcome, how.json, again),
+        junit.map_or(Ok(()), |junit| write_junit(&store, junit)),
+        if how.ci { conclude_ci(&store, outcome, again) } else { Ok(()) },
+    ];
+    for error in told.into_iter().filter_map(Result::err).filter(|error| !super::is_closed_pipe(error)) {
+        print_error(&error);
     }
     if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
         die_by(signal);
     }
     Ok(outcome.exit_code())
+}
+
+fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
+    let (_reader, look) = Look::at_store(store)?;
+    Ok(bundle::write_junit(&look.view, &look.snapshot, junit)?)
+}
+
+/// What a CI system shows beside the log.
+fn conclude_ci(store: &Path, outcome: Outcome, again: &str) -> Result<(), Error> {
+    if github::is_there()
+        && outcome.report.is_some_and(|report| matches!(report.how, RunEnd::Drained | RunEnd::Forced))
+    {
+        say(&github::annotation("warning", "the study was interrupted", &format!("go on with `{again}`")));
+    }
+    summary::append(store, again)
 }
 
 /// What there is to show at the end: the result on stdout, the rest on stderr.
@@ -100,7 +122,7 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
     if let Some(report) = outcome.report
         && report.how == RunEnd::Waiting
     {
-        let (_, look) = super::look::Look::at_store(store)?;
+        let (_, look) = Look::at_store(store)?;
         let stage = look.view.waits_for_approval().unwrap_or_default();
         note(&format!("stage `{stage}` waits for approval; everything before it is recorded"));
         hint(&format!("`piton approve {}`, then `{again}`", shell_word(store)));

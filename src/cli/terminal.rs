@@ -6,6 +6,7 @@ use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
 use piton::sys::words::plain;
+use rustix::termios::{LocalModes, OptionalActions, Termios};
 
 /// Bold red, for `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -40,6 +41,32 @@ pub fn height(stream: &(impl std::os::fd::AsFd + IsTerminal)) -> Option<usize> {
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     let size = rustix::termios::tcgetwinsize(stream).ok().filter(|_| !dumb && stream.is_terminal())?;
     Some(usize::from(size.ws_row).max(2))
+}
+
+/// While it lives, the terminal does not echo `^C`: that would push whatever is drawn there a line down, and a copy of it
+/// would stay. Who kills this process with KILL leaves it so; shells put it back.
+#[derive(Debug)]
+pub struct NoEcho(Termios);
+
+impl NoEcho {
+    /// `None` where there is nothing to do: no terminal, not ours to change, or silent already.
+    pub fn begin() -> Option<Self> {
+        let stderr = std::io::stderr();
+        // A process in the background is stopped for changing its terminal.
+        let ours = rustix::termios::tcgetpgrp(&stderr).is_ok_and(|group| group == rustix::process::getpgrp());
+        let before = rustix::termios::tcgetattr(&stderr).ok().filter(|_| ours)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHOCTL);
+        let changed = before.local_modes.contains(LocalModes::ECHOCTL)
+            && rustix::termios::tcsetattr(&stderr, OptionalActions::Now, &silent).is_ok();
+        changed.then_some(Self(before))
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(std::io::stderr(), OptionalActions::Now, &self.0);
+    }
 }
 
 /// One line on stderr; nobody is left to tell when that fails.

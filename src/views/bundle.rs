@@ -37,6 +37,14 @@ pub fn write(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<St
     Ok(names)
 }
 
+/// Writes the JUnit report alone, whole or not at all.
+///
+/// # Errors
+/// [`ViewError::File`], [`ViewError::Journal`].
+pub fn write_junit(view: &StudyView, snapshot: &Snapshot, path: &Path) -> Result<(), ViewError> {
+    replace(path, |out| junit(view, snapshot, out))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -15,6 +15,7 @@ pub mod junit;
 pub mod lineage;
 pub mod logs;
 pub mod outputs;
+mod pace;
 pub mod report;
 pub mod status;
 mod study;
@@ -29,6 +30,7 @@ mod fixture;
 
 pub use decision::{Decision, decision};
 pub use error::ViewError;
+pub use pace::time_left;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
 pub use text::{Screen, bytes, clean, duration, shell_quoted, short_number};
 pub use words::{signal_name, timestamp};

@@ -7,15 +7,14 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::pace::eta_us;
 use super::text::{
     Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
 };
 use super::words::{seconds, stage_status, study_status};
 use super::{StudyView, ViewError, decision};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{
-    AttemptEnd, Event, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
-};
+use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;
 use crate::spec::Sampling;
 
@@ -454,19 +453,6 @@ fn stage_out(
     })
 }
 
-/// Time left from the mean of the ended attempts: at best what runs is half done and the workers end together; at
-/// worst it has just begun, the last round is not full, and attempts take a fifth longer than they did.
-fn eta_us(mean_us: u64, counters: StageCounters, pending: u64, workers: u64) -> Option<(u64, u64)> {
-    let left = pending.saturating_add(counters.running);
-    if left == 0 {
-        return None;
-    }
-    let halves = pending.saturating_mul(2).saturating_add(counters.running);
-    let from = mean_us.saturating_mul(halves) / workers / 2;
-    let to = mean_us.saturating_mul(left.div_ceil(workers));
-    Some((from, to.saturating_add(to / 5)))
-}
-
 fn running_out(
     view: &StudyView,
     snapshot: &Snapshot,
@@ -635,13 +621,8 @@ mod tests {
     }
 
     #[test]
-    fn the_eta_is_an_honest_range() {
-        let running = StageCounters { running: 2, ..StageCounters::default() };
-        // Ten wait, two run, two workers, 60 s each: 10.5 to 6 rounds' worth... in rounds: 5 + half, to 6 and a fifth.
-        assert_eq!(eta_us(60_000_000, running, 10, 2), Some((330_000_000, 432_000_000)));
-        assert_eq!(eta_us(60_000_000, StageCounters::default(), 0, 2), None);
-        assert!(eta_us(u64::MAX, running, u64::MAX, 1).is_some());
-        assert_eq!(status(&Story::new(), ALIVE).stages[0].eta_s, None, "nothing ended yet");
+    fn before_anything_ended_there_is_no_eta() {
+        assert_eq!(status(&Story::new(), ALIVE).stages[0].eta_s, None);
     }
 
     #[test]

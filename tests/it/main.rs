@@ -1,6 +1,7 @@
 //! Tests of the whole program, with the real binary and real processes. One binary, so that it is linked once:
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
+//! - `ci`: what a CI system and a terminal are shown;
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `faults`: calls that fail, full disks, low limits, jumping clocks;
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
@@ -33,6 +34,7 @@
 
 mod amend;
 mod browser;
+mod ci;
 mod commands;
 mod compact;
 mod everything;

@@ -1,0 +1,194 @@
+//! Progress on a terminal: a bar a stage, and under that of the open one the trials that run.
+//!
+//! Nothing is written wider than the terminal, whatever its width is at that moment. While nothing happens it draws once
+//! a second, for the times it shows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use piton::model::{StageCounters, StageIndex, TrialId};
+use piton::views::{duration, time_left};
+
+use super::super::terminal::{NoEcho, say, width};
+use super::sparkline::{Sparkline, speaks_unicode};
+use super::{BestSoFar, Message};
+
+/// Columns of a bar itself.
+const BAR_COLUMNS: usize = 24;
+
+/// Columns of the line that shows how the best value went.
+const SPARKLINE_COLUMNS: usize = 12;
+
+/// Most running trials shown.
+const RUNNING_SHOWN: usize = 4;
+
+/// How often times are drawn anew.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Bars on a terminal.
+#[derive(Default)]
+pub(super) struct Bars {
+    multi: MultiProgress,
+    stages: HashMap<StageIndex, StageBar>,
+    running: BTreeMap<TrialId, (String, Instant)>,
+    /// The stage whose trials run.
+    open: StageIndex,
+    workers: u64,
+}
+
+struct StageBar {
+    bar: ProgressBar,
+    counters: StageCounters,
+    since: Instant,
+    finished_before: u64,
+    best: Option<BestSoFar>,
+    line: Sparkline,
+}
+
+impl Bars {
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        let _quiet = NoEcho::begin();
+        loop {
+            match messages.recv_timeout(TICK) {
+                Ok(message) => self.show(message),
+                Err(RecvTimeoutError::Timeout) => self.draw(self.open),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.running.clear();
+        self.draw(self.open);
+        for stage in self.stages.values().filter(|stage| !stage.bar.is_finished()) {
+            stage.bar.abandon();
+        }
+    }
+
+    fn print(&self, line: &str) {
+        if self.multi.println(line).is_err() {
+            say(line);
+        }
+    }
+
+    fn show(&mut self, message: Message) {
+        match message {
+            Message::Workers(workers) => self.workers = workers.into(),
+            Message::Stage { index, name, planned, counters } => {
+                if let Some(place) = self.stages.get(&index) {
+                    place.bar.set_length(planned);
+                    return;
+                }
+                let bar = self.multi.add(ProgressBar::new(planned));
+                bar.set_style(style());
+                bar.set_prefix(name);
+                bar.reset_elapsed();
+                let finished_before = counters.finished();
+                let line = Sparkline::default();
+                self.stages.insert(
+                    index,
+                    StageBar { bar, counters, since: Instant::now(), finished_before, best: None, line },
+                );
+                self.count(index, counters);
+            }
+            Message::Ended { stage, trial, counters, line, failed, best } => {
+                self.running.remove(&trial);
+                // What the terminal did not take in time was left out: nothing is shown for longer than it ran.
+                while self.running.len() as u64 > counters.running {
+                    self.running.pop_first();
+                }
+                if let Some(line) = line.filter(|_| failed.is_some()) {
+                    self.print(&line);
+                }
+                if let Some(place) = self.stages.get_mut(&stage)
+                    && let Some(best) = best
+                {
+                    place.line.push(best.value);
+                    place.best = Some(best);
+                }
+                self.count(stage, counters);
+            }
+            Message::Started { stage, trial, case, counters } => {
+                self.running.insert(trial, (case, Instant::now()));
+                self.count(stage, counters);
+            }
+            Message::Closed { stage, counters, line } => {
+                self.count(stage, counters);
+                if let Some(stage) = self.stages.get(&stage) {
+                    stage.bar.abandon();
+                }
+                self.print(&line);
+            }
+            Message::Line(line) => self.print(&line),
+            Message::Aborted(reason) => self.print(&format!("aborted: {reason}")),
+        }
+    }
+
+    fn count(&mut self, stage: StageIndex, counters: StageCounters) {
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.counters = counters;
+        }
+        self.open = stage;
+        self.draw(stage);
+    }
+
+    fn draw(&self, stage: StageIndex) {
+        if let Some(stage) = self.stages.get(&stage) {
+            stage.draw(self.workers, &self.running_words());
+        }
+    }
+
+    /// The trials that run, those that have longest first.
+    fn running_words(&self) -> String {
+        let mut running: Vec<_> = self.running.values().collect();
+        running.sort_by_key(|(_, since)| *since);
+        let first = running.iter().take(RUNNING_SHOWN);
+        let mut pieces: Vec<String> =
+            first.map(|(case, since)| format!("{case} {} s", since.elapsed().as_secs())).collect();
+        if running.len() > RUNNING_SHOWN {
+            pieces.push(format!("{} more", running.len() - RUNNING_SHOWN));
+        }
+        if pieces.is_empty() { String::new() } else { format!("running: {}", pieces.join(" · ")) }
+    }
+}
+
+impl StageBar {
+    fn draw(&self, workers: u64, running: &str) {
+        let (finished, planned) = (self.counters.finished(), self.bar.length().unwrap_or(0));
+        let mut words = Vec::new();
+        if self.counters.failed > 0 {
+            words.push(format!("{} failed", self.counters.failed));
+        }
+        if self.counters.running > 0 {
+            words.push(format!("{} running", self.counters.running));
+        }
+        let here = finished.saturating_sub(self.finished_before);
+        let elapsed = self.since.elapsed().as_secs_f64();
+        if here > 0 && elapsed > 0.0 {
+            let rate = here as f64 / elapsed;
+            words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
+            let pending = self.counters.pending(planned);
+            words.extend(time_left(self.counters, pending, workers).map(|left| format!("{left} left")));
+        } else if finished < planned && self.counters.running > 0 {
+            words
+                .push(format!("since {}", duration(u64::try_from(self.since.elapsed().as_micros()).unwrap_or(0))));
+        }
+        if let Some(best) = &self.best {
+            let line = self.line.draw(SPARKLINE_COLUMNS, speaks_unicode());
+            words.push(if line.is_empty() { best.words.clone() } else { format!("{line} {}", best.words) });
+        }
+        let used = self.bar.prefix().chars().count() + BAR_COLUMNS + format!("{finished}/{planned}").len() + 3;
+        let below = if running.is_empty() { String::new() } else { format!("\n  {}", cut(running, 2)) };
+        self.bar.set_message(format!("{}{below}", cut(&words.join(" · "), used)));
+        self.bar.set_position(finished);
+    }
+}
+
+/// As much of a text as fits beside what is used already.
+fn cut(text: &str, used: usize) -> String {
+    text.chars().take(usize::from(width(&std::io::stderr())).saturating_sub(used)).collect()
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {msg}")
+        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
+}
