@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::claim;
+use crate::engine::hooks::Hooks;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
 use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
 use crate::error::Error;
@@ -517,6 +518,7 @@ impl Study {
             let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
             return Ok(Outcome { decision, status: report.status, report: Some(report) });
         }
+        exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir);
         let report = engine::run(
             journal,
             Arc::new(spec),
@@ -530,7 +532,12 @@ impl Study {
                 closures: self.closures,
                 observer: &mut exporting,
             },
-        )?;
+        );
+        // Also after an error: what was recorded is told.
+        if let Some(hooks) = exporting.hooks.take() {
+            hooks.finish();
+        }
+        let report = report?;
         Ok(Outcome { decision, status: report.status, report: Some(report) })
     }
 }
@@ -596,6 +603,8 @@ impl Observer for Nobody {
 struct Exporting<'a> {
     paths: StudyPaths,
     inner: &'a mut dyn Observer,
+    /// Who is told when a stage closes and the run ends.
+    hooks: Option<Hooks>,
     sender: Option<Sender<Snapshot>>,
     /// The thread's own end, to take back a snapshot that is not the newest any more.
     waiting: Receiver<Snapshot>,
@@ -607,7 +616,7 @@ impl<'a> Exporting<'a> {
         // Room for one: a snapshot that waits pins what it sees, and only the newest is of use.
         let (sender, waiting) = crossbeam_channel::bounded::<Snapshot>(1);
         // A simulation has one thread.
-        simulated!(|_machine| Self { paths, inner: observer, sender: None, waiting, thread: None });
+        simulated!(|_machine| Self { paths, inner: observer, hooks: None, sender: None, waiting, thread: None });
         let (places, snapshots) = (paths.clone(), waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
@@ -615,7 +624,7 @@ impl<'a> Exporting<'a> {
             }
         });
         let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
-        Self { paths, inner: observer, sender: Some(sender), waiting, thread }
+        Self { paths, inner: observer, hooks: None, sender: Some(sender), waiting, thread }
     }
 }
 
@@ -633,6 +642,9 @@ fn told(written: Result<(), crate::views::ViewError>, paths: &StudyPaths) {
 impl Observer for Exporting<'_> {
     fn committed(&mut self, seq: Seq, record: &Record, draft: &Draft) {
         self.inner.committed(seq, record, draft);
+        if let Some(hooks) = &mut self.hooks {
+            hooks.committed(record, draft);
+        }
     }
     fn killed_strays(&mut self, strays: &[KilledStray]) {
         self.inner.killed_strays(strays);

@@ -5,6 +5,7 @@
 //! on disk, and never trust a store handle that failed once.
 
 mod draft;
+pub mod hooks;
 mod jobs;
 mod proposer;
 mod ready;

@@ -76,11 +76,14 @@ pub struct RunSpec {
     /// How long what happened may wait for its commit, milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sync_interval_ms: u64,
+    /// Program and arguments of what is told when a stage closes and a run ends; empty: nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_event: Vec<String>,
 }
 
 impl Default for RunSpec {
     fn default() -> Self {
-        Self { workers: None, grace_ms: 10_000, sync_interval_ms: 0 }
+        Self { workers: None, grace_ms: 10_000, sync_interval_ms: 0, on_event: Vec::new() }
     }
 }
 

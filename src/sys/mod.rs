@@ -29,6 +29,7 @@ macro_rules! planted {
 pub mod clock;
 pub mod disk;
 pub mod files;
+pub mod limited;
 #[cfg(test)]
 pub mod planted;
 pub mod process;

@@ -68,10 +68,7 @@ fn github_gets_annotations_groups_and_a_summary() {
     assert_eq!(output.status.code(), Some(0));
     let said = commands(&output.stderr);
     assert_eq!(said[0], "::group::stage 0 `only`: 6 trials", "{said:?}");
-    assert!(
-        said[1].starts_with("::error title=gated_0_0 failed%3A odd::exited with code 3%0A"),
-        "{said:?}"
-    );
+    assert!(said[1].starts_with("::error title=gated_0_0 failed%3A odd::exited with code 3%0A"), "{said:?}");
     assert!(said[1].ends_with("artifacts/gated/0_only/gated_0_0/attempt_1/stderr.log"), "{said:?}");
     assert_eq!(said[2..], ["::endgroup::"]);
 

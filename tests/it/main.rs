@@ -10,6 +10,7 @@
 //! - `regressions`: inputs on which fuzzing failed once, and its seeds;
 //! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
+//! - `hooks`: a program that is told of stages and ends;
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -42,6 +43,7 @@ mod failures;
 mod faults;
 mod gate;
 mod harness;
+mod hooks;
 mod interval;
 mod kills;
 mod language;

@@ -28,7 +28,7 @@ pub(super) const STUDY_KEYS: Keys =
     Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
 /// Keys of `[run]`.
 pub(super) const RUN_KEYS: Keys =
-    Keys { valid: &["workers", "executor", "grace", "sync_interval"], later: &["ray", "slurm"] };
+    Keys { valid: &["workers", "executor", "grace", "sync_interval", "on_event"], later: &["ray", "slurm"] };
 /// Keys of `[rails]`.
 pub(super) const RAILS_KEYS: Keys = Keys { valid: &["max_runtime", "catastrophic_failures"], later: &[] };
 /// Keys of `[stage.rails]`.
@@ -215,12 +215,22 @@ impl Checker<'_> {
         self.field(&table, "executor", |c, n, p| c.one_of(n, p, &[("local", ())], &["ray", "slurm"]));
         let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
         let sync_interval = self.field(&table, "sync_interval", |c, n, p| c.duration(n, p, true));
+        let on_event = self.field(&table, "on_event", Self::on_event);
         let default = RunSpec::default();
         Some(RunSpec {
+            on_event: on_event.or_default(Vec::new()),
             workers: workers.good().and_then(|workers| u32::try_from(*workers).ok()),
             grace_ms: grace.or_default(default.grace_ms),
             sync_interval_ms: sync_interval.or_default(default.sync_interval_ms),
         })
+    }
+
+    /// A program with its arguments, or a line for `sh -c`. It is no trial: there are no placeholders.
+    fn on_event(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
+        if let Kind::Str(line) = &node.kind {
+            return Some(vec!["sh".into(), "-c".into(), line.clone()]);
+        }
+        self.words(node, place, "the command of `on_event`")
     }
 
     fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {

@@ -248,11 +248,15 @@ impl Checker<'_> {
         Some(Sampling::File(CaseFile { path, cases }))
     }
 
-    /// Words as they are: a proposer serves all trials, so no placeholder would have a value.
     fn proposer(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
+        self.words(node, place, "the proposer's command")
+    }
+
+    /// A program and its arguments, as they are: what serves no single trial has no placeholders.
+    pub(super) fn words(&mut self, node: &Node, place: &Place, what: &str) -> Option<Vec<String>> {
         let items = self.items(node, place, "strings")?;
         if items.is_empty() {
-            self.report(Diagnostic::at(place, "the proposer's command is empty").label("expected a program"));
+            self.report(Diagnostic::at(place, format!("{what} is empty")).label("expected a program"));
             return None;
         }
         let count = items.len();

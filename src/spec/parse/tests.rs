@@ -32,6 +32,7 @@ workers  = 2
 executor = "local"
 grace    = "5s"
 sync_interval = "1500ms"
+on_event = ["./told.sh", "x"]
 
 [rails]
 max_runtime           = "8h"
@@ -136,7 +137,15 @@ fn the_example_says_what_it_says() {
         (spec.study.name.as_str(), spec.study.base_case.as_str(), spec.study.seed),
         ("gcd_timing", "gcd", 7)
     );
-    assert_eq!(spec.run, RunSpec { workers: Some(2), grace_ms: 5_000, sync_interval_ms: 1_500 });
+    assert_eq!(
+        spec.run,
+        RunSpec {
+            workers: Some(2),
+            grace_ms: 5_000,
+            sync_interval_ms: 1_500,
+            on_event: vec!["./told.sh".into(), "x".into()]
+        }
+    );
     assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));
     let [explore, refine] = spec.stages.as_slice() else { panic!("not two stages") };
     let param = |name: &str| Template { parts: vec![Part::Param(name.into())] };
@@ -188,7 +197,7 @@ fn the_example_says_what_it_says() {
 fn a_minimal_study_gets_the_defaults() {
     let spec = good(&stage_with("", ""));
     assert_eq!((spec.study.base_case.as_str(), spec.study.seed), ("t", 0));
-    assert_eq!(spec.run, RunSpec { workers: None, grace_ms: 10_000, sync_interval_ms: 0 });
+    assert_eq!(spec.run, RunSpec { workers: None, grace_ms: 10_000, sync_interval_ms: 0, on_event: Vec::new() });
     let stage = &spec.stages[0];
     assert_eq!((&stage.sampling, stage.selection), (&Sampling::Grid, Selection::Top));
     assert!(stage.retries.is_none() && stage.timeout_ms.is_none() && stage.sweep.is_empty());

@@ -1,0 +1,189 @@
+//! `[run] on_event`: a program that is told when a stage closes and when a run ends.
+//!
+//! It is told after what it is told of is on disk, from a thread of its own, one event after the other. Whatever it does,
+//! fails at, or does not do in time changes nothing but a warning: the engine never waits for it, and the end of a run
+//! only so long. What it was not told yet when the engine died it is never told: at most once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::Serialize;
+
+use super::draft::Draft;
+use crate::model::{Accounting, Event, Parent, Record, RunEnd, StageIndex};
+use crate::plan::Lineage;
+use crate::spec::Spec;
+use crate::sys::limited;
+use crate::sys::words::io_words;
+
+/// How long it may take for one event.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long when the run is being forced to end.
+const LIMIT_FORCED: Duration = Duration::from_secs(5);
+/// How long the end of a run waits for all that is left to tell.
+const LAST: Duration = Duration::from_secs(60);
+/// Events that may wait; more are left out, with a warning.
+const WAITING: usize = 64;
+/// Most survivors that are named.
+const SURVIVORS: usize = 100;
+
+/// What it is told, as JSON on its standard input.
+#[derive(Debug, Serialize)]
+struct Told {
+    schema: u32,
+    /// `stage_closed`, or how the run ended: `completed`, `aborted`, `interrupted`, `waiting` (for approval), `failed`.
+    event: &'static str,
+    study: String,
+    store: PathBuf,
+    /// The stage that closed; `null` at the end of a run.
+    stage: Option<ToldStage>,
+    /// Why the study was aborted.
+    reason: Option<String>,
+    accounting: ToldAccounting,
+    #[serde(skip)]
+    limit: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldStage {
+    index: StageIndex,
+    name: String,
+    planned: u64,
+    succeeded: u64,
+    failed: u64,
+    /// Their cases, best first; at most a hundred.
+    survivors: Vec<String>,
+    /// How many there are.
+    survivor_count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldAccounting {
+    attempts_started: u64,
+    succeeded: u64,
+    failed: u64,
+    interrupted: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hooks {
+    spec: Spec,
+    store: PathBuf,
+    sender: Option<Sender<Told>>,
+    thread: Option<JoinHandle<()>>,
+    /// Tells the thread that the run is over, and since when.
+    over: Sender<Instant>,
+}
+
+impl Hooks {
+    /// `None` for a study without a hook, or if no thread can be had.
+    #[must_use]
+    pub fn start(spec: &Spec, store: &Path, study_dir: &Path) -> Option<Self> {
+        let (program, args) = spec.run.on_event.split_first()?;
+        let (sender, told) = bounded(WAITING);
+        let (over, ends) = bounded(1);
+        let program = if program.contains('/') { study_dir.join(program) } else { program.into() };
+        let (args, dir) = (args.to_vec(), study_dir.to_owned());
+        let work = move || work(&program, &args, &dir, &told, &ends);
+        let thread = std::thread::Builder::new().name("on_event".into()).spawn(work);
+        let thread =
+            thread.map_err(|error| log::warn!("`on_event` is told nothing: {}", io_words(&error))).ok()?;
+        let store = std::path::absolute(store).unwrap_or_else(|_| store.to_owned());
+        Some(Self { spec: spec.clone(), store, sender: Some(sender), thread: Some(thread), over })
+    }
+
+    /// An event is on disk.
+    pub fn committed(&mut self, record: &Record, draft: &Draft) {
+        let (event, stage) = match &record.event {
+            Event::StageClosed { stage, survivors } => ("stage_closed", self.stage(*stage, survivors, draft)),
+            Event::RunEnded { how } => (word(*how), None),
+            _ => return,
+        };
+        let study = draft.study_row();
+        let Accounting { attempts_started, succeeded, failed, interrupted, .. } = draft.progress_row().accounting;
+        let forced = matches!(record.event, Event::RunEnded { how: RunEnd::Forced });
+        let told = Told {
+            schema: 1,
+            event,
+            study: study.name.clone(),
+            store: self.store.clone(),
+            stage,
+            reason: study.abort_reason.clone(),
+            accounting: ToldAccounting { attempts_started, succeeded, failed, interrupted },
+            limit: if forced { LIMIT_FORCED } else { LIMIT },
+        };
+        if self.sender.as_ref().is_some_and(|sender| sender.try_send(told).is_err()) {
+            log::warn!("`on_event` is too slow: `{event}` is left out");
+        }
+    }
+
+    fn stage(&self, index: StageIndex, survivors: &[Parent], draft: &Draft) -> Option<ToldStage> {
+        let lineage = Lineage::new(&self.spec, draft.stages());
+        let row = draft.stages().get(index as usize)?;
+        let counters = draft.stage_counters(index);
+        let named = survivors.iter().take(SURVIVORS).filter_map(|parent| lineage.case_of(parent.trial));
+        Some(ToldStage {
+            index,
+            name: row.name.clone(),
+            planned: row.planned(),
+            succeeded: counters.succeeded,
+            failed: counters.failed,
+            survivors: named.collect(),
+            survivor_count: survivors.len() as u64,
+        })
+    }
+
+    /// Waits until it was told everything, or no longer.
+    pub fn finish(mut self) {
+        self.sender = None;
+        let _ = self.over.try_send(Instant::now());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::warn!("the thread of `on_event` failed unexpectedly");
+        }
+    }
+}
+
+const fn word(how: RunEnd) -> &'static str {
+    match how {
+        RunEnd::Completed => "completed",
+        RunEnd::Aborted => "aborted",
+        RunEnd::Drained | RunEnd::Forced => "interrupted",
+        RunEnd::Waiting => "waiting",
+        RunEnd::Failed => "failed",
+    }
+}
+
+fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, over: &Receiver<Instant>) {
+    let mut ended = None;
+    for told in told {
+        ended = ended.or_else(|| over.try_recv().ok());
+        if ended.is_some_and(|at: Instant| at.elapsed() >= LAST) {
+            log::warn!("`on_event` took too long: `{}` is left out", told.event);
+            continue;
+        }
+        if let Err(why) = tell(program, args, dir, &told) {
+            log::warn!("`on_event` for `{}`: {why}", told.event);
+        }
+    }
+}
+
+fn tell(program: &Path, args: &[String], dir: &Path, told: &Told) -> Result<(), String> {
+    let json = serde_json::to_vec(told).map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.args(args).current_dir(dir);
+    command.env("PITON_EVENT", told.event).env("PITON_STUDY", &told.study).env("PITON_STORE", &told.store);
+    let ended = limited::run(&mut command, &json, told.limit)
+        .map_err(|error| format!("`{}` cannot be run: {}", program.display(), io_words(&error)))?;
+    let said = if ended.said.is_empty() { String::new() } else { format!("; it said: {}", ended.said) };
+    match ended.status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(format!("it ended with {status}{said}")),
+        None => Err(format!("it was ended after {} s{said}", told.limit.as_secs())),
+    }
+}

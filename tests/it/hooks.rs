@@ -1,0 +1,135 @@
+//! `[run] on_event`: told after it is on disk, and of no consequence whatever it does.
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+
+use crate::harness::{Sandbox, state_of, wait_until};
+
+fn study(on_event: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(&format!(
+        r#"
+[study]
+name = "told"
+[run]
+workers = 1
+on_event = {on_event}
+[[stage]]
+name = "first"
+command = ["./trial.sh", "{{n}}"]
+trial_budget = 3
+survivor_count = 2
+[stage.sweep]
+n = {{ min = 1, max = 3, type = "int" }}
+[[stage.objective]]
+metric = "cost"
+goal = "minimize"
+[[stage]]
+name = "second"
+command = ["./trial.sh", "{{n}}"]
+trial_budget = 2
+survivor_count = 1
+[stage.sweep]
+m = [1]
+[[stage.objective]]
+metric = "cost"
+goal = "minimize"
+"#
+    ));
+    sandbox.script(
+        "trial.sh",
+        r#"
+echo "$PITON_CASE" >> "$PITON_STUDY_DIR/started"
+[ "$1" != 3 ] || exit 1
+while [ -e "$PITON_STUDY_DIR/closed" ]; do sleep 0.02; done
+echo "{\"cost\": $1}" > metrics.json
+"#,
+    );
+    // What it is told, a line each, and how many events the store had then.
+    sandbox.script(
+        "hook.sh",
+        &format!(
+            r#"
+cat >> told.jsonl
+echo >> told.jsonl
+echo "$PITON_EVENT $PITON_STUDY $({} status "$PITON_STORE" --json | tr ',' '\n' | grep -c '"events"')" >> environment
+"#,
+            env!("CARGO_BIN_EXE_piton")
+        ),
+    );
+    sandbox
+}
+
+fn told(sandbox: &Sandbox) -> Vec<Json> {
+    sandbox.lines("told.jsonl").iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn it_is_told_of_stages_and_ends() {
+    let sandbox = study("[\"./hook.sh\"]");
+    sandbox.ok("run study.toml", 0);
+    let told = told(&sandbox);
+    let events: Vec<&str> = told.iter().map(|told| told["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["stage_closed", "stage_closed", "completed"]);
+    let first = &told[0];
+    assert_eq!(first["schema"], 1);
+    assert_eq!(first["study"], "told");
+    assert_eq!(first["store"], sandbox.path("study.redb").display().to_string());
+    assert_eq!(
+        first["stage"],
+        serde_json::json!({
+            "index": 0, "name": "first", "planned": 3, "succeeded": 2, "failed": 1,
+            "survivors": ["told_0_0", "told_0_1"], "survivor_count": 2,
+        })
+    );
+    assert_eq!(told[2]["stage"], Json::Null);
+    assert_eq!(told[2]["accounting"]["succeeded"], 4);
+    assert_eq!(sandbox.lines("environment"), ["stage_closed told 1", "stage_closed told 1", "completed told 1"]);
+}
+
+#[test]
+fn it_is_told_of_an_interruption() {
+    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    sandbox.write("closed", "");
+    let engine = sandbox.start("run study.toml");
+    wait_until("a trial runs", || !sandbox.lines("started").is_empty());
+    engine.signal(Signal::TERM);
+    wait_until("it stops", || sandbox.lines("engine.err").iter().any(|line| line.contains("stopping")));
+    std::fs::remove_file(sandbox.path("closed")).unwrap();
+    assert_eq!(engine.wait().code(), Some(75));
+    let told = told(&sandbox);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["event"], "interrupted");
+}
+
+#[test]
+fn whatever_it_does_the_study_is_the_same() {
+    let plain = study("[\"true\"]");
+    plain.ok("run study.toml", 0);
+    for hook in [
+        "[\"./no_such_program\"]",
+        "[\"/no/such/program\"]",
+        "\"exit 9\"",
+        "\"yes | head -c 3000000 >&2; kill -9 $$\"",
+        "\"exec 0<&-; exit 1\"",
+    ] {
+        let sandbox = study(hook);
+        let output = sandbox.run("run study.toml");
+        assert_eq!(output.status.code(), Some(0), "{hook}");
+        let warned = String::from_utf8_lossy(&output.stderr).matches("`on_event` for").count();
+        assert_eq!(warned, 3, "{hook}: {}", String::from_utf8_lossy(&output.stderr));
+        // Nothing of the spec that counts is different either.
+        assert_eq!(sandbox.canonical(), plain.canonical(), "{hook}");
+    }
+}
+
+/// `kill -9` of the engine ends the hook that runs.
+#[test]
+fn it_dies_with_the_engine() {
+    let sandbox = study("\"echo $$ > hook.pid; exec sleep 1000\"");
+    let engine = sandbox.start("run study.toml");
+    wait_until("the hook runs", || sandbox.lines("hook.pid").len() == 1);
+    let pid: u32 = sandbox.lines("hook.pid")[0].parse().unwrap();
+    engine.signal(Signal::KILL);
+    engine.wait();
+    wait_until("the hook is gone", || state_of(pid).is_none_or(|state| state == 'Z'));
+}
