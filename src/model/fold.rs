@@ -580,6 +580,12 @@ impl Fold {
             return Err(self.misfit(format!("trial {trial} has not failed")));
         }
         self.reopen(rows, row.stage)?;
+        // Failures that are to be mended count for no rail any more.
+        if row.failure.as_ref().is_some_and(|failure| failure.severity == Severity::Catastrophic) {
+            let mut progress = rows.progress()?;
+            progress.catastrophic = progress.catastrophic.saturating_sub(1);
+            rows.put_progress(progress)?;
+        }
         let mut counters = rows.counters(row.stage)?;
         counters.failed = counters.failed.saturating_sub(1);
         row.state = TrialState::Pending;

@@ -18,6 +18,7 @@
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
+//! - `telemetry`: its lines, held against the published schema;
 //! - `amend`: changing a study that has begun;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `compact`: the store without its free space;
@@ -57,3 +58,4 @@ mod salvage;
 mod serve;
 mod signals;
 mod structure;
+mod telemetry;

@@ -97,6 +97,20 @@ fn catastrophic_failures_are_counted_over_the_study() {
     assert_eq!(dump["trials"][9]["state"], "cancelled");
 }
 
+/// What is to be mended and tried again counts no more: otherwise the next failure, of whatever kind, would abort again.
+#[test]
+fn a_catastrophic_failure_that_is_retried_is_forgiven() {
+    let rule = "[[stage.failure]]\nkind = \"burnt\"\nexit_code = 9\nseverity = \"catastrophic\"";
+    let line =
+        format!("[ {{n}} != 2 ] || [ -e $PITON_STUDY_DIR/mended ] || exit 9; [ {{n}} != 4 ] || exit 1; {REPORT}");
+    let sandbox = study("[rails]\ncatastrophic_failures = 1", rule, &line);
+    aborted(&sandbox, "1 catastrophic failure,");
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb --failed", 0);
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+}
+
 #[test]
 fn max_runtime_counts_over_all_runs() {
     let sandbox = study("[rails]\nmax_runtime = \"300ms\"", "", "sleep 0.1; false");

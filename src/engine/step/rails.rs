@@ -58,7 +58,8 @@ impl State {
         }
         let catastrophic = self.draft.progress_row().catastrophic;
         let most = self.spec.rails.catastrophic_failures.filter(|most| catastrophic >= *most)?;
-        Some(format!("{catastrophic} catastrophic failures, and {most} are the limit"))
+        let failures = if catastrophic == 1 { "failure" } else { "failures" };
+        Some(format!("{catastrophic} catastrophic {failures}, and the limit is {most}"))
     }
 
     /// Milliseconds until `max_runtime` is used up; `None` without that rail.
