@@ -17,6 +17,7 @@
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others;
+//! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
 //! - `amend`: changing a study that has begun;
@@ -56,6 +57,7 @@ mod regressions;
 mod report;
 mod salvage;
 mod serve;
+mod services;
 mod signals;
 mod structure;
 mod telemetry;
