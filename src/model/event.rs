@@ -29,7 +29,7 @@ pub enum Event {
         engine: EngineId,
         /// How many trials it runs at once.
         workers: u32,
-        /// How long what happened may wait for its commit, milliseconds; see [`StudyRow::sync_interval_ms`].
+        /// How long what happened may wait for its commit, milliseconds; see [`StudyRow::sync_interval_ms`](super::StudyRow).
         sync_interval_ms: u64,
     },
     /// The engine was asked to stop dequeuing and let running trials finish.
