@@ -86,6 +86,17 @@ impl Server {
     }
 }
 
+/// A study that is over, and its server.
+fn finished() -> (Sandbox, Server) {
+    let sandbox = study();
+    for n in 1..=8 {
+        sandbox.write(&format!("gate_{n}"), "");
+    }
+    sandbox.ok("run study.toml", 0);
+    let server = Server::start(&sandbox);
+    (sandbox, server)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -177,12 +188,7 @@ fn the_page_lives_through_crash_and_restart_and_stops_the_engine() {
 
 #[test]
 fn nobody_gets_in_without_the_address() {
-    let sandbox = study();
-    for n in 1..=8 {
-        sandbox.write(&format!("gate_{n}"), "");
-    }
-    sandbox.ok("run study.toml", 0);
-    let server = Server::start(&sandbox);
+    let (sandbox, server) = finished();
     let (host, token) = (&server.host, &server.token);
     let port = host.rsplit(':').next().unwrap();
     let get =
@@ -240,12 +246,7 @@ fn nobody_gets_in_without_the_address() {
 
 #[test]
 fn clients_that_do_nothing_hold_up_nobody() {
-    let sandbox = study();
-    for n in 1..=8 {
-        sandbox.write(&format!("gate_{n}"), "");
-    }
-    sandbox.ok("run study.toml", 0);
-    let server = Server::start(&sandbox);
+    let (_sandbox, server) = finished();
     let idle: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = TcpStream::connect(&server.host).unwrap();
@@ -273,12 +274,7 @@ fn clients_that_do_nothing_hold_up_nobody() {
 /// By the parser of those who wrote the format.
 #[test]
 fn the_metrics_are_openmetrics() {
-    let sandbox = study();
-    for n in 1..=8 {
-        sandbox.write(&format!("gate_{n}"), "");
-    }
-    sandbox.ok("run study.toml", 0);
-    let server = Server::start(&sandbox);
+    let (_sandbox, server) = finished();
     let (host, token) = (&server.host, &server.token);
     let answer =
         server.raw(&format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"));
