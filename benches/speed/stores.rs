@@ -104,8 +104,9 @@ pub fn monotonic_ns() -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-/// A copy of a store, so that each repetition finds it as it was.
+/// A copy of a store, so that each repetition finds it as it was: on the disk, where a commit put it, so that nobody has to
+/// wait for the copy to get there.
 pub fn copied(from: &Path, to: &Path) -> Fallible<()> {
     run(Command::new("cp").args(["-r", "--reflink=auto"]).arg(from).arg(to))?;
-    Ok(())
+    Ok(std::fs::File::open(to)?.sync_all()?)
 }

@@ -191,6 +191,10 @@ impl Worker {
         if let Ok(Prepared { job, made }) = prepared.try_recv() {
             return Some((job, Some(made)));
         }
+        // Without a keeper all trials are closures, which nobody prepares; waiting at one queue is cheaper than at two.
+        if self.shared.keeper.is_none() {
+            return self.jobs.recv().ok().map(|job| (job, None));
+        }
         if let Ok(job) = self.jobs.try_recv() {
             return Some((job, None));
         }
