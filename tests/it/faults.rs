@@ -58,17 +58,19 @@ fn study() -> Sandbox {
 
 /// Builds the library that fails calls. Needs a C compiler, which `./tests/run` installs.
 fn shim() -> &'static Path {
-    static SHIM: std::sync::LazyLock<(tempfile::TempDir, PathBuf)> = std::sync::LazyLock::new(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let library = dir.path().join("faults.so");
+    // In one place that stays: what a `static` holds is never dropped. Each process puts its own there, whole.
+    static SHIM: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (library, mine) = (dir.join("faults.so"), dir.join(format!("faults-{}.so", std::process::id())));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults.c");
         let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).arg("-ldl");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&mine).arg(source).arg("-ldl");
         let output = cc.output().unwrap_or_else(|error| panic!("a C compiler `cc` is needed: {error}"));
         assert!(output.status.success(), "{}", both(&output));
-        (dir, library)
+        fs::rename(mine, &library).unwrap();
+        library
     });
-    &SHIM.1
+    &SHIM
 }
 
 /// One fault: calls `first` to `last` of a kind fail so.
