@@ -5,6 +5,7 @@ use piton::model::{Parent, Proposing, StageRow, StageStatus, TrialId};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
 use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
+use piton::views::counted;
 use piton::{Error, Study};
 
 use super::args::CheckArgs;
@@ -207,7 +208,7 @@ fn print_plan(
         print_line("  its base command must succeed before the first stage")?;
     }
     for (index, plan) in plans.iter().enumerate() {
-        let trials = if plan.trials == 1 { "1 trial".into() } else { format!("{} trials", plan.trials) };
+        let trials = counted(plan.trials, "trial");
         let at_most = if index == 0 { "" } else { "at most " };
         let from = match plan.parents {
             0 => format!("from `{}`", spec.study.base_case),

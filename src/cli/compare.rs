@@ -10,7 +10,7 @@ use piton::spec::Goal;
 use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
 };
-use piton::views::{clean, short_number};
+use piton::views::{clean, counted, short_number};
 use piton::{Error, shell_word};
 
 use super::args::CompareArgs;
@@ -60,7 +60,7 @@ fn write(args: &CompareArgs, look: &Look, path: &Path) -> Result<u8, Error> {
     if args.json {
         print_json(&serde_json::json!({ "baseline": path.display().to_string(), "trials": written }))?;
     } else {
-        let trials = if written == 1 { "1 trial".into() } else { format!("{written} trials") };
+        let trials = counted(written as u64, "trial");
         print_line(&format!("wrote the results of {trials} to {}", shell_word(path)))?;
     }
     Ok(0)

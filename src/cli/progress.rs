@@ -9,7 +9,6 @@ mod lines;
 mod sparkline;
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,7 +21,7 @@ use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, St
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
-use piton::views::{clean, duration, short_number};
+use piton::views::{clean, counted, duration, short_number};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -102,7 +101,7 @@ impl Progress {
             paths: None,
             store: store.to_owned(),
             again: again.to_owned(),
-            bars: !ci && super::terminal::height(&std::io::stderr()).is_some() && std::io::stderr().is_terminal(),
+            bars: !ci && super::terminal::height(&std::io::stderr()).is_some(),
             github: ci && github::is_there(),
             drain_limit,
             finished: HashMap::new(),
@@ -308,7 +307,7 @@ impl Observer for Progress {
     }
 
     fn forcing(&mut self, running: usize) {
-        let what = if running == 1 { "1 trial".into() } else { format!("{running} trials") };
+        let what = counted(running as u64, "trial");
         let line = format!("terminating {what}: they will run again. A third signal kills at once");
         self.send(Message::Line(line));
     }

@@ -11,7 +11,7 @@ use piton::model::{
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
-use piton::views::{clean, short_number};
+use piton::views::{clean, counted, short_number};
 use piton::{Error, JournalError, Snapshot};
 
 use super::terminal;
@@ -201,7 +201,7 @@ fn print_failures(context: &Context<'_>) -> Result<(), Error> {
     if found.total == 0 {
         return Ok(());
     }
-    print_line(&format!("{} failed:", trials(found.total)))?;
+    print_line(&format!("{} failed:", counted(found.total, "trial")))?;
     for (case, kind, reason) in &found.shown {
         print_line(&format!("  {case}  {kind}: {reason}"))?;
     }
@@ -209,11 +209,6 @@ fn print_failures(context: &Context<'_>) -> Result<(), Error> {
         print_line(&format!("  (more: `piton why {} {case}`)", piton::shell_word(context.store)))?;
     }
     Ok(())
-}
-
-/// So many trials.
-pub fn trials(count: u64) -> String {
-    if count == 1 { "1 trial".into() } else { format!("{count} trials") }
 }
 
 /// What is told of a study's end elsewhere than on the terminal.

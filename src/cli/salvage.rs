@@ -1,6 +1,7 @@
 //! `piton salvage`: a new store from all that can still be read of a damaged one.
 
 use piton::model::TrialId;
+use piton::views::counted;
 use piton::{Error, Salvaged, shell_word};
 
 use super::args::SalvageArgs;
@@ -31,7 +32,7 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
     }
     tell(&salvaged, results, &lost)?;
     if accounting.running > 0 {
-        note(&format!("{} that were running by then run again", trials(accounting.running)));
+        note(&format!("{} that were running by then run again", counted(accounting.running, "trial")));
     }
     hint(&format!(
         "`piton resume {0}` goes on with it; `piton verify {0}` checks it and the outputs",
@@ -43,11 +44,11 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
 fn tell(salvaged: &Salvaged, results: u64, lost: &[String]) -> Result<(), Error> {
     let Salvaged { events, known, beyond_gap, unconfirmed, stopped, .. } = salvaged;
     if events == known {
-        print_line(&format!("recovered all {events} events, with the results of {}", trials(results)))?;
+        print_line(&format!("recovered all {events} events, with the results of {}", counted(results, "trial")))?;
     } else {
         print_line(&format!(
             "recovered {events} of {known} events, with the results of {}; {} are lost",
-            trials(results),
+            counted(results, "trial"),
             known - events
         ))?;
     }
@@ -68,8 +69,4 @@ fn tell(salvaged: &Salvaged, results: u64, lost: &[String]) -> Result<(), Error>
         print_line(&format!("lost results, which will be computed again: {named}{more}"))?;
     }
     Ok(())
-}
-
-fn trials(count: u64) -> String {
-    if count == 1 { "1 trial".into() } else { format!("{count} trials") }
 }

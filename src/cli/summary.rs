@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
+use piton::Error;
 use piton::sys::clock::unix_ms;
+use piton::views::counted;
 use piton::views::status::Status;
-use piton::{Error, Reader};
 
 use super::look::Look;
 use super::result::{Failures, Survivors, gathered};
@@ -20,8 +21,7 @@ const FILE: &str = "GITHUB_STEP_SUMMARY";
 /// Appends the summary to the file the CI system names, if it names one.
 pub fn append(store: &Path, again: &str) -> Result<(), Error> {
     let Some(path) = std::env::var_os(FILE).filter(|path| !path.is_empty()) else { return Ok(()) };
-    let reader = Reader::open(store)?;
-    let look = Look::again(&reader, store)?;
+    let (_reader, look) = Look::at_store(store)?;
     let status = Status::load(&look.view, &look.snapshot, unix_ms())?;
     let (survivors, failures) = gathered(&look.snapshot, store)?;
     let text = markdown(&status, survivors.as_ref(), &failures, again);
@@ -91,7 +91,7 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
         }
     }
     if failures.total > 0 {
-        let _ = writeln!(text, "\n{} failed:\n", super::result::trials(failures.total));
+        let _ = writeln!(text, "\n{} failed:\n", counted(failures.total, "trial"));
         let rows =
             failures.shown.iter().map(|(case, kind, reason)| vec![case.clone(), kind.clone(), reason.clone()]);
         text.push_str(&table(&["case", "kind", "reason"], rows));

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -75,8 +76,8 @@ pub struct Hooks {
     store: PathBuf,
     sender: Option<Sender<Told>>,
     thread: Option<JoinHandle<()>>,
-    /// Tells the thread that the run is over, and since when.
-    over: Sender<Instant>,
+    /// Since when the run is over.
+    over: Arc<OnceLock<Instant>>,
 }
 
 impl Hooks {
@@ -85,10 +86,11 @@ impl Hooks {
     pub fn start(spec: &Spec, store: &Path, study_dir: &Path) -> Option<Self> {
         let (program, args) = spec.run.on_event.split_first()?;
         let (sender, told) = bounded(WAITING);
-        let (over, ends) = bounded(1);
+        let over = Arc::new(OnceLock::new());
+        let ended = Arc::clone(&over);
         let program = if program.contains('/') { study_dir.join(program) } else { program.into() };
         let (args, dir) = (args.to_vec(), study_dir.to_owned());
-        let work = move || work(&program, &args, &dir, &told, &ends);
+        let work = move || work(&program, &args, &dir, &told, &ended);
         let thread = std::thread::Builder::new().name("on_event".into()).spawn(work);
         let thread =
             thread.map_err(|error| log::warn!("`on_event` is told nothing: {}", io_words(&error))).ok()?;
@@ -140,7 +142,7 @@ impl Hooks {
     /// Waits until it was told everything, or no longer.
     pub fn finish(mut self) {
         self.sender = None;
-        let _ = self.over.try_send(Instant::now());
+        let _ = self.over.set(Instant::now());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -159,11 +161,9 @@ const fn word(how: RunEnd) -> &'static str {
     }
 }
 
-fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, over: &Receiver<Instant>) {
-    let mut ended = None;
+fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, over: &OnceLock<Instant>) {
     for told in told {
-        ended = ended.or_else(|| over.try_recv().ok());
-        if ended.is_some_and(|at: Instant| at.elapsed() >= LAST) {
+        if over.get().is_some_and(|since| since.elapsed() >= LAST) {
             log::warn!("`on_event` took too long: `{}` is left out", told.event);
             continue;
         }

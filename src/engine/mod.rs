@@ -246,7 +246,6 @@ pub(crate) fn run_on(
     let state = step::State::new(Arc::clone(&spec), draft, workers);
     let study_id = state.draft().study_row().study_id;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
-    let sync_interval_ms = spec.run.sync_interval_ms;
     let jobs = jobs::JobMaker::new(spec, paths)?;
     run::Loop {
         journal,
@@ -255,7 +254,6 @@ pub(crate) fn run_on(
         shutdown,
         signals,
         drain_limit,
-        sync_interval_ms,
         jobs,
         proposers,
         timing,

@@ -33,8 +33,6 @@ pub(super) struct Loop<'a> {
     pub(super) shutdown: &'a ShutdownHandle,
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
-    /// How long what happened may wait for its commit.
-    pub(super) sync_interval_ms: u64,
     pub(super) jobs: JobMaker,
     pub(super) proposers: Proposers,
     pub(super) timing: Box<dyn Timing>,
@@ -270,21 +268,29 @@ impl Loop<'_> {
     /// Waits for something to happen, or for the next thing due, and takes all that waits.
     fn gather(&mut self, inputs: &mut Vec<Input>) {
         let limit = self.state.wake_in_ms(self.timing.now()).map(Duration::from_millis);
-        self.timing.wait(&self.events, self.shutdown.receiver(), limit);
-        let mut controls = self.controls();
-        if controls.is_empty() {
-            self.linger();
-            controls = self.controls();
-        }
-        let mut events: Vec<ExecutorEvent> = self.events.try_iter().take(BATCH).collect();
-        if self.sync_interval_ms > 0 && controls.is_empty() {
-            controls = self.wait_for_more(&mut events);
+        let mut events = Vec::new();
+        let mut controls = self.listen(limit, &mut events);
+        let interval_ms = self.jobs.spec().run.sync_interval_ms;
+        if interval_ms > 0 && controls.is_empty() {
+            controls = self.wait_for_more(interval_ms, &mut events);
         }
         inputs.extend(events.into_iter().map(Input::Executor));
         inputs.extend(controls);
         if inputs.is_empty() {
             inputs.push(Input::Tick);
         }
+    }
+
+    /// Waits for something to happen, `limit` at most, and takes the events that wait; what the requests mean.
+    fn listen(&mut self, limit: Option<Duration>, events: &mut Vec<ExecutorEvent>) -> Vec<Input> {
+        self.timing.wait(&self.events, self.shutdown.receiver(), limit);
+        let mut controls = self.controls();
+        if controls.is_empty() {
+            self.linger();
+            controls = self.controls();
+        }
+        events.extend(self.events.try_iter().take(BATCH.saturating_sub(events.len())));
+        controls
     }
 
     /// Lets more events gather if the workers have enough to go on with. A request ends it.
@@ -298,23 +304,18 @@ impl Loop<'_> {
 
     /// Lets events gather for the sync interval, as long as no worker could run out of trials and nothing came that
     /// should be decided on at once. What gathers is in no way acknowledged: after a crash it runs again.
-    fn wait_for_more(&mut self, events: &mut Vec<ExecutorEvent>) -> Vec<Input> {
-        let begun_ms = self.timing.now().run_ms;
+    fn wait_for_more(&mut self, interval_ms: u64, events: &mut Vec<ExecutorEvent>) -> Vec<Input> {
+        let until_ms = self.timing.now().run_ms.saturating_add(interval_ms);
         loop {
             let now = self.timing.now();
-            let left_ms = begun_ms.saturating_add(self.sync_interval_ms).saturating_sub(now.run_ms);
+            let left_ms = until_ms.saturating_sub(now.run_ms);
             let left_ms = self.state.wake_in_ms(now).map_or(left_ms, |due_ms| left_ms.min(due_ms));
             let started = events.iter().filter(|event| matches!(event, ExecutorEvent::Started { .. })).count();
             let starving = started >= self.state.submitted_count();
             if left_ms == 0 || starving || events.len() >= BATCH || !events.iter().all(can_wait) {
                 return Vec::new();
             }
-            self.timing.wait(&self.events, self.shutdown.receiver(), Some(Duration::from_millis(left_ms)));
-            let controls = self.controls();
-            if controls.is_empty() {
-                self.linger();
-            }
-            events.extend(self.events.try_iter().take(BATCH.saturating_sub(events.len())));
+            let controls = self.listen(Some(Duration::from_millis(left_ms)), events);
             if !controls.is_empty() {
                 return controls;
             }

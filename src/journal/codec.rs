@@ -2,8 +2,8 @@
 //!
 //! A value is one tag byte (the record's version), the bincode of that version's disk struct, and four bytes of
 //! xxh3 over table, key and all before them, so that neither a flipped bit nor a value moved to another key is
-//! taken for the truth. It is against accidents; who wants to see through intent has the hash chain. Reading has a limit, wants every byte consumed, and refuses unknown tags; it must never
-//! panic, whatever the bytes.
+//! taken for the truth. That is against accidents; against intent there is the hash chain. Reading has a limit, wants
+//! every byte consumed, and refuses unknown tags; it must never panic, whatever the bytes.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

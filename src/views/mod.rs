@@ -32,5 +32,5 @@ pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use pace::time_left;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
-pub use text::{Screen, bytes, clean, duration, shell_quoted, short_number};
+pub use text::{Screen, bytes, clean, counted, duration, shell_quoted, short_number};
 pub use words::{signal_name, timestamp};

@@ -16,11 +16,15 @@ pub(super) fn eta_us(mean_us: u64, counters: StageCounters, pending: u64, worker
     Some((from, to.saturating_add(to / 5)))
 }
 
+/// What an ended attempt took, microseconds; `None` before the first ended.
+pub(super) fn mean_us(counters: StageCounters) -> Option<u64> {
+    counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0)
+}
+
 /// The time left in words; `None` before the first attempt ended, and when nothing is left.
 #[must_use]
 pub fn time_left(counters: StageCounters, pending: u64, workers: u64) -> Option<String> {
-    let mean_us = counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0)?;
-    let (from, to) = eta_us(mean_us, counters, pending, workers.max(1))?;
+    let (from, to) = eta_us(mean_us(counters)?, counters, pending, workers.max(1))?;
     Some(range_of_durations(from, to))
 }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::pace::eta_us;
+use super::pace::{eta_us, mean_us};
 use super::text::{
     Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
 };
@@ -423,7 +423,7 @@ fn stage_out(
         Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
         _ => workers,
     };
-    let ended_us = counters.ended_wall_us.checked_div(counters.ended_attempts).filter(|mean_us| *mean_us > 0);
+    let ended_us = mean_us(counters);
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
     let decided = match stage.status {
         StageStatus::Waiting => None,

@@ -208,7 +208,8 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// A count with its noun: `1 trial`, `2 trials`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

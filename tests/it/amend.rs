@@ -80,9 +80,16 @@ fn interrupted(text: &str) -> Sandbox {
 fn waiting(sandbox: &Sandbox, case: &str) -> Engine {
     let engine = sandbox.start("run study.toml");
     wait_until("the trial runs", || sandbox.lines("log").iter().any(|line| line == case));
-    let runs = |trial: &serde_json::Value| trial["case"] == case && trial["state"] == "running";
-    let running = || sandbox.dump()["trials"].as_array().unwrap().iter().any(runs);
-    wait_until("its start is recorded", || sandbox.path("study.redb").exists() && running());
+    // A start may be recorded before the result of the trial that made room for it.
+    let before = sandbox.lines("log").len() - 1;
+    let recorded = || {
+        let dump = sandbox.dump();
+        let trials = dump["trials"].as_array().unwrap();
+        let state = |state: &str| trials.iter().filter(|trial| trial["state"] == state).count();
+        let runs = trials.iter().any(|trial| trial["case"] == case && trial["state"] == "running");
+        runs && state("succeeded") == before
+    };
+    wait_until("its start is recorded", || sandbox.path("study.redb").exists() && recorded());
     engine
 }
 

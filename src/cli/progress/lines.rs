@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crossbeam_channel::Receiver;
 use piton::model::{StageCounters, StageIndex};
+use piton::views::counted;
 
 use super::super::terminal::say;
 use super::github::{Github, harmless};
@@ -98,7 +99,7 @@ fn percent(counters: &StageCounters, planned: u64) -> u64 {
 }
 
 fn stage_line(index: StageIndex, name: &str, planned: u64, counters: &StageCounters) -> String {
-    let trials = if planned == 1 { "1 trial".into() } else { format!("{planned} trials") };
+    let trials = counted(planned, "trial");
     match counters.finished() {
         0 => format!("stage {index} `{name}`: {trials}"),
         done => format!("stage {index} `{name}`: {trials}, {done} finished before"),

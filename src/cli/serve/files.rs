@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use rustix::fs::FileType;
 
-use super::http::{Head, NOTHING};
+use super::http::Head;
 
 /// The path that an address names below the artifacts; `None` for one that no link of the page leads to.
 pub fn path_of(address: &str) -> Option<PathBuf> {
@@ -41,7 +41,7 @@ pub fn open(artifacts: &Path, path: &Path) -> io::Result<File> {
 /// Sends as much of it as it has now.
 pub fn send(file: File, head_only: bool, out: &mut impl Write) -> io::Result<()> {
     let length = file.metadata()?.len();
-    let head = Head { length: Some(length), policy: NOTHING, ..Head::text(200) };
+    let head = Head { length: Some(length), ..Head::text(200) };
     head.send(out)?;
     if !head_only {
         // A file that shrinks meanwhile ends the connection early, which tells.

@@ -105,7 +105,7 @@ pub struct Head<'a> {
 }
 
 /// The policy of everything that is not the page.
-pub const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 
 impl Head<'_> {
     /// Of a short text.
@@ -148,7 +148,6 @@ const fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         202 => "Accepted",
-        301 => "Moved Permanently",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",

@@ -65,10 +65,6 @@ impl Site {
                 let head = Head { extra: Some(("Allow", allowed)), ..Head::text(405) };
                 head.send_with(b"not so\n", head_only, out)
             }
-            Err((301, place)) => {
-                let head = Head { extra: Some(("Location", place)), ..Head::text(301) };
-                head.send_with(b"", head_only, out)
-            }
             Err((status, words)) => Head::text(status).send_with(format!("{words}\n").as_bytes(), head_only, out),
         }
     }

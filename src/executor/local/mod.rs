@@ -99,8 +99,8 @@ impl Shared {
         self.tell(ExecutorEvent::Returned { trial: job.key.trial });
     }
 
-    fn give_back_all(&self, prepared: &Receiver<Prepared>) {
-        for Prepared { job, .. } in prepared.try_iter() {
+    fn give_back_all(&self, prepared: &Receiver<Queued>) {
+        for Queued { job, .. } in prepared.try_iter() {
             self.give_back(&job, true);
         }
     }
@@ -154,17 +154,17 @@ impl Shared {
     }
 }
 
-/// A job whose place is made, or cannot be made.
-struct Prepared {
+/// A job, and how making its place went if that was done ahead.
+struct Queued {
     job: Job,
-    made: Result<(), Trouble>,
+    made: Option<Result<(), Trouble>>,
 }
 
 struct Worker {
     slot: u32,
     jobs: Receiver<Job>,
     /// Jobs that a worker prepared while its own attempt ran; whoever is free first takes them, before all others.
-    prepared: (Sender<Prepared>, Receiver<Prepared>),
+    prepared: (Sender<Queued>, Receiver<Queued>),
     /// The mode changed, or the clock was resumed.
     wake: Receiver<()>,
     in_closure: Arc<AtomicBool>,
@@ -173,7 +173,7 @@ struct Worker {
 
 impl Worker {
     fn work(&self) {
-        while let Some((job, made)) = self.next() {
+        while let Some(Queued { job, made }) = self.next() {
             if self.shared.mode() > Mode::Run {
                 self.shared.give_back(&job, made.is_some());
                 continue;
@@ -185,26 +185,21 @@ impl Worker {
         }
     }
 
-    /// The next job, and whether its place is made; `None`: there will be none.
-    fn next(&self) -> Option<(Job, Option<Result<(), Trouble>>)> {
-        let (_, prepared) = &self.prepared;
-        if let Ok(Prepared { job, made }) = prepared.try_recv() {
-            return Some((job, Some(made)));
-        }
+    /// The next job; `None`: there will be none.
+    fn next(&self) -> Option<Queued> {
+        let fresh = |job| Queued { job, made: None };
         // Without a keeper all trials are closures, which nobody prepares; waiting at one queue is cheaper than at two.
         if self.shared.keeper.is_none() {
-            return self.jobs.recv().ok().map(|job| (job, None));
+            return self.jobs.recv().ok().map(fresh);
         }
-        if let Ok(job) = self.jobs.try_recv() {
-            return Some((job, None));
-        }
-        select! {
-            recv(prepared) -> next => next.ok().map(|Prepared { job, made }| (job, Some(made))),
-            recv(self.jobs) -> next => match next {
-                Ok(job) => Some((job, None)),
-                Err(_) => prepared.try_recv().ok().map(|Prepared { job, made }| (job, Some(made))),
-            },
-        }
+        let (_, prepared) = &self.prepared;
+        let waiting = prepared.try_recv().ok().or_else(|| self.jobs.try_recv().ok().map(fresh));
+        waiting.or_else(|| {
+            select! {
+                recv(prepared) -> queued => queued.ok(),
+                recv(self.jobs) -> job => job.ok().map(fresh).or_else(|| prepared.try_recv().ok()),
+            }
+        })
     }
 
     /// Makes the place of the next job, so that no processor waits for it once a trial has ended.
@@ -213,9 +208,9 @@ impl Worker {
             return;
         }
         if let Ok(job) = self.jobs.try_recv() {
-            let made = place::make(&job);
+            let made = Some(place::make(&job));
             // Cannot fail: this worker has the other end, too.
-            let _ = self.prepared.0.send(Prepared { job, made });
+            let _ = self.prepared.0.send(Queued { job, made });
         }
         // A request to end that came meanwhile found this one in neither queue.
         if self.shared.mode() > Mode::Run {
@@ -248,7 +243,7 @@ pub struct LocalExecutor {
     jobs: Option<Sender<Job>>,
     /// The workers' end, to take back what is queued.
     queued: Receiver<Job>,
-    prepared: Receiver<Prepared>,
+    prepared: Receiver<Queued>,
     workers: Vec<Handle>,
     shared: Arc<Shared>,
     /// Last: it must outlive the workers.

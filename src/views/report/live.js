@@ -4,12 +4,6 @@
 (() => {
   const place = document.getElementById("live");
   if (!place) return;
-  const make = (tag, attributes, ...children) => {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) if (value !== null) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  };
   const number = (value) => (Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toPrecision(5) : String(Number(value.toPrecision(6))));
   const time = (seconds) => {
     const s = Math.round(seconds);
