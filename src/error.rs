@@ -175,6 +175,7 @@ impl Error {
             Self::File { what: "read the study file", .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
+            Self::Engine(EngineError::Elsewhere { .. }) => 2,
             Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
             Self::SpecDiffers { .. }
             | Self::InputsChanged { .. }
@@ -294,6 +295,7 @@ fn is_damage(error: &EngineError) -> bool {
         EngineError::Commit(failed) => failed.cause.is_damage(),
         EngineError::Fold(_) | EngineError::Inconsistent(_) => true,
         EngineError::Executor(_)
+        | EngineError::Elsewhere { .. }
         | EngineError::System { .. }
         | EngineError::Copied { .. }
         | EngineError::StoreGone { .. } => false,

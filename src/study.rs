@@ -20,7 +20,9 @@ use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
-use crate::model::{Event, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus};
+use crate::model::{
+    Event, ExecutorKind, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus,
+};
 use crate::paths::{self, StudyPaths};
 use crate::plan;
 use crate::spec::{self, Spec, Work};
@@ -64,6 +66,8 @@ pub struct Study {
     closures: HashMap<String, ClosureFn>,
     shutdown: ShutdownHandle,
     keeper: Option<Keeper>,
+    program: Option<PathBuf>,
+    detach: bool,
     #[cfg(test)]
     simulation: Option<Simulation>,
 }
@@ -162,6 +166,8 @@ impl Study {
             closures: HashMap::new(),
             shutdown: ShutdownHandle::new(),
             keeper: None,
+            program: None,
+            detach: false,
             #[cfg(test)]
             simulation: None,
         }
@@ -192,6 +198,20 @@ impl Study {
     #[must_use]
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// The piton program, for trials on a cluster: their jobs run a copy of it, or what the spec names instead.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// When asked to stop, leave what runs on a cluster there instead of waiting for it: the next run adopts it.
+    #[must_use]
+    pub fn detach(mut self, detach: bool) -> Self {
+        self.detach = detach;
         self
     }
 
@@ -510,8 +530,16 @@ impl Study {
             path: paths.study_artifacts(&spec.study.name),
             cause,
         })?;
+        if self.detach {
+            spec.run.executor.can_be_left().map_err(|why| Error::Usage(why.to_owned()))?;
+        }
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-        let workers = self.workers.or(spec.run.workers).unwrap_or(cpus).max(1);
+        let workers = self.workers.or(spec.run.workers).unwrap_or(match spec.run.executor.kind() {
+            // Slurm has a queue of its own, and knows its nodes.
+            ExecutorKind::Slurm => SLURM_WORKERS,
+            ExecutorKind::Local | ExecutorKind::Ray => cpus,
+        });
+        let workers = workers.max(1);
         let mut exporting = Exporting::start(paths.clone(), observer);
         #[cfg(test)]
         if let Some(simulation) = self.simulation {
@@ -529,6 +557,8 @@ impl Study {
                 watch_signals: self.watch_signals,
                 shutdown: &self.shutdown,
                 keeper: self.keeper,
+                program: self.program,
+                detach: self.detach,
                 closures: self.closures,
                 observer: &mut exporting,
             },
@@ -590,6 +620,9 @@ fn created(
         stages: plan::declared(spec),
     })
 }
+
+/// Jobs in Slurm's queue at once, unless the study says how many.
+const SLURM_WORKERS: u32 = 1_000;
 
 /// Watches nothing.
 struct Nobody;

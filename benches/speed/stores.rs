@@ -65,7 +65,13 @@ fn commit(journal: &mut Journal, draft: &mut Draft) -> Fallible<()> {
 fn start(draft: &mut Draft, trial: u64, at_ms: i64) -> Fallible<()> {
     let slot = u32::try_from(trial % 2)?;
     let process = ProcessId { pid: 10_000 + u32::try_from(trial % 100_000)?, start_ticks: 5_000 + trial };
-    let event = Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot, process: Some(process) };
+    let event = Event::AttemptStarted {
+        trial: TrialId(trial),
+        attempt: 1,
+        slot,
+        process: Some(process),
+        executor: piton::model::ExecutorKind::Local,
+    };
     Ok(draft.emit(at_ms, u64::try_from(at_ms - 1_700_000_000_000)?, event)?)
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use piton::fuzzing::Memory;
 use piton::journal::{create, verify};
 use piton::model::{
-    AttemptEnd, EngineId, Event, Exit, Extension, Failure, Metric, Metrics, Next, OutputHash, Parent, ProcessId,
-    Record, RunEnd, Segment, Severity, SpecAmended, StageDecl, StageIndex, StudyCreated, StudyId, StudyProgress,
-    TrialId, Usage, Verdict, fold,
+    AttemptEnd, EngineId, Event, ExecutorKind, Exit, Extension, Failure, Metric, Metrics, Next, OutputHash,
+    Parent, ProcessId, Record, RunEnd, Segment, Severity, SpecAmended, StageDecl, StageIndex, StudyCreated,
+    StudyId, StudyProgress, TrialId, Usage, Verdict, fold,
 };
 use piton::{Journal, Spec, StageBuilder, Value};
 
@@ -82,7 +82,13 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
         4 => {
             Event::StageOpened { stage: 1, parents: vec![parent(a.into()), parent(b.into())], shares: vec![2, 2] }
         }
-        5..=8 => Event::AttemptStarted { trial: TrialId(trial), attempt, slot: 0, process: None },
+        5..=8 => Event::AttemptStarted {
+            trial: TrialId(trial),
+            attempt,
+            slot: 0,
+            process: None,
+            executor: ExecutorKind::Local,
+        },
         9..=11 => ended(trial, attempt, succeeded(b), Next::Final),
         12 => ended(trial, attempt, failed(severity), Next::Final),
         13 => ended(trial, attempt, failed(severity), Next::Again { due_ms: b.into() }),
@@ -99,7 +105,7 @@ fn event([kind, a, b]: [u8; 3]) -> Event {
                 Event::TrialProposed { trial: TrialId(trial), values, merged: u32::from(b % 3) }
             }
             7 => Event::ProposalsEnded { stage, reason: "no more".into() },
-            2 => Event::BaseStarted { attempt, slot: 0, process: None },
+            2 => Event::BaseStarted { attempt, slot: 0, process: None, executor: ExecutorKind::Local },
             _ => Event::StudyCreated(Box::new(match created().event {
                 Event::StudyCreated(created) => *created,
                 other => unreachable!("{other:?}"),
@@ -194,7 +200,13 @@ fn compare(model: &Memory, journal: &Journal) {
 pub fn small_study(path: &Path) {
     let mut journal = create(path, &created()).unwrap();
     let run = |trial| {
-        let started = Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
+        let started = Event::AttemptStarted {
+            trial: TrialId(trial),
+            attempt: 1,
+            slot: 0,
+            process: None,
+            executor: ExecutorKind::Local,
+        };
         let verdict = if trial == 2 { failed(Severity::Medium) } else { succeeded(trial as u8) };
         [started, ended(trial, 1, verdict, Next::Final)]
     };

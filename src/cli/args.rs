@@ -66,6 +66,12 @@ pub enum Command {
     Compare(CompareArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
     Replay(ReplayArgs),
+    /// What a job of a cluster runs: one attempt of a trial
+    #[command(hide = true)]
+    Attempt {
+        /// The attempt's control directory
+        control: PathBuf,
+    },
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -119,6 +125,9 @@ pub struct HowArgs {
     /// After a first signal, wait at most this long for running trials, then terminate them
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_for: Option<Duration>,
+    /// When asked to stop, leave what runs on a cluster there; the next run takes it over
+    #[arg(long, conflicts_with = "drain_for")]
+    pub detach: bool,
     /// Print the final state as JSON
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@
 mod amend;
 mod approve;
 mod args;
+mod attempt;
 mod check;
 mod compact;
 mod compare;
@@ -105,6 +106,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Serve(args) => serve::serve(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Attempt { control } => attempt::attempt(&control),
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }

@@ -277,7 +277,15 @@ impl Observer for Progress {
                 };
                 self.send(Message::Line(line));
             }
-            Event::StageApproved { .. }
+            Event::ClusterChanged { trouble: Some(why) } => {
+                let line = format!("the cluster does not answer, trials there go on: {}", clean(why));
+                self.send(Message::Line(line));
+            }
+            Event::ClusterChanged { trouble: None } => {
+                self.send(Message::Line("the cluster answers again".into()));
+            }
+            Event::AttemptPlaced { .. }
+            | Event::StageApproved { .. }
             | Event::SpecAmended(_)
             | Event::StudyCreated(_)
             | Event::DrainStarted { .. }

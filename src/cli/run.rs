@@ -62,7 +62,10 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     let keeper =
         Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?;
     let store = study.store_path().to_owned();
-    let mut study = study.keeper(keeper).watch_signals(true).drain_limit(how.drain_for);
+    let mut study = study.keeper(keeper).watch_signals(true).drain_limit(how.drain_for).detach(how.detach);
+    if let Ok(program) = std::env::current_exe() {
+        study = study.program(program);
+    }
     if let Some(workers) = how.workers {
         study = study.workers(workers);
     }

@@ -4,6 +4,7 @@
 //! with finished trials, and neither does the cost of going on after a crash. It must never acknowledge what is not
 //! on disk, and never trust a store handle that failed once.
 
+pub mod attempt;
 mod draft;
 pub mod hooks;
 mod jobs;
@@ -34,9 +35,12 @@ use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, kill_strays};
+use crate::executor::remote::{RemoteExecutor, RemoteSetup};
 use crate::executor::{Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Snapshot};
-use crate::model::{Accounting, EngineId, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus};
+use crate::model::{
+    Accounting, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus,
+};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::clock::{self, TrialClock};
@@ -72,6 +76,10 @@ pub struct RunOptions<'a> {
     pub shutdown: &'a ShutdownHandle,
     /// Parent of the trials' processes; started before anything else was. `None`: no stage runs commands.
     pub keeper: Option<Keeper>,
+    /// The piton program, for jobs on a cluster: a copy of it is what they run.
+    pub program: Option<PathBuf>,
+    /// Whether a drain leaves what runs on a cluster there, for the next run to adopt.
+    pub detach: bool,
     /// Closures by stage name.
     pub closures: HashMap<String, ClosureFn>,
     /// Who watches.
@@ -109,6 +117,14 @@ pub enum EngineError {
     Copied {
         /// That engine.
         pid: u32,
+    },
+    /// Trials run on a cluster that the study is not to use any more.
+    #[error("{count} of its trials still run on {}: the study goes on there", executor.name())]
+    Elsewhere {
+        /// Where.
+        executor: ExecutorKind,
+        /// How many.
+        count: usize,
     },
     /// The store's file was removed or replaced while the engine had it open.
     #[error("the store `{}` was removed or replaced while the study ran", store.display())]
@@ -153,7 +169,8 @@ pub fn run(
     paths: StudyPaths,
     options: RunOptions<'_>,
 ) -> Result<RunReport, EngineError> {
-    let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, closures, observer } = options;
+    let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, program, detach, closures, observer } =
+        options;
     let asked_to_end = Arc::new(AtomicBool::new(false));
     let signals = match watch_signals {
         true => {
@@ -177,7 +194,14 @@ pub fn run(
         return Err(EngineError::Copied { pid: engine.process.pid });
     }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
-    let strays = kill_strays(study.study_id, &snapshot.running()?, same_boot)
+    let left = snapshot.running()?;
+    let kind = spec.run.executor.kind();
+    let elsewhere = |row: &&RunningRow| row.executor.is_remote() && row.executor != kind;
+    if let Some(row) = left.iter().find(elsewhere) {
+        let count = left.iter().filter(elsewhere).count();
+        return Err(EngineError::Elsewhere { executor: row.executor, count });
+    }
+    let strays = kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
     drop(snapshot);
     if !strays.is_empty() {
@@ -187,19 +211,40 @@ pub fn run(
     let (sender, events) = crossbeam_channel::unbounded();
     let keeper_client = keeper.as_ref().map(Keeper::client);
     let answers = sender.clone();
-    let executor = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender)
-        .map_err(|error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error))))?;
+    let mut remote_keeper = None;
+    let executor: Box<dyn Executor> = match kind {
+        ExecutorKind::Local => {
+            let local = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender);
+            let cannot = |error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error)));
+            Box::new(local.map_err(cannot)?)
+        }
+        ExecutorKind::Ray | ExecutorKind::Slurm => {
+            let remote = RemoteExecutor::new(RemoteSetup {
+                spec: Arc::clone(&spec),
+                study: study.study_id,
+                study_artifacts: paths.study_artifacts(&study.name),
+                program,
+                keeper: keeper_client.clone(),
+                left: left.iter().map(|row| (row.trial, row.attempt)).collect(),
+                events: sender,
+            });
+            remote_keeper = keeper;
+            Box::new(remote.map_err(EngineError::Executor)?)
+        }
+    };
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let on = Surroundings {
         engine,
-        executor: Box::new(executor),
+        executor,
         keeper: keeper_client,
         answers,
         events,
         timing: Box::new(timing::RealTime(clock)),
         signals: signals.as_ref(),
     };
-    let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, shutdown, observer });
+    let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, detach, shutdown, observer });
+    // Whatever the cluster's side needed of it has ended.
+    drop(remote_keeper);
     if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
         shutdown.run_callbacks();
     }
@@ -228,6 +273,7 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Manner<'a> {
     pub(crate) workers: u32,
     pub(crate) drain_limit: Option<Duration>,
+    pub(crate) detach: bool,
     pub(crate) shutdown: &'a ShutdownHandle,
     pub(crate) observer: &'a mut dyn Observer,
 }
@@ -241,9 +287,9 @@ pub(crate) fn run_on(
     manner: Manner<'_>,
 ) -> Result<RunReport, EngineError> {
     let Surroundings { engine, executor, keeper, answers, events, timing, signals } = on;
-    let Manner { workers, drain_limit, shutdown, observer } = manner;
+    let Manner { workers, drain_limit, detach, shutdown, observer } = manner;
     let draft = Draft::load(&journal.snapshot()?)?;
-    let state = step::State::new(Arc::clone(&spec), draft, workers);
+    let state = step::State::new(Arc::clone(&spec), draft, workers).on(spec.run.executor.kind(), detach);
     let study_id = state.draft().study_row().study_id;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
     let jobs = jobs::JobMaker::new(spec, paths)?;

@@ -140,7 +140,12 @@ fn watch_over(
     loop {
         select! {
             recv(events) -> event => match event {
-                Ok(ExecutorEvent::Started { .. } | ExecutorEvent::Proposed(_)) => {}
+                Ok(
+                    ExecutorEvent::Started { .. }
+                    | ExecutorEvent::Placed { .. }
+                    | ExecutorEvent::Cluster { .. }
+                    | ExecutorEvent::Proposed(_),
+                ) => {}
                 Ok(ExecutorEvent::Ended(report)) => return Ok(Some(*report)),
                 Ok(ExecutorEvent::Returned { .. }) => return Ok(None),
                 Ok(ExecutorEvent::Broken(why)) => return Err(EngineError::Executor(why)),

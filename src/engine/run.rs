@@ -12,9 +12,9 @@ use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
-use crate::executor::{Executor, ExecutorEvent};
+use crate::executor::{Executor, ExecutorEvent, Job};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
-use crate::model::{EngineId, RunEnd, Verdict};
+use crate::model::{EngineId, Event, RunEnd, Verdict};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -51,7 +51,7 @@ pub(super) struct Loop<'a> {
 /// Whether nothing but a commit follows from an event: a start, or a success. A failure may abort the study.
 fn can_wait(event: &ExecutorEvent) -> bool {
     match event {
-        ExecutorEvent::Started { .. } => true,
+        ExecutorEvent::Started { .. } | ExecutorEvent::Placed { .. } | ExecutorEvent::Cluster { .. } => true,
         ExecutorEvent::Ended(report) => matches!(report.verdict, Verdict::Succeeded { .. }),
         ExecutorEvent::Returned { .. } | ExecutorEvent::Proposed(_) | ExecutorEvent::Broken(_) => false,
     }
@@ -134,8 +134,7 @@ impl Loop<'_> {
         };
         let now = self.timing.now();
         let left = if planted!(LeftRunning) { Vec::new() } else { left };
-        self.state.begin(now, engine, workers, &left)?;
-        let mut actions = Vec::new();
+        let mut actions = self.state.begin(now, engine, workers, &left)?;
         // A request made before the run is the first thing it sees: nothing is handed out then.
         for input in self.controls() {
             actions.extend(self.state.step(now, input)?);
@@ -193,10 +192,20 @@ impl Loop<'_> {
             return Err(EngineError::StoreGone { store: self.journal.path().into() });
         }
         self.state.draft_mut().forget_final(&set);
+        self.forget(&set);
         if !planted!(TellBeforeCommit) {
             self.tell(&set);
         }
         Ok(())
+    }
+
+    /// What an attempt's end was told by has done its work once the end is on disk.
+    fn forget(&mut self, set: &WriteSet) {
+        for (_, record) in &set.events {
+            if let Event::AttemptEnded(end) | Event::BaseEnded(end) = &record.event {
+                self.executor.forget(end.trial, end.attempt);
+            }
+        }
     }
 
     fn tell(&mut self, set: &WriteSet) {
@@ -226,9 +235,13 @@ impl Loop<'_> {
     /// Does what a committed decision calls for; some actions answer with inputs at once.
     fn act(&mut self, action: Action, inputs: &mut Vec<Input>) -> Result<(), EngineError> {
         match action {
-            Action::Submit { trial, attempt } => {
-                let job = self.jobs.job(self.state.draft(), trial, attempt)?;
+            Action::Submit { trial, attempt, slot } => {
+                let job = Job { slot, ..self.jobs.job(self.state.draft(), trial, attempt)? };
                 self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
+            }
+            Action::Adopt { trial, attempt, slot } => {
+                let job = Job { slot, ..self.jobs.job(self.state.draft(), trial, attempt)? };
+                self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::Drain => {
                 self.executor.drain();

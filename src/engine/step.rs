@@ -11,11 +11,12 @@ use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptEnd, AttemptNo, EngineId, Event, FoldError, Next, Parent, ReadyKey, RunEnd, RunningRow, StageIndex,
-    StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
+    AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Next, Parent, ReadyKey, RunEnd,
+    RunningRow, StageIndex, StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Lineage};
 use crate::spec::Spec;
+use slots::Slots;
 
 /// When an input is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,17 @@ pub enum Action {
         trial: TrialId,
         /// Which attempt.
         attempt: AttemptNo,
+        /// The slot it has, if that is recorded already: on a cluster, before it is submitted.
+        slot: u32,
+    },
+    /// Have the executor take over an attempt of an earlier run, whatever became of it.
+    Adopt {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// The slot it has.
+        slot: u32,
     },
     /// Tell the executor to start nothing more.
     Drain,
@@ -135,6 +147,9 @@ const QUEUE_MAX: usize = 2048;
 /// How long after the grace a terminated trial may take to be reported, milliseconds.
 const GIVE_UP_AFTER_GRACE_MS: u64 = 5_000;
 
+/// The same on a cluster, which may be slow to answer, besides the time after which a silent trial counts as lost.
+const GIVE_UP_REMOTE_MS: u64 = 30_000;
+
 /// All the engine knows.
 #[derive(Debug)]
 pub struct State {
@@ -152,6 +167,12 @@ pub struct State {
     queue_limit: usize,
     /// Trials at once.
     workers: usize,
+    /// Where they run. On a cluster, an attempt counts as running from the moment it is about to be submitted.
+    executor: ExecutorKind,
+    /// Which slots those on a cluster have.
+    slots: Slots,
+    /// Whether a drain leaves running attempts to the cluster and to the next run, instead of waiting for them.
+    detach: bool,
     /// Attempts started when the queue last grew: it grows once it has been emptied whole, not at a start.
     started_when_adapted: u64,
     /// Whether an answer to `Select` or `Refill` is awaited.
@@ -181,6 +202,9 @@ impl State {
             running: BTreeMap::new(),
             queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
             workers: workers as usize,
+            executor: ExecutorKind::Local,
+            slots: Slots::default(),
+            detach: false,
             started_when_adapted,
             asked: false,
             asks: false,
@@ -188,8 +212,17 @@ impl State {
         }
     }
 
-    /// Begins a run: says who runs it, and settles what an engine that died left running (rows `left`, whose trials'
-    /// rows must be held by the draft). [`State::advance`] then says what to do first.
+    /// The same for trials that run there. With `detach`, a drain does not wait for those on a cluster.
+    #[must_use]
+    pub fn on(mut self, executor: ExecutorKind, detach: bool) -> Self {
+        self.executor = executor;
+        self.detach = detach && executor.is_remote();
+        self
+    }
+
+    /// Begins a run: says who runs it, and settles what an engine that died or left them left running (rows `left`, whose
+    /// trials' rows must be held by the draft): those on this machine are interrupted, those on the cluster adopted.
+    /// [`State::advance`] then says what to do next.
     ///
     /// # Errors
     /// [`FoldError`]: the store contradicts itself.
@@ -199,13 +232,22 @@ impl State {
         engine: EngineId,
         workers: u32,
         left: &[RunningRow],
-    ) -> Result<(), FoldError> {
+    ) -> Result<Vec<Action>, FoldError> {
         let sync_interval_ms = self.spec.run.sync_interval_ms;
         self.emit(now, Event::RunStarted { engine, workers, sync_interval_ms })?;
+        let mut actions = Vec::new();
         for row in left {
-            self.end(now, left_behind(now.at_ms, row))?;
+            if !row.executor.is_remote() || row.executor != self.executor {
+                self.end(now, left_behind(now.at_ms, row))?;
+                continue;
+            }
+            let RunningRow { trial, attempt, .. } = *row;
+            let slot = self.attempts(trial).last().map_or(0, |attempt| attempt.slot);
+            self.slots.adopt(trial, slot);
+            self.running.insert(trial, attempt);
+            actions.push(Action::Adopt { trial, attempt, slot });
         }
-        Ok(())
+        Ok(actions)
     }
 
     /// Handles one input. Call [`State::advance`] after a batch of them.
@@ -230,7 +272,18 @@ impl State {
         match event {
             ExecutorEvent::Started { trial, attempt, slot, process, at_ms: _ } => {
                 if self.submitted.get(&trial) == Some(&attempt) {
-                    self.started(now, RunningRow { trial, attempt, process }, slot)?;
+                    let executor = ExecutorKind::Local;
+                    self.started(now, RunningRow { trial, attempt, process, executor }, slot)?;
+                }
+                Ok(Vec::new())
+            }
+            ExecutorEvent::Cluster { trouble } => {
+                self.emit(now, Event::ClusterChanged { trouble })?;
+                Ok(Vec::new())
+            }
+            ExecutorEvent::Placed { trial, attempt, job } => {
+                if self.running.get(&trial) == Some(&attempt) {
+                    self.emit(now, Event::AttemptPlaced { trial, attempt, job })?;
                 }
                 Ok(Vec::new())
             }
@@ -242,7 +295,9 @@ impl State {
             ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
             ExecutorEvent::Broken(why) => {
                 self.broken.get_or_insert_with(|| why.clone());
-                self.drain(now, why, Some(0))
+                // What runs on a cluster is none the worse for it.
+                let limit_ms = (!self.executor.is_remote()).then_some(0);
+                self.drain(now, why, limit_ms)
             }
         }
     }
@@ -251,7 +306,8 @@ impl State {
         let (trial, attempt) = (report.trial, report.attempt);
         if self.submitted.get(&trial) == Some(&attempt) {
             // It could not even be started: the start is recorded with its end.
-            self.started(now, RunningRow { trial, attempt, process: None }, 0)?;
+            let executor = ExecutorKind::Local;
+            self.started(now, RunningRow { trial, attempt, process: None, executor }, 0)?;
         }
         // A report of an attempt that was given up comes too late: its end is recorded already. Another one of the
         // same trial may run by now.
@@ -260,6 +316,7 @@ impl State {
             return Ok(Vec::new());
         }
         let attempt = self.running.remove(&trial).unwrap_or(attempt);
+        self.slots.give_back(trial);
         let next = self.next(now, trial, &report.verdict);
         let end = AttemptEnd {
             trial,
@@ -280,14 +337,14 @@ impl State {
     }
 
     fn started(&mut self, now: Now, row: RunningRow, slot: u32) -> Result<(), FoldError> {
-        let RunningRow { trial, attempt, process } = row;
+        let RunningRow { trial, attempt, process, executor } = row;
         self.submitted.remove(&trial);
         self.running.insert(trial, attempt);
         self.emit(
             now,
             match trial {
-                TrialId::BASE => Event::BaseStarted { attempt, slot, process },
-                _ => Event::AttemptStarted { trial, attempt, slot, process },
+                TrialId::BASE => Event::BaseStarted { attempt, slot, process, executor },
+                _ => Event::AttemptStarted { trial, attempt, slot, process, executor },
             },
         )
     }
@@ -394,7 +451,7 @@ impl State {
                 Opened::Completed => return self.finish_after(actions, now, RunEnd::Completed),
                 Opened::Parked => return self.finish_after(actions, now, RunEnd::Waiting),
                 Opened::Base => {
-                    actions.push(self.submit(TrialId::BASE));
+                    actions.push(self.submit(now, TrialId::BASE)?);
                     return Ok(actions);
                 }
                 Opened::Stage | Opened::Nothing => {}
@@ -403,9 +460,9 @@ impl State {
         match &self.phase {
             Phase::Running => {
                 self.ask(&mut actions);
-                self.hand_out(now, &mut actions);
+                self.hand_out(now, &mut actions)?;
             }
-            Phase::Draining { .. } | Phase::Terminating { .. } if idle => {
+            Phase::Draining { .. } | Phase::Terminating { .. } if idle || self.detaches() => {
                 let how = match self.phase {
                     _ if self.broken.is_some() => RunEnd::Failed,
                     Phase::Terminating { forced: true, .. } => RunEnd::Forced,
@@ -461,32 +518,54 @@ impl State {
     }
 
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
-    fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
         self.adapt_queue();
-        while self.submitted.len() < self.queue_limit {
+        while self.has_room() {
             if self.ready.needs_refill() {
                 self.asked = true;
                 actions.push(Action::Refill);
-                return;
+                return Ok(());
             }
-            let Some(trial) = self.next_trial(now) else { return };
-            actions.push(self.submit(trial));
+            let Some(trial) = self.next_trial(now) else { return Ok(()) };
+            actions.push(self.submit(now, trial)?);
+        }
+        Ok(())
+    }
+
+    /// Whether another trial may be handed out. A cluster has a queue of its own.
+    fn has_room(&self) -> bool {
+        match self.executor.is_remote() {
+            true => self.running.len() < self.workers,
+            false => self.submitted.len() < self.queue_limit,
         }
     }
 
-    fn submit(&mut self, trial: TrialId) -> Action {
-        let attempt = self.attempts_of(trial).saturating_add(1);
-        self.submitted.insert(trial, attempt);
-        Action::Submit { trial, attempt }
+    /// Hands out a trial. On a cluster its start is recorded first: whatever a crash leaves of a submission, the next run
+    /// looks for it under this attempt.
+    fn submit(&mut self, now: Now, trial: TrialId) -> Result<Action, FoldError> {
+        let attempt = u32::try_from(self.attempts(trial).len()).unwrap_or(u32::MAX).saturating_add(1);
+        if !self.executor.is_remote() {
+            self.submitted.insert(trial, attempt);
+            return Ok(Action::Submit { trial, attempt, slot: 0 });
+        }
+        let slot = self.slots.take(trial);
+        let executor = self.executor;
+        self.started(now, RunningRow { trial, attempt, process: None, executor }, slot)?;
+        Ok(Action::Submit { trial, attempt, slot })
     }
 
-    /// How many attempts of a trial, or of the base command, have started.
-    fn attempts_of(&self, trial: TrialId) -> AttemptNo {
+    /// The attempts of a trial, or of the base command, that have started.
+    fn attempts(&self, trial: TrialId) -> &[AttemptRow] {
         let attempts = match trial {
-            TrialId::BASE => self.draft.study_row().base.as_ref().map(|base| base.attempts.len()),
-            _ => self.draft.trial_row(trial).map(|row| row.attempts.len()),
+            TrialId::BASE => self.draft.study_row().base.as_ref().map(|base| &base.attempts),
+            _ => self.draft.trial_row(trial).map(|row| &row.attempts),
         };
-        u32::try_from(attempts.unwrap_or(0)).unwrap_or(u32::MAX)
+        attempts.map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the run ends now and leaves what runs to the cluster and to the next run.
+    fn detaches(&self) -> bool {
+        self.detach && self.broken.is_none() && matches!(self.phase, Phase::Draining { .. })
     }
 
     /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
@@ -528,8 +607,7 @@ impl State {
     pub fn wake_in_ms(&self, now: Now) -> Option<u64> {
         match self.phase {
             Phase::Running => {
-                let room = self.submitted.len() < self.queue_limit;
-                let retry = self.ready.wait_ms(now.at_ms, self.longest_delay_ms()).filter(|_| room);
+                let retry = self.ready.wait_ms(now.at_ms, self.longest_delay_ms()).filter(|_| self.has_room());
                 [retry, self.runtime_left_ms(now)].into_iter().flatten().min()
             }
             Phase::Draining { limit_ms } => limit_ms.map(|limit| limit.saturating_sub(now.run_ms)),
@@ -618,5 +696,6 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalE
 mod asking;
 mod ending;
 mod rails;
+mod slots;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 mod failures;
 pub mod local;
+pub(crate) mod remote;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AttemptNo, Exit, Params, ProcessId, StageIndex, StudyId, TrialId, UnixMs, Usage, Value, Verdict,
+    AttemptNo, Exit, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value, Verdict,
 };
 use crate::spec::{BaseSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 
@@ -73,6 +74,8 @@ pub struct Job {
     pub params: Params,
     /// Its seed, the same in every attempt.
     pub seed: u32,
+    /// The slot it was given when its start was recorded; workers of this machine have their own.
+    pub slot: u32,
     /// The attempt's directory, absolute; made by the executor.
     pub dir: PathBuf,
     /// The trial's scratch directory, absolute; made by the executor, kept across attempts.
@@ -241,6 +244,15 @@ pub enum ExecutorEvent {
         /// When.
         at_ms: UnixMs,
     },
+    /// A cluster has an attempt's job, or tells more of it.
+    Placed {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// All that is known by now.
+        job: RemoteJob,
+    },
     /// An attempt ended; nothing it started is alive.
     Ended(Box<AttemptReport>),
     /// A job came back unstarted after [`Executor::drain`].
@@ -250,6 +262,11 @@ pub enum ExecutorEvent {
     },
     /// A proposer answered.
     Proposed(Box<Answer>),
+    /// The cluster cannot be asked, in words, or can again. Whatever runs there goes on.
+    Cluster {
+        /// Why not; `None`: it answers.
+        trouble: Option<String>,
+    },
     /// The executor itself cannot go on; in words. Running attempts still end, as interrupted.
     Broken(String),
 }
@@ -313,11 +330,19 @@ pub trait Executor {
     /// # Errors
     /// [`ExecutorError`]; nothing of the job happened then.
     fn submit(&mut self, job: Job) -> Result<(), ExecutorError>;
+    /// Takes over an attempt of an earlier run: it is watched if it runs, reported if it has ended, and started if it never
+    /// was. Only attempts that outlive an engine can be adopted.
+    ///
+    /// # Errors
+    /// [`ExecutorError`]; nothing of the job happened then.
+    fn adopt(&mut self, job: Job) -> Result<(), ExecutorError>;
+    /// What the attempt's end was told by is not needed any more: it is recorded.
+    fn forget(&mut self, _trial: TrialId, _attempt: AttemptNo) {}
     /// Starts nothing more: queued jobs come back as [`ExecutorEvent::Returned`], running ones go on.
     fn drain(&mut self);
     /// Drains, and ends what runs: TERM, and KILL after the grace. Those attempts end as interrupted.
     fn terminate(&mut self);
-    /// Drains, and kills what runs at once.
+    /// Drains, and kills what runs at once; what runs on a cluster is left to whoever adopts it.
     fn kill(&mut self);
     /// Stops the trials and their clocks.
     fn pause(&mut self);

@@ -129,6 +129,7 @@ pub(super) fn chain_after(chain: &[u8; 32], event_bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ExecutorKind;
     use crate::model::{
         AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Metric, Metrics, Next, RunEnd, TrialState, Usage,
         Verdict,
@@ -184,6 +185,7 @@ mod tests {
             ended_ms: Some(1_040),
             exit: Some(Exit::Signal(9)),
             usage: usage(),
+            remote: None,
         };
         let row = TrialRow {
             trial: TrialId(9),
@@ -199,7 +201,7 @@ mod tests {
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![1, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01];
+            vec![1, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
@@ -217,6 +219,7 @@ mod tests {
                 ended_ms: Some(ended_ms),
                 exit: None,
                 usage: Usage::default(),
+                remote: None,
             };
             let bytes = disk::AttemptRowV1::of(&attempt).into_model();
             assert_eq!(bytes, attempt);
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn trailing_bytes_and_wild_lengths_are_refused() {
-        let row = RunningRow { trial: TrialId(1), attempt: 1, process: None };
+        let row = RunningRow { trial: TrialId(1), attempt: 1, process: None, executor: ExecutorKind::Slurm };
         let mut body = encode(1, &row).unwrap();
         body.truncate(body.len() - CHECKSUM_BYTES);
         body.push(0);

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, Exit, Extension,
-    Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing, Record, RunEnd,
-    RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated,
-    StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
+    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, ExecutorKind,
+    Exit, Extension, Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing,
+    Record, RemoteJob, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow,
+    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState,
+    Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -162,6 +163,7 @@ mirror_states! {
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
     ProposingV1 = Proposing { No, Open, Ended }
+    ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
 }
 
@@ -204,11 +206,14 @@ mirror_struct! {
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         sync_interval_ms: u64,
-        draining: bool, base: Option<BaseRowV1>,
+        draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>,
     }
     BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
     ApprovalV1 = Approval { by: String, note: String, at_ms: i64 }
-    RunningRowV1 = RunningRow { trial: TrialIdV1, attempt: u32, process: Option<ProcessIdV1> }
+    RunningRowV1 = RunningRow {
+        trial: TrialIdV1, attempt: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1,
+    }
+    RemoteJobV1 = RemoteJob { executor: ExecutorKindV1, id: String, node: Option<String>, started_ms: Option<i64> }
     StudyCreatedV1 = StudyCreated {
         study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
         spec_hash: String, inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String,
@@ -233,6 +238,7 @@ pub(super) struct AttemptRowV1 {
     lasted_ms: Option<i64>,
     exit: Option<ExitV1>,
     usage: UsageV1,
+    remote: Option<RemoteJobV1>,
 }
 
 impl Disk for AttemptRowV1 {
@@ -246,6 +252,7 @@ impl Disk for AttemptRowV1 {
             lasted_ms: model.ended_ms.map(|ended_ms| ended_ms.wrapping_sub(model.started_ms)),
             exit: Disk::of(&model.exit),
             usage: Disk::of(&model.usage),
+            remote: Disk::of(&model.remote),
         }
     }
     fn into_model(self) -> AttemptRow {
@@ -257,6 +264,7 @@ impl Disk for AttemptRowV1 {
             ended_ms: self.lasted_ms.map(|lasted_ms| self.started_ms.wrapping_add(lasted_ms)),
             exit: self.exit.into_model(),
             usage: self.usage.into_model(),
+            remote: self.remote.into_model(),
         }
     }
 }
@@ -439,18 +447,22 @@ mirror_enum! {
         RunStarted { engine: EngineIdV1, workers: u32, sync_interval_ms: u64 },
         DrainStarted { by: String },
         StageOpened { stage: u32, parents: Vec<ParentV1>, shares: Vec<u64> },
-        AttemptStarted { trial: TrialIdV1, attempt: u32, slot: u32, process: Option<ProcessIdV1> },
+        AttemptStarted {
+            trial: TrialIdV1, attempt: u32, slot: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1,
+        },
         AttemptEnded(end: Box<AttemptEndV1>),
         TrialReset { trial: TrialIdV1 },
         StageClosed { stage: u32, survivors: Vec<ParentV1> },
         StudyCompleted,
         StudyAborted { reason: String, violating: Vec<TrialIdV1> },
         RunEnded { how: RunEndV1 },
-        BaseStarted { attempt: u32, slot: u32, process: Option<ProcessIdV1> },
+        BaseStarted { attempt: u32, slot: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1 },
         BaseEnded(end: Box<AttemptEndV1>),
         StageApproved { stage: u32, by: String, note: String },
         SpecAmended(amended: Box<SpecAmendedV1>),
         TrialProposed { trial: TrialIdV1, values: Vec<(String, ValueV1)>, merged: u32 },
         ProposalsEnded { stage: u32, reason: String },
+        AttemptPlaced { trial: TrialIdV1, attempt: u32, job: RemoteJobV1 },
+        ClusterChanged { trouble: Option<String> },
     }
 }

@@ -166,8 +166,9 @@ mod tests {
     use super::*;
     use crate::model::memory::Memory;
     use crate::model::{
-        AttemptEnd, EngineId, Event, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId, Record, RunEnd,
-        Segment, Severity, StageDecl, StudyCreated, StudyId, StudyRow, TrialId, Usage, Verdict, fold,
+        AttemptEnd, EngineId, Event, ExecutorKind, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId,
+        Record, RunEnd, Segment, Severity, StageDecl, StudyCreated, StudyId, StudyRow, TrialId, Usage, Verdict,
+        fold,
     };
 
     impl Memory {
@@ -181,7 +182,13 @@ mod tests {
         }
 
         fn start(&mut self, trial: u64) {
-            self.tell(Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None });
+            self.tell(Event::AttemptStarted {
+                trial: TrialId(trial),
+                attempt: 1,
+                slot: 0,
+                process: None,
+                executor: ExecutorKind::Local,
+            });
         }
 
         fn end(&mut self, trial: u64, verdict: Verdict) {

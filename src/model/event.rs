@@ -2,7 +2,8 @@
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::rows::{
-    EngineId, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, Segment, Usage,
+    EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, RemoteJob,
+    Segment, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -62,7 +63,8 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
-    /// A trial's process or closure runs.
+    /// A trial's process or closure runs; or, on a cluster, is about to be submitted: the intent, under which it is found
+    /// again after a crash, whatever became of the submission.
     AttemptStarted {
         /// Which trial.
         trial: TrialId,
@@ -70,8 +72,24 @@ pub enum Event {
         attempt: AttemptNo,
         /// Worker slot, from 0.
         slot: u32,
-        /// The process, for a command.
+        /// The process, for a command on this machine.
         process: Option<ProcessId>,
+        /// Where it runs.
+        executor: ExecutorKind,
+    },
+    /// The cluster has a running attempt's job, or more is known of it. Its trial may be [`TrialId::BASE`].
+    AttemptPlaced {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// All that is known by now.
+        job: RemoteJob,
+    },
+    /// The cluster cannot be asked any more, or can again.
+    ClusterChanged {
+        /// Why it cannot, in words.
+        trouble: Option<String>,
     },
     /// The attempt ended, or is known to be gone.
     AttemptEnded(Box<AttemptEnd>),
@@ -81,8 +99,10 @@ pub enum Event {
         attempt: AttemptNo,
         /// Worker slot, from 0.
         slot: u32,
-        /// Its process.
+        /// Its process, on this machine.
         process: Option<ProcessId>,
+        /// Where it runs.
+        executor: ExecutorKind,
     },
     /// The base command ended; its trial is [`TrialId::BASE`].
     BaseEnded(Box<AttemptEnd>),

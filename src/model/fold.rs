@@ -7,8 +7,8 @@
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::rows::{
-    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RunningRow, Severity, StageCounters,
-    StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
+    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RemoteJob, RunningRow, Severity,
+    StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 use super::value::Value;
 
@@ -84,6 +84,8 @@ impl Event {
             Self::TrialProposed { .. } => "trial_proposed",
             Self::ProposalsEnded { .. } => "proposals_ended",
             Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptPlaced { .. } => "attempt_placed",
+            Self::ClusterChanged { .. } => "cluster_changed",
             Self::AttemptEnded(_) => "attempt_ended",
             Self::BaseStarted { .. } => "base_started",
             Self::BaseEnded(_) => "base_ended",
@@ -118,13 +120,15 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
     rows.put_progress(progress)?;
     match &record.event {
         Event::StudyCreated(created) => fold.created(rows, created),
-        Event::AttemptStarted { trial, attempt, slot, process } => {
-            let row = RunningRow { trial: *trial, attempt: *attempt, process: *process };
+        Event::AttemptStarted { trial, attempt, slot, process, executor } => {
+            let row = RunningRow { trial: *trial, attempt: *attempt, process: *process, executor: *executor };
             fold.attempt_started(rows, row, *slot)
         }
         Event::AttemptEnded(end) => fold.attempt_ended(rows, end),
-        Event::BaseStarted { attempt, slot, process } => {
-            let row = RunningRow { trial: TrialId::BASE, attempt: *attempt, process: *process };
+        Event::AttemptPlaced { trial, attempt, job } => fold.attempt_placed(rows, *trial, *attempt, job),
+        Event::BaseStarted { attempt, slot, process, executor } => {
+            let (trial, executor) = (TrialId::BASE, *executor);
+            let row = RunningRow { trial, attempt: *attempt, process: *process, executor };
             fold.base_started(rows, row, *slot)
         }
         Event::BaseEnded(end) => fold.base_ended(rows, end),
@@ -216,6 +220,7 @@ impl Fold {
             workers: 0,
             sync_interval_ms: 0,
             draining: false,
+            cluster_trouble: None,
             base: None,
         })
     }
@@ -235,7 +240,9 @@ impl Fold {
                 study.workers = *workers;
                 study.sync_interval_ms = *sync_interval_ms;
                 study.draining = false;
+                study.cluster_trouble = None;
             }
+            Event::ClusterChanged { trouble } => study.cluster_trouble.clone_from(trouble),
             Event::DrainStarted { .. } => study.draining = true,
             Event::StudyCompleted => study.status = StudyStatus::Completed,
             Event::StudyAborted { reason, violating } => {
@@ -405,7 +412,34 @@ impl Fold {
             ended_ms: None,
             exit: None,
             usage: Default::default(),
+            remote: None,
         }
+    }
+
+    fn attempt_placed<R: Rows>(
+        &self,
+        rows: &mut R,
+        trial: TrialId,
+        attempt: AttemptNo,
+        job: &RemoteJob,
+    ) -> Result<(), R::Error> {
+        let place = |attempts: &mut [AttemptRow]| match attempts.last_mut() {
+            Some(last) if last.n == attempt && last.outcome.is_none() => {
+                last.remote = Some(job.clone());
+                Ok(())
+            }
+            _ => Err(self.misfit::<R::Error>(format!("attempt {attempt} of trial {trial} does not run"))),
+        };
+        if trial == TrialId::BASE {
+            let mut study = self.study(rows)?;
+            place(study.base.as_mut().map_or(&mut [], |base| &mut base.attempts))?;
+            return rows.put_study(study);
+        }
+        let Some(mut row) = rows.trial(trial)? else {
+            return Err(self.misfit(format!("trial {trial} never started")));
+        };
+        place(&mut row.attempts)?;
+        rows.put_trial(row)
     }
 
     /// Ends the last attempt, which must be the running one.

@@ -28,6 +28,8 @@ impl TrialId {
     pub const BASE: Self = Self(u64::MAX - 1);
     /// A stage's proposer, which is no trial either; it only names its processes.
     pub const PROPOSER: Self = Self(u64::MAX - 2);
+    /// A cluster node that a study starts for itself; likewise never in the journal.
+    pub const CLUSTER: Self = Self(u64::MAX - 3);
 }
 
 impl fmt::Display for TrialId {

@@ -19,8 +19,9 @@ pub use event::{
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use rows::{
-    Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Exit, Failure, FirstObjective,
-    InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, RunningRow, Segment, Severity, StageCounters,
-    StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState, Usage,
+    Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
+    FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, RemoteJob, RunningRow,
+    Segment, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
+    TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

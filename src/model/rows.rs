@@ -106,6 +106,49 @@ pub struct ProcessId {
     pub start_ticks: u64,
 }
 
+/// Where attempts run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// On the engine's own machine: they end with it.
+    #[default]
+    Local,
+    /// As jobs of a Ray cluster.
+    Ray,
+    /// As jobs of Slurm.
+    Slurm,
+}
+
+impl ExecutorKind {
+    /// Its name in study files and dumps.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ray => "ray",
+            Self::Slurm => "slurm",
+        }
+    }
+
+    /// Whether attempts outlive the engine, and the next one adopts them.
+    #[must_use]
+    pub const fn is_remote(self) -> bool {
+        !matches!(self, Self::Local)
+    }
+}
+
+/// What is known of an attempt's job on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteJob {
+    /// Which cluster.
+    pub executor: ExecutorKind,
+    /// The job's id there; empty while it is not known.
+    pub id: String,
+    /// Where it runs or ran.
+    pub node: Option<String>,
+    /// When it began to run there, by the node's clock; before, it was queued.
+    pub started_ms: Option<UnixMs>,
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -256,6 +299,8 @@ pub struct StudyRow {
     pub sync_interval_ms: u64,
     /// Set while the running engine drains.
     pub draining: bool,
+    /// Why the cluster that trials run on cannot be asked; they go on meanwhile.
+    pub cluster_trouble: Option<String>,
     /// The base command, once it started.
     pub base: Option<BaseRow>,
 }
@@ -514,7 +559,7 @@ pub struct TrialRow {
 }
 
 /// One attempt of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRow {
     /// Number, from 1.
     pub n: AttemptNo,
@@ -530,6 +575,8 @@ pub struct AttemptRow {
     pub exit: Option<Exit>,
     /// What it used.
     pub usage: Usage,
+    /// Its job, if it runs or ran on a cluster that has told of it.
+    pub remote: Option<RemoteJob>,
 }
 
 /// An attempt that runs, as the next engine needs it to clean up after this one.
@@ -539,8 +586,10 @@ pub struct RunningRow {
     pub trial: TrialId,
     /// Which attempt.
     pub attempt: AttemptNo,
-    /// Its process, for a command.
+    /// Its process, for a command on this machine.
     pub process: Option<ProcessId>,
+    /// Where it runs.
+    pub executor: ExecutorKind,
 }
 
 #[cfg(test)]

@@ -152,11 +152,13 @@ fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
     let change = |path: &str, old, new| (old != new).then(|| Change { path: path.into(), old, new });
     let sync = |spec: &Spec| Some(format!("{} ms", spec.run.sync_interval_ms));
     let hook = |spec: &Spec| (!spec.run.on_event.is_empty()).then(|| spec.run.on_event.join(" "));
+    let executor = |spec: &Spec| Some(spec.run.executor.kind().name().to_owned());
     let changes = [
         change("run.workers", workers(old), workers(new)),
         change("run.grace", grace(old), grace(new)),
         change("run.sync_interval", sync(old), sync(new)),
         change("run.on_event", hook(old), hook(new)),
+        change("run.executor", executor(old), executor(new)),
     ];
     changes.into_iter().flatten()
 }

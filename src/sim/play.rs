@@ -147,7 +147,7 @@ impl<'a> User<'a> {
                 journal,
                 Arc::clone(&spec),
                 paths,
-                Manner { workers, drain_limit: None, shutdown, observer },
+                Manner { workers, drain_limit: None, detach: false, shutdown, observer },
             )
         }));
         study.run_observed(&mut self.watcher())

@@ -332,6 +332,10 @@ impl Executor for Pool {
         Ok(())
     }
 
+    fn adopt(&mut self, _: Job) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Closed)
+    }
+
     fn drain(&mut self) {
         self.0.borrow_mut().close();
     }

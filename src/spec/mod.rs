@@ -9,6 +9,7 @@
 mod builder;
 mod cases;
 mod check;
+mod cluster;
 mod diagnostics;
 mod diff;
 mod inputs;
@@ -26,6 +27,7 @@ pub use builder::{SpecBuilder, StageBuilder};
 pub use cases::CASE_FILE_MAX_BYTES;
 #[doc(hidden)]
 pub use cases::fuzz_cases;
+pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff};
 pub use inputs::{InputError, changed_inputs, hash_inputs};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::ExecutorSpec;
 use super::rules::{FailureRule, Rails, StageRails};
 use crate::model::{Params, Value};
 
@@ -79,11 +80,20 @@ pub struct RunSpec {
     /// Program and arguments of what is told when a stage closes and a run ends; empty: nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_event: Vec<String>,
+    /// Where trials run.
+    #[serde(default, skip_serializing_if = "ExecutorSpec::is_local")]
+    pub executor: ExecutorSpec,
 }
 
 impl Default for RunSpec {
     fn default() -> Self {
-        Self { workers: None, grace_ms: 10_000, sync_interval_ms: 0, on_event: Vec::new() }
+        Self {
+            workers: None,
+            grace_ms: 10_000,
+            sync_interval_ms: 0,
+            on_event: Vec::new(),
+            executor: ExecutorSpec::Local,
+        }
     }
 }
 

@@ -3,13 +3,15 @@
 //! It is told something on its standard input, the end of its standard error is kept, and nothing of it is waited for
 //! longer than was said. It dies with this process, as far as the kernel sees to it.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// From TERM to KILL.
@@ -32,7 +34,25 @@ pub struct Ended {
 /// # Errors
 /// If it cannot be started or watched.
 pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<Ended> {
-    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    run_to(command, input, limit, Stdio::null())
+}
+
+/// The same; also all that it wrote on its standard output.
+///
+/// # Errors
+/// As for [`run`], and if its output cannot be kept.
+pub fn output(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<(Ended, Vec<u8>)> {
+    // A file in memory takes any amount without being read meanwhile.
+    let mut kept = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
+    let ended = run_to(command, input, limit, kept.try_clone()?.into())?;
+    let mut out = Vec::new();
+    kept.seek(SeekFrom::Start(0))?;
+    kept.read_to_end(&mut out)?;
+    Ok((ended, out))
+}
+
+fn run_to(command: &mut Command, input: &[u8], limit: Duration, stdout: Stdio) -> io::Result<Ended> {
+    command.process_group(0).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     // SAFETY: the closure runs between fork and exec, and prctl(2) is all it calls, which is async-signal-safe.
     unsafe {
         command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?));
@@ -127,6 +147,9 @@ mod tests {
         assert_eq!((ended.status.unwrap().code(), ended.said.as_str()), (Some(3), "got hello"));
         let ended = sh("exit 0", &[b'x'; 10_000], LONG);
         assert!(ended.status.unwrap().success());
+        let mut echo = Command::new("sh");
+        let (ended, out) = output(echo.args(["-c", "cat; yes | head -c 300000"]), b"in\n", LONG).unwrap();
+        assert!(ended.status.unwrap().success() && out.starts_with(b"in\ny\n") && out.len() == 300_003);
         let flood = sh("yes 123456789 | head -c 1000000 >&2; echo last >&2", b"", LONG);
         assert!(flood.said.ends_with("last") && flood.said.len() <= KEPT, "{}", flood.said.len());
     }

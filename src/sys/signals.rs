@@ -217,6 +217,11 @@ pub fn stop_self() -> io::Result<()> {
     signal_hook::low_level::raise(SIGSTOP)
 }
 
+/// Asks this process to end, as whoever sends it SIGTERM.
+pub fn terminate_self() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+}
+
 /// Ends this process at once with `_exit(128 + n)`, as [`SignalWatch::arm_immediate_exit`] would have.
 pub fn exit_at_once(signal: SignalEvent) -> ! {
     // SAFETY: `_exit` takes any status and runs nothing of ours.

@@ -20,8 +20,8 @@ use super::status::Status;
 use super::{Place, StudyView, ViewError, dump};
 use crate::journal::{Journal, OpenError, Overlay, Reader, create, verify};
 use crate::model::{
-    AttemptEnd, EngineId, Event, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd, StudyCreated, StudyId,
-    TrialId, Usage, Verdict,
+    AttemptEnd, EngineId, Event, ExecutorKind, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd,
+    StudyCreated, StudyId, TrialId, Usage, Verdict,
 };
 use crate::plan;
 use crate::spec::{Spec, StageBuilder};
@@ -257,7 +257,13 @@ fn begun(path: &Path, trials: u64) -> Journal {
 
 /// Records eight results, as an engine does: in one commit.
 fn eight_results(journal: &mut Journal, first: u64) {
-    let started = |trial| Event::AttemptStarted { trial: TrialId(trial), attempt: 1, slot: 0, process: None };
+    let started = |trial| Event::AttemptStarted {
+        trial: TrialId(trial),
+        attempt: 1,
+        slot: 0,
+        process: None,
+        executor: ExecutorKind::Local,
+    };
     let events = (first..first + 8).flat_map(|trial| [started(trial), succeeded(trial)]);
     journal.append(&events.map(record).collect::<Vec<_>>()).unwrap();
 }

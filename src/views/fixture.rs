@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{Liveness, Place, StudyView};
 use crate::journal::{Journal, Snapshot, create};
 use crate::model::{
-    AttemptEnd, EngineId, Event, Exit, Failure, FirstObjective, Metric, Next, OutputHash, Parent, ProcessId,
-    Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage, Value, Verdict,
+    AttemptEnd, EngineId, Event, ExecutorKind, Exit, Failure, FirstObjective, Metric, Next, OutputHash, Parent,
+    ProcessId, Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage, Value, Verdict,
 };
 use crate::spec::{
     Domain, Goal, Objective, Part, Rails, Retries, RunSpec, Sampling, Selection, Spec, SpecValue, StageRails,
@@ -146,7 +146,13 @@ impl Story {
 
     pub(super) fn start(&mut self, trial: u64, attempt: u32) -> &mut Self {
         let process = Some(ProcessId { pid: 100 + u32::try_from(trial).unwrap(), start_ticks: 9 });
-        self.event(Event::AttemptStarted { trial: TrialId(trial), attempt, slot: 0, process })
+        self.event(Event::AttemptStarted {
+            trial: TrialId(trial),
+            attempt,
+            slot: 0,
+            process,
+            executor: ExecutorKind::Local,
+        })
     }
 
     fn end(&mut self, trial: u64, attempt: u32, exit: Option<Exit>, verdict: Verdict, next: Next) -> &mut Self {

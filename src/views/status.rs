@@ -7,6 +7,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{
     Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
@@ -38,6 +39,9 @@ pub struct Status {
     pub draining: bool,
     /// The last engine.
     pub engine: Option<Engine>,
+    /// Why the cluster that trials run on cannot be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_trouble: Option<String>,
     /// Runs so far.
     pub runs: u32,
     /// Running time over all runs, seconds.
@@ -123,8 +127,11 @@ pub struct Running {
     pub case: String,
     /// Which attempt.
     pub attempt: u32,
-    /// Its process, for a command.
+    /// Its process, for a command on this machine.
     pub pid: Option<u32>,
+    /// Its job, on a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteOut>,
     /// Time since its start by the wall clock, seconds.
     pub elapsed_s: f64,
 }
@@ -167,6 +174,7 @@ impl Status {
                 workers: study.workers,
                 sync_interval_s: seconds(study.sync_interval_ms.saturating_mul(1_000)),
             }),
+            cluster_trouble: study.cluster_trouble.clone().filter(|_| view.liveness.alive),
             runs: study.runs,
             runtime_s: seconds(runtime_us(view, now_ms)),
             events: view.progress.last_seq,
@@ -250,6 +258,10 @@ impl Status {
         for line in wrapped(&pieces, ", ", screen.columns()) {
             writeln!(out, "{}", screen.line(&line))?;
         }
+        if let Some(trouble) = &self.cluster_trouble {
+            let words = format!("the cluster does not answer, trials there go on: {}", clean(trouble));
+            writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&words)))?;
+        }
         if let Some(engine) = self.engine.as_ref().filter(|engine| engine.alive && engine.sync_interval_s > 0.0) {
             let window = duration(micros(engine.sync_interval_s));
             let pieces = [
@@ -284,13 +296,20 @@ impl Status {
             return Ok(());
         }
         let alive = self.engine.as_ref().is_some_and(|engine| engine.alive);
-        let title = if alive { "running" } else { "ran when the engine ended; they will run again" };
+        let left = self.running.iter().any(|running| running.remote.is_some());
+        let title = match (alive, left) {
+            (true, _) => "running",
+            (false, false) => "ran when the engine ended; they will run again",
+            (false, true) => "left on the cluster; the next run takes them over",
+        };
         writeln!(out, "\n{}", screen.paint(Paint::Bold, &screen.line(title)))?;
         let width = self.running.iter().map(|running| columns(&clean(&running.case))).max().unwrap_or(0);
         for running in &self.running {
             let mut line = format!("  {} #{}", pad(&clean(&running.case), width), running.attempt);
-            if alive {
-                line.push_str(&format!("  for {}", duration(micros(running.elapsed_s))));
+            match &running.remote {
+                Some(remote) => line.push_str(&remote_words(remote, running.elapsed_s)),
+                None if alive => line.push_str(&format!("  for {}", duration(micros(running.elapsed_s)))),
+                None => {}
             }
             if let Some(pid) = running.pid {
                 line.push_str(&format!("  pid {pid}"));
@@ -461,15 +480,33 @@ fn running_out(
     now_ms: UnixMs,
 ) -> Result<Running, ViewError> {
     let trial = snapshot.trial(row.trial)?;
-    let started_ms = trial.and_then(|trial| trial.attempts.last().map(|attempt| attempt.started_ms));
+    let base = || view.study.base.as_ref().and_then(|base| base.attempts.last().cloned());
+    let attempt = trial.and_then(|mut trial| trial.attempts.pop()).or_else(base);
+    let started_ms = attempt.as_ref().map(|attempt| attempt.started_ms);
     let elapsed_ms = started_ms.map_or(0, |started_ms| now_ms.saturating_sub(started_ms));
     Ok(Running {
         case: view.case_of(lineage, row.trial),
         attempt: row.attempt,
         pid: row.process.map(|process| process.pid),
+        remote: attempt.as_ref().and_then(RemoteOut::of).or_else(|| {
+            let executor = row.executor.is_remote().then(|| row.executor.name())?;
+            Some(RemoteOut { executor, id: String::new(), node: None, started_at: None, queued_s: None })
+        }),
         // A clock that was set back must not show a negative time.
         elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
     })
+}
+
+/// How long it has run and waited, and where it is: `  for 2.0 s on n1, slurm 12, after 400 ms in the queue`.
+fn remote_words(remote: &RemoteOut, elapsed_s: f64) -> String {
+    let id = if remote.id.is_empty() { String::new() } else { format!(" {}", clean(&remote.id)) };
+    let job = format!("{}{id}", remote.executor);
+    let Some(queued_s) = remote.queued_s else {
+        return format!("  queued for {}, {job}", duration(micros(elapsed_s)));
+    };
+    let node = remote.node.as_ref().map_or_else(String::new, |node| format!(" on {}", clean(node)));
+    let (ran, queued) = (duration(micros((elapsed_s - queued_s).max(0.0))), duration(micros(queued_s)));
+    format!("  for {ran}{node}, {job}, after {queued} in the queue")
 }
 
 fn last_failures(

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::model::{AttemptOutcome, Exit, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs};
+use crate::model::{
+    AttemptOutcome, Exit, RemoteJob, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs,
+};
 
 pub(super) const fn study_status(status: StudyStatus) -> &'static str {
     match status {
@@ -63,6 +65,13 @@ pub(super) const fn run_end(how: RunEnd) -> &'static str {
 }
 
 /// Exit code, if the process exited by itself.
+/// A cluster's job, as far as it is known: `slurm 123, on n1`.
+pub(super) fn remote_job(job: &RemoteJob) -> String {
+    let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
+    let node = job.node.as_ref().map_or_else(String::new, |node| format!(", on {node}"));
+    format!("{}{id}{node}", job.executor.name())
+}
+
 pub(super) fn exit_code(exit: Option<Exit>) -> Option<i32> {
     match exit {
         Some(Exit::Code(code)) => Some(code),

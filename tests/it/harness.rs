@@ -84,11 +84,16 @@ impl Sandbox {
 
     /// Starts it in a process group of its own, its output in files.
     pub fn start(&self, line: &str) -> Engine {
+        self.start_with(line, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(&self, line: &str, env: &[(String, String)]) -> Engine {
         use std::os::unix::process::CommandExt;
         let out = fs::File::create(self.path("engine.out")).unwrap();
         let err = fs::File::options().create(true).append(true).open(self.path("engine.err")).unwrap();
         let mut command = self.piton(line.split_whitespace());
-        command.stdout(out).stderr(err).process_group(0);
+        command.stdout(out).stderr(err).process_group(0).envs(env.iter().cloned());
         Engine { child: command.spawn().unwrap() }
     }
 

@@ -57,10 +57,10 @@ fn study() -> Sandbox {
 }
 
 /// A small generator for moments; its seed is printed, so that a failure can be repeated.
-struct Moments(u64);
+pub struct Moments(u64);
 
 impl Moments {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let clock =
             || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("PITON_TEST_SEED").map_or_else(|_| clock(), |seed| seed.parse().unwrap());
@@ -69,7 +69,7 @@ impl Moments {
     }
 
     /// xorshift64 (Marsaglia 2003).
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -15,6 +15,7 @@
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
 //! - `library`: closures, the shutdown handle and its callbacks;
+//! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others;
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
@@ -38,6 +39,7 @@
 mod amend;
 mod browser;
 mod ci;
+mod clusters;
 mod commands;
 mod compact;
 mod everything;
@@ -54,6 +56,7 @@ mod proposer;
 mod quickstart;
 mod rails;
 mod regressions;
+mod remote;
 mod report;
 mod salvage;
 mod serve;

@@ -210,6 +210,7 @@ impl Desk {
         let params = self.spec.constants();
         let job = Job {
             key: AttemptKey { study: self.study, trial: TrialId::PROPOSER, attempt: 1 },
+            slot: 0,
             stage: record.index,
             case: study.base_case.clone(),
             parent_case: study.base_case.clone(),

@@ -2,7 +2,7 @@
 //!
 //! It never undoes anything: what ran is recorded as it ended, or as interrupted.
 
-use super::{Action, GIVE_UP_AFTER_GRACE_MS, Now, Phase, State};
+use super::{Action, GIVE_UP_AFTER_GRACE_MS, GIVE_UP_REMOTE_MS, Now, Phase, State};
 use crate::model::{Event, FoldError, RunEnd};
 
 impl State {
@@ -12,7 +12,7 @@ impl State {
         }
         self.phase = Phase::Draining { limit_ms: limit_ms.map(|limit| now.run_ms.saturating_add(limit)) };
         self.emit(now, Event::DrainStarted { by })?;
-        Ok(vec![Action::Drain])
+        Ok(if self.detach { Vec::new() } else { vec![Action::Drain] })
     }
 
     pub(super) fn force(&mut self, now: Now, by: String) -> Result<Vec<Action>, FoldError> {
@@ -24,8 +24,11 @@ impl State {
     fn terminate(&mut self, now: Now, forced: bool) -> Option<Action> {
         match &mut self.phase {
             Phase::Running | Phase::Draining { .. } => {
-                let give_up_ms =
-                    now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(GIVE_UP_AFTER_GRACE_MS);
+                let after_ms = match self.spec.run.executor.lost_after_ms() {
+                    Some(lost_after_ms) => lost_after_ms.saturating_add(GIVE_UP_REMOTE_MS),
+                    None => GIVE_UP_AFTER_GRACE_MS,
+                };
+                let give_up_ms = now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(after_ms);
                 self.phase = Phase::Terminating { forced, give_up_ms };
                 Some(Action::Terminate)
             }
@@ -47,6 +50,10 @@ impl State {
         match self.phase {
             Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {
                 actions.extend(self.terminate(now, false));
+            }
+            // Whether they still run is not known: the next run finds out, and none of them runs again before that.
+            Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms && self.executor.is_remote() => {
+                self.running.clear();
             }
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();

@@ -116,7 +116,9 @@ impl Bench {
             let mut answers = Vec::new();
             for action in actions.drain(..) {
                 match action {
-                    Action::Submit { trial, attempt } => self.handed.push((trial, attempt)),
+                    Action::Submit { trial, attempt, .. } | Action::Adopt { trial, attempt, .. } => {
+                        self.handed.push((trial, attempt))
+                    }
                     Action::Select(stage) => {
                         let spec = Arc::clone(&self.state.spec);
                         let survivors = crate::engine::choose(&snapshot, &spec, stage).unwrap();

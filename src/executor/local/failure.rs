@@ -13,7 +13,7 @@ use crate::sys::words::io_words;
 const MAX_REASON_BYTES: usize = 1024;
 
 /// A failure by its kind, with the kind's usual severity and whether a retry could help.
-pub(super) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
+pub(in crate::executor) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
     let (severity, retryable) = match kind {
         // The next attempt would find the same.
         "command_not_found" => (Severity::High, false),

@@ -136,7 +136,8 @@ fn tail(dir: &Path, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
     Ok((bytes, start == 0))
 }
 
-fn excerpt_of(bytes: &[u8]) -> String {
+/// The last lines of a text, as far as they are worth keeping.
+pub(in crate::executor) fn excerpt_of(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<String> = text
         .lines()

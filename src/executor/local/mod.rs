@@ -8,11 +8,11 @@ mod classify;
 pub mod closure;
 mod command;
 mod durable;
-mod failure;
+pub(in crate::executor) mod failure;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod keeper;
-mod logs;
+pub(in crate::executor) mod logs;
 mod memory;
 mod place;
 mod process;
@@ -358,6 +358,11 @@ impl Executor for LocalExecutor {
             }
             _ => Err(ExecutorError::Closed),
         }
+    }
+
+    /// What ran here ended with its engine.
+    fn adopt(&mut self, _: Job) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Closed)
     }
 
     fn drain(&mut self) {

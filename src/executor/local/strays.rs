@@ -4,7 +4,7 @@
 //! recorded pid with its start time, and the attempt key in every process's environment. Never kills by number alone,
 //! never this process, its ancestors or its own children (the keeper among them).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::cgroup::{CGROUP_VAR, Parent};
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
-use crate::model::{ProcessId, RunningRow, StudyId};
+use crate::model::{AttemptNo, ProcessId, RunningRow, StudyId, TrialId};
 use crate::sys::process::{Environ, Stat, all_processes, signal_exactly, signal_group_exactly, wait_gone};
 
 /// What resists SIGKILL longer sits in an uninterruptible system call: running its trial again would not be safe.
@@ -35,7 +35,8 @@ pub struct KilledStray {
 }
 
 /// Kills every process of the study's trials that is still alive, and waits until they are dead. `running` are the
-/// attempts recorded as running; their pids mean something only if they were noted during this boot.
+/// attempts recorded as running; their pids mean something only if they were noted during this boot. Those on a cluster
+/// are spared: a node of it may be this machine.
 ///
 /// # Errors
 /// If `/proc` cannot be read, or something does not die within 20 seconds.
@@ -52,7 +53,9 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
             killed.push(KilledStray { process, key });
         }
     }
-    kill_by_key(&mut killed, |key| key.study == study)?;
+    let remote: HashSet<(TrialId, AttemptNo)> =
+        running.iter().filter(|row| row.executor.is_remote()).map(|row| (row.trial, row.attempt)).collect();
+    kill_by_key(&mut killed, |key| key.study == study && !remote.contains(&(key.trial, key.attempt)))?;
     remove_cgroups(study);
     Ok(killed)
 }
@@ -69,7 +72,7 @@ fn remove_cgroups(study: StudyId) {
 }
 
 /// Likewise for one attempt, found by its key alone.
-pub(super) fn kill_attempt(attempt: &AttemptKey) -> io::Result<Vec<KilledStray>> {
+pub(in crate::executor) fn kill_attempt(attempt: &AttemptKey) -> io::Result<Vec<KilledStray>> {
     let mut killed = Vec::new();
     kill_by_key(&mut killed, |key| key == attempt)?;
     Ok(killed)
@@ -160,8 +163,10 @@ mod tests {
         AttemptKey { study: StudyId([study; 16]), trial: TrialId(trial), attempt: 1 }
     }
 
+    use crate::model::ExecutorKind;
+
     fn row(trial: u64, process: ProcessId) -> RunningRow {
-        RunningRow { trial: TrialId(trial), attempt: 1, process: Some(process) }
+        RunningRow { trial: TrialId(trial), attempt: 1, process: Some(process), executor: ExecutorKind::Local }
     }
 
     #[test]

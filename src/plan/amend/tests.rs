@@ -59,6 +59,7 @@ fn store(begun: usize, status: StudyStatus) -> Store {
     let counters = counters.collect();
     let study = StudyRow {
         sync_interval_ms: 0,
+        cluster_trouble: None,
         study_id: StudyId([0; 16]),
         name: "s".into(),
         base_case: "s".into(),

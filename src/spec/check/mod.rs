@@ -3,6 +3,7 @@
 //! Study files and builders go through the same code. A check must never be skipped because another one failed,
 //! unless what it needs is missing.
 
+mod cluster;
 mod cross;
 mod rules;
 mod stage;
@@ -28,7 +29,7 @@ pub(super) const STUDY_KEYS: Keys =
     Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
 /// Keys of `[run]`.
 pub(super) const RUN_KEYS: Keys =
-    Keys { valid: &["workers", "executor", "grace", "sync_interval", "on_event"], later: &["ray", "slurm"] };
+    Keys { valid: &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"], later: &[] };
 /// Keys of `[rails]`.
 pub(super) const RAILS_KEYS: Keys = Keys { valid: &["max_runtime", "catastrophic_failures"], later: &[] };
 /// Keys of `[stage.rails]`.
@@ -212,13 +213,14 @@ impl Checker<'_> {
     fn run(&mut self, node: &Node, place: &Place) -> Option<RunSpec> {
         let table = self.table(node, place, "`[run]`", &RUN_KEYS)?;
         let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
-        self.field(&table, "executor", |c, n, p| c.one_of(n, p, &[("local", ())], &["ray", "slurm"]));
+        let executor = self.executor(&table);
         let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
         let sync_interval = self.field(&table, "sync_interval", |c, n, p| c.duration(n, p, true));
         let on_event = self.field(&table, "on_event", Self::on_event);
         let default = RunSpec::default();
         Some(RunSpec {
             on_event: on_event.or_default(Vec::new()),
+            executor,
             workers: workers.good().and_then(|workers| u32::try_from(*workers).ok()),
             grace_ms: grace.or_default(default.grace_ms),
             sync_interval_ms: sync_interval.or_default(default.sync_interval_ms),

@@ -211,13 +211,12 @@ impl Checker<'_> {
         };
         let (message, label) = match bytes {
             Ok(bytes) if bytes >= MEMORY_LIMIT_MIN_BYTES && i64::try_from(bytes).is_ok() => return Some(bytes),
-            Ok(bytes) if bytes < MEMORY_LIMIT_MIN_BYTES => {
-                ("`memory_limit` is too small for any program", "expected at least 1MiB")
-            }
-            Ok(_) | Err(SizeError::TooLarge) => ("`memory_limit` is too large", "no machine has that much"),
-            Err(SizeError::NoSize) => ("`memory_limit` is no size", "expected a number and its unit"),
+            Ok(bytes) if bytes < MEMORY_LIMIT_MIN_BYTES => ("too small for any program", "expected at least 1MiB"),
+            Ok(_) | Err(SizeError::TooLarge) => ("too large", "no machine has that much"),
+            Err(SizeError::NoSize) => ("no size", "expected a number and its unit"),
         };
-        self.report(Diagnostic::at(place, message).label(label).help(HELP));
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        self.report(Diagnostic::at(place, format!("`{name}` is {message}")).label(label).help(HELP));
         None
     }
 }

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Severity, Value};
 use crate::spec::{
-    AbortRule, Backoff, Bound, Domain, FailureMatch, FailureRule, Goal, Part, Rails, Retries, RunSpec, Sampling,
-    Selection, SpecBuilder, SpecValue, StageBuilder, StageRails, Template, Work, diff,
+    AbortRule, Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, Part, Rails, RaySpec,
+    Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecBuilder, SpecValue, StageBuilder, StageRails, Template,
+    Work, diff,
 };
 
 mod identity;
@@ -143,7 +144,8 @@ fn the_example_says_what_it_says() {
             workers: Some(2),
             grace_ms: 5_000,
             sync_interval_ms: 1_500,
-            on_event: vec!["./told.sh".into(), "x".into()]
+            on_event: vec!["./told.sh".into(), "x".into()],
+            executor: ExecutorSpec::Local,
         }
     );
     assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));
@@ -197,7 +199,7 @@ fn the_example_says_what_it_says() {
 fn a_minimal_study_gets_the_defaults() {
     let spec = good(&stage_with("", ""));
     assert_eq!((spec.study.base_case.as_str(), spec.study.seed), ("t", 0));
-    assert_eq!(spec.run, RunSpec { workers: None, grace_ms: 10_000, sync_interval_ms: 0, on_event: Vec::new() });
+    assert_eq!(spec.run, RunSpec::default());
     let stage = &spec.stages[0];
     assert_eq!((&stage.sampling, stage.selection), (&Sampling::Grid, Selection::Top));
     assert!(stage.retries.is_none() && stage.timeout_ms.is_none() && stage.sweep.is_empty());
@@ -543,14 +545,57 @@ fn old_specs_keep_their_hash() {
 }
 
 #[test]
-fn later_features_are_refused_by_name() {
-    let text = "run = { executor = \"ray\", ray = {}, slurm = {} }\n".to_owned() + &stage_with("", "");
-    let found = mistakes(&text, &[]);
-    assert_eq!(found.len(), 3, "{found:#?}");
-    assert!(
-        found.iter().all(|mistake| mistake.ends_with("is not supported by this version of piton")),
-        "{found:#?}"
-    );
+fn clusters_are_named_and_described() {
+    let tables = "[run.slurm]\npartition = \"debug\"\ntime = \"90m\"\ncpus = 4\nmem = \"2GiB\"\narray = true\n\
+                  extra = [\"--constraint=avx\"]\nlost_after = \"5s\"\n\
+                  [run.ray]\naddress = \"http://head:8265\"\nnum_cpus = 0.5\ntoken = \"$RAY_TOKEN\"\n\
+                  resources = { licence = 1 }\nruntime_env = { env_vars = { A = \"b\" }, pip = [\"x\"] }\n";
+    let with = |executor: &str| {
+        good(&format!("{}\n[run]\nexecutor = \"{executor}\"\n{tables}", stage_with("", ""))).run.executor
+    };
+    assert_eq!(with("local"), ExecutorSpec::Local);
+    let slurm = SlurmSpec {
+        partition: Some("debug".into()),
+        time_s: Some(5_400),
+        cpus: Some(4),
+        mem_bytes: Some(2 << 30),
+        array: true,
+        extra: vec!["--constraint=avx".into()],
+        lost_after_ms: 5_000,
+        ..SlurmSpec::default()
+    };
+    assert_eq!(with("slurm"), ExecutorSpec::Slurm(slurm));
+    let ray = RaySpec {
+        address: "http://head:8265".into(),
+        runtime_env: r#"{"env_vars":{"A":"b"},"pip":["x"]}"#.into(),
+        num_cpus: 0.5,
+        resources: [("licence".to_owned(), 1.0)].into(),
+        token_env: Some("RAY_TOKEN".into()),
+        ..RaySpec::default()
+    };
+    assert_eq!(with("ray"), ExecutorSpec::Ray(ray));
+    let spec = good(&format!("{}\n[run]\nexecutor = \"ray\"\n{tables}", stage_with("", "")));
+    assert_eq!(Spec::from_json(&spec.to_json()).unwrap(), spec);
+    assert_eq!(spec.spec_hash(), good(&stage_with("", "")).spec_hash(), "where it runs is no part of a study");
+}
+
+#[test]
+fn mistakes_about_clusters_are_all_told() {
+    let text = stage_with("", "")
+        + "\n[run]\nexecutor = \"slurm\"\n[run.slurm]\npartition = \"-x\"\nmem = \"a\"\ncpu = 1\n\
+           [run.ray]\naddress = \"https://a\"\ntoken = \"s3cret\"\nnum_cpus = -1\n";
+    let mut found: Vec<String> =
+        mistakes(&text, &[]).iter().map(|mistake| mistake.split_once(' ').unwrap().1.to_owned()).collect();
+    found.sort();
+    let expected = [
+        "\"-x\" | not a name of Slurm's",
+        "\"a\" | `mem` is no size",
+        "\"https://a\" | not an address of Ray's",
+        "\"s3cret\" | a study file is no place for a secret",
+        "-1 | less than nothing",
+        "cpu | unknown key `cpu` in `[run.slurm]`",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -31,22 +31,87 @@ struct EventOut<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Body<'a> {
     StudyCreated(Box<CreatedOut<'a>>),
-    RunStarted { pid: u32, host: &'a str, boot_id: &'a str, workers: u32, sync_interval_s: f64 },
-    DrainStarted { by: &'a str },
-    StageOpened { stage: u32, stage_name: &'a str, parents: Vec<ParentOut>, shares: &'a [u64] },
-    TrialProposed { trial: u64, case: String, params: ProposedOut<'a>, merged: u32 },
-    ProposalsEnded { stage: u32, stage_name: &'a str, reason: &'a str },
-    AttemptStarted { trial: u64, case: String, attempt: u32, slot: u32, pid: Option<u32> },
+    RunStarted {
+        pid: u32,
+        host: &'a str,
+        boot_id: &'a str,
+        workers: u32,
+        sync_interval_s: f64,
+    },
+    DrainStarted {
+        by: &'a str,
+    },
+    StageOpened {
+        stage: u32,
+        stage_name: &'a str,
+        parents: Vec<ParentOut>,
+        shares: &'a [u64],
+    },
+    TrialProposed {
+        trial: u64,
+        case: String,
+        params: ProposedOut<'a>,
+        merged: u32,
+    },
+    ProposalsEnded {
+        stage: u32,
+        stage_name: &'a str,
+        reason: &'a str,
+    },
+    AttemptStarted {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        slot: u32,
+        pid: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        executor: Option<&'static str>,
+    },
+    AttemptPlaced {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        executor: &'static str,
+        remote_id: &'a str,
+        node: Option<&'a str>,
+        started_at: Option<String>,
+    },
+    ClusterChanged {
+        trouble: Option<&'a str>,
+    },
     AttemptEnded(Box<EndOut<'a>>),
-    TrialReset { trial: u64, case: String },
+    TrialReset {
+        trial: u64,
+        case: String,
+    },
     SpecAmended(Box<AmendedOut<'a>>),
-    BaseStarted { attempt: u32, slot: u32, pid: Option<u32> },
+    BaseStarted {
+        attempt: u32,
+        slot: u32,
+        pid: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        executor: Option<&'static str>,
+    },
     BaseEnded(Box<EndOut<'a>>),
-    StageApproved { stage: u32, stage_name: &'a str, by: &'a str, note: &'a str },
-    StageClosed { stage: u32, stage_name: &'a str, survivors: Vec<ParentOut> },
+    StageApproved {
+        stage: u32,
+        stage_name: &'a str,
+        by: &'a str,
+        note: &'a str,
+    },
+    StageClosed {
+        stage: u32,
+        stage_name: &'a str,
+        survivors: Vec<ParentOut>,
+    },
     StudyCompleted {},
-    StudyAborted { reason: &'a str, violating: Vec<String> },
-    RunEnded { how: &'static str },
+    StudyAborted {
+        reason: &'a str,
+        violating: Vec<String>,
+    },
+    RunEnded {
+        how: &'static str,
+    },
 }
 
 #[derive(Serialize)]
@@ -229,17 +294,31 @@ impl<'a> Names<'a> {
             Event::ProposalsEnded { stage, reason } => {
                 Body::ProposalsEnded { stage: *stage, stage_name: self.stage(*stage), reason }
             }
-            Event::AttemptStarted { trial, attempt, slot, process } => Body::AttemptStarted {
+            Event::AttemptStarted { trial, attempt, slot, process, executor } => Body::AttemptStarted {
                 trial: trial.0,
                 case: self.case(*trial),
                 attempt: *attempt,
                 slot: *slot,
                 pid: process.map(|process| process.pid),
+                executor: executor.is_remote().then(|| executor.name()),
             },
+            Event::AttemptPlaced { trial, attempt, job } => Body::AttemptPlaced {
+                trial: trial.0,
+                case: self.case(*trial),
+                attempt: *attempt,
+                executor: job.executor.name(),
+                remote_id: &job.id,
+                node: job.node.as_deref(),
+                started_at: job.started_ms.map(timestamp),
+            },
+            Event::ClusterChanged { trouble } => Body::ClusterChanged { trouble: trouble.as_deref() },
             Event::AttemptEnded(end) => Body::AttemptEnded(Box::new(self.end(end))),
-            Event::BaseStarted { attempt, slot, process } => {
-                Body::BaseStarted { attempt: *attempt, slot: *slot, pid: process.map(|process| process.pid) }
-            }
+            Event::BaseStarted { attempt, slot, process, executor } => Body::BaseStarted {
+                attempt: *attempt,
+                slot: *slot,
+                pid: process.map(|process| process.pid),
+                executor: executor.is_remote().then(|| executor.name()),
+            },
             Event::BaseEnded(end) => Body::BaseEnded(Box::new(self.end(end))),
             Event::StageApproved { stage, by, note } => {
                 Body::StageApproved { stage: *stage, stage_name: self.stage(*stage), by, note }
@@ -297,7 +376,9 @@ impl<'a> Names<'a> {
     /// The trial, case and attempt an event is about.
     fn subject(&self, event: &Event) -> Option<(TrialId, String, Option<u32>)> {
         match event {
-            Event::AttemptStarted { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
+            Event::AttemptStarted { trial, attempt, .. } | Event::AttemptPlaced { trial, attempt, .. } => {
+                Some((*trial, self.case(*trial), Some(*attempt)))
+            }
             Event::AttemptEnded(end) | Event::BaseEnded(end) => {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
@@ -333,12 +414,15 @@ impl<'a> Names<'a> {
                 format!("{}{merged}", values.join(" "))
             }
             Event::ProposalsEnded { stage, reason } => format!("{}: {reason}", self.stage(*stage)),
-            Event::AttemptStarted { slot, process, .. } | Event::BaseStarted { slot, process, .. } => {
-                match process {
-                    Some(process) => format!("slot {slot}, pid {}", process.pid),
-                    None => format!("slot {slot}"),
-                }
-            }
+            Event::AttemptStarted { slot, process, executor, .. }
+            | Event::BaseStarted { slot, process, executor, .. } => match process {
+                Some(process) => format!("slot {slot}, pid {}", process.pid),
+                None if executor.is_remote() => format!("slot {slot}, on {}", executor.name()),
+                None => format!("slot {slot}"),
+            },
+            Event::AttemptPlaced { job, .. } => words::remote_job(job),
+            Event::ClusterChanged { trouble: Some(why) } => format!("does not answer: {why}"),
+            Event::ClusterChanged { trouble: None } => "answers again".into(),
             Event::AttemptEnded(end) | Event::BaseEnded(end) => end_detail(end),
             Event::StageApproved { stage, by, note } => {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };

@@ -22,6 +22,7 @@ use crate::plan::Lineage;
 
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
+pub use schema::RemoteOut;
 use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
 pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
 

@@ -201,6 +201,38 @@ pub struct AttemptOut {
     cpu_s: f64,
     peak_rss_bytes: u64,
     dir: String,
+    /// Only of attempts on a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote: Option<RemoteOut>,
+}
+
+/// An attempt's job on a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RemoteOut {
+    /// Which cluster.
+    pub executor: &'static str,
+    /// The job's id there; empty while it is not known.
+    pub id: String,
+    /// Where it runs or ran.
+    pub node: Option<String>,
+    /// When it began to run there.
+    pub started_at: Option<String>,
+    /// How long it had waited for that, seconds, by two machines' clocks; `null` while it waits.
+    pub queued_s: Option<f64>,
+}
+
+impl RemoteOut {
+    pub(in crate::views) fn of(attempt: &AttemptRow) -> Option<Self> {
+        let job = attempt.remote.as_ref()?;
+        let queued_ms = job.started_ms.map(|started_ms| started_ms.saturating_sub(attempt.started_ms));
+        Some(Self {
+            executor: job.executor.name(),
+            id: job.id.clone(),
+            node: job.node.clone(),
+            started_at: job.started_ms.map(timestamp),
+            queued_s: queued_ms.map(|ms| seconds(u64::try_from(ms).unwrap_or(0).saturating_mul(1_000))),
+        })
+    }
 }
 
 impl AttemptOut {
@@ -217,6 +249,7 @@ impl AttemptOut {
             cpu_s: seconds(attempt.usage.cpu_us),
             peak_rss_bytes: attempt.usage.peak_rss_bytes,
             dir: format!("{stage_dir}/{case}/attempt_{}", attempt.n),
+            remote: RemoteOut::of(attempt),
         }
     }
 

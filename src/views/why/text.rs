@@ -6,7 +6,7 @@ use super::Why;
 use crate::model::{AttemptRow, Metric, Metrics, Params};
 use crate::views::dump::value_text;
 use crate::views::text::{Paint, bytes, clean, duration, number, shell_quoted};
-use crate::views::words::{exit_code, exit_signal, outcome, timestamp, trial_state};
+use crate::views::words::{exit_code, exit_signal, outcome, remote_job, timestamp, trial_state};
 use crate::views::{Screen, ViewError};
 
 impl Why {
@@ -66,6 +66,14 @@ impl Why {
         for (attempt, shown) in attempts.iter().zip(&self.attempts) {
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
             writeln!(out, "      began {}, {}", timestamp(attempt.started_ms), clean(shown.dir()))?;
+            if let Some(job) = &attempt.remote {
+                let queued = job.started_ms.map_or_else(String::new, |started_ms| {
+                    let ms = u64::try_from(started_ms.saturating_sub(attempt.started_ms)).unwrap_or(0);
+                    format!(", after {} in the queue", duration(ms.saturating_mul(1_000)))
+                });
+                let line = format!("      {}{queued}", clean(&remote_job(job)));
+                writeln!(out, "{}", screen.line(&line))?;
+            }
         }
         Ok(())
     }

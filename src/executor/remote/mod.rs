@@ -1,0 +1,296 @@
+//! Trials as jobs of a cluster that exists already: Slurm, or Ray.
+//!
+//! One thread owns everything ([`watcher`]): it submits what it is handed, asks the cluster for the list of jobs (one
+//! call, however many there are), and reports what became of them. What decides is never the cluster's word alone but the
+//! attempt's control directory ([`control`]). A job runs this same program ([`crate::engine::attempt`]), which runs the trial
+//! as on this machine and leaves its result there.
+//!
+//! Jobs outlive the engine, and the next engine adopts them. So nothing here may end a job because the engine ends, nor
+//! call an attempt over that might still run.
+
+pub(crate) mod control;
+mod ray;
+mod slurm;
+#[cfg(test)]
+mod tests;
+mod watcher;
+pub(crate) mod wire;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::local::keeper::KeeperClient;
+use super::{Executor, ExecutorError, ExecutorEvent, Job};
+use crate::model::{AttemptNo, ExecutorKind, StudyId, TrialId};
+use crate::spec::{ExecutorSpec, Spec};
+use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use watcher::{Command, Watcher};
+
+/// The directory, in the study's own, through which engine and jobs speak.
+pub const CONTROL_DIR: &str = ".remote";
+
+/// A job to submit.
+#[derive(Clone, Debug)]
+struct Submission {
+    /// Its attempt's key: the job's name.
+    key: String,
+    /// The attempt's control directory.
+    control: PathBuf,
+    /// What the job prints itself goes here.
+    log: PathBuf,
+}
+
+/// What a cluster says of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    /// The attempt's key.
+    key: String,
+    /// Its id there.
+    id: String,
+    state: JobState,
+    /// Where it runs or ran.
+    node: Option<String>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobState {
+    Queued,
+    Running,
+    /// It will not run any more, for this reason.
+    Over(Why),
+}
+
+/// Why a job is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It ended by itself, well or not.
+    Ended,
+    /// Its time limit at the cluster.
+    TimedOut,
+    /// Its memory limit there.
+    OutOfMemory,
+    /// Its node failed.
+    NodeFailed,
+    /// Another job needed its place.
+    Preempted,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The cluster knows nothing of it.
+    Unknown,
+}
+
+impl Why {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Ended => "its job ended without leaving a result",
+            Self::TimedOut => "its job reached the cluster's time limit",
+            Self::OutOfMemory => "its job reached the cluster's memory limit",
+            Self::NodeFailed => "its node failed",
+            Self::Preempted => "its job was preempted",
+            Self::Cancelled => "its job was cancelled",
+            Self::Unknown => "the cluster does not know its job any more",
+        }
+    }
+}
+
+/// Why something could not be done on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The cluster cannot be reached or is busy: it is asked again, for as long as it takes. What was asked for may have
+    /// happened.
+    Unreachable(String),
+    /// It refuses, and would again.
+    Refused(String),
+}
+
+/// A cluster. No call may last longer than some 20 s.
+trait Cluster: Send {
+    /// Submits jobs; for each its id, if it is known at once, or why not. A key that is there already is no error.
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>>;
+    /// All jobs of the study that it knows.
+    fn list(&mut self) -> Result<Vec<Listed>, Trouble>;
+    /// Cancels jobs; those that run get a TERM, and KILL after a time of the cluster's own.
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble>;
+    /// Lets it forget jobs that are over.
+    fn forget(&mut self, _ids: &[String]) {}
+    /// Ends what was started for the study alone.
+    fn close(&mut self) {}
+}
+
+/// What a remote executor works with.
+pub(crate) struct RemoteSetup {
+    /// The study's spec; its `[run]` names the cluster.
+    pub(crate) spec: Arc<Spec>,
+    /// The study.
+    pub(crate) study: StudyId,
+    /// `artifacts/<study>`, absolute.
+    pub(crate) study_artifacts: PathBuf,
+    /// The piton program, to be copied to where the nodes find it, unless the spec names one.
+    pub(crate) program: Option<PathBuf>,
+    /// Starts what the study needs for itself.
+    pub(crate) keeper: Option<KeeperClient>,
+    /// Attempts that an earlier run left running: control directories of others are removed.
+    pub(crate) left: Vec<(TrialId, AttemptNo)>,
+    /// Where to report.
+    pub(crate) events: Sender<ExecutorEvent>,
+}
+
+/// Runs attempts on a cluster. Dropping it leaves them there.
+pub(crate) struct RemoteExecutor {
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+    open: bool,
+}
+
+impl RemoteExecutor {
+    /// Ready to submit; nothing is asked of the cluster yet, but for a local one, which is started.
+    ///
+    /// # Errors
+    /// What cannot be made, found or started, in words.
+    pub(crate) fn new(setup: RemoteSetup) -> Result<Self, String> {
+        let RemoteSetup { spec, study, study_artifacts, program, keeper, left, events } = setup;
+        let root = study_artifacts.join(CONTROL_DIR);
+        let cannot = |error: &io::Error| format!("cannot make `{}`: {error}", root.display());
+        create_dir_all_durable(&root).map_err(|error| cannot(&error))?;
+        let program = match (spec.run.executor.program(), program) {
+            (Some(named), _) => named.to_owned(),
+            (None, Some(own)) => copy_program(&own, &root)?,
+            (None, None) => {
+                return Err("the program that the jobs run is not known: name it by `program`".to_owned());
+            }
+        };
+        let (cluster, lost_after_ms): (Box<dyn Cluster>, u64) = match &spec.run.executor {
+            ExecutorSpec::Slurm(slurm) => {
+                let cluster = slurm::Slurm::new(slurm, study, &root, &program);
+                (Box::new(cluster), slurm.lost_after_ms)
+            }
+            ExecutorSpec::Ray(ray) => {
+                let cluster = ray::Ray::new(ray, study, &root, &program, keeper)?;
+                (Box::new(cluster), ray.lost_after_ms)
+            }
+            ExecutorSpec::Local => return Err("trials on this machine need no cluster".to_owned()),
+        };
+        let kind = spec.run.executor.kind();
+        let lost_after = Duration::from_millis(lost_after_ms);
+        Self::start(cluster, kind, spec, study, root, lost_after, &left, events)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what it takes, without a second struct of the same")]
+    fn start(
+        cluster: Box<dyn Cluster>,
+        kind: ExecutorKind,
+        spec: Arc<Spec>,
+        study: StudyId,
+        root: PathBuf,
+        lost_after: Duration,
+        left: &[(TrialId, AttemptNo)],
+        events: Sender<ExecutorEvent>,
+    ) -> Result<Self, String> {
+        control::remove_others(&root, study, left);
+        let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
+        let watcher = Watcher::new(cluster, kind, spec, root, lost_after, inbox, events);
+        let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || watcher.run());
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        Ok(Self { commands, thread: Some(thread), open: true })
+    }
+
+    fn send(&self, command: Command) -> Result<(), ExecutorError> {
+        match self.open {
+            true => self.commands.send(command).map_err(|_| ExecutorError::Closed),
+            false => Err(ExecutorError::Closed),
+        }
+    }
+}
+
+/// Lays the program where the nodes find it: under a name of its content, so that jobs of an older one go on with theirs.
+fn copy_program(own: &Path, root: &Path) -> Result<String, String> {
+    let cannot = |error: &io::Error| format!("cannot copy `{}` to `{}`: {error}", own.display(), root.display());
+    let bytes = std::fs::read(own).map_err(|error| cannot(&error))?;
+    let hash = blake3::hash(&bytes).to_hex();
+    let path = root.join(format!("piton-{}", hash.get(..16).unwrap_or_default()));
+    if !path.exists() {
+        let aside = path.with_extension("new");
+        replace_atomically(&aside, |file| file.write_all(&bytes)).map_err(|error| cannot(&error))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&aside, mode).map_err(|error| cannot(&error))?;
+        std::fs::rename(&aside, &path).map_err(|error| cannot(&error))?;
+    }
+    path.to_str().map(str::to_owned).ok_or_else(|| format!("`{}` is not UTF-8", path.display()))
+}
+
+impl Executor for RemoteExecutor {
+    fn submit(&mut self, job: Job) -> Result<(), ExecutorError> {
+        self.send(Command::Submit(Box::new(job)))
+    }
+
+    fn adopt(&mut self, job: Job) -> Result<(), ExecutorError> {
+        self.send(Command::Adopt(Box::new(job)))
+    }
+
+    fn forget(&mut self, trial: TrialId, attempt: AttemptNo) {
+        let _ = self.send(Command::Forget(trial, attempt));
+    }
+
+    fn drain(&mut self) {
+        let _ = self.send(Command::Drain);
+    }
+
+    fn terminate(&mut self) {
+        let _ = self.send(Command::Terminate);
+    }
+
+    /// Leaves all that runs to the next engine.
+    fn kill(&mut self) {
+        let _ = self.send(Command::Leave);
+    }
+
+    /// The cluster's jobs go on while the engine is stopped.
+    fn pause(&mut self) {}
+
+    fn resume(&mut self) {}
+
+    fn shutdown(&mut self) {
+        let _ = self.send(Command::Leave);
+        self.open = false;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that watches the cluster failed unexpectedly");
+        }
+    }
+}
+
+impl Drop for RemoteExecutor {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// A value for a POSIX shell, whatever is in it.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Jobs by their attempts' keys; of several with one key, the one that may still run.
+fn by_key(listed: Vec<Listed>) -> HashMap<String, Listed> {
+    let mut jobs: HashMap<String, Listed> = HashMap::new();
+    for job in listed {
+        let rank = |state: JobState| match state {
+            JobState::Over(_) => 0,
+            JobState::Queued => 1,
+            JobState::Running => 2,
+        };
+        match jobs.get(&job.key) {
+            Some(other) if rank(other.state) >= rank(job.state) => {}
+            _ => drop(jobs.insert(job.key.clone(), job)),
+        }
+    }
+    jobs
+}

@@ -1,0 +1,1 @@
+//! The watcher over a cluster that is made up.

@@ -1,0 +1,326 @@
+//! What engine and job write for each other, as JSON.
+//!
+//! Both sides are the same version of the program: the copy that the engine laid beside the artifacts. Numbers read back
+//! to the same bits.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
+use crate::model::{
+    Exit, Failure, Metric, Metrics, OutputHash, Severity, StageIndex, TrialId, UnixMs, Usage, Verdict,
+};
+use crate::spec::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
+
+/// What a job has to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    key: String,
+    stage: StageIndex,
+    case: String,
+    parent_case: String,
+    parent_dir: Option<PathBuf>,
+    params: BTreeMap<String, SpecValue>,
+    seed: u32,
+    slot: u32,
+    dir: PathBuf,
+    scratch_dir: PathBuf,
+    study: String,
+    study_dir: PathBuf,
+    artifacts_dir: PathBuf,
+    grace_ms: u64,
+    env: Vec<(String, String)>,
+    runs: Runs,
+}
+
+/// What of the spec its trial needs.
+#[derive(Debug, Serialize, Deserialize)]
+enum Runs {
+    Base(BaseSpec),
+    Stage(Box<StageSpec>),
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} cannot be read"))
+}
+
+impl Task {
+    /// `None`: the spec has no such stage.
+    pub(super) fn of(job: &Job, spec: &Spec) -> Option<Self> {
+        let runs = match job.key.trial {
+            TrialId::BASE => Runs::Base(spec.base.clone()?),
+            _ => {
+                let stage = spec.stages.get(job.stage as usize)?;
+                // Where its values came from is nothing to the trial, and may be large.
+                Runs::Stage(Box::new(StageSpec { sampling: Sampling::Grid, sweep: Vec::new(), ..stage.clone() }))
+            }
+        };
+        let stage = &job.stage_spec;
+        Some(Self {
+            key: job.key.to_string(),
+            stage: job.stage,
+            case: job.case.clone(),
+            parent_case: job.parent_case.clone(),
+            parent_dir: job.parent_dir.clone(),
+            params: job.params.iter().map(|(name, value)| (name.clone(), SpecValue(value.clone()))).collect(),
+            seed: job.seed,
+            slot: job.slot,
+            dir: job.dir.clone(),
+            scratch_dir: job.scratch_dir.clone(),
+            study: stage.study.clone(),
+            study_dir: stage.study_dir.clone(),
+            artifacts_dir: stage.artifacts_dir.clone(),
+            grace_ms: u64::try_from(stage.grace.as_millis()).unwrap_or(u64::MAX),
+            env: stage.env.clone(),
+            runs,
+        })
+    }
+
+    /// The job it was made of.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn into_job(self) -> io::Result<Job> {
+        let key = AttemptKey::parse(&self.key).ok_or_else(|| malformed("the attempt's key"))?;
+        let study = StudyRuntime {
+            study: self.study,
+            study_dir: self.study_dir,
+            artifacts_dir: self.artifacts_dir,
+            grace: Duration::from_millis(self.grace_ms),
+            env: self.env,
+        };
+        let stage_spec = match &self.runs {
+            Runs::Base(base) => StageRuntime::of_base(&study, base),
+            Runs::Stage(stage) => StageRuntime::new(&study, stage).map_err(io::Error::other)?,
+        };
+        Ok(Job {
+            key,
+            stage: self.stage,
+            case: self.case,
+            parent_case: self.parent_case,
+            parent_dir: self.parent_dir,
+            params: self.params.into_iter().map(|(name, value)| (name, value.0)).collect(),
+            seed: self.seed,
+            slot: self.slot,
+            dir: self.dir,
+            scratch_dir: self.scratch_dir,
+            stage_spec: Arc::new(stage_spec),
+        })
+    }
+}
+
+/// A job runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    /// The node's name.
+    pub(crate) node: String,
+    /// When, by its clock.
+    pub(crate) at_ms: UnixMs,
+}
+
+/// How a job ended, for its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptEnded {
+    /// The trial succeeded.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It was cut off; it will run again.
+    Interrupted,
+    /// The attempt is another job's, or was taken back.
+    NotOurs,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    ended_ms: UnixMs,
+    exit: Option<ExitOut>,
+    wall_us: u64,
+    cpu_us: u64,
+    peak_rss_bytes: u64,
+    verdict: VerdictOut,
+    /// What is wrong with the node or its disk, if that is why it did not end well.
+    pub(crate) broken: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum ExitOut {
+    Code(i32),
+    Signal(i32),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum VerdictOut {
+    Succeeded { metrics: BTreeMap<String, MetricOut>, outputs: Vec<(String, u64, [u8; 32])> },
+    Failed { kind: String, severity: SeverityOut, retryable: bool, reason: String, log_excerpt: String },
+    Interrupted { reason: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum MetricOut {
+    Number(f64),
+    Label(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum SeverityOut {
+    Low,
+    Medium,
+    High,
+    Catastrophic,
+}
+
+impl Outcome {
+    /// An attempt that was cut off.
+    pub(crate) fn interrupted(ended_ms: UnixMs, reason: String, broken: Option<String>) -> Self {
+        Self {
+            ended_ms,
+            exit: None,
+            wall_us: 0,
+            cpu_us: 0,
+            peak_rss_bytes: 0,
+            verdict: VerdictOut::Interrupted { reason },
+            broken,
+        }
+    }
+
+    pub(crate) fn of(report: AttemptReport) -> Self {
+        let AttemptReport { ended_ms, exit, usage, verdict, .. } = report;
+        let verdict = match verdict {
+            Verdict::Succeeded { metrics, outputs } => VerdictOut::Succeeded {
+                metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect(),
+                outputs: outputs.into_iter().map(|hash| (hash.path, hash.bytes, hash.blake3)).collect(),
+            },
+            Verdict::Failed(failure) => VerdictOut::Failed {
+                kind: failure.kind,
+                severity: match failure.severity {
+                    Severity::Low => SeverityOut::Low,
+                    Severity::Medium => SeverityOut::Medium,
+                    Severity::High => SeverityOut::High,
+                    Severity::Catastrophic => SeverityOut::Catastrophic,
+                },
+                retryable: failure.retryable,
+                reason: failure.reason,
+                log_excerpt: failure.log_excerpt,
+            },
+            Verdict::Interrupted { reason } => VerdictOut::Interrupted { reason },
+            Verdict::Cancelled => VerdictOut::Interrupted { reason: "cancelled".into() },
+        };
+        Self {
+            ended_ms,
+            exit: exit.map(|exit| match exit {
+                Exit::Code(code) => ExitOut::Code(code),
+                Exit::Signal(signal) => ExitOut::Signal(signal),
+            }),
+            wall_us: usage.wall_us,
+            cpu_us: usage.cpu_us,
+            peak_rss_bytes: usage.peak_rss_bytes,
+            verdict,
+            broken: None,
+        }
+    }
+
+    /// What it counts as.
+    pub(crate) fn ended(&self) -> AttemptEnded {
+        match self.verdict {
+            VerdictOut::Succeeded { .. } => AttemptEnded::Succeeded,
+            VerdictOut::Failed { .. } => AttemptEnded::Failed,
+            VerdictOut::Interrupted { .. } => AttemptEnded::Interrupted,
+        }
+    }
+
+    /// The report it was made of, of this attempt.
+    pub(super) fn into_report(self, key: &AttemptKey) -> AttemptReport {
+        let verdict = match self.verdict {
+            VerdictOut::Succeeded { metrics, outputs } => Verdict::Succeeded {
+                metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect::<Metrics>(),
+                outputs: outputs
+                    .into_iter()
+                    .map(|(path, bytes, blake3)| OutputHash { path, bytes, blake3 })
+                    .collect(),
+            },
+            VerdictOut::Failed { kind, severity, retryable, reason, log_excerpt } => {
+                let severity = match severity {
+                    SeverityOut::Low => Severity::Low,
+                    SeverityOut::Medium => Severity::Medium,
+                    SeverityOut::High => Severity::High,
+                    SeverityOut::Catastrophic => Severity::Catastrophic,
+                };
+                Verdict::Failed(Failure { kind, severity, retryable, reason, log_excerpt })
+            }
+            VerdictOut::Interrupted { reason } => Verdict::Interrupted { reason },
+        };
+        AttemptReport {
+            trial: key.trial,
+            attempt: key.attempt,
+            ended_ms: self.ended_ms,
+            exit: self.exit.map(|exit| match exit {
+                ExitOut::Code(code) => Exit::Code(code),
+                ExitOut::Signal(signal) => Exit::Signal(signal),
+            }),
+            usage: Usage { wall_us: self.wall_us, cpu_us: self.cpu_us, peak_rss_bytes: self.peak_rss_bytes },
+            verdict,
+        }
+    }
+}
+
+impl From<Metric> for MetricOut {
+    fn from(metric: Metric) -> Self {
+        match metric {
+            Metric::Number(number) => Self::Number(number),
+            Metric::Label(label) => Self::Label(label),
+        }
+    }
+}
+
+impl From<MetricOut> for Metric {
+    fn from(metric: MetricOut) -> Self {
+        match metric {
+            MetricOut::Number(number) => Self::Number(number),
+            MetricOut::Label(label) => Self::Label(label),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StudyId;
+
+    #[test]
+    fn a_report_reads_back_as_it_was() {
+        let key = AttemptKey { study: StudyId([7; 16]), trial: TrialId(3), attempt: 2 };
+        let metrics = Metrics::from([
+            ("a".into(), Metric::Number(0.1 + 0.2)),
+            ("b".into(), Metric::Number(5e-324)),
+            ("c".into(), Metric::Label("é\"".into())),
+        ]);
+        let outputs = vec![OutputHash { path: "o".into(), bytes: 9, blake3: [200; 32] }];
+        let failure = Failure {
+            kind: "k".into(),
+            severity: Severity::Catastrophic,
+            retryable: true,
+            reason: "r".into(),
+            log_excerpt: "l\n".into(),
+        };
+        let verdicts = [
+            Verdict::Succeeded { metrics, outputs },
+            Verdict::Failed(failure),
+            Verdict::Interrupted { reason: "i".into() },
+        ];
+        for verdict in verdicts {
+            let usage = Usage { wall_us: 1, cpu_us: 2, peak_rss_bytes: u64::MAX };
+            let exit = Some(Exit::Signal(9));
+            let report = AttemptReport { trial: TrialId(3), attempt: 2, ended_ms: -5, exit, usage, verdict };
+            let text = serde_json::to_string(&Outcome::of(report.clone())).unwrap();
+            let back: Outcome = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.into_report(&key), report);
+        }
+    }
+}

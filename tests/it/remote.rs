@@ -1,0 +1,377 @@
+//! The same study on this machine, on a real Slurm and on a real Ray: one canonical dump, and each trial's command run
+//! once, whatever is killed meanwhile.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
+use crate::harness::{Engine, Sandbox, both, wait_until};
+use crate::kills::Moments;
+
+/// Two stages, 40 trials. Each notes that its command ran, and is a function of its params, seed and parent alone.
+fn study(run: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "far"
+seed = 5
+[env]
+NAP = "0.2"
+[run]
+workers = 8
+grace = "1s"
+{run}
+[[stage]]
+name = "wide"
+command = ["./trial.sh", "{{x}}"]
+trial_budget = 28
+survivor_count = 4
+outputs = ["out.txt"]
+[stage.sweep]
+x = {{ min = 1, max = 28, type = "int" }}
+[[stage.objective]]
+metric = "z"
+goal = "minimize"
+[[stage.failure]]
+kind = "unlucky"
+log = "no luck"
+[[stage]]
+name = "deep"
+command = ["./trial.sh", "{{y}}"]
+trial_budget = 12
+survivor_count = 2
+outputs = ["out.txt"]
+[stage.sweep]
+y = {{ min = 0.1, max = 0.9, steps = 3 }}
+[[stage.objective]]
+metric = "z"
+goal = "minimize"
+"#
+    )
+}
+
+const TRIAL: &str = r#"
+echo "$PITON_CASE $PITON_ATTEMPT" >> "$PITON_STUDY_DIR/begun"
+while [ -e "$PITON_STUDY_DIR/hold" ]; do sleep 0.05; done
+sleep "$NAP"
+[ -z "$PITON_PARENT_DIR" ] || cat "$PITON_PARENT_DIR/out.txt" > out.txt
+echo "$PITON_CASE $1 $PITON_SEED" >> out.txt
+case $1 in 7|13) echo "no luck" >&2; exit 3;; esac
+awk -v x="$1" 'BEGIN { printf "{\"z\": %.17g}\n", (x - 9.3) * (x - 9.3) / 3 }' > metrics.json
+"#;
+
+/// A study, and what the program needs in its environment.
+struct Far {
+    sandbox: Sandbox,
+    env: Vec<(String, String)>,
+}
+
+impl Far {
+    fn on(cluster: &impl Cluster) -> Self {
+        Self::with(&cluster.run_table(), cluster.env())
+    }
+
+    fn with(run: &str, env: Vec<(String, String)>) -> Self {
+        let sandbox = Sandbox::with_study(&study(run));
+        sandbox.script("trial.sh", TRIAL);
+        Self { sandbox, env }
+    }
+
+    fn start(&self, line: &str) -> Engine {
+        self.sandbox.start_with(line, &self.env)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.sandbox.piton(line.split_whitespace());
+        command.envs(self.env.iter().cloned());
+        command
+    }
+
+    /// Runs it to its end.
+    fn ok(&self, line: &str, code: i32) {
+        let output = self.command(line).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "`piton {line}`\n{}", both(&output));
+    }
+
+    /// Completed, with the result of this machine; how many attempts began more than once.
+    fn check(&self) -> Vec<String> {
+        assert_eq!(self.sandbox.canonical(), local(), "as on this machine");
+        self.sandbox.ok("verify study.redb", 0);
+        let dump = self.sandbox.dump();
+        let mut begun = self.sandbox.lines("begun");
+        begun.sort();
+        // Whatever ran for an attempt ran once; every accepted one did.
+        assert!(begun.windows(2).all(|pair| pair[0] != pair[1]), "an attempt ran twice: {begun:?}");
+        for trial in dump["trials"].as_array().unwrap() {
+            let n = trial["attempts"].as_array().unwrap().last().unwrap()["n"].as_u64().unwrap();
+            let line = format!("{} {n}", trial["case"].as_str().unwrap());
+            assert!(begun.contains(&line), "{line} counts and never ran");
+        }
+        assert_eq!(dump["accounting"]["running"], 0);
+        wait_until("no trial's process is left", || self.sandbox.trial_processes().is_empty());
+        begun
+    }
+
+    /// The same, and no trial ran more than once.
+    fn check_once(&self) {
+        assert_eq!(self.check().len(), 40, "each trial's command ran once");
+    }
+
+    fn running(&self) -> usize {
+        if !self.sandbox.path("study.redb").exists() {
+            return 0;
+        }
+        self.sandbox.dump()["accounting"]["running"].as_u64().unwrap() as usize
+    }
+
+    fn begun(&self) -> usize {
+        self.sandbox.lines("begun").len()
+    }
+
+    /// Lets trials wait, and wait for so many of them.
+    fn hold(&self, wanted: usize) -> Engine {
+        self.sandbox.write("hold", "");
+        let engine = self.start("run study.toml");
+        wait_until("trials run", || self.begun() >= wanted);
+        engine
+    }
+
+    fn let_go(&self) {
+        std::fs::remove_file(self.sandbox.path("hold")).unwrap();
+    }
+
+    /// Kills the engine at random moments, and lets it end then.
+    fn killed(&self, kills: u32, within_ms: u64) {
+        let mut moments = Moments::new();
+        let mut struck = 0;
+        for _ in 0..kills {
+            let mut engine = self.start("run study.toml");
+            std::thread::sleep(Duration::from_millis(moments.below(within_ms)));
+            if let Some(status) = engine.child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(0));
+                break;
+            }
+            engine.signal(Signal::KILL);
+            engine.wait();
+            struck += 1;
+        }
+        println!("figure: {struck} kills of an engine with trials on a cluster: 0 lost, 0 doubled");
+        self.ok("run study.toml", 0);
+    }
+}
+
+/// The canonical dump of the study on this machine.
+fn local() -> String {
+    let near = Far::with("executor = \"local\"\n", Vec::new());
+    near.sandbox.ok("run study.toml", 0);
+    near.sandbox.canonical()
+}
+
+#[test]
+fn slurm_gives_the_same_results_by_jobs_and_by_arrays() {
+    let slurm = Slurm::start();
+    for more in ["", "array = true\n"] {
+        let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
+        far.ok("run study.toml", 0);
+        far.check_once();
+        let left: Vec<_> = std::fs::read_dir(far.sandbox.path("artifacts/far/.remote")).unwrap().collect();
+        let kept = |entry: &std::io::Result<std::fs::DirEntry>| {
+            let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+            !name.starts_with("piton-") && !name.contains(".batch-")
+        };
+        assert!(!left.iter().any(kept), "{left:?}");
+    }
+}
+
+#[test]
+fn slurm_goes_on_with_its_trials_whenever_the_engine_is_killed() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    far.killed(20, 700);
+    far.check_once();
+    let arrays = Far::with(&format!("{}array = true\n", slurm.run_table()), slurm.env());
+    arrays.killed(20, 700);
+    arrays.check_once();
+}
+
+#[test]
+fn a_node_of_slurms_that_dies_interrupts_its_trials() {
+    let mut slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    let engine = far.hold(8);
+    slurm.kill_node(1);
+    far.let_go();
+    assert_eq!(engine.wait().code(), Some(0));
+    assert!(far.check().len() > 40, "trials of the dead node ran again");
+    assert!(far.sandbox.dump()["accounting"]["interrupted"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_controller_of_slurms_that_is_away_is_waited_for() {
+    let mut slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    let engine = far.hold(8);
+    slurm.kill_controller();
+    far.let_go();
+    let trouble = || {
+        let status = far.sandbox.ok("status study.redb --json", 0);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["cluster_trouble"].is_string()
+    };
+    wait_until("the trouble is told", trouble);
+    assert!(far.sandbox.ok("status study.redb", 0).contains("does not answer"));
+    // What runs there is recorded all the same.
+    let ended = || far.sandbox.dump()["accounting"]["succeeded"].as_u64().unwrap() > 0;
+    wait_until("results come without the controller", ended);
+    slurm.start_controller();
+    assert_eq!(engine.wait().code(), Some(0));
+    far.check();
+}
+
+#[test]
+fn a_second_signal_leaves_nothing_in_slurm() {
+    let slurm = Slurm::start();
+    forced(&Far::on(&slurm));
+    wait_until("no job is left", || slurm.is_idle());
+}
+
+/// A drain waits for what runs and takes back what does not; a second signal ends it all; the next run finishes.
+fn forced(far: &Far) {
+    let engine = far.hold(8);
+    engine.signal(Signal::TERM);
+    let draining = || far.sandbox.ok("dump study.redb --events", 0).contains("drain_started");
+    wait_until("it drains", draining);
+    engine.signal(Signal::TERM);
+    let status = engine.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status}");
+    assert_eq!(far.running(), 0);
+    wait_until("no trial's process is left", || far.sandbox.trial_processes().is_empty());
+    far.let_go();
+    far.ok("run study.toml", 0);
+    far.check();
+}
+
+#[test]
+fn a_drain_waits_for_slurms_trials_and_takes_back_those_that_wait() {
+    let slurm = Slurm::start();
+    let far = Far::with(&slurm.run_table(), slurm.env());
+    far.sandbox.write("study.toml", &study(&slurm.run_table()).replace("workers = 8", "workers = 14"));
+    let engine = far.hold(8);
+    wait_until("others wait in the queue", || far.running() == 14);
+    engine.signal(Signal::TERM);
+    wait_until("those are taken back", || far.running() == 8);
+    far.let_go();
+    assert_eq!(engine.wait().code(), Some(75));
+    assert_eq!(far.begun(), 8);
+    assert!(slurm.is_idle());
+    far.ok("run study.toml", 0);
+    far.check_once();
+}
+
+#[test]
+fn slurms_trials_can_be_left_and_taken_over() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    let engine = {
+        far.sandbox.write("hold", "");
+        let engine = far.start("run study.toml --detach");
+        wait_until("trials run", || far.begun() == 8);
+        let known = |status: &str| status.matches(" in the queue").count() == 8;
+        wait_until("it is known where", || known(&far.sandbox.ok("status study.redb", 0)));
+        engine
+    };
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    assert_eq!(far.running(), 8);
+    let status = far.sandbox.ok("status study.redb", 0);
+    assert!(status.contains("slurm") && status.contains(" n1"), "{status}");
+    far.sandbox.ok("verify study.redb", 0);
+    far.let_go();
+    far.ok("run study.toml", 0);
+    far.check_once();
+}
+
+#[test]
+fn a_study_stays_where_its_trials_run() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    let engine = far.hold(8);
+    engine.signal(Signal::KILL);
+    engine.wait();
+    far.sandbox.write("study.toml", &study("executor = \"local\"\n"));
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+    assert!(both(&output).contains("8 of its trials still run on slurm"), "{}", both(&output));
+    far.let_go();
+    far.sandbox.write("study.toml", &study(&slurm.run_table()));
+    far.ok("run study.toml", 0);
+    far.check_once();
+}
+
+#[test]
+fn limits_and_refusals_of_slurms_are_told() {
+    let slurm = Slurm::start();
+    let far = Far::with("executor = \"slurm\"\n[run.slurm]\npartition = \"nowhere\"\n", slurm.env());
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("invalid partition specified"), "{}", both(&output));
+    far.sandbox.write("study.toml", &study(&slurm.run_table()));
+    far.ok("run study.toml", 0);
+    far.check_once();
+    let lost = Far::with(&format!("{}program = \"/no/piton\"\n", slurm.run_table()), slurm.env());
+    let output = lost.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+    assert!(both(&output).contains("/no/piton"), "{}", both(&output));
+}
+
+#[test]
+fn ray_gives_the_same_results_and_keeps_trials_whenever_the_engine_is_killed() {
+    let ray = Ray::start();
+    let far = Far::on(&ray);
+    far.killed(20, 4_000);
+    far.check_once();
+    let jobs = ray.get("/api/jobs/").unwrap();
+    assert!(!jobs.contains("submission_id\": \""), "what is recorded is deleted there: {jobs}");
+    forced(&Far::on(&ray));
+}
+
+#[test]
+fn a_ray_cluster_that_dies_and_comes_back_interrupts_its_trials() {
+    let mut ray = Ray::start();
+    let far = Far::on(&ray);
+    let engine = far.hold(8);
+    ray.kill_all();
+    far.let_go();
+    ray.start_again();
+    assert_eq!(engine.wait().code(), Some(0));
+    assert!(far.check().len() > 40, "what died ran again");
+}
+
+#[test]
+fn a_ray_head_of_the_studys_own_is_gone_with_it() {
+    let far =
+        Far::with("executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n", vec![path_with_ray()]);
+    let engine = far.hold(2);
+    engine.signal(Signal::KILL);
+    engine.wait();
+    let of_ray = || {
+        let ours = far.sandbox.path("").display().to_string();
+        let of_study = |pid: &str| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|args| String::from_utf8_lossy(&args).contains("piton-ray-"))
+                && std::fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|log| log.starts_with(&ours))
+        };
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .any(|pid| of_study(&pid))
+    };
+    wait_until("the head is gone with the engine", || !of_ray() && far.sandbox.trial_processes().is_empty());
+    far.let_go();
+    far.ok("run study.toml", 0);
+    assert!(!of_ray());
+    far.check();
+}
