@@ -199,6 +199,10 @@ impl Error {
             Self::Engine(EngineError::Copied { .. }) | Self::OtherStudy { .. } | Self::AltersResults { .. } => {
                 vec!["nothing was changed".into()]
             }
+            Self::Engine(EngineError::Elsewhere { executor, .. }) => vec![format!(
+                "go on with `executor = \"{0}\"`; a drain without `--detach` waits until nothing runs there",
+                executor.name()
+            )],
             Self::Engine(EngineError::StoreGone { .. }) => vec![
                 "what was recorded lies in the removed file; put a copy of it back, or the study begins anew"
                     .into(),

@@ -358,7 +358,19 @@ impl Study {
             return Ok(());
         }
         let mut journal = Journal::open(&self.store)?;
-        let records = engine::settled(&journal).map_err(Error::from)?;
+        let records = match left.iter().any(|row| row.executor.is_remote()) {
+            false => engine::settled(&journal)?,
+            true => {
+                let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
+                let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
+                let mut spec = self.stored_spec(&row)?;
+                if let Some(given) = &self.spec {
+                    spec.run = given.run.clone();
+                }
+                let paths = self.stored_paths(&row)?;
+                engine::settled_remote(&journal, &Arc::new(spec), &paths, self.program.clone())?
+            }
+        };
         if !records.is_empty() {
             journal.append(&records).map_err(|cause| self.unreadable(cause))?;
         }

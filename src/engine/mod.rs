@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -36,10 +36,11 @@ use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, kill_strays};
 use crate::executor::remote::{RemoteExecutor, RemoteSetup};
-use crate::executor::{Executor, ExecutorEvent};
+use crate::executor::{AttemptReport, Executor, ExecutorEvent};
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::{
-    Accounting, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex, StudyStatus,
+    Accounting, AttemptEnd, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex,
+    StudyStatus,
 };
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
@@ -196,11 +197,7 @@ pub fn run(
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let left = snapshot.running()?;
     let kind = spec.run.executor.kind();
-    let elsewhere = |row: &&RunningRow| row.executor.is_remote() && row.executor != kind;
-    if let Some(row) = left.iter().find(elsewhere) {
-        let count = left.iter().filter(elsewhere).count();
-        return Err(EngineError::Elsewhere { executor: row.executor, count });
-    }
+    refuse_elsewhere(&left, kind)?;
     let strays = kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
     drop(snapshot);
@@ -313,11 +310,11 @@ pub(crate) fn run_on(
     .run(engine, workers)
 }
 
-/// What ends, as interrupted, the attempts that a dead engine left running in a study that is over. Their processes
-/// are killed first.
+/// What ends, as interrupted, the attempts that a dead engine left running on this machine. Their processes are killed
+/// first.
 ///
 /// # Errors
-/// [`EngineError`] when the store cannot be read or a process does not die.
+/// [`EngineError`] when the store cannot be read, a process does not die, or some run on a cluster.
 pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let snapshot = journal.snapshot()?;
     let (study, left) = (snapshot.study()?, snapshot.running()?);
@@ -325,6 +322,7 @@ pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
         // A copy of a store whose engine still winds up.
         return Ok(Vec::new());
     }
+    refuse_elsewhere(&left, ExecutorKind::Local)?;
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == clock::boot_id());
     kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
@@ -332,6 +330,68 @@ pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let record =
         |row: &RunningRow| Record { at_ms, run_ms: 0, event: step::end_event(step::left_behind(at_ms, row)) };
     Ok(left.iter().map(record).collect())
+}
+
+/// The same in a study that is over, for attempts on the cluster that `spec` names: they are cancelled, and end as that
+/// goes. One that the cluster does not let go of in time stays as it is.
+///
+/// # Errors
+/// [`EngineError`] when the store cannot be read, or the cluster cannot be used.
+pub fn settled_remote(
+    journal: &Journal,
+    spec: &Arc<Spec>,
+    paths: &StudyPaths,
+    program: Option<PathBuf>,
+) -> Result<Vec<Record>, EngineError> {
+    let snapshot = journal.snapshot()?;
+    let (draft, left) = (Draft::load(&snapshot)?, snapshot.running()?);
+    refuse_elsewhere(&left, spec.run.executor.kind())?;
+    let study = draft.study_row();
+    let (sender, events) = crossbeam_channel::unbounded();
+    let mut executor = RemoteExecutor::new(RemoteSetup {
+        spec: Arc::clone(spec),
+        study: study.study_id,
+        study_artifacts: paths.study_artifacts(&study.name),
+        program,
+        keeper: None,
+        left: left.iter().map(|row| (row.trial, row.attempt)).collect(),
+        events: sender,
+    })
+    .map_err(EngineError::Executor)?;
+    let jobs = jobs::JobMaker::new(Arc::clone(spec), paths.clone())?;
+    for row in &left {
+        let job = jobs.job(&draft, row.trial, row.attempt)?;
+        executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
+    }
+    executor.terminate();
+    let until = Instant::now() + step::give_up_after(spec);
+    let mut records = Vec::new();
+    while records.len() < left.len() {
+        match events.recv_deadline(until) {
+            Ok(ExecutorEvent::Ended(report)) => {
+                // Whatever it has to say, it counts no more.
+                let AttemptReport { trial, attempt, ended_ms, exit, usage, .. } = *report;
+                let reason = "its study was over".to_owned();
+                let end = step::interrupted(ended_ms, trial, attempt, reason);
+                let event = step::end_event(AttemptEnd { exit, usage, ..end });
+                records.push(Record { at_ms: clock::unix_ms(), run_ms: 0, event });
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    executor.shutdown();
+    Ok(records)
+}
+
+/// Refuses to go on without the cluster that some attempts run on.
+fn refuse_elsewhere(left: &[RunningRow], kind: ExecutorKind) -> Result<(), EngineError> {
+    let elsewhere = |row: &&RunningRow| row.executor.is_remote() && row.executor != kind;
+    let count = left.iter().filter(elsewhere).count();
+    match left.iter().find(elsewhere) {
+        Some(row) => Err(EngineError::Elsewhere { executor: row.executor, count }),
+        None => Ok(()),
+    }
 }
 
 /// Whether the engine is another process that lives.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::draft::Draft;
 use super::ready::{Offered, ReadyWindow, WINDOW};
@@ -650,6 +651,12 @@ impl State {
     pub fn draft_mut(&mut self) -> &mut Draft {
         &mut self.draft
     }
+}
+
+/// How long terminated trials of a study are waited for.
+#[must_use]
+pub fn give_up_after(spec: &Spec) -> Duration {
+    Duration::from_millis(ending::give_up_after_ms(spec))
 }
 
 /// The end of an attempt that was cut off: it runs again at once.

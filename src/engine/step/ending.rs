@@ -4,6 +4,16 @@
 
 use super::{Action, GIVE_UP_AFTER_GRACE_MS, GIVE_UP_REMOTE_MS, Now, Phase, State};
 use crate::model::{Event, FoldError, RunEnd};
+use crate::spec::Spec;
+
+/// How long terminated trials are waited for, milliseconds.
+pub(super) fn give_up_after_ms(spec: &Spec) -> u64 {
+    let after_ms = match spec.run.executor.lost_after_ms() {
+        Some(lost_after_ms) => lost_after_ms.saturating_add(GIVE_UP_REMOTE_MS),
+        None => GIVE_UP_AFTER_GRACE_MS,
+    };
+    spec.run.grace_ms.saturating_add(after_ms)
+}
 
 impl State {
     pub(super) fn drain(&mut self, now: Now, by: String, limit_ms: Option<u64>) -> Result<Vec<Action>, FoldError> {
@@ -24,11 +34,7 @@ impl State {
     fn terminate(&mut self, now: Now, forced: bool) -> Option<Action> {
         match &mut self.phase {
             Phase::Running | Phase::Draining { .. } => {
-                let after_ms = match self.spec.run.executor.lost_after_ms() {
-                    Some(lost_after_ms) => lost_after_ms.saturating_add(GIVE_UP_REMOTE_MS),
-                    None => GIVE_UP_AFTER_GRACE_MS,
-                };
-                let give_up_ms = now.run_ms.saturating_add(self.spec.run.grace_ms).saturating_add(after_ms);
+                let give_up_ms = now.run_ms.saturating_add(give_up_after_ms(&self.spec));
                 self.phase = Phase::Terminating { forced, give_up_ms };
                 Some(Action::Terminate)
             }

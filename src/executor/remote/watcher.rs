@@ -24,7 +24,7 @@ use super::wire::{Outcome, Task};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why, by_key};
 use crate::executor::local::failure::failure;
 use crate::executor::local::logs::excerpt_of;
-use crate::executor::{AttemptReport, ExecutorEvent, Job};
+use crate::executor::{AttemptKey, AttemptReport, ExecutorEvent, Job};
 use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
@@ -88,6 +88,8 @@ pub(super) struct Watcher {
     spec: Arc<Spec>,
     root: PathBuf,
     lost_after: Duration,
+    /// How long a job that was submitted may be missing from the list.
+    list_lag: Duration,
     inbox: Receiver<Command>,
     events: Sender<ExecutorEvent>,
     mode: Mode,
@@ -120,6 +122,7 @@ impl Watcher {
             spec,
             root,
             lost_after,
+            list_lag: LIST_LAG,
             inbox,
             events,
             mode: Mode::Run,
@@ -338,7 +341,9 @@ impl Watcher {
                     log::warn!("{} answers again", self.kind.name());
                     let _ = self.events.send(ExecutorEvent::Cluster { trouble: None });
                 }
-                self.look(by_key(listed))
+                let jobs = by_key(listed);
+                self.forget_others(&jobs);
+                self.look(&jobs)
             }
             Err(trouble) => {
                 self.lost_sight(&trouble.words());
@@ -355,8 +360,21 @@ impl Watcher {
         self.poll_at = Instant::now() + self.interval.max(rest);
     }
 
+    /// Lets the cluster forget jobs that are over and whose end is recorded: those that a crash left there, and those that
+    /// it brought back (Ray does, when a job is deleted before its supervisor has ended).
+    fn forget_others(&mut self, jobs: &HashMap<String, Listed>) {
+        let known = |key: AttemptKey| {
+            let flies = self.flights.get(&key.trial).is_some_and(|flight| flight.job.key.attempt == key.attempt);
+            flies || self.reported.contains_key(&(key.trial, key.attempt))
+        };
+        let over = jobs.values().filter(|job| matches!(job.state, JobState::Over(_)));
+        let others = over.filter(|job| AttemptKey::parse(&job.key).is_some_and(|key| !known(key)));
+        let others: Vec<String> = others.map(|job| job.id.clone()).collect();
+        self.cluster.forget(&others);
+    }
+
     /// Goes through all attempts with what the cluster said; whether anything changed.
-    fn look(&mut self, jobs: HashMap<String, Listed>) -> bool {
+    fn look(&mut self, jobs: &HashMap<String, Listed>) -> bool {
         let mut changed = false;
         let trials: Vec<TrialId> = self.flights.keys().copied().collect();
         for trial in trials {
@@ -386,7 +404,7 @@ impl Watcher {
                     continue;
                 }
                 (None, Sent::At(at))
-                    if at.elapsed() < LIST_LAG && !matches!(flight.control.outcome(), Ok(Some(_))) =>
+                    if at.elapsed() < self.list_lag && !matches!(flight.control.outcome(), Ok(Some(_))) =>
                 {
                     continue;
                 }
@@ -571,3 +589,6 @@ fn by_cluster(why: Why) -> Option<Verdict> {
     };
     Some(Verdict::Failed(failure(kind, why.words())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,0 @@
-//! The watcher over a cluster that is made up.

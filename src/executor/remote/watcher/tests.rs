@@ -1,0 +1,417 @@
+//! The watcher over a cluster that is made up, with an engine that dies between any two steps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::super::wire::Begun;
+use super::*;
+use crate::executor::{StageRuntime, StudyRuntime};
+use crate::model::{Metrics, Params, StudyId};
+use crate::spec::parse;
+
+const STUDY: StudyId = StudyId([3; 16]);
+const SPEC: &str = "study = { name = \"s\" }\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 9\n\
+                    survivor_count = 1\n[stage.sweep]\nx = { min = 1, max = 9, type = \"int\" }\n";
+
+/// A job of the made-up cluster.
+struct Made {
+    key: String,
+    control: Control,
+    state: JobState,
+}
+
+/// What happens on the cluster, whatever the engine does.
+#[derive(Default)]
+struct World {
+    jobs: Vec<Made>,
+    /// Attempts whose command ran.
+    ran: Vec<String>,
+    /// It does not answer; what it was asked for may happen all the same.
+    away: bool,
+    /// What is submitted next is never heard of again.
+    loses: bool,
+    refuses: bool,
+}
+
+impl World {
+    fn running(&self) -> Vec<usize> {
+        (0..self.jobs.len()).filter(|n| self.jobs[*n].state == JobState::Running).collect()
+    }
+
+    fn queued(&self) -> Vec<usize> {
+        (0..self.jobs.len()).filter(|n| self.jobs[*n].state == JobState::Queued).collect()
+    }
+
+    /// A job starts: it runs its command only if it claims the attempt.
+    fn start(&mut self, n: usize) {
+        let job = &mut self.jobs[n];
+        if job.control.task().unwrap().is_none() || !job.control.claim().unwrap() {
+            job.state = JobState::Over(Why::Ended);
+            return;
+        }
+        job.state = JobState::Running;
+        job.control.begin(&Begun { node: "n".into(), at_ms: 5 }).unwrap();
+        let trial = AttemptKey::parse(&job.key).unwrap().trial;
+        let twin = |key: &str| AttemptKey::parse(key).unwrap().trial == trial;
+        self.ran.push(job.key.clone());
+        let alive = self.running().into_iter().filter(|n| twin(&self.jobs[*n].key)).count();
+        assert_eq!(alive, 1, "trial {trial} runs twice at once");
+    }
+
+    fn finish(&mut self, n: usize) {
+        let job = &mut self.jobs[n];
+        let key = AttemptKey::parse(&job.key).unwrap();
+        let verdict = match job.control.is_cancelled() {
+            true => Verdict::Interrupted { reason: "asked".into() },
+            false => Verdict::Succeeded { metrics: Metrics::new(), outputs: Vec::new() },
+        };
+        let usage = Usage::default();
+        let report =
+            AttemptReport { trial: key.trial, attempt: key.attempt, ended_ms: 9, exit: None, usage, verdict };
+        job.control.end(&Outcome::of(report)).unwrap();
+        job.state = JobState::Over(Why::Ended);
+    }
+
+    /// Its node dies, and it with it.
+    fn die(&mut self, n: usize) {
+        self.jobs[n].state = JobState::Over(Why::NodeFailed);
+    }
+}
+
+type Shared = Arc<Mutex<World>>;
+
+struct Fake(Shared);
+
+impl Cluster for Fake {
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
+        let mut world = self.0.lock().unwrap();
+        if world.refuses {
+            return jobs.iter().map(|_| Err(Trouble::Refused("no".into()))).collect();
+        }
+        if !world.loses {
+            for job in jobs {
+                let control = Control::at(&job.control);
+                world.jobs.push(Made { key: job.key.clone(), control, state: JobState::Queued });
+            }
+        }
+        let away = world.away;
+        let answer = |job: &Submission| match away {
+            true => Err(Trouble::Unreachable("away".into())),
+            false => Ok(Some(job.key.clone())),
+        };
+        jobs.iter().map(answer).collect()
+    }
+
+    fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
+        let world = self.0.lock().unwrap();
+        if world.away {
+            return Err(Trouble::Unreachable("away".into()));
+        }
+        let listed =
+            |job: &Made| Listed { key: job.key.clone(), id: job.key.clone(), state: job.state, node: None };
+        Ok(world.jobs.iter().map(listed).collect())
+    }
+
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble> {
+        let mut world = self.0.lock().unwrap();
+        for made in world.jobs.iter_mut().filter(|made| jobs.iter().any(|(key, _)| *key == made.key)) {
+            if made.state == JobState::Queued {
+                made.state = JobState::Over(Why::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, ids: &[String]) {
+        self.0.lock().unwrap().jobs.retain(|job| !ids.contains(&job.key));
+    }
+}
+
+fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
+    let spec = parse("study.toml", SPEC, &[]).unwrap();
+    let study = StudyRuntime::new(&spec, root, &root.join("artifacts"));
+    Box::new(Job {
+        key: AttemptKey { study: STUDY, trial: TrialId(trial), attempt },
+        stage: 0,
+        case: format!("s_0_{trial}"),
+        parent_case: "s".into(),
+        parent_dir: None,
+        params: Params::new(),
+        seed: 1,
+        slot: 0,
+        dir: root.join("artifacts/a"),
+        scratch_dir: root.join("artifacts/b"),
+        stage_spec: Arc::new(StageRuntime::new(&study, &spec.stages[0]).unwrap()),
+    })
+}
+
+/// A watcher, driven by hand.
+struct Bench {
+    root: tempfile::TempDir,
+    world: Shared,
+    watcher: Watcher,
+    events: Receiver<ExecutorEvent>,
+}
+
+impl Bench {
+    fn new(lost_after: Duration) -> Self {
+        let (root, world) = (tempfile::tempdir().unwrap(), Shared::default());
+        let (watcher, events) = Self::watcher(root.path(), &world, lost_after);
+        Self { root, world, watcher, events }
+    }
+
+    fn watcher(root: &Path, world: &Shared, lost_after: Duration) -> (Watcher, Receiver<ExecutorEvent>) {
+        let spec = Arc::new(parse("study.toml", SPEC, &[]).unwrap());
+        let (_, inbox) = crossbeam_channel::unbounded();
+        let (sender, events) = crossbeam_channel::unbounded();
+        let fake = Box::new(Fake(Arc::clone(world)));
+        let kind = ExecutorKind::Slurm;
+        let mut watcher = Watcher::new(fake, kind, spec, root.to_owned(), lost_after, inbox, sender);
+        watcher.list_lag = Duration::ZERO;
+        (watcher, events)
+    }
+
+    fn begin(&mut self, trial: u64) {
+        let job = job(self.root.path(), trial, 1);
+        self.tell(Command::Submit(job));
+        self.watcher.submit();
+    }
+
+    fn tell(&mut self, command: Command) {
+        let mut over = Vec::new();
+        self.watcher.obey(command, &mut over);
+        self.watcher.cluster.forget(&over);
+    }
+
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// The verdicts reported since last asked, by trial.
+    fn verdicts(&self) -> Vec<(u64, Verdict)> {
+        let ended = |event| match event {
+            ExecutorEvent::Ended(report) => Some((report.trial.0, report.verdict)),
+            _ => None,
+        };
+        self.events.try_iter().filter_map(ended).collect()
+    }
+
+    fn kinds(&self) -> Vec<(u64, String)> {
+        let kind = |verdict| match verdict {
+            Verdict::Succeeded { .. } => "succeeded".to_owned(),
+            Verdict::Failed(failure) => failure.kind,
+            Verdict::Interrupted { reason } => reason,
+            Verdict::Cancelled => "cancelled".to_owned(),
+        };
+        self.verdicts().into_iter().map(|(trial, verdict)| (trial, kind(verdict))).collect()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn the_table_row_by_row() {
+    let mut bench = Bench::new(Duration::ZERO);
+    for trial in 0..5 {
+        bench.begin(trial);
+    }
+    {
+        let mut world = bench.world();
+        world.start(0);
+        world.finish(0);
+        // Ended by the cluster before it claimed anything; with a word of why in its log.
+        world.jobs[1].state = JobState::Over(Why::Ended);
+        std::fs::write(world.jobs[1].control.log(), "exec: not found\n").unwrap();
+        world.start(2);
+        world.jobs[2].state = JobState::Over(Why::TimedOut);
+        world.start(3);
+        world.jobs[3].state = JobState::Over(Why::OutOfMemory);
+        world.jobs[4].state = JobState::Over(Why::Preempted);
+    }
+    bench.watcher.poll();
+    let expected = [
+        (0, "succeeded"),
+        (1, "spawn_failed"),
+        (2, "timeout"),
+        (3, "out_of_memory"),
+        (4, "its job was preempted"),
+    ];
+    let found = bench.kinds();
+    assert_eq!(found.iter().map(|(trial, kind)| (*trial, &**kind)).collect::<Vec<_>>(), expected);
+    // What was never claimed by its job is claimed now: it can never run.
+    assert!(!bench.world().jobs[4].control.claim().unwrap());
+}
+
+#[test]
+fn a_silent_job_is_waited_for_and_a_result_that_comes_late_counts() {
+    let mut bench = Bench::new(LONG);
+    bench.begin(0);
+    bench.world().start(0);
+    bench.world().die(0);
+    bench.watcher.poll();
+    assert!(bench.kinds().is_empty(), "it may live on");
+    assert!(bench.world().jobs[0].control.is_cancelled(), "then it is to end");
+    let gone = bench.world().jobs.pop().unwrap();
+    bench.watcher.poll();
+    assert!(bench.kinds().is_empty());
+    bench.world().jobs.push(gone);
+    bench.world().finish(0);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(0, "asked".to_owned())]);
+}
+
+#[test]
+fn an_unreachable_cluster_is_a_pause() {
+    let mut bench = Bench::new(Duration::ZERO);
+    bench.begin(0);
+    bench.begin(1);
+    bench.world().start(0);
+    bench.world().start(1);
+    bench.world().away = true;
+    bench.watcher.poll();
+    let told = |bench: &Bench| {
+        bench.events.try_iter().find_map(|event| match event {
+            ExecutorEvent::Cluster { trouble } => Some(trouble),
+            ExecutorEvent::Ended(report) => panic!("{report:?}"),
+            _ => None,
+        })
+    };
+    assert_eq!(told(&bench), Some(Some("away".to_owned())));
+    // Submitted into the void: whether it got there is seen later.
+    bench.watcher.take(job(bench.root.path(), 2, 1), Sent::No);
+    bench.watcher.submit();
+    bench.world().finish(0);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(0, "succeeded".to_owned())], "a result needs no answer of the cluster's");
+    bench.world().away = false;
+    bench.watcher.poll();
+    assert_eq!(told(&bench), Some(None));
+    let queued = bench.world().queued();
+    assert_eq!(queued.len(), 1, "it got there, and was not submitted again");
+}
+
+#[test]
+fn what_the_cluster_lost_is_submitted_again_under_its_key() {
+    let mut bench = Bench::new(Duration::ZERO);
+    bench.world().loses = true;
+    bench.begin(0);
+    bench.world().loses = false;
+    bench.watcher.poll();
+    bench.watcher.submit();
+    assert_eq!(bench.world().queued(), [0]);
+    assert!(bench.kinds().is_empty());
+}
+
+#[test]
+fn a_refusal_ends_the_run_and_nothing_runs_for_it_later() {
+    let mut bench = Bench::new(Duration::ZERO);
+    bench.world().refuses = true;
+    bench.begin(0);
+    let events: Vec<_> = bench.events.try_iter().collect();
+    assert!(
+        matches!(&events[..], [ExecutorEvent::Broken(why), ExecutorEvent::Ended(report)]
+            if why == "slurm refuses the job: no" && matches!(report.verdict, Verdict::Interrupted { .. })),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_drain_takes_back_what_waits_and_leaves_what_runs() {
+    let mut bench = Bench::new(Duration::ZERO);
+    for trial in 0..3 {
+        bench.begin(trial);
+    }
+    bench.world().start(1);
+    bench.tell(Command::Drain);
+    let stopped = || "it was stopped before it began".to_owned();
+    assert_eq!(bench.kinds(), [(0, stopped()), (2, stopped())]);
+    bench.tell(Command::Terminate);
+    assert!(bench.world().jobs[1].control.is_cancelled());
+    bench.world().finish(1);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(1, "asked".to_owned())]);
+}
+
+/// Any order of steps of engine and cluster, with deaths of both in between: every trial gets one result, every attempt
+/// runs at most once, and no trial twice at a time (which the cluster itself asserts).
+#[test]
+fn whatever_dies_between_any_two_steps() {
+    let (mut crashes, mut steps) = (0, 0);
+    for seed in 1..=60_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % limit.max(1) as u64) as usize
+        };
+        let mut bench = Bench::new(Duration::ZERO);
+        // The journal: attempts that run, and results.
+        let mut running: BTreeMap<u64, AttemptNo> = (0..6).map(|trial| (trial, 1)).collect();
+        let mut results: BTreeSet<u64> = BTreeSet::new();
+        let mut waiting: Vec<Command> =
+            running.iter().map(|(trial, n)| Command::Submit(job(bench.root.path(), *trial, *n))).collect();
+        while results.len() < 6 {
+            steps += 1;
+            assert!(steps < 200_000, "seed {seed} does not end");
+            match below(12) {
+                0 => bench.watcher.poll(),
+                1 => bench.watcher.submit(),
+                2 => drop(waiting.pop().map(|command| bench.tell(command))),
+                3 | 4 => {
+                    let queued = bench.world().queued();
+                    if let Some(n) = queued.get(below(queued.len())) {
+                        bench.world().start(*n);
+                    }
+                }
+                5 | 6 => {
+                    let alive = bench.world().running();
+                    if let Some(n) = alive.get(below(alive.len())) {
+                        bench.world().finish(*n);
+                    }
+                }
+                7 if below(3) == 0 => {
+                    let alive = bench.world().running();
+                    if let Some(n) = alive.get(below(alive.len())) {
+                        bench.world().die(*n);
+                    }
+                }
+                8 => bench.world().away = below(3) == 0,
+                9 => bench.world().loses = below(4) == 0,
+                10 => {
+                    // The engine commits what it heard, and then, perhaps, says so.
+                    for (trial, verdict) in bench.verdicts() {
+                        let n = running.remove(&trial).unwrap();
+                        match verdict {
+                            Verdict::Succeeded { .. } => assert!(results.insert(trial), "doubled"),
+                            Verdict::Interrupted { .. } => {
+                                running.insert(trial, n + 1);
+                                waiting.push(Command::Submit(job(bench.root.path(), trial, n + 1)));
+                            }
+                            other => panic!("seed {seed}: {other:?}"),
+                        }
+                        waiting.insert(0, Command::Forget(TrialId(trial), n));
+                    }
+                }
+                _ if below(4) == 0 => {
+                    crashes += 1;
+                    (bench.watcher, bench.events) =
+                        Bench::watcher(bench.root.path(), &bench.world, Duration::ZERO);
+                    let left: Vec<_> = running.iter().map(|(trial, n)| (TrialId(*trial), *n)).collect();
+                    super::super::control::remove_others(bench.root.path(), STUDY, &left);
+                    waiting = running
+                        .iter()
+                        .map(|(trial, n)| Command::Adopt(job(bench.root.path(), *trial, *n)))
+                        .collect();
+                }
+                _ => {}
+            }
+        }
+        let mut ran = bench.world().ran.clone();
+        ran.sort();
+        assert!(ran.windows(2).all(|pair| pair[0] != pair[1]), "seed {seed}: an attempt ran twice: {ran:?}");
+    }
+    println!("figure: remote simulation: {crashes} engine crashes in {steps} steps: 0 lost, 0 doubled");
+    assert!(crashes > 100);
+}
