@@ -558,6 +558,13 @@ impl Study {
             let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
             return Ok(Outcome { decision, status: report.status, report: Some(report) });
         }
+        if let Some(stage) = spec.stages.iter().find(|stage| stage.work == Work::Closure)
+            && !spec.run.executor.is_local()
+        {
+            let cluster = spec.run.executor.kind().name();
+            let why = format!("stage `{}` is a closure of this program, which {cluster} cannot run", stage.name);
+            return Err(Error::Usage(why));
+        }
         exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir);
         let report = engine::run(
             journal,

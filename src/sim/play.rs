@@ -127,14 +127,15 @@ impl<'a> User<'a> {
         let requests = self.scenario.requests.get(run).cloned().unwrap_or_default();
         let (world, nature) = (self.world.clone(), self.scenario.nature);
         let (done, wrong) = (Rc::clone(&self.done), Rc::clone(&self.wrong));
-        let seed = random.next();
+        let (seed, remote) = (random.next(), !spec.run.executor.is_local());
         let mut study = Study::new(spec).store(store()).workers(self.scenario.workers);
         for stage in ["a", "b", "c"] {
             study = study.closure(stage, |_| unreachable!("a simulated pool runs it"));
         }
         let study = study.simulated(Box::new(move |journal, spec, paths, workers, shutdown, observer| {
             let shutdown_too = shutdown.clone();
-            let setting = Setting { world, seed, nature, workers, requests, shutdown: shutdown_too, done, wrong };
+            let setting =
+                Setting { world, seed, nature, workers, remote, requests, shutdown: shutdown_too, done, wrong };
             let (pool, clock, events) = trials::pool(setting);
             let process = ProcessId { pid: 4_194_400, start_ticks: 1 };
             let engine = EngineId { process, boot_id: "simulated".into(), host: "simulated".into() };

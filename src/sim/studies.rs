@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use crate::model::StageIndex;
-use crate::spec::{Backoff, Retries, Sampling, Spec, StageBuilder};
+use crate::spec::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec, StageBuilder};
 
 /// A study, how its trials fare, and what its user does.
 #[derive(Clone, Debug)]
@@ -69,6 +69,7 @@ pub(super) fn all() -> Vec<Scenario> {
         gated(),
         based(),
         reset(),
+        remote(),
     ]
 }
 
@@ -132,6 +133,20 @@ fn based() -> Scenario {
     scenario("based", 1, spec)
 }
 
+/// Trials outlive the engine; see what a simulated pool makes of adoption.
+fn remote() -> Scenario {
+    let first = stage("a", 3, 1).int("x", 1, 3, None).output("out.bin").retry_policy(&retries(1));
+    let mut spec = study([first, stage("b", 1, 1).retry_policy(&retries(1))]);
+    spec.run.executor = on_cluster();
+    let nature = Nature { flaky_percent: 40, flaky: 1, stubborn: true, ..Nature::default() };
+    let requests = vec![Vec::new(), vec![(15, Request::Drain), (18, Request::Terminate)]];
+    Scenario { nature, requests, ..scenario("remote", 3, spec) }
+}
+
+fn on_cluster() -> ExecutorSpec {
+    ExecutorSpec::Slurm(SlurmSpec { lost_after_ms: 100, ..SlurmSpec::default() })
+}
+
 fn reset() -> Scenario {
     // Its one trial fails at first, and for good.
     let nature = Nature { flaky_percent: 100, flaky: 1, ..Nature::default() };
@@ -184,6 +199,9 @@ pub(super) fn random(seed: u64) -> Scenario {
     let clock_percent = random.below(2) * 40;
     let mut spec = study(stages);
     spec.run.sync_interval_ms = [0, 0, 20, 500][random.below(4) as usize];
+    if random.percent(30) {
+        spec.run.executor = on_cluster();
+    }
     let neighbour = random.percent(30);
     Scenario { nature, requests, clock_percent, neighbour, ..scenario(&format!("random_{seed}"), workers, spec) }
 }

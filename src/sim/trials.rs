@@ -18,7 +18,9 @@ use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::keep_simulated;
 use crate::executor::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{AttemptNo, Exit, Failure, Metric, Metrics, Severity, TrialId, Usage, Verdict};
+use crate::model::{
+    AttemptNo, ExecutorKind, Exit, Failure, Metric, Metrics, RemoteJob, Severity, TrialId, Usage, Verdict,
+};
 use crate::sys::simulated::{Kind, Machine};
 
 /// What comes of an attempt that nobody cuts off.
@@ -110,6 +112,8 @@ struct Shared {
     random: Random,
     nature: Nature,
     workers: u32,
+    /// Whether trials outlive the engine.
+    remote: bool,
     began_ms: i64,
     queue: VecDeque<Job>,
     running: BTreeMap<TrialId, Running>,
@@ -135,6 +139,7 @@ pub(super) struct Setting {
     pub(super) seed: u64,
     pub(super) nature: Nature,
     pub(super) workers: u32,
+    pub(super) remote: bool,
     pub(super) requests: Requests,
     pub(super) shutdown: ShutdownHandle,
     pub(super) done: Rc<RefCell<BTreeSet<TrialId>>>,
@@ -150,6 +155,7 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         random: Random::of(&[setting.seed, 7]),
         nature: setting.nature,
         workers: setting.workers,
+        remote: setting.remote,
         began_ms,
         queue: VecDeque::new(),
         running: BTreeMap::new(),
@@ -180,18 +186,28 @@ impl Shared {
             let Some(job) = self.queue.remove(turn) else { return };
             let (trial, attempt) = (job.key.trial, job.key.attempt);
             let slot = (0..).find(|slot| self.running.values().all(|running| running.slot != *slot)).unwrap_or(0);
-            let now_ms = self.now_ms();
-            self.tell(ExecutorEvent::Started { trial, attempt, slot, process: None, at_ms: now_ms });
-            if !job.stage_spec.outputs.is_empty() {
-                make_empty(&self.world, &job.dir);
-            }
-            let mut ends_ms = now_ms + 1 + self.random.below(50) as i64;
-            if self.nature.fate(&job) == Fate::Hangs {
-                let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
-                ends_ms = now_ms + timeout;
-            }
-            self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false });
+            let at_ms = self.now_ms();
+            self.tell(ExecutorEvent::Started { trial, attempt, slot, process: None, at_ms });
+            self.start(job, slot);
         }
+    }
+
+    fn start(&mut self, job: Job, slot: u32) {
+        let (trial, now_ms) = (job.key.trial, self.now_ms());
+        if self.remote && self.random.percent(50) {
+            let executor = ExecutorKind::Slurm;
+            let placed = RemoteJob { executor, id: "7".into(), node: None, started_ms: Some(now_ms) };
+            self.tell(ExecutorEvent::Placed { trial, attempt: job.key.attempt, job: placed });
+        }
+        if !job.stage_spec.outputs.is_empty() {
+            make_empty(&self.world, &job.dir);
+        }
+        let mut ends_ms = now_ms + 1 + self.random.below(50) as i64;
+        if self.nature.fate(&job) == Fate::Hangs {
+            let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
+            ends_ms = now_ms + timeout;
+        }
+        self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false });
     }
 
     /// Ends what is due.
@@ -327,13 +343,29 @@ impl Executor for Pool {
         if shared.closed {
             return Err(ExecutorError::Closed);
         }
+        if shared.remote {
+            shared.start(job, 0);
+            return Ok(());
+        }
         shared.queue.push_back(job);
         shared.start_more();
         Ok(())
     }
 
-    fn adopt(&mut self, _: Job) -> Result<(), ExecutorError> {
-        Err(ExecutorError::Closed)
+    /// What a cluster makes of an attempt that an earlier engine meant to submit is chance: it ran on and ends now or
+    /// later, or nobody knows of it any more. It ends as it would have ended anyway.
+    fn adopt(&mut self, job: Job) -> Result<(), ExecutorError> {
+        let mut shared = self.0.borrow_mut();
+        if shared.random.percent(30) {
+            let verdict = Verdict::Interrupted { reason: "its node failed".into() };
+            let (trial, attempt, ended_ms) = (job.key.trial, job.key.attempt, shared.now_ms());
+            let usage = Usage::default();
+            let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage, verdict };
+            shared.tell(ExecutorEvent::Ended(Box::new(report)));
+            return Ok(());
+        }
+        shared.start(job, 0);
+        Ok(())
     }
 
     fn drain(&mut self) {

@@ -14,6 +14,9 @@ use crate::harness::{state_of, wait_until};
 /// Says which cluster a process is of.
 const MARK: &str = "PITON_TEST_CLUSTER";
 
+/// Says which node of it, where that matters.
+const NODE: &str = "PITON_TEST_NODE";
+
 /// A cluster's processes and files.
 struct Base {
     dir: tempfile::TempDir,
@@ -34,10 +37,15 @@ impl Base {
 
     /// Starts a daemon in the foreground: it dies with the test's process.
     fn daemon(&self, line: &str) -> Child {
+        self.daemon_marked(line, "")
+    }
+
+    /// The same; what it starts is known by this mark, too.
+    fn daemon_marked(&self, line: &str, node: &str) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.path("daemons.log")).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(line.split_whitespace());
-        command.envs(self.env.iter().cloned()).env_remove("PITON_ATTEMPT_KEY");
+        command.envs(self.env.iter().cloned()).env_remove("PITON_ATTEMPT_KEY").env(NODE, node);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.spawn().unwrap()
     }
@@ -247,12 +255,13 @@ impl Ray {
 
     fn start_worker(base: &Base, port: u16) -> Child {
         let [agent, grpc, metrics, object, node] = free_ports::<5>();
-        base.daemon(&format!(
+        let line = format!(
             "ray start --block --disable-usage-stats --num-cpus=4 --address=127.0.0.2:{port} \
              --node-ip-address=127.0.0.3 --dashboard-agent-listen-port={agent} \
              --dashboard-agent-grpc-port={grpc} --metrics-export-port={metrics} \
              --object-manager-port={object} --node-manager-port={node}"
-        ))
+        );
+        base.daemon_marked(&line, "worker")
     }
 
     pub fn address(&self) -> String {
@@ -267,6 +276,16 @@ impl Ray {
             .output()
             .unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// The worker node dies, with its jobs.
+    pub fn kill_worker(&mut self) {
+        end(&mut self.worker);
+        wait_until("the worker node is gone", || {
+            let left = self.base.processes(Some(&format!("{NODE}=worker")));
+            left.iter().for_each(|pid| kill(*pid));
+            left.is_empty()
+        });
     }
 
     /// Everything of both nodes dies at once, jobs included.

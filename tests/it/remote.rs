@@ -212,7 +212,9 @@ fn a_node_of_slurms_that_dies_interrupts_its_trials() {
 fn a_controller_of_slurms_that_is_away_is_waited_for() {
     let mut slurm = Slurm::start();
     let far = Far::on(&slurm);
-    let engine = far.hold(8);
+    // So few that processors stay free: Slurm takes long to notice that jobs have ended which could not say so.
+    far.sandbox.write("study.toml", &study(&slurm.run_table()).replace("workers = 8", "workers = 3"));
+    let engine = far.hold(3);
     slurm.kill_controller();
     far.let_go();
     let trouble = || {
@@ -343,6 +345,9 @@ fn a_ray_cluster_that_dies_and_comes_back_interrupts_its_trials() {
     let mut ray = Ray::start();
     let far = Far::on(&ray);
     let engine = far.hold(8);
+    ray.kill_worker();
+    let interrupted = || far.sandbox.dump()["accounting"]["interrupted"].as_u64().unwrap() > 0;
+    wait_until("trials of the dead node are interrupted", interrupted);
     ray.kill_all();
     far.let_go();
     ray.start_again();
