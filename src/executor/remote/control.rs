@@ -148,13 +148,22 @@ impl Control {
     }
 }
 
-/// Removes the control directories of attempts that do not run any more: their ends are recorded.
+/// Removes the control directories of attempts that do not run any more, and of batches of such: their ends are recorded.
 pub(super) fn remove_others(root: &Path, study: StudyId, left: &[(TrialId, AttemptNo)]) {
     let Ok(entries) = std::fs::read_dir(root) else { return };
     let left: HashSet<(TrialId, AttemptNo)> = left.iter().copied().collect();
     for entry in entries.flatten() {
-        let key = entry.file_name().to_str().and_then(AttemptKey::parse);
-        if key.is_some_and(|key| key.study == study && !left.contains(&(key.trial, key.attempt))) {
+        let name = entry.file_name();
+        let over = |key: AttemptKey| key.study == study && !left.contains(&(key.trial, key.attempt));
+        let keys = match name.to_str().and_then(AttemptKey::parse) {
+            Some(key) => vec![Some(key)],
+            // Of a batch, all its tasks count.
+            None => match std::fs::read_to_string(entry.path().join(BATCH_KEYS)) {
+                Ok(keys) => keys.lines().map(AttemptKey::parse).collect(),
+                Err(_) => continue,
+            },
+        };
+        if keys.into_iter().all(|key| key.is_some_and(over)) {
             Control::at(&entry.path()).remove();
         }
     }

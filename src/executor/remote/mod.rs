@@ -198,7 +198,7 @@ impl RemoteExecutor {
     ) -> Result<Self, String> {
         control::remove_others(&root, study, left);
         let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
-        let watcher = Watcher::new(cluster, kind, spec, root, lost_after, inbox, events);
+        let watcher = Watcher::new(cluster, kind, spec, root, study, lost_after, inbox, events);
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || watcher.run());
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(Self { commands, thread: Some(thread), open: true })

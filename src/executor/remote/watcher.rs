@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::control::Control;
+use super::control::{Control, remove_others};
 use super::wire::{Outcome, Task};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why, by_key};
 use crate::executor::local::failure::failure;
 use crate::executor::local::logs::excerpt_of;
 use crate::executor::{AttemptKey, AttemptReport, ExecutorEvent, Job};
-use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, TrialId, Usage, Verdict};
+use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, StudyId, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
 
@@ -87,6 +87,7 @@ pub(super) struct Watcher {
     kind: ExecutorKind,
     spec: Arc<Spec>,
     root: PathBuf,
+    study: StudyId,
     lost_after: Duration,
     /// How long a job that was submitted may be missing from the list.
     list_lag: Duration,
@@ -107,11 +108,13 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
+    #[expect(clippy::too_many_arguments, reason = "what it takes, without a second struct of the same")]
     pub(super) fn new(
         cluster: Box<dyn Cluster>,
         kind: ExecutorKind,
         spec: Arc<Spec>,
         root: PathBuf,
+        study: StudyId,
         lost_after: Duration,
         inbox: Receiver<Command>,
         events: Sender<ExecutorEvent>,
@@ -121,6 +124,7 @@ impl Watcher {
             kind,
             spec,
             root,
+            study,
             lost_after,
             list_lag: LIST_LAG,
             inbox,
@@ -141,20 +145,27 @@ impl Watcher {
             if Instant::now() >= self.poll_at {
                 self.poll();
             }
-            if self.unreachable.is_none() {
+            if self.may_submit() {
                 self.submit();
             }
         }
+        let flying = self.flights.values().map(|flight| (flight.job.key.trial, flight.job.key.attempt));
+        let left: Vec<_> = flying.chain(self.reported.keys().copied()).collect();
+        remove_others(&self.root, self.study, &left);
         let over: Vec<String> =
             self.reported.into_values().map(|(_, id)| id).filter(|id| !id.is_empty()).collect();
         self.cluster.forget(&over);
         self.cluster.close();
     }
 
+    fn may_submit(&self) -> bool {
+        self.mode == Mode::Run && self.unreachable.is_none()
+    }
+
     /// Takes what the engine asks for, until the next poll is due; whether to go on.
     fn listen(&mut self) -> bool {
         loop {
-            let waits = self.unreachable.is_none() && self.flights.values().any(|flight| flight.sent == Sent::No);
+            let waits = self.may_submit() && self.flights.values().any(|flight| flight.sent == Sent::No);
             let left = match () {
                 () if waits => Duration::ZERO,
                 () if self.flights.is_empty() => Duration::MAX,

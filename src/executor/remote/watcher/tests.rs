@@ -167,7 +167,7 @@ impl Bench {
         let (sender, events) = crossbeam_channel::unbounded();
         let fake = Box::new(Fake(Arc::clone(world)));
         let kind = ExecutorKind::Slurm;
-        let mut watcher = Watcher::new(fake, kind, spec, root.to_owned(), lost_after, inbox, sender);
+        let mut watcher = Watcher::new(fake, kind, spec, root.to_owned(), STUDY, lost_after, inbox, sender);
         watcher.list_lag = Duration::ZERO;
         (watcher, events)
     }
@@ -399,7 +399,7 @@ fn whatever_dies_between_any_two_steps() {
                     (bench.watcher, bench.events) =
                         Bench::watcher(bench.root.path(), &bench.world, Duration::ZERO);
                     let left: Vec<_> = running.iter().map(|(trial, n)| (TrialId(*trial), *n)).collect();
-                    super::super::control::remove_others(bench.root.path(), STUDY, &left);
+                    remove_others(bench.root.path(), STUDY, &left);
                     waiting = running
                         .iter()
                         .map(|(trial, n)| Command::Adopt(job(bench.root.path(), *trial, *n)))
