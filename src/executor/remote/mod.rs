@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::local::keeper::KeeperClient;
 use super::{Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{AttemptNo, ExecutorKind, StudyId, TrialId};
+use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, Spec};
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
 use watcher::{Command, Watcher};
@@ -182,21 +182,7 @@ impl RemoteExecutor {
         };
         let kind = spec.run.executor.kind();
         let lost_after = Duration::from_millis(lost_after_ms);
-        Self::start(cluster, kind, spec, study, root, lost_after, &left, events)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what it takes, without a second struct of the same")]
-    fn start(
-        cluster: Box<dyn Cluster>,
-        kind: ExecutorKind,
-        spec: Arc<Spec>,
-        study: StudyId,
-        root: PathBuf,
-        lost_after: Duration,
-        left: &[(TrialId, AttemptNo)],
-        events: Sender<ExecutorEvent>,
-    ) -> Result<Self, String> {
-        control::remove_others(&root, study, left);
+        control::remove_others(&root, study, &left);
         let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
         let watcher = Watcher::new(cluster, kind, spec, root, study, lost_after, inbox, events);
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || watcher.run());

@@ -349,7 +349,7 @@ impl Watcher {
         let changed = match listed {
             Ok(listed) => {
                 if self.unreachable.take().is_some() {
-                    log::warn!("{} answers again", self.kind.name());
+                    log::info!("{} answers again", self.kind.name());
                     let _ = self.events.send(ExecutorEvent::Cluster { trouble: None });
                 }
                 let jobs = by_key(listed);
@@ -553,7 +553,7 @@ impl Watcher {
     fn lost_sight(&mut self, why: &str) {
         if self.unreachable.is_none() {
             self.unreachable = Some(Instant::now());
-            log::warn!("{} does not answer; waiting for it: {why}", self.kind.name());
+            log::info!("{} does not answer; waiting for it: {why}", self.kind.name());
             let _ = self.events.send(ExecutorEvent::Cluster { trouble: Some(why.to_owned()) });
         }
     }
