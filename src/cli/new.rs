@@ -62,6 +62,30 @@ const TEMPLATES: &[Template] = &[
             ("workflow.yml", include_str!("templates/ci-regression/workflow.yml"), false),
         ],
     },
+    Template {
+        name: "chip",
+        about: "synthesis, engineering changes and corners of a circuit with yosys and OpenSTA; also on Nangate45 and ASAP7",
+        files: &[
+            ("study.toml", include_str!("../../examples/chip/osu035.toml"), false),
+            ("nangate45.toml", include_str!("../../examples/chip/nangate45.toml"), false),
+            ("asap7.toml", include_str!("../../examples/chip/asap7.toml"), false),
+            ("README.md", include_str!("../../examples/chip/README.md"), false),
+            ("rtl/gcd.v", include_str!("../../examples/chip/rtl/gcd.v"), false),
+            ("rtl/mac.v", include_str!("../../examples/chip/rtl/mac.v"), false),
+            ("rtl/alu.v", include_str!("../../examples/chip/rtl/alu.v"), false),
+            ("flow/corner.sh", include_str!("../../examples/chip/flow/corner.sh"), true),
+            ("flow/eco.sh", include_str!("../../examples/chip/flow/eco.sh"), true),
+            ("flow/eco.tcl", include_str!("../../examples/chip/flow/eco.tcl"), false),
+            ("flow/judge.sh", include_str!("../../examples/chip/flow/judge.sh"), true),
+            ("flow/kogge-stone.v", include_str!("../../examples/chip/flow/kogge-stone.v"), false),
+            ("flow/measure.sh", include_str!("../../examples/chip/flow/measure.sh"), true),
+            ("flow/measure.tcl", include_str!("../../examples/chip/flow/measure.tcl"), false),
+            ("flow/prepare.sh", include_str!("../../examples/chip/flow/prepare.sh"), true),
+            ("flow/ripple.v", include_str!("../../examples/chip/flow/ripple.v"), false),
+            ("flow/setup.tcl", include_str!("../../examples/chip/flow/setup.tcl"), false),
+            ("flow/synth.sh", include_str!("../../examples/chip/flow/synth.sh"), true),
+        ],
+    },
 ];
 
 /// Makes a study.
@@ -97,6 +121,9 @@ fn make(dir: &Path, template: &Template) -> std::io::Result<()> {
     }
     for (name, contents, executable) in template.files {
         let mode = if *executable { 0o777 } else { 0o666 };
+        if let Some(parent) = dir.join(name).parent() {
+            fs::create_dir_all(parent)?;
+        }
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(name))?;
         file.write_all(contents.as_bytes())?;
     }

@@ -1,6 +1,7 @@
 //! Tests of the whole program, with the real binary and real processes. One binary, so that it is linked once:
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
+//! - `chip`: the chip-design example, with real tools and libraries;
 //! - `ci`: what a CI system and a terminal are shown;
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `faults`: calls that fail, full disks, low limits, jumping clocks;
@@ -38,6 +39,7 @@
 
 mod amend;
 mod browser;
+mod chip;
 mod ci;
 mod clusters;
 mod commands;

@@ -1,0 +1,160 @@
+//! The chip-design example with real tools and real libraries: the printed hashes, whatever is killed, and failures of these
+//! tools under their names.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{Sandbox, both};
+use crate::kills::Moments;
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Where the liberty files of Nangate45 and ASAP7 are: in no package, and not part of piton.
+fn kits() -> PathBuf {
+    let dir =
+        std::env::var_os("PITON_PDK_DIR").map_or_else(|| Path::new(HERE).join("../shared/pd"), PathBuf::from);
+    assert!(
+        dir.join("nangate45").is_dir(),
+        "the tests need nangate45/ and asap7/ with their .lib.gz: set PITON_PDK_DIR to where they are"
+    );
+    dir
+}
+
+fn example(kit: &str) -> Sandbox {
+    let sandbox = Sandbox::of_example("chip");
+    for left in ["lib", "pdk"] {
+        drop(std::fs::remove_dir_all(sandbox.path(left)));
+    }
+    if kit != "osu035" {
+        std::fs::create_dir(sandbox.path("pdk")).unwrap();
+        std::os::unix::fs::symlink(kits().join(kit), sandbox.path("pdk").join(kit)).unwrap();
+    }
+    sandbox
+}
+
+/// The SHA-256 of the canonical dump, and what the example's README prints for it.
+fn hashes(sandbox: &Sandbox, kit: &str) -> (String, String) {
+    let dump = sandbox.ok(&format!("dump {kit}.redb --format json --canonical"), 0);
+    let mut sum = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    sum.stdin.take().unwrap().write_all(dump.as_bytes()).unwrap();
+    let sum = String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap();
+    let readme = std::fs::read_to_string(Path::new(HERE).join("examples/chip/README.md")).unwrap();
+    let row = readme.lines().find(|line| line.starts_with(&format!("| {kit} |"))).unwrap();
+    let printed = row.split('|').nth(2).unwrap().trim().to_owned();
+    (sum.split_whitespace().next().unwrap().to_owned(), printed)
+}
+
+fn whole(kit: &str) {
+    let sandbox = example(kit);
+    sandbox.ok(&format!("run {kit}.toml"), 0);
+    let (found, printed) = hashes(&sandbox, kit);
+    assert_eq!(found, printed);
+}
+
+#[test]
+fn nangate45_has_the_printed_hash() {
+    whole("nangate45");
+}
+
+#[test]
+fn asap7_has_the_printed_hash() {
+    whole("asap7");
+}
+
+#[test]
+fn osu035_killed_twenty_times_has_the_printed_hash() {
+    let sandbox = example("osu035");
+    let mut moments = Moments::new();
+    let mut kills = 0;
+    while kills < 20 {
+        let mut engine = sandbox.start("run osu035.toml --workers 3");
+        std::thread::sleep(Duration::from_millis(moments.below(900)));
+        if let Some(status) = engine.child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(0));
+            break;
+        }
+        engine.signal(Signal::KILL);
+        engine.wait();
+        kills += 1;
+    }
+    sandbox.ok("run osu035.toml", 0);
+    sandbox.ok("verify osu035.redb", 0);
+    println!("figure: chip example: {kills} kills, the printed hash");
+    let (found, printed) = hashes(&sandbox, "osu035");
+    assert_eq!(found, printed);
+}
+
+#[test]
+fn other_circuits_are_built_too() {
+    for design in ["mac", "alu"] {
+        let sandbox = example("osu035");
+        let short = std::fs::read_to_string(sandbox.path("osu035.toml")).unwrap();
+        sandbox.write("osu035.toml", &short.replace("trial_budget   = 36", "trial_budget   = 4"));
+        sandbox.ok(&format!("run osu035.toml --set design={design}"), 0);
+    }
+}
+
+/// A study of one trial with the example's rules, whose one command is this.
+fn failing(command: &str) -> (String, String, bool) {
+    let sandbox = example("osu035");
+    let text = std::fs::read_to_string(sandbox.path("osu035.toml")).unwrap();
+    let head = text.split("# One trial as").next().unwrap().replace("retries = 1", "retries = 2");
+    let stage = format!(
+        "[[stage]]\nname = \"s\"\ncommand = '''{command}'''\ntrial_budget = 1\nsurvivor_count = 1\n\
+         objective = [{{ metric = \"wns_ps\", goal = \"maximize\" }}]\n"
+    );
+    sandbox.write("study.toml", &format!("{head}{stage}"));
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+    let trial = &sandbox.dump()["trials"][0];
+    let attempts = trial["attempts"].as_array().unwrap().len();
+    let failure = &trial["failure"];
+    let text = |key: &str| failure[key].as_str().unwrap().to_owned();
+    (text("kind"), format!("{}\n{}", text("reason"), text("log_excerpt")), attempts > 1)
+}
+
+#[test]
+fn failures_of_real_tools_have_their_names() {
+    let synth = "$PITON_STUDY_DIR/flow/synth.sh lib/osu035_stdcells.lib gcd 3000 3000 fast brent-kung 8 true";
+    let cases = [
+        // (what is done, its kind, what tells, whether it is tried again)
+        (format!("PATH=/bin:/usr/sbin {synth}").replace("/bin:", "/nowhere:"), "command_not_found", "", false),
+        (synth.replace("osu035_stdcells.lib", "nothing.lib"), "library_missing", "nothing.lib", false),
+        (
+            format!(
+                "head -c 40000 $PITON_STUDY_DIR/lib/osu035_stdcells.lib > $PITON_STUDY_DIR/lib/cut.lib; {}",
+                synth.replace("osu035_stdcells.lib", "cut.lib")
+            ),
+            "library_cut_off",
+            "",
+            false,
+        ),
+        (
+            "printf 'module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule\\n' > netlist.v; \
+             exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v"
+                .to_owned(),
+            "unknown_cell",
+            "black box",
+            false,
+        ),
+        (
+            "printf 'module gcd (input clk' > netlist.v; \
+             exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v"
+                .to_owned(),
+            "netlist_broken",
+            "syntax error",
+            false,
+        ),
+        ("touch netlist.v; exit 0".to_owned(), "missing_metric", "wns_ps", true),
+        ("touch netlist.v; echo '{{\"wns_ps\": NaN}}' > metrics.json".to_owned(), "bad_metrics", "NaN", true),
+    ];
+    for (command, kind, tells, again) in cases {
+        let (found, words, tried_again) = failing(&command);
+        assert_eq!((found.as_str(), tried_again), (kind, again), "`{command}`\n{words}");
+        assert!(words.contains(tells), "{kind}: {words}");
+    }
+}
