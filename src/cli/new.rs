@@ -69,6 +69,7 @@ const TEMPLATES: &[Template] = &[
             ("study.toml", include_str!("../../examples/chip/osu035.toml"), false),
             ("nangate45.toml", include_str!("../../examples/chip/nangate45.toml"), false),
             ("asap7.toml", include_str!("../../examples/chip/asap7.toml"), false),
+            ("nangate45.baseline.json", include_str!("../../examples/chip/nangate45.baseline.json"), false),
             ("README.md", include_str!("../../examples/chip/README.md"), false),
             ("rtl/gcd.v", include_str!("../../examples/chip/rtl/gcd.v"), false),
             ("rtl/mac.v", include_str!("../../examples/chip/rtl/mac.v"), false),
