@@ -381,3 +381,32 @@ fn a_ray_head_of_the_studys_own_is_gone_with_it() {
     assert!(!of_ray());
     far.check();
 }
+
+#[test]
+fn what_an_aborted_study_left_in_slurm_is_ended_by_the_next_run() {
+    let slurm = Slurm::start();
+    let text = format!(
+        "[study]\nname = \"far\"\n[run]\nworkers = 4\ngrace = \"1s\"\n{}[[stage]]\nname = \"a\"\n\
+         command = 'echo \"{{{{\\\"m\\\": {{n}}}}}}\" > metrics.json; echo {{n}} >> $PITON_STUDY_DIR/begun; \
+         [ {{n}} != 1 ] || while [ $(wc -l < $PITON_STUDY_DIR/begun) -lt 4 ]; do sleep 0.05; done; \
+         [ {{n}} = 1 ] || sleep 1000'\ntrial_budget = 4\nsurvivor_count = 1\n\
+         rails = {{ abort_if = [{{ metric = \"m\", below = 2 }}] }}\nsweep = {{ n = [1, 2, 3, 4] }}\n\
+         objective = [{{ metric = \"m\", goal = \"maximize\" }}]\n",
+        slurm.run_table()
+    );
+    let far = Far::on(&slurm);
+    far.sandbox.write("study.toml", &text);
+    let engine = far.start("run study.toml");
+    let aborted = || {
+        let there = far.sandbox.path("study.redb").exists();
+        there && far.sandbox.ok("dump study.redb --events", 0).contains("study_aborted")
+    };
+    wait_until("it is aborted", aborted);
+    engine.signal(Signal::KILL);
+    engine.wait();
+    assert_eq!(far.running(), 3);
+    far.ok("run study.toml", 3);
+    assert_eq!(far.running(), 0);
+    far.sandbox.ok("verify study.redb", 0);
+    wait_until("nothing of it is left", || slurm.is_idle() && far.sandbox.trial_processes().is_empty());
+}
