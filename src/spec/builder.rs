@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::check::check;
+use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostics, SpecErrors};
 use super::raw::{Entry, Kind, Node};
 use super::rules::{FailureMatch, FailureRule, word_of};
@@ -124,6 +125,17 @@ impl SpecBuilder {
     /// in the last so long before a crash runs again.
     pub fn sync_interval(mut self, interval: Duration) -> Self {
         set(&mut self.run, "sync_interval", Node::new(Kind::Millis(interval.as_millis())));
+        self
+    }
+
+    /// Where trials run; on this machine unless said.
+    pub fn executor(mut self, executor: ExecutorSpec) -> Self {
+        set(&mut self.run, "executor", text(executor.kind().name()));
+        match executor {
+            ExecutorSpec::Local => {}
+            ExecutorSpec::Ray(ray) => set(&mut self.run, "ray", ray_node(ray)),
+            ExecutorSpec::Slurm(slurm) => set(&mut self.run, "slurm", slurm_node(slurm)),
+        }
         self
     }
 
@@ -474,6 +486,61 @@ fn table(entries: Vec<Entry>) -> Node {
 
 fn text(text: &str) -> Node {
     Node::new(Kind::Str(text.to_owned()))
+}
+
+fn ray_node(ray: RaySpec) -> Node {
+    let number = |number: f64| Node::new(Kind::Float(number));
+    let resources = ray.resources.iter().map(|(name, quantity)| entry(name, number(*quantity))).collect();
+    let runtime_env = serde_json::from_str(&ray.runtime_env).ok().and_then(json_node);
+    let mut keys = vec![
+        entry("address", text(&ray.address)),
+        // What is no JSON is refused as the text it is.
+        entry("runtime_env", runtime_env.unwrap_or_else(|| text(&ray.runtime_env))),
+        entry("num_cpus", number(ray.num_cpus)),
+        entry("num_gpus", number(ray.num_gpus)),
+        entry("resources", table(resources)),
+        entry("lost_after", Node::new(Kind::Millis(ray.lost_after_ms.into()))),
+    ];
+    keys.extend(ray.memory_bytes.map(|bytes| entry("memory", Node::new(Kind::Int(bytes.into())))));
+    keys.extend(ray.token_env.map(|name| entry("token", text(&format!("${name}")))));
+    keys.extend(ray.program.map(|program| entry("program", text(&program))));
+    table(keys)
+}
+
+fn slurm_node(slurm: SlurmSpec) -> Node {
+    let SlurmSpec { partition, account, qos, time_s, cpus, mem_bytes, gres, array, extra, program, lost_after_ms } =
+        slurm;
+    let texts =
+        [("partition", partition), ("account", account), ("qos", qos), ("gres", gres), ("program", program)];
+    let mut keys = vec![
+        entry("array", Node::new(Kind::Bool(array))),
+        entry("lost_after", Node::new(Kind::Millis(lost_after_ms.into()))),
+    ];
+    keys.extend(texts.into_iter().filter_map(|(key, value)| Some(entry(key, text(&value?)))));
+    keys.extend(time_s.map(|seconds| entry("time", Node::new(Kind::Millis(u128::from(seconds) * 1_000)))));
+    keys.extend(cpus.map(|cpus| entry("cpus", Node::new(Kind::Int(cpus.into())))));
+    keys.extend(mem_bytes.map(|bytes| entry("mem", Node::new(Kind::Int(bytes.into())))));
+    put_list(&mut keys, "extra", extra.iter().map(|argument| text(argument)).collect());
+    table(keys)
+}
+
+/// The node of a JSON value; `None` for one with a `null`, which a study file cannot say.
+fn json_node(value: serde_json::Value) -> Option<Node> {
+    use serde_json::Value as Json;
+    Some(Node::new(match value {
+        Json::Null => return None,
+        Json::Bool(flag) => Kind::Bool(flag),
+        Json::Number(number) => match number.as_i128() {
+            Some(integer) => Kind::Int(integer),
+            None => Kind::Float(number.as_f64()?),
+        },
+        Json::String(text) => Kind::Str(text),
+        Json::Array(values) => Kind::Array(values.into_iter().map(json_node).collect::<Option<_>>()?),
+        Json::Object(values) => {
+            let entries = values.into_iter().map(|(key, value)| Some(entry(&key, json_node(value)?)));
+            Kind::Table(entries.collect::<Option<_>>()?)
+        }
+    }))
 }
 
 fn value_node(value: SpecValue) -> Node {

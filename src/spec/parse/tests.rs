@@ -576,6 +576,14 @@ fn clusters_are_named_and_described() {
     assert_eq!(with("ray"), ExecutorSpec::Ray(ray));
     let spec = good(&format!("{}\n[run]\nexecutor = \"ray\"\n{tables}", stage_with("", "")));
     assert_eq!(Spec::from_json(&spec.to_json()).unwrap(), spec);
+    // What code says comes out as what a study file says.
+    let built = |executor: ExecutorSpec| {
+        let stage = StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
+        Spec::builder("s").executor(executor).stage(stage).build().unwrap().run.executor
+    };
+    for executor in ["local", "ray", "slurm"] {
+        assert_eq!(built(with(executor)), with(executor));
+    }
     assert_eq!(spec.spec_hash(), good(&stage_with("", "")).spec_hash(), "where it runs is no part of a study");
 }
 
