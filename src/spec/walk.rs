@@ -78,11 +78,7 @@ impl<T> Field<T> {
 }
 
 /// The keys a table may have.
-pub(super) struct Keys {
-    pub valid: &'static [&'static str],
-    /// Keys of the contract that a later version brings.
-    pub later: &'static [&'static str],
-}
+pub(super) type Keys = &'static [&'static str];
 
 /// A table being read.
 #[derive(Clone)]
@@ -106,11 +102,11 @@ impl<'n> Table<'n> {
 
 /// Where else a key could belong.
 const OTHER_TABLES: [(&str, &[&str]); 5] = [
-    ("[study]", super::check::STUDY_KEYS.valid),
-    ("[run]", super::check::RUN_KEYS.valid),
-    ("[[stage]]", super::check::STAGE_KEYS.valid),
-    ("[rails]", super::check::RAILS_KEYS.valid),
-    ("[stage.rails]", super::check::STAGE_RAILS_KEYS.valid),
+    ("[study]", super::check::STUDY_KEYS),
+    ("[run]", super::check::RUN_KEYS),
+    ("[[stage]]", super::check::STAGE_KEYS),
+    ("[rails]", super::check::RAILS_KEYS),
+    ("[stage.rails]", super::check::STAGE_RAILS_KEYS),
 ];
 
 impl Checker<'_> {
@@ -133,20 +129,18 @@ impl Checker<'_> {
     }
 
     /// A table, its unknown keys reported.
-    pub fn table<'n>(&mut self, node: &'n Node, place: &Place, title: &str, keys: &Keys) -> Option<Table<'n>> {
+    pub fn table<'n>(&mut self, node: &'n Node, place: &Place, title: &str, keys: Keys) -> Option<Table<'n>> {
         let table = self.open_table(node, place, title)?;
         for entry in table.entries {
             let key = entry.key.as_str();
             let place = table.key_place(entry);
-            if keys.later.contains(&key) {
-                self.not_yet(&place, key);
-            } else if !keys.valid.contains(&key) {
+            if !keys.contains(&key) {
                 let elsewhere = OTHER_TABLES.iter().find(|(_, valid)| valid.contains(&key));
                 let help = match elsewhere {
-                    Some((home, _)) if nearest(key, keys.valid.iter().copied()).is_none() => {
-                        Some(format!("it belongs in `{home}`; valid here: {}", list(keys.valid)))
+                    Some((home, _)) if nearest(key, keys.iter().copied()).is_none() => {
+                        Some(format!("it belongs in `{home}`; valid here: {}", list(keys)))
                     }
-                    _ => names_help("valid keys", key, keys.valid),
+                    _ => names_help("valid keys", key, keys),
                 };
                 let message = format!("unknown key {} in {title}", shown(key));
                 self.report(Diagnostic::at(&place, message).label("no such key").maybe_help(help));
@@ -166,12 +160,6 @@ impl Checker<'_> {
                 None
             }
         }
-    }
-
-    /// Something of the contract that this version does not do.
-    pub fn not_yet(&mut self, place: &Place, what: &str) {
-        let message = format!("{} is not supported by this version of piton", shown(what));
-        self.report(Diagnostic::at(place, message).label("not supported yet"));
     }
 
     pub fn missing(&mut self, table: &Table<'_>, key: &str, help: Option<String>) {
@@ -307,22 +295,12 @@ impl Checker<'_> {
     }
 
     /// One of a few words.
-    pub fn one_of<T: Copy>(
-        &mut self,
-        node: &Node,
-        place: &Place,
-        words: &[(&str, T)],
-        later: &[&str],
-    ) -> Option<T> {
+    pub fn one_of<T: Copy>(&mut self, node: &Node, place: &Place, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, place)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
         let name = place.path.rsplit('.').next().unwrap_or_default();
-        if later.contains(&text.as_str()) {
-            self.not_yet(place, &format!("{name} = \"{text}\""));
-            return None;
-        }
         let valid: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let message = format!("{} is no valid {}", shown(&text), shown(name));
         let mistake = Diagnostic::at(place, message).label(format!("expected {}", alternatives(&valid)));

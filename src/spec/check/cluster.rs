@@ -6,63 +6,30 @@ use super::super::diagnostics::{Diagnostic, Place};
 use super::super::raw::{Kind, Node};
 use super::super::template::is_name;
 use super::super::walk::{Checker, Keys, Table};
+use crate::model::ExecutorKind;
 use crate::spec::{ExecutorSpec, RaySpec, SlurmSpec};
 
-const RAY_KEYS: Keys = Keys {
-    valid: &[
-        "address",
-        "runtime_env",
-        "num_cpus",
-        "num_gpus",
-        "memory",
-        "resources",
-        "token",
-        "program",
-        "lost_after",
-    ],
-    later: &[],
-};
-const SLURM_KEYS: Keys = Keys {
-    valid: &[
-        "partition",
-        "account",
-        "qos",
-        "time",
-        "cpus",
-        "mem",
-        "gres",
-        "array",
-        "extra",
-        "program",
-        "lost_after",
-    ],
-    later: &[],
-};
-
-/// A name of an executor.
-#[derive(Clone, Copy)]
-enum Named {
-    Local,
-    Ray,
-    Slurm,
-}
+const RAY_KEYS: Keys =
+    &["address", "runtime_env", "num_cpus", "num_gpus", "memory", "resources", "token", "program", "lost_after"];
+const SLURM_KEYS: Keys =
+    &["partition", "account", "qos", "time", "cpus", "mem", "gres", "array", "extra", "program", "lost_after"];
 
 impl Checker<'_> {
     /// The executor that `[run]` names, with its settings.
     pub(super) fn executor(&mut self, run: &Table<'_>) -> ExecutorSpec {
-        let names = [("local", Named::Local), ("ray", Named::Ray), ("slurm", Named::Slurm)];
-        let named = self.field(run, "executor", |c, n, p| c.one_of(n, p, &names, &[]));
+        let names = [ExecutorKind::Local, ExecutorKind::Ray, ExecutorKind::Slurm].map(|kind| (kind.name(), kind));
+        let named = self.field(run, "executor", |c, n, p| c.one_of(n, p, &names));
         let ray = self.field(run, "ray", Self::ray).or_default(RaySpec::default());
         let slurm = self.field(run, "slurm", Self::slurm).or_default(SlurmSpec::default());
-        match named.or_default(Named::Local) {
-            Named::Local => ExecutorSpec::Local,
-            Named::Ray => ExecutorSpec::Ray(ray),
-            Named::Slurm => ExecutorSpec::Slurm(slurm),
+        match named.or_default(ExecutorKind::Local) {
+            ExecutorKind::Local => ExecutorSpec::Local,
+            ExecutorKind::Ray => ExecutorSpec::Ray(ray),
+            ExecutorKind::Slurm => ExecutorSpec::Slurm(slurm),
         }
     }
 
     fn ray(&mut self, node: &Node, place: &Place) -> Option<RaySpec> {
-        let table = self.table(node, place, "`[run.ray]`", &RAY_KEYS)?;
+        let table = self.table(node, place, "`[run.ray]`", RAY_KEYS)?;
         let default = RaySpec::default();
         let address = self.field(&table, "address", Self::address);
         let runtime_env = self.field(&table, "runtime_env", Self::json_object);
@@ -87,7 +54,7 @@ impl Checker<'_> {
     }
 
     fn slurm(&mut self, node: &Node, place: &Place) -> Option<SlurmSpec> {
-        let table = self.table(node, place, "`[run.slurm]`", &SLURM_KEYS)?;
+        let table = self.table(node, place, "`[run.slurm]`", SLURM_KEYS)?;
         let default = SlurmSpec::default();
         let [partition, account, qos, gres] =
             ["partition", "account", "qos", "gres"].map(|key| self.field(&table, key, Self::option).into_good());

@@ -22,41 +22,35 @@ use super::template::{BUILTIN_PLACEHOLDERS, is_name};
 use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec};
 use super::walk::{Checker, Field, Keys, Table};
 
-const ROOT_KEYS: Keys =
-    Keys { valid: &["study", "params", "env", "run", "rails", "base", "defaults", "stage"], later: &[] };
+const ROOT_KEYS: Keys = &["study", "params", "env", "run", "rails", "base", "defaults", "stage"];
 /// Keys of `[study]`.
-pub(super) const STUDY_KEYS: Keys =
-    Keys { valid: &["name", "base_case", "seed", "description", "author", "tags", "inputs"], later: &[] };
+pub(super) const STUDY_KEYS: Keys = &["name", "base_case", "seed", "description", "author", "tags", "inputs"];
 /// Keys of `[run]`.
-pub(super) const RUN_KEYS: Keys =
-    Keys { valid: &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"], later: &[] };
+pub(super) const RUN_KEYS: Keys = &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"];
 /// Keys of `[rails]`.
-pub(super) const RAILS_KEYS: Keys = Keys { valid: &["max_runtime", "catastrophic_failures"], later: &[] };
+pub(super) const RAILS_KEYS: Keys = &["max_runtime", "catastrophic_failures"];
 /// Keys of `[stage.rails]`.
-pub(super) const STAGE_RAILS_KEYS: Keys = Keys { valid: &["abort_if", "max_failure_rate"], later: &[] };
-const BASE_KEYS: Keys = Keys { valid: &["command", "timeout"], later: &[] };
+pub(super) const STAGE_RAILS_KEYS: Keys = &["abort_if", "max_failure_rate"];
+const BASE_KEYS: Keys = &["command", "timeout"];
 /// Keys of `[[stage]]` and `[defaults]`.
-pub(super) const STAGE_KEYS: Keys = Keys {
-    valid: &[
-        "name",
-        "command",
-        "trial_budget",
-        "survivor_count",
-        "sampling",
-        "selection",
-        "timeout",
-        "retries",
-        "outputs",
-        "sweep",
-        "objective",
-        "metrics",
-        "memory_limit",
-        "rails",
-        "failure",
-        "approve",
-    ],
-    later: &[],
-};
+pub(super) const STAGE_KEYS: Keys = &[
+    "name",
+    "command",
+    "trial_budget",
+    "survivor_count",
+    "sampling",
+    "selection",
+    "timeout",
+    "retries",
+    "outputs",
+    "sweep",
+    "objective",
+    "metrics",
+    "memory_limit",
+    "rails",
+    "failure",
+    "approve",
+];
 
 /// No more trials at once than this.
 const WORKERS_MAX: i128 = 65_536;
@@ -86,7 +80,7 @@ pub(super) fn check(
 
 impl Checker<'_> {
     fn spec(&mut self, root: &Node, overrides: &[(String, String)]) -> Option<Spec> {
-        let root = self.table(root, &Place::default(), "the study file", &ROOT_KEYS)?;
+        let root = self.table(root, &Place::default(), "the study file", ROOT_KEYS)?;
         let study = self.study(&root);
         let mut params = self.field(&root, "params", |c, n, p| c.constants(n, p)).or_default(BTreeMap::new());
         let env = self.field(&root, "env", |c, n, p| c.env(n, p)).or_default(BTreeMap::new());
@@ -95,7 +89,7 @@ impl Checker<'_> {
         let base = self.field(&root, "base", |c, n, p| c.base(n, p));
         let defaults = match root.get("defaults") {
             Some((node, place)) => self
-                .table(node, &place, "`[defaults]`", &STAGE_KEYS)
+                .table(node, &place, "`[defaults]`", STAGE_KEYS)
                 .map_or_else(StageParts::absent, |table| self.stage_parts(&table)),
             None => StageParts::absent(),
         };
@@ -125,7 +119,7 @@ impl Checker<'_> {
         let mut tables = Vec::with_capacity(items.len());
         for (index, node) in items.iter().enumerate() {
             let place = Place { span: node.span.clone(), path: stage_path(index, node) };
-            tables.extend(self.table(node, &place, "`[[stage]]`", &STAGE_KEYS));
+            tables.extend(self.table(node, &place, "`[[stage]]`", STAGE_KEYS));
         }
         tables
     }
@@ -135,7 +129,7 @@ impl Checker<'_> {
             self.missing(root, "study", Some("start with `[study]` and its `name`".into()));
             return None;
         };
-        let table = self.table(node, &place, "`[study]`", &STUDY_KEYS)?;
+        let table = self.table(node, &place, "`[study]`", STUDY_KEYS)?;
         let name = self.field(&table, "name", |c, n, p| c.file_name(n, p));
         if matches!(name, Field::Absent) {
             self.missing(&table, "name", None);
@@ -211,7 +205,7 @@ impl Checker<'_> {
     }
 
     fn run(&mut self, node: &Node, place: &Place) -> Option<RunSpec> {
-        let table = self.table(node, place, "`[run]`", &RUN_KEYS)?;
+        let table = self.table(node, place, "`[run]`", RUN_KEYS)?;
         let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
         let executor = self.executor(&table);
         let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
@@ -236,7 +230,7 @@ impl Checker<'_> {
     }
 
     fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {
-        let table = self.table(node, place, "`[base]`", &BASE_KEYS)?;
+        let table = self.table(node, place, "`[base]`", BASE_KEYS)?;
         let work = self.field(&table, "command", |c, n, p| c.command(n, p));
         if matches!(work, Field::Absent) {
             self.missing(&table, "command", None);

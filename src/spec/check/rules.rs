@@ -13,9 +13,8 @@ use crate::spec::walk::{Checker, Field, Keys, Table};
 
 use super::{RAILS_KEYS, STAGE_RAILS_KEYS};
 
-const ABORT_KEYS: Keys = Keys { valid: &["metric", "below", "above"], later: &[] };
-const FAILURE_KEYS: Keys =
-    Keys { valid: &["kind", "log", "exit_code", "signal", "severity", "retryable"], later: &[] };
+const ABORT_KEYS: Keys = &["metric", "below", "above"];
+const FAILURE_KEYS: Keys = &["kind", "log", "exit_code", "signal", "severity", "retryable"];
 
 /// Kinds that say how piton itself saw a failure, which no rule may claim. A rule may well name `timeout`,
 /// `out_of_memory` or `command_not_found`: a tool can tell of them in its log.
@@ -38,7 +37,7 @@ const MEMORY_LIMIT_MIN_BYTES: u64 = 1 << 20;
 impl Checker<'_> {
     /// `[rails]`.
     pub(super) fn rails(&mut self, node: &Node, place: &Place) -> Option<Rails> {
-        let table = self.table(node, place, "`[rails]`", &RAILS_KEYS)?;
+        let table = self.table(node, place, "`[rails]`", RAILS_KEYS)?;
         let max_runtime = self.field(&table, "max_runtime", |c, n, p| c.duration(n, p, false));
         let catastrophic = self.field(&table, "catastrophic_failures", |c, n, p| c.count(n, p, 1));
         Some(Rails { max_runtime_ms: max_runtime.into_good(), catastrophic_failures: catastrophic.into_good() })
@@ -46,7 +45,7 @@ impl Checker<'_> {
 
     /// `[stage.rails]`.
     pub(super) fn stage_rails(&mut self, node: &Node, place: &Place) -> Option<StageRails> {
-        let table = self.table(node, place, "`[stage.rails]`", &STAGE_RAILS_KEYS)?;
+        let table = self.table(node, place, "`[stage.rails]`", STAGE_RAILS_KEYS)?;
         let abort_if = self.field(&table, "abort_if", |c, n, p| c.abort_rules(n, p));
         let rate = self.field(&table, "max_failure_rate", |c, n, p| c.failure_rate(n, p));
         Some(StageRails { abort_if: abort_if.or_default(Vec::new()), max_failure_rate: rate.into_good() })
@@ -80,7 +79,7 @@ impl Checker<'_> {
     }
 
     fn abort_rule(&mut self, node: &Node, place: &Place) -> Option<AbortRule> {
-        let table = self.table(node, place, "`abort_if`", &ABORT_KEYS)?;
+        let table = self.table(node, place, "`abort_if`", ABORT_KEYS)?;
         let metric = self.field(&table, "metric", |c, n, p| c.non_empty_text(n, p));
         if matches!(metric, Field::Absent) {
             self.missing(&table, "metric", None);
@@ -125,7 +124,7 @@ impl Checker<'_> {
     }
 
     fn failure_rule(&mut self, node: &Node, place: &Place) -> Option<FailureRule> {
-        let table = self.table(node, place, "`[[stage.failure]]`", &FAILURE_KEYS)?;
+        let table = self.table(node, place, "`[[stage.failure]]`", FAILURE_KEYS)?;
         let kind = self.field(&table, "kind", |c, n, p| c.failure_kind(n, p));
         if matches!(kind, Field::Absent) {
             self.missing(&table, "kind", None);
@@ -134,7 +133,7 @@ impl Checker<'_> {
         let exit_code = self.field(&table, "exit_code", |c, n, p| c.integer(n, p, 1..=255));
         let signal = self.field(&table, "signal", |c, n, p| c.signal(n, p));
         self.exactly_one(&table, &["log", "exit_code", "signal"], "write one `[[stage.failure]]` for each");
-        let severity = self.field(&table, "severity", |c, n, p| c.one_of(n, p, &SEVERITIES, &[]));
+        let severity = self.field(&table, "severity", |c, n, p| c.one_of(n, p, &SEVERITIES));
         let retryable = self.field(&table, "retryable", |c, n, p| c.boolean(n, p));
         let exit_code = exit_code.into_good().and_then(|code| i32::try_from(code).ok());
         let when = log.into_good().map(FailureMatch::Log);

@@ -16,10 +16,10 @@ use crate::spec::types::{
 };
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
-const SAMPLING_KEYS: Keys = Keys { valid: &["file", "ask", "parallel"], later: &[] };
-const RETRY_KEYS: Keys = Keys { valid: &["count", "backoff", "delay", "max_delay", "jitter"], later: &[] };
-const OBJECTIVE_KEYS: Keys = Keys { valid: &["metric", "goal", "weight"], later: &[] };
-const METRIC_KEYS: Keys = Keys { valid: &["file", "regex", "scale"], later: &[] };
+const SAMPLING_KEYS: Keys = &["file", "ask", "parallel"];
+const RETRY_KEYS: Keys = &["count", "backoff", "delay", "max_delay", "jitter"];
+const OBJECTIVE_KEYS: Keys = &["metric", "goal", "weight"];
+const METRIC_KEYS: Keys = &["file", "regex", "scale"];
 
 /// What a stage's table says, key by key.
 #[derive(Clone)]
@@ -176,7 +176,7 @@ impl Checker<'_> {
             trial_budget: self.field(table, "trial_budget", |c, n, p| c.count(n, p, 1)),
             survivor_count: self.field(table, "survivor_count", |c, n, p| c.count(n, p, 1)),
             sampling: self.field(table, "sampling", |c, n, p| c.sampling_kind(n, p)),
-            selection: self.field(table, "selection", |c, n, p| c.one_of(n, p, &selection, &[])),
+            selection: self.field(table, "selection", |c, n, p| c.one_of(n, p, &selection)),
             timeout_ms: self.field(table, "timeout", |c, n, p| c.duration(n, p, false)),
             retries: self.field(table, "retries", |c, n, p| c.retries(n, p)),
             outputs: self.field(table, "outputs", |c, n, p| c.texts(n, p, |c, n, p| c.inner_path(n, p))),
@@ -197,14 +197,14 @@ impl Checker<'_> {
         match &node.kind {
             Kind::Str(_) => {
                 let words: [(&str, u8); 3] = [("grid", 0), ("random", 1), ("sobol", 2)];
-                Some(match self.one_of(node, place, &words, &[])? {
+                Some(match self.one_of(node, place, &words)? {
                     0 => Sampling::Grid,
                     1 => Sampling::Random,
                     _ => Sampling::Sobol,
                 })
             }
             Kind::Table(_) => {
-                let table = self.table(node, place, "`sampling`", &SAMPLING_KEYS)?;
+                let table = self.table(node, place, "`sampling`", SAMPLING_KEYS)?;
                 let file = self.field(&table, "file", |c, n, p| c.case_file(n, p));
                 let ask = self.field(&table, "ask", |c, n, p| c.proposer(n, p));
                 let parallel = self.field(&table, "parallel", |c, n, p| c.count(n, p, 1));
@@ -383,14 +383,14 @@ impl Checker<'_> {
             self.wrong_type(node, place, "an integer or a table", Some(help.into()));
             return None;
         }
-        let table = self.table(node, place, "`retries`", &RETRY_KEYS)?;
+        let table = self.table(node, place, "`retries`", RETRY_KEYS)?;
         let backoffs: [(&str, Backoff); 3] =
             [("constant", Backoff::Constant), ("linear", Backoff::Linear), ("exponential", Backoff::Exponential)];
         let count = self.field(&table, "count", |c, n, p| c.integer(n, p, most));
         if matches!(count, Field::Absent) {
             self.missing(&table, "count", None);
         }
-        let backoff = self.field(&table, "backoff", |c, n, p| c.one_of(n, p, &backoffs, &[]));
+        let backoff = self.field(&table, "backoff", |c, n, p| c.one_of(n, p, &backoffs));
         let delay = self.field(&table, "delay", |c, n, p| c.duration(n, p, true));
         let max_delay = self.field(&table, "max_delay", |c, n, p| c.duration(n, p, true));
         let jitter = self.field(&table, "jitter", |c, n, p| c.boolean(n, p));
@@ -426,12 +426,12 @@ impl Checker<'_> {
         let mut objectives = Vec::new();
         let mut good = true;
         for (node, place) in self.items(node, place, "tables")? {
-            let Some(table) = self.table(node, &place, "`[[stage.objective]]`", &OBJECTIVE_KEYS) else {
+            let Some(table) = self.table(node, &place, "`[[stage.objective]]`", OBJECTIVE_KEYS) else {
                 good = false;
                 continue;
             };
             let metric = self.field(&table, "metric", |c, n, p| c.non_empty_text(n, p));
-            let goal = self.field(&table, "goal", |c, n, p| c.one_of(n, p, &goals, &[]));
+            let goal = self.field(&table, "goal", |c, n, p| c.one_of(n, p, &goals));
             let weight = self.field(&table, "weight", |c, n, p| c.weight(n, p));
             if matches!(metric, Field::Absent) {
                 self.missing(&table, "metric", None);
@@ -463,7 +463,7 @@ impl Checker<'_> {
             }
             let title = format!("the metric {}", shown(&entry.key));
             let place = key_place.with_span(entry.node.span.clone());
-            let Some(table) = self.table(&entry.node, &place, &title, &METRIC_KEYS) else { continue };
+            let Some(table) = self.table(&entry.node, &place, &title, METRIC_KEYS) else { continue };
             let file = self.field(&table, "file", |c, n, p| c.inner_path(n, p));
             let regex = self.field(&table, "regex", |c, n, p| c.regex(n, p));
             let scale = self.field(&table, "scale", |c, n, p| c.float(n, p));

@@ -10,7 +10,7 @@ use crate::spec::walk::{Checker, Field, Keys, Table};
 
 use super::stage::SweepParts;
 
-const RANGE_KEYS: Keys = Keys { valid: &["min", "max", "steps", "type", "log"], later: &[] };
+const RANGE_KEYS: Keys = &["min", "max", "steps", "type", "log"];
 
 /// What a range counts in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,9 +75,9 @@ impl Checker<'_> {
     }
 
     fn range(&mut self, node: &Node, place: &Place) -> Option<(Domain, Option<Place>)> {
-        let table = self.table(node, place, "a range", &RANGE_KEYS)?;
+        let table = self.table(node, place, "a range", RANGE_KEYS)?;
         let types: [(&str, RangeType); 2] = [("float", RangeType::Float), ("int", RangeType::Int)];
-        let kind = self.field(&table, "type", |c, n, p| c.one_of(n, p, &types, &[]));
+        let kind = self.field(&table, "type", |c, n, p| c.one_of(n, p, &types));
         let log = self.field(&table, "log", |c, n, p| c.boolean(n, p));
         let steps = self.field(&table, "steps", |c, n, p| c.steps(n, p));
         for key in ["min", "max"] {
