@@ -1,4 +1,4 @@
-//! The system's answers in words people read. Nothing is decided by these words.
+//! The system's answers in words people read, and words as its shell reads them. Nothing is decided by these words.
 
 use std::io;
 
@@ -16,6 +16,16 @@ pub fn plain(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
+/// The text as one word for a POSIX shell.
+#[must_use]
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +34,12 @@ mod tests {
     fn no_capital_and_no_number() {
         assert_eq!(io_words(&io::Error::from_raw_os_error(28)), "no space left on device");
         assert_eq!(io_words(&io::Error::other("")), "");
+    }
+
+    #[test]
+    fn shell_words_read_back() {
+        assert_eq!(shell_quoted("runs/gcd.redb"), "runs/gcd.redb");
+        assert_eq!(shell_quoted("my runs/it's.redb"), "'my runs/it'\\''s.redb'");
+        assert_eq!(shell_quoted(""), "''");
     }
 }

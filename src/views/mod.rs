@@ -28,9 +28,10 @@ mod damage;
 #[cfg(test)]
 mod fixture;
 
+pub use crate::sys::words::shell_quoted;
 pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use pace::time_left;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
-pub use text::{Screen, bytes, clean, counted, duration, shell_quoted, short_number};
+pub use text::{Screen, bytes, clean, counted, duration, short_number};
 pub use words::{signal_name, timestamp};

@@ -9,11 +9,9 @@ use serde::Serialize;
 
 use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
-use super::text::{
-    Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, shell_quoted, wrapped,
-};
+use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
 use super::words::{seconds, stage_status, study_status};
-use super::{StudyView, ViewError, decision};
+use super::{StudyView, ViewError, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;

@@ -213,16 +213,6 @@ pub fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// The text as one word for a POSIX shell.
-#[must_use]
-pub fn shell_quoted(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,13 +265,6 @@ mod tests {
         let pieces = ["aaaa", "bbbb", "cccccccccccccccc", "d"].map(str::to_owned);
         assert_eq!(wrapped(&pieces, ", ", 12), ["aaaa, bbbb,", "cccccccccccccccc,", "d"]);
         assert!(wrapped(&[], ", ", 12).is_empty());
-    }
-
-    #[test]
-    fn shell_words_read_back() {
-        assert_eq!(shell_quoted("runs/gcd.redb"), "runs/gcd.redb");
-        assert_eq!(shell_quoted("my runs/it's.redb"), "'my runs/it'\\''s.redb'");
-        assert_eq!(shell_quoted(""), "''");
     }
 
     #[test]

@@ -262,11 +262,6 @@ impl Drop for RemoteExecutor {
     }
 }
 
-/// A value for a POSIX shell, whatever is in it.
-fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 /// Jobs by their attempts' keys; of several with one key, the one that may still run.
 fn by_key(listed: Vec<Listed>) -> HashMap<String, Listed> {
     let mut jobs: HashMap<String, Listed> = HashMap::new();

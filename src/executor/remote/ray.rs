@@ -15,13 +15,13 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why, shell_quoted};
+use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
 use crate::executor::local::keeper::{KeeperClient, SpawnError, SpawnRequest, Started};
 use crate::executor::local::strays::kill_attempt;
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::RaySpec;
-use crate::sys::words::io_words;
+use crate::sys::words::{io_words, shell_quoted};
 
 /// A request lasts no longer.
 const LIMIT_S: u64 = 20;

@@ -10,12 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::control::BATCH_KEYS;
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why, shell_quoted};
+use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
 use crate::spec::SlurmSpec;
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
 use crate::sys::limited::{self, Ended};
+use crate::sys::words::shell_quoted;
 
 /// No command of Slurm's is waited for longer; they retry by themselves for some 10 s.
 const LIMIT: Duration = Duration::from_secs(20);

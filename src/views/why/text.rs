@@ -5,7 +5,8 @@ use std::io::Write;
 use super::Why;
 use crate::model::{AttemptRow, Metric, Metrics, Params};
 use crate::views::dump::value_text;
-use crate::views::text::{Paint, bytes, clean, duration, number, shell_quoted};
+use crate::views::shell_quoted;
+use crate::views::text::{Paint, bytes, clean, duration, number};
 use crate::views::words::{exit_code, exit_signal, outcome, remote_job, timestamp, trial_state};
 use crate::views::{Screen, ViewError};
 
