@@ -75,9 +75,16 @@ impl Control {
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            // Nothing was ever prepared, or all of it is done with: nobody can run it.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that no job will ever run the attempt; whether none does. Where nothing was prepared there is nothing
+    /// that one could run.
+    pub(super) fn take_back(&self) -> io::Result<bool> {
+        match self.claim() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            other => other,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::sys::files::{create_dir_all_durable, replace_atomically};
 use watcher::{Command, Watcher};
 
 /// The directory, in the study's own, through which engine and jobs speak.
-pub const CONTROL_DIR: &str = ".remote";
+const CONTROL_DIR: &str = ".remote";
 
 /// On this machine, a job that is over and leaves no result is lost after so long, milliseconds.
 const LOST_HERE_MS: u64 = 2_000;
@@ -111,9 +111,17 @@ enum Trouble {
     Refused(String),
 }
 
+impl Trouble {
+    fn words(self) -> String {
+        match self {
+            Self::Unreachable(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
 /// A cluster. No call may last longer than some 20 s.
 trait Cluster: Send {
-    /// Submits jobs; for each its id, if it is known at once, or why not. A key that is there already is no error.
+    /// Submits jobs, a few hundred at most; for each its id, if it is known at once, or why not. A key that is there already is no error.
     fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>>;
     /// All jobs of the study that it knows.
     fn list(&mut self) -> Result<Vec<Listed>, Trouble>;
@@ -147,7 +155,6 @@ pub(crate) struct RemoteSetup {
 pub(crate) struct RemoteExecutor {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
-    open: bool,
 }
 
 impl RemoteExecutor {
@@ -180,21 +187,18 @@ impl RemoteExecutor {
             }
             ExecutorSpec::Local => return Err("trials on this machine need no cluster".to_owned()),
         };
-        let kind = spec.run.executor.kind();
         let lost_after = Duration::from_millis(lost_after_ms);
         control::remove_others(&root, study, &left);
         let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
-        let watcher = Watcher::new(cluster, kind, spec, root, study, lost_after, inbox, events);
+        let watcher = Watcher::new(cluster, spec, root, study, lost_after, inbox, events);
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || watcher.run());
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self { commands, thread: Some(thread), open: true })
+        Ok(Self { commands, thread: Some(thread) })
     }
 
     fn send(&self, command: Command) -> Result<(), ExecutorError> {
-        match self.open {
-            true => self.commands.send(command).map_err(|_| ExecutorError::Closed),
-            false => Err(ExecutorError::Closed),
-        }
+        // Nobody listens any more once the thread has ended.
+        self.commands.send(command).map_err(|_| ExecutorError::Closed)
     }
 }
 
@@ -247,7 +251,6 @@ impl Executor for RemoteExecutor {
 
     fn shutdown(&mut self) {
         let _ = self.send(Command::Leave);
-        self.open = false;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -135,10 +135,9 @@ impl Ray {
     fn await_head(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            let answer = self.list();
-            let why = match answer {
+            let why = match self.list() {
                 Ok(_) => return Ok(()),
-                Err(Trouble::Unreachable(why) | Trouble::Refused(why)) => why,
+                Err(trouble) => trouble.words(),
             };
             let log = self.head.as_ref().map(|head| head.log.clone()).unwrap_or_default();
             let ended = self.head.as_ref().is_some_and(|head| !head.started.events.is_empty());

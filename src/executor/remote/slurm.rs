@@ -22,8 +22,6 @@ use crate::sys::words::shell_quoted;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Jobs cancelled by one command.
 const CANCEL_AT_ONCE: usize = 200;
-/// Tasks of one array; Slurm's own limit is 1,001 unless it was raised.
-const ARRAY_MAX: usize = 1_000;
 /// Fields of a line of `squeue`: the name comes last.
 const FORMAT: &str = "%i|%T|%N|%j";
 
@@ -198,16 +196,13 @@ fn trouble(said: &str) -> Trouble {
 
 impl Cluster for Slurm {
     fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
-        let mut answers = Vec::with_capacity(jobs.len());
         if self.spec.array {
-            for jobs in jobs.chunks(ARRAY_MAX) {
-                match self.submit_array(jobs) {
-                    Ok(ids) => answers.extend(ids.into_iter().map(Ok)),
-                    Err(trouble) => answers.extend(jobs.iter().map(|_| Err(trouble.clone()))),
-                }
-            }
-            return answers;
+            return match self.submit_array(jobs) {
+                Ok(ids) => ids.into_iter().map(Ok).collect(),
+                Err(trouble) => jobs.iter().map(|_| Err(trouble.clone())).collect(),
+            };
         }
+        let mut answers: Vec<Result<Option<String>, Trouble>> = Vec::with_capacity(jobs.len());
         for job in jobs {
             let answer = match answers.last() {
                 // Whoever did not answer once is not asked hundreds of times.

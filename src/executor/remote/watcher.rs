@@ -35,7 +35,7 @@ const POLL_MIN: Duration = Duration::from_secs(1);
 const POLL_MAX: Duration = Duration::from_secs(15);
 /// An unreachable cluster is tried again at least this often.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Jobs submitted before the list is looked at again.
+/// Jobs submitted before the list is looked at again; no more than a job array may have, of which Slurm takes 1,001.
 const SUBMIT_AT_ONCE: usize = 500;
 /// A job that was just submitted may not be listed yet.
 const LIST_LAG: Duration = Duration::from_secs(10);
@@ -100,18 +100,16 @@ pub(super) struct Watcher {
     /// When to ask next, and how long after that again.
     poll_at: Instant,
     interval: Duration,
-    /// Since when the cluster cannot be asked.
-    unreachable: Option<Instant>,
+    /// The cluster cannot be asked.
+    unreachable: bool,
     told_broken: bool,
     /// When those that were asked to end are cancelled by the cluster's means.
     cancel_at: Option<Instant>,
 }
 
 impl Watcher {
-    #[expect(clippy::too_many_arguments, reason = "what it takes, without a second struct of the same")]
     pub(super) fn new(
         cluster: Box<dyn Cluster>,
-        kind: ExecutorKind,
         spec: Arc<Spec>,
         root: PathBuf,
         study: StudyId,
@@ -119,6 +117,7 @@ impl Watcher {
         inbox: Receiver<Command>,
         events: Sender<ExecutorEvent>,
     ) -> Self {
+        let kind = spec.run.executor.kind();
         Self {
             cluster,
             kind,
@@ -134,7 +133,7 @@ impl Watcher {
             reported: HashMap::new(),
             poll_at: Instant::now(),
             interval: POLL_MIN,
-            unreachable: None,
+            unreachable: false,
             told_broken: false,
             cancel_at: None,
         }
@@ -159,7 +158,7 @@ impl Watcher {
     }
 
     fn may_submit(&self) -> bool {
-        self.mode == Mode::Run && self.unreachable.is_none()
+        self.mode == Mode::Run && !self.unreachable
     }
 
     /// Takes what the engine asks for, until the next poll is due; whether to go on.
@@ -243,7 +242,7 @@ impl Watcher {
     fn recall(&mut self) {
         let mut recalled = Vec::new();
         for (trial, flight) in &self.flights {
-            match flight.control.claim() {
+            match flight.control.take_back() {
                 Ok(true) => recalled.push(*trial),
                 Ok(false) => {}
                 Err(error) => log::warn!("cannot take trial {trial} back: {error}"),
@@ -321,7 +320,7 @@ impl Watcher {
 
     /// The cluster takes no such job; if one got through all the same, it must not run.
     fn refused(&mut self, trial: TrialId, why: String) {
-        let claimed = self.flights.get(&trial).map(|flight| flight.control.claim());
+        let claimed = self.flights.get(&trial).map(|flight| flight.control.take_back());
         match claimed {
             Some(Ok(true)) => {
                 self.broken(format!("{} refuses the job: {why}", self.kind.name()));
@@ -348,7 +347,7 @@ impl Watcher {
         let took = asked.elapsed();
         let changed = match listed {
             Ok(listed) => {
-                if self.unreachable.take().is_some() {
+                if std::mem::take(&mut self.unreachable) {
                     log::info!("{} answers again", self.kind.name());
                     let _ = self.events.send(ExecutorEvent::Cluster { trouble: None });
                 }
@@ -361,13 +360,13 @@ impl Watcher {
                 self.look_alone()
             }
         };
-        let longest = if self.unreachable.is_some() { RETRY_MAX } else { POLL_MAX };
+        let longest = if self.unreachable { RETRY_MAX } else { POLL_MAX };
         self.interval = match changed || self.mode == Mode::Terminate {
             true => POLL_MIN,
             false => self.interval.mul_f64(1.25).min(longest),
         };
         // A list that failed says nothing of how long one takes.
-        let rest = if self.unreachable.is_some() { Duration::ZERO } else { took.saturating_mul(10) };
+        let rest = if self.unreachable { Duration::ZERO } else { took.saturating_mul(10) };
         self.poll_at = Instant::now() + self.interval.max(rest);
     }
 
@@ -414,9 +413,8 @@ impl Watcher {
                     flight.beat = None;
                     continue;
                 }
-                (None, Sent::At(at))
-                    if at.elapsed() < self.list_lag && !matches!(flight.control.outcome(), Ok(Some(_))) =>
-                {
+                (None, Sent::At(at)) if at.elapsed() < self.list_lag => {
+                    changed |= self.take_result(trial, Why::Unknown);
                     continue;
                 }
                 (Some(JobState::Over(why)), _) => why,
@@ -429,31 +427,37 @@ impl Watcher {
 
     /// The same without a word of the cluster's: only results count.
     fn look_alone(&mut self) -> bool {
-        let ended: Vec<TrialId> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| matches!(flight.control.outcome(), Ok(Some(_))))
-            .map(|(trial, _)| *trial)
-            .collect();
-        let any = !ended.is_empty();
-        for trial in ended {
-            self.settle(trial, Why::Unknown);
+        let trials: Vec<TrialId> = self.flights.keys().copied().collect();
+        let mut any = false;
+        for trial in trials {
+            any |= self.take_result(trial, Why::Unknown);
         }
         any
     }
 
-    /// An attempt's job is over, or unknown: finds out what became of the attempt; whether that is known now.
-    fn settle(&mut self, trial: TrialId, why: Why) -> bool {
-        let Some(flight) = self.flights.get_mut(&trial) else { return false };
+    /// Reports an attempt's result, if it left one; whether it did.
+    fn take_result(&mut self, trial: TrialId, why: Why) -> bool {
+        let Some(flight) = self.flights.get(&trial) else { return false };
         match flight.control.outcome() {
             Ok(Some(outcome)) => {
                 self.ended(trial, outcome, why);
-                return true;
+                true
             }
-            Ok(None) => {}
+            Ok(None) => false,
             // A torn or foreign file is no result; one that cannot be read now may be readable later.
-            Err(error) => log::warn!("cannot read the result of trial {trial}: {error}"),
+            Err(error) => {
+                log::warn!("cannot read the result of trial {trial}: {error}");
+                false
+            }
         }
+    }
+
+    /// An attempt's job is over, or unknown: finds out what became of the attempt; whether that is known now.
+    fn settle(&mut self, trial: TrialId, why: Why) -> bool {
+        if self.take_result(trial, why) {
+            return true;
+        }
+        let Some(flight) = self.flights.get_mut(&trial) else { return false };
         let claimed = match flight.control.is_claimed() {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -480,7 +484,7 @@ impl Watcher {
             flight.sent = Sent::No;
             return true;
         }
-        match flight.control.claim() {
+        match flight.control.take_back() {
             Ok(true) => {
                 self.never_began(trial, why);
                 true
@@ -551,8 +555,7 @@ impl Watcher {
     }
 
     fn lost_sight(&mut self, why: &str) {
-        if self.unreachable.is_none() {
-            self.unreachable = Some(Instant::now());
+        if !std::mem::replace(&mut self.unreachable, true) {
             log::info!("{} does not answer; waiting for it: {why}", self.kind.name());
             let _ = self.events.send(ExecutorEvent::Cluster { trouble: Some(why.to_owned()) });
         }
@@ -580,14 +583,6 @@ impl Flight {
             let _ = events.send(ExecutorEvent::Placed { trial, attempt, job: told });
         }
         news
-    }
-}
-
-impl Trouble {
-    fn words(&self) -> String {
-        match self {
-            Self::Unreachable(why) | Self::Refused(why) => why.clone(),
-        }
     }
 }
 

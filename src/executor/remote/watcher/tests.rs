@@ -11,7 +11,7 @@ use crate::model::{Metrics, Params, StudyId};
 use crate::spec::parse;
 
 const STUDY: StudyId = StudyId([3; 16]);
-const SPEC: &str = "study = { name = \"s\" }\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 9\n\
+const SPEC: &str = "study = { name = \"s\" }\nrun = { executor = \"slurm\" }\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 9\n\
                     survivor_count = 1\n[stage.sweep]\nx = { min = 1, max = 9, type = \"int\" }\n";
 
 /// A job of the made-up cluster.
@@ -128,8 +128,12 @@ impl Cluster for Fake {
     }
 }
 
+fn spec() -> Spec {
+    parse("study.toml", SPEC, &[]).unwrap()
+}
+
 fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
-    let spec = parse("study.toml", SPEC, &[]).unwrap();
+    let spec = spec();
     let study = StudyRuntime::new(&spec, root, &root.join("artifacts"));
     Box::new(Job {
         key: AttemptKey { study: STUDY, trial: TrialId(trial), attempt },
@@ -162,12 +166,11 @@ impl Bench {
     }
 
     fn watcher(root: &Path, world: &Shared, lost_after: Duration) -> (Watcher, Receiver<ExecutorEvent>) {
-        let spec = Arc::new(parse("study.toml", SPEC, &[]).unwrap());
+        let spec = Arc::new(spec());
         let (_, inbox) = crossbeam_channel::unbounded();
         let (sender, events) = crossbeam_channel::unbounded();
         let fake = Box::new(Fake(Arc::clone(world)));
-        let kind = ExecutorKind::Slurm;
-        let mut watcher = Watcher::new(fake, kind, spec, root.to_owned(), STUDY, lost_after, inbox, sender);
+        let mut watcher = Watcher::new(fake, spec, root.to_owned(), STUDY, lost_after, inbox, sender);
         watcher.list_lag = Duration::ZERO;
         (watcher, events)
     }
