@@ -363,10 +363,7 @@ impl Study {
             true => {
                 let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
                 let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
-                let mut spec = self.stored_spec(&row)?;
-                if let Some(given) = &self.spec {
-                    spec.run = given.run.clone();
-                }
+                let spec = self.spec_to_run(&row)?;
                 let paths = self.stored_paths(&row)?;
                 engine::settled_remote(&journal, &Arc::new(spec), &paths, self.program.clone())?
             }
@@ -412,6 +409,31 @@ impl Study {
         }
         Spec::from_json(&row.spec)
             .map_err(|error| Error::StoredSpec { store: self.store.clone(), why: error.to_string() })
+    }
+
+    /// The study's spec as it runs: how is no part of the study, so the file at hand decides that.
+    fn spec_to_run(&self, row: &StudyRow) -> Result<Spec, Error> {
+        let mut spec = self.stored_spec(row)?;
+        if let Some(given) = &self.spec {
+            spec.run = given.run.clone();
+        }
+        Ok(spec)
+    }
+
+    /// Refuses what the executor cannot do. A simulation runs closures wherever it is said that they run.
+    fn refuse_executor(&self, spec: &Spec) -> Result<(), Error> {
+        let executor = &spec.run.executor;
+        if self.detach {
+            executor.can_be_left().map_err(|why| Error::Usage(why.to_owned()))?;
+        }
+        match spec.stages.iter().find(|stage| stage.work == Work::Closure) {
+            Some(stage) if !executor.is_local() && !self.is_simulated() => Err(Error::Usage(format!(
+                "stage `{}` is a closure of this program, which {} cannot run",
+                stage.name,
+                executor.kind().name()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn spec_match(&self, stored: Option<&StudyRow>) -> SpecMatch {
@@ -515,15 +537,12 @@ impl Study {
         if let Some(status) = finished(decision) {
             return Ok(Outcome { decision, status, report: None });
         }
-        let mut spec = self.stored_spec(&row)?;
-        if let Some(given) = &self.spec {
-            if given.spec_hash() != row.spec_hash {
-                let changes = spec::diff(&spec, given);
-                return Err(Error::SpecDiffers { store, changes });
-            }
-            // How it is run is no part of the study: the file at hand decides.
-            spec.run = given.run.clone();
+        let spec = self.spec_to_run(&row)?;
+        if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
+            let changes = spec::diff(&spec, given);
+            return Err(Error::SpecDiffers { store, changes });
         }
+        self.refuse_executor(&spec)?;
         let paths = self.stored_paths(&row)?;
         if let Some(given) = &self.artifacts {
             let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
@@ -542,9 +561,6 @@ impl Study {
             path: paths.study_artifacts(&spec.study.name),
             cause,
         })?;
-        if self.detach {
-            spec.run.executor.can_be_left().map_err(|why| Error::Usage(why.to_owned()))?;
-        }
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let workers = self.workers.or(spec.run.workers).unwrap_or(match spec.run.executor.kind() {
             // Slurm has a queue of its own, and knows its nodes.
@@ -557,13 +573,6 @@ impl Study {
         if let Some(simulation) = self.simulation {
             let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
             return Ok(Outcome { decision, status: report.status, report: Some(report) });
-        }
-        if let Some(stage) = spec.stages.iter().find(|stage| stage.work == Work::Closure)
-            && !spec.run.executor.is_local()
-        {
-            let cluster = spec.run.executor.kind().name();
-            let why = format!("stage `{}` is a closure of this program, which {cluster} cannot run", stage.name);
-            return Err(Error::Usage(why));
         }
         exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir);
         let report = engine::run(

@@ -208,10 +208,10 @@ pub fn run(
     let (sender, events) = crossbeam_channel::unbounded();
     let keeper_client = keeper.as_ref().map(Keeper::client);
     let answers = sender.clone();
-    let mut remote_keeper = None;
+    let mut keeper = keeper;
     let executor: Box<dyn Executor> = match kind {
         ExecutorKind::Local => {
-            let local = LocalExecutor::new(workers, keeper, closures, clock.clone(), asked_to_end, sender);
+            let local = LocalExecutor::new(workers, keeper.take(), closures, clock.clone(), asked_to_end, sender);
             let cannot = |error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error)));
             Box::new(local.map_err(cannot)?)
         }
@@ -225,7 +225,6 @@ pub fn run(
                 left: left.iter().map(|row| (row.trial, row.attempt)).collect(),
                 events: sender,
             });
-            remote_keeper = keeper;
             Box::new(remote.map_err(EngineError::Executor)?)
         }
     };
@@ -240,8 +239,8 @@ pub fn run(
         signals: signals.as_ref(),
     };
     let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, detach, shutdown, observer });
-    // Whatever the cluster's side needed of it has ended.
-    drop(remote_keeper);
+    // The pool has taken it; otherwise proposers and a head node were its children, and have ended.
+    drop(keeper);
     if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
         shutdown.run_callbacks();
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
-use super::words::{seconds, stage_status, study_status};
+use super::words::{micros, seconds, stage_status, study_status};
 use super::{StudyView, ViewError, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
@@ -407,11 +407,6 @@ fn scaled(count: u64, whole: u64, width: usize) -> usize {
     usize::try_from(share).unwrap_or(width).min(width)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-fn micros(seconds: f64) -> u64 {
-    (seconds * 1e6).round() as u64
-}
-
 /// All runs; the present one until now.
 fn runtime_us(view: &StudyView, now_ms: UnixMs) -> u64 {
     let since_ms = match view.status() {
@@ -503,8 +498,8 @@ fn remote_words(remote: &RemoteOut, elapsed_s: f64) -> String {
         return format!("  queued for {}, {job}", duration(micros(elapsed_s)));
     };
     let node = remote.node.as_ref().map_or_else(String::new, |node| format!(" on {}", clean(node)));
-    let (ran, queued) = (duration(micros((elapsed_s - queued_s).max(0.0))), duration(micros(queued_s)));
-    format!("  for {ran}{node}, {job}, after {queued} in the queue")
+    let ran = duration(micros((elapsed_s - queued_s).max(0.0)));
+    format!("  for {ran}{node}, {job}, {}", remote.queued_words().unwrap_or_default())
 }
 
 fn last_failures(

@@ -183,6 +183,12 @@ pub(super) fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
+/// The other way round.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+pub(super) fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6).round() as u64
+}
+
 /// Lower-case hex of a blake3 hash.
 pub(super) fn hex(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()

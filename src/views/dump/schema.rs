@@ -13,8 +13,8 @@ use crate::model::{
     TrialState, Value,
 };
 use crate::plan::Lineage;
-use crate::views::words::{self, hex, seconds, timestamp};
-use crate::views::{PlannedTrial, StudyView};
+use crate::views::words::{self, hex, micros, seconds, timestamp};
+use crate::views::{PlannedTrial, StudyView, duration};
 
 /// `study`.
 #[derive(Debug, Serialize)]
@@ -233,6 +233,11 @@ impl RemoteOut {
             queued_s: queued_ms.map(|ms| seconds(u64::try_from(ms).unwrap_or(0).saturating_mul(1_000))),
         })
     }
+
+    /// How long it had waited, in words; `None` while it waits.
+    pub(in crate::views) fn queued_words(&self) -> Option<String> {
+        self.queued_s.map(|queued_s| format!("after {} in the queue", duration(micros(queued_s))))
+    }
 }
 
 impl AttemptOut {
@@ -256,6 +261,11 @@ impl AttemptOut {
     /// The attempt's directory.
     pub(in crate::views) fn dir(&self) -> &str {
         &self.dir
+    }
+
+    /// Its job, if it runs or ran on a cluster.
+    pub(in crate::views) fn remote(&self) -> Option<&RemoteOut> {
+        self.remote.as_ref()
     }
 }
 

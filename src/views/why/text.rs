@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::Why;
 use crate::model::{AttemptRow, Metric, Metrics, Params};
-use crate::views::dump::value_text;
+use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
 use crate::views::words::{exit_code, exit_signal, outcome, remote_job, timestamp, trial_state};
@@ -68,10 +68,8 @@ impl Why {
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
             writeln!(out, "      began {}, {}", timestamp(attempt.started_ms), clean(shown.dir()))?;
             if let Some(job) = &attempt.remote {
-                let queued = job.started_ms.map_or_else(String::new, |started_ms| {
-                    let ms = u64::try_from(started_ms.saturating_sub(attempt.started_ms)).unwrap_or(0);
-                    format!(", after {} in the queue", duration(ms.saturating_mul(1_000)))
-                });
+                let queued = shown.remote().and_then(RemoteOut::queued_words);
+                let queued = queued.map_or_else(String::new, |words| format!(", {words}"));
                 let line = format!("      {}{queued}", clean(&remote_job(job)));
                 writeln!(out, "{}", screen.line(&line))?;
             }
