@@ -27,6 +27,7 @@ use super::results::{METRICS_FILE, Remains};
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
 use crate::model::Verdict;
 use crate::sys::files::start_writeback;
+use crate::sys::parallel::each;
 use crate::sys::tree_hash::{kind_of, open_dir};
 use crate::sys::words::io_words;
 
@@ -350,33 +351,11 @@ fn sync_round(
 
 /// Syncs them, several at a time; those that failed, and why.
 fn sync_items(items: &[Item<'_>]) -> Vec<(usize, Failed)> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut failed = Vec::new();
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(n) else { break };
-            if let Err(why) = item.sync() {
-                failed.push((n, why));
-            }
-        }
-        failed
-    };
-    std::thread::scope(|scope| {
-        let helpers = (items.len() / SYNCS_A_THREAD).min(THREADS - 1);
-        // Threads that cannot be had only make it slower.
-        let helpers: Vec<_> = (0..helpers)
-            .filter_map(|_| std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, work).ok())
-            .collect();
-        let mut failed = work();
-        for helper in helpers {
-            match helper.join() {
-                Ok(more) => failed.extend(more),
-                Err(_) => failed.extend(
-                    (0..items.len()).map(|n| (n, Failed::Machine("a thread failed unexpectedly".to_owned()))),
-                ),
-            }
-        }
-        failed
-    })
+    let helpers = (items.len() / SYNCS_A_THREAD).min(THREADS - 1);
+    let synced = each(items, helpers, "sync", Item::sync);
+    if synced.iter().any(Option::is_none) {
+        let failed = || Failed::Machine("a thread failed unexpectedly".to_owned());
+        return (0..items.len()).map(|n| (n, failed())).collect();
+    }
+    synced.into_iter().flatten().enumerate().filter_map(|(n, synced)| Some((n, synced.err()?))).collect()
 }

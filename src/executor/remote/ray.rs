@@ -8,7 +8,6 @@ use std::ffi::CString;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -21,6 +20,7 @@ use crate::executor::local::strays::kill_attempt;
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::RaySpec;
+use crate::sys::parallel;
 use crate::sys::words::{io_words, shell_quoted};
 
 /// A request lasts no longer.
@@ -173,28 +173,14 @@ impl Ray {
         body.to_string()
     }
 
-    /// Does something for each of these, several at a time; the answers in their order.
-    fn each<T: Sync, R: Send>(items: &[T], ask: impl Fn(&T) -> R + Sync) -> Vec<R> {
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let answers = Mutex::new(Vec::with_capacity(items.len()));
-        let work = || {
-            loop {
-                let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let Some(item) = items.get(n) else { return };
-                let answer = ask(item);
-                answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((n, answer));
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..REQUESTS.min(items.len()) {
-                // One thread less only makes it slower.
-                let _ = std::thread::Builder::new().name("ray".into()).spawn_scoped(scope, work);
-            }
-            work();
-        });
-        let mut answers = answers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        answers.sort_by_key(|(n, _)| *n);
-        answers.into_iter().map(|(_, answer)| answer).collect()
+    /// Asks for each of these, several at a time; the answers in their order.
+    fn each<T: Sync, R: Send>(
+        items: &[T],
+        ask: impl Fn(&T) -> Result<R, Trouble> + Sync,
+    ) -> Vec<Result<R, Trouble>> {
+        let lost = || Trouble::Unreachable("a thread failed unexpectedly".to_owned());
+        let answers = parallel::each(items, REQUESTS.min(items.len()).saturating_sub(1), "ray", ask);
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(lost()))).collect()
     }
 }
 
@@ -253,7 +239,7 @@ impl Cluster for Ray {
     fn forget(&mut self, ids: &[String]) {
         // One that stays costs a line in a list.
         let api = &self.api;
-        Self::each(ids, |id| api.ask(minreq::Method::Delete, &format!("/api/jobs/{id}"), None).is_ok());
+        Self::each(ids, |id| api.ask(minreq::Method::Delete, &format!("/api/jobs/{id}"), None));
     }
 
     fn close(&mut self) {
@@ -378,12 +364,5 @@ mod tests {
         assert_eq!(state_of("STOPPED", ""), JobState::Over(Why::Cancelled));
         assert_eq!(state_of("FAILED", "exit code 1"), JobState::Over(Why::Ended));
         assert_eq!(state_of("FAILED", "the job supervisor actor died"), JobState::Over(Why::NodeFailed));
-    }
-
-    #[test]
-    fn answers_keep_their_order() {
-        let numbers: Vec<u32> = (0..100).collect();
-        assert_eq!(Ray::each(&numbers, |n| n * 2), numbers.iter().map(|n| n * 2).collect::<Vec<_>>());
-        assert!(Ray::each(&[0_u32; 0], |n| *n).is_empty());
     }
 }
