@@ -1,6 +1,7 @@
 //! Slurm and Ray, started for one test each on loopback, and ended with all they started.
 //!
-//! What belongs to a cluster is known by an entry in its environment, which jobs inherit: nothing is ended by name.
+//! What belongs to a cluster is known by an entry in its environment, which jobs inherit, or by its working directory:
+//! nothing is ended by name.
 
 use std::fs;
 use std::net::TcpListener;
@@ -46,11 +47,13 @@ impl Base {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(line.split_whitespace());
         command.envs(self.env.iter().cloned()).env_remove("PITON_ATTEMPT_KEY").env(NODE, node);
+        // slurmstepd writes its title over its environment; its working directory still tells whose it is.
+        command.current_dir(self.dir.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.spawn().unwrap()
     }
 
-    /// Its processes that have this too in their environment.
+    /// Its processes; those that have this too in their environment.
     fn processes(&self, also: Option<&str>) -> Vec<u32> {
         let mark = format!("{MARK}={}", self.dir.path().display());
         let mut found = Vec::new();
@@ -58,7 +61,9 @@ impl Base {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let environ = fs::read(process.path().join("environ")).unwrap_or_default();
             let has = |entry: &str| environ.split(|byte| *byte == 0).any(|var| var == entry.as_bytes());
-            if has(&mark) && also.is_none_or(has) && state_of(pid).is_some_and(|state| state != 'Z') {
+            let ours =
+                has(&mark) || fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == self.dir.path());
+            if ours && also.is_none_or(has) && state_of(pid).is_some_and(|state| state != 'Z') {
                 found.push(pid);
             }
         }
@@ -169,6 +174,15 @@ impl Slurm {
     /// With what it had saved.
     pub fn start_controller(&mut self) {
         self.controller = self.base.daemon("slurmctld -D -i");
+    }
+
+    /// A node comes back, without what ran on it.
+    pub fn start_node(&mut self, n: usize) {
+        self.nodes[n - 1] = self.base.daemon(&format!("slurmd -D -N n{n}"));
+    }
+
+    pub fn scancel_all(&self) {
+        self.ask(&["scancel", "-u", "root"]);
     }
 
     /// All of a node dies at once: its daemon, its jobs and those who watch them.
@@ -288,6 +302,15 @@ impl Ray {
         });
     }
 
+    /// The control store alone dies; jobs live on for a while.
+    pub fn kill_head(&self) {
+        let store =
+            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("gcs_server"));
+        let stores: Vec<u32> = self.base.processes(None).into_iter().filter(store).collect();
+        assert!(!stores.is_empty(), "there is a control store to kill");
+        stores.into_iter().for_each(kill);
+    }
+
     /// Everything of both nodes dies at once, jobs included.
     pub fn kill_all(&mut self) {
         end(&mut self.head);
@@ -328,4 +351,99 @@ impl Drop for Ray {
         end(&mut self.worker);
         end(&mut self.head);
     }
+}
+
+/// Jobs and those who watch them, as the jobs themselves tell: `$$` and `$PPID`, one line for each job.
+fn told(file: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn gone(pids: &[u32]) -> bool {
+    pids.iter().all(|pid| state_of(*pid).is_none_or(|state| state == 'Z'))
+}
+
+#[test]
+fn slurm_runs_jobs_on_both_nodes_and_leaves_nothing() {
+    let files = tempfile::tempdir().unwrap();
+    let slurm = Slurm::start();
+    for node in ["n1", "n2"] {
+        let file = files.path().join(node);
+        let line = format!("echo $SLURMD_NODENAME > {0}.part && mv {0}.part {0}", file.display());
+        slurm.ask(&["sbatch", "--parsable", "-w", node, "-o", "/dev/null", "--wrap", &line]);
+    }
+    let names = || ["n1", "n2"].map(|node| fs::read_to_string(files.path().join(node)).unwrap_or_default());
+    wait_until("both jobs have told their node", || names() == ["n1\n", "n2\n"]);
+    wait_until("both have ended", || slurm.is_idle());
+    // Jobs that run when the cluster ends go with it, and so do those who watch them.
+    let pids = files.path().join("pids");
+    let line = format!("echo $$ $PPID >> {}; sleep 1000", pids.display());
+    for node in ["n1", "n2"] {
+        slurm.ask(&["sbatch", "--parsable", "-w", node, "-o", "/dev/null", "--wrap", &line]);
+    }
+    wait_until("both jobs run", || told(&pids).len() == 4);
+    let mut all = told(&pids);
+    all.extend([slurm.controller.id(), slurm.munged.id(), slurm.nodes[0].id(), slurm.nodes[1].id()]);
+    assert!(!gone(&all));
+    drop(slurm);
+    wait_until("nothing is left", || gone(&all));
+}
+
+#[test]
+fn a_node_of_slurms_that_died_comes_back() {
+    let files = tempfile::tempdir().unwrap();
+    let pids = files.path().join("pids");
+    let mut slurm = Slurm::start();
+    let line = format!("echo $$ $PPID >> {}; sleep 1000", pids.display());
+    let batch = |slurm: &Slurm, node: &str| {
+        let id =
+            slurm.ask(&["sbatch", "--parsable", "--no-requeue", "-w", node, "-o", "/dev/null", "--wrap", &line]);
+        id.trim().to_owned()
+    };
+    let state = |slurm: &Slurm, id: &str| slurm.ask(&["squeue", "-h", "-t", "all", "-j", id, "-o", "%T"]);
+    let dead = batch(&slurm, "n1");
+    wait_until("a job runs on n1", || told(&pids).len() == 2);
+    let of_dead = told(&pids);
+    let alive = batch(&slurm, "n2");
+    wait_until("a job runs on n2", || told(&pids).len() == 4);
+    slurm.kill_node(1);
+    wait_until("its processes are dead", || gone(&of_dead));
+    wait_until("Slurm says so", || state(&slurm, &dead) == "NODE_FAIL\n");
+    assert_eq!(state(&slurm, &alive), "RUNNING\n");
+    slurm.start_node(1);
+    wait_until("n1 is idle again", || slurm.ask(&["sinfo", "-h", "-N", "-n", "n1", "-o", "%T"]) == "idle\n");
+    slurm.scancel_all();
+    wait_until("the other job is cancelled", || state(&slurm, &alive) == "CANCELLED\n");
+    wait_until("nothing of it is left", || gone(&told(&pids)));
+}
+
+/// What Ray's jobs need of its REST API, with the Python that has it.
+fn submit(ray: &Ray, id: &str, entrypoint: &str) {
+    let script = "import json, sys, urllib.request as r; \
+                  body = json.dumps({'submission_id': sys.argv[2], 'entrypoint': sys.argv[3]}).encode(); \
+                  r.urlopen(r.Request(sys.argv[1] + '/api/jobs/', body, {'Content-Type': 'application/json'}), timeout=60)";
+    let output = Command::new(python_bin().join("python3"))
+        .args(["-c", script, &ray.address(), id, entrypoint])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn ray_runs_a_job_and_leaves_nothing() {
+    let files = tempfile::tempdir().unwrap();
+    let pids = files.path().join("pids");
+    let ray = Ray::start();
+    submit(&ray, "one.two", "true");
+    let succeeded = || ray.get("/api/jobs/one.two").is_some_and(|job| job.contains("\"status\": \"SUCCEEDED\""));
+    wait_until("the job has succeeded", succeeded);
+    // A job that runs when the cluster ends, and outlives the death of the control store.
+    submit(&ray, "held", &format!("echo $$ $PPID >> {}; sleep 1000", pids.display()));
+    wait_until("another runs", || told(&pids).len() == 2);
+    ray.kill_head();
+    wait_until("the control store is dead", || ray.get("/api/jobs/").is_none());
+    let mut all = told(&pids);
+    all.extend([ray.head.id(), ray.worker.id()]);
+    drop(ray);
+    wait_until("nothing is left", || gone(&all));
 }
