@@ -144,6 +144,10 @@ fn failing(command: &str) -> (String, String, bool) {
 #[test]
 fn failures_of_real_tools_have_their_names() {
     let synth = "$PITON_STUDY_DIR/flow/synth.sh lib/osu035_stdcells.lib gcd 3000 3000 fast brent-kung 8 true";
+    let measured = |netlist: &str| {
+        let measure = "exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v";
+        format!("echo '{netlist}' > netlist.v; {measure}")
+    };
     let cases = [
         // (what is done, its kind, what tells, whether it is tried again)
         (format!("PATH=/bin:/usr/sbin {synth}").replace("/bin:", "/nowhere:"), "command_not_found", "", false),
@@ -158,21 +162,12 @@ fn failures_of_real_tools_have_their_names() {
             false,
         ),
         (
-            "printf 'module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule\\n' > netlist.v; \
-             exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v"
-                .to_owned(),
+            measured("module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule"),
             "unknown_cell",
             "black box",
             false,
         ),
-        (
-            "printf 'module gcd (input clk' > netlist.v; \
-             exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v"
-                .to_owned(),
-            "netlist_broken",
-            "syntax error",
-            false,
-        ),
+        (measured("module gcd (input clk"), "netlist_broken", "syntax error", false),
         ("touch netlist.v; exit 0".to_owned(), "missing_metric", "wns_ps", true),
         ("touch netlist.v; echo '{{\"wns_ps\": NaN}}' > metrics.json".to_owned(), "bad_metrics", "NaN", true),
     ];

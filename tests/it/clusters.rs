@@ -71,13 +71,20 @@ impl Base {
     }
 }
 
-impl Drop for Base {
-    fn drop(&mut self) {
+impl Base {
+    /// Kills its processes that have this in their environment, but for the spared, until there are none.
+    fn kill_all(&self, also: Option<&str>, spared: impl Fn(u32) -> bool) {
         wait_until("nothing of the cluster is left", || {
-            let left = self.processes(None);
+            let left: Vec<_> = self.processes(also).into_iter().filter(|pid| !spared(*pid)).collect();
             left.iter().for_each(|pid| kill(*pid));
             left.is_empty()
         });
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        self.kill_all(None, |_| false);
     }
 }
 
@@ -218,6 +225,12 @@ impl Drop for Slurm {
     }
 }
 
+/// The engine under test has the cluster's environment, too.
+fn is_engine(pid: u32) -> bool {
+    let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    args.split(|byte| *byte == 0).any(|arg| arg == b"run")
+}
+
 /// Where `tests/run` put Ray.
 pub fn python_bin() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin")
@@ -295,11 +308,7 @@ impl Ray {
     /// The worker node dies, with its jobs.
     pub fn kill_worker(&mut self) {
         end(&mut self.worker);
-        wait_until("the worker node is gone", || {
-            let left = self.base.processes(Some(&format!("{NODE}=worker")));
-            left.iter().for_each(|pid| kill(*pid));
-            left.is_empty()
-        });
+        self.base.kill_all(Some(&format!("{NODE}=worker")), |_| false);
     }
 
     /// The control store alone dies; jobs live on for a while.
@@ -315,18 +324,7 @@ impl Ray {
     pub fn kill_all(&mut self) {
         end(&mut self.head);
         end(&mut self.worker);
-        wait_until("both nodes are gone", || {
-            let left = self.base.processes(Some("RAY_USAGE_STATS_ENABLED=0"));
-            let ours: Vec<_> = left.into_iter().filter(|pid| !self.is_engine(*pid)).collect();
-            ours.iter().for_each(|pid| kill(*pid));
-            ours.is_empty()
-        });
-    }
-
-    /// The engine under test has the cluster's environment, too.
-    fn is_engine(&self, pid: u32) -> bool {
-        let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        args.split(|byte| *byte == 0).any(|arg| arg == b"run")
+        self.base.kill_all(None, is_engine);
     }
 
     pub fn start_again(&mut self) {

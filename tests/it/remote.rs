@@ -79,6 +79,12 @@ impl Far {
         Self { sandbox, env }
     }
 
+    /// So many trials at once.
+    fn workers(&self, cluster: &impl Cluster, workers: u32) {
+        let text = study(&cluster.run_table()).replace("workers = 8", &format!("workers = {workers}"));
+        self.sandbox.write("study.toml", &text);
+    }
+
     fn start(&self, line: &str) -> Engine {
         self.sandbox.start_with(line, &self.env)
     }
@@ -132,8 +138,12 @@ impl Far {
 
     /// Lets trials wait, and wait for so many of them.
     fn hold(&self, wanted: usize) -> Engine {
+        self.hold_by("run study.toml", wanted)
+    }
+
+    fn hold_by(&self, line: &str, wanted: usize) -> Engine {
         self.sandbox.write("hold", "");
-        let engine = self.start("run study.toml");
+        let engine = self.start(line);
         wait_until("trials run", || self.begun() >= wanted);
         engine
     }
@@ -213,7 +223,7 @@ fn a_controller_of_slurms_that_is_away_is_waited_for() {
     let mut slurm = Slurm::start();
     let far = Far::on(&slurm);
     // So few that processors stay free: Slurm takes long to notice that jobs have ended which could not say so.
-    far.sandbox.write("study.toml", &study(&slurm.run_table()).replace("workers = 8", "workers = 3"));
+    far.workers(&slurm, 3);
     let engine = far.hold(3);
     slurm.kill_controller();
     far.let_go();
@@ -258,8 +268,8 @@ fn forced(far: &Far) {
 #[test]
 fn a_drain_waits_for_slurms_trials_and_takes_back_those_that_wait() {
     let slurm = Slurm::start();
-    let far = Far::with(&slurm.run_table(), slurm.env());
-    far.sandbox.write("study.toml", &study(&slurm.run_table()).replace("workers = 8", "workers = 14"));
+    let far = Far::on(&slurm);
+    far.workers(&slurm, 14);
     let engine = far.hold(8);
     wait_until("others wait in the queue", || far.running() == 14);
     engine.signal(Signal::TERM);
@@ -276,14 +286,9 @@ fn a_drain_waits_for_slurms_trials_and_takes_back_those_that_wait() {
 fn slurms_trials_can_be_left_and_taken_over() {
     let slurm = Slurm::start();
     let far = Far::on(&slurm);
-    let engine = {
-        far.sandbox.write("hold", "");
-        let engine = far.start("run study.toml --detach");
-        wait_until("trials run", || far.begun() == 8);
-        let known = |status: &str| status.matches(" in the queue").count() == 8;
-        wait_until("it is known where", || known(&far.sandbox.ok("status study.redb", 0)));
-        engine
-    };
+    let engine = far.hold_by("run study.toml --detach", 8);
+    let known = |status: &str| status.matches(" in the queue").count() == 8;
+    wait_until("it is known where", || known(&far.sandbox.ok("status study.redb", 0)));
     engine.signal(Signal::TERM);
     assert_eq!(engine.wait().code(), Some(75));
     assert_eq!(far.running(), 8);
