@@ -52,6 +52,9 @@ pub enum Error {
         /// The differences.
         changes: Vec<Change>,
     },
+    /// A tool does not tell its version.
+    #[error("the version of a tool of the study cannot be told")]
+    Version(#[source] crate::spec::VersionError),
     /// An amendment that would make another study.
     #[error("`{setting}` of the study in `{}` cannot change", store.display())]
     OtherStudy {
@@ -70,8 +73,8 @@ pub enum Error {
         /// Name of the first stage with results that would not hold.
         stage: String,
     },
-    /// An input is not what it was.
-    #[error("the inputs of the study in `{}` have changed since it was created", store.display())]
+    /// An input or a tool is not what it was.
+    #[error("the inputs or tools of the study in `{}` have changed since it was created", store.display())]
     InputsChanged {
         /// The store.
         store: PathBuf,
@@ -164,7 +167,11 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Spec(_) | Self::Usage(_) | Self::NoClosure(_) | Self::ArtifactsTaken { .. } => 2,
+            Self::Spec(_)
+            | Self::Usage(_)
+            | Self::NoClosure(_)
+            | Self::ArtifactsTaken { .. }
+            | Self::Version(_) => 2,
             Self::View(
                 ViewError::UnknownCase { .. }
                 | ViewError::UnknownAttempt { .. }
@@ -262,7 +269,7 @@ impl Error {
             }
             Self::InputsChanged { .. } => {
                 vec![
-                    "put the inputs back as they were; or see with `piton amend STORE STUDY.toml` what it costs to take \
+                    "put them back as they were; or see with `piton amend STORE STUDY.toml` what it costs to take \
                      them as they are; or begin a new study beside it with `--store FILE --artifacts DIR`"
                         .into(),
                 ]

@@ -21,7 +21,8 @@ use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
-    Event, ExecutorKind, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow, StudyStatus,
+    Event, ExecutorKind, InputHash, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow,
+    StudyStatus, ToolVersion,
 };
 use crate::paths::{self, StudyPaths};
 use crate::plan;
@@ -450,17 +451,22 @@ impl Study {
         Ok(decide(Found { status: Some(row.status), spec: self.spec_match(Some(row)), inputs_same }))
     }
 
-    /// How the inputs differ from those at creation, in words.
+    /// How the inputs and the versions of tools differ from those at creation, in words.
     fn changed_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Vec<String>, Error> {
         let finished = matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted);
-        if finished || row.inputs.is_empty() {
+        if finished {
             return Ok(Vec::new());
         }
         let paths = self.stored_paths(row)?;
-        match spec::hash_inputs(&paths.study_dir, &spec.study.inputs) {
-            Ok(now) => Ok(spec::changed_inputs(&row.inputs, &now)),
-            Err(error) => Ok(vec![error.to_string()]),
+        let mut changes = match spec::hash_inputs(&paths.study_dir, &spec.study.inputs) {
+            Ok(now) => spec::changed_inputs(&row.inputs, &now),
+            Err(error) => vec![error.to_string()],
+        };
+        match spec::tool_versions(&paths.study_dir, spec) {
+            Ok(now) => changes.extend(spec::changed_versions(&row.versions, &now)),
+            Err(error) => changes.push(error.to_string()),
         }
+        Ok(changes)
     }
 
     /// A stage that needs a closure nobody gave.
@@ -510,10 +516,11 @@ impl Study {
         }
         refuse_taken(&paths, &spec.study.name, None)?;
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+        let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
         let first = Record {
             at_ms: unix_ms(),
             run_ms: 0,
-            event: Event::StudyCreated(Box::new(created(spec, &paths, inputs, &self.study_file)?)),
+            event: Event::StudyCreated(Box::new(created(spec, &paths, (inputs, versions), &self.study_file)?)),
         };
         match journal::create(&self.store, &first) {
             // Another process was faster: the lock decides who runs it.
@@ -623,7 +630,7 @@ fn refuse_taken(paths: &StudyPaths, study: &str, id: Option<StudyId>) -> Result<
 fn created(
     spec: &Spec,
     paths: &StudyPaths,
-    inputs: Vec<crate::model::InputHash>,
+    (inputs, versions): (Vec<InputHash>, Vec<ToolVersion>),
     study_file: &str,
 ) -> Result<StudyCreated, Error> {
     let id = disk::random().map_err(|cause| Error::System { what: "get random bytes", cause })?;
@@ -641,6 +648,7 @@ fn created(
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
         inputs,
+        versions,
         study_dir: relative(&paths.study_dir)?,
         artifacts_dir: relative(&paths.artifacts)?,
         study_file: study_file.into(),

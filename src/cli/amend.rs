@@ -65,7 +65,8 @@ fn planned(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<(StudyRow,
     let inputs = spec::hash_inputs(&paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
     let from = args.discard_from.as_deref().map(|name| discard_from(&old, name)).transpose()?;
     let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
-    let plan = amendment(standing, new, inputs, from);
+    let versions = spec::tool_versions(&paths.study_dir, new).map_err(Error::Version)?;
+    let plan = amendment(standing, new, (inputs, versions), from);
     if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty()) {
         return Err(Error::Usage(format!("stage `{name}` has not begun: it has no results to discard")));
     }

@@ -1,11 +1,11 @@
 //! `piton check`: every mistake of a study file, or its plan.
 
 use piton::engine::resume::{Found, SpecMatch};
-use piton::model::{Parent, Proposing, StageRow, StageStatus, TrialId};
+use piton::model::{Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
 use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
-use piton::views::counted;
+use piton::views::{clean, counted};
 use piton::{Error, Study};
 
 use super::args::CheckArgs;
@@ -21,13 +21,14 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
     let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+    let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
     let stages = assumed_stages(spec);
     let plans: Vec<StagePlan> =
         (0..).zip(&spec.stages).map(|(index, stage)| StagePlan::of(spec, &stages, index, stage, &paths)).collect();
     if args.json {
         print_plan_json(spec, &plans, &paths)?;
     } else {
-        print_plan(&study, spec, &plans, &paths, inputs.len())?;
+        print_plan(&study, spec, &plans, &paths, (inputs.len(), &versions))?;
     }
     Ok(0)
 }
@@ -198,7 +199,7 @@ fn print_plan(
     spec: &Spec,
     plans: &[StagePlan],
     paths: &StudyPaths,
-    inputs: usize,
+    (inputs, versions): (usize, &[ToolVersion]),
 ) -> Result<(), Error> {
     print_line(&format!("study `{}`, seed {}: no mistakes", spec.study.name, spec.study.seed))?;
     if let Some(description) = &spec.study.description {
@@ -241,6 +242,9 @@ fn print_plan(
     print_line("")?;
     if inputs > 0 {
         print_line(&format!("inputs     {} hashed, all there", inputs))?;
+    }
+    for tool in versions {
+        print_line(&format!("tool       {}: {}", tool.tool, clean(&tool.version)))?;
     }
     let state = match study.found_status()? {
         Found { status: None, .. } => "not made yet",

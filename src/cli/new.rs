@@ -76,6 +76,8 @@ const TEMPLATES: &[Template] = &[
             ("rtl/alu.v", include_str!("../../examples/chip/rtl/alu.v"), false),
             ("flow/corner.sh", include_str!("../../examples/chip/flow/corner.sh"), true),
             ("flow/eco.sh", include_str!("../../examples/chip/flow/eco.sh"), true),
+            ("flow/explain.sh", include_str!("../../examples/chip/flow/explain.sh"), true),
+            ("flow/whole.sh", include_str!("../../examples/chip/flow/whole.sh"), true),
             ("flow/eco.tcl", include_str!("../../examples/chip/flow/eco.tcl"), false),
             ("flow/judge.sh", include_str!("../../examples/chip/flow/judge.sh"), true),
             ("flow/kogge-stone.v", include_str!("../../examples/chip/flow/kogge-stone.v"), false),

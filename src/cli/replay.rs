@@ -116,7 +116,7 @@ impl Scene {
         let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
         let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
         for change in changed_inputs(&look, &paths) {
-            note(&format!("the inputs are not what they were when the study was created: {change}"));
+            note(&format!("not everything is what it was when the study was created: {change}"));
         }
         let last = row.as_ref().and_then(|row| row.attempts.last());
         let (attempt, slot) = last.map_or((1, 0), |attempt| (attempt.n, attempt.slot));
@@ -136,10 +136,15 @@ impl Scene {
 
 fn changed_inputs(look: &Look, paths: &StudyPaths) -> Vec<String> {
     let inputs = &look.view.spec.study.inputs;
-    match spec::hash_inputs(&paths.study_dir, inputs) {
+    let mut changes = match spec::hash_inputs(&paths.study_dir, inputs) {
         Ok(now) => spec::changed_inputs(&look.view.study.inputs, &now),
         Err(error) => vec![error.to_string()],
+    };
+    match spec::tool_versions(&paths.study_dir, &look.view.spec) {
+        Ok(now) => changes.extend(spec::changed_versions(&look.view.study.versions, &now)),
+        Err(error) => changes.push(error.to_string()),
     }
+    changes
 }
 
 /// Where it runs. The directories go when this does, unless they are to stay.

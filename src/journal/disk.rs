@@ -12,8 +12,8 @@ use crate::model::{
     Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, ExecutorKind,
     Exit, Extension, Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing,
     Record, RemoteJob, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow,
-    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState,
-    Usage, Value, Verdict,
+    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialId, TrialRow,
+    TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -172,6 +172,7 @@ mirror_struct! {
     EngineIdV1 = EngineId { process: ProcessIdV1, boot_id: String, host: String }
     UsageV1 = Usage { wall_us: u64, cpu_us: u64, peak_rss_bytes: u64 }
     FailureV1 = Failure { kind: String, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
+    ToolVersionV1 = ToolVersion { tool: String, version: String }
     InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
     OutputHashV1 = OutputHash { path: String, bytes: u64, blake3: [u8; 32] }
     ParentV1 = Parent { trial: TrialIdV1, attempt: u32 }
@@ -202,7 +203,7 @@ mirror_struct! {
     }
     StudyRowV1 = StudyRow {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
-        inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
+        inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         sync_interval_ms: u64,
@@ -216,13 +217,13 @@ mirror_struct! {
     RemoteJobV1 = RemoteJob { executor: ExecutorKindV1, id: String, node: Option<String>, started_ms: Option<i64> }
     StudyCreatedV1 = StudyCreated {
         study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
-        spec_hash: String, inputs: Vec<InputHashV1>, study_dir: String, artifacts_dir: String, study_file: String,
+        spec_hash: String, inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String,
         plan_version: u32, stages: Vec<StageDeclV1>,
     }
     SegmentV1 = Segment { parent: u32, offset: u64, count: u64 }
     ExtensionV1 = Extension { stage: u32, more: Vec<SegmentV1> }
     SpecAmendedV1 = SpecAmended {
-        spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, stages: Vec<StageDeclV1>,
+        spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, stages: Vec<StageDeclV1>,
         discard_from: Option<u32>, extended: Option<ExtensionV1>, reopen: bool,
     }
 }

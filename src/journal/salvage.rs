@@ -484,6 +484,7 @@ mod tests {
             spec: "x".repeat(50_000),
             spec_hash: String::new(),
             inputs: Vec::new(),
+            versions: Vec::new(),
             study_dir: ".".into(),
             artifacts_dir: "artifacts".into(),
             study_file: String::new(),

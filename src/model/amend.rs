@@ -29,6 +29,7 @@ impl Fold {
         study.spec_hash.clone_from(&amended.spec_hash);
         study.seed = amended.seed;
         study.inputs.clone_from(&amended.inputs);
+        study.versions.clone_from(&amended.versions);
         study.stage_count = u32::try_from(amended.stages.len()).unwrap_or(u32::MAX);
         if amended.reopen {
             for index in 0..kept {
@@ -236,6 +237,7 @@ mod tests {
             spec_hash: "hash".into(),
             seed: 9,
             inputs: Vec::new(),
+            versions: Vec::new(),
             stages,
             discard_from: None,
             extended: None,
@@ -260,6 +262,7 @@ mod tests {
             spec: "old".into(),
             spec_hash: String::new(),
             inputs: Vec::new(),
+            versions: Vec::new(),
             study_dir: String::new(),
             artifacts_dir: String::new(),
             study_file: String::new(),

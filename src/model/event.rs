@@ -3,7 +3,7 @@
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::rows::{
     EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, RemoteJob,
-    Segment, Usage,
+    Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -164,6 +164,8 @@ pub struct StudyCreated {
     pub spec_hash: String,
     /// Hashes of the inputs the spec names.
     pub inputs: Vec<InputHash>,
+    /// Versions of the tools the spec names, by tool.
+    pub versions: Vec<ToolVersion>,
     /// The study file's directory, relative to the store's where possible.
     pub study_dir: String,
     /// The artifacts directory, relative to the store's where possible.
@@ -187,6 +189,8 @@ pub struct SpecAmended {
     pub seed: u64,
     /// Hashes of the inputs the spec names.
     pub inputs: Vec<InputHash>,
+    /// Versions of the tools the spec names, by tool.
+    pub versions: Vec<ToolVersion>,
     /// The stages, in order; those that have begun and are not discarded keep their names.
     pub stages: Vec<StageDecl>,
     /// Stages from here on wait again, and forget their trials. Applied before all else.

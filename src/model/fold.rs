@@ -205,6 +205,7 @@ impl Fold {
             spec: created.spec,
             spec_hash: created.spec_hash,
             inputs: created.inputs,
+            versions: created.versions,
             study_dir: created.study_dir,
             artifacts_dir: created.artifacts_dir,
             study_file: created.study_file,

@@ -22,6 +22,6 @@ pub use rows::{
     Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
     FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, RemoteJob, RunningRow,
     Segment, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
-    TrialRow, TrialState, Usage,
+    ToolVersion, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

@@ -198,6 +198,15 @@ pub struct InputHash {
     pub blake3: String,
 }
 
+/// What a tool said of its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolVersion {
+    /// As the spec names it.
+    pub tool: String,
+    /// Its words.
+    pub version: String,
+}
+
 /// A declared output of an accepted attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputHash {
@@ -268,6 +277,8 @@ pub struct StudyRow {
     pub spec_hash: String,
     /// Hashes of the inputs.
     pub inputs: Vec<InputHash>,
+    /// Versions of the tools that the spec names, by tool: those of every trial, since no other ones go on.
+    pub versions: Vec<ToolVersion>,
     /// The study file's directory, relative to the store's where possible.
     pub study_dir: String,
     /// The artifacts directory, relative to the store's where possible.

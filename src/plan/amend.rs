@@ -5,7 +5,7 @@
 
 use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
-    StudyRow, StudyStatus, TrialState,
+    StudyRow, StudyStatus, ToolVersion, TrialState,
 };
 use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, diff};
 
@@ -80,12 +80,13 @@ pub struct Standing<'a> {
     pub counters: &'a [StageCounters],
 }
 
-/// What it takes to make the study that stands into `new`; `inputs` are the hashes of its inputs as of now.
+/// What it takes to make the study that stands into `new`; `inputs` are the hashes of its inputs as of now, `versions`
+/// those of its tools.
 #[must_use]
 pub fn amendment(
     standing: Standing<'_>,
     new: &Spec,
-    inputs: Vec<InputHash>,
+    (inputs, versions): (Vec<InputHash>, Vec<ToolVersion>),
     discard_from: Option<StageIndex>,
 ) -> Amendment {
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
@@ -96,6 +97,7 @@ pub fn amendment(
         diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
     changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
     changes.extend(changed_inputs(&standing.study.inputs, &inputs).map(|change| judge.input(change)));
+    changes.extend(changed_versions(&standing.study.versions, &versions).map(|change| judge.input(change)));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
@@ -121,6 +123,7 @@ pub fn amendment(
         spec_hash: new.spec_hash(),
         seed: new.study.seed,
         inputs,
+        versions,
         stages: declared(new),
         discard_from,
         extended,
@@ -169,6 +172,15 @@ fn changed_inputs<'a>(recorded: &'a [InputHash], now: &'a [InputHash]) -> impl I
     recorded.iter().filter_map(move |old| {
         let new = now.iter().find(|new| new.path == old.path && new.blake3 != old.blake3)?;
         Some(Change { path: format!("input {:?}", old.path), old: words(old), new: words(new) })
+    })
+}
+
+/// Tools whose versions differ from what is recorded.
+fn changed_versions<'a>(recorded: &'a [ToolVersion], now: &'a [ToolVersion]) -> impl Iterator<Item = Change> + 'a {
+    recorded.iter().filter_map(move |old| {
+        let new = now.iter().find(|new| new.tool == old.tool && new.version != old.version)?;
+        let words = |tool: &ToolVersion| Some(format!("{:?}", tool.version));
+        Some(Change { path: format!("tool {:?}", old.tool), old: words(old), new: words(new) })
     })
 }
 
@@ -229,6 +241,8 @@ impl Judge<'_> {
             }
             "study.description" | "study.author" | "study.tags" => harmless(change, "for people only"),
             "study.inputs" => harmless(change, "recorded as they are now"),
+            // Of a tool that is named only now nothing is known of the trials before.
+            _ if path.starts_with("study.versions.") => harmless(change, "recorded as they are now"),
             "stages" => {
                 let names = |spec: &Spec| spec.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
                 let (old, new) = (names(self.standing.spec), names(self.new));

@@ -205,7 +205,7 @@ impl<'a> User<'a> {
         }
         let old = Spec::from_json(&study.spec).unwrap();
         let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
-        let plan = amendment(standing, new, Vec::new(), *discard_from);
+        let plan = amendment(standing, new, (Vec::new(), Vec::new()), *discard_from);
         assert_eq!(plan.altered_from, None, "{:?}", plan.changes);
         self.append(journal, vec![Event::SpecAmended(Box::new(plan.event))])
     }

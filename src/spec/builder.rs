@@ -20,6 +20,7 @@ pub struct SpecBuilder {
     study: Vec<Entry>,
     tags: Vec<Node>,
     inputs: Vec<Node>,
+    versions: Vec<Entry>,
     params: Vec<Entry>,
     env: Vec<Entry>,
     run: Vec<Entry>,
@@ -50,6 +51,7 @@ impl Spec {
             study: vec![entry("name", text(name))],
             tags: Vec::new(),
             inputs: Vec::new(),
+            versions: Vec::new(),
             params: Vec::new(),
             env: Vec::new(),
             run: Vec::new(),
@@ -94,6 +96,13 @@ impl SpecBuilder {
     /// A file or directory hashed at creation; one more each time.
     pub fn input(mut self, path: &str) -> Self {
         self.inputs.push(text(path));
+        self
+    }
+
+    /// A tool whose version belongs to the study, and the program with its arguments that tells it.
+    pub fn version(mut self, tool: &str, command: &[&str]) -> Self {
+        let words = command.iter().map(|word| text(word)).collect();
+        set(&mut self.versions, tool, Node::new(Kind::Array(words)));
         self
     }
 
@@ -184,6 +193,9 @@ impl SpecBuilder {
         let mut study = self.study;
         put_list(&mut study, "tags", self.tags);
         put_list(&mut study, "inputs", self.inputs);
+        if !self.versions.is_empty() {
+            study.push(entry("versions", table(self.versions)));
+        }
         let mut root = vec![entry("study", table(study))];
         for (key, entries) in [
             ("params", self.params),
@@ -363,6 +375,11 @@ impl StageBuilder {
         let retryable = entry("retryable", Node::new(Kind::Bool(rule.retryable)));
         self.failures.push(table(vec![entry("kind", text(&rule.kind)), when, severity, retryable]));
         self
+    }
+
+    /// The rules of a built-in set, such as `eda`, after those of [`StageBuilder::failure`].
+    pub fn failures(self, set: &str) -> Self {
+        self.key("failures", text(set).kind)
     }
 
     /// A file that must exist after success; one more each time.

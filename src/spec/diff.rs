@@ -102,6 +102,9 @@ fn head(spec: &Spec) -> Settings {
     if !study.inputs.is_empty() {
         add("study.inputs".into(), list(study.inputs.iter().map(|input| quote(input))));
     }
+    for (tool, command) in &study.versions {
+        add(format!("study.versions.{tool}"), list(command.iter().map(|word| quote(word))));
+    }
     for (name, value) in &spec.params {
         add(format!("params.{name}"), literal(value));
     }

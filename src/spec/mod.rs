@@ -12,6 +12,7 @@ mod check;
 mod cluster;
 mod diagnostics;
 mod diff;
+mod failure_sets;
 mod inputs;
 mod json;
 mod parse;
@@ -21,6 +22,7 @@ mod shell;
 mod size;
 mod template;
 mod types;
+mod versions;
 mod walk;
 
 pub use builder::{SpecBuilder, StageBuilder};
@@ -40,3 +42,4 @@ pub use types::{
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
     SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
 };
+pub use versions::{VersionError, changed_versions, tool_versions};

@@ -239,6 +239,7 @@ fn begun(path: &Path, trials: u64) -> Journal {
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
         inputs: Vec::new(),
+        versions: Vec::new(),
         study_dir: ".".into(),
         artifacts_dir: "artifacts".into(),
         study_file: String::new(),

@@ -141,26 +141,38 @@ fn failing(command: &str) -> (String, String, bool) {
     (text("kind"), format!("{}\n{}", text("reason"), text("log_excerpt")), attempts > 1)
 }
 
+/// A multiplier that takes yosys more than a second, whatever the machine.
+const LARGE: &str = "module gcd (input clk, input [127:0] a, b, output reg [255:0] y); always @(posedge clk) y <= a * b; endmodule";
+
 #[test]
 fn failures_of_real_tools_have_their_names() {
-    let synth = "$PITON_STUDY_DIR/flow/synth.sh lib/osu035_stdcells.lib gcd 3000 3000 fast brent-kung 8 true";
+    const OSU: &str = "osu035_stdcells.lib";
+    let synth = format!("$PITON_STUDY_DIR/flow/synth.sh lib/{OSU} gcd 3000 3000 fast brent-kung 8 true");
     let measured = |netlist: &str| {
-        let measure = "exec $PITON_STUDY_DIR/flow/measure.sh lib/osu035_stdcells.lib gcd 3000 netlist.v";
+        let measure = format!("exec $PITON_STUDY_DIR/flow/measure.sh lib/{OSU} gcd 3000 netlist.v");
         format!("echo '{netlist}' > netlist.v; {measure}")
     };
+    let cut = |size: u32| format!("head -c {size} $PITON_STUDY_DIR/lib/{OSU} > $PITON_STUDY_DIR/lib/cut.lib");
+    let limited = |limit: &str| format!("ulimit {limit}; {synth}");
+    // A disk of so many KiB, or of none, is the trial's directory.
+    let disk = |options: &str| {
+        let inside = format!("mount -t tmpfs -o {options} none small && cd small && {synth}");
+        format!("mkdir small; unshare -m sh -c \"{inside}\"")
+    };
+    let large = |limit: &str| format!("echo '{LARGE}' > $PITON_STUDY_DIR/rtl/gcd.v; {}", limited(limit));
+    // Yosys by itself, which takes what is cut off for want of memory, or reads on for ever.
+    let raw = format!(
+        "{}; ulimit -v 400000; yosys -q -p 'read_verilog $PITON_STUDY_DIR/rtl/gcd.v; synth -top gcd; dfflibmap -liberty \
+         $PITON_STUDY_DIR/lib/cut.lib' 2>tool.log; code=$?; cat tool.log >&2; \
+         $PITON_STUDY_DIR/flow/explain.sh $code $PITON_STUDY_DIR/lib/cut.lib",
+        cut(40_000)
+    );
     let cases = [
         // (what is done, its kind, what tells, whether it is tried again)
-        (format!("PATH=/bin:/usr/sbin {synth}").replace("/bin:", "/nowhere:"), "command_not_found", "", false),
-        (synth.replace("osu035_stdcells.lib", "nothing.lib"), "library_missing", "nothing.lib", false),
-        (
-            format!(
-                "head -c 40000 $PITON_STUDY_DIR/lib/osu035_stdcells.lib > $PITON_STUDY_DIR/lib/cut.lib; {}",
-                synth.replace("osu035_stdcells.lib", "cut.lib")
-            ),
-            "library_cut_off",
-            "",
-            false,
-        ),
+        (format!("PATH=/nowhere:/usr/sbin {synth}"), "command_not_found", "", false),
+        (synth.replace(OSU, "nothing.lib"), "library_missing", "nothing.lib", false),
+        (format!("{}; {}", cut(40_000), synth.replace(OSU, "cut.lib")), "library_cut_off", "is cut off", false),
+        (raw, "library_cut_off", "cut.lib", false),
         (
             measured("module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule"),
             "unknown_cell",
@@ -170,10 +182,30 @@ fn failures_of_real_tools_have_their_names() {
         (measured("module gcd (input clk"), "netlist_broken", "syntax error", false),
         ("touch netlist.v; exit 0".to_owned(), "missing_metric", "wns_ps", true),
         ("touch netlist.v; echo '{{\"wns_ps\": NaN}}' > metrics.json".to_owned(), "bad_metrics", "NaN", true),
+        (
+            "touch netlist.v; echo '{{\"wns_ps\": 1e999}}' > metrics.json".to_owned(),
+            "bad_metrics",
+            "too large",
+            true,
+        ),
+        // Killed, and by no want of memory.
+        (large("-t 1"), "cpu_limit", "processor time limit of 1 s", false),
+        (large("-S -t 1"), "cpu_limit", "limit", false),
+        ("sh -c 'kill -9 $$'".to_owned(), "exit_code", "137", true),
+        (limited("-v 22000"), "out_of_memory", "address space of 22000 KiB", false),
+        (limited("-v 30000"), "out_of_memory", "30000 KiB", false),
+        (limited("-v 40000"), "out_of_memory", "", false),
+        (limited("-s 64"), "stack_limit", "stack limit of 64 KiB", false),
+        (disk("size=4k"), "disk_full", "", true),
+        (disk("size=32k"), "disk_full", "No space left on device", true),
+        (disk("size=64k"), "disk_full", "", true),
+        (disk("ro"), "not_writable", "Read-only file system", false),
     ];
+    let count = cases.len();
     for (command, kind, tells, again) in cases {
         let (found, words, tried_again) = failing(&command);
         assert_eq!((found.as_str(), tried_again), (kind, again), "`{command}`\n{words}");
         assert!(words.contains(tells), "{kind}: {words}");
     }
+    println!("figure: chip example: {count} failures of real tools under their names");
 }

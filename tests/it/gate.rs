@@ -483,7 +483,7 @@ fn changed_inputs_and_a_lost_parent_are_told() {
     fs::remove_dir_all(sandbox.path("artifacts/small/0_first/small_0_3")).unwrap();
     let output = replay(&sandbox, "small_1_0");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
-    assert!(words(&output).contains("the inputs are not what they were"), "{}", words(&output));
+    assert!(words(&output).contains("not everything is what it was"), "{}", words(&output));
     assert!(words(&output).contains("the directory of the case it derives from is gone"), "{}", words(&output));
 }
 

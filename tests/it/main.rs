@@ -25,6 +25,7 @@
 //! - `amend`: changing a study that has begun;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `compact`: the store without its free space;
+//! - `versions`: tools of another version;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -66,3 +67,4 @@ mod services;
 mod signals;
 mod structure;
 mod telemetry;
+mod versions;

@@ -7,6 +7,8 @@ if grep -E '^Error:|black box' sta.log >&2; then
     echo "timing analysis failed, though it exited 0" >&2
     exit 3
 fi
+# The room there is, if the study says so.
+room=$(sed -n 's/.*"core_um2": *\([0-9.]*\).*/\1/p' "$PITON_PARAMS_FILE")
 # shellcheck disable=SC2086 # a list of files
 awk '
     # Areas of the cells, out of the library; then the cells of the netlist.
@@ -30,8 +32,9 @@ awk '
             if (value[name] > 1e15 || value[name] < -1e15) { print name " of " value[name] " cannot be true" >"/dev/stderr"; exit 3 }
             text = text (text == "" ? "" : ", ") "\"" name "\": " value[name]
         }
+        if (room > 0) text = text ", \"utilization\": " sprintf("%.4g", value["area_um2"] / room)
         if (value["cells"] == 0) { print "the netlist has no cells" >"/dev/stderr"; exit 3 }
         print "{" text "}"
     }
-' sta.log >metrics.json.new
+' room="${room:-0}" sta.log >metrics.json.new
 mv metrics.json.new metrics.json

@@ -37,5 +37,10 @@ splitnets -ports -format _
 opt_clean -purge
 write_verilog -noattr -noexpr netlist.v
 YS
-yosys -q -s synth.ys
+# A library that was cut off can make yosys hang.
+"$flow/whole.sh" "$liberty"
+code=0
+yosys -q -s synth.ys 2>tool.log || code=$?
+cat tool.log >&2
+[ "$code" = 0 ] || exec "$flow/explain.sh" "$code" "$liberty"
 exec "$flow/measure.sh" "$1" "$design" "$clock_ps" netlist.v

@@ -42,6 +42,7 @@ fn created(spec: &Spec) -> Record {
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
         inputs: Vec::new(),
+        versions: Vec::new(),
         study_dir: ".".into(),
         artifacts_dir: "artifacts".into(),
         study_file: String::new(),

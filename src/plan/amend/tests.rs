@@ -67,6 +67,7 @@ fn store(begun: usize, status: StudyStatus) -> Store {
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
         inputs: vec![InputHash { path: "in".into(), bytes: 1, blake3: "00".into() }],
+        versions: Vec::new(),
         study_dir: String::new(),
         artifacts_dir: String::new(),
         study_file: String::new(),
@@ -91,7 +92,7 @@ impl Store {
         let old = spec();
         let (stages, counters) = (&self.stages, &self.counters);
         let standing = Standing { study: &self.study, spec: &old, stages, counters };
-        amendment(standing, new, self.study.inputs.clone(), discard_from)
+        amendment(standing, new, (self.study.inputs.clone(), self.study.versions.clone()), discard_from)
     }
 }
 
@@ -232,7 +233,27 @@ fn an_input_that_changed_alters_every_result() {
     let old = spec();
     let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
     let now = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
-    assert_eq!(amendment(standing, &old, now.clone(), None).changes[0].class, Class::Invalidates(0));
-    let accepted = amendment(standing, &old, now.clone(), Some(0));
+    assert_eq!(amendment(standing, &old, (now.clone(), Vec::new()), None).changes[0].class, Class::Invalidates(0));
+    let accepted = amendment(standing, &old, (now.clone(), Vec::new()), Some(0));
     assert_eq!((accepted.changes[0].class, accepted.event.inputs), (Class::Harmless, now));
+}
+
+#[test]
+fn a_tool_of_another_version_alters_every_result() {
+    let mut store = store(1, StudyStatus::Interrupted);
+    let tool = |version: &str| ToolVersion { tool: "yosys".into(), version: version.into() };
+    store.study.versions = vec![tool("0.23")];
+    let old = spec();
+    let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let inputs = store.study.inputs.clone();
+    assert!(amendment(standing, &old, (inputs.clone(), vec![tool("0.23")]), None).is_empty());
+    let newer = (inputs, vec![tool("0.30")]);
+    let change = amendment(standing, &old, newer.clone(), None).changes.remove(0);
+    assert_eq!((change.class, change.change.path.as_str()), (Class::Invalidates(0), "tool \"yosys\""));
+    assert_eq!(amendment(standing, &old, newer, Some(0)).event.versions, [tool("0.30")]);
+    // Of a tool that is named only now nothing is known before.
+    let mut named = old.clone();
+    named.study.versions.insert("sta".into(), vec!["sta".into(), "-version".into()]);
+    let amended = amendment(standing, &named, (store.study.inputs.clone(), vec![tool("0.23")]), None);
+    assert_eq!(amended.changes[0].class, Class::Harmless);
 }

@@ -97,6 +97,7 @@ impl Checker<'_> {
             matches!(parts.memory_limit, Field::Bad),
             matches!(parts.rails, Field::Bad),
             matches!(parts.failures, Field::Bad),
+            matches!(parts.failure_sets, Field::Bad),
             matches!(parts.approve, Field::Bad),
         ];
         if bad.contains(&true) {
@@ -118,7 +119,11 @@ impl Checker<'_> {
             metrics: parts.metrics.or_default(BTreeMap::new()),
             memory_limit_bytes: parts.memory_limit.into_good(),
             rails: parts.rails.or_default(StageRails::default()),
-            failures: parts.failures.or_default(Vec::new()),
+            // The study's own rules first: they know it better.
+            failures: [parts.failures, parts.failure_sets]
+                .into_iter()
+                .flat_map(|r| r.or_default(Vec::new()))
+                .collect(),
             approve: parts.approve.or_default(false),
         })
     }

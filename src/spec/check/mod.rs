@@ -24,7 +24,8 @@ use super::walk::{Checker, Field, Keys, Table};
 
 const ROOT_KEYS: Keys = &["study", "params", "env", "run", "rails", "base", "defaults", "stage"];
 /// Keys of `[study]`.
-pub(super) const STUDY_KEYS: Keys = &["name", "base_case", "seed", "description", "author", "tags", "inputs"];
+pub(super) const STUDY_KEYS: Keys =
+    &["name", "base_case", "seed", "description", "author", "tags", "inputs", "versions"];
 /// Keys of `[run]`.
 pub(super) const RUN_KEYS: Keys = &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"];
 /// Keys of `[rails]`.
@@ -49,6 +50,7 @@ pub(super) const STAGE_KEYS: Keys = &[
     "memory_limit",
     "rails",
     "failure",
+    "failures",
     "approve",
 ];
 
@@ -140,6 +142,7 @@ impl Checker<'_> {
         let author = self.field(&table, "author", |c, n, p| c.text(n, p)).into_good();
         let tags = self.field(&table, "tags", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
         let inputs = self.field(&table, "inputs", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
+        let versions = self.field(&table, "versions", |c, n, p| c.versions(n, p));
         let name = name.into_good()?;
         Some(StudySpec {
             base_case: base_case.unwrap_or_else(|| name.clone()),
@@ -149,7 +152,23 @@ impl Checker<'_> {
             author,
             tags: tags.or_default(Vec::new()),
             inputs: inputs.or_default(Vec::new()),
+            versions: versions.or_default(BTreeMap::new()),
         })
+    }
+
+    /// `versions`: a command for each tool.
+    fn versions(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, Vec<String>>> {
+        let table = self.open_table(node, place, "`versions`")?;
+        let mut versions = BTreeMap::new();
+        for entry in table.entries {
+            let key_place = table.key_place(entry);
+            let name = Node { kind: Kind::Str(entry.key.clone()), span: entry.key_span.clone() };
+            let tool = self.file_name(&name, &key_place);
+            let place = table.place.below(&entry.key, entry.node.span.clone());
+            let command = self.untemplated(&entry.node, &place, "the command that tells a version");
+            versions.extend(tool.zip(command));
+        }
+        Some(versions)
     }
 
     fn constants(&mut self, node: &Node, place: &Place) -> Option<Constants> {
@@ -223,10 +242,14 @@ impl Checker<'_> {
 
     /// A program with its arguments, or a line for `sh -c`. It is no trial: there are no placeholders.
     fn on_event(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
+        self.untemplated(node, place, "the command of `on_event`")
+    }
+
+    fn untemplated(&mut self, node: &Node, place: &Place, what: &str) -> Option<Vec<String>> {
         if let Kind::Str(line) = &node.kind {
             return Some(vec!["sh".into(), "-c".into(), line.clone()]);
         }
-        self.words(node, place, "the command of `on_event`")
+        self.words(node, place, what)
     }
 
     fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {

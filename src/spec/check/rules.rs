@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::model::Severity;
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
+use crate::spec::failure_sets::{FAILURE_SETS, FailureSet};
 use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{
     AbortRule, Bound, FailureMatch, FailureRule, Rails, SEVERITIES, SIGNALS, StageRails, log_regex,
@@ -121,6 +122,16 @@ impl Checker<'_> {
             rules.extend(self.failure_rule(node, &place));
         }
         Some(rules)
+    }
+
+    /// `failures`: the rules of a built-in set.
+    pub(super) fn failure_set(&mut self, node: &Node, place: &Place) -> Option<Vec<FailureRule>> {
+        if !matches!(node.kind, Kind::Str(_)) {
+            let help = "rules of the study's own are `[[stage.failure]]`";
+            self.wrong_type(node, place, "the name of a set of failure rules", Some(help.into()));
+            return None;
+        }
+        self.one_of(node, place, &FAILURE_SETS).map(FailureSet::rules)
     }
 
     fn failure_rule(&mut self, node: &Node, place: &Place) -> Option<FailureRule> {

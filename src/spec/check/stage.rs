@@ -41,6 +41,8 @@ pub(super) struct StageParts {
     pub memory_limit: Field<u64>,
     pub rails: Field<StageRails>,
     pub failures: Field<Vec<FailureRule>>,
+    /// The rules of built-in sets.
+    pub failure_sets: Field<Vec<FailureRule>>,
     pub approve: Field<bool>,
 }
 
@@ -108,6 +110,7 @@ impl StageParts {
             memory_limit: Field::Absent,
             rails: Field::Absent,
             failures: Field::Absent,
+            failure_sets: Field::Absent,
             approve: Field::Absent,
         }
     }
@@ -131,6 +134,7 @@ impl StageParts {
             memory_limit: self.memory_limit.or_else(&defaults.memory_limit),
             rails: self.rails.or_else(&defaults.rails),
             failures: self.failures.or_else(&defaults.failures),
+            failure_sets: self.failure_sets.or_else(&defaults.failure_sets),
             approve: self.approve.or_else(&defaults.approve),
         }
     }
@@ -186,6 +190,7 @@ impl Checker<'_> {
             memory_limit: self.field(table, "memory_limit", |c, n, p| c.memory_limit(n, p)),
             rails: self.field(table, "rails", |c, n, p| c.stage_rails(n, p)),
             failures: self.field(table, "failure", |c, n, p| c.failure_rules(n, p)),
+            failure_sets: self.field(table, "failures", |c, n, p| c.failure_set(n, p)),
             approve: self.field(table, "approve", |c, n, p| c.boolean(n, p)),
         }
     }

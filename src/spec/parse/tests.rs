@@ -635,7 +635,7 @@ error: unknown key `survivors` in `[[stage]]`
 3 | survivors = 3
   | ^^^^^^^^^ no such key
   |
-  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`, `memory_limit`, `rails`, `failure`, `approve`
+  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`, `memory_limit`, `rails`, `failure`, `failures`, `approve`
 "
     );
     assert!(found.render(true, None).contains("\u{1b}["));

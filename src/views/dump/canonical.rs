@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
-use super::schema::{MetricsOut, ParamsOut, StageScope, final_failure, survivor_cases};
+use super::schema::{MetricsOut, ParamsOut, StageScope, final_failure, survivor_cases, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metrics, OutputHash, StageRow, StudyStatus, TrialState};
@@ -29,6 +29,7 @@ struct Study<'a> {
     seed: u64,
     spec_hash: &'a str,
     status: &'static str,
+    versions: BTreeMap<&'a str, &'a str>,
     violating: Vec<String>,
 }
 
@@ -129,6 +130,7 @@ fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
             // Whether it was ever run, runs, or was cut off is a matter of timing.
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => "interrupted",
         },
+        versions: versions_out(&study.versions),
         violating: violating.into_iter().map(|trial| view.case_of(lineage, trial)).collect(),
     }
 }

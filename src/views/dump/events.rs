@@ -3,11 +3,12 @@
 //! JSON: `seq`, `at` (RFC 3339), `type`, the event's own fields, and `run_s` (running time of that engine run). The
 //! same lines are exported as `telemetry.jsonl`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
 
-use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut};
+use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut, versions_out};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
@@ -125,6 +126,7 @@ struct CreatedOut<'a> {
     spec: serde_json::Value,
     spec_hash: &'a str,
     inputs: Vec<InputOut<'a>>,
+    versions: BTreeMap<&'a str, &'a str>,
     study_dir: &'a str,
     artifacts_dir: &'a str,
     study_file: &'a str,
@@ -138,6 +140,7 @@ struct AmendedOut<'a> {
     spec_hash: &'a str,
     seed: u64,
     inputs: Vec<InputOut<'a>>,
+    versions: BTreeMap<&'a str, &'a str>,
     /// The first stage whose results were discarded.
     discard_from: Option<u32>,
     /// Name of the stage that got more trials, or chooses its survivors anew.
@@ -461,6 +464,7 @@ fn amended_out(amended: &SpecAmended) -> AmendedOut<'_> {
         spec_hash: &amended.spec_hash,
         seed: amended.seed,
         inputs: inputs_out(&amended.inputs),
+        versions: versions_out(&amended.versions),
         discard_from: amended.discard_from,
         extended: amended.extended.as_ref().map(|extended| name_of(amended, extended.stage)),
         added_trials: added(amended),
@@ -498,6 +502,7 @@ fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
         spec: serde_json::from_str(&created.spec).unwrap_or_else(|_| created.spec.clone().into()),
         spec_hash: &created.spec_hash,
         inputs: inputs_out(&created.inputs),
+        versions: versions_out(&created.versions),
         study_dir: &created.study_dir,
         artifacts_dir: &created.artifacts_dir,
         study_file: &created.study_file,

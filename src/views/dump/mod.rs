@@ -24,7 +24,9 @@ pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
 use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
-pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases};
+pub(super) use schema::{
+    AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases, versions_out,
+};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 //! Every key is always there. Numbers are finite; integers and floats stay apart. Times are RFC 3339 in UTC. `signal`
 //! is a name such as `SIGKILL`. A trial's `failure` is there only while its state is `failed`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    Accounting, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus, TrialId,
-    TrialState, Value,
+    Accounting, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus, ToolVersion,
+    TrialId, TrialState, Value,
 };
 use crate::plan::Lineage;
 use crate::views::words::{self, hex, micros, seconds, timestamp};
@@ -28,6 +28,8 @@ pub struct StudyOut<'a> {
     created_at: String,
     runtime_s: f64,
     engine: EngineOut,
+    /// What each tool of `[study] versions` said, for every trial of the study.
+    versions: BTreeMap<&'a str, &'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,8 +55,14 @@ impl<'a> StudyOut<'a> {
                 pid: study.engine.as_ref().map(|engine| engine.process.pid),
                 alive: view.liveness.alive,
             },
+            versions: versions_out(&study.versions),
         }
     }
+}
+
+/// Versions by tool.
+pub(in crate::views) fn versions_out(versions: &[ToolVersion]) -> BTreeMap<&str, &str> {
+    versions.iter().map(|tool| (tool.tool.as_str(), tool.version.as_str())).collect()
 }
 
 /// One of `stages`.

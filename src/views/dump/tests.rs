@@ -30,7 +30,7 @@ fn json_is_schema_1_to_the_letter() {
     // Time: event n is at n - 1 seconds.
     insta::assert_snapshot!(dumped(&story, ALIVE, Format::Json), @r#"
     {"schema":1,
-    "study":{"name":"tiny","status":"running","aborted":false,"abort_reason":null,"seed":7,"spec_hash":"5bec","created_at":"1970-01-01T00:00:00.000Z","runtime_s":0.0,"engine":{"pid":4242,"alive":true}},
+    "study":{"name":"tiny","status":"running","aborted":false,"abort_reason":null,"seed":7,"spec_hash":"5bec","created_at":"1970-01-01T00:00:00.000Z","runtime_s":0.0,"engine":{"pid":4242,"alive":true},"versions":{}},
     "stages":[
     {"index":0,"name":"explore","status":"open","trial_budget":4,"survivor_count":2,"planned":4,"pending":1,"running":1,"succeeded":1,"failed":1,"survivors":[],"opened_at":"1970-01-01T00:00:02.000Z","closed_at":null},
     {"index":1,"name":"confirm","status":"waiting","trial_budget":2,"survivor_count":1,"planned":0,"pending":0,"running":0,"succeeded":0,"failed":0,"survivors":[],"opened_at":null,"closed_at":null}
@@ -220,7 +220,7 @@ fn the_canonical_dump_does_not_see_interruptions_workers_or_time() {
     {"cancelled":0,"failed":1,"index":0,"name":"explore","planned":4,"status":"closed","succeeded":3,"survivor_count":2,"survivors":["t_0_3","t_0_0"],"trial_budget":4},
     {"cancelled":0,"failed":0,"index":1,"name":"confirm","planned":2,"status":"closed","succeeded":2,"survivor_count":1,"survivors":["t_1_0"],"trial_budget":2}
     ],
-    "study":{"abort_reason":null,"aborted":false,"inputs":[],"name":"tiny","seed":7,"spec_hash":"5bec","status":"completed","violating":[]},
+    "study":{"abort_reason":null,"aborted":false,"inputs":[],"name":"tiny","seed":7,"spec_hash":"5bec","status":"completed","versions":{},"violating":[]},
     "trials":[
     {"case":"t_0_0","failure":null,"id":0,"metrics":{"bytes":200,"tool":"xz"},"outputs":{"packed":{"blake3":"1111111111111111111111111111111111111111111111111111111111111111","bytes":3}},"params":{"label":"plain","level":1,"mode":"fast"},"parent":"t","stage":0,"state":"succeeded","survivor":true},
     {"case":"t_0_1","failure":null,"id":1,"metrics":{"bytes":300.5,"tool":"xz"},"outputs":{"packed":{"blake3":"1111111111111111111111111111111111111111111111111111111111111111","bytes":3}},"params":{"label":"plain","level":2.0,"mode":"fast"},"parent":"t","stage":0,"state":"succeeded","survivor":false},

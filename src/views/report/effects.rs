@@ -21,6 +21,19 @@ pub(super) struct Effect {
     pub(super) survivors: usize,
     pub(super) median: f64,
     pub(super) best: f64,
+    /// Beside the trials' parents, where both have a value.
+    pub(super) gain: Option<Gain>,
+}
+
+/// What became of parents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Gain {
+    /// Trials that have a parent to compare with.
+    pub(super) trials: usize,
+    /// Those that are better than it.
+    pub(super) better: usize,
+    /// Median of how much a trial's value is above its parent's.
+    pub(super) median: f64,
 }
 
 /// The rows of one param, in the values' order; none where it does not vary.
@@ -81,7 +94,15 @@ fn effect(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Effe
         survivors: group.iter().filter(|(_, trial, _)| trial.survivor).count(),
         median: *values.get(values.len() / 2)?,
         best: if stage.better(low, high) { low } else { high },
+        gain: gain(stage, group),
     })
+}
+
+fn gain(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Gain> {
+    let mut above: Vec<f64> = group.iter().filter_map(|(_, trial, _)| trial.above_parent).collect();
+    above.sort_by(f64::total_cmp);
+    let better = above.iter().filter(|above| stage.better(**above, 0.0)).count();
+    Some(Gain { trials: above.len(), better, median: *above.get(above.len() / 2)? })
 }
 
 #[cfg(test)]

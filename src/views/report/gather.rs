@@ -62,6 +62,18 @@ impl StageData {
         self.trials.iter().filter_map(move |trial| Some((trial, trial.number(metric?)?)))
     }
 
+    /// Notes what each trial is above its parent, a survivor of the stage before.
+    fn compare_with(&mut self, before: &Self) {
+        let Some(metric) = self.objective().map(|objective| objective.metric.clone()) else { return };
+        let survivors = before.trials.iter().filter(|trial| trial.survivor);
+        let parents: HashMap<&str, f64> =
+            survivors.filter_map(|trial| Some((trial.case.as_str(), trial.number(&metric)?))).collect();
+        for trial in &mut self.trials {
+            let parent = parents.get(trial.parent.as_str());
+            trial.above_parent = trial.number(&metric).zip(parent).map(|(value, parent)| value - parent);
+        }
+    }
+
     /// Whether the first value is better than the second.
     pub(super) fn better(&self, a: f64, b: f64) -> bool {
         match self.objective().map(|objective| objective.goal) {
@@ -85,6 +97,8 @@ pub(super) struct TrialData {
     /// Of the last attempt.
     pub(super) wall_us: u64,
     pub(super) ended_ms: UnixMs,
+    /// By how much its first objective is above its parent's value of the same metric, if both have one.
+    pub(super) above_parent: Option<f64>,
     /// Kind and reason.
     pub(super) failure: Option<(String, String)>,
 }
@@ -189,6 +203,9 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         }
         stage.params = spread.params();
         stage.metrics = spread.metrics(spec);
+        if let Some(parents) = found.stages.last() {
+            stage.compare_with(parents);
+        }
         found.stages.push(stage);
     }
     Ok(found)
@@ -209,6 +226,7 @@ fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bo
         attempts: last.map_or(0, |attempt| attempt.n),
         wall_us: last.map_or(0, |attempt| attempt.usage.wall_us),
         ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
+        above_parent: None,
         failure: failure.map(|failure| (failure.kind.clone(), failure.reason.clone())),
     }
 }

@@ -14,6 +14,7 @@ mod timeline;
 use std::io::Write;
 
 use self::gather::{Gathered, gather};
+use super::why::StoryStep;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::UnixMs;
@@ -44,9 +45,8 @@ pub struct Report<'a> {
 #[derive(Debug)]
 struct Winner {
     case: String,
-    /// From the first stage to its own: case, what it chose, its metrics.
-    steps: Vec<(String, String, String)>,
-    command: Option<String>,
+    /// From the first stage to its own.
+    steps: Vec<StoryStep>,
 }
 
 /// Most winners whose ancestry is shown.
@@ -77,13 +77,9 @@ fn winners(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<Winner>, ViewErr
     let lineage = view.lineage();
     let mut winners = Vec::new();
     for survivor in stage.survivors.iter().take(WINNERS_MAX) {
-        let mut story = super::why::story(view, snapshot, &lineage, survivor.trial)?;
-        story.steps.reverse();
-        winners.push(Winner {
-            case: view.case_of(&lineage, survivor.trial),
-            steps: story.steps,
-            command: story.command,
-        });
+        let mut steps = super::why::story(view, snapshot, &lineage, survivor.trial)?;
+        steps.reverse();
+        winners.push(Winner { case: view.case_of(&lineage, survivor.trial), steps });
     }
     Ok(winners)
 }

@@ -43,6 +43,7 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
                     (failures(report))
                     (workers(report))
                     (ancestry(report))
+                    (provenance(report))
                     (trials(report, options))
                 }
                 footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (timestamp(options.now_ms)) }
@@ -189,13 +190,16 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
 fn effects_table(stage: &StageData) -> Markup {
     let params: Vec<_> = stage.params.iter().map(|param| (param, effects(stage, param))).collect();
     let objective = stage.objective().map_or("", |objective| objective.metric.as_str());
+    let gains = params.iter().flat_map(|(_, rows)| rows).any(|row| row.gain.is_some());
     html! {
         @if params.iter().any(|(_, rows)| !rows.is_empty()) {
             figure {
                 figcaption { "What went with each value: " (objective) " of the trials that had it" }
                 div .scroll tabindex="0" role="region" aria-label="Effect of each param's values" {
                     table {
-                        thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" } } }
+                        thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" }
+                            @if gains { th .n { "better than parent" } th .n { "median change" } }
+                        } }
                         tbody {
                             @for (param, rows) in &params {
                                 @for (number, row) in rows.iter().enumerate() {
@@ -206,6 +210,10 @@ fn effects_table(stage: &StageData) -> Markup {
                                         td .n { (short_number(row.median)) }
                                         td .n { (short_number(row.best)) }
                                         td .n { (row.survivors) }
+                                        @if let Some(gain) = row.gain {
+                                            td .n { (gain.better) " of " (gain.trials) }
+                                            td .n { (signed(gain.median)) }
+                                        } @else if gains { td {} td {} }
                                     }
                                 }
                             }
@@ -215,6 +223,12 @@ fn effects_table(stage: &StageData) -> Markup {
             }
         }
     }
+}
+
+/// A difference, with its sign.
+fn signed(number: f64) -> String {
+    let sign = if number > 0.0 { "+" } else { "" };
+    format!("{sign}{}", short_number(number))
 }
 
 fn failures(report: &Report<'_>) -> Markup {
@@ -273,14 +287,38 @@ fn ancestry(report: &Report<'_>) -> Markup {
                             strong { (winner.case) }
                             ol .steps {
                                 li { code { (report.view.study.base_case) } " (base case)" }
-                                @for (case, chose, metrics) in &winner.steps {
-                                    li { code { (case) } " " (chose) @if !metrics.is_empty() { span .note { " → " (metrics) } } }
+                                @for step in &winner.steps {
+                                    li {
+                                        code { (step.case) } " " (step.chose) @if !step.metrics.is_empty() { span .note { " → " (step.metrics) } }
+                                        @if let Some(command) = &step.command { pre tabindex="0" { (command) } }
+                                    }
                                 }
                             }
-                            @if let Some(command) = &winner.command { pre tabindex="0" { (command) } }
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+fn provenance(report: &Report<'_>) -> Markup {
+    let study = &report.view.study;
+    html! {
+        @if !study.versions.is_empty() || !study.inputs.is_empty() {
+            section aria-labelledby="provenance" {
+                h2 #provenance { "Made with" }
+                div .scroll tabindex="0" role="region" aria-label="Tools and inputs" {
+                    table {
+                        tbody {
+                            @for tool in &study.versions { tr { th scope="row" { (tool.tool) } td { (tool.version) } } }
+                            @for input in &study.inputs {
+                                tr { th scope="row" { code { (input.path) } } td { (counted(input.bytes, "byte")) ", blake3 " code { (input.blake3) } } }
+                            }
+                        }
+                    }
+                }
+                p .note { "A study goes on with these alone, so they hold for every trial. " code { "piton replay STORE CASE" } " runs one again and compares." }
             }
         }
     }

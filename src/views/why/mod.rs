@@ -6,17 +6,18 @@
 mod rank;
 mod text;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
 
-use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut};
+use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut, versions_out};
 use super::text::number;
 use super::words::{stage_status, timestamp, trial_state};
 use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
+    AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
 };
 use crate::plan::Lineage;
 use crate::spec::{ExpandContext, Expanded, Goal};
@@ -37,6 +38,7 @@ pub struct Why {
     survivor: bool,
     lineage: Vec<Step>,
     base_case: String,
+    versions: Vec<ToolVersion>,
     rank: Option<Rank>,
     reason: String,
 }
@@ -44,6 +46,7 @@ pub struct Why {
 /// A case on the way up to the base case.
 #[derive(Debug)]
 struct Step {
+    trial: TrialId,
     case: String,
     stage: StageIndex,
     stage_name: String,
@@ -73,6 +76,8 @@ struct WhyOut<'a> {
     /// From the case up to stage 0.
     lineage: Vec<StepOut<'a>>,
     base_case: &'a str,
+    /// What the tools of `[study] versions` said.
+    versions: BTreeMap<&'a str, &'a str>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +120,7 @@ impl Why {
             survivor,
             lineage: steps(view, snapshot, &lineage, id)?,
             base_case: view.study.base_case.clone(),
+            versions: view.study.versions.clone(),
             reason: reason(view, stage, &trial, rank.as_ref(), survivor),
             rank,
             params,
@@ -154,21 +160,25 @@ impl Why {
             attempts: &self.attempts,
             lineage: steps.collect(),
             base_case: &self.base_case,
+            versions: versions_out(&self.versions),
         };
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)
     }
 }
 
-/// What led to a trial, in short.
-pub(super) struct Story {
-    /// The case and its ancestors, up to stage 0: case, what its own sweep chose, its metrics.
-    pub(super) steps: Vec<(String, String, String)>,
+/// A case on the way up to the base case, in words.
+#[derive(Debug)]
+pub(super) struct StoryStep {
+    pub(super) case: String,
+    /// What its stage's sweep chose for it.
+    pub(super) chose: String,
+    pub(super) metrics: String,
     /// What it ran, to be copied; `None` for a closure.
     pub(super) command: Option<String>,
 }
 
-/// What led to a trial.
+/// What led to a trial: the case and its ancestors, up to stage 0.
 ///
 /// # Errors
 /// [`ViewError::Journal`].
@@ -177,22 +187,21 @@ pub(super) fn story(
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
     trial: TrialId,
-) -> Result<Story, ViewError> {
-    let steps = steps(view, snapshot, lineage, trial)?;
-    let command = match view.trial(snapshot, trial)? {
-        Some(planned) => {
+) -> Result<Vec<StoryStep>, ViewError> {
+    let mut story = Vec::new();
+    for step in steps(view, snapshot, lineage, trial)? {
+        let words = view.trial(snapshot, step.trial)?.and_then(|planned| {
             let params = lineage.params(planned.stage, planned.index).unwrap_or_default();
             command(view, lineage, &planned, &params)
-        }
-        None => None,
-    };
-    Ok(Story {
-        steps: steps
-            .into_iter()
-            .map(|step| (step.case, text::params(&step.chose), text::metrics(&step.metrics)))
-            .collect(),
-        command: command.map(|words| words.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")),
-    })
+        });
+        story.push(StoryStep {
+            case: step.case,
+            chose: text::params(&step.chose),
+            metrics: text::metrics(&step.metrics),
+            command: words.map(|words| words.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")),
+        });
+    }
+    Ok(story)
 }
 
 /// The case and its ancestors, up to stage 0.
@@ -208,6 +217,7 @@ fn steps(
     while let Some(trial) = next.filter(|_| steps.len() < view.stages.len()) {
         let Some((stage, index)) = lineage.locate(trial) else { break };
         steps.push(Step {
+            trial,
             case: lineage.case(stage, index),
             stage,
             stage_name: view.stage(stage).map_or_else(String::new, |stage| stage.name.clone()),

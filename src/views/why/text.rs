@@ -44,6 +44,11 @@ impl Why {
         self.attempts(screen, out)?;
         writeln!(out, "\n{} {}", screen.paint(Paint::Bold, "params"), params(&self.params))?;
         writeln!(out, "{} {}", screen.paint(Paint::Bold, "seed"), self.seed)?;
+        for tool in &self.versions {
+            let line =
+                format!("{} {}: {}", screen.paint(Paint::Bold, "tool"), clean(&tool.tool), clean(&tool.version));
+            writeln!(out, "{line}")?;
+        }
         if let Some(command) = &self.command {
             let words: Vec<_> = command.iter().map(|word| clean(&shell_quoted(word))).collect();
             writeln!(out, "{} {}", screen.paint(Paint::Bold, "command"), words.join(" "))?;

@@ -1,0 +1,127 @@
+//! Tools whose versions belong to a study: told once, recorded, and no other ones go on.
+
+use crate::harness::{Sandbox, both};
+
+/// Two stages with a person in between. `tool` stands beside the study file.
+const STUDY: &str = r#"
+[study]
+name = "s"
+versions = { tool = ["./tool", "--version"], words = "echo $SAID" }
+[env]
+SAID = "of a shell"
+[[stage]]
+name = "a"
+command = ["./tool"]
+trial_budget = 2
+survivor_count = 1
+[[stage]]
+name = "b"
+command = ["./tool"]
+trial_budget = 1
+survivor_count = 1
+approve = true
+"#;
+
+/// The first stage is done, with version 1.
+fn begun() -> Sandbox {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.script("tool", "echo $* >> asked; echo tool 1");
+    sandbox.ok("run study.toml", 75);
+    sandbox
+}
+
+fn refused(sandbox: &Sandbox, line: &str, code: i32, words: &[&str]) {
+    let output = sandbox.run(line);
+    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+    for word in words {
+        assert!(both(&output).contains(word), "{word} in\n{}", both(&output));
+    }
+}
+
+#[test]
+fn versions_are_told_once_and_recorded() {
+    let sandbox = begun();
+    assert_eq!(sandbox.lines("asked"), ["--version"], "before the first trial, and by no trial");
+    let recorded = serde_json::json!({"tool": "tool 1", "words": "of a shell"});
+    assert_eq!(sandbox.dump()["study"]["versions"], recorded);
+    let canonical: serde_json::Value = serde_json::from_str(&sandbox.canonical()).unwrap();
+    assert_eq!(canonical["study"]["versions"], recorded);
+    let why = sandbox.ok("why study.redb s_0_0", 0);
+    assert!(why.contains("tool 1"), "{why}");
+    sandbox.ok("approve study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    // A study that is over asks nobody.
+    let asked = sandbox.lines("asked").len();
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("asked").len(), asked);
+    assert!(sandbox.ok("check study.toml", 0).contains("tool: tool 1"));
+}
+
+#[test]
+fn another_version_does_not_go_on_unless_results_are_discarded() {
+    let sandbox = begun();
+    sandbox.ok("approve study.redb", 0);
+    sandbox.script("tool", "echo tool 2");
+    let said = ["tool `tool` is `tool 2`, was `tool 1`", "piton amend"];
+    refused(&sandbox, "run study.toml", 6, &said);
+    refused(&sandbox, "resume study.redb", 6, &said);
+    refused(&sandbox, "amend study.redb study.toml --yes", 6, &["tool 2", "1 finished trial"]);
+    let replayed = sandbox.run("replay study.redb s_0_0");
+    assert!(both(&replayed).contains("tool `tool` is `tool 2`, was `tool 1`"), "{}", both(&replayed));
+    sandbox.ok("amend study.redb study.toml --yes --discard-from a", 0);
+    assert_eq!(sandbox.dump()["study"]["versions"]["tool"], "tool 2");
+    sandbox.run("run study.toml");
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn a_tool_that_tells_nothing_begins_no_study() {
+    let sandbox = Sandbox::with_study(STUDY);
+    for (does, why) in [("exit 3", "exit status: 3"), ("true", "says nothing")] {
+        sandbox.script("tool", does);
+        refused(&sandbox, "run study.toml", 2, &["`./tool --version`, which tells the version of `tool`", why]);
+        refused(&sandbox, "check study.toml", 2, &[why]);
+    }
+    assert!(!sandbox.path("study.redb").exists());
+    let begun = begun();
+    std::fs::remove_file(begun.path("tool")).unwrap();
+    refused(&begun, "run study.toml", 6, &["cannot be run"]);
+}
+
+#[test]
+fn a_bad_table_of_versions_is_refused_in_words() {
+    let sandbox = Sandbox::new();
+    for (versions, word) in [
+        ("versions = [\"yosys\"]", "table"),
+        ("versions = { a = [] }", "empty"),
+        ("versions = { \"a b\" = \"true\" }", "not allowed in a name"),
+        ("versions = { a = 3 }", "list"),
+    ] {
+        sandbox.write(
+            "study.toml",
+            &STUDY.replace("versions = { tool = [\"./tool\", \"--version\"], words = \"echo $SAID\" }", versions),
+        );
+        refused(&sandbox, "check study.toml", 2, &[word]);
+    }
+}
+
+#[test]
+fn a_set_of_failure_rules_comes_after_the_studys_own() {
+    let study = |failures: &str| {
+        format!(
+            "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ntrial_budget = 1\nsurvivor_count = 1\n{failures}\n\
+             command = \"echo 'Error: out of memory.' >&2; exit 1\"\n"
+        )
+    };
+    let kind = |failures: &str| {
+        let sandbox = Sandbox::with_study(&study(failures));
+        sandbox.ok("run study.toml", 3);
+        sandbox.dump()["trials"][0]["failure"]["kind"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(kind("failures = \"eda\""), "out_of_memory");
+    assert_eq!(kind("failures = \"eda\"\nfailure = [{ kind = \"mine\", log = \"memory\" }]"), "mine");
+    let sandbox = Sandbox::with_study(&study("failures = \"edda\""));
+    refused(&sandbox, "check study.toml", 2, &["edda", "eda"]);
+    sandbox.write("study.toml", &study("failures = [{ kind = \"a\", log = \"b\" }]"));
+    refused(&sandbox, "check study.toml", 2, &["[[stage.failure]]"]);
+}
