@@ -26,6 +26,7 @@ read_verilog $rtl/$design.v
 hierarchy -check -top $design
 synth $flatten -top $design -run begin:fine
 alumacc
+memory_map
 opt
 techmap $map
 techmap
