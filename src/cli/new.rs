@@ -84,6 +84,7 @@ const TEMPLATES: &[Template] = &[
             ("flow/measure.sh", include_str!("../../examples/chip/flow/measure.sh"), true),
             ("flow/measure.tcl", include_str!("../../examples/chip/flow/measure.tcl"), false),
             ("flow/prepare.sh", include_str!("../../examples/chip/flow/prepare.sh"), true),
+            ("flow/signoff.sh", include_str!("../../examples/chip/flow/signoff.sh"), true),
             ("flow/ripple.v", include_str!("../../examples/chip/flow/ripple.v"), false),
             ("flow/setup.tcl", include_str!("../../examples/chip/flow/setup.tcl"), false),
             ("flow/synth.sh", include_str!("../../examples/chip/flow/synth.sh"), true),
