@@ -72,6 +72,40 @@ fn nangate45_has_the_printed_hash_passes_its_gate_and_can_be_replayed() {
         let said = sandbox.ok(&format!("replay nangate45.redb {case}"), 0);
         assert!(said.contains("as recorded") && said.contains("1 output"), "{said}");
     }
+    sandbox.ok("report nangate45.redb -o report.html", 0);
+    tells_a_designer(&std::fs::read_to_string(sandbox.path("report.html")).unwrap(), &dump);
+}
+
+/// The page says of each engineering change how often it helped and what it did to each objective, how the winner was made
+/// from the RTL on, and with which tools.
+fn tells_a_designer(page: &str, dump: &serde_json::Value) {
+    let trials = dump["trials"].as_array().unwrap();
+    let of = |case: &str| trials.iter().find(|trial| trial["case"] == case).unwrap();
+    for eco in ["resize", "recover"] {
+        let changed: Vec<(f64, f64)> = trials
+            .iter()
+            .filter(|trial| trial["stage"] == 2 && trial["params"]["eco"] == eco)
+            .map(|trial| {
+                let parent = of(trial["parent"].as_str().unwrap());
+                let above = |metric: &str| {
+                    trial["metrics"][metric].as_f64().unwrap() - parent["metrics"][metric].as_f64().unwrap()
+                };
+                (above("wns_ps"), above("area_um2"))
+            })
+            .collect();
+        let better = changed.iter().filter(|(wns, _)| *wns > 0.0).count();
+        let row = page.split("<tr").find(|row| row.contains(&format!("<td>{eco}</td>"))).unwrap();
+        assert!(row.contains(&format!("{better} of {}", changed.len())), "{row}");
+        // Resizing costs area, recovering gives some back.
+        let mut areas: Vec<f64> = changed.iter().map(|(_, area)| *area).collect();
+        areas.sort_by(f64::total_cmp);
+        let median = areas[areas.len() / 2];
+        let cell = format!("{}{}", if median > 0.0 { "+" } else { "" }, piton::views::short_number(median));
+        assert!(row.contains(&cell), "{cell} in {row}");
+    }
+    for said in ["Δ area_um2", "./flow/synth.sh", "./flow/eco.sh", "./flow/signoff.sh", "Yosys 0.23"] {
+        assert!(page.contains(said), "{said}");
+    }
 }
 
 #[test]

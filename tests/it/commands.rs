@@ -112,7 +112,7 @@ n = { min = 4, max = 1, type = "int" }
     3 | sede = 3
       | ^^^^ no such key
       |
-      = help: did you mean `seed`? valid keys: `name`, `base_case`, `seed`, `description`, `author`, `tags`, `inputs`
+      = help: did you mean `seed`? valid keys: `name`, `base_case`, `seed`, `description`, `author`, `tags`, `inputs`, `versions`
 
     error: no param is called `m`
      --> study.toml:6:27

@@ -26,14 +26,14 @@ pub(super) struct Effect {
 }
 
 /// What became of parents.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Gain {
     /// Trials that have a parent to compare with.
     pub(super) trials: usize,
     /// Those that are better than it.
     pub(super) better: usize,
-    /// Median of how much a trial's value is above its parent's.
-    pub(super) median: f64,
+    /// For each objective, the median of how much a trial's value is above its parent's.
+    pub(super) medians: Vec<Option<f64>>,
 }
 
 /// The rows of one param, in the values' order; none where it does not vary.
@@ -99,10 +99,20 @@ fn effect(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Effe
 }
 
 fn gain(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Gain> {
-    let mut above: Vec<f64> = group.iter().filter_map(|(_, trial, _)| trial.above_parent).collect();
-    above.sort_by(f64::total_cmp);
-    let better = above.iter().filter(|above| stage.better(**above, 0.0)).count();
-    Some(Gain { trials: above.len(), better, median: *above.get(above.len() / 2)? })
+    // Of one objective, sorted.
+    let above = |number: usize| {
+        let mut above: Vec<f64> =
+            group.iter().filter_map(|(_, trial, _)| *trial.above_parent.get(number)?).collect();
+        above.sort_by(f64::total_cmp);
+        above
+    };
+    let first = above(0);
+    let better = first.iter().filter(|above| stage.better(**above, 0.0)).count();
+    let medians = (0..stage.spec.objectives.len()).map(|number| {
+        let above = above(number);
+        above.get(above.len() / 2).copied()
+    });
+    (!first.is_empty()).then(|| Gain { trials: first.len(), better, medians: medians.collect() })
 }
 
 #[cfg(test)]

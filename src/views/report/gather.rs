@@ -64,13 +64,12 @@ impl StageData {
 
     /// Notes what each trial is above its parent, a survivor of the stage before.
     fn compare_with(&mut self, before: &Self) {
-        let Some(metric) = self.objective().map(|objective| objective.metric.clone()) else { return };
         let survivors = before.trials.iter().filter(|trial| trial.survivor);
-        let parents: HashMap<&str, f64> =
-            survivors.filter_map(|trial| Some((trial.case.as_str(), trial.number(&metric)?))).collect();
+        let parents: HashMap<&str, &TrialData> = survivors.map(|trial| (trial.case.as_str(), trial)).collect();
         for trial in &mut self.trials {
             let parent = parents.get(trial.parent.as_str());
-            trial.above_parent = trial.number(&metric).zip(parent).map(|(value, parent)| value - parent);
+            let above = |metric: &str| Some(trial.number(metric)? - parent?.number(metric)?);
+            trial.above_parent = self.spec.objectives.iter().map(|objective| above(&objective.metric)).collect();
         }
     }
 
@@ -97,8 +96,8 @@ pub(super) struct TrialData {
     /// Of the last attempt.
     pub(super) wall_us: u64,
     pub(super) ended_ms: UnixMs,
-    /// By how much its first objective is above its parent's value of the same metric, if both have one.
-    pub(super) above_parent: Option<f64>,
+    /// By how much each of its objectives is above its parent's value of the same metric, where both have one.
+    pub(super) above_parent: Vec<Option<f64>>,
     /// Kind and reason.
     pub(super) failure: Option<(String, String)>,
 }
@@ -226,7 +225,7 @@ fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bo
         attempts: last.map_or(0, |attempt| attempt.n),
         wall_us: last.map_or(0, |attempt| attempt.usage.wall_us),
         ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
-        above_parent: None,
+        above_parent: Vec::new(),
         failure: failure.map(|failure| (failure.kind.clone(), failure.reason.clone())),
     }
 }

@@ -194,11 +194,11 @@ fn effects_table(stage: &StageData) -> Markup {
     html! {
         @if params.iter().any(|(_, rows)| !rows.is_empty()) {
             figure {
-                figcaption { "What went with each value: " (objective) " of the trials that had it" }
+                figcaption { "What went with each value: " (objective) " of the trials that had it" @if gains { "; Δ is the median change beside their parents" } }
                 div .scroll tabindex="0" role="region" aria-label="Effect of each param's values" {
                     table {
                         thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" }
-                            @if gains { th .n { "better than parent" } th .n { "median change" } }
+                            @if gains { th .n { "better than parent" } @for objective in &stage.spec.objectives { th .n { "Δ " (objective.metric) } } }
                         } }
                         tbody {
                             @for (param, rows) in &params {
@@ -210,10 +210,10 @@ fn effects_table(stage: &StageData) -> Markup {
                                         td .n { (short_number(row.median)) }
                                         td .n { (short_number(row.best)) }
                                         td .n { (row.survivors) }
-                                        @if let Some(gain) = row.gain {
+                                        @if let Some(gain) = &row.gain {
                                             td .n { (gain.better) " of " (gain.trials) }
-                                            td .n { (signed(gain.median)) }
-                                        } @else if gains { td {} td {} }
+                                            @for median in &gain.medians { td .n { (median.map_or_else(String::new, signed)) } }
+                                        } @else if gains { td {} @for _ in &stage.spec.objectives { td {} } }
                                     }
                                 }
                             }
