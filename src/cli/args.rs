@@ -416,6 +416,9 @@ pub struct CompareArgs {
     /// Let cases and metrics pass that are gone, have no result, or have other params
     #[arg(long)]
     pub allow_missing: bool,
+    /// Write the comparison as JUnit XML to FILE, a test case a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "write_baseline")]
+    pub junit: Option<PathBuf>,
     /// Print JSON, with every line of the comparison
     #[arg(long)]
     pub json: bool,

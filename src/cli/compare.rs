@@ -10,7 +10,7 @@ use piton::spec::Goal;
 use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
 };
-use piton::views::{clean, counted, short_number};
+use piton::views::{bundle, clean, counted, short_number};
 use piton::{Error, shell_word};
 
 use super::args::CompareArgs;
@@ -89,6 +89,9 @@ fn gate(args: &CompareArgs, look: &Look, path: &Path, baseline: &Baseline<'_>) -
     let stage = stage_of(&look.view, args.stage.as_deref())?;
     let comparison = Comparison::new(&look.view, &look.snapshot, stage, baseline, limits(args))?;
     let totals = if args.json { json(path, &comparison)? } else { text(look, path, &stage.name, &comparison)? };
+    if let Some(junit) = &args.junit {
+        bundle::write_junit_of_comparison(&comparison, junit)?;
+    }
     notes(look, baseline, &stage.name);
     if totals.regressions == 0 {
         return Ok(0);

@@ -12,9 +12,10 @@
 
 use std::path::Path;
 
+use super::compare::Comparison;
 use super::dump::{self, Format};
 use super::export::{replace, write_into};
-use super::junit::junit;
+use super::junit::{junit, junit_of_comparison};
 use super::lineage::dot;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
@@ -43,6 +44,14 @@ pub fn write(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<St
 /// [`ViewError::File`], [`ViewError::Journal`].
 pub fn write_junit(view: &StudyView, snapshot: &Snapshot, path: &Path) -> Result<(), ViewError> {
     replace(path, |out| junit(view, snapshot, out))
+}
+
+/// Writes a comparison as a JUnit report, whole or not at all.
+///
+/// # Errors
+/// [`ViewError::File`], and as for [`junit_of_comparison`].
+pub fn write_junit_of_comparison(comparison: &Comparison<'_>, path: &Path) -> Result<(), ViewError> {
+    replace(path, |out| junit_of_comparison(comparison, out))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A study as a JUnit report, for whatever shows test results: one suite a stage, one test case a trial.
+//! A study as a JUnit report, for whatever shows test results: one suite a stage, one test case a trial. A comparison likewise:
+//! one suite, one test case a line of it.
 //!
 //! A trial that failed is a `failure` with its kind, reason and log excerpt; one that has no result yet, or never will, is
 //! `skipped`. Stages that have not opened are left out: nothing of them is planned. What trials wrote may be anything, so
@@ -9,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
+use super::compare::{Comparison, Row};
 use super::dump::{final_failure, value_text};
 use super::text::{clean, number};
 use super::words::{seconds, timestamp, trial_state};
@@ -40,6 +42,52 @@ pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Resu
     let mut out = xml.into_inner();
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// Writes a comparison of a study with a baseline: a line that fails the gate is a `failure`.
+///
+/// # Errors
+/// As for [`Comparison::run`], and [`ViewError::Output`].
+pub fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> Result<(), ViewError> {
+    let totals = comparison.run(&mut |_| Ok(()))?;
+    let tests = totals.regressions + totals.improvements + totals.unchanged;
+    let counts = Counts { tests, failures: totals.regressions, ..Counts::default() };
+    let mut xml = Writer::new_with_indent(BufWriter::new(out), b' ', 2);
+    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let (study, stage) = comparison.names();
+    let class = legal(&format!("{}.{}", clean(study), clean(stage)));
+    for (element, name) in [("testsuites", legal(&clean(study))), ("testsuite", class.clone())] {
+        let mut suites = BytesStart::new(element);
+        suites.push_attribute(("name", name.as_str()));
+        counts.write(&mut suites);
+        xml.write_event(Event::Start(suites))?;
+    }
+    comparison.run(&mut |row| Ok(compared(&mut xml, &class, row)?))?;
+    for element in ["testsuite", "testsuites"] {
+        xml.write_event(Event::End(BytesEnd::new(element)))?;
+    }
+    let mut out = xml.into_inner();
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+/// A line of a comparison: `case metric`, and what it comes to.
+fn compared(xml: &mut Xml<'_>, class: &str, row: &Row) -> io::Result<()> {
+    let name = [Some(&row.case), row.metric.as_ref()].into_iter().flatten().map(|word| clean(word));
+    let mut case = BytesStart::new("testcase");
+    case.push_attribute(("classname", class));
+    case.push_attribute(("name", legal(&name.collect::<Vec<_>>().join(" ")).as_str()));
+    xml.write_event(Event::Start(case))?;
+    let numbers = [("baseline", row.baseline), ("now", row.now), ("delta", row.delta), ("allowed", row.allowed)];
+    let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", number(value?))));
+    let words: Vec<String> = row.detail.iter().map(|detail| clean(detail)).chain(numbers).collect();
+    if row.regression {
+        let message = legal(&format!("{}: {}", row.finding.words(), words.join(", ")));
+        let attributes = [("type", "regression"), ("message", message.as_str())];
+        xml.create_element("failure").with_attributes(attributes).write_empty()?;
+    }
+    text_element(xml, "system-out", &words.join("\n"))?;
+    xml.write_event(Event::End(BytesEnd::new("testcase")))
 }
 
 /// What a suite says of its cases before the first of them.

@@ -119,10 +119,15 @@ fn a_flow_that_got_worse_does_not_pass_the_gate() {
     let (short, _) = study.split_at(study.find("[[stage]]\nname           = \"eco\"").unwrap());
     sandbox.write("nangate45.toml", short);
     sandbox.ok("run nangate45.toml", 0);
-    let table = sandbox.ok(GATE, 4);
+    let table = sandbox.ok(&format!("{GATE} --junit gate.xml"), 4);
     for said in ["chip_1_", "wns_ps", "worse"] {
         assert!(table.contains(said), "{said} in\n{table}");
     }
+    // What the table says, for whatever shows test results.
+    let gate = std::fs::read_to_string(sandbox.path("gate.xml")).unwrap();
+    let worse = table.lines().filter(|line| line.contains(" worse")).count();
+    assert!(worse > 0 && gate.matches("<failure").count() == worse, "{worse} in\n{gate}");
+    assert_eq!(gate.matches("<testcase").count(), 72, "36 cases of two metrics");
     sandbox.ok("export nangate45.redb --to report", 0);
     let junit = std::fs::read_to_string(sandbox.path("report/junit.xml")).unwrap();
     assert_eq!(junit.matches("<testcase").count(), 37, "a test case a trial");

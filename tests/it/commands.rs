@@ -345,7 +345,7 @@ fn dump_has_the_schema_and_its_formats() {
     assert_eq!(keys(&dump), "accounting events schema stages study trials");
     assert_eq!(
         keys(&dump["study"]),
-        "abort_reason aborted created_at engine name runtime_s seed spec_hash status"
+        "abort_reason aborted created_at engine name runtime_s seed spec_hash status versions"
     );
     assert_eq!(
         keys(&dump["stages"][0]),

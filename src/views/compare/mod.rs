@@ -244,6 +244,12 @@ fn unknown<'n>(what: &str, name: &str, valid: impl Iterator<Item = &'n str>) -> 
 }
 
 impl<'a> Comparison<'a> {
+    /// The study's name, and the stage's.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        (&self.view.study.name, &self.stage.name)
+    }
+
     /// Makes sure that there is something to compare. A metric that is an objective of the stage has the direction of
     /// its goal, unless `limits` say otherwise.
     ///
