@@ -458,15 +458,7 @@ impl Study {
             return Ok(Vec::new());
         }
         let paths = self.stored_paths(row)?;
-        let mut changes = match spec::hash_inputs(&paths.study_dir, &spec.study.inputs) {
-            Ok(now) => spec::changed_inputs(&row.inputs, &now),
-            Err(error) => vec![error.to_string()],
-        };
-        match spec::tool_versions(&paths.study_dir, spec) {
-            Ok(now) => changes.extend(spec::changed_versions(&row.versions, &now)),
-            Err(error) => changes.push(error.to_string()),
-        }
-        Ok(changes)
+        Ok(spec::changed_since(&paths.study_dir, spec, &row.inputs, &row.versions))
     }
 
     /// A stage that needs a closure nobody gave.

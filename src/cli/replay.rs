@@ -115,7 +115,8 @@ impl Scene {
         check_metrics(view, snapshot, &stage.into_iter().collect::<Vec<_>>(), None, limits)?;
         let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
         let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
-        for change in changed_inputs(&look, &paths) {
+        let study = &view.study;
+        for change in spec::changed_since(&paths.study_dir, &view.spec, &study.inputs, &study.versions) {
             note(&format!("not everything is what it was when the study was created: {change}"));
         }
         let last = row.as_ref().and_then(|row| row.attempts.last());
@@ -132,19 +133,6 @@ impl Scene {
             row,
         })
     }
-}
-
-fn changed_inputs(look: &Look, paths: &StudyPaths) -> Vec<String> {
-    let inputs = &look.view.spec.study.inputs;
-    let mut changes = match spec::hash_inputs(&paths.study_dir, inputs) {
-        Ok(now) => spec::changed_inputs(&look.view.study.inputs, &now),
-        Err(error) => vec![error.to_string()],
-    };
-    match spec::tool_versions(&paths.study_dir, &look.view.spec) {
-        Ok(now) => changes.extend(spec::changed_versions(&look.view.study.versions, &now)),
-        Err(error) => changes.push(error.to_string()),
-    }
-    changes
 }
 
 /// Where it runs. The directories go when this does, unless they are to stay.

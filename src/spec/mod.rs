@@ -32,7 +32,7 @@ pub use cases::fuzz_cases;
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff};
-pub use inputs::{InputError, changed_inputs, hash_inputs};
+pub use inputs::{InputError, hash_inputs};
 pub use json::SpecJsonError;
 pub use parse::{parse, parse_bytes, parse_study};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
@@ -42,4 +42,4 @@ pub use types::{
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
     SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
 };
-pub use versions::{VersionError, changed_versions, tool_versions};
+pub use versions::{VersionError, changed_since, tool_versions};

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::model::ToolVersion;
-use crate::spec::Spec;
+use super::inputs::{changed_inputs, hash_inputs};
+use super::types::Spec;
+use crate::model::{InputHash, ToolVersion};
 use crate::sys::limited;
 use crate::sys::words::io_words;
 
@@ -74,13 +75,31 @@ fn version_of(study_dir: &Path, env: &BTreeMap<String, String>, words: &[String]
 }
 
 /// What changed between the versions as recorded and as they are now, in words; empty: nothing.
-#[must_use]
-pub fn changed_versions(recorded: &[ToolVersion], now: &[ToolVersion]) -> Vec<String> {
+fn changed_versions(recorded: &[ToolVersion], now: &[ToolVersion]) -> Vec<String> {
     let differs = |old: &ToolVersion| {
         let new = now.iter().find(|new| new.tool == old.tool && new.version != old.version)?;
         Some(format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version))
     };
     recorded.iter().filter_map(differs).collect()
+}
+
+/// How a study's inputs and tools differ from what is recorded of them, in words; empty: not at all.
+#[must_use]
+pub fn changed_since(
+    study_dir: &Path,
+    spec: &Spec,
+    inputs: &[InputHash],
+    versions: &[ToolVersion],
+) -> Vec<String> {
+    let mut changes = match hash_inputs(study_dir, &spec.study.inputs) {
+        Ok(now) => changed_inputs(inputs, &now),
+        Err(error) => vec![error.to_string()],
+    };
+    match tool_versions(study_dir, spec) {
+        Ok(now) => changes.extend(changed_versions(versions, &now)),
+        Err(error) => changes.push(error.to_string()),
+    }
+    changes
 }
 
 #[cfg(test)]

@@ -245,6 +245,7 @@ impl Checker<'_> {
         self.untemplated(node, place, "the command of `on_event`")
     }
 
+    /// A program with its arguments, or a line for `sh -c`, without placeholders.
     fn untemplated(&mut self, node: &Node, place: &Place, what: &str) -> Option<Vec<String>> {
         if let Kind::Str(line) = &node.kind {
             return Some(vec!["sh".into(), "-c".into(), line.clone()]);
