@@ -66,7 +66,8 @@ fn version_of(study_dir: &Path, env: &BTreeMap<String, String>, words: &[String]
     // Some tools tell it on standard error.
     let out = String::from_utf8_lossy(&out);
     let said = if out.trim().is_empty() { ended.said.as_str() } else { &out };
-    let said = said.trim();
+    // One line, for it is shown in tables and sentences.
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     let end = said.floor_char_boundary(KEPT_BYTES);
     match said.get(..end) {
         Some(version) if !version.is_empty() => Ok(version.to_owned()),
@@ -116,6 +117,7 @@ mod tests {
     fn a_tool_tells_it_on_either_output_in_the_studys_environment() {
         assert_eq!(version(&["sh", "-c", "echo; echo tool $TOOL"]).unwrap(), "tool 3.1");
         assert_eq!(version(&["sh", "-c", "echo tool 4 >&2"]).unwrap(), "tool 4");
+        assert_eq!(version(&["printf", "tool 5\n\n  library 6\n"]).unwrap(), "tool 5; library 6");
     }
 
     #[test]
