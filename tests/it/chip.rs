@@ -94,7 +94,7 @@ fn tells_a_designer(page: &str, dump: &serde_json::Value) {
             })
             .collect();
         let better = changed.iter().filter(|(wns, _)| *wns > 0.0).count();
-        let row = page.split("<tr").find(|row| row.contains(&format!("<td>{eco}</td>"))).unwrap();
+        let row = page.split("<tr").find(|row| row.contains(&format!(">{eco}</td>"))).unwrap();
         assert!(row.contains(&format!("{better} of {}", changed.len())), "{row}");
         // Resizing costs area, recovering gives some back.
         let mut areas: Vec<f64> = changed.iter().map(|(_, area)| *area).collect();

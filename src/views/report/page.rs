@@ -194,18 +194,18 @@ fn effects_table(stage: &StageData) -> Markup {
     html! {
         @if params.iter().any(|(_, rows)| !rows.is_empty()) {
             figure {
-                figcaption { "What went with each value: " (objective) " of the trials that had it" @if gains { "; Δ is the median change beside their parents" } }
+                figcaption { "What went with each value: " (objective) " of the trials that had it" @if gains { "; better, and Δ, the median change, are beside their parents" } }
                 div .scroll tabindex="0" role="region" aria-label="Effect of each param's values" {
                     table {
                         thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" }
-                            @if gains { th .n { "better than parent" } @for objective in &stage.spec.objectives { th .n { "Δ " (objective.metric) } } }
+                            @if gains { th .n { "better" } @for objective in &stage.spec.objectives { th .n { "Δ " (objective.metric) } } }
                         } }
                         tbody {
                             @for (param, rows) in &params {
                                 @for (number, row) in rows.iter().enumerate() {
                                     tr class=(if number == 0 { "first" } else { "" }) {
                                         @if number == 0 { th scope="rowgroup" rowspan=(rows.len()) { (param) } }
-                                        td { (short(&row.value, 40)) }
+                                        td .value { (short(&row.value, 40)) }
                                         td .n { (row.trials) }
                                         td .n { (short_number(row.median)) }
                                         td .n { (short_number(row.best)) }
