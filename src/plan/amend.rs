@@ -7,7 +7,7 @@ use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
 };
-use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, diff};
+use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, changed_versions, diff};
 
 use super::{declared, shares};
 
@@ -97,7 +97,7 @@ pub fn amendment(
         diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
     changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
     changes.extend(changed_inputs(&standing.study.inputs, &inputs).map(|change| judge.input(change)));
-    changes.extend(changed_versions(&standing.study.versions, &versions).map(|change| judge.input(change)));
+    changes.extend(changed_tools(&standing.study.versions, &versions).map(|change| judge.input(change)));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
@@ -176,11 +176,12 @@ fn changed_inputs<'a>(recorded: &'a [InputHash], now: &'a [InputHash]) -> impl I
 }
 
 /// Tools whose versions differ from what is recorded.
-fn changed_versions<'a>(recorded: &'a [ToolVersion], now: &'a [ToolVersion]) -> impl Iterator<Item = Change> + 'a {
-    recorded.iter().filter_map(move |old| {
-        let new = now.iter().find(|new| new.tool == old.tool && new.version != old.version)?;
-        let words = |tool: &ToolVersion| Some(format!("{:?}", tool.version));
-        Some(Change { path: format!("tool {:?}", old.tool), old: words(old), new: words(new) })
+fn changed_tools<'a>(recorded: &'a [ToolVersion], now: &'a [ToolVersion]) -> impl Iterator<Item = Change> + 'a {
+    let words = |tool: &ToolVersion| Some(format!("{:?}", tool.version));
+    changed_versions(recorded, now).map(move |(old, new)| Change {
+        path: format!("tool {:?}", old.tool),
+        old: words(old),
+        new: words(new),
     })
 }
 

@@ -42,4 +42,4 @@ pub use types::{
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
     SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
 };
-pub use versions::{VersionError, changed_since, tool_versions};
+pub use versions::{VersionError, changed_since, changed_versions, tool_versions};

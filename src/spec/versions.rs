@@ -4,7 +4,6 @@
 //! when it fails: a tool that is missing has no version.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -52,8 +51,7 @@ pub fn tool_versions(study_dir: &Path, spec: &Spec) -> Result<Vec<ToolVersion>, 
 fn version_of(study_dir: &Path, env: &BTreeMap<String, String>, words: &[String]) -> Result<String, String> {
     let Some((program, args)) = words.split_first() else { return Err("is empty".to_owned()) };
     // As in a stage's command: with a slash it is a path from the study file.
-    let path = study_dir.join(program);
-    let program: &OsStr = if program.contains('/') { path.as_os_str() } else { program.as_ref() };
+    let program = if program.contains('/') { study_dir.join(program) } else { program.into() };
     let mut command = Command::new(program);
     command.args(args).current_dir(study_dir).envs(env);
     let (ended, out) = limited::output(&mut command, &[], LIMIT)
@@ -75,13 +73,15 @@ fn version_of(study_dir: &Path, env: &BTreeMap<String, String>, words: &[String]
     }
 }
 
-/// What changed between the versions as recorded and as they are now, in words; empty: nothing.
-fn changed_versions(recorded: &[ToolVersion], now: &[ToolVersion]) -> Vec<String> {
-    let differs = |old: &ToolVersion| {
+/// Tools whose versions differ from what is recorded: each as it was and as it is now.
+pub fn changed_versions<'a>(
+    recorded: &'a [ToolVersion],
+    now: &'a [ToolVersion],
+) -> impl Iterator<Item = (&'a ToolVersion, &'a ToolVersion)> {
+    recorded.iter().filter_map(move |old| {
         let new = now.iter().find(|new| new.tool == old.tool && new.version != old.version)?;
-        Some(format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version))
-    };
-    recorded.iter().filter_map(differs).collect()
+        Some((old, new))
+    })
 }
 
 /// How a study's inputs and tools differ from what is recorded of them, in words; empty: not at all.
@@ -97,7 +97,10 @@ pub fn changed_since(
         Err(error) => vec![error.to_string()],
     };
     match tool_versions(study_dir, spec) {
-        Ok(now) => changes.extend(changed_versions(versions, &now)),
+        Ok(now) => changes.extend(
+            changed_versions(versions, &now)
+                .map(|(old, new)| format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version)),
+        ),
         Err(error) => changes.push(error.to_string()),
     }
     changes
@@ -130,7 +133,8 @@ mod tests {
     #[test]
     fn only_a_tool_that_is_named_in_both_can_have_changed() {
         let tool = |tool: &str, version: &str| ToolVersion { tool: tool.into(), version: version.into() };
-        let changed = changed_versions(&[tool("a", "1"), tool("b", "1")], &[tool("a", "2"), tool("c", "1")]);
-        assert_eq!(changed, ["tool `a` is `2`, was `1`"]);
+        let (recorded, now) = ([tool("a", "1"), tool("b", "1")], [tool("a", "2"), tool("c", "1")]);
+        let changed: Vec<_> = changed_versions(&recorded, &now).collect();
+        assert_eq!(changed, [(&tool("a", "1"), &tool("a", "2"))]);
     }
 }

@@ -26,8 +26,7 @@ type Xml<'a> = Writer<BufWriter<&'a mut dyn Write>>;
 /// # Errors
 /// [`ViewError::Journal`], [`ViewError::Output`].
 pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let mut xml = Writer::new_with_indent(BufWriter::new(out), b' ', 2);
-    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let mut xml = begin(out)?;
     let opened: Vec<&StageRow> = view.stages.iter().filter(|stage| stage.planned() > 0).collect();
     let all = opened.iter().fold(Counts::default(), |all, stage| all.plus(Counts::of(view, stage)));
     let mut suites = BytesStart::new("testsuites");
@@ -39,9 +38,7 @@ pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Resu
         suite(&mut xml, view, snapshot, &lineage, stage)?;
     }
     xml.write_event(Event::End(BytesEnd::new("testsuites")))?;
-    let mut out = xml.into_inner();
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    end(xml)
 }
 
 /// Writes a comparison of a study with a baseline: a line that fails the gate is a `failure`.
@@ -52,8 +49,7 @@ pub fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> 
     let totals = comparison.run(&mut |_| Ok(()))?;
     let tests = totals.regressions + totals.improvements + totals.unchanged;
     let counts = Counts { tests, failures: totals.regressions, ..Counts::default() };
-    let mut xml = Writer::new_with_indent(BufWriter::new(out), b' ', 2);
-    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let mut xml = begin(out)?;
     let (study, stage) = comparison.names();
     let class = legal(&format!("{}.{}", clean(study), clean(stage)));
     for (element, name) in [("testsuites", legal(&clean(study))), ("testsuite", class.clone())] {
@@ -66,6 +62,16 @@ pub fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> 
     for element in ["testsuite", "testsuites"] {
         xml.write_event(Event::End(BytesEnd::new(element)))?;
     }
+    end(xml)
+}
+
+fn begin(out: &mut dyn Write) -> io::Result<Xml<'_>> {
+    let mut xml = Writer::new_with_indent(BufWriter::new(out), b' ', 2);
+    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    Ok(xml)
+}
+
+fn end(xml: Xml<'_>) -> Result<(), ViewError> {
     let mut out = xml.into_inner();
     out.write_all(b"\n")?;
     Ok(out.flush()?)

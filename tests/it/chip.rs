@@ -215,7 +215,7 @@ fn failures_of_real_tools_have_their_names() {
         let measure = format!("exec $PITON_STUDY_DIR/flow/measure.sh lib/{OSU} gcd 3000 netlist.v");
         format!("echo '{netlist}' > netlist.v; {measure}")
     };
-    let cut = |size: u32| format!("head -c {size} $PITON_STUDY_DIR/lib/{OSU} > $PITON_STUDY_DIR/lib/cut.lib");
+    let cut = format!("head -c 40000 $PITON_STUDY_DIR/lib/{OSU} > $PITON_STUDY_DIR/lib/cut.lib");
     let limited = |limit: &str| format!("ulimit {limit}; {synth}");
     // A disk of so many KiB, or of none, is the trial's directory.
     let disk = |options: &str| {
@@ -234,7 +234,7 @@ fn failures_of_real_tools_have_their_names() {
         // (what is done, its kind, what tells, whether it is tried again)
         (format!("PATH=/nowhere:/usr/sbin {synth}"), "command_not_found", "", false),
         (synth.replace(OSU, "nothing.lib"), "library_missing", "nothing.lib", false),
-        (format!("{}; {}", cut(40_000), synth.replace(OSU, "cut.lib")), "library_cut_off", "is cut off", false),
+        (format!("{cut}; {}", synth.replace(OSU, "cut.lib")), "library_cut_off", "is cut off", false),
         (raw, "library_cut_off", "bad_alloc", false),
         (
             measured("module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule"),

@@ -106,13 +106,11 @@ fn gain(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Gain> 
         above.sort_by(f64::total_cmp);
         above
     };
-    let first = above(0);
+    let above: Vec<Vec<f64>> = (0..stage.spec.objectives.len()).map(above).collect();
+    let first = above.first().filter(|first| !first.is_empty())?;
     let better = first.iter().filter(|above| stage.better(**above, 0.0)).count();
-    let medians = (0..stage.spec.objectives.len()).map(|number| {
-        let above = above(number);
-        above.get(above.len() / 2).copied()
-    });
-    (!first.is_empty()).then(|| Gain { trials: first.len(), better, medians: medians.collect() })
+    let medians = above.iter().map(|above| above.get(above.len() / 2).copied()).collect();
+    Some(Gain { trials: first.len(), better, medians })
 }
 
 #[cfg(test)]
