@@ -31,6 +31,8 @@ pub struct TreeHash {
 /// # Errors
 /// What the kernel says.
 pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    #[cfg(test)]
+    faults::met(path)?;
     Ok(rustix::fs::open(
         path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
@@ -63,6 +65,8 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
 }
 
 fn open_entry(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    #[cfg(test)]
+    faults::met_below(dir, &name)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::empty())
 }
@@ -82,6 +86,21 @@ pub fn kind_of(file: impl AsFd) -> io::Result<FileType> {
 /// the kernel says.
 pub fn hash_tree(file: File, sync: bool) -> io::Result<TreeHash> {
     hash_opened(file, sync, 0)
+}
+
+/// What failed below a directory that is hashed.
+#[derive(Debug, thiserror::Error)]
+#[error("`{name}` in it: {cause}")]
+struct Within {
+    name: String,
+    cause: io::Error,
+}
+
+/// The system's number of an error, also of one of [`hash_tree`] that says where below a directory it was met.
+#[must_use]
+pub fn errno_of(error: &io::Error) -> Option<i32> {
+    let within = || error.get_ref()?.downcast_ref::<Within>();
+    error.raw_os_error().or_else(|| errno_of(&within()?.cause))
 }
 
 fn hash_opened(file: File, sync: bool, depth: usize) -> io::Result<TreeHash> {
@@ -129,8 +148,11 @@ fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
             let target = readlinkat(dir, &name, Vec::new())?;
             (b'l', *blake3::hash(target.as_bytes()).as_bytes())
         } else {
-            let child = hash_opened(open_entry(dir.as_fd(), &name)?.into(), sync, depth + 1).map_err(|error| {
-                io::Error::new(error.kind(), format!("`{}` in it: {error}", name.to_string_lossy()))
+            let child = open_entry(dir.as_fd(), &name).map_err(io::Error::from);
+            let child = child.and_then(|child| hash_opened(child.into(), sync, depth + 1));
+            let child = child.map_err(|cause| {
+                let name = name.to_string_lossy().into_owned();
+                io::Error::new(cause.kind(), Within { name, cause })
             })?;
             bytes = bytes.saturating_add(child.bytes);
             let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -149,6 +171,34 @@ fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
         dir.sync_all()?;
     }
     Ok(TreeHash { bytes, blake3: *hasher.finalize().as_bytes() })
+}
+
+/// Files that the machine does not open in a test.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    static CLOSED: Mutex<Vec<(PathBuf, Errno)>> = Mutex::new(Vec::new());
+
+    /// From now on this path, which no other test has, cannot be opened.
+    pub(crate) fn close(path: PathBuf, errno: Errno) {
+        CLOSED.lock().unwrap_or_else(PoisonError::into_inner).push((path, errno));
+    }
+
+    pub(super) fn met(path: &Path) -> Result<(), Errno> {
+        let closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.iter().find(|(at, _)| at == path).map_or(Ok(()), |(_, errno)| Err(*errno))
+    }
+
+    pub(super) fn met_below(dir: BorrowedFd<'_>, name: &impl rustix::path::Arg) -> Result<(), Errno> {
+        let dir = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        let name = name.to_string_lossy();
+        dir.map_or(Ok(()), |dir| met(&if name == "." { dir } else { dir.join(&*name) }))
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +241,21 @@ mod tests {
         let link = blake3::hash(b"nowhere").to_hex();
         let expected = blake3::hash(format!("l 4 link {link}\nd 3 sub {sub}\n").as_bytes());
         assert_eq!(a.blake3, *expected.as_bytes());
+    }
+
+    #[test]
+    fn an_error_deep_in_a_directory_keeps_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        rustix::net::bind(
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap(),
+            &rustix::net::SocketAddrUnix::new(dir.path().join("a/b/socket")).unwrap(),
+        )
+        .unwrap();
+        let error = hash_at(dir.path(), "a").unwrap_err();
+        assert_eq!(errno_of(&error), Some(libc::ENXIO));
+        assert!(error.to_string().starts_with("`b` in it: `socket` in it: "), "{error}");
+        assert_eq!(errno_of(&io::Error::other("x")), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
  *   FAULT_DIR      the study's directory, absolute
  *   FAULT          KIND:N:ERRNO:LAST: calls N to LAST of that kind fail (0: none)
  *   FAULT_COUNTS   a file of KINDS 64-bit counters, mapped and counted up
+ *   FAULT_FILE     of calls to read, only those on files whose path ends so count
  *   FAULT_CLOCK    STEP_S:EVERY: each EVERY-th look at the wall clock moves it by STEP_S seconds, to and fro
  */
 #define _GNU_SOURCE
@@ -24,7 +25,7 @@
 enum { OPEN, WRITE, SYNC, MKDIR, RENAME, TRUNCATE, READ, SYNC_ATTEMPT, KINDS };
 
 static pid_t engine;
-static const char *dir;
+static const char *dir, *only;
 static long kind = -1, first, last, error, step_s, every;
 static unsigned long own[KINDS], *counts = own, looks;
 
@@ -37,6 +38,7 @@ __attribute__((constructor)) static void set_up(void) {
     if (!name || strcmp(name, "/piton")) return;
     dir = getenv("FAULT_DIR");
     if (!dir) return;
+    only = getenv("FAULT_FILE");
     const char *fault = getenv("FAULT");
     if (fault) sscanf(fault, "%ld:%ld:%ld:%ld", &kind, &first, &error, &last);
     const char *clock = getenv("FAULT_CLOCK");
@@ -81,6 +83,14 @@ static int our_fd(int fd) {
     return !strncmp(path, dir, strlen(dir)) && !strstr(path, "/engine.") && !strstr(path, "/study.toml");
 }
 
+static int to_read(int fd) {
+    char path[4096];
+    if (!our_fd(fd)) return 0;
+    if (!only) return 1;
+    size_t end = strlen(only);
+    return path_of(fd, path) && strlen(path) >= end && !strcmp(path + strlen(path) - end, only);
+}
+
 #define NEXT(name) ({ static typeof(name) *next; if (!next) next = (typeof(name) *)dlsym(RTLD_NEXT, #name); next; })
 
 static int for_writing(int flags) { return flags & (O_WRONLY | O_RDWR | O_CREAT); }
@@ -120,12 +130,12 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
 }
 
 ssize_t read(int fd, void *bytes, size_t count) {
-    if (our_fd(fd) && fails(READ)) return -1;
+    if (to_read(fd) && fails(READ)) return -1;
     return NEXT(read)(fd, bytes, count);
 }
 
 ssize_t pread64(int fd, void *bytes, size_t count, off64_t at) {
-    if (our_fd(fd) && fails(READ)) return -1;
+    if (to_read(fd) && fails(READ)) return -1;
     return NEXT(pread64)(fd, bytes, count, at);
 }
 

@@ -13,6 +13,8 @@ use crate::harness::{Sandbox, both};
 
 /// The kinds of `faults.c`, in its order.
 const KINDS: [&str; 7] = ["open", "write", "sync", "mkdir", "rename", "truncate", "read"];
+/// Its place among them.
+const READ: usize = 6;
 const FOR_EVER: u64 = u64::MAX >> 1;
 
 const STUDY: &str = r#"
@@ -222,6 +224,72 @@ fn every_rename_and_mkdir_fails() {
 #[test]
 fn every_read_fails() {
     every_call("read", &[libc::EIO], 24);
+}
+
+/// Each file that an attempt left, when a read of it fails: the machine's fault interrupts, whatever the file would have told.
+#[test]
+fn every_read_of_what_attempts_left_fails() {
+    let told = r#"
+[study]
+name = "told"
+[run]
+workers = 1
+[[stage]]
+name = "only"
+command = ["./trial.sh", "{n}"]
+trial_budget = 2
+survivor_count = 1
+retries = { count = 1, delay = "0s", jitter = false }
+outputs = ["out.txt", "tree"]
+[stage.sweep]
+n = { min = 1, max = 2, type = "int" }
+[stage.metrics]
+z = { file = "sta.rpt", regex = 'z (\d+)' }
+[[stage.failure]]
+kind = "meltdown"
+log = '^melted$'
+severity = "catastrophic"
+retryable = false
+"#;
+    let script = r#"
+echo out; [ "$1" = 2 ] && { echo melted >&2; exit 3; }
+mkdir -p tree/sub; echo 1 > out.txt; echo 2 > tree/sub/deep; echo z 3 > sta.rpt; echo '{"y": 4}' > metrics.json
+"#;
+    let sandbox = || {
+        let sandbox = Sandbox::with_study(told);
+        sandbox.script("trial.sh", script);
+        sandbox
+    };
+    let whole = sandbox();
+    whole.ok("run study.toml", 0);
+    let expected = whole.canonical();
+    assert!(expected.contains("meltdown"), "{expected}");
+    let files = ["/stderr.log", "/stdout.log", "/metrics.json", "/sta.rpt", "/out.txt", "/deep"];
+    let mut injected = 0;
+    for file in files {
+        for (errno, first) in [(libc::EIO, 1), (libc::ENOMEM, 1), (libc::EIO, 2)] {
+            let faulty = sandbox();
+            let mut command = faulty.piton(["run", "study.toml"]);
+            command.env("LD_PRELOAD", shim()).env("FAULT_COUNTS", faulty.path("engine.counts"));
+            command.env("FAULT_DIR", faulty.path("").to_str().unwrap().trim_end_matches('/'));
+            command.env("FAULT_FILE", file).env("FAULT", format!("{READ}:{first}:{errno}:{first}"));
+            let output = command.output().unwrap();
+            let what = (file, errno, first);
+            if counts(&faulty)[READ] >= first {
+                injected += 1;
+                assert!(!said_well(&output, &what), "{what:?}: the fault ends the run\n{}", both(&output));
+                let accounting = faulty.dump()["accounting"].clone();
+                // What the next trial was at by then is chance.
+                assert!(accounting["interrupted"].as_u64() > Some(0), "{what:?}: {accounting}");
+                assert_eq!(accounting["running"], 0, "{what:?}");
+                faulty.ok("run study.toml", 0);
+            }
+            assert_eq!(faulty.canonical(), expected, "{what:?}");
+            faulty.ok("verify study.redb", 0);
+        }
+    }
+    println!("figure: {injected} reads of what attempts left failed, none of them a trial's fault");
+    assert!(injected >= 2 * files.len(), "the faults were met");
 }
 
 /// How often what attempts left is synced: counted by `faults.c` beyond the kinds that fail.

@@ -9,10 +9,13 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use super::failure::is_of_trial;
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
 use crate::sys::process::read_kernel_file;
+use crate::sys::words::io_words;
 
 /// Names the directory of a cgroup below which piton may make others.
 pub const CGROUP_VAR: &str = "PITON_CGROUP";
@@ -27,6 +30,30 @@ enum Version {
     Two,
 }
 
+/// Why no cgroup can be named below which others could be made.
+#[derive(Debug)]
+pub(super) enum NoParent {
+    /// The one that the environment names is none, in words.
+    Named(String),
+    /// The machine cannot read what would tell.
+    Machine(io::Error),
+}
+
+impl From<io::Error> for NoParent {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error)
+    }
+}
+
+/// A file's text; `None` where there is none, or not for this user.
+fn read_if_there(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_of_trial(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A cgroup below which piton may make others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
@@ -38,32 +65,38 @@ impl Parent {
     /// The one that the environment names, or the delegated ones that this process is in, innermost first.
     ///
     /// # Errors
-    /// In words: what is wrong with the one that is named.
-    pub(super) fn candidates(named: Option<&OsStr>) -> Result<Vec<Self>, String> {
+    /// What is wrong with the one that is named, or what the machine cannot read.
+    pub(super) fn candidates(named: Option<&OsStr>) -> Result<Vec<Self>, NoParent> {
         if let Some(name) = named.filter(|name| !name.is_empty()) {
             let dir = Path::new(name);
-            let parent = if dir.is_absolute() { Self::at(dir) } else { Err("is no absolute path") };
-            return parent
-                .map(|parent| vec![parent])
-                .map_err(|why| format!("`{CGROUP_VAR}`: `{}` {why}", dir.display()));
+            let parent = if dir.is_absolute() { Self::at(dir)? } else { Err("is no absolute path") };
+            let unfit = |why| NoParent::Named(format!("`{CGROUP_VAR}`: `{}` {why}", dir.display()));
+            return parent.map(|parent| vec![parent]).map_err(unfit);
         }
-        let Some(own) = Place::of_this_process().filter(|place| place.version == Version::Two) else {
+        let Some(own) = Place::of_this_process()?.filter(|place| place.version == Version::Two) else {
             return Ok(Vec::new());
         };
-        let below = own.dir.ancestors().take_while(|dir| dir.starts_with(&own.mount));
-        Ok(below.filter(|dir| is_delegated(dir)).filter_map(|dir| Self::at(dir).ok()).collect())
+        let mut found = Vec::new();
+        for dir in own.dir.ancestors().take_while(|dir| dir.starts_with(&own.mount)) {
+            if is_delegated(dir) {
+                found.extend(Self::at(dir)?.ok());
+            }
+        }
+        Ok(found)
     }
 
-    /// This directory, if it is a cgroup with a memory controller.
-    fn at(dir: &Path) -> Result<Self, &'static str> {
+    /// This directory, if it is a cgroup with a memory controller; otherwise why not.
+    fn at(dir: &Path) -> Result<Result<Self, &'static str>, NoParent> {
         if dir.join("memory.limit_in_bytes").exists() {
-            return Ok(Self { dir: dir.to_path_buf(), version: Version::One });
+            return Ok(Ok(Self { dir: dir.to_path_buf(), version: Version::One }));
         }
-        let controllers = fs::read_to_string(dir.join("cgroup.controllers")).map_err(|_| "is no cgroup")?;
-        match names_memory(&controllers) {
+        let Some(controllers) = read_if_there(&dir.join("cgroup.controllers"))? else {
+            return Ok(Err("is no cgroup"));
+        };
+        Ok(match names_memory(&controllers) {
             true => Ok(Self { dir: dir.to_path_buf(), version: Version::Two }),
             false => Err("has no memory controller"),
-        }
+        })
     }
 
     /// Lets those below it have memory limits.
@@ -131,14 +164,22 @@ pub(super) struct TrialCgroup {
 }
 
 impl TrialCgroup {
+    #[cfg(test)]
+    pub(super) fn at(dir: PathBuf) -> Self {
+        Self { dir, procs: CString::default(), version: Version::Two }
+    }
+
     /// Where a process writes itself to enter.
     pub(super) fn procs(&self) -> &CStr {
         &self.procs
     }
 
     /// Whether the kernel killed anything in it for want of memory.
-    pub(super) fn oom_killed(&self) -> bool {
-        oom_kills(&self.dir.join(oom_file(self.version))).is_some_and(|kills| kills > 0)
+    ///
+    /// # Errors
+    /// In words, if that cannot be read.
+    pub(super) fn oom_killed(&self) -> Result<bool, String> {
+        Ok(oom_kills(&self.dir.join(oom_file(self.version)))?.is_some_and(|kills| kills > 0))
     }
 
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
@@ -154,22 +195,31 @@ impl Drop for TrialCgroup {
 }
 
 /// How often the kernel killed something for want of memory in the cgroup that this process is in.
-#[derive(Clone, Debug)]
-pub(super) struct OomCounter(Option<PathBuf>);
+///
+/// Where that is counted is found out once, when it can be.
+#[derive(Debug, Default)]
+pub(super) struct OomCounter(OnceLock<Option<PathBuf>>);
 
 impl OomCounter {
-    pub(super) fn of_this_process() -> Self {
-        Self(Place::of_this_process().map(|place| place.dir.join(oom_file(place.version))))
-    }
-
     #[cfg(test)]
     pub(super) fn at(path: PathBuf) -> Self {
-        Self(Some(path))
+        Self(OnceLock::from(Some(path)))
     }
 
     /// `None` if the kernel does not say.
-    pub(super) fn now(&self) -> Option<u64> {
-        oom_kills(self.0.as_deref()?)
+    ///
+    /// # Errors
+    /// In words, if it cannot be asked now.
+    pub(super) fn now(&self) -> Result<Option<u64>, String> {
+        let file = match self.0.get() {
+            Some(file) => file,
+            None => {
+                let place = Place::of_this_process();
+                let place = place.map_err(|error| format!("cannot read `/proc/self`: {}", io_words(&error)))?;
+                self.0.get_or_init(|| place.map(|place| place.dir.join(oom_file(place.version))))
+            }
+        };
+        file.as_deref().map_or(Ok(None), oom_kills)
     }
 }
 
@@ -181,9 +231,15 @@ const fn oom_file(version: Version) -> &'static str {
     }
 }
 
-fn oom_kills(file: &Path) -> Option<u64> {
-    let text = String::from_utf8(read_kernel_file(file).ok()?).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+/// `None` where the kernel keeps no such count, or not for this user.
+fn oom_kills(file: &Path) -> Result<Option<u64>, String> {
+    let text = match read_kernel_file(file) {
+        Ok(text) => text,
+        Err(error) if is_of_trial(&error) => return Ok(None),
+        Err(error) => return Err(format!("cannot read `{}`: {}", file.display(), io_words(&error))),
+    };
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()))
 }
 
 /// systemd marks what it hands over: `user.delegate`, or `trusted.delegate` before version 251.
@@ -204,9 +260,10 @@ struct Place {
 }
 
 impl Place {
-    fn of_this_process() -> Option<Self> {
-        let read = |path| fs::read_to_string(path).ok();
-        Self::parse(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
+    fn of_this_process() -> io::Result<Option<Self>> {
+        let cgroups = read_if_there(Path::new("/proc/self/cgroup"))?;
+        let mounts = read_if_there(Path::new("/proc/self/mountinfo"))?;
+        Ok(cgroups.zip(mounts).and_then(|(cgroups, mounts)| Self::parse(&cgroups, &mounts)))
     }
 
     /// cgroups(7) and proc_pid_mountinfo(5).
@@ -301,7 +358,11 @@ mod tests {
         parent.pass_memory_on().unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("cgroup.subtree_control")).unwrap(), "+memory");
         fs::write(dir.path().join("cgroup.controllers"), "cpu\n").unwrap();
-        let find = |dir: &str| Parent::candidates(Some(OsStr::new(dir)));
+        let find = |dir: &str| match Parent::candidates(Some(OsStr::new(dir))) {
+            Err(NoParent::Machine(error)) => panic!("{error}"),
+            Err(NoParent::Named(why)) => Err(why),
+            Ok(found) => Ok(found),
+        };
         let shown = dir.path().to_str().unwrap();
         assert_eq!(find(shown), Err(format!("`PITON_CGROUP`: `{shown}` has no memory controller")));
         assert_eq!(find("/proc"), Err("`PITON_CGROUP`: `/proc` is no cgroup".into()));
@@ -321,18 +382,18 @@ mod tests {
             ("1048576", "0", "1")
         );
         assert_eq!(made.procs().to_str().unwrap(), at.join("cgroup.procs").to_str().unwrap());
-        assert!(!made.oom_killed());
+        assert!(!made.oom_killed().unwrap());
         fs::write(at.join("memory.events"), "low 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n").unwrap();
-        assert!(!made.oom_killed());
+        assert!(!made.oom_killed().unwrap());
         fs::write(at.join("memory.events"), "low 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 1\n").unwrap();
-        assert!(made.oom_killed());
+        assert!(made.oom_killed().unwrap());
         drop(made);
         let one = Parent { version: Version::One, ..parent };
         fs::remove_dir_all(&at).unwrap();
         let made = one.make(&key(1), 4_096).unwrap();
         assert_eq!((&*file("memory.limit_in_bytes"), &*file("memory.memsw.limit_in_bytes")), ("4096", "4096"));
         fs::write(at.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n").unwrap();
-        assert!(made.oom_killed());
+        assert!(made.oom_killed().unwrap());
     }
 
     #[test]

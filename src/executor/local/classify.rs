@@ -3,7 +3,6 @@
 //! The study's own rules name what the trial did by itself: how it exited, and what it left undone. What piton or the
 //! kernel did to it keeps its name, whatever the log says. Nothing here is ever asked about a success.
 
-use std::cell::OnceCell;
 use std::path::Path;
 
 use super::failure::{reason_of, shorten};
@@ -16,25 +15,34 @@ const MAX_LINE_BYTES: usize = 240;
 
 /// The failure, with the name that the first matching rule gives it, and with an excerpt of the log: what matched, or
 /// the last lines. `otherwise` names what no rule does.
+///
+/// # Errors
+/// In words, if the machine cannot read a log: then nothing is known of the failure's name.
 pub(super) fn by_rules(
     rules: &[CompiledFailure],
     dir: &Path,
     exit: Exit,
     failed: Failure,
-    otherwise: impl FnOnce(Failure) -> Failure,
-) -> Failure {
+    otherwise: impl FnOnce(Failure) -> Result<Failure, String>,
+) -> Result<Failure, String> {
     // Logs are read once, and only if a rule asks for them.
-    let logs = OnceCell::new();
+    let mut logs: Option<Logs> = None;
     for rule in rules {
         let matched = match &rule.when {
-            CompiledMatch::Log(regex) => logs.get_or_init(|| Logs::read(dir)).find(regex).map(Some),
+            CompiledMatch::Log(regex) => {
+                let logs = match &mut logs {
+                    Some(logs) => logs,
+                    unread => unread.insert(Logs::read(dir)?),
+                };
+                logs.find(regex).map(Some)
+            }
             when => when.names(exit).then_some(None),
         };
         let Some(found) = matched else { continue };
         let named =
             Failure { kind: rule.kind.clone(), severity: rule.severity, retryable: rule.retryable, ..failed };
         return match found {
-            Some(found) => with_found(named, found),
+            Some(found) => Ok(with_found(named, found)),
             None => with_last_lines(named, dir),
         };
     }
@@ -51,8 +59,11 @@ pub(super) fn with_found(failed: Failure, found: Found) -> Failure {
 }
 
 /// The failure with the end of its log.
-pub(super) fn with_last_lines(failed: Failure, dir: &Path) -> Failure {
-    Failure { log_excerpt: last_lines(dir), ..failed }
+///
+/// # Errors
+/// As for [`by_rules`].
+pub(super) fn with_last_lines(failed: Failure, dir: &Path) -> Result<Failure, String> {
+    Ok(Failure { log_excerpt: last_lines(dir)?, ..failed })
 }
 
 #[cfg(test)]
@@ -75,6 +86,7 @@ mod tests {
         by_rules(rules, dir.path(), exit, failure("exit_code", "exited with code 3"), |failed| {
             with_last_lines(failed, dir.path())
         })
+        .unwrap()
     }
 
     #[test]

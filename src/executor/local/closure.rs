@@ -302,7 +302,11 @@ fn judge(
         Ok(mut metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
-            let remains = if made { Remains::of(&context.job.dir) } else { Remains::none() };
+            let remains = if made { Remains::of(&context.job.dir) } else { Ok(Remains::none()) };
+            let remains = match remains {
+                Ok(remains) => remains,
+                Err(why) => return shared.machine_failed(why),
+            };
             let verdict = match complete(context.job, &remains, &mut metrics, unsynced) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::model::{Failure, Severity};
+use crate::sys::tree_hash::errno_of;
 use crate::sys::words::io_words;
 
 /// A reason is one line; the journal bounds what a record may hold.
@@ -49,7 +50,7 @@ impl Trouble {
     /// What `error` is to blame on, when piton itself (not the trial) asked for what failed.
     pub(super) fn of(kind: &str, what: &str, error: &io::Error) -> Self {
         let why = format!("{what}: {}", io_words(error));
-        match error.raw_os_error() {
+        match errno_of(error) {
             Some(
                 libc::ENOSPC
                 | libc::EDQUOT
@@ -64,6 +65,33 @@ impl Trouble {
             _ => Self::Trial(failure(kind, why)),
         }
     }
+
+    /// What `error` is to blame on, met when something that an attempt left was opened or read. Its trial answers for
+    /// what it can bring about by what it leaves there, and for nothing else.
+    pub(super) fn of_left(kind: &str, what: &str, error: &io::Error) -> Self {
+        let why = format!("{what}: {}", io_words(error));
+        if is_of_trial(error) { Self::Trial(failure(kind, why)) } else { Self::Machine(why) }
+    }
+}
+
+/// Whether a trial can bring this error about by what it leaves in its directory: nothing, a link, a directory, a socket, a
+/// file that nobody may read. Any other is the machine's: a disk that cannot be read, too many open files, no memory.
+pub(super) fn is_of_trial(error: &io::Error) -> bool {
+    // An error without a number is one that piton made for what it found.
+    errno_of(error).is_none_or(|errno| {
+        matches!(
+            errno,
+            libc::ENOENT
+                | libc::ENOTDIR
+                | libc::EISDIR
+                | libc::ELOOP
+                | libc::EACCES
+                | libc::EPERM
+                | libc::ENXIO
+                | libc::ENODEV
+                | libc::ENAMETOOLONG
+        )
+    })
 }
 
 /// `SIGSEGV`, or `signal 40`.
@@ -151,6 +179,13 @@ mod tests {
         let of = |errno| Trouble::of("spawn_failed", "cannot x", &io::Error::from_raw_os_error(errno));
         assert!(matches!(of(libc::ENOSPC), Trouble::Machine(why) if why == "cannot x: no space left on device"));
         assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
+        let left = |errno| Trouble::of_left("missing_output", "cannot x", &io::Error::from_raw_os_error(errno));
+        for errno in [libc::ENOENT, libc::ELOOP, libc::EACCES, libc::ENXIO] {
+            assert!(matches!(left(errno), Trouble::Trial(_)), "{errno}");
+        }
+        for errno in [libc::EIO, libc::EMFILE, libc::ENOMEM, libc::ESTALE, libc::EBADMSG, libc::EUCLEAN] {
+            assert!(matches!(left(errno), Trouble::Machine(_)), "{errno}");
+        }
         assert_eq!(signal_name(libc::SIGSEGV), "SIGSEGV");
         assert_eq!(signal_name(40), "signal 40");
         assert_eq!(duration_words(Duration::from_secs(1_800)), "30 min");

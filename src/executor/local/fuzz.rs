@@ -36,7 +36,7 @@ pub fn rule(pattern: &str, text: &[u8]) {
 /// Searches a directory's logs, as a failure rule does: what is quoted controls no terminal.
 pub fn log_rule(pattern: &str, dir: &Path) {
     let Ok(regex) = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build() else { return };
-    for logs in [Logs::read(dir), Logs::read_ends(dir)] {
+    for logs in [Logs::read(dir), Logs::read_ends(dir)].into_iter().flatten() {
         if let Some(found) = logs.find(&regex) {
             let is_odd = |c: char| c.is_control() && c != '\n';
             assert!(!found.line.contains(char::is_control), "{:?}", found.line);

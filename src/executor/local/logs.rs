@@ -10,8 +10,9 @@ use std::path::Path;
 use regex::bytes::Regex;
 use rustix::fs::FileType;
 
-use super::failure::{printable, shorten};
+use super::failure::{is_of_trial, printable, shorten};
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use crate::sys::words::io_words;
 
 /// Of the end of a log, so much is looked at for an excerpt.
 const TAIL_BYTES: u64 = 16 * 1024;
@@ -48,21 +49,28 @@ pub(super) struct Found {
 }
 
 impl Logs {
-    /// Reads them. What cannot be read is as good as empty.
-    pub(super) fn read(dir: &Path) -> Self {
+    /// Reads them. One that the trial removed, or put something else in the place of, is as good as empty.
+    ///
+    /// # Errors
+    /// In words, if the machine cannot read one: what is not known is not taken for nothing.
+    pub(super) fn read(dir: &Path) -> Result<Self, String> {
         Self::read_last(dir, SEARCHED_BYTES)
     }
 
     /// Likewise, but only what a program says last.
-    pub(super) fn read_ends(dir: &Path) -> Self {
+    ///
+    /// # Errors
+    /// As for [`Logs::read`].
+    pub(super) fn read_ends(dir: &Path) -> Result<Self, String> {
         Self::read_last(dir, TAIL_BYTES)
     }
 
-    fn read_last(dir: &Path, limit: u64) -> Self {
-        Self(NAMES.map(|name| {
-            let (bytes, whole) = tail(dir, name, limit + 1).unwrap_or_default();
-            Log { name, whole, bytes }
-        }))
+    fn read_last(dir: &Path, limit: u64) -> Result<Self, String> {
+        let [first, second] = NAMES.map(|name| {
+            let read = tail(dir, name, limit + 1);
+            read.map(|(bytes, whole)| Log { name, whole, bytes })
+        });
+        Ok(Self([first?, second?]))
     }
 
     /// The first match, in standard error if there is one.
@@ -114,16 +122,29 @@ fn clean(line: &str) -> String {
 }
 
 /// The last lines of the attempt's standard error, or of its output if it wrote no error.
-pub(super) fn last_lines(dir: &Path) -> String {
-    let excerpts = NAMES.iter().map(|name| {
-        let (bytes, _) = tail(dir, name, TAIL_BYTES).unwrap_or_default();
-        excerpt_of(&bytes)
-    });
-    excerpts.into_iter().find(|excerpt| !excerpt.is_empty()).unwrap_or_default()
+///
+/// # Errors
+/// As for [`Logs::read`].
+pub(super) fn last_lines(dir: &Path) -> Result<String, String> {
+    for name in NAMES {
+        let (bytes, _) = tail(dir, name, TAIL_BYTES)?;
+        let excerpt = excerpt_of(&bytes);
+        if !excerpt.is_empty() {
+            return Ok(excerpt);
+        }
+    }
+    Ok(String::new())
 }
 
-/// The last `limit` bytes of a log, and whether that is all of it.
-fn tail(dir: &Path, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
+/// The last `limit` bytes of a log, and whether that is all of it; nothing of what the trial made unreadable.
+fn tail(dir: &Path, name: &str, limit: u64) -> Result<(Vec<u8>, bool), String> {
+    match read_tail(dir, name, limit) {
+        Err(error) if is_of_trial(&error) => Ok((Vec::new(), true)),
+        read => read.map_err(|error| format!("cannot read `{name}` of an attempt: {}", io_words(&error))),
+    }
+}
+
+fn read_tail(dir: &Path, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = open_beneath(open_dir(dir)?.as_fd(), Path::new(name))?;
     if kind_of(&file)? != FileType::RegularFile {
         return Ok((Vec::new(), true));
@@ -176,17 +197,17 @@ mod tests {
     #[test]
     fn only_the_tail_of_a_log_is_read_and_output_stands_in_for_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(last_lines(dir.path()), "");
+        assert_eq!(last_lines(dir.path()).unwrap(), "");
         fs::write(dir.path().join("stdout.log"), "from stdout\n").unwrap();
         fs::write(dir.path().join("stderr.log"), "\n").unwrap();
-        assert_eq!(last_lines(dir.path()), "from stdout");
+        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
         // Sparse: 1 TiB that cannot be read whole.
         let log = fs::File::create(dir.path().join("stderr.log")).unwrap();
         log.set_len(1 << 40).unwrap();
-        assert_eq!(last_lines(dir.path()), "from stdout");
+        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
         fs::remove_file(dir.path().join("stderr.log")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("stderr.log")).unwrap();
-        assert_eq!(last_lines(dir.path()), "from stdout");
+        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
     }
 
     fn find(stderr: &[u8], stdout: &[u8], regex: &str) -> Option<Found> {
@@ -194,7 +215,7 @@ mod tests {
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
         fs::write(dir.path().join("stdout.log"), stdout).unwrap();
         let regex = regex::bytes::RegexBuilder::new(regex).multi_line(true).build().unwrap();
-        Logs::read(dir.path()).find(&regex)
+        Logs::read(dir.path()).unwrap().find(&regex)
     }
 
     fn excerpt(stderr: &[u8], stdout: &[u8], regex: &str) -> String {
@@ -255,7 +276,7 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(Logs::read(dir.path()).find(&Regex::new("root|.").unwrap()), None);
-        assert_eq!(Logs::read(&dir.path().join("gone")).find(&Regex::new(".").unwrap()), None);
+        assert_eq!(Logs::read(dir.path()).unwrap().find(&Regex::new("root|.").unwrap()), None);
+        assert_eq!(Logs::read(&dir.path().join("gone")).unwrap().find(&Regex::new(".").unwrap()), None);
     }
 }

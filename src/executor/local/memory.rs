@@ -6,13 +6,15 @@
 //! and programs run out of memory for reasons of their own. Never leaves a limit unenforced in silence.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use regex::bytes::Regex;
+use rustix::io::Errno;
 
-use super::cgroup::{CGROUP_VAR, OomCounter, Parent, TrialCgroup, named_in};
+use super::cgroup::{CGROUP_VAR, NoParent, OomCounter, Parent, TrialCgroup, named_in};
 use super::classify::{by_rules, with_found, with_last_lines};
 use super::failure::{bytes_words, failure};
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started};
@@ -56,8 +58,8 @@ pub(super) struct Memory {
 /// What is known about an attempt's memory.
 pub(super) struct Watch {
     held: Held,
-    /// The machine's, or container's, count of kills when the attempt started.
-    kills_before: Option<u64>,
+    /// The machine's, or container's, count of kills when the attempt started; in words why it could not be read.
+    kills_before: Result<Option<u64>, String>,
 }
 
 /// How the limit is enforced.
@@ -82,7 +84,7 @@ impl Memory {
         Self {
             named: named_in(environment).map(OsStr::to_owned),
             parent: Mutex::new(Cgroups::NotAsked),
-            counter: OomCounter::of_this_process(),
+            counter: OomCounter::default(),
             warned: AtomicBool::new(false),
         }
     }
@@ -99,10 +101,10 @@ impl Memory {
         let Some(limit_bytes) = job.stage_spec.memory_limit_bytes else {
             return keeper.spawn(request).map(watch(Held::No));
         };
-        if let Some(cgroup) = self.cgroup(&job.key, limit_bytes) {
+        if let Some(cgroup) = self.cgroup(&job.key, limit_bytes)? {
             let inside = SpawnRequest { cgroup_procs: Some(cgroup.procs()), ..*request };
             match keeper.spawn(&inside) {
-                Err(SpawnError::Refused { step: SpawnStep::Cgroup, errno }) => {
+                Err(SpawnError::Refused { step: SpawnStep::Cgroup, errno }) if !is_exhausted(errno) => {
                     self.no_cgroups(&io_words(&errno.into()));
                 }
                 other => return other.map(watch(Held::ByCgroup(cgroup))),
@@ -118,28 +120,45 @@ impl Memory {
         }
     }
 
-    fn cgroup(&self, key: &AttemptKey, limit_bytes: u64) -> Option<TrialCgroup> {
+    /// A cgroup for an attempt; none where none can be made.
+    fn cgroup(&self, key: &AttemptKey, limit_bytes: u64) -> Result<Option<TrialCgroup>, SpawnError> {
         let parent = {
             let mut cgroups = self.parent.lock().unwrap_or_else(PoisonError::into_inner);
             if matches!(*cgroups, Cgroups::NotAsked) {
-                *cgroups = self.look_for_cgroups();
+                *cgroups = self.look_for_cgroups().map_err(|error| SpawnError::Refused {
+                    step: SpawnStep::Cgroup,
+                    errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+                })?;
             }
             match &*cgroups {
                 Cgroups::Below(parent) => parent.clone(),
-                Cgroups::NotAsked | Cgroups::Nowhere => return None,
+                Cgroups::NotAsked | Cgroups::Nowhere => return Ok(None),
             }
         };
-        parent.make(key, limit_bytes).map_err(|error| self.no_cgroups(&io_words(&error))).ok()
+        match parent.make(key, limit_bytes) {
+            Ok(cgroup) => Ok(Some(cgroup)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(errno) if is_exhausted(errno) => Err(SpawnError::Refused { step: SpawnStep::Cgroup, errno }),
+                _ => {
+                    self.no_cgroups(&io_words(&error));
+                    Ok(None)
+                }
+            },
+        }
     }
 
-    fn look_for_cgroups(&self) -> Cgroups {
-        let candidates = Parent::candidates(self.named.as_deref()).unwrap_or_else(|why| {
-            log::warn!("{why}; {INSTEAD}");
-            Vec::new()
-        });
+    fn look_for_cgroups(&self) -> io::Result<Cgroups> {
+        let candidates = match Parent::candidates(self.named.as_deref()) {
+            Ok(candidates) => candidates,
+            Err(NoParent::Machine(error)) => return Err(error),
+            Err(NoParent::Named(why)) => {
+                log::warn!("{why}; {INSTEAD}");
+                Vec::new()
+            }
+        };
         for parent in candidates {
             match parent.pass_memory_on() {
-                Ok(()) => return Cgroups::Below(parent),
+                Ok(()) => return Ok(Cgroups::Below(parent)),
                 Err(error) if self.named.is_some() => {
                     log::warn!(
                         "`{CGROUP_VAR}`: cannot pass the memory controller on: {}; {INSTEAD}",
@@ -149,7 +168,7 @@ impl Memory {
                 Err(_) => {}
             }
         }
-        Cgroups::Nowhere
+        Ok(Cgroups::Nowhere)
     }
 
     /// One that cannot be made or entered says that none can: once, and never tried again.
@@ -168,36 +187,58 @@ impl Memory {
     }
 
     /// The name of a failure: the study's rules, then what is known about memory, then what it was called already.
-    pub(super) fn classify(&self, job: &Job, watch: &Watch, exit: Exit, failed: Failure) -> Failure {
+    ///
+    /// # Errors
+    /// In words, if the machine cannot read what decides.
+    pub(super) fn classify(
+        &self,
+        job: &Job,
+        watch: &Watch,
+        exit: Exit,
+        failed: Failure,
+    ) -> Result<Failure, String> {
         let stage = &*job.stage_spec;
         let limit = bytes_words(stage.memory_limit_bytes.unwrap_or_default());
         by_rules(&stage.failures, &job.dir, exit, failed, |failed| match &watch.held {
-            Held::ByCgroup(cgroup) if cgroup.oom_killed() => {
-                let reason = format!("killed by the kernel for using more than its memory limit of {limit}");
-                with_last_lines(over_limit(reason), &job.dir)
-            }
-            Held::ByAddressSpace => match says_out_of_memory(&job.dir) {
+            Held::ByCgroup(cgroup) => match cgroup.oom_killed()? {
+                true => {
+                    let reason = format!("killed by the kernel for using more than its memory limit of {limit}");
+                    with_last_lines(over_limit(reason), &job.dir)
+                }
+                false => self.by_counter(job, watch, exit, failed),
+            },
+            Held::ByAddressSpace => match says_out_of_memory(&job.dir)? {
                 Some(found) => {
-                    with_found(over_limit(format!("{} within its memory limit of {limit}", failed.reason)), found)
+                    let reason = format!("{} within its memory limit of {limit}", failed.reason);
+                    Ok(with_found(over_limit(reason), found))
                 }
                 None => self.by_counter(job, watch, exit, failed),
             },
-            Held::ByCgroup(_) | Held::No => self.by_counter(job, watch, exit, failed),
+            Held::No => self.by_counter(job, watch, exit, failed),
         })
     }
 
     /// Without a cgroup of its own: the trial was killed, and meanwhile the kernel did kill for want of memory here.
-    fn by_counter(&self, job: &Job, watch: &Watch, exit: Exit, failed: Failure) -> Failure {
-        let killed = matches!(exit, Exit::Signal(libc::SIGKILL) | Exit::Code(SHELL_KILLED));
-        let kills = killed.then(|| self.counter.now()).flatten();
-        let failed = match (watch.kills_before, kills) {
-            (Some(before), Some(after)) if after > before => {
-                failure("out_of_memory", format!("{}: the kernel ran out of memory", failed.reason))
+    fn by_counter(&self, job: &Job, watch: &Watch, exit: Exit, failed: Failure) -> Result<Failure, String> {
+        let failed = match exit {
+            Exit::Signal(libc::SIGKILL) | Exit::Code(SHELL_KILLED) => {
+                match (watch.kills_before.clone()?, self.counter.now()?) {
+                    (Some(before), Some(after)) if after > before => {
+                        failure("out_of_memory", format!("{}: the kernel ran out of memory", failed.reason))
+                    }
+                    _ => failed,
+                }
             }
             _ => failed,
         };
         with_last_lines(failed, &job.dir)
     }
+}
+
+/// Whether the machine, or what this process may take of it, is at its end: that says nothing of whether cgroups can be had,
+/// and how a trial is held must not hang on it.
+fn is_exhausted(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
 }
 
 /// The limit will be the same the next time: no retry.
@@ -206,8 +247,9 @@ fn over_limit(reason: String) -> Failure {
 }
 
 /// What a program says last, if that is it.
-fn says_out_of_memory(dir: &Path) -> Option<Found> {
-    Logs::read_ends(dir).find(SAYS_OUT_OF_MEMORY.as_ref()?)
+fn says_out_of_memory(dir: &Path) -> Result<Option<Found>, String> {
+    let logs = Logs::read_ends(dir)?;
+    Ok(SAYS_OUT_OF_MEMORY.as_ref().and_then(|regex| logs.find(regex)))
 }
 
 #[cfg(test)]
@@ -233,7 +275,7 @@ mod tests {
         let job = job(stage, root.path());
         fs::create_dir_all(&job.dir).unwrap();
         fs::write(job.dir.join("stderr.log"), log).unwrap();
-        memory.classify(&job, &watch, exit, failure("signal", "killed by SIGKILL"))
+        memory.classify(&job, &watch, exit, failure("signal", "killed by SIGKILL")).unwrap()
     }
 
     const KILLED: Exit = Exit::Signal(libc::SIGKILL);
@@ -257,6 +299,33 @@ mod tests {
         assert_eq!(named(Held::No, "", Exit::Code(137), (3, 4)).kind, "out_of_memory");
         assert_eq!(named(Held::No, "", Exit::Code(1), (3, 4)).kind, "signal");
         assert_eq!(named(Held::No, "", Exit::Signal(libc::SIGSEGV), (3, 4)).kind, "signal");
+    }
+
+    #[test]
+    fn evidence_that_cannot_be_read_is_no_verdict() {
+        let root = tempfile::tempdir().unwrap();
+        let mut stage = stage(root.path(), Work::Closure);
+        stage.memory_limit_bytes = Some(64 << 20);
+        let job = job(stage, root.path());
+        fs::create_dir_all(&job.dir).unwrap();
+        // Nothing is mapped at 0: reading there is EIO.
+        let broken = || OomCounter::at("/proc/self/mem".into());
+        let why = broken().now().unwrap_err();
+        assert_eq!(why, "cannot read `/proc/self/mem`: input/output error");
+        let named = |counter, held, kills_before, exit| {
+            let memory = Memory { counter, ..Memory::new(&[]) };
+            memory.classify(&job, &Watch { held, kills_before }, exit, failure("signal", "killed"))
+        };
+        assert!(named(broken(), Held::No, Ok(Some(0)), KILLED).is_err());
+        assert!(named(OomCounter::default(), Held::No, Err(why), KILLED).is_err());
+        assert!(named(broken(), Held::No, Ok(Some(0)), Exit::Code(1)).is_ok(), "nobody needs it");
+        let at = root.path().join("own");
+        fs::create_dir(&at).unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", at.join("memory.events")).unwrap();
+        assert!(named(OomCounter::default(), Held::ByCgroup(TrialCgroup::at(at)), Ok(None), KILLED).is_err());
+        crate::sys::tree_hash::faults::close(job.dir.join("stderr.log"), Errno::MFILE);
+        let said = named(OomCounter::default(), Held::ByAddressSpace, Ok(None), Exit::Code(1));
+        assert!(said.unwrap_err().contains("`stderr.log`"));
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::sys::words::io_words;
 /// What a shell exits with when it does not find a command.
 const SHELL_NOT_FOUND: i32 = 127;
 
+/// Why an attempt was interrupted that the engine ended with itself.
+const SHUT_DOWN: &str = "terminated with the engine";
+
 /// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.
 const SHUTDOWN_LOOKS: u32 = 25;
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);
@@ -140,7 +143,7 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
             let refused = refusal(job, &command, step, errno);
             // Whether the machine is to blame is told by the error alone, but not for what the program itself is.
             match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
-                Trouble::Machine(_) if step != SpawnStep::Exec => Err(NotStarted::Broken(refused.reason)),
+                Trouble::Machine(_) if refused.kind == "spawn_failed" => Err(NotStarted::Broken(refused.reason)),
                 _ => Err(NotStarted::Failed(refused)),
             }
         }
@@ -272,10 +275,16 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
     };
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
-    let remains = Remains::of(&job.dir);
     let mut unsynced = Unsynced::new(&shared.room);
-    let verdict = judge(shared, job, told, &exited, cause, &remains, &mut unsynced);
-    let verdict = shared.keep_rest(job, verdict, &remains, &mut unsynced);
+    let verdict = match Remains::of(&job.dir) {
+        Ok(remains) => {
+            let verdict = judge(shared, job, told, &exited, cause, &remains, &mut unsynced);
+            shared.keep_rest(job, verdict, &remains, &mut unsynced)
+        }
+        // An end that the engine brought about needs no look at what was left.
+        Err(_) if cause == Some(Cause::Shutdown) => Verdict::Interrupted { reason: SHUT_DOWN.into() },
+        Err(why) => shared.machine_failed(why),
+    };
     shared.tell_ended(job, Some(exited.exit), usage, verdict, unsynced);
 }
 
@@ -290,13 +299,16 @@ fn judge(
 ) -> Verdict {
     let failed = match (cause, exited.exit) {
         (Some(Cause::Shutdown), _) => {
-            return Verdict::Interrupted { reason: "terminated with the engine".into() };
+            return Verdict::Interrupted { reason: SHUT_DOWN.into() };
         }
         (Some(Cause::Timeout), _) => {
             let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
             let failed = failure("timeout", format!("ran longer than {limit}"));
             // Piton's own doing: how it exits then, and what it says about it, only follows from that.
-            return Verdict::Failed(classify::with_last_lines(failed, &job.dir));
+            return match classify::with_last_lines(failed, &job.dir) {
+                Ok(failed) => Verdict::Failed(failed),
+                Err(why) => shared.machine_failed(why),
+            };
         }
         // `docker stop`, `systemctl stop` and job schedulers signal every process, not the engine alone.
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
@@ -317,7 +329,10 @@ fn judge(
     if let Some(why) = full_disk(job) {
         return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
     }
-    Verdict::Failed(shared.memory.classify(job, &told.memory, exited.exit, failed))
+    match shared.memory.classify(job, &told.memory, exited.exit, failed) {
+        Ok(failed) => Verdict::Failed(failed),
+        Err(why) => shared.machine_failed(why),
+    }
 }
 
 /// Less than this, and what a trial writes may not have fitted, bytes: more than the engine's reserve, which may have been
@@ -327,13 +342,21 @@ const FULL_BYTES: u64 = 2 << 20;
 /// Whether the disk of the attempt's directory is full: then a failure says nothing about the trial, and all that
 /// follow would fail alike.
 fn full_disk(job: &Job) -> Option<String> {
-    let disk = rustix::fs::statvfs(&job.dir).ok()?;
+    let artifacts = &job.stage_spec.artifacts_dir;
+    let disk = match rustix::fs::statvfs(&job.dir).or_else(|_| rustix::fs::statvfs(artifacts)) {
+        Ok(disk) => disk,
+        // Artifacts that somebody took away tell nothing of the disk.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NOSYS) => return None,
+        Err(errno) => {
+            let why = io_words(&errno.into());
+            return Some(format!("cannot tell whether the disk of `{}` is full: {why}", artifacts.display()));
+        }
+    };
     let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
     // File systems without a fixed number of files, or of no size at all, say 0 of 0.
     let no_files = disk.f_files > 0 && disk.f_ffree == 0;
     let no_space = disk.f_blocks > 0 && blocks.saturating_mul(disk.f_frsize) < FULL_BYTES;
-    (no_files || no_space)
-        .then(|| format!("no space left on the disk of `{}`", job.stage_spec.artifacts_dir.display()))
+    (no_files || no_space).then(|| format!("no space left on the disk of `{}`", artifacts.display()))
 }
 
 /// Died of TERM, INT or HUP, or is a shell that tells of it.

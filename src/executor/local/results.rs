@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::durable::Unsynced;
-use super::failure::{Trouble, failure, shorten};
+use super::failure::{Trouble, failure, is_of_trial, shorten};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
 use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
@@ -36,8 +36,14 @@ pub(super) struct Remains {
 }
 
 impl Remains {
-    pub(super) fn of(path: &Path) -> Self {
-        Self { dir: open_dir(path).ok() }
+    /// # Errors
+    /// In words, if the machine cannot open a directory that may well be there.
+    pub(super) fn of(path: &Path) -> Result<Self, String> {
+        match open_dir(path) {
+            Ok(dir) => Ok(Self { dir: Some(dir) }),
+            Err(error) if is_of_trial(&error) => Ok(Self::none()),
+            Err(error) => Err(format!("cannot open `{}`: {}", path.display(), io_words(&error))),
+        }
     }
 
     /// A directory that was never made, or is not this attempt's.
@@ -94,10 +100,10 @@ fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(bad("`metrics.json` is a symbolic link").into());
         }
-        Err(error) => return Err(Trouble::of("bad_metrics", "cannot open `metrics.json`", &error)),
+        Err(error) => return Err(Trouble::of_left("bad_metrics", "cannot open `metrics.json`", &error)),
     };
     // A disk that cannot be read is not the trial's fault.
-    let cannot_read = |error: io::Error| Trouble::of("bad_metrics", "cannot read `metrics.json`", &error);
+    let cannot_read = |error: io::Error| Trouble::of_left("bad_metrics", "cannot read `metrics.json`", &error);
     if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
         return Err(bad("`metrics.json` is not a regular file").into());
     }
@@ -162,10 +168,12 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
     for of_file in rules.chunk_by(|a, b| a.file == b.file) {
         let Some(first) = of_file.first() else { continue };
         let text = match read_rule_file(remains, &first.file) {
-            Err(error) => match Trouble::of("missing_metric", &format!("cannot read `{}`", first.file), &error) {
-                machine @ Trouble::Machine(_) => return Err(machine),
-                Trouble::Trial(_) => Err(io_words(&error)),
-            },
+            Err(error) => {
+                match Trouble::of_left("missing_metric", &format!("cannot read `{}`", first.file), &error) {
+                    machine @ Trouble::Machine(_) => return Err(machine),
+                    Trouble::Trial(_) => Err(io_words(&error)),
+                }
+            }
             Ok(text) => Ok(text),
         };
         for rule in of_file {
@@ -282,7 +290,7 @@ fn keep_outputs(
         });
         match hash {
             Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
-            Err(error) => match Trouble::of("missing_output", &format!("`{name}`"), &error) {
+            Err(error) => match Trouble::of_left("missing_output", &format!("cannot read `{name}`"), &error) {
                 Trouble::Trial(_) => {
                     return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
                 }
@@ -328,7 +336,7 @@ mod tests {
     use crate::spec::{MetricRule, Work};
 
     fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-        super::collect(job, &Remains::of(&job.dir), &mut Unsynced::new(&Room::of_process()))
+        super::collect(job, &Remains::of(&job.dir).unwrap(), &mut Unsynced::new(&Room::of_process()))
     }
 
     fn kind_and_reason(trouble: Trouble) -> (String, String) {

@@ -188,6 +188,82 @@ fn failures_have_kinds_and_excerpts() {
     assert_eq!(failure_of(bench.run(stage)).kind, "missing_output");
 }
 
+/// A trial that fails with a word in both logs, or succeeds with a metric of each kind and an output of each.
+fn telling(bench: &Bench, script: &str) -> StageRuntime {
+    use crate::executor::{CompiledFailure, CompiledRule};
+    use crate::spec::{FailureMatch, FailureRule, MetricRule};
+    let rule = FailureRule {
+        kind: "boom".into(),
+        when: FailureMatch::Log("^boom$".into()),
+        severity: crate::model::Severity::Catastrophic,
+        retryable: false,
+    };
+    let metric = MetricRule { file: "sta.rpt".into(), regex: "z (.*)".into(), scale: 1.0 };
+    StageRuntime {
+        failures: vec![CompiledFailure::new(&rule).unwrap()],
+        rules: vec![CompiledRule::new("z", &metric).unwrap()],
+        outputs: vec!["out".into(), "tree".into()],
+        ..bench.stage(script)
+    }
+}
+
+const SUCCEEDS: &str = "echo 1 > out; mkdir -p tree/sub; echo 2 > tree/sub/deep; echo z 3 > sta.rpt; echo x; echo y >&2; \
+    echo '{\"y\": 4}' > metrics.json";
+const FAILS: &str = "echo out; echo boom >&2; exit 3";
+
+/// The machine's fault interrupts, and ends the run; it names no failure, hides no metric and loses no output.
+#[test]
+fn what_the_machine_cannot_open_of_an_attempt_is_no_verdict() {
+    use rustix::io::Errno;
+    let cases: [(&str, &[&str]); 2] = [
+        (SUCCEEDS, &["", "metrics.json", "sta.rpt", "out", "tree", "tree/sub", "tree/sub/deep", "stdout.log"]),
+        (FAILS, &["", "stdout.log", "stderr.log"]),
+    ];
+    for (script, files) in cases {
+        for (n, file) in files.iter().enumerate() {
+            let errno = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::NFILE, Errno::STALE][n % 5];
+            let mut bench = Bench::new(1, HashMap::new());
+            let dir = bench.dir.path().join("artifacts/study/0_stage/case_0_0/attempt_1");
+            let path = if file.is_empty() { dir } else { dir.join(file) };
+            crate::sys::tree_hash::faults::close(path, errno);
+            let stage = telling(&bench, script);
+            bench.submit(0, stage);
+            bench.started();
+            match bench.events.recv_timeout(LONG).unwrap() {
+                ExecutorEvent::Broken(why) => assert!(why.contains("cannot"), "`{file}`: {why}"),
+                other => panic!("`{file}`, {errno}: {other:?}"),
+            }
+            let report = bench.ended();
+            assert!(interrupted(&report), "`{file}`, {errno}: {:?}", report.verdict);
+        }
+    }
+}
+
+/// What the trial itself did to its files is its own, as before.
+#[test]
+fn what_a_trial_makes_unreadable_is_its_own_doing() {
+    let mut bench = Bench::new(1, HashMap::new());
+    for script in [
+        "rm stderr.log; mkdir stderr.log; exit 3",
+        "rm -r \"$PWD\"; exit 3",
+        "rm stderr.log; ln -s / stderr.log; exit 3",
+    ] {
+        let stage = telling(&bench, script);
+        assert_eq!(failure_of(bench.run(stage)).kind, "exit_code", "{script}");
+    }
+    let spoilt = [
+        "rm out; mkfifo out",
+        "rm sta.rpt metrics.json; mkdir metrics.json",
+        "rm tree/sub/deep; mkfifo tree/sub/deep",
+        "rm -r tree; ln -s / tree",
+    ];
+    for spoil in spoilt {
+        let stage = telling(&bench, &format!("{SUCCEEDS}; {spoil}"));
+        let kind = failure_of(bench.run(stage)).kind;
+        assert!(matches!(&*kind, "missing_output" | "bad_metrics"), "{spoil}: {kind}");
+    }
+}
+
 #[test]
 fn programs_that_cannot_start_say_why() {
     use std::os::unix::fs::PermissionsExt;

@@ -28,6 +28,7 @@ use crate::executor::{AttemptKey, AttemptReport, ExecutorEvent, Job};
 use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, StudyId, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
+use crate::sys::words::io_words;
 
 /// The list is asked for this often at most, and takes a tenth of the time at most.
 const POLL_MIN: Duration = Duration::from_secs(1);
@@ -501,11 +502,18 @@ impl Watcher {
     fn never_began(&mut self, trial: TrialId, why: Why) {
         let Some(flight) = self.flights.get(&trial) else { return };
         let verdict = match why {
-            Why::Ended | Why::TimedOut | Why::OutOfMemory => {
-                let log = std::fs::read(flight.control.log()).map(|log| excerpt_of(&log)).unwrap_or_default();
-                let failed = failure("spawn_failed", format!("the job could not start: {log}"));
-                Verdict::Failed(Failure { log_excerpt: log, ..failed })
-            }
+            Why::Ended | Why::TimedOut | Why::OutOfMemory => match std::fs::read(flight.control.log()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    let why = format!("cannot read the log of the job of trial {trial}: {}", io_words(&error));
+                    self.broken(why.clone());
+                    Verdict::Interrupted { reason: why }
+                }
+                log => {
+                    let log = excerpt_of(&log.unwrap_or_default());
+                    let failed = failure("spawn_failed", format!("the job could not start: {log}"));
+                    Verdict::Failed(Failure { log_excerpt: log, ..failed })
+                }
+            },
             other => Verdict::Interrupted { reason: other.words().to_owned() },
         };
         self.report(trial, verdict);
