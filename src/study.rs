@@ -21,7 +21,7 @@ use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
-    Event, ExecutorKind, InputHash, Metrics, Record, Seq, StageIndex, StudyCreated, StudyId, StudyRow,
+    Event, ExecutorKind, InputHash, Metrics, Record, RunEnd, Seq, StageIndex, StudyCreated, StudyId, StudyRow,
     StudyStatus, ToolVersion,
 };
 use crate::paths::{self, StudyPaths};
@@ -110,12 +110,20 @@ impl Outcome {
         self.status == StudyStatus::Completed
     }
 
-    /// The exit code of the contract: 0 completed, 3 aborted, 75 interrupted and resumable.
+    /// Whether nothing is left to do before a person approves the next stage (`piton approve`).
+    #[must_use]
+    pub fn waits_for_approval(&self) -> bool {
+        let ended = self.report.is_some_and(|report| report.how == RunEnd::Waiting);
+        ended || self.decision == Decision::StillWaits
+    }
+
+    /// The exit code of the contract: 0 completed, 3 aborted, 8 waits for approval, 75 interrupted and resumable.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.status {
             StudyStatus::Completed => 0,
             StudyStatus::Aborted => 3,
+            _ if self.waits_for_approval() => 8,
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => 75,
         }
     }
@@ -297,20 +305,22 @@ impl Study {
         }
         let found = self.look()?;
         let decision = match &found {
-            Some((row, spec)) => self.decide(row, spec)?,
-            None => decide(Found { status: None, spec: self.spec_match(None), inputs_same: true }),
+            Some((row, spec, told_to_wait)) => self.decide(row, spec, *told_to_wait)?,
+            None => decide(self.nothing_found()),
         };
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
-            Decision::AlreadyCompleted | Decision::AlreadyAborted => {
+            Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
                 self.settle()?;
                 self.mend_exports()?;
-                let status = found.map_or(StudyStatus::Completed, |(row, _)| row.status);
+                let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
                 Ok(Outcome { decision, status, report: None })
             }
-            Decision::SpecDiffers | Decision::InputsChanged => Err(self.refusal(decision, found)),
+            Decision::SpecDiffers | Decision::InputsChanged => {
+                Err(self.refusal(decision, found.map(|(row, spec, _)| (row, spec))))
+            }
             Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
-                let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored)| stored));
+                let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored, _)| stored));
                 if let Some(stage) = spec.and_then(|spec| self.missing_closure(spec)) {
                     return Err(Error::NoClosure(stage));
                 }
@@ -336,17 +346,22 @@ impl Study {
         false
     }
 
-    /// What the store says, if there is one.
-    fn look(&self) -> Result<Option<(StudyRow, Spec)>, Error> {
+    /// What the store says, if there is one, and whether that is still that a person is waited for.
+    fn look(&self) -> Result<Option<(StudyRow, Spec, bool)>, Error> {
         let reader = match Reader::open(&self.store) {
             Ok(reader) => reader,
             Err(OpenError::Missing { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let row =
-            reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|cause| self.unreadable(cause))?;
+        let seen = reader.snapshot().and_then(|snapshot| Ok((snapshot.study()?, told_to_wait(&snapshot)?)));
+        let (row, told_to_wait) = seen.map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&row)?;
-        Ok(Some((row, spec)))
+        Ok(Some((row, spec, told_to_wait)))
+    }
+
+    /// What is found where there is no store.
+    fn nothing_found(&self) -> Found {
+        Found { status: None, spec: self.spec_match(None), inputs_same: true, told_to_wait: false }
     }
 
     /// Records as interrupted what an engine left running that died after it had aborted its study.
@@ -446,9 +461,9 @@ impl Study {
         }
     }
 
-    fn decide(&self, row: &StudyRow, spec: &Spec) -> Result<Decision, Error> {
+    fn decide(&self, row: &StudyRow, spec: &Spec, told_to_wait: bool) -> Result<Decision, Error> {
         let inputs_same = self.changed_inputs(row, spec)?.is_empty();
-        Ok(decide(Found { status: Some(row.status), spec: self.spec_match(Some(row)), inputs_same }))
+        Ok(decide(Found { status: Some(row.status), spec: self.spec_match(Some(row)), inputs_same, told_to_wait }))
     }
 
     /// How the inputs and the versions of tools differ from those at creation, in words.
@@ -473,10 +488,11 @@ impl Study {
     /// [`Error`] when there is a store and it cannot be read.
     pub fn found_status(&self) -> Result<Found, Error> {
         Ok(match self.look()? {
-            Some((row, _)) => {
-                Found { status: Some(row.status), spec: self.spec_match(Some(&row)), inputs_same: true }
+            Some((row, _, told_to_wait)) => {
+                let (status, spec) = (Some(row.status), self.spec_match(Some(&row)));
+                Found { status, spec, inputs_same: true, told_to_wait }
             }
-            None => Found { status: None, spec: self.spec_match(None), inputs_same: true },
+            None => self.nothing_found(),
         })
     }
 
@@ -523,18 +539,17 @@ impl Study {
 
     fn go(self, decision: Decision, journal: Journal, observer: &mut dyn Observer) -> Result<Outcome, Error> {
         let store = self.store.clone();
-        let row = journal
-            .snapshot()
-            .and_then(|snapshot| snapshot.study())
-            .map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        let seen = journal.snapshot().and_then(|snapshot| Ok((snapshot.study()?, told_to_wait(&snapshot)?)));
+        let (row, waits) = seen.map_err(|cause| Error::Journal { store: store.clone(), cause })?;
         // Decided again under the lock: another engine may have ended the study since it was looked at.
         let decision = match row.status {
             StudyStatus::Completed => Decision::AlreadyCompleted,
             StudyStatus::Aborted => Decision::AlreadyAborted,
+            StudyStatus::Interrupted if waits => Decision::StillWaits,
             _ => decision,
         };
-        if let Some(status) = finished(decision) {
-            return Ok(Outcome { decision, status, report: None });
+        if matches!(decision, Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits) {
+            return Ok(Outcome { decision, status: row.status, report: None });
         }
         let spec = self.spec_to_run(&row)?;
         if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
@@ -599,13 +614,11 @@ impl Study {
     }
 }
 
-/// The status of a study that has nothing left to run.
-fn finished(decision: Decision) -> Option<StudyStatus> {
-    match decision {
-        Decision::AlreadyCompleted => Some(StudyStatus::Completed),
-        Decision::AlreadyAborted => Some(StudyStatus::Aborted),
-        _ => None,
-    }
+/// Whether the newest event says that a run ended since a stage waits for approval: nothing has changed since then, and
+/// whoever wants to know of it was told.
+fn told_to_wait(snapshot: &Snapshot) -> Result<bool, journal::JournalError> {
+    let newest = snapshot.events(snapshot.progress()?.last_seq)?.last().transpose()?;
+    Ok(newest.is_some_and(|(_, record)| record.event == Event::RunEnded { how: RunEnd::Waiting }))
 }
 
 /// Refuses an artifacts directory that another study's store still needs.

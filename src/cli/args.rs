@@ -20,7 +20,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes: 0 completed, 1 I/O or internal error, 2 bad usage or study file, 3 aborted, 4 difference found,
 5 another engine has the store open, 6 the study file differs from the store, 7 damaged or newer store,
-75 interrupted: run the same command again, 130 and 143 forced by a second SIGINT or SIGTERM.
+8 a stage waits for `piton approve`, 75 interrupted: run the same command again, 130 and 143 forced by a second
+SIGINT or SIGTERM.
 PITON_LOG sets the log level (error, warn, info, debug); NO_COLOR turns colour off.";
 
 /// The subcommands.

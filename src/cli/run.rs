@@ -96,10 +96,14 @@ fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
 
 /// What a CI system shows beside the log.
 fn conclude_ci(store: &Path, outcome: Outcome, again: &str) -> Result<(), Error> {
-    if github::is_there()
-        && outcome.report.is_some_and(|report| matches!(report.how, RunEnd::Drained | RunEnd::Forced))
-    {
-        say(&github::annotation("warning", "the study was interrupted", &format!("go on with `{again}`")));
+    if github::is_there() {
+        let early = outcome.report.is_some_and(|report| matches!(report.how, RunEnd::Drained | RunEnd::Forced));
+        if early {
+            say(&github::annotation("warning", "the study was interrupted", &format!("go on with `{again}`")));
+        } else if outcome.waits_for_approval() {
+            let way = format!("`piton approve {}`, then `{again}`", shell_word(store));
+            say(&github::annotation("warning", "the study waits for approval", &way));
+        }
     }
     summary::append(store, again)
 }
@@ -122,9 +126,7 @@ fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(
         let store = shell_word(store);
         hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
     }
-    if let Some(report) = outcome.report
-        && report.how == RunEnd::Waiting
-    {
+    if outcome.waits_for_approval() {
         let (_, look) = Look::at_store(store)?;
         let stage = look.view.waits_for_approval().unwrap_or_default();
         note(&format!("stage `{stage}` waits for approval; everything before it is recorded"));

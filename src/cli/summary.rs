@@ -96,7 +96,9 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
             failures.shown.iter().map(|(case, kind, reason)| vec![case.clone(), kind.clone(), reason.clone()]);
         text.push_str(&table(&["case", "kind", "reason"], rows));
     }
-    if status.status == "interrupted" {
+    if let Some(stage) = &status.waits_for_approval {
+        let _ = writeln!(text, "\nStage {} waits for approval: <code>piton approve</code>.", plain(stage));
+    } else if status.status == "interrupted" {
         let _ = writeln!(text, "\nEverything that ended is recorded. Go on with <code>{}</code>.", plain(again));
     }
     text.push('\n');

@@ -8,11 +8,12 @@
 //! | 4 | there | same or not given | any | completed | nothing to do; the result is shown again | 0 |
 //! | 5 | there | same or not given | any | aborted | nothing to do; the reason is shown again | 3 |
 //! | 6 | there | same or not given | changed | unfinished | refused, nothing touched | 6 |
-//! | 7 | there | same or not given | same | created or interrupted | the study goes on | |
-//! | 8 | there | same or not given | same | running | its engine died (the lock is ours): what it left running is killed, recorded as interrupted, and runs again | |
+//! | 7 | there | same or not given | same | interrupted, and nothing has changed since it was told that a person's approval is waited for | nothing to do; that is told again, and nothing recorded | 8 |
+//! | 8 | there | same or not given | same | created or interrupted | the study goes on | |
+//! | 9 | there | same or not given | same | running | its engine died (the lock is ours): what it left running is killed, recorded as interrupted, and runs again | |
 //!
 //! Another engine that holds the store's lock is met when the store is opened for writing: exit 5, whatever row 6 to
-//! 8 would say.
+//! 9 would say.
 
 use crate::model::StudyStatus;
 
@@ -36,6 +37,8 @@ pub struct Found {
     pub spec: SpecMatch,
     /// Whether the inputs are what they were at creation.
     pub inputs_same: bool,
+    /// Whether the newest event says that a run ended since a stage waits for approval.
+    pub told_to_wait: bool,
 }
 
 /// What to do.
@@ -54,8 +57,10 @@ pub enum Decision {
     /// Row 6.
     InputsChanged,
     /// Row 7.
-    GoOn,
+    StillWaits,
     /// Row 8.
+    GoOn,
+    /// Row 9.
     GoOnAfterCrash,
 }
 
@@ -69,8 +74,9 @@ pub fn decide(found: Found) -> Decision {
         (Some(StudyStatus::Completed), _, _) => Decision::AlreadyCompleted,  // 4
         (Some(StudyStatus::Aborted), _, _) => Decision::AlreadyAborted,      // 5
         (Some(_), _, false) => Decision::InputsChanged,                      // 6
-        (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => Decision::GoOn, // 7
-        (Some(StudyStatus::Running), _, true) => Decision::GoOnAfterCrash,   // 8
+        (Some(StudyStatus::Interrupted), _, true) if found.told_to_wait => Decision::StillWaits, // 7
+        (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => Decision::GoOn, // 8
+        (Some(StudyStatus::Running), _, true) => Decision::GoOnAfterCrash,   // 9
     }
 }
 
@@ -82,10 +88,10 @@ mod tests {
     #[test]
     fn truth_table() {
         use StudyStatus::{Aborted, Completed, Created, Interrupted, Running};
-        let mut rows_met = [0; 9];
+        let mut rows_met = [0; 10];
         for status in [None, Some(Created), Some(Running), Some(Interrupted), Some(Completed), Some(Aborted)] {
             for spec in [SpecMatch::NotGiven, SpecMatch::Same, SpecMatch::Differs] {
-                for inputs_same in [true, false] {
+                for (inputs_same, told_to_wait) in [(true, true), (true, false), (false, true), (false, false)] {
                     let row = if status.is_none() {
                         if spec == SpecMatch::NotGiven { 2 } else { 1 }
                     } else if spec == SpecMatch::Differs {
@@ -96,10 +102,12 @@ mod tests {
                         5
                     } else if !inputs_same {
                         6
-                    } else if status == Some(Running) {
-                        8
-                    } else {
+                    } else if status == Some(Interrupted) && told_to_wait {
                         7
+                    } else if status == Some(Running) {
+                        9
+                    } else {
+                        8
                     };
                     let expected = match row {
                         1 => Decision::Create,
@@ -108,14 +116,15 @@ mod tests {
                         4 => Decision::AlreadyCompleted,
                         5 => Decision::AlreadyAborted,
                         6 => Decision::InputsChanged,
-                        7 => Decision::GoOn,
+                        7 => Decision::StillWaits,
+                        8 => Decision::GoOn,
                         _ => Decision::GoOnAfterCrash,
                     };
                     rows_met[row] += 1;
-                    assert_eq!(decide(Found { status, spec, inputs_same }), expected, "row {row}");
+                    assert_eq!(decide(Found { status, spec, inputs_same, told_to_wait }), expected, "row {row}");
                 }
             }
         }
-        assert_eq!(rows_met, [0, 4, 2, 10, 4, 4, 6, 4, 2], "every row is met as often as it matches");
+        assert_eq!(rows_met, [0, 8, 4, 20, 8, 8, 12, 2, 6, 4], "every row is met as often as it matches");
     }
 }

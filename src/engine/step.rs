@@ -494,16 +494,18 @@ impl State {
             self.emit(now, Event::StudyCompleted)?;
             return Ok(Opened::Completed);
         };
+        let index = next.index;
+        let spec = self.spec.stages.get(index as usize);
+        let needs_base = index == 0 && self.spec.base.is_some() && !self.base_succeeded();
+        // Also at the end of a drain: nothing but the approval is left to wait for.
+        if !needs_base && spec.is_some_and(|spec| spec.approve) && next.approval.is_none() {
+            return Ok(Opened::Parked);
+        }
         if self.phase != Phase::Running {
             return Ok(Opened::Nothing);
         }
-        let index = next.index;
-        if index == 0 && self.spec.base.is_some() && !self.base_succeeded() {
+        if needs_base {
             return Ok(Opened::Base);
-        }
-        let spec = self.spec.stages.get(index as usize);
-        if spec.is_some_and(|spec| spec.approve) && next.approval.is_none() {
-            return Ok(Opened::Parked);
         }
         let before = index.checked_sub(1).and_then(|before| stages.get(before as usize));
         let parents = before.map_or_else(Vec::new, |before| before.survivors.clone());

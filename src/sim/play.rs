@@ -93,11 +93,15 @@ impl<'a> User<'a> {
     pub(super) fn play(&self) -> Result<StudyStatus, Error> {
         on(Rc::new(self.world.clone()), || {
             for run in 0..RUNS {
-                let status = self.run(run)?.status;
+                let outcome = self.run(run)?;
+                let status = outcome.status;
                 let goes_on = match status {
                     StudyStatus::Completed => self.amend()?,
                     StudyStatus::Aborted => self.retry()?,
                     StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
+                        if outcome.waits_for_approval() {
+                            self.ask_again(run)?;
+                        }
                         self.approve()?;
                         true
                     }
@@ -109,6 +113,16 @@ impl<'a> User<'a> {
             self.wrong.borrow_mut().push(format!("hang: it is not over after {RUNS} runs"));
             Ok(StudyStatus::Interrupted)
         })
+    }
+
+    /// The same command while a person is waited for: nothing is recorded.
+    fn ask_again(&self, run: usize) -> Result<(), Error> {
+        let before = self.told.borrow().len();
+        let again = self.run(run)?;
+        if !again.waits_for_approval() || self.told.borrow().len() != before {
+            self.wrong.borrow_mut().push(format!("asking again was no matter of course: {again:?}"));
+        }
+        Ok(())
     }
 
     /// `piton run`, with the study file as it was, or as it was changed.

@@ -97,6 +97,10 @@ impl StudyView {
         let next = self.stages.iter().find(|stage| stage.status != StageStatus::Closed)?;
         let spec = self.spec.stages.get(next.index as usize)?;
         let waits = spec.approve && next.approval.is_none() && next.status == StageStatus::Waiting;
+        let base = self.study.base.as_ref().is_some_and(|base| base.state == TrialState::Succeeded);
+        if next.index == 0 && self.spec.base.is_some() && !base {
+            return None;
+        }
         let over = matches!(self.study.status, StudyStatus::Completed | StudyStatus::Aborted);
         (waits && !over && !self.liveness.alive).then_some(next.name.as_str())
     }

@@ -32,7 +32,7 @@ fn it_says_all_that_can_be_said_and_ends_the_same_after_kills() {
     {
         assert!(plan.contains(words), "{words} in {plan}");
     }
-    whole.ok("run study.toml", 75);
+    whole.ok("run study.toml", 8);
     whole.ok("approve study.redb --by ada", 0);
     let result = whole.ok("run study.toml", 0);
     assert!(result.contains("wheel_3_"), "{result}");
@@ -43,7 +43,7 @@ fn it_says_all_that_can_be_said_and_ends_the_same_after_kills() {
 
     let killed = example();
     killed_now_and_then(&killed);
-    killed.ok("run study.toml", 75);
+    killed.ok("run study.toml", 8);
     killed.ok("approve study.redb --by bob", 0);
     killed.ok("run study.toml", 0);
     assert_eq!(killed.canonical(), whole.canonical());

@@ -102,6 +102,44 @@ fn it_is_told_of_an_interruption() {
 }
 
 #[test]
+fn it_is_told_once_that_a_person_is_waited_for() {
+    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    sandbox.write("study.toml", &text.replace("name = \"second\"", "name = \"second\"\napprove = true"));
+    let events = || -> Vec<String> {
+        let word = |told: &Json| told["event"].as_str().unwrap().to_owned();
+        told(&sandbox).iter().map(word).collect()
+    };
+    for line in ["run study.toml", "run study.toml", "resume study.redb"] {
+        sandbox.ok(line, 8);
+        assert_eq!(events(), ["stage_closed", "waiting"], "{line}");
+    }
+    sandbox.ok("approve study.redb", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(events(), ["stage_closed", "waiting", "stage_closed", "completed"]);
+}
+
+/// A drain that leaves nothing to do but to wait for a person ends as that: a scheduler must not start it again.
+#[test]
+fn a_drain_before_an_approval_waits_for_it() {
+    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    let gated = text.replace("name = \"second\"", "name = \"second\"\napprove = true");
+    sandbox.write("study.toml", &gated.replace("workers = 1", "workers = 3"));
+    sandbox.write("closed", "");
+    let engine = sandbox.start("run study.toml");
+    wait_until("all trials run", || sandbox.lines("started").len() == 3);
+    engine.signal(Signal::TERM);
+    wait_until("it stops", || sandbox.lines("engine.err").iter().any(|line| line.contains("stopping")));
+    std::fs::remove_file(sandbox.path("closed")).unwrap();
+    assert_eq!(engine.wait().code(), Some(8));
+    assert_eq!(told(&sandbox).last().unwrap()["event"], "waiting");
+    let before = sandbox.dump()["events"].clone();
+    sandbox.ok("run study.toml", 8);
+    assert_eq!(sandbox.dump()["events"], before);
+}
+
+#[test]
 fn whatever_it_does_the_study_is_the_same() {
     let plain = study("[\"true\"]");
     plain.ok("run study.toml", 0);

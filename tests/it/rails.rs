@@ -160,14 +160,21 @@ fn a_stage_that_needs_approval_parks_the_study() {
         REPORT,
     );
     let output = sandbox.run("run study.toml");
-    assert_eq!(output.status.code(), Some(75));
+    assert_eq!(output.status.code(), Some(8));
     assert!(both(&output).contains("stage `b` waits for approval"), "{}", both(&output));
     let status = sandbox.ok("status study.redb", 0);
     assert!(
         status.contains("stage `b` waits for approval") && status.contains("piton approve study.redb"),
         "{status}"
     );
-    sandbox.ok("run study.toml", 75);
+    let events = |sandbox: &Sandbox| sandbox.dump()["events"].as_u64().unwrap();
+    let before = events(&sandbox);
+    for line in ["run study.toml", "resume study.redb", "run study.toml -j 1 --json"] {
+        let again = sandbox.run(line);
+        assert_eq!(again.status.code(), Some(8));
+        assert!(both(&again).contains("stage `b` waits for approval"), "{}", both(&again));
+    }
+    assert_eq!(events(&sandbox), before, "asking again records nothing");
     sandbox.ok("approve study.redb --stage a", 2);
     sandbox.ok("approve study.redb --by ada --note looks-good", 0);
     sandbox.ok("approve study.redb", 2);

@@ -38,6 +38,12 @@ n = { min = 1, max = 2, type = "int" }
     sandbox
 }
 
+/// The same study with a second stage that needs approval.
+fn waiting(sandbox: &Sandbox) -> String {
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    text + "[[stage]]\nname = \"next\"\napprove = true\ncommand = \"true\"\ntrial_budget = 1\nsurvivor_count = 1\n"
+}
+
 /// A YAML file as JSON, read by Python.
 fn yaml(path: &Path) -> Json {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/python/bin/python");
@@ -86,6 +92,12 @@ fn a_timed_out_ci_job_goes_on_in_the_next_one() {
     assert_eq!(job(), Some(0));
     assert_eq!(sandbox.lines("output"), ["code=75", "code=0"]);
     assert!(sandbox.path("results.xml").exists());
+    // A person is waited for: the job is fine, and no other one is started.
+    sandbox.write("study.toml", &waiting(&sandbox));
+    std::fs::remove_file(sandbox.path("study.redb")).unwrap();
+    assert_eq!(job(), Some(0));
+    assert_eq!(sandbox.lines("output").last().unwrap(), "code=8");
+    assert_eq!(step("Go on in another job")["if"], "steps.run.outputs.code == '75'");
     // What went wrong fails the job.
     sandbox.write("study.toml", "nonsense");
     assert_eq!(job(), Some(2));
@@ -139,7 +151,10 @@ fn the_systemd_unit_goes_on_after_stops_and_kills() {
     assert!(starts_again(engine.wait()));
     let engine = begin();
     started(2);
-    wait_until("a trial is recorded", || sandbox.dump()["accounting"]["running"].as_u64() > Some(0));
+    wait_until("this engine's trials are recorded", || {
+        let dump = sandbox.dump();
+        dump["study"]["engine"]["pid"] == engine.pid() && dump["accounting"]["running"].as_u64() > Some(0)
+    });
     // KillMode=mixed: the main process alone.
     engine.signal(Signal::TERM);
     wait_until("it drains", || sandbox.ok("dump study.redb --events --format jsonl", 0).contains("drain_started"));
@@ -153,6 +168,10 @@ fn the_systemd_unit_goes_on_after_stops_and_kills() {
         assert!(!starts_again(status), "{status}");
     }
     assert_eq!(sandbox.dump()["accounting"]["succeeded"], 2);
+    sandbox.write("waits.toml", &waiting(&sandbox).replace("served", "waits"));
+    let waits = sandbox.run("run waits.toml").status;
+    assert_eq!(waits.code(), Some(8));
+    assert!(!starts_again(waits) && codes("SuccessExitStatus").contains(&8));
     sandbox.write("other.toml", "nonsense");
     assert!(!starts_again(sandbox.run("run other.toml").status));
 }
@@ -180,6 +199,10 @@ fn the_slurm_script_drains_once_and_queues_itself_again() {
     assert_eq!(job().wait().code(), Some(0));
     assert_eq!(sandbox.lines("queued").len(), 1);
     assert_eq!(sandbox.dump()["accounting"]["interrupted"], 0);
+    sandbox.write("study.toml", &waiting(&sandbox));
+    std::fs::remove_file(sandbox.path("study.redb")).unwrap();
+    assert_eq!(job().wait().code(), Some(8));
+    assert_eq!(sandbox.lines("queued").len(), 1, "nothing to do before a person approves");
 }
 
 #[test]
@@ -194,5 +217,6 @@ fn the_kubernetes_job_leaves_time_to_drain() {
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > drain + 10);
     let rules = job["spec"]["podFailurePolicy"]["rules"].as_array().unwrap();
     let fails = rules[1]["onExitCodes"]["values"].as_array().unwrap();
+    assert!(fails.iter().any(|code| code == 8), "a person is waited for");
     assert!(!fails.iter().any(|code| [0, 1, 5, 75, 137, 143].contains(&code.as_i64().unwrap())));
 }

@@ -36,7 +36,7 @@ pub fn checked(sandbox: &Sandbox, study: &str) -> BTreeSet<String> {
 #[test]
 fn every_line_is_as_the_schema_says() {
     let everything = Sandbox::of_example("everything");
-    everything.ok("run study.toml", 75);
+    everything.ok("run study.toml", 8);
     everything.ok("approve study.redb --by ada", 0);
     everything.ok("run study.toml", 0);
     let mut kinds = checked(&everything, "everything");

@@ -26,7 +26,7 @@ approve = true
 fn begun() -> Sandbox {
     let sandbox = Sandbox::with_study(STUDY);
     sandbox.script("tool", "echo $* >> asked; echo tool 1");
-    sandbox.ok("run study.toml", 75);
+    sandbox.ok("run study.toml", 8);
     sandbox
 }
 
