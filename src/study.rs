@@ -418,9 +418,7 @@ impl Study {
     }
 
     fn stored_spec(&self, row: &StudyRow) -> Result<Spec, Error> {
-        if row.plan_version != plan::VERSION {
-            let why =
-                format!("its trials are numbered by plan {}, this piton has {}", row.plan_version, plan::VERSION);
+        if let Some(why) = plan::other_version(row) {
             return Err(Error::StoredSpec { store: self.store.clone(), why });
         }
         Spec::from_json(&row.spec)

@@ -2,7 +2,7 @@
 
 use piton::Error;
 use piton::journal;
-use piton::views::outputs;
+use piton::views::{outputs, planned};
 
 use super::args::VerifyArgs;
 use super::look::Look;
@@ -14,8 +14,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let (_reader, look) = Look::at_store(store)?;
     let replay =
         journal::verify(&look.snapshot).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+    let plan = planned::check(&look.view);
     let outputs = outputs::check(&look.view, &look.snapshot)?;
-    let same = replay.differences.is_empty() && outputs.differing == 0;
+    let same = replay.differences.is_empty() && plan.is_empty() && outputs.differing == 0;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -24,7 +25,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             .collect();
         print_json(&serde_json::json!({
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
-            "outputs": outputs.checked, "outputs_differing": outputs.differing,
+            "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences,
         }))?;
     } else {
@@ -34,11 +35,14 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             print_line(&format!("  stored:   {}", difference.stored))?;
             print_line(&format!("  replayed: {}", difference.replayed))?;
         }
+        for difference in &plan {
+            print_line(&format!("cannot run: {difference}"))?;
+        }
         print_line(&format!("hashed {} outputs", outputs.checked))?;
         for difference in &outputs.differences {
             print_line(&format!("differs: {difference}"))?;
         }
-        let found = replay.differences.len() as u64 + outputs.differing;
+        let found = (replay.differences.len() + plan.len()) as u64 + outputs.differing;
         print_line(&match found {
             0 => "the store is consistent".to_owned(),
             1 => "1 difference".to_owned(),

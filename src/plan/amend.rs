@@ -447,4 +447,6 @@ fn begins_with(new: &Sampling, old: &Sampling) -> bool {
 }
 
 #[cfg(test)]
+mod grown;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! It reads the spec and the stage rows alone: the rows say who survived and how the budget was cut. Rows that do not
 //! fit the spec give `None`, never a wrong answer or a loop: each step up the lineage is one stage earlier.
 
-use crate::model::{Params, Parent, Proposals, StageIndex, StageRow, TrialId, Value};
+use crate::model::{Params, Parent, Proposals, Proposing, StageIndex, StageRow, TrialId, Value};
 use crate::spec::{Sampling, Spec, StageSpec};
 
 use super::distinct::Share;
@@ -100,6 +100,32 @@ impl<'a> Lineage<'a> {
         }
     }
 
+    /// The first planned case of a stage that has no params: its row and the spec do not fit. An engine could not run it.
+    ///
+    /// Only the last case of each parent's trials is looked at (a share that has a place has all places before it), and
+    /// each case of a proposer's stage.
+    #[must_use]
+    pub fn unmade(&self, stage: StageIndex) -> Option<u64> {
+        let row = self.stages.get(usize::try_from(stage).ok()?).filter(|row| row.index == stage)?;
+        if self.planned(stage).is_none() {
+            return Some(0);
+        }
+        let makes = |index: u64| self.params(stage, index).is_some() && self.parent_case(stage, index).is_some();
+        if row.proposing != Proposing::No {
+            return (0..row.planned()).find(|index| !makes(*index));
+        }
+        let counts = row.shares.iter().copied().chain(row.more.iter().map(|segment| segment.count));
+        let mut end = 0_u64;
+        for count in counts.filter(|count| *count > 0) {
+            end = end.saturating_add(count);
+            let last = end.min(row.planned()).saturating_sub(1);
+            if !makes(last) {
+                return Some(last);
+            }
+        }
+        (end < row.planned()).then_some(end)
+    }
+
     /// A trial's own seed, the same in every attempt.
     #[must_use]
     pub fn trial_seed(&self, stage: StageIndex, index: u64) -> u32 {
@@ -136,7 +162,8 @@ impl<'a> Lineage<'a> {
     }
 
     fn share(&self, row: &StageRow, parent: usize) -> Option<Share> {
-        let size = *row.shares.get(parent)?;
+        // What it has by now: a share that an amendment made longer begins with the cases it had.
+        let size = row.share_at(parent);
         let parent = u64::try_from(parent).ok()?;
         Some(Share { seed: self.spec.study.seed, stage: row.index, parent, size })
     }
@@ -151,7 +178,7 @@ impl<'a> Lineage<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Proposing, StageStatus};
+    use crate::model::{Segment, StageStatus};
     use crate::plan::shares;
     use crate::spec::StageBuilder;
 
@@ -241,6 +268,32 @@ mod tests {
         let swapped = [row(1, 6, &[1], &spec)];
         assert_eq!(Lineage::new(&spec, &swapped).params(1, 0), None);
         assert_eq!(Lineage::new(&spec, &[]).find_case("gcd_x_0_0"), None);
+    }
+
+    #[test]
+    fn a_row_that_plans_more_than_the_spec_has_is_found() {
+        let spec = spec();
+        let lineage =
+            |rows: &[StageRow]| (0..3).map(|stage| Lineage::new(&spec, rows).unmade(stage)).collect::<Vec<_>>();
+        let sound = rows(&spec);
+        assert_eq!(lineage(&sound), [None, None, None]);
+        // The grid of the first stage has six cases.
+        let mut longer = sound.clone();
+        longer[0].more = vec![Segment { parent: 0, offset: 6, count: 1 }];
+        longer[0].planned = 7;
+        assert_eq!(lineage(&longer)[0], Some(6));
+        // More planned than there are places.
+        let mut wide = sound.clone();
+        wide[1].planned = 6;
+        assert_eq!(lineage(&wide)[1], Some(5));
+        // A parent that is no trial of the stage before.
+        let mut orphan = sound.clone();
+        orphan[2].parents[0].trial = TrialId(5);
+        assert_eq!(lineage(&orphan)[2], Some(0));
+        let mut unknown = sound;
+        unknown.push(row(2, 12, &[11], &spec));
+        unknown[3].index = 3;
+        assert_eq!(Lineage::new(&spec, &unknown).unmade(3), Some(0));
     }
 
     /// Expected values from an independent program in Python: the upper half of the first word of

@@ -8,9 +8,11 @@
 pub mod amend;
 mod distinct;
 mod draw;
+mod exact;
 mod grid;
 mod lineage;
 mod listed;
+mod pareto;
 mod permutation;
 mod rails;
 mod random;
@@ -18,7 +20,7 @@ mod retry;
 mod select;
 mod sobol;
 
-use crate::model::{FirstObjective, StageDecl};
+use crate::model::{FirstObjective, StageDecl, StudyRow};
 use crate::spec::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
 pub use lineage::Lineage;
@@ -28,6 +30,13 @@ pub use select::{Ranked, Score, Selector};
 
 /// Version of the numbers this module gives; a store keeps the one its study began with.
 pub const VERSION: u32 = 2;
+
+/// Why this program cannot tell the params of a study's trials, if it cannot: another planner numbered them.
+#[must_use]
+pub fn other_version(study: &StudyRow) -> Option<String> {
+    let words = || format!("its trials are numbered by plan {}, this piton has {VERSION}", study.plan_version);
+    (study.plan_version != VERSION).then(words)
+}
 
 /// How many trials each survivor of the stage before gets, best first; one entry for stage 0 (`parents` is 0).
 ///

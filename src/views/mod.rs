@@ -16,6 +16,7 @@ pub mod lineage;
 pub mod logs;
 pub mod outputs;
 mod pace;
+pub mod planned;
 pub mod report;
 pub mod status;
 mod study;

@@ -375,3 +375,35 @@ fn a_base_command_that_failed_can_be_mended_and_one_that_succeeded_counts() {
     assert!(said.contains("it has succeeded already"), "{said}");
     sandbox.ok("verify study.redb", 0);
 }
+
+/// Samplings whose cases are listed to be known: each is cut to two of its cases, then gets two more.
+#[test]
+fn a_larger_budget_goes_on_with_more_cases_whatever_the_sampling() {
+    for (sampling, sweep) in [
+        ("sobol", "x = [1, 2, 3, 4, 5]"),
+        ("sobol", "x = { min = 1, max = 9, type = \"int\" }"),
+        ("random", "x = { min = 1, max = 40, type = \"int\", log = true }"),
+        ("random", "x = { min = 1, max = 4, type = \"int\", log = true }\ny = [true, false]"),
+        ("random", "x = { min = 0.0, max = 1.0 }"),
+        ("sobol", "x = { min = 0.0, max = 1.0 }"),
+    ] {
+        let text = |budget: u64| {
+            format!(
+                "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = {budget}\n\
+                 survivor_count = 1\nsampling = \"{sampling}\"\n[stage.sweep]\n{sweep}\n"
+            )
+        };
+        let params = |sandbox: &Sandbox| -> Vec<serde_json::Value> {
+            sandbox.dump()["trials"].as_array().unwrap().iter().map(|trial| trial["params"].clone()).collect()
+        };
+        let sandbox = finished(&text(2));
+        let before = params(&sandbox);
+        amend(&sandbox, &text(4), "--yes", 0);
+        sandbox.ok("verify study.redb", 0);
+        sandbox.ok("run study.toml", 0);
+        sandbox.ok("verify study.redb", 0);
+        let grown = params(&sandbox);
+        assert_eq!((grown.len(), &grown[..2]), (4, &before[..]), "{sampling} {sweep}");
+        assert_eq!(grown, params(&finished(&text(4))), "{sampling} {sweep}");
+    }
+}

@@ -95,3 +95,75 @@ fn every_mistake_in_a_file_of_cases_is_said_with_its_line() {
     assert!(text.contains("error: cases.csv:3: `word` has no value\n"), "{text}");
     assert!(!sandbox.path("study.redb").exists());
 }
+
+/// Ten cases on a front, each twice, since the second param changes nothing: no survivor is another's equal, both ends
+/// survive, and `why` tells who counts for whom.
+#[test]
+fn of_equal_cases_one_counts_and_the_ends_of_a_front_survive() {
+    let sandbox = Sandbox::with_study(
+        r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+command = "echo '{{\"a\": '$(({x}*{x}))', \"b\": '$(((9-{x})*(9-{x})))'}}' > metrics.json"
+trial_budget = 20
+survivor_count = 4
+selection = "pareto"
+[stage.sweep]
+x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+noop = [0, 1]
+[[stage.objective]]
+metric = "a"
+goal = "minimize"
+[[stage.objective]]
+metric = "b"
+goal = "minimize"
+"#,
+    );
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    let survivors: Vec<_> =
+        dump["trials"].as_array().unwrap().iter().filter(|trial| trial["survivor"] == true).collect();
+    let x: BTreeSet<_> = survivors.iter().map(|trial| trial["params"]["x"].as_i64().unwrap()).collect();
+    assert!(x.len() == 4 && x.contains(&0) && x.contains(&9), "{x:?}");
+    assert!(survivors.iter().all(|trial| trial["params"]["noop"] == 0), "{survivors:?}");
+    let why = sandbox.ok("why study.redb s_0_0", 0);
+    assert!(why.contains("of equal cases the first alone counts: this one, not `s_0_1`"), "{why}");
+    let why = sandbox.ok("why study.redb s_0_1", 0);
+    assert!(why.contains("it did not survive: not ranked among the 20"), "{why}");
+    assert!(why.contains("`s_0_0` has the same values, and of equal cases the first alone counts"), "{why}");
+}
+
+/// 0.3 of a fifth and 0.7 of two fifths are as much as 0.3 of nine tenths and 0.7 of one: the lower case number decides.
+#[test]
+fn weighted_sums_of_the_same_worth_go_by_case_number() {
+    let study = |rows: &str| {
+        let sandbox = Sandbox::with_study(
+            r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+command = "echo '{{\"a\": {a}, \"b\": {b}}}' > metrics.json"
+trial_budget = 9
+survivor_count = 2
+selection = "weighted_sum"
+sampling = { file = "cases.csv" }
+[[stage.objective]]
+metric = "a"
+goal = "maximize"
+weight = 0.3
+[[stage.objective]]
+metric = "b"
+goal = "maximize"
+weight = 0.7
+"#,
+        );
+        sandbox.write("cases.csv", rows);
+        sandbox.ok("run study.toml", 0);
+        sandbox.dump()["stages"][0]["survivors"].clone()
+    };
+    assert_eq!(study("a,b\n0,10\n10,0\n2,4\n9,1\n"), serde_json::json!(["s_0_0", "s_0_2"]));
+    assert_eq!(study("a,b\n0,10\n10,0\n9,1\n2,4\n"), serde_json::json!(["s_0_0", "s_0_2"]));
+}

@@ -3,21 +3,21 @@ use crate::model::{Parent, StudyId, TrialId};
 use crate::spec::StageBuilder;
 
 /// Stage `a` of 4 trials, two of which survive; stage `b` of 5 children, stage `c` of one.
-fn spec() -> Spec {
+pub(super) fn spec() -> Spec {
     let stage = |name: &str, budget| StageBuilder::closure(name).budget(budget).int("n", 1, 100, None);
     let builder = Spec::builder("s").param("p", 1);
     let builder = builder.stage(stage("a", 4).survivors(2).minimize("m"));
     builder.stage(stage("b", 5).survivors(1).minimize("m")).stage(stage("c", 1).survivors(1)).build().unwrap()
 }
 
-struct Store {
-    study: StudyRow,
-    stages: Vec<StageRow>,
-    counters: Vec<StageCounters>,
+pub(super) struct Store {
+    pub study: StudyRow,
+    pub stages: Vec<StageRow>,
+    pub counters: Vec<StageCounters>,
 }
 
 /// The first `begun` stages have begun, all of them closed but the last; all their trials are finished.
-fn store(begun: usize, status: StudyStatus) -> Store {
+pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
     let spec = spec();
     let mut stages = Vec::new();
     let mut first_trial = TrialId(0);

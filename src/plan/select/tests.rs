@@ -42,7 +42,7 @@ fn top_ranks_by_the_one_objective_and_ties_go_to_the_lower_index() {
     assert_eq!(chosen(&stage(Selection::Top, 3, &[MIN]), candidates), [2, 4, 0]);
     assert_eq!(chosen(&stage(Selection::Top, 2, &[]), candidates), [0, 1]);
     let ranked = rank(&stage(Selection::Top, 1, &[MAX]), &[vec![1.5], vec![2.5]]);
-    assert_eq!(ranked, [Ranked { index: 1, values: vec![2.5], score: None }]);
+    assert_eq!(ranked, [Ranked { index: 1, values: vec![2.5], score: None, equals: Vec::new() }]);
 }
 
 #[test]
@@ -86,14 +86,15 @@ fn pareto_ranks_by_front_then_crowding() {
     let ranked = rank(&stage(Selection::Pareto, 9, &[MIN, MIN]), &candidates);
     let scores: Vec<_> = ranked.iter().map(|ranked| (ranked.index, ranked.score)).collect();
     let score = |front, crowding| Some(Score::Pareto { front, crowding });
-    // 1: (2 - 0) / 10 + (10 - 4) / 10 = 0.8;  2: (10 - 1) / 10 + (5 - 0) / 10 = 1.4.
+    // 1 leaves first: (2 - 0) / 10 + (10 - 4) / 10 = 0.8, against (10 - 1) / 10 + (5 - 0) / 10 = 1.4 of 2, which then has
+    // (10 - 0) / 10 + (10 - 0) / 10 = 2.
     assert_eq!(
         scores,
         [
             (0, score(0, f64::INFINITY)),
             (3, score(0, f64::INFINITY)),
-            (2, score(0, 0.9 + 0.5)),
-            (1, score(0, 0.2 + 0.6)),
+            (2, score(0, 2.0)),
+            (1, score(0, 0.8)),
             (4, score(1, f64::INFINITY)),
             (5, score(2, f64::INFINITY)),
         ]
@@ -102,10 +103,45 @@ fn pareto_ranks_by_front_then_crowding() {
     assert_eq!(rank(&few, &candidates), ranked[..3]);
 }
 
+/// Distances taken once would leave 1, 2 and 3, side by side, out together: those of a curve evenly filled are near equal.
 #[test]
-fn equal_points_share_a_front_and_go_by_index() {
-    let candidates: &[&[f64]] = &[&[1.0, 1.0], &[1.0, 1.0], &[1.0, 1.0], &[1.0, 2.0]];
-    assert_eq!(chosen(&stage(Selection::Pareto, 4, &[MIN, MIN]), candidates), [0, 1, 2, 3]);
+fn crowding_is_taken_anew_as_points_go() {
+    let curve: Vec<Vec<f64>> = (0..=16).map(|x| vec![f64::from(x), f64::from(16 - x)]).collect();
+    let kept = |survivors| {
+        let mut kept: Vec<u64> = rank(&stage(Selection::Pareto, survivors, &[MIN, MIN]), &curve)
+            .iter()
+            .map(|ranked| ranked.index)
+            .collect();
+        kept.sort_unstable();
+        kept
+    };
+    assert_eq!((kept(2), kept(3).len(), kept(9)), (vec![0, 16], 3, (0..=16).step_by(2).collect()));
+    let five = kept(5);
+    assert!(five.windows(2).all(|pair| pair[1] - pair[0] >= 2), "{five:?}");
+}
+
+#[test]
+fn of_equal_points_the_first_counts_and_names_the_others() {
+    let candidates =
+        [vec![2.0, 2.0], vec![1.0, 1.0], vec![1.0, 1.0], vec![-0.0, 2.0], vec![1.0, 1.0], vec![0.0, 2.0]];
+    let ranked = rank(&stage(Selection::Pareto, 6, &[MIN, MIN]), &candidates);
+    let found: Vec<_> = ranked.into_iter().map(|ranked| (ranked.index, ranked.equals)).collect();
+    assert_eq!(found, [(1, vec![2, 4]), (3, vec![5]), (0, vec![])]);
+}
+
+/// Weights and values as people write them, in decimals: sums that are equal on paper are equal here.
+#[test]
+fn weighted_sums_of_the_same_worth_tie() {
+    let objectives = [(Goal::Maximize, Some(0.3)), (Goal::Maximize, Some(0.7))];
+    let survivors = |candidates: &[&[f64]]| chosen(&stage(Selection::WeightedSum, 9, &objectives), candidates);
+    // Both objectives span 0 to 10: 0.3 * 0.2 + 0.7 * 0.4 = 0.34 = 0.3 * 0.9 + 0.7 * 0.1, and so on.
+    assert_eq!(survivors(&[&[0.0, 10.0], &[10.0, 0.0], &[2.0, 4.0], &[9.0, 1.0]]), [0, 2, 3, 1]);
+    assert_eq!(survivors(&[&[0.0, 10.0], &[10.0, 0.0], &[9.0, 1.0], &[2.0, 4.0]]), [0, 2, 3, 1]);
+    // Tenths are no floats, and far from zero they lie differently.
+    assert_eq!(
+        survivors(&[&[1e6, 1e6 + 0.1], &[1e6 + 0.1, 1e6], &[1e6 + 0.02, 1e6 + 0.04], &[1e6 + 0.09, 1e6 + 0.01]]),
+        [0, 2, 3, 1]
+    );
 }
 
 /// The definition, word for word: the fronts by peeling off what nothing left dominates.
@@ -123,26 +159,54 @@ fn brute_fronts(costs: &[Vec<f64>]) -> Vec<usize> {
     front_of
 }
 
-fn brute_crowding(costs: &[Vec<f64>], front: &[usize], at: usize) -> f64 {
-    if front.len() <= 2 {
-        return f64::INFINITY;
+/// Crowding over the members left of a front, over the common denominator of all spans; `None` is infinite.
+fn brute_crowding(costs: &[Vec<f64>], left: &[usize], at: usize) -> Option<(i64, i64)> {
+    let whole = |value: f64| value as i64;
+    if left.len() <= 2 {
+        return None;
     }
-    let mut sum = 0.0;
-    for (objective, value) in costs[at].iter().copied().enumerate() {
-        let mut column: Vec<(f64, usize)> =
-            front.iter().map(|member| (costs[*member][objective], *member)).collect();
-        column.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    let (mut sum, mut denominator) = (0, 1);
+    for (objective, value) in costs[at].iter().map(|value| whole(*value)).enumerate() {
+        let mut column: Vec<(i64, usize)> =
+            left.iter().map(|member| (whole(costs[*member][objective]), *member)).collect();
+        column.sort_unstable();
         let (min, max) = (column[0].0, column[column.len() - 1].0);
         if min == max {
             continue;
         }
         if value == min || value == max {
-            return f64::INFINITY;
+            return None;
         }
         let place = column.iter().position(|(_, member)| *member == at).unwrap();
-        sum += (column[place + 1].0 - column[place - 1].0) / (max - min);
+        sum = sum * (max - min) + (column[place + 1].0 - column[place - 1].0) * denominator;
+        denominator *= max - min;
     }
-    sum
+    Some((sum, denominator))
+}
+
+/// All candidates that count, best first: front and crowding.
+fn brute_pareto(costs: &[Vec<f64>]) -> Vec<(usize, usize, f64)> {
+    let front_of = brute_fronts(costs);
+    let counts = |at: &usize| !costs[..*at].contains(&costs[*at]);
+    let mut ranked = Vec::new();
+    for front in 0..costs.len() {
+        let mut left: Vec<usize> = (0..costs.len()).filter(|at| front_of[*at] == front).filter(counts).collect();
+        let mut gone = Vec::new();
+        while !left.is_empty() {
+            // The most crowded, of equally crowded ones the last.
+            let key = |at: &usize| {
+                brute_crowding(costs, &left, *at).map_or((1, 0), |(sum, whole)| (0, sum * 100_000_000 / whole))
+            };
+            let least = left.iter().map(key).min().unwrap();
+            let out = left.iter().copied().filter(|at| key(at) == least).max().unwrap();
+            let crowding =
+                brute_crowding(costs, &left, out).map_or(f64::INFINITY, |(sum, whole)| sum as f64 / whole as f64);
+            gone.push((out, front, crowding));
+            left.retain(|at| *at != out);
+        }
+        ranked.extend(gone.into_iter().rev());
+    }
+    ranked
 }
 
 fn few_values(objectives: usize) -> impl Strategy<Value = Vec<Vec<f64>>> {
@@ -194,6 +258,30 @@ proptest! {
         prop_assert!(ranked.windows(2).all(|pair| pair[0].score != pair[1].score || pair[0].index < pair[1].index));
     }
 
+    /// In whole numbers, over the common denominator: tenths of weights, spans of values.
+    #[test]
+    fn weighted_sums_tie_exactly_when_they_are_equal(candidates in few_values(3), tenths in (1..5_i64, 1..5_i64)) {
+        let weights = [tenths.0, tenths.1, 10 - tenths.0 - tenths.1];
+        let column = |at: usize| candidates.iter().map(move |values| values[at] as i64);
+        let span = |at: usize| column(at).max().unwrap() - column(at).min().unwrap();
+        let score = |values: &[f64]| -> i64 {
+            let part = |at: usize| {
+                let others: i64 = (0..3).filter(|other| *other != at).map(|other| span(other).max(1)).product();
+                if span(at) == 0 { 0 } else { weights[at] * (values[at] as i64 - column(at).min().unwrap()) * others }
+            };
+            (0..3).map(part).sum()
+        };
+        let mut expected: Vec<usize> = (0..candidates.len()).collect();
+        expected.sort_by_key(|at| (-score(&candidates[*at]), *at));
+        let weighted = |tenth: i64| (Goal::Maximize, Some(tenth as f64 / 10.0));
+        // Tenths of tenths: 0.1, 0.2, 0.3 and so on are no sums of powers of two.
+        let scaled: Vec<Vec<f64>> =
+            candidates.iter().map(|values| values.iter().map(|value| value / 10.0).collect()).collect();
+        let stage = stage(Selection::WeightedSum, 1_000, &weights.map(weighted));
+        let found: Vec<usize> = rank(&stage, &scaled).iter().map(|ranked| ranked.index as usize).collect();
+        prop_assert_eq!(found, expected);
+    }
+
     #[test]
     fn pareto_is_its_definition(
         (objectives, candidates) in (1..4_usize).prop_flat_map(|n| (Just(n), few_values(n))),
@@ -204,27 +292,15 @@ proptest! {
             .iter()
             .map(|values| values.iter().enumerate().map(|(at, v)| if at == 1 { 0.0 - v } else { *v }).collect())
             .collect();
-        let front_of = brute_fronts(&costs);
-        let crowding: Vec<f64> = (0..costs.len())
-            .map(|at| {
-                let front: Vec<usize> = (0..costs.len()).filter(|other| front_of[*other] == front_of[at]).collect();
-                brute_crowding(&costs, &front, at)
-            })
-            .collect();
-        let mut expected: Vec<usize> = (0..costs.len()).collect();
-        expected.sort_by(|a, b| {
-            front_of[*a].cmp(&front_of[*b]).then(crowding[*b].partial_cmp(&crowding[*a]).unwrap()).then(a.cmp(b))
-        });
+        let mut expected = brute_pareto(&costs);
         expected.truncate(usize::try_from(survivors).unwrap());
         let ranked = rank(&stage(Selection::Pareto, survivors, &goals[..objectives]), &candidates);
         let given: Vec<_> = ranked
             .iter()
             .map(|ranked| (usize::try_from(ranked.index).unwrap(), ranked.score.unwrap()))
             .collect();
-        let expected: Vec<_> = expected
-            .into_iter()
-            .map(|at| (at, Score::Pareto { front: front_of[at], crowding: crowding[at] }))
-            .collect();
+        let expected: Vec<_> =
+            expected.into_iter().map(|(at, front, crowding)| (at, Score::Pareto { front, crowding })).collect();
         prop_assert_eq!(given, expected);
     }
 }

@@ -323,6 +323,7 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
     };
     let place = match rank.rank {
         Some(place) => format!("ranked {place} of {}", rank.of),
+        None if rank.same_as.is_some() => format!("not ranked among the {}", rank.of),
         None => format!("ranked below the first {} of {}", rank.last_survivor_rank, rank.of),
     };
     let mut text = format!("{fate}: {place}");
@@ -342,6 +343,12 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
         }
         (_, Some(front), None) => text.push_str(&format!("; front {front}, at its edge")),
         _ => {}
+    }
+    let names = |cases: &[String]| cases.iter().map(|case| format!("`{case}`")).collect::<Vec<_>>().join(", ");
+    if let Some(first) = &rank.same_as {
+        text.push_str(&format!("; `{first}` has the same values, and of equal cases the first alone counts"));
+    } else if !rank.equals.is_empty() {
+        text.push_str(&format!("; of equal cases the first alone counts: this one, not {}", names(&rank.equals)));
     }
     if let Some(last) = &rank.last_survivor {
         let theirs: Vec<_> =

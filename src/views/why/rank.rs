@@ -32,6 +32,10 @@ pub struct Rank {
     pub front: Option<u64>,
     /// The crowding distance, for `pareto`; `null` when infinite.
     pub crowding: Option<f64>,
+    /// Cases with the same value of every objective, which do not count beside this one, for `pareto`.
+    pub equals: Vec<String>,
+    /// The case of lower index with the same value of every objective, beside which this one does not count.
+    pub same_as: Option<String>,
     /// The worst that survives (or would, were the stage closed now); `null` if that is this trial.
     pub last_survivor: Option<String>,
     /// Its rank.
@@ -83,6 +87,9 @@ pub(super) fn rank_of(
     let ranked = selector.finish();
     let index = trial.0.saturating_sub(first.0);
     let position = ranked.iter().position(|ranked| ranked.index == index);
+    let case = |index: u64| view.lineage().case(stage.index, index);
+    let equals = position.and_then(|position| ranked.get(position)).map_or(&[][..], |mine| &mine.equals);
+    let same_as = ranked.iter().find(|ranked| ranked.equals.contains(&index));
     let survivors = usize::try_from(spec.survivor_count).unwrap_or(usize::MAX).min(ranked.len());
     let last = survivors.checked_sub(1).and_then(|last| ranked.get(last)).filter(|last| last.index != index);
     let compared = spec.objectives.iter().enumerate().map(|(at, objective)| Compared {
@@ -109,7 +116,9 @@ pub(super) fn rank_of(
             Some(Score::Pareto { crowding, .. }) => Some(crowding).filter(|crowding| crowding.is_finite()),
             _ => None,
         },
-        last_survivor: last.map(|last| view.lineage().case(stage.index, last.index)),
+        equals: equals.iter().map(|other| case(*other)).collect(),
+        same_as: same_as.map(|first| case(first.index)),
+        last_survivor: last.map(|last| case(last.index)),
         last_survivor_rank: survivors as u64,
         decided: decision.decided,
         unfinished: decision.left,

@@ -150,7 +150,7 @@ fn ranks_come_as_numbers_too() {
         json!({
             "rank": 3, "of": 3, "selection": "top",
             "objectives": [{"metric": "bytes", "goal": "minimize", "value": 300.5, "last_survivor": 200.0}],
-            "weighted_sum": null, "front": null, "crowding": null,
+            "weighted_sum": null, "front": null, "crowding": null, "equals": [], "same_as": null,
             "last_survivor": "t_0_0", "last_survivor_rank": 2, "decided": true, "unfinished": 0
         })
     );
