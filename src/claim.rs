@@ -3,7 +3,8 @@
 //! Two stores that shared `artifacts/<study>` would take each other's attempts for leftovers and remove them. So the
 //! directory names the study it belongs to, and a run of another study is refused while that one's store is there.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,12 @@ use crate::model::StudyId;
 use crate::paths::{self, StudyPaths};
 use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::tree_hash::open_beneath;
 
 /// Name of the file that says so.
 const CLAIM_FILE: &str = ".piton-study.json";
+/// Most bytes of it that are looked at.
+const CLAIM_MAX: u64 = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Claim {
@@ -53,6 +57,16 @@ fn owns(store: &Path, study_id: &str) -> bool {
     }
     let study = Reader::open(store).ok().and_then(|reader| reader.snapshot().ok()?.study().ok());
     study.is_none_or(|study| study.study_id.to_string() == study_id)
+}
+
+/// Whether an open directory is the artifacts of this very study, by its own word. A store can name any directory; only
+/// a run of the study leaves this in it.
+#[must_use]
+pub fn is_of_study(dir: BorrowedFd<'_>, id: StudyId) -> bool {
+    let mut text = Vec::new();
+    let read =
+        open_beneath(dir, Path::new(CLAIM_FILE)).and_then(|file| file.take(CLAIM_MAX).read_to_end(&mut text));
+    read.is_ok() && serde_json::from_slice::<Claim>(&text).is_ok_and(|claim| claim.study_id == id.to_string())
 }
 
 /// Makes `artifacts/<study>`, durable up to the root, and writes whose it is.

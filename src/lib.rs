@@ -32,6 +32,7 @@ pub mod spec;
 mod study;
 pub mod views;
 
+pub use claim::is_of_study;
 pub use engine::ShutdownHandle;
 pub use error::{Error, shell_word};
 pub use executor::local::closure::{TrialContext, TrialError};

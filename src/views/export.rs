@@ -388,7 +388,8 @@ fn stage_telemetry<'a>(
     stage: &'a StageRow,
 ) -> Result<StageTelemetry<'a>, ViewError> {
     let (mut wall, mut cpu, mut peak, mut kinds) = (Sum::default(), Sum::default(), None, BTreeMap::new());
-    for trial in view.trials(snapshot, stage)? {
+    // What never started says nothing, however much is planned.
+    for trial in view.trials_thinned(snapshot, stage, u64::MAX)? {
         let Some(row) = trial?.row else { continue };
         let ended = |attempt: &&AttemptRow| attempt.outcome.is_some();
         for attempt in row.attempts.iter().filter(ended) {

@@ -221,9 +221,24 @@ impl StudyView {
             first: stage.first_trial,
             end,
             next: from,
+            every: 1,
             aborted: self.study.status == StudyStatus::Aborted,
             rows: rows.peekable(),
         })
+    }
+
+    /// The trials of a stage that started, and of the others those whose derived index is a multiple of `every`, in
+    /// derived order: a pass whose cost does not grow with what is only planned.
+    ///
+    /// # Errors
+    /// [`JournalError`], also for each item.
+    pub fn trials_thinned(
+        &self,
+        snapshot: &Snapshot,
+        stage: &StageRow,
+        every: u64,
+    ) -> Result<Trials, JournalError> {
+        Ok(Trials { every: every.max(1), ..self.trials(snapshot, stage)? })
     }
 
     /// One trial as [`StudyView::trials`] shows it; `None` when it is not planned.
@@ -278,6 +293,8 @@ pub struct Trials {
     /// Before this derived index.
     end: u64,
     next: u64,
+    /// Of those that have no row, one in so many.
+    every: u64,
     aborted: bool,
     rows: Peekable<Rows>,
 }
@@ -292,12 +309,21 @@ impl Iterator for Trials {
     type Item = Result<PlannedTrial, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
+        let planned = self.next.checked_next_multiple_of(self.every).unwrap_or(u64::MAX);
+        let index = match self.rows.peek() {
+            Some(Ok(row)) => planned.min(row.trial.0.saturating_sub(self.first.0).max(self.next)),
+            _ => planned,
+        };
+        if index >= self.end {
+            self.next = self.end;
+            // An error that nobody heard of yet is one of a row that should have come.
+            return match self.rows.next() {
+                Some(Err(error)) => Some(Err(error)),
+                _ => None,
+            };
         }
-        let index = self.next;
         let trial = TrialId(self.first.0 + index);
-        self.next += 1;
+        self.next = index + 1;
         let here = |head: &Result<TrialRow, JournalError>| head.as_ref().map_or(true, |row| row.trial <= trial);
         match self.rows.next_if(here) {
             Some(Err(error)) => {

@@ -18,6 +18,11 @@ pub struct Browser {
 impl Browser {
     /// Starts it with a window of this size.
     pub fn start(width: u32, height: u32) -> Self {
+        Self::start_with(width, height, &[])
+    }
+
+    /// The same with more arguments; certificates that nobody vouches for are taken.
+    pub fn start_with(width: u32, height: u32, more: &[&str]) -> Self {
         // `tests/run` installs it.
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -31,12 +36,12 @@ impl Browser {
             .find_map(|line| line.split("successfully on port ").nth(1)?.trim_end_matches('.').parse().ok())
             .unwrap();
         let mut browser = Self { driver, port, session: String::new() };
-        let args =
-            ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"].map(str::to_owned);
         let size = format!("--window-size={width},{height}");
-        let options = json!({ "args": args.into_iter().chain([size]).collect::<Vec<_>>() });
+        let args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &size];
+        let args = [&args, more].concat();
+        let options = json!({ "args": args });
         let wanted = json!({ "capabilities": { "alwaysMatch": {
-            "goog:chromeOptions": options, "unhandledPromptBehavior": "ignore",
+            "goog:chromeOptions": options, "unhandledPromptBehavior": "ignore", "acceptInsecureCerts": true,
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });
         let made = browser.call("POST", "/session", &wanted);

@@ -18,7 +18,7 @@
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
-//! - `serve`: the live page, used by that browser and attacked by others;
+//! - `serve`: the live page, used by that browser and attacked by others; `proxy`: the same behind one;
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
@@ -56,6 +56,7 @@ mod kills;
 mod language;
 mod library;
 mod proposer;
+mod proxy;
 mod quickstart;
 mod rails;
 mod regressions;

@@ -11,7 +11,7 @@ use crate::browser::Browser;
 use crate::harness::{Sandbox, wait_until};
 
 /// Each trial waits for a gate of its own. Names and values would be markup if anybody let them.
-fn study() -> Sandbox {
+pub fn study() -> Sandbox {
     let sandbox = Sandbox::with_study(
         r#"
 [study]
@@ -46,17 +46,25 @@ echo "{\"cost\": $1, \"note\": \"<img src=x onerror=alert(1)>\"}" > metrics.json
 }
 
 /// A server, ended when dropped.
-struct Server {
+pub struct Server {
     child: Child,
     /// Host and port.
-    host: String,
-    token: String,
+    pub host: String,
+    pub token: String,
 }
 
 impl Server {
     fn start(sandbox: &Sandbox) -> Self {
-        let mut child =
-            sandbox.piton(["serve", "study.redb"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::start_with(sandbox, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(sandbox: &Sandbox, more: &[&str]) -> Self {
+        Self::of(&mut sandbox.piton([&["serve", "study.redb"], more].concat()))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let rest = line.trim().strip_prefix("http://").unwrap();
@@ -68,10 +76,22 @@ impl Server {
         format!("http://{}/{}/", self.host, self.token)
     }
 
+    /// A connection on which so much was said.
+    fn saying(&self, words: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.host).unwrap();
+        stream.write_all(words.as_bytes()).unwrap();
+        stream
+    }
+
+    /// A connection on which something below the token was asked for.
+    fn asking(&self, path: &str) -> TcpStream {
+        let (host, token) = (&self.host, &self.token);
+        self.saying(&format!("GET /{token}/{path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
     /// Sends a request as it is and gives the whole answer.
     fn raw(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(&self.host).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
+        let mut stream = self.saying(request);
         let mut answer = Vec::new();
         // An answer that comes before all was sent may end in a reset.
         drop(stream.read_to_end(&mut answer));
@@ -79,7 +99,7 @@ impl Server {
     }
 
     /// Below the token, with more headers; the status and the whole answer.
-    fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
+    pub fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let (host, token) = (&self.host, &self.token);
         let answer = self.raw(&format!("{method} /{token}/{path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n"));
         (status(&answer), answer)
@@ -87,7 +107,7 @@ impl Server {
 }
 
 /// A study that is over, and its server.
-fn finished() -> (Sandbox, Server) {
+pub fn finished() -> (Sandbox, Server) {
     let sandbox = study();
     for n in 1..=8 {
         sandbox.write(&format!("gate_{n}"), "");
@@ -104,19 +124,19 @@ impl Drop for Server {
     }
 }
 
-fn status(answer: &str) -> u16 {
+pub fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 /// Waits until the page says so.
-fn shows(browser: &Browser, selector: &str, words: &str) {
+pub fn shows(browser: &Browser, selector: &str, words: &str) {
     let text = format!("const e = document.querySelector('{selector}'); return e ? e.textContent : ''");
     wait_until(&format!("`{selector}` says `{words}`"), || {
         browser.script(&text).as_str().is_some_and(|text| text.contains(words))
     });
 }
 
-fn running(sandbox: &Sandbox, trials: usize) {
+pub fn running(sandbox: &Sandbox, trials: usize) {
     wait_until("trials have started", || sandbox.lines("started").len() >= trials);
 }
 
@@ -209,7 +229,21 @@ fn nobody_gets_in_without_the_address() {
     assert_eq!(get(&format!("/{token}/"), &format!("localhost:{port}")), 200);
     assert_eq!(status(&server.raw(&format!("GET /{token}/ HTTP/1.1\r\n\r\n"))), 400);
 
-    assert_eq!(server.ask("POST", "stop", "Origin: http://evil.example\r\n").0, 403);
+    let other_port = format!("Origin: http://127.0.0.1:{}\r\n", if port == "80" { "81" } else { "80" });
+    for foreign in
+        ["Origin: http://evil.example\r\n", "Origin: null\r\n", "Origin: https://192.0.2.1\r\n", &other_port]
+    {
+        let (code, answer) = server.ask("POST", "stop", foreign);
+        assert_eq!(code, 403, "{foreign}");
+        assert!(answer.contains("--allow-host"), "{answer}");
+    }
+    let rebound = server
+        .raw(&format!("POST /{token}/stop HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n"));
+    assert_eq!(status(&rebound), 421);
+    assert!(rebound.contains("--allow-host"), "{rebound}");
+    let unknown = format!("POST /{}/stop HTTP/1.1\r\nHost: {host}\r\n\r\n", "0".repeat(token.len()));
+    assert_eq!(status(&server.raw(&unknown)), 404);
+    assert_eq!(server.ask("DELETE", "stop", "").0, 405);
     assert_eq!(server.ask("POST", "stop", "Sec-Fetch-Site: cross-site\r\n").0, 403);
     assert_eq!(server.ask("GET", "stop", "").0, 405);
     assert_eq!(server.ask("PUT", "", "").0, 405);
@@ -233,6 +267,8 @@ fn nobody_gets_in_without_the_address() {
         "artifacts/0_try/watched_0_0/attempt_1/link",
         "artifacts/0_try/watched_0_0/attempt_1/out/study.toml",
         "artifacts/0_try",
+        "artifacts/.piton-study.json",
+        "artifacts/%2epiton-study.json",
         "study.redb",
     ] {
         assert_eq!(server.ask("GET", escape, "").0, 404, "{escape}");
@@ -245,22 +281,84 @@ fn nobody_gets_in_without_the_address() {
 }
 
 #[test]
-fn clients_that_do_nothing_hold_up_nobody() {
+fn a_head_of_the_events_is_a_head_alone() {
     let (_sandbox, server) = finished();
-    let idle: Vec<TcpStream> = (0..40)
+    // It ends by itself, and holds no place of those that are kept up to date.
+    for _ in 0..20 {
+        let (code, answer) = server.ask("HEAD", "events", "");
+        assert_eq!(code, 200);
+        assert!(answer.contains("Content-Type: text/event-stream") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    for path in ["", "metrics", "artifacts/none", "nothing"] {
+        let answer = server.ask("HEAD", path, "").1;
+        assert!(answer.ends_with("\r\n\r\n"), "{path}: {answer}");
+    }
+}
+
+/// Reads a connection until it ends, however it does.
+fn to_its_end(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn silence_without_the_token_keeps_out_nobody() {
+    let (_sandbox, server) = finished();
+    // Nothing, a part of a request, a request without the token whose answer nobody reads.
+    let mut silent = Vec::new();
+    for words in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        silent.extend((0..100).map(|_| server.saying(words)));
+        assert_eq!(server.ask("GET", "", "").0, 200, "{words:?}");
+    }
+    // More of them than are kept waiting: those that wait longest make way, never who comes.
+    assert_eq!(to_its_end(silent.remove(0)), "");
+    assert_eq!(server.ask("GET", "metrics", "").0, 200);
+    assert_eq!(server.ask("GET", "artifacts/0_try/watched_0_0/attempt_1/stderr.log", "").0, 200);
+}
+
+#[test]
+fn a_head_that_trickles_in_is_given_up() {
+    let (_sandbox, server) = finished();
+    let (host, token) = (&server.host, &server.token);
+    let mut slow = server.saying(&format!("GET /{token}/ HTTP/1.1\r\nHost: {host}\r\nX: "));
+    slow.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    let mut answer = [0; 12];
+    wait_until("the server has had enough of one letter after the other", || {
+        drop(slow.write(b"x"));
+        matches!(slow.read(&mut answer), Ok(12))
+    });
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(server.ask("GET", "", "").0, 200);
+}
+
+#[test]
+fn readers_that_stall_lose_their_seats() {
+    let (sandbox, server) = finished();
+    let large = sandbox.path("artifacts/watched/0_try/watched_0_0/attempt_1/large");
+    std::fs::File::create(&large).unwrap().set_len(64 << 20).unwrap();
+    let path = "artifacts/0_try/watched_0_0/attempt_1/large";
+    // Their answers began, so that each has its seat.
+    let stalled: Vec<TcpStream> = (0..64)
         .map(|_| {
-            let mut stream = TcpStream::connect(&server.host).unwrap();
-            stream.write_all(b"GET / HT").unwrap();
+            let mut stream = server.asking(path);
+            stream.read_exact(&mut [0; 15]).unwrap();
             stream
         })
         .collect();
-    assert_eq!(server.ask("GET", "", "").0, 200);
+    assert_eq!(server.ask("GET", "", "").0, 503);
+    // Nobody lets go of anything but the server.
+    wait_until("a seat is free", || server.ask("GET", "", "").0 == 200);
+    drop(stalled);
+}
+
+#[test]
+fn pages_that_are_kept_up_to_date_are_counted() {
+    let (_sandbox, server) = finished();
     // More streams than are kept up to date at once are told so; those before go on.
-    let streams: Vec<TcpStream> = (0..16)
+    let mut streams: Vec<TcpStream> = (0..16)
         .map(|_| {
-            let mut stream = TcpStream::connect(&server.host).unwrap();
-            let (host, token) = (&server.host, &server.token);
-            stream.write_all(format!("GET /{token}/events HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
+            let stream = server.asking("events");
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
             assert!(line.contains("200"), "{line}");
@@ -268,7 +366,79 @@ fn clients_that_do_nothing_hold_up_nobody() {
         })
         .collect();
     assert_eq!(server.ask("GET", "events", "").0, 503);
-    drop((idle, streams));
+    // One that is closed makes room, without anything having to happen in the study.
+    drop(streams.pop());
+    wait_until("there is room again", || {
+        let mut answer = [0; 12];
+        server.asking("events").read_exact(&mut answer).unwrap();
+        &answer == b"HTTP/1.1 200"
+    });
+}
+
+/// Nobody can list that many trials; what happened fits on a page.
+#[test]
+fn a_huge_plan_has_a_page() {
+    for (budget, domain, sampling) in [
+        ("10_000_000", r#"{ min = 1, max = 10_000_000, type = "int" }"#, "grid"),
+        ("10_000_000", r#"{ min = 1, max = 10_000_000, type = "int" }"#, "random"),
+        ("1_000_000_000_000_000", "{ min = 0.0, max = 1.0 }", "random"),
+    ] {
+        let sandbox = Sandbox::with_study(&format!(
+            r#"
+[study]
+name = "huge"
+[run]
+workers = 2
+[[stage]]
+name = "try"
+command = 'printf "{{{{\"y\": %s}}}}" {{x}} > "$PITON_METRICS_FILE"; echo >> "$PITON_STUDY_DIR/started"; [ $(wc -l < "$PITON_STUDY_DIR/started") -lt 8 ] || ! mkdir "$PITON_STUDY_DIR/enough" || kill $(cat "$PITON_STUDY_DIR/engine")'
+trial_budget = {budget}
+survivor_count = 1
+sampling = "{sampling}"
+[stage.sweep]
+x = {domain}
+[[stage.objective]]
+metric = "y"
+goal = "minimize"
+"#
+        ));
+        sandbox.script("run.sh", "echo $$ > engine\nexec \"$1\" run study.toml");
+        let piton = env!("CARGO_BIN_EXE_piton");
+        let run = Command::new("./run.sh").arg(piton).current_dir(sandbox.path(".")).output().unwrap();
+        assert_eq!(run.status.code(), Some(75), "{}", crate::harness::both(&run));
+        let server = Server::start(&sandbox);
+        let (code, page) = server.ask("GET", "", "");
+        assert_eq!(code, 200, "{page}");
+        assert!(page.len() < 8 << 20, "{} bytes", page.len());
+        assert!(page.contains("huge_0_0") || page.contains("\"i\":[0,"), "its trials are in it");
+        assert_eq!(server.ask("GET", "metrics", "").0, 200);
+        assert_eq!(server.ask("GET", "", "").0, 200);
+        // The same pass is behind the page that is written.
+        sandbox.ok("report study.redb -o report.html", 0);
+    }
+}
+
+/// A store can name any directory as its artifacts.
+#[test]
+fn artifacts_of_another_study_are_not_shown() {
+    let (sandbox, server) = finished();
+    assert_eq!(server.ask("GET", "artifacts/0_try/watched_0_0/attempt_1/params.json", "").0, 200);
+    let other = sandbox.path("elsewhere");
+    let claimed = |words: &str| {
+        std::fs::create_dir_all(other.join("artifacts/watched")).unwrap();
+        std::fs::write(other.join("artifacts/watched/secret"), "s").unwrap();
+        std::fs::write(other.join("artifacts/watched/.piton-study.json"), words).unwrap();
+    };
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(sandbox.path("study.redb"), other.join("study.redb")).unwrap();
+    let own = std::fs::read_to_string(sandbox.path("artifacts/watched/.piton-study.json")).unwrap();
+    let another = own.replace(|c: char| c.is_ascii_digit(), "a");
+    for (words, code) in [("", 404), ("{}", 404), (another.as_str(), 404), (own.as_str(), 200)] {
+        claimed(words);
+        let mut moved = sandbox.piton(["serve", "elsewhere/study.redb"]);
+        let server = Server::of(&mut moved);
+        assert_eq!(server.ask("GET", "artifacts/secret", "").0, code, "{words}");
+    }
 }
 
 /// By the parser of those who wrote the format.

@@ -1,4 +1,6 @@
-//! Files of the study's artifacts, for whoever may see the page: regular files below that directory and nothing else.
+//! Files of the study's artifacts, for whoever may see the page: regular files below that directory and nothing else. The
+//! directory has to be this very study's by its own word, since a store can name any; and what piton itself keeps there
+//! (its names begin with a dot; a trial's environment may be in it) is not shown.
 //!
 //! A trial may have put anything there. Whatever it is, a browser gets it as plain text that may do nothing.
 
@@ -8,6 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
+use piton::model::StudyId;
 use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use rustix::fs::FileType;
 
@@ -21,17 +24,26 @@ pub fn path_of(address: &str) -> Option<PathBuf> {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return None;
         }
+        // Of piton's own, not of a trial.
+        if path.as_os_str().is_empty() && name.starts_with('.') {
+            return None;
+        }
         path.push(name.as_ref());
     }
     Some(path)
 }
 
-/// Opens a regular file below `artifacts`, following no link.
+/// Opens a regular file below the artifacts of a study, following no link.
 ///
 /// # Errors
-/// What the kernel says; [`io::ErrorKind::InvalidData`] for what is no regular file.
-pub fn open(artifacts: &Path, path: &Path) -> io::Result<File> {
-    let file = open_beneath(open_dir(artifacts)?.as_fd(), path)?;
+/// What the kernel says; [`io::ErrorKind::InvalidData`] for what is no regular file, and
+/// [`io::ErrorKind::PermissionDenied`] for a directory that is not the study's.
+pub fn open(artifacts: &Path, study: StudyId, path: &Path) -> io::Result<File> {
+    let dir = open_dir(artifacts)?;
+    if !piton::is_of_study(dir.as_fd(), study) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let file = open_beneath(dir.as_fd(), path)?;
     match kind_of(&file)? {
         FileType::RegularFile => Ok(file),
         _ => Err(io::ErrorKind::InvalidData.into()),
@@ -44,7 +56,7 @@ pub fn send(file: File, head_only: bool, out: &mut impl Write) -> io::Result<()>
     let head = Head { length: Some(length), ..Head::text(200) };
     head.send(out)?;
     if !head_only {
-        // A file that shrinks meanwhile ends the connection early, which tells.
+        // What is added meanwhile is not sent. A file that shrinks meanwhile ends the connection early, which tells.
         io::copy(&mut file.take(length), out)?;
     }
     out.flush()
@@ -57,9 +69,31 @@ mod tests {
     #[test]
     fn no_address_leads_out() {
         assert_eq!(path_of("0_s/case%20x/attempt_1/stdout.log"), Some("0_s/case x/attempt_1/stdout.log".into()));
-        for bad in ["", "..", "a/../b", "a//b", "%2e%2e/x", "a%2fb", "a/%00", "/etc/passwd", "a/", "%ff", "./a"] {
+        for bad in [
+            "",
+            "..",
+            "a/../b",
+            "a//b",
+            "%2e%2e/x",
+            "a%2fb",
+            "a/%00",
+            "/etc/passwd",
+            "a/",
+            "%ff",
+            "./a",
+            ".remote/x/job.json",
+            "%2eremote/x",
+            ".piton-study.json",
+        ] {
             assert_eq!(path_of(bad), None, "{bad}");
         }
+    }
+
+    const STUDY: StudyId = StudyId([7; 16]);
+
+    fn claim(dir: &Path, study: StudyId) {
+        let words = format!("{{\"study_id\": \"{study}\", \"store\": \"s.redb\"}}");
+        std::fs::write(dir.join(".piton-study.json"), words).unwrap();
     }
 
     #[test]
@@ -67,13 +101,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let artifacts = dir.path().join("artifacts");
         std::fs::create_dir_all(artifacts.join("sub")).unwrap();
+        claim(&artifacts, STUDY);
         std::fs::write(dir.path().join("secret"), "s").unwrap();
         std::fs::write(artifacts.join("sub/log"), "l").unwrap();
         std::os::unix::fs::symlink(dir.path(), artifacts.join("out")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("secret"), artifacts.join("link")).unwrap();
-        for bad in ["out/secret", "link", "sub", "none"] {
-            assert!(open(&artifacts, Path::new(bad)).is_err(), "{bad}");
+        rustix::fs::mkfifoat(rustix::fs::CWD, artifacts.join("fifo"), rustix::fs::Mode::RUSR).unwrap();
+        for bad in ["out/secret", "link", "sub", "none", "fifo"] {
+            assert!(open(&artifacts, STUDY, Path::new(bad)).is_err(), "{bad}");
         }
-        assert!(open(&artifacts, Path::new("sub/log")).is_ok());
+        assert!(open(&artifacts, STUDY, Path::new("sub/log")).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_the_studys_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("passwd"), "s").unwrap();
+        let asked = || open(dir.path(), STUDY, Path::new("passwd")).map_err(|error| error.kind());
+        assert_eq!(asked().unwrap_err(), io::ErrorKind::PermissionDenied);
+        claim(dir.path(), StudyId([8; 16]));
+        assert_eq!(asked().unwrap_err(), io::ErrorKind::PermissionDenied);
+        for claimed in ["", "{}", "[", "{\"study_id\": 7}"] {
+            std::fs::write(dir.path().join(".piton-study.json"), claimed).unwrap();
+            assert_eq!(asked().unwrap_err(), io::ErrorKind::PermissionDenied, "{claimed}");
+        }
+        claim(dir.path(), STUDY);
+        assert!(asked().is_ok());
     }
 }

@@ -1,9 +1,9 @@
 //! As much of HTTP/1.1 as the live page needs: one request a connection, without a body, and one answer.
 //!
-//! A request is read within a time and a size, however slowly it comes; nothing of it is trusted, and nothing here may
+//! A head has a size, an answer has to be taken within a time; nothing of a request is trusted, and nothing here may
 //! panic. Parsing is `httparse`'s.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 const HEAD_MAX: usize = 16 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// How long a request may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client may leave a part of an answer untaken.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of an answer.
+const STALL: Duration = Duration::from_secs(20);
+/// How much of an answer a client has to take, bytes a second, beyond the first [`STALL`].
+const PACE: u64 = 16 << 10;
+/// Most bytes of an answer that are handed to the kernel at once.
+const PART: usize = 64 << 10;
 
 /// A request.
 #[derive(Debug)]
@@ -26,42 +28,18 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads one.
+    /// Reads one; `None`: it is not whole yet.
     ///
     /// # Errors
-    /// The status to answer with; `None` when nobody waits for an answer.
-    pub fn read(stream: &mut TcpStream) -> Result<Self, Option<u16>> {
-        let until = Instant::now() + PATIENCE;
-        drop(stream.set_write_timeout(Some(WRITE_PATIENCE)));
-        let mut head = Vec::new();
-        let mut chunk = [0; 2048];
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Some(408));
-            }
-            drop(stream.set_read_timeout(Some(left)));
-            let read = match stream.read(&mut chunk) {
-                Ok(0) => return Err(None),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    return Err(Some(408));
-                }
-                Err(_) => return Err(None),
-            };
-            head.extend_from_slice(chunk.get(..read).unwrap_or_default());
-            match Self::parse(&head) {
-                Ok(Some(request)) => return Ok(request),
-                Ok(None) if head.len() > HEAD_MAX => return Err(Some(431)),
-                Ok(None) => {}
-                Err(status) => return Err(Some(status)),
-            }
+    /// The status to answer with.
+    pub fn parse(head: &[u8]) -> Result<Option<Self>, u16> {
+        match Self::parse_whole(head) {
+            Ok(None) if head.len() > HEAD_MAX => Err(431),
+            other => other,
         }
     }
 
-    /// `None`: it is not whole yet.
-    fn parse(head: &[u8]) -> Result<Option<Self>, u16> {
+    fn parse_whole(head: &[u8]) -> Result<Option<Self>, u16> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(head) {
@@ -89,6 +67,12 @@ impl Request {
         let mut found = self.headers.iter().filter(|(header, _)| header == name);
         found.next().filter(|_| found.next().is_none()).map(|(_, value)| value.as_str())
     }
+
+    /// Whether there is such a header at all.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(header, _)| header == name)
+    }
 }
 
 /// What an answer begins with.
@@ -100,8 +84,8 @@ pub struct Head<'a> {
     pub length: Option<u64>,
     /// `Content-Security-Policy`.
     pub policy: &'a str,
-    /// One more header, name and value.
-    pub extra: Option<(&'a str, &'a str)>,
+    /// More headers, name and value.
+    pub extra: &'a [(&'a str, &'a str)],
 }
 
 /// The policy of everything that is not the page.
@@ -110,7 +94,7 @@ const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 impl Head<'_> {
     /// Of a short text.
     pub const fn text(status: u16) -> Self {
-        Head { status, content_type: "text/plain; charset=utf-8", length: None, policy: NOTHING, extra: None }
+        Head { status, content_type: "text/plain; charset=utf-8", length: None, policy: NOTHING, extra: &[] }
     }
 
     /// Sends it.
@@ -127,7 +111,7 @@ impl Head<'_> {
         if let Some(length) = self.length {
             head.push_str(&format!("Content-Length: {length}\r\n"));
         }
-        if let Some((name, value)) = self.extra {
+        for (name, value) in self.extra {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
@@ -141,6 +125,57 @@ impl Head<'_> {
             out.write_all(body)?;
         }
         out.flush()
+    }
+}
+
+/// Where an answer goes: whoever does not take it, or takes it too slowly, is given up.
+#[derive(Debug)]
+pub struct Answer {
+    stream: TcpStream,
+    /// When this part of it began, and how much of that was taken.
+    since: Instant,
+    taken: u64,
+}
+
+impl Answer {
+    /// To this client, which has been read from without waiting.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn to(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        Ok(Self { stream, since: Instant::now(), taken: 0 })
+    }
+
+    /// Waits so long; whether the client still listens.
+    pub fn pause(&mut self, time: Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let time = rustix::time::Timespec::try_from(time).ok();
+        let mut client = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        // The pause is over, the client is gone, or a signal came, which is early but no harm.
+        let waited = poll(&mut client, time.as_ref());
+        self.since = Instant::now();
+        self.taken = 0;
+        !waited.is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Write for Answer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What the kernel holds counts as taken, so this allows some minutes more than the pace does; it ends.
+        let until = self.since + STALL + Duration::from_secs(self.taken / PACE);
+        let left = until.saturating_duration_since(Instant::now()).min(STALL);
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_write_timeout(Some(left))?;
+        let taken = self.stream.write(bytes.get(..PART).unwrap_or(bytes))?;
+        self.taken = self.taken.saturating_add(taken as u64);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -164,6 +199,33 @@ const fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a client takes byte by byte ends, too.
+    #[test]
+    fn an_answer_is_taken_in_time_or_not_at_all() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut answer = Answer::to(listener.accept().unwrap().0).unwrap();
+        answer.write_all(b"x").unwrap();
+        let Some(long_ago) = Instant::now().checked_sub(STALL) else { return };
+        answer.since = long_ago;
+        assert_eq!(answer.write(b"x").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // As much as the pace asks for has been taken: it goes on.
+        answer.taken = PACE * 300;
+        answer.write_all(b"x").unwrap();
+        // Each part of a stream has its own time.
+        answer.taken = 0;
+        assert!(answer.pause(Duration::ZERO), "the client listens");
+        answer.write_all(b"x").unwrap();
+        drop(client);
+        assert!(!answer.pause(Duration::from_secs(300)), "it is gone");
+    }
+
+    #[test]
+    fn an_endless_head_is_refused() {
+        let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(HEAD_MAX));
+        assert_eq!(Request::parse(endless.as_bytes()).unwrap_err(), 431);
+    }
 
     #[test]
     fn a_request_is_read_when_it_is_whole() {

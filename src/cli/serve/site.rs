@@ -1,17 +1,16 @@
 //! Who may ask, and what is answered.
 //!
 //! Everything lies below a directory whose name is the token, so that whoever does not know it gets nothing, and two
-//! pages on one machine share no cookie. Against DNS rebinding a request must name this machine, by address or by a
-//! name it is known to have; what changes something must come from the page itself.
+//! pages on one machine share no cookie. Whom a request asks for and where it comes from is `origin`'s.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use piton::Error;
+use piton::model::StudyId;
 use piton::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::report::{Options, Report};
@@ -20,59 +19,41 @@ use rustix::process::Signal;
 
 use super::super::look::Look;
 use super::super::stop::ask_to_stop;
-use super::http::{Head, Request};
+use super::door::Counted;
+use super::http::{Answer, Head, Request};
+use super::origin::Names;
+use super::page::{self, Page};
 use super::{files, metrics};
 
 /// Most pages that are kept up to date at once.
 const STREAMS_MAX: usize = 16;
 /// Shortest time between two looks of one of them.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A stream that has nothing to say says so, because a client that went away is noticed only by writing to it.
+/// A stream that has nothing to say says so, because a client whose machine is gone is noticed only by writing to it.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A page that took so long to make is kept so many times as long before it is made anew.
-const KEPT_FOR: u32 = 5;
+/// Largest page, bytes.
+const PAGE_MAX: usize = 64 << 20;
 
 /// A study that is shown.
 #[derive(Debug)]
 pub struct Site {
     pub store: PathBuf,
     pub token: String,
-    /// Names that this machine has, beside its addresses and `localhost`.
-    pub names: Vec<String>,
+    pub names: Names,
     pub nonce: String,
-    pub page: Mutex<Option<Made>>,
-    pub streams: AtomicUsize,
+    pub page: Arc<Page>,
+    pub streams: Arc<AtomicUsize>,
 }
 
-/// The page as it was made last.
-#[derive(Clone, Debug)]
-pub struct Made {
-    at: Instant,
-    took: Duration,
-    html: Arc<Vec<u8>>,
-}
-
-/// An answer that is no answer yet: a status, and words.
-type Refused = (u16, &'static str);
+/// Why a request is turned away: a status, and words; for 405 what is allowed.
+pub type Refused = (u16, &'static str);
 
 impl Site {
-    /// Answers one request. Whatever goes wrong while answering is the client's.
-    pub fn answer(&self, request: &Request, out: &mut TcpStream) -> io::Result<()> {
-        let head_only = request.method == "HEAD";
-        match self.route(request) {
-            Ok(route) => self.send(route, head_only, out),
-            Err((405, allowed)) => {
-                let head = Head { extra: Some(("Allow", allowed)), ..Head::text(405) };
-                head.send_with(b"not so\n", head_only, out)
-            }
-            Err((status, words)) => Head::text(status).send_with(format!("{words}\n").as_bytes(), head_only, out),
-        }
-    }
-
-    fn route(&self, request: &Request) -> Result<Route, Refused> {
+    /// What a request may have; asks nothing of any file.
+    pub fn admit(&self, request: &Request) -> Result<Route, Refused> {
         let host = request.header("host").ok_or((400, "one Host, please"))?;
-        if !self.is_me(host) {
-            return Err((421, "this is not that host"));
+        if !self.names.are_of(host) {
+            return Err((421, "this is not that host; `piton serve --allow-host NAME` lets another name in"));
         }
         let path = if request.path == "/metrics" {
             // Scrapers send a header more easily than they keep an address secret.
@@ -95,9 +76,11 @@ impl Site {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match path {
             "stop" if request.method == "POST" => {
-                let origin = request.header("origin").is_none_or(|origin| origin == format!("http://{host}"));
-                let site = request.header("sec-fetch-site").is_none_or(|site| site == "same-origin");
-                if origin && site { Ok(Route::Stop) } else { Err((403, "only the page itself may ask that")) }
+                if self.names.sent_by_the_page(request, host) {
+                    Ok(Route::Stop)
+                } else {
+                    Err((403, NOT_THE_PAGE))
+                }
             }
             "stop" => Err((405, "POST")),
             _ if !reads => Err((405, "GET, HEAD")),
@@ -116,29 +99,16 @@ impl Site {
         blake3::hash(token.as_bytes()) == blake3::hash(self.token.as_bytes())
     }
 
-    /// An address cannot be rebound; a name must be one of ours.
-    fn is_me(&self, host: &str) -> bool {
-        if host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-            return true;
-        }
-        let name =
-            host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-        name.eq_ignore_ascii_case("localhost") || self.names.iter().any(|known| name.eq_ignore_ascii_case(known))
-    }
-
-    fn send(&self, route: Route, head_only: bool, out: &mut TcpStream) -> io::Result<()> {
+    /// Answers a request that was let in. Whatever goes wrong while answering is the client's.
+    pub fn send(&self, route: Route, head_only: bool, out: &mut Answer) -> io::Result<()> {
         let answered = match route {
-            Route::Page => self.page().map(|html| {
-                let policy = self.policy();
-                let head = Head { content_type: "text/html; charset=utf-8", policy: &policy, ..Head::text(200) };
-                head.send_with(&html, head_only, out)
-            }),
-            Route::Events => return self.events(out),
+            Route::Page => return self.send_page(head_only, out),
+            Route::Events => return self.events(head_only, out),
             Route::Metrics => self.metrics().map(|text| {
                 let head = Head { content_type: metrics::CONTENT_TYPE, ..Head::text(200) };
                 head.send_with(text.as_bytes(), head_only, out)
             }),
-            Route::File(path) => self.artifacts().map(|artifacts| match files::open(&artifacts, &path) {
+            Route::File(path) => self.artifacts().map(|(dir, study)| match files::open(&dir, study, &path) {
                 Ok(file) => files::send(file, head_only, out),
                 Err(_) => Head::text(404).send_with(b"there is no such file\n", head_only, out),
             }),
@@ -146,40 +116,25 @@ impl Site {
                 Head::text(status).send_with(format!("{words}\n").as_bytes(), head_only, out)
             }),
         };
-        answered.unwrap_or_else(|error| {
-            Head::text(503).send_with(format!("{}\n", in_words(&error)).as_bytes(), head_only, out)
-        })
+        answered.unwrap_or_else(|error| unavailable(&in_words(&error), head_only, out))
     }
 
-    fn policy(&self) -> String {
-        format!(
-            "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; connect-src 'self'; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'",
-            self.nonce
-        )
-    }
-
-    fn page(&self) -> Result<Arc<Vec<u8>>, Error> {
-        // Whoever comes meanwhile waits for it, rather than making another.
-        let mut made = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = made.as_ref()
-            && last.at.elapsed() < last.took.saturating_mul(KEPT_FOR)
-        {
-            return Ok(Arc::clone(&last.html));
+    fn send_page(&self, head_only: bool, out: &mut Answer) -> io::Result<()> {
+        let policy = policy(&self.nonce);
+        let (store, nonce) = (self.store.clone(), self.nonce.clone());
+        match self.page.get(page::PATIENCE, move || make_page(&store, nonce)) {
+            Some(Ok(html)) => {
+                let head = Head { content_type: "text/html; charset=utf-8", policy: &policy, ..Head::text(200) };
+                head.send_with(&html, head_only, out)
+            }
+            Some(Err(words)) => unavailable(&words, head_only, out),
+            None => {
+                // A browser comes back by itself; a sandbox would keep it from that.
+                let extra = &[("Retry-After", "5"), ("Refresh", "5")];
+                let head = Head { extra, policy: "default-src 'none'; frame-ancestors 'none'", ..Head::text(503) };
+                head.send_with(b"the page of this study is being made; it comes by itself\n", head_only, out)
+            }
         }
-        let begun = Instant::now();
-        let (_reader, look) = Look::at_store(&self.store)?;
-        let options = Options {
-            artifacts_link: Some("artifacts".into()),
-            nonce: self.nonce.clone(),
-            now_ms: unix_ms(),
-            live: true,
-        };
-        let mut html = Vec::new();
-        Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;
-        let html = Arc::new(html);
-        *made = Some(Made { at: Instant::now(), took: begun.elapsed(), html: Arc::clone(&html) });
-        Ok(html)
     }
 
     fn metrics(&self) -> Result<String, Error> {
@@ -189,9 +144,9 @@ impl Site {
             .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })
     }
 
-    fn artifacts(&self) -> Result<PathBuf, Error> {
+    fn artifacts(&self) -> Result<(PathBuf, StudyId), Error> {
         let (_reader, look) = Look::at_store(&self.store)?;
-        Ok(look.view.study_artifacts_dir())
+        Ok((look.view.study_artifacts_dir(), look.view.study.study_id))
     }
 
     fn stop(&self) -> Result<(u16, String), Error> {
@@ -202,12 +157,17 @@ impl Site {
     }
 
     /// How the study stands, for as long as the client listens.
-    fn events(&self, out: &mut TcpStream) -> io::Result<()> {
-        let _one = match Counted::below(&self.streams, STREAMS_MAX) {
-            Some(one) => one,
-            None => return Head::text(503).send_with(b"too many pages are open\n", false, out),
+    fn events(&self, head_only: bool, out: &mut Answer) -> io::Result<()> {
+        // A proxy must not wait for more of it.
+        let extra = &[("X-Accel-Buffering", "no")];
+        let head = Head { content_type: "text/event-stream", extra, ..Head::text(200) };
+        if head_only {
+            return head.send(out);
+        }
+        let Some(_one) = Counted::below(&self.streams, STREAMS_MAX) else {
+            return unavailable("too many pages are open", head_only, out);
         };
-        Head { content_type: "text/event-stream", ..Head::text(200) }.send(out)?;
+        head.send(out)?;
         let mut commits = Watch::file(&self.store);
         let (mut said, mut said_at) = (String::new(), Instant::now());
         loop {
@@ -220,11 +180,12 @@ impl Site {
                 }
             };
             if data != said || said_at.elapsed() >= HEARTBEAT {
-                write!(out, "event: {event}\ndata: {data}\n\n")?;
-                out.flush()?;
+                out.write_all(format!("event: {event}\ndata: {data}\n\n").as_bytes())?;
                 (said, said_at) = (data, Instant::now());
             }
-            std::thread::sleep(PAUSE);
+            if !out.pause(PAUSE) {
+                return Ok(());
+            }
             commits.changed()?;
         }
     }
@@ -237,6 +198,35 @@ impl Site {
     }
 }
 
+/// What a page that somebody else could have put elsewhere may not do, and what the person behind a proxy can do.
+const NOT_THE_PAGE: &str = "only the page itself may ask that; if it is reached through a proxy or by another name, \
+                            start `piton serve` with `--allow-host` and the name in the browser's address";
+
+fn policy(nonce: &str) -> String {
+    format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    )
+}
+
+fn make_page(store: &Path, nonce: String) -> Result<Arc<Vec<u8>>, String> {
+    let options = Options { artifacts_link: Some("artifacts".into()), nonce, now_ms: unix_ms(), live: true };
+    let html = Look::at_store(store).and_then(|(_reader, look)| {
+        let mut html = Vec::new();
+        Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;
+        Ok(html)
+    });
+    match html.map_err(|error| in_words(&error))? {
+        html if html.len() > PAGE_MAX => Err("the page would be too large; `piton dump` has all of it".to_owned()),
+        html => Ok(Arc::new(html)),
+    }
+}
+
+fn unavailable(words: &str, head_only: bool, out: &mut Answer) -> io::Result<()> {
+    let head = Head { extra: &[("Retry-After", "5")], ..Head::text(503) };
+    head.send_with(format!("{words}\n").as_bytes(), head_only, out)
+}
+
 /// An error on one line.
 fn in_words(error: &Error) -> String {
     error.to_string().replace(['\r', '\n'], " ")
@@ -244,28 +234,10 @@ fn in_words(error: &Error) -> String {
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Route {
+pub enum Route {
     Page,
     Events,
     Metrics,
     File(PathBuf),
     Stop,
-}
-
-/// One of a bounded number.
-pub struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    /// `None`: there are so many already.
-    pub fn below(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let one = Self(count);
-        // Counted down again by the drop if it was one too many.
-        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(()).map(|()| one)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }

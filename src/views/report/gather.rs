@@ -1,18 +1,19 @@
 //! What the report shows, read in one pass over the trials.
 //!
-//! All trials count in the sums; of more than `DETAILED_MAX` only every n-th is kept as a row, and every survivor. So
-//! the page and the memory it takes are bounded, whatever the study's size.
+//! All trials count in the sums; of more than `DETAILED_MAX` only every n-th is kept as a row, and the best survivors. So
+//! the page and the memory it takes are bounded, whatever the study's size, and the time by what has happened: trials
+//! that are only planned are passed over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptOutcome, Event, Metric, Params, RunEnd, StageIndex, StageRow, TrialState, UnixMs, Value,
+    AttemptOutcome, Event, Metric, Params, RunEnd, StageIndex, StageRow, TrialId, TrialState, UnixMs, Value,
 };
 use crate::spec::{Goal, Objective, StageSpec};
 use crate::views::{PlannedTrial, StudyView, ViewError};
 
-/// Most trials kept as rows, survivors apart.
+/// Most trials kept as rows, and as many survivors again.
 const DETAILED_MAX: u64 = 10_000;
 
 /// Most cells of them, about: studies of many params keep fewer trials.
@@ -152,6 +153,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
     let strides = (total.div_ceil(rows_max).max(1), started.div_ceil(ATTEMPTS_MAX as u64).max(1));
     let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs: runs(snapshot)? };
     let mut attempt_number = 0_u64;
+    let begun = view.stages.iter().filter(|row| row.planned() > 0).count() as u64;
     for row in view.stages.iter().filter(|row| row.planned() > 0) {
         let Some(spec) = view.spec.stages.get(row.index as usize) else { continue };
         let counters = view.counters_of(row.index);
@@ -167,8 +169,11 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             failures: BTreeMap::new(),
         };
         let survivors = StudyView::survivors(row);
+        // Best first.
+        let best = usize::try_from(rows_max / begun.max(1)).unwrap_or(usize::MAX).max(100);
+        let kept: HashSet<TrialId> = row.survivors.iter().take(best).map(|parent| parent.trial).collect();
         let mut spread = Spread::default();
-        for trial in view.trials(snapshot, row)? {
+        for trial in view.trials_thinned(snapshot, row, strides.0)? {
             let trial = trial?;
             let case = view.lineage().case(trial.stage, trial.index);
             for attempt in trial.row.iter().flat_map(|row| &row.attempts) {
@@ -192,14 +197,14 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
                 *stage.failures.entry(failure.kind.clone()).or_default() += 1;
             }
             let survivor = survivors.contains(&trial.trial);
-            if !trial.index.is_multiple_of(strides.0) && !survivor {
-                stage.left_out += 1;
+            if !trial.index.is_multiple_of(strides.0) && !kept.contains(&trial.trial) {
                 continue;
             }
             let data = trial_data(view, &trial, case, survivor);
             spread.note(&data);
             stage.trials.push(data);
         }
+        stage.left_out = row.planned().saturating_sub(stage.trials.len() as u64);
         stage.params = spread.params();
         stage.metrics = spread.metrics(spec);
         if let Some(parents) = found.stages.last() {

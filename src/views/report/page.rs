@@ -16,6 +16,12 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const LIVE: &str = include_str!("live.js");
 
+/// Most kinds of failure of a stage that are listed.
+const KINDS_MAX: usize = 100;
+
+/// Most inputs that are listed.
+const INPUTS_MAX: usize = 200;
+
 /// The whole page.
 pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
     let study = &report.view.study;
@@ -170,7 +176,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                 }
             }
             @if stage.left_out > 0 {
-                p .note { "The charts and the table show " (stage.trials.len()) " of its trials: every survivor, and the others evenly thinned out." }
+                p .note { "The charts and the table show " (stage.trials.len()) " of its trials: the survivors (the best of them, if they are very many), and the others evenly thinned out." }
             }
             @if let Some(picture) = charts::progress(stage) { figure tabindex="0" { figcaption { "The first objective as the trials ended; the line is the best so far" } (picture) } }
             @if let Some(picture) = charts::pareto(stage) { figure tabindex="0" { figcaption { "The first two objectives; the line joins the trials that no other beats in both" } (picture) } }
@@ -240,7 +246,7 @@ fn failures(report: &Report<'_>) -> Markup {
                 h2 #failures { "Failures" }
                 @for stage in &stages {
                     h3 { (stage.row.name) }
-                    @for (kind, count) in &stage.failures {
+                    @for (kind, count) in stage.failures.iter().take(KINDS_MAX) {
                         div .bar {
                             span class={ "fill bad w" (((*count).saturating_mul(50) / most).max(1)) } {}
                             span { (count) " " code { (kind) } }
@@ -249,10 +255,16 @@ fn failures(report: &Report<'_>) -> Markup {
                             }
                         }
                     }
+                    (more(stage.failures.len(), KINDS_MAX, "kinds"))
                 }
             }
         }
     }
+}
+
+/// How many are not listed.
+fn more(all: usize, listed: usize, what: &str) -> Markup {
+    html! { @if all > listed { p .note { "and " (all - listed) " more " (what) } } }
 }
 
 fn workers(report: &Report<'_>) -> Markup {
@@ -312,12 +324,13 @@ fn provenance(report: &Report<'_>) -> Markup {
                     table {
                         tbody {
                             @for tool in &study.versions { tr { th scope="row" { (tool.tool) } td { (tool.version) } } }
-                            @for input in &study.inputs {
+                            @for input in study.inputs.iter().take(INPUTS_MAX) {
                                 tr { th scope="row" { code { (input.path) } } td { (counted(input.bytes, "byte")) ", blake3 " code { (input.blake3) } } }
                             }
                         }
                     }
                 }
+                (more(study.inputs.len(), INPUTS_MAX, "inputs"))
                 p .note { "A study goes on with these alone, so they hold for every trial. " code { "piton replay STORE CASE" } " runs one again and compares." }
             }
         }

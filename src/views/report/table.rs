@@ -8,10 +8,14 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::charts::short;
 use super::gather::{Gathered, StageData};
 use crate::model::{Metric, Value};
 use crate::views::short_number;
 use crate::views::words::trial_state;
+
+/// Longest text of a cell, columns: a table of many must stay small, and `dump` has all of it.
+const TEXT_MAX: usize = 500;
 
 #[derive(Serialize)]
 struct Table<'a> {
@@ -59,6 +63,7 @@ impl<'a> FromIterator<Option<Cow<'a, str>>> for Words<'a> {
         let mut places: HashMap<Cow<'a, str>, i64> = HashMap::new();
         let mut column = Self::default();
         for text in texts {
+            let text = text.map(|text| if text.len() > TEXT_MAX { short(&text, TEXT_MAX).into() } else { text });
             column.at.push(text.map_or(-1, |text| {
                 *places.entry(text).or_insert_with_key(|text| {
                     column.words.push(text.clone());
