@@ -460,8 +460,10 @@ impl Study {
     }
 
     fn decide(&self, row: &StudyRow, spec: &Spec, told_to_wait: bool) -> Result<Decision, Error> {
-        let inputs_same = self.changed_inputs(row, spec)?.is_empty();
-        Ok(decide(Found { status: Some(row.status), spec: self.spec_match(Some(row)), inputs_same, told_to_wait }))
+        let matches = self.spec_match(Some(row));
+        // What is refused anyway runs nothing of the store, not even what tells a version.
+        let inputs_same = matches == SpecMatch::Differs || self.changed_inputs(row, spec)?.is_empty();
+        Ok(decide(Found { status: Some(row.status), spec: matches, inputs_same, told_to_wait }))
     }
 
     /// How the inputs and the versions of tools differ from those at creation, in words.

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use piton::engine::EngineError;
-use piton::model::{Event, Record, StageIndex, StudyRow};
+use piton::model::{Event, InputHash, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion};
 use piton::paths::StudyPaths;
 use piton::plan::amend::{Amendment, Class, Discarded, Judged, Standing, amendment};
 use piton::spec::{self, Spec};
@@ -26,19 +26,18 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     let given = Study::from_file(&args.study, &args.set)?;
     let Some(new) = given.spec() else { return Ok(0) };
     let mut journal = Journal::open(store)?;
-    let (study, plan) = planned(args, new, &journal)?;
-    if plan.is_empty() {
-        journal.close().map_err(journal_error)?;
-        return nothing_to_do(args);
-    }
-    let accepted = accepted(args, &study, &plan);
-    if args.json {
-        print_plan_json(&plan, accepted.is_ok())?;
-    }
-    if let Err(error) = accepted {
-        journal.close().map_err(journal_error)?;
-        return Err(error);
-    }
+    let decided = decide(args, new, &journal);
+    let plan = match decided {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            journal.close().map_err(journal_error)?;
+            return Ok(0);
+        }
+        Err(error) => {
+            journal.close().map_err(journal_error)?;
+            return Err(error);
+        }
+    };
     let mut records = if plan.discarded.is_empty() { Vec::new() } else { make_way(args, &plan, &journal)? };
     let event = Event::SpecAmended(Box::new(plan.event));
     records.push(Record { at_ms: unix_ms(), run_ms: 0, event });
@@ -51,26 +50,90 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn planned(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<(StudyRow, Amendment), Error> {
-    let store = &args.store.store;
-    let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
-    let snapshot = journal.snapshot().map_err(journal_error)?;
-    let study = snapshot.study().map_err(journal_error)?;
-    let stages = snapshot.stages().map_err(journal_error)?;
-    let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<Vec<_>, _>>();
-    let counters = counters.map_err(journal_error)?;
-    let old = Spec::from_json(&study.spec)
-        .map_err(|error| Error::StoredSpec { store: store.clone(), why: error.to_string() })?;
-    let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
-    let inputs = spec::hash_inputs(&paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
-    let from = args.discard_from.as_deref().map(|name| discard_from(&old, name)).transpose()?;
-    let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
-    let versions = spec::tool_versions(&paths.study_dir, new).map_err(Error::Version)?;
-    let plan = amendment(standing, new, (inputs, versions), from);
-    if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty()) {
-        return Err(Error::Usage(format!("stage `{name}` has not begun: it has no results to discard")));
+/// The plan once it is accepted; `None`: there is nothing to do. Nothing that the new file names is run before somebody
+/// accepted that: until then the tools count as what is recorded of them.
+fn decide(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<Option<Amendment>, Error> {
+    let standing = Stands::load(args, journal)?;
+    let inputs = spec::hash_inputs(&standing.paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
+    let plan = |versions: Vec<ToolVersion>| standing.plan(args, new, (inputs.clone(), versions));
+    if new.study.versions.is_empty() {
+        return accepted(args, &standing.study, plan(Vec::new())?);
     }
-    Ok((study, plan))
+    let presumed = plan(standing.study.versions.clone())?;
+    if presumed.is_empty() && !args.yes && !can_ask() {
+        nothing_to_do(args, "; whether its tools are what they were is asked with `--yes`")?;
+        return Ok(None);
+    }
+    if !args.json {
+        print_plan(&presumed, &standing.study)?;
+    }
+    let agreed = refuse(args, &presumed).and_then(|()| {
+        if !args.json {
+            print_tools(new)?;
+        }
+        match args.yes {
+            true => Ok(()),
+            false => ask(if presumed.is_empty() { "ask the tools" } else { "accept these changes" }),
+        }
+    });
+    if let Err(error) = agreed {
+        if args.json {
+            print_plan_json(&presumed, false)?;
+        }
+        return Err(error);
+    }
+    let found = plan(spec::tool_versions(&standing.paths.study_dir, new).map_err(Error::Version)?)?;
+    // Known already, but for what the tools said.
+    if found.changes == presumed.changes && found.discarded == presumed.discarded && !found.is_empty() {
+        if args.json {
+            print_plan_json(&found, true)?;
+        }
+        return Ok(Some(found));
+    }
+    if !args.json && !presumed.is_empty() {
+        print_line("")?;
+    }
+    accepted(args, &standing.study, found)
+}
+
+/// What is to be amended.
+struct Stands {
+    study: StudyRow,
+    spec: Spec,
+    stages: Vec<StageRow>,
+    counters: Vec<StageCounters>,
+    paths: StudyPaths,
+}
+
+impl Stands {
+    fn load(args: &AmendArgs, journal: &Journal) -> Result<Self, Error> {
+        let store = &args.store.store;
+        let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
+        let snapshot = journal.snapshot().map_err(journal_error)?;
+        let study = snapshot.study().map_err(journal_error)?;
+        let stages = snapshot.stages().map_err(journal_error)?;
+        let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<Vec<_>, _>>();
+        let counters = counters.map_err(journal_error)?;
+        let spec = Spec::from_json(&study.spec)
+            .map_err(|error| Error::StoredSpec { store: store.clone(), why: error.to_string() })?;
+        let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
+        Ok(Self { study, spec, stages, counters, paths })
+    }
+
+    fn plan(
+        &self,
+        args: &AmendArgs,
+        new: &Spec,
+        found: (Vec<InputHash>, Vec<ToolVersion>),
+    ) -> Result<Amendment, Error> {
+        let from = args.discard_from.as_deref().map(|name| discard_from(&self.spec, name)).transpose()?;
+        let Self { study, spec, stages, counters, .. } = self;
+        let plan = amendment(Standing { study, spec, stages, counters }, new, found, from);
+        if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty()) {
+            return Err(Error::Usage(format!("stage `{name}` has not begun: it has no results to discard")));
+        }
+        Ok(plan)
+    }
 }
 
 fn discard_from(old: &Spec, name: &str) -> Result<StageIndex, Error> {
@@ -120,13 +183,20 @@ fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)
 }
 
-/// Shows the plan and gets it accepted; the error says why it is not.
-fn accepted(args: &AmendArgs, study: &StudyRow, plan: &Amendment) -> Result<(), Error> {
-    if !args.json {
-        print_plan(plan, study)?;
+/// Shows the plan and gets it accepted; `None`: there is nothing to do. The error says why it is not.
+fn accepted(args: &AmendArgs, study: &StudyRow, plan: Amendment) -> Result<Option<Amendment>, Error> {
+    if plan.is_empty() {
+        return nothing_to_do(args, ": there is nothing to amend").map(|()| None);
     }
-    refuse(args, plan)?;
-    if args.yes || ask()? { Ok(()) } else { Err(Error::Usage("nothing was changed".into())) }
+    if !args.json {
+        print_plan(&plan, study)?;
+    }
+    let agreed = refuse(args, &plan);
+    let agreed = agreed.and_then(|()| if args.yes { Ok(()) } else { ask("accept these changes") });
+    if args.json {
+        print_plan_json(&plan, agreed.is_ok())?;
+    }
+    agreed.map(|()| Some(plan))
 }
 
 /// What cannot be done, or not without losing results.
@@ -141,25 +211,42 @@ fn refuse(args: &AmendArgs, plan: &Amendment) -> Result<(), Error> {
     }
 }
 
-fn nothing_to_do(args: &AmendArgs) -> Result<u8, Error> {
+fn nothing_to_do(args: &AmendArgs, more: &str) -> Result<(), Error> {
     if args.json {
         print_json(&serde_json::json!({ "changes": [], "discarded": [], "applied": false }))?;
     } else {
-        say("the study file says what the store says: there is nothing to amend");
+        say(&format!("the study file says what the store says{more}"));
     }
-    Ok(0)
+    Ok(())
 }
 
-/// Asks on a terminal; elsewhere nobody can answer.
-fn ask() -> Result<bool, Error> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+/// Whether somebody is there to answer.
+fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on a terminal; the error is a no, or that nobody can answer.
+fn ask(what: &str) -> Result<(), Error> {
+    if !can_ask() {
         return Err(Error::Usage("nothing was changed: `--yes` accepts the changes".into()));
     }
     let mut stderr = io::stderr();
-    write!(stderr, "accept these changes? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
+    write!(stderr, "{what}? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(|cause| Error::System { what: "read the answer", cause })?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Error::Usage("nothing was changed".into())),
+    }
+}
+
+/// What accepting runs.
+fn print_tools(new: &Spec) -> Result<(), Error> {
+    for (tool, command) in &new.study.versions {
+        let words: Vec<_> = command.iter().map(|word| shell_word(Path::new(word))).collect();
+        print_line(&format!("runs        `{}`, which tells the version of `{tool}`", words.join(" ")))?;
+    }
+    Ok(())
 }
 
 fn class_word(class: Class) -> &'static str {

@@ -112,6 +112,9 @@ pub struct StudyArgs {
 pub struct CheckArgs {
     #[command(flatten)]
     pub study: StudyArgs,
+    /// Run the commands of `[study] versions` as well; without it nothing of the study file is run
+    #[arg(long)]
+    pub versions: bool,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,

@@ -21,14 +21,18 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
     let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
-    let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
+    // They are commands of the file, which may be anybody's.
+    let versions = match args.versions {
+        true => Some(spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?),
+        false => None,
+    };
     let stages = assumed_stages(spec);
     let plans: Vec<StagePlan> =
         (0..).zip(&spec.stages).map(|(index, stage)| StagePlan::of(spec, &stages, index, stage, &paths)).collect();
     if args.json {
-        print_plan_json(spec, &plans, &paths)?;
+        print_plan_json(spec, &plans, &paths, versions.as_deref())?;
     } else {
-        print_plan(&study, spec, &plans, &paths, (inputs.len(), &versions))?;
+        print_plan(&study, spec, &plans, &paths, (inputs.len(), versions.as_deref()))?;
     }
     Ok(0)
 }
@@ -199,7 +203,7 @@ fn print_plan(
     spec: &Spec,
     plans: &[StagePlan],
     paths: &StudyPaths,
-    (inputs, versions): (usize, &[ToolVersion]),
+    (inputs, versions): (usize, Option<&[ToolVersion]>),
 ) -> Result<(), Error> {
     print_line(&format!("study `{}`, seed {}: no mistakes", spec.study.name, spec.study.seed))?;
     if let Some(description) = &spec.study.description {
@@ -243,8 +247,12 @@ fn print_plan(
     if inputs > 0 {
         print_line(&format!("inputs     {} hashed, all there", inputs))?;
     }
-    for tool in versions {
+    for tool in versions.unwrap_or_default() {
         print_line(&format!("tool       {}: {}", tool.tool, clean(&tool.version)))?;
+    }
+    if versions.is_none() && !spec.study.versions.is_empty() {
+        let tools: Vec<&str> = spec.study.versions.keys().map(String::as_str).collect();
+        print_line(&format!("tools      {}: `--versions` asks them", tools.join(", ")))?;
     }
     let state = match study.found_status()? {
         Found { status: None, .. } => "not made yet",
@@ -255,7 +263,12 @@ fn print_plan(
     print_line(&format!("artifacts  {}", paths.study_artifacts(&spec.study.name).display()))
 }
 
-fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Result<(), Error> {
+fn print_plan_json(
+    spec: &Spec,
+    plans: &[StagePlan],
+    paths: &StudyPaths,
+    versions: Option<&[ToolVersion]>,
+) -> Result<(), Error> {
     let stages: Vec<serde_json::Value> = plans
         .iter()
         .enumerate()
@@ -273,8 +286,13 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths) -> Resu
             })
         })
         .collect();
-    print_json(&serde_json::json!({
+    let mut plan = serde_json::json!({
         "schema": 1, "study": spec.study.name, "seed": spec.study.seed, "spec_hash": spec.spec_hash(),
         "stages": stages, "store": paths.store, "artifacts": paths.study_artifacts(&spec.study.name),
-    }))
+    });
+    if let (Some(versions), Some(plan)) = (versions, plan.as_object_mut()) {
+        let versions = versions.iter().map(|tool| (tool.tool.clone(), tool.version.clone().into()));
+        plan.insert("versions".into(), serde_json::Value::Object(versions.collect()));
+    }
+    print_json(&plan)
 }

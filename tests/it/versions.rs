@@ -54,7 +54,67 @@ fn versions_are_told_once_and_recorded() {
     let asked = sandbox.lines("asked").len();
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("asked").len(), asked);
-    assert!(sandbox.ok("check study.toml", 0).contains("tool: tool 1"));
+    assert!(sandbox.ok("check study.toml --versions", 0).contains("tool: tool 1"));
+    let plan: serde_json::Value =
+        serde_json::from_str(&sandbox.ok("check study.toml --versions --json", 0)).unwrap();
+    assert_eq!(plan["versions"], recorded);
+}
+
+/// Whoever checks a file that came from elsewhere, or looks at what an amendment would do, has not agreed to anything.
+#[test]
+fn nothing_of_a_file_runs_before_somebody_agreed() {
+    let sandbox = begun();
+    let asked = sandbox.lines("asked").len();
+    let quiet = |line: &str, code: i32| {
+        let output = sandbox.run(line);
+        assert_eq!(output.status.code(), Some(code), "{line}\n{}", both(&output));
+        assert_eq!(sandbox.lines("asked").len(), asked, "`{line}` ran something\n{}", both(&output));
+        both(&output)
+    };
+    for line in ["check study.toml", "check study.toml --json"] {
+        quiet(line, 0);
+    }
+    assert!(quiet("check study.toml", 0).contains("tool, words: `--versions` asks them"));
+    // The same file, a changed one, one whose tools are others, one that the study cannot become.
+    assert!(quiet("amend study.redb study.toml", 0).contains("--yes"));
+    let changed = |name: &str, from: &str, to: &str| sandbox.write(name, &STUDY.replacen(from, to, 1));
+    changed("more.toml", "trial_budget = 2", "trial_budget = 2\nretries = 2");
+    changed("tools.toml", "--version", "-V");
+    changed("other.toml", "name = \"s\"", "name = \"t\"");
+    changed("seed.toml", "name = \"s\"", "name = \"s\"\nseed = 9");
+    let said = quiet("amend study.redb more.toml", 2);
+    assert!(said.contains("retries") && said.contains("runs        `./tool --version`"), "{said}");
+    assert!(quiet("amend study.redb tools.toml", 2).contains("runs        `./tool -V`"));
+    let plan = sandbox.run("amend study.redb more.toml --json");
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["applied"], false);
+    assert_eq!(plan["changes"].as_array().unwrap().len(), 1, "{plan}");
+    quiet("amend study.redb other.toml --yes", 6);
+    quiet("amend study.redb seed.toml --yes", 6);
+    // A run of another file is refused, whatever the store's tools are by now.
+    for file in ["more.toml", "other.toml"] {
+        quiet(&format!("run {file} --store study.redb"), 6);
+    }
+    for line in [
+        "status study.redb",
+        "status study.redb --json",
+        "dump study.redb --format json",
+        "why study.redb s_0_0",
+        "logs study.redb s_0_0",
+        "verify study.redb",
+        "report study.redb -o r.html",
+        "export study.redb --to out",
+        "compare study.redb --write-baseline b.json",
+        "stop study.redb",
+        "approve study.redb",
+        "compact study.redb",
+        "salvage study.redb -o new.redb",
+    ] {
+        quiet(line, 0);
+    }
+    // Accepted, it is asked, and what it says counts.
+    sandbox.ok("amend study.redb more.toml --yes", 0);
+    assert_eq!(sandbox.lines("asked").len(), asked + 1);
 }
 
 #[test]
@@ -80,7 +140,8 @@ fn a_tool_that_tells_nothing_begins_no_study() {
     for (does, why) in [("exit 3", "exit status: 3"), ("true", "says nothing")] {
         sandbox.script("tool", does);
         refused(&sandbox, "run study.toml", 2, &["`./tool --version`, which tells the version of `tool`", why]);
-        refused(&sandbox, "check study.toml", 2, &[why]);
+        refused(&sandbox, "check study.toml --versions", 2, &[why]);
+        sandbox.ok("check study.toml", 0);
     }
     assert!(!sandbox.path("study.redb").exists());
     let begun = begun();
