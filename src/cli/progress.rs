@@ -258,7 +258,9 @@ impl Observer for Progress {
                 let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
                 self.closed(*stage, &survivors, draft);
             }
-            Event::StudyAborted { reason, .. } => self.send(Message::Aborted(clean(reason))),
+            Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
+                self.send(Message::Aborted(clean(reason)))
+            }
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
                 self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }

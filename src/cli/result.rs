@@ -11,7 +11,7 @@ use piton::model::{
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
-use piton::views::{clean, counted, short_number};
+use piton::views::{abort_words, clean, counted, short_number};
 use piton::{Error, JournalError, Snapshot};
 
 use super::terminal;
@@ -74,6 +74,9 @@ pub fn print_result(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
     }
     if let Some(reason) = &study.abort_reason {
         print_line(&format!("aborted: {reason}"))?;
+        for words in abort_words(&study, &context.stages, &context.lineage()) {
+            print_line(&words)?;
+        }
     }
     print_failures(&context)?;
     let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;

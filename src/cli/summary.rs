@@ -64,6 +64,9 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
     let mut text = format!("### piton: {} is {}\n\n", plain(&status.study), status.status);
     if let Some(reason) = &status.abort_reason {
         let _ = writeln!(text, "Aborted: {}\n", plain(reason));
+        for words in &status.abort_words {
+            let _ = writeln!(text, "{}\n", plain(words));
+        }
     }
     let stages = status.stages.iter().map(|stage| {
         let best = stage

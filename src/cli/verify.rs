@@ -2,7 +2,7 @@
 
 use piton::Error;
 use piton::journal;
-use piton::views::{outputs, planned};
+use piton::views::{abort, outputs, planned};
 
 use super::args::VerifyArgs;
 use super::look::Look;
@@ -16,7 +16,8 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         journal::verify(&look.snapshot).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
     let plan = planned::check(&look.view);
     let outputs = outputs::check(&look.view, &look.snapshot)?;
-    let same = replay.differences.is_empty() && plan.is_empty() && outputs.differing == 0;
+    let aborted = abort::check(&look.view, &look.snapshot)?;
+    let same = replay.differences.is_empty() && plan.is_empty() && outputs.differing == 0 && aborted.is_none();
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -26,7 +27,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         print_json(&serde_json::json!({
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
-            "output_differences": outputs.differences,
+            "output_differences": outputs.differences, "abort_difference": aborted,
         }))?;
     } else {
         print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
@@ -42,7 +43,11 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         for difference in &outputs.differences {
             print_line(&format!("differs: {difference}"))?;
         }
-        let found = (replay.differences.len() + plan.len()) as u64 + outputs.differing;
+        if let Some(difference) = &aborted {
+            print_line(&format!("differs: {difference}"))?;
+        }
+        let found =
+            (replay.differences.len() + plan.len()) as u64 + outputs.differing + u64::from(aborted.is_some());
         print_line(&match found {
             0 => "the store is consistent".to_owned(),
             1 => "1 difference".to_owned(),

@@ -9,6 +9,7 @@ mod draft;
 pub mod hooks;
 mod jobs;
 mod proposer;
+mod rails;
 mod ready;
 pub mod replay;
 pub mod resume;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
+pub use rails::broken;
 pub use shutdown::{Control, ShutdownHandle};
 pub use survivors::choose;
 pub(crate) use timing::Timing;
@@ -284,8 +286,11 @@ pub(crate) fn run_on(
 ) -> Result<RunReport, EngineError> {
     let Surroundings { engine, executor, keeper, answers, events, timing, signals } = on;
     let Manner { workers, drain_limit, detach, shutdown, observer } = manner;
-    let draft = Draft::load(&journal.snapshot()?)?;
-    let state = step::State::new(Arc::clone(&spec), draft, workers).on(spec.run.executor.kind(), detach);
+    let snapshot = journal.snapshot()?;
+    let draft = Draft::load(&snapshot)?;
+    let judge = rails::known(&snapshot, &spec, &draft)?;
+    drop(snapshot);
+    let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
     let study_id = state.draft().study_row().study_id;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
     let jobs = jobs::JobMaker::new(spec, paths)?;

@@ -62,6 +62,15 @@ impl ReadyWindow {
         Some(first)
     }
 
+    /// Lets go of the trials from `limit` on; the store keeps them. Which they were.
+    pub fn keep_below(&mut self, limit: TrialId) -> Vec<TrialId> {
+        let gone: Vec<ReadyKey> = self.entries.iter().filter(|(_, trial)| *trial >= limit).copied().collect();
+        for key in &gone {
+            self.entries.remove(key);
+        }
+        gone.into_iter().map(|(_, trial)| trial).collect()
+    }
+
     /// Milliseconds until the first entry may start.
     #[must_use]
     pub fn wait_ms(&self, now_ms: UnixMs, longest_ms: u64) -> Option<u64> {
@@ -91,6 +100,16 @@ mod tests {
         assert_eq!(window.wait_ms(10, 1000), Some(40));
         assert_eq!(window.take_due(50, 1000), Some((50, TrialId(1))));
         assert_eq!(window.wait_ms(50, 1000), None);
+    }
+
+    #[test]
+    fn what_cannot_matter_is_let_go_of_and_the_rest_is_there() {
+        let mut window = ReadyWindow::default();
+        window.fill([(0, TrialId(9)), (0, TrialId(1)), (7, TrialId(4)), (8, TrialId(3))], true);
+        assert_eq!(window.keep_below(TrialId(4)), [TrialId(9), TrialId(4)]);
+        assert_eq!(window.take_due(9, 9), Some((0, TrialId(1))));
+        assert_eq!(window.take_due(9, 9), Some((8, TrialId(3))));
+        assert!(window.needs_refill());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, State, refilled};
 use super::timing::Timing;
-use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, survivors};
+use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Executor, ExecutorEvent, Job};
 use crate::journal::{Journal, JournalError, Reader, WriteSet};
 use crate::model::{EngineId, Event, RunEnd, Verdict};
@@ -248,13 +248,24 @@ impl Loop<'_> {
                 // What had not started is back now: from here on it is known how many still run.
                 inputs.extend(self.events.try_iter().map(Input::Executor));
             }
+            Action::Withdraw(from) => {
+                self.executor.withdraw(from);
+                inputs.extend(self.events.try_iter().map(Input::Executor));
+            }
             Action::Terminate => self.executor.terminate(),
             Action::Select(stage) => {
                 let snapshot = self.journal.snapshot()?;
                 let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
                 inputs.push(Input::Selected { stage, survivors });
             }
-            Action::Refill => inputs.push(refilled(&self.journal.snapshot()?, self.state.submitted_count())?),
+            Action::Refill => {
+                let (submitted, limit) = (self.state.submitted_count(), self.state.limit());
+                inputs.push(refilled(&self.journal.snapshot()?, submitted, limit)?);
+            }
+            Action::Judge(stage) => {
+                let broken = rails::broken(&self.journal.snapshot()?, self.jobs.spec(), stage)?;
+                inputs.push(Input::Judged { stage, broken });
+            }
             Action::Ask { stage, index } => {
                 let asked = self.proposers.ask(stage, index, self.journal.snapshot()?);
                 asked.map_err(|why| EngineError::Executor(format!("no proposer can be asked: {why}")))?;

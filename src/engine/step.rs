@@ -12,11 +12,13 @@ use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Next, Parent, ReadyKey, RunEnd,
-    RunningRow, StageIndex, StageStatus, StudyStatus, TrialId, TrialRow, TrialState, UnixMs, Usage, Verdict,
+    Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Next, Parent, Rail,
+    ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState,
+    UnixMs, Usage, Verdict,
 };
-use crate::plan::{self, Lineage};
+use crate::plan::{self, Broken, Judge, Lineage};
 use crate::spec::Spec;
+use rails::base_failed;
 use slots::Slots;
 
 /// When an input is handled.
@@ -52,6 +54,13 @@ pub enum Input {
         /// They.
         survivors: Vec<Parent>,
     },
+    /// The rail that a stage's recorded results break, asked for by [`Action::Judge`].
+    Judged {
+        /// Which stage.
+        stage: StageIndex,
+        /// The rail; `None`: none.
+        broken: Option<Broken>,
+    },
     /// The head of the ready queue, asked for by [`Action::Refill`].
     Refilled {
         /// Entries in order, with their trial's row where it has one.
@@ -84,12 +93,16 @@ pub enum Action {
         /// The slot it has.
         slot: u32,
     },
+    /// Tell the executor to start no trial from this one on: they cannot matter any more.
+    Withdraw(TrialId),
     /// Tell the executor to start nothing more.
     Drain,
     /// Tell it to terminate what runs (TERM, then KILL after the grace).
     Terminate,
     /// Choose a stage's survivors and answer with [`Input::Selected`].
     Select(StageIndex),
+    /// Say which rail a stage's recorded results break and answer with [`Input::Judged`].
+    Judge(StageIndex),
     /// Ask the proposer of a stage for a trial; it answers with [`ExecutorEvent::Proposed`].
     Ask {
         /// Which stage.
@@ -182,12 +195,16 @@ pub struct State {
     asks: bool,
     /// Why the executor cannot go on.
     broken: Option<String>,
+    /// The rails over the open stage.
+    judge: Judge,
+    /// Trials from here on were withdrawn.
+    withdrawn_from: Option<TrialId>,
 }
 
 impl State {
-    /// The state of a store as it was found; nothing is decided yet.
+    /// The state of a store as it was found; nothing is decided yet. `judge` knows the results of the open stage.
     #[must_use]
-    pub fn new(spec: Arc<Spec>, draft: Draft, workers: u32) -> Self {
+    pub fn new(spec: Arc<Spec>, draft: Draft, judge: Judge, workers: u32) -> Self {
         let off = u64::from(planted!(CursorOffByOne));
         let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index + off);
         let mut ready = ReadyWindow::default();
@@ -210,6 +227,8 @@ impl State {
             asked: false,
             asks: false,
             broken: None,
+            judge,
+            withdrawn_from: None,
         }
     }
 
@@ -261,6 +280,7 @@ impl State {
             Input::Drain { by, limit_ms } => self.drain(now, by, limit_ms),
             Input::Force { by } => self.force(now, by),
             Input::Selected { stage, survivors } => self.selected(now, stage, survivors),
+            Input::Judged { stage, broken } => self.judged(now, stage, broken),
             Input::Refilled { entries, more } => {
                 self.refilled(entries, more);
                 Ok(Vec::new())
@@ -291,6 +311,9 @@ impl State {
             ExecutorEvent::Ended(report) => self.attempt_ended(now, *report),
             ExecutorEvent::Returned { trial } => {
                 self.submitted.remove(&trial);
+                if self.cannot_matter(trial) {
+                    self.draft.release(trial);
+                }
                 Ok(Vec::new())
             }
             ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
@@ -328,11 +351,14 @@ impl State {
             verdict: report.verdict,
             next,
         };
-        let violation = self.broken_rail(&end);
+        let base_failure = match &end.verdict {
+            Verdict::Failed(failure) if trial == TrialId::BASE => Some(base_failed(failure)),
+            _ => None,
+        };
         self.end(now, end)?;
-        let violation = violation.or_else(|| self.broken_count_rail(trial));
-        match violation {
-            Some(reason) => self.abort(now, reason, vec![trial]),
+        self.note_result(trial);
+        match base_failure {
+            Some(reason) => self.abort(now, Rail::Base, 0, reason, vec![trial]),
             None => Ok(Vec::new()),
         }
     }
@@ -382,6 +408,10 @@ impl State {
         if trial != TrialId::BASE
             && let Next::Again { due_ms } = next
         {
+            if self.cannot_matter(trial) {
+                self.draft.release(trial);
+                return Ok(());
+            }
             match self.ready.offer((due_ms, trial)) {
                 Offered::Held => {}
                 Offered::Beyond => self.draft.release(trial),
@@ -407,7 +437,9 @@ impl State {
             // The stage stays as it is: `piton retry` can still make its failed trials pending again.
             let name = self.draft.stages().get(stage as usize).map_or_else(String::new, |s| s.name.clone());
             let reason = format!("stage `{name}` has no survivors: none of its trials succeeded");
-            self.emit(now, Event::StudyAborted { reason, violating: Vec::new() })?;
+            let counted = self.draft.stages().get(stage as usize).map_or(0, StageRow::planned);
+            let abort = Abort { rail: Rail::NoSurvivors, stage, counted };
+            self.emit(now, Event::StudyAbortedBy { abort, reason, violating: Vec::new() })?;
         } else {
             self.emit(now, Event::StageClosed { stage, survivors })?;
         }
@@ -417,7 +449,8 @@ impl State {
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
         let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains_key(trial);
-        let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| !under_way(trial)).collect();
+        let wanted = |trial: &TrialId| !under_way(trial) && !self.cannot_matter(*trial);
+        let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| wanted(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
             self.draft.hold(row);
@@ -431,6 +464,7 @@ impl State {
     pub fn advance(&mut self, now: Now) -> Result<Vec<Action>, FoldError> {
         let mut actions = Vec::new();
         self.limits(now, &mut actions)?;
+        self.withdraw(&mut actions);
         if matches!(self.phase, Phase::Over) || self.asked {
             return Ok(actions);
         }
@@ -440,6 +474,14 @@ impl State {
             StudyStatus::Aborted if idle => return self.finish_after(actions, now, RunEnd::Aborted),
             StudyStatus::Completed | StudyStatus::Aborted => return Ok(actions),
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {}
+        }
+        if self.judge.verdict().is_some()
+            && let Some((stage, _)) = self.draft.open_stage()
+        {
+            // What decides is on disk first; then the store says what it decides.
+            actions.push(Action::Judge(stage.index));
+            self.asked = true;
+            return Ok(actions);
         }
         if idle && self.stage_is_done() && !matches!(self.phase, Phase::Terminating { .. }) {
             // A drain that finds everything finished closes the stage, and so completes a study at its end.
@@ -513,6 +555,7 @@ impl State {
         self.emit(now, Event::StageOpened { stage: index, parents, shares })?;
         self.cursor = 0;
         self.ready.fill([], false);
+        self.judge_stage(index);
         Ok(Opened::Stage)
     }
 
@@ -589,8 +632,9 @@ impl State {
             return Some(trial);
         }
         let (stage, _) = self.draft.open_stage()?;
-        (self.cursor < stage.planned()).then(|| {
-            let trial = TrialId(stage.first_trial.0 + self.cursor);
+        let trial = TrialId(stage.first_trial.0 + self.cursor);
+        let wanted = self.cursor < stage.planned() && !self.cannot_matter(trial);
+        wanted.then(|| {
             self.cursor += 1;
             trial
         })
@@ -691,13 +735,20 @@ pub fn end_event(end: AttemptEnd) -> Event {
     }
 }
 
-/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already.
+/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already, of the trials below
+/// `limit`.
 ///
 /// # Errors
 /// [`JournalError`] from reading the store.
-pub fn refilled(snapshot: &Snapshot, submitted: usize) -> Result<Input, JournalError> {
-    let keys = snapshot.ready(None, WINDOW + submitted)?;
-    let more = keys.len() >= WINDOW;
+pub fn refilled(snapshot: &Snapshot, submitted: usize, limit: Option<TrialId>) -> Result<Input, JournalError> {
+    let wanted = WINDOW + submitted;
+    let (mut keys, mut after, mut more) = (Vec::new(), None, true);
+    while more && keys.len() < WINDOW {
+        let found = snapshot.ready(after, wanted)?;
+        more = found.len() >= WINDOW;
+        after = found.last().copied();
+        keys.extend(found.into_iter().filter(|(_, trial)| limit.is_none_or(|limit| *trial < limit)));
+    }
     let entries = keys.into_iter().map(|key| Ok((key, snapshot.trial(key.1)?)));
     Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })
 }

@@ -255,7 +255,7 @@ pub enum ExecutorEvent {
     },
     /// An attempt ended; nothing it started is alive.
     Ended(Box<AttemptReport>),
-    /// A job came back unstarted after [`Executor::drain`].
+    /// A job came back unstarted after [`Executor::drain`] or [`Executor::withdraw`].
     Returned {
         /// Which trial.
         trial: TrialId,
@@ -338,6 +338,9 @@ pub trait Executor {
     fn adopt(&mut self, job: Job) -> Result<(), ExecutorError>;
     /// What the attempt's end was told by is not needed any more: it is recorded.
     fn forget(&mut self, _trial: TrialId, _attempt: AttemptNo) {}
+    /// Starts no trial from this number on any more: those that wait come back as [`ExecutorEvent::Returned`], what runs goes
+    /// on. None of them is submitted after that.
+    fn withdraw(&mut self, from: TrialId);
     /// Starts nothing more: queued jobs come back as [`ExecutorEvent::Returned`], running ones go on.
     fn drain(&mut self);
     /// Drains, and ends what runs: TERM, and KILL after the grace. Those attempts end as interrupted.

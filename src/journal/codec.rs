@@ -59,12 +59,23 @@ macro_rules! stored {
 }
 stored! {
     Record: "event", RecordV1;
-    StudyRow: "study", StudyRowV1;
     StudyProgress: "progress", StudyProgressV1;
     StageRow: "stage", StageRowV1;
     StageCounters: "counters", StageCountersV1;
     RunningRow: "running", RunningRowV1;
     disk::Proposal: "proposal", ProposalV1;
+}
+
+impl Stored for StudyRow {
+    const KIND: &'static str = "study";
+    type Latest = disk::StudyRowV2;
+    const TAG: u8 = 2;
+    fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        match tag {
+            1 => Ok(disk::StudyRowV2::from(unpack::<disk::StudyRowV1>(bytes)?).into_model()),
+            newer => Err(CodecError::Newer(newer)),
+        }
+    }
 }
 
 impl Stored for TrialRow {

@@ -1,4 +1,4 @@
-//! Version 1 of every record on disk: structs of their own, so that the model can change without old bytes changing
+//! Every version of every record on disk: structs of their own, so that the model can change without old bytes changing
 //! their meaning.
 //!
 //! A field is never added, removed or reordered here: a new shape is a new struct with a new tag in the codec, and
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event, ExecutorKind,
-    Exit, Extension, Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent, ProcessId, Proposing,
-    Record, RemoteJob, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow,
-    StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialId, TrialRow,
-    TrialState, Usage, Value, Verdict,
+    Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event,
+    ExecutorKind, Exit, Extension, Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent,
+    ProcessId, Proposing, Rail, Record, RemoteJob, RunEnd, RunningRow, Segment, Severity, SpecAmended,
+    StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
+    ToolVersion, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -165,6 +165,7 @@ mirror_states! {
     ProposingV1 = Proposing { No, Open, Ended }
     ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
+    RailV1 = Rail { Base, AbortIf, MaxFailureRate, CatastrophicFailures, NoSurvivors, MaxRuntime }
 }
 
 mirror_struct! {
@@ -201,11 +202,12 @@ mirror_struct! {
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
-    StudyRowV1 = StudyRow {
+    AbortV1 = Abort { rail: RailV1, stage: u32, counted: u64 }
+    StudyRowV2 = StudyRow {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
         inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
-        violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
+        violating: Vec<TrialIdV1>, abort: Option<AbortV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         sync_interval_ms: u64,
         draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>,
     }
@@ -225,6 +227,69 @@ mirror_struct! {
     SpecAmendedV1 = SpecAmended {
         spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, stages: Vec<StageDeclV1>,
         discard_from: Option<u32>, extended: Option<ExtensionV1>, reopen: bool,
+    }
+}
+
+/// [`StudyRow`] as it was written before what counts of an aborted study was told.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyRowV1 {
+    study_id: StudyIdV1,
+    name: String,
+    base_case: String,
+    seed: u64,
+    spec: String,
+    spec_hash: String,
+    inputs: Vec<InputHashV1>,
+    versions: Vec<ToolVersionV1>,
+    study_dir: String,
+    artifacts_dir: String,
+    study_file: String,
+    plan_version: u32,
+    stage_count: u32,
+    created_ms: i64,
+    status: StudyStatusV1,
+    abort_reason: Option<String>,
+    violating: Vec<TrialIdV1>,
+    engine: Option<EngineIdV1>,
+    engine_closed: bool,
+    runs: u32,
+    workers: u32,
+    sync_interval_ms: u64,
+    draining: bool,
+    cluster_trouble: Option<String>,
+    base: Option<BaseRowV1>,
+}
+
+impl From<StudyRowV1> for StudyRowV2 {
+    fn from(old: StudyRowV1) -> Self {
+        Self {
+            study_id: old.study_id,
+            name: old.name,
+            base_case: old.base_case,
+            seed: old.seed,
+            spec: old.spec,
+            spec_hash: old.spec_hash,
+            inputs: old.inputs,
+            versions: old.versions,
+            study_dir: old.study_dir,
+            artifacts_dir: old.artifacts_dir,
+            study_file: old.study_file,
+            plan_version: old.plan_version,
+            stage_count: old.stage_count,
+            created_ms: old.created_ms,
+            status: old.status,
+            abort_reason: old.abort_reason,
+            violating: old.violating,
+            abort: None,
+            engine: old.engine,
+            engine_closed: old.engine_closed,
+            runs: old.runs,
+            workers: old.workers,
+            sync_interval_ms: old.sync_interval_ms,
+            draining: old.draining,
+            cluster_trouble: old.cluster_trouble,
+            base: old.base,
+        }
     }
 }
 
@@ -465,5 +530,6 @@ mirror_enum! {
         ProposalsEnded { stage: u32, reason: String },
         AttemptPlaced { trial: TrialIdV1, attempt: u32, job: RemoteJobV1 },
         ClusterChanged { trouble: Option<String> },
+        StudyAbortedBy { abort: AbortV1, reason: String, violating: Vec<TrialIdV1> },
     }
 }

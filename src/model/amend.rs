@@ -38,8 +38,7 @@ impl Fold {
             if matches!(study.status, StudyStatus::Completed | StudyStatus::Aborted) {
                 study.status = StudyStatus::Interrupted;
             }
-            study.abort_reason = None;
-            study.violating.clear();
+            study.forget_abort();
         }
         if let Some(base) = &mut study.base {
             let again = base.state == TrialState::Failed && amended.reopen;

@@ -2,8 +2,8 @@
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::rows::{
-    EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId, RemoteJob,
-    Segment, ToolVersion, Usage,
+    Abort, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId,
+    RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -131,11 +131,21 @@ pub enum Event {
     },
     /// The last stage closed with survivors.
     StudyCompleted,
-    /// A rail, or no survivors: the study ends here.
+    /// A rail, or no survivors: the study ends here. As it was told before what counts was told with it: no engine says so any
+    /// more.
     StudyAborted {
         /// In words.
         reason: String,
         /// The trials that broke the rail, if it names any.
+        violating: Vec<TrialId>,
+    },
+    /// A rail, or no survivors: the study ends here, by the lowest-numbered trials that suffice.
+    StudyAbortedBy {
+        /// By what, and what counts.
+        abort: Abort,
+        /// In words.
+        reason: String,
+        /// All trials that broke the rail, of those that count.
         violating: Vec<TrialId>,
     },
     /// The engine closed the study in good order.

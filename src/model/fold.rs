@@ -94,7 +94,7 @@ impl Event {
             Self::TrialReset { .. } => "trial_reset",
             Self::StageClosed { .. } => "stage_closed",
             Self::StudyCompleted => "study_completed",
-            Self::StudyAborted { .. } => "study_aborted",
+            Self::StudyAborted { .. } | Self::StudyAbortedBy { .. } => "study_aborted",
             Self::RunEnded { .. } => "run_ended",
         }
     }
@@ -215,6 +215,7 @@ impl Fold {
             status: StudyStatus::Created,
             abort_reason: None,
             violating: Vec::new(),
+            abort: None,
             engine: None,
             engine_closed: true,
             runs: 0,
@@ -247,18 +248,14 @@ impl Fold {
             Event::DrainStarted { .. } => study.draining = true,
             Event::StudyCompleted => study.status = StudyStatus::Completed,
             Event::StudyAborted { reason, violating } => {
-                study.status = StudyStatus::Aborted;
-                study.abort_reason = Some(reason.clone());
-                study.violating.clone_from(violating);
-                for index in 0..study.stage_count {
-                    if let Some(mut stage) = rows.stage(index)?
-                        && stage.status == StageStatus::Open
-                    {
-                        stage.status = StageStatus::Aborted;
-                        stage.closed_ms = Some(self.at_ms);
-                        rows.put_stage(stage)?;
-                    }
-                }
+                self.aborted(rows, &mut study, reason, violating)?;
+            }
+            Event::StudyAbortedBy { abort, .. } if abort.stage >= study.stage_count => {
+                return Err(self.misfit(format!("there is no stage {}", abort.stage)));
+            }
+            Event::StudyAbortedBy { abort, reason, violating } => {
+                self.aborted(rows, &mut study, reason, violating)?;
+                study.abort = Some(*abort);
             }
             Event::RunEnded { how } => {
                 study.engine_closed = true;
@@ -272,6 +269,28 @@ impl Fold {
             _ => return Err(self.misfit("not an event of the study row".into())),
         }
         rows.put_study(study)
+    }
+
+    fn aborted<R: Rows>(
+        &self,
+        rows: &mut R,
+        study: &mut StudyRow,
+        reason: &str,
+        violating: &[TrialId],
+    ) -> Result<(), R::Error> {
+        study.status = StudyStatus::Aborted;
+        study.abort_reason = Some(reason.to_owned());
+        study.violating = violating.to_vec();
+        for index in 0..study.stage_count {
+            if let Some(mut stage) = rows.stage(index)?
+                && stage.status == StageStatus::Open
+            {
+                stage.status = StageStatus::Aborted;
+                stage.closed_ms = Some(self.at_ms);
+                rows.put_stage(stage)?;
+            }
+        }
+        Ok(())
     }
 
     fn stage_opened<R: Rows>(
@@ -599,8 +618,7 @@ impl Fold {
                 rows.put_stage(stage)?;
                 let mut study = self.study(rows)?;
                 study.status = StudyStatus::Interrupted;
-                study.abort_reason = None;
-                study.violating.clear();
+                study.forget_abort();
                 rows.put_study(study)
             }
             _ => Err(self.misfit(format!("stage {index} is not open"))),

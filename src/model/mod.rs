@@ -19,8 +19,8 @@ pub use event::{
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use rows::{
-    Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
-    FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, RemoteJob, RunningRow,
+    Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
+    FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, RunningRow,
     Segment, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
     ToolVersion, TrialRow, TrialState, Usage,
 };

@@ -86,6 +86,42 @@ pub enum Severity {
     Catastrophic,
 }
 
+/// What aborts a study. Of rails that the same result breaks the first of these counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rail {
+    /// The base command failed.
+    Base,
+    /// A trial's metric lies beyond a bound of `abort_if`.
+    AbortIf,
+    /// `max_failure_rate`.
+    MaxFailureRate,
+    /// `catastrophic_failures`.
+    CatastrophicFailures,
+    /// None of a stage's trials succeeded.
+    NoSurvivors,
+    /// `max_runtime`: the only one that is a matter of time, not of results.
+    MaxRuntime,
+}
+
+/// How a study was aborted, and what of it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abort {
+    /// By what.
+    pub rail: Rail,
+    /// The stage it was aborted in.
+    pub stage: StageIndex,
+    /// The trials of that stage below this place count: they decided it. What else had ended is kept and outside.
+    pub counted: u64,
+}
+
+impl Abort {
+    /// Whether a trial counts, given its stage and its place there.
+    #[must_use]
+    pub const fn counts(&self, stage: StageIndex, place: u64) -> bool {
+        stage < self.stage || (stage == self.stage && place < self.counted)
+    }
+}
+
 /// Which process an engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineId {
@@ -297,6 +333,9 @@ pub struct StudyRow {
     pub abort_reason: Option<String>,
     /// The trials that broke a rail.
     pub violating: Vec<TrialId>,
+    /// What of an aborted study counts. `None` also in one that was aborted by a piton that did not say so: there, whatever
+    /// had ended counts.
+    pub abort: Option<Abort>,
     /// The last engine that opened it, and whether it said goodbye.
     pub engine: Option<EngineId>,
     /// False while an engine runs and after it died without `RunEnded`.
@@ -317,6 +356,13 @@ pub struct StudyRow {
 }
 
 impl StudyRow {
+    /// Takes back that it was aborted.
+    pub fn forget_abort(&mut self) {
+        self.abort_reason = None;
+        self.violating.clear();
+        self.abort = None;
+    }
+
     /// The engine that has not closed the study: it runs, or it died.
     #[must_use]
     pub fn open_engine(&self) -> Option<&EngineId> {

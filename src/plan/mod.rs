@@ -24,7 +24,9 @@ use crate::model::{FirstObjective, StageDecl, StudyRow};
 use crate::spec::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
 pub use lineage::Lineage;
-pub use rails::{FAILURE_RATE_AFTER, abort_violation, failure_rate_exceeded};
+pub use rails::{
+    Broken, FAILURE_RATE_AFTER, Judge, Outcome, abort_violation, broken, failure_rate_exceeded, outcome,
+};
 pub use retry::delay_ms;
 pub use select::{Ranked, Score, Selector};
 

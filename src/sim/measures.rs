@@ -15,6 +15,7 @@ fn study(fault: Fault) -> &'static str {
         ReadyKept | LateReportAccepted | InterruptedTakesRetry | InterruptedForgetsFailures | ClosedEarly => {
             "retries"
         }
+        RailsByArrival => "rails",
         DirectoryNotSynced => "gated",
         OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
         _ => "two_stages",

@@ -14,7 +14,7 @@ use super::studies::Scenario;
 use super::world::{Camera, World};
 use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
-use crate::model::{AttemptOutcome, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState};
+use crate::model::{AttemptOutcome, Rail, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState};
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
 use crate::sys::simulated::on;
@@ -70,7 +70,7 @@ pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole
                 return Err("13: the exports are not those of the end".to_owned().into());
             }
             retries_taken(snapshot, scenario)?;
-            result(snapshot, scenario)
+            result(snapshot)
         })
     })
 }
@@ -123,6 +123,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Told, scenario: &Scenario) ->
     }
     let spec = Spec::from_json(&study.spec).map_err(|error| format!("3: the spec: {error}"))?;
     survivors(snapshot, &spec)?;
+    rails(snapshot, &spec)?;
     let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
     // Without it another study could take the directory with this one's outputs.
     let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
@@ -163,6 +164,25 @@ fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
         if chosen != stage.survivors || chosen.is_empty() {
             let (was, is) = (&stage.survivors, chosen);
             return Err(format!("4: stage {} closed with {was:?}, its metrics give {is:?}", stage.index).into());
+        }
+    }
+    Ok(())
+}
+
+/// An abort by a rail is what the results of the trials that count give, and no closed stage's results break one.
+fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
+    let (study, stages) = (snapshot.study()?, snapshot.stages()?);
+    let by_results = |rail| matches!(rail, Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures);
+    if let Some(abort) = study.abort.filter(|abort| by_results(abort.rail)) {
+        let broken = engine::broken(snapshot, spec, abort.stage)?;
+        let told = broken.as_ref().map(|broken| (broken.rail, broken.counted, &broken.violating));
+        if told != Some((abort.rail, abort.counted, &study.violating)) {
+            return Err(format!("4: aborted by {abort:?}, its results give {broken:?}").into());
+        }
+    }
+    for stage in stages.iter().filter(|stage| stage.status == StageStatus::Closed) {
+        if let Some(broken) = engine::broken(snapshot, spec, stage.index)? {
+            return Err(format!("4: stage {} closed, and its results break {broken:?}", stage.index).into());
         }
     }
     Ok(())
@@ -213,13 +233,9 @@ fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), Trouble
 }
 
 /// What must be the same after any number of crashes.
-fn result(snapshot: &Snapshot, scenario: &Scenario) -> Result<String, Trouble> {
+fn result(snapshot: &Snapshot) -> Result<String, Trouble> {
     let place = Place { store: String::new(), artifacts_dir: "/".into(), study_dir: "/".into() };
     let view = StudyView::load(snapshot, place, Liveness { alive: false }).map_err(|error| error.to_string())?;
-    if !scenario.canonical {
-        let study = &view.study;
-        return Ok(format!("{:?} {:?} {:?}", study.status, study.abort_reason, study.violating));
-    }
     let mut out = Vec::new();
     dump::canonical(&view, snapshot, &mut out).map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&out).into_owned())

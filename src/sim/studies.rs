@@ -24,8 +24,6 @@ pub(super) struct Scenario {
     pub(super) neighbour: bool,
     /// How often its clock is set, back or forward, when a run begins: of a hundred.
     pub(super) clock_percent: u64,
-    /// Whether the canonical dump must not depend on crashes. When a rail strikes, what else had finished does.
-    pub(super) canonical: bool,
 }
 
 fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
@@ -39,7 +37,6 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         retry: false,
         neighbour: false,
         clock_percent: 0,
-        canonical: true,
     }
 }
 
@@ -62,6 +59,8 @@ pub(super) fn all() -> Vec<Scenario> {
         outputs(),
         retried(),
         rails(),
+        rate(),
+        catastrophes(),
         amended(),
         discarded(),
         drained(),
@@ -89,9 +88,28 @@ fn retried() -> Scenario {
     Scenario { nature, ..scenario("retries", 2, study([first])) }
 }
 
+/// Trials that a rail aborts in the midst of others: some of a higher number end first, some below run again.
 fn rails() -> Scenario {
-    let first = stage("a", 6, 1).int("x", 1, 6, None).abort_below("m", 400.0);
-    Scenario { canonical: false, ..scenario("rails", 1, study([first])) }
+    let nature = Nature { flaky_percent: 40, flaky: 1, late_reports: true, ..Nature::default() };
+    let first = stage("a", 9, 1).int("x", 1, 9, None).abort_above("m", 400.0).retry_policy(&retries(1));
+    Scenario { nature, ..scenario("rails", 3, study([first])) }
+}
+
+/// Too many fail; some are drained meanwhile.
+fn rate() -> Scenario {
+    let nature = Nature { bad_percent: 60, flaky_percent: 20, flaky: 1, ..Nature::default() };
+    let requests = vec![vec![(30, Request::Drain)], vec![(25, Request::DrainFor(5))]];
+    let first = stage("a", 12, 1).int("x", 1, 12, None).max_failure_rate(0.4).retry_policy(&retries(1));
+    Scenario { nature, requests, ..scenario("rate", 4, study([first])) }
+}
+
+/// Catastrophes of two stages, among trials that do not listen.
+fn catastrophes() -> Scenario {
+    let nature = Nature { bad_percent: 35, catastrophic: true, stubborn: true, ..Nature::default() };
+    let first = stage("a", 4, 2).int("x", 1, 4, None).retry_policy(&retries(0));
+    let mut spec = study([first, stage("b", 8, 1).int("y", 1, 4, None).retry_policy(&retries(0))]);
+    spec.rails.catastrophic_failures = Some(3);
+    Scenario { nature, ..scenario("catastrophes", 3, spec) }
 }
 
 fn amended() -> Scenario {

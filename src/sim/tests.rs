@@ -38,7 +38,7 @@ macro_rules! crashed_everywhere {
     )*};
 }
 crashed_everywhere! {
-    two_stages, outputs, retries, rails, amended, extended, drained, timeouts, gated, based, reset, remote
+    two_stages, outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated, based, reset, remote
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.

@@ -119,6 +119,8 @@ struct Shared {
     running: BTreeMap<TrialId, Running>,
     late: Vec<(i64, AttemptReport)>,
     closed: bool,
+    /// Trials from here on were withdrawn.
+    withdrawn_from: Option<TrialId>,
     events: Sender<ExecutorEvent>,
     requests: VecDeque<(i64, Request)>,
     shutdown: ShutdownHandle,
@@ -161,6 +163,7 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         running: BTreeMap::new(),
         late: Vec::new(),
         closed: false,
+        withdrawn_from: None,
         events,
         requests: setting.requests.into(),
         shutdown: setting.shutdown,
@@ -340,6 +343,9 @@ impl Executor for Pool {
         if shared.running.contains_key(&key.trial) || shared.queue.iter().any(|job| job.key.trial == key.trial) {
             shared.wrong.borrow_mut().push(format!("doubled: trial {} runs twice at once", key.trial));
         }
+        if shared.withdrawn_from.is_some_and(|from| key.trial >= from) {
+            shared.wrong.borrow_mut().push(format!("rails: trial {} starts and cannot matter", key.trial));
+        }
         if shared.closed {
             return Err(ExecutorError::Closed);
         }
@@ -366,6 +372,16 @@ impl Executor for Pool {
         }
         shared.start(job, 0);
         Ok(())
+    }
+
+    fn withdraw(&mut self, from: TrialId) {
+        let mut shared = self.0.borrow_mut();
+        let (back, kept) = std::mem::take(&mut shared.queue).into_iter().partition(|job| job.key.trial >= from);
+        shared.queue = kept;
+        for job in Vec::<Job>::from(back) {
+            shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+        }
+        shared.withdrawn_from = Some(from);
     }
 
     fn drain(&mut self) {

@@ -53,11 +53,13 @@ pub enum Fault {
     ExportsNotMended,
     /// Directories that are made are not durable.
     DirectoriesNotDurable,
+    /// Rails are asked of results as they come, not in the order of their numbers.
+    RailsByArrival,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -81,6 +83,7 @@ impl Fault {
         Self::LeftRunning,
         Self::ExportsNotMended,
         Self::DirectoriesNotDurable,
+        Self::RailsByArrival,
     ];
 }
 

@@ -5,6 +5,7 @@
 //! whether an engine lives come in as parameters), hold all trials of a study in memory, or let text that a trial
 //! wrote reach a terminal unescaped.
 
+pub mod abort;
 pub mod bundle;
 pub mod compare;
 mod decision;
@@ -30,6 +31,7 @@ mod damage;
 mod fixture;
 
 pub use crate::sys::words::shell_quoted;
+pub use abort::{AbortedBy, abort_words};
 pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use pace::time_left;

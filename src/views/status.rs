@@ -11,7 +11,7 @@ use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
 use super::words::{micros, seconds, stage_status, study_status};
-use super::{StudyView, ViewError, decision, shell_quoted};
+use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;
@@ -33,6 +33,12 @@ pub struct Status {
     pub status: &'static str,
     /// Why it was aborted.
     pub abort_reason: Option<String>,
+    /// What the abort rests on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted_by: Option<AbortedBy>,
+    /// The same for people, a line each.
+    #[serde(skip)]
+    pub abort_words: Vec<String>,
     /// Whether the running engine starts nothing more.
     pub draining: bool,
     /// The last engine.
@@ -164,6 +170,8 @@ impl Status {
             study: study.name.clone(),
             status: study_status(status),
             abort_reason: study.abort_reason.clone(),
+            aborted_by: AbortedBy::of(study, &lineage),
+            abort_words: abort_words(study, &view.stages, &lineage),
             draining: study.draining && view.liveness.alive,
             engine: study.engine.as_ref().map(|engine| Engine {
                 pid: engine.process.pid,
@@ -242,6 +250,10 @@ impl Status {
         let left = screen.columns().saturating_sub(columns(&name) + 2).max(12);
         let words = super::text::fit(&words, left);
         writeln!(out, "{}: {}", screen.paint(Paint::Bold, &name), screen.paint(paint, &words))?;
+        // Whole, however long: people copy the cases.
+        for words in &self.abort_words {
+            writeln!(out, "{words}")?;
+        }
         let mut pieces = vec![match &self.engine {
             Some(engine) if engine.alive => {
                 format!("engine pid {} on {}", engine.pid, clean(&engine.host))

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::ViewError;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, Proposals, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
-    TrialId, TrialRow, TrialState,
+    Abort, AttemptNo, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
+    StudyStatus, TrialId, TrialRow, TrialState,
 };
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
@@ -222,7 +222,7 @@ impl StudyView {
             end,
             next: from,
             every: 1,
-            aborted: self.study.status == StudyStatus::Aborted,
+            aborted: self.aborted(),
             rows: rows.peekable(),
         })
     }
@@ -248,8 +248,18 @@ impl StudyView {
     pub fn trial(&self, snapshot: &Snapshot, trial: TrialId) -> Result<Option<PlannedTrial>, JournalError> {
         let Some((stage, index)) = self.lineage().locate(trial) else { return Ok(None) };
         let row = snapshot.trial(trial)?;
-        let aborted = self.study.status == StudyStatus::Aborted;
-        Ok(Some(PlannedTrial::new(trial, stage, index, row, aborted)))
+        Ok(Some(PlannedTrial::new(trial, stage, index, row, self.aborted())))
+    }
+
+    /// Whether a trial has no part in what the study was aborted by, given its stage and its place there.
+    #[must_use]
+    pub fn is_outside(&self, stage: StageIndex, place: u64) -> bool {
+        is_outside(self.aborted(), stage, place)
+    }
+
+    /// Whether the study is aborted, and what of it counts.
+    fn aborted(&self) -> Aborted {
+        (self.study.status == StudyStatus::Aborted).then_some(self.study.abort)
     }
 
     /// The survivors of a stage, to ask about one by one.
@@ -257,6 +267,15 @@ impl StudyView {
     pub fn survivors(stage: &StageRow) -> HashSet<TrialId> {
         stage.survivors.iter().map(|parent| parent.trial).collect()
     }
+}
+
+/// `Some` in an aborted study: what counts, where it is known.
+type Aborted = Option<Option<Abort>>;
+
+/// What had ended when `max_runtime` struck is as good as any: only which trials that were is chance.
+fn is_outside(aborted: Aborted, stage: StageIndex, place: u64) -> bool {
+    let by_results = aborted.flatten().filter(|abort| abort.rail != Rail::MaxRuntime);
+    by_results.is_some_and(|abort| !abort.counts(stage, place))
 }
 
 type Rows = Box<dyn Iterator<Item = Result<TrialRow, JournalError>>>;
@@ -272,17 +291,26 @@ pub struct PlannedTrial {
     pub index: u64,
     /// Where it stands: in an aborted study what waited is cancelled.
     pub state: TrialState,
+    /// Whether it has no part in what the study was aborted by: whatever became of it is chance, and counts for nothing.
+    pub outside: bool,
     /// Its row, if it ever started.
     pub row: Option<TrialRow>,
 }
 
 impl PlannedTrial {
-    fn new(trial: TrialId, stage: StageIndex, index: u64, row: Option<TrialRow>, aborted: bool) -> Self {
+    fn new(trial: TrialId, stage: StageIndex, index: u64, row: Option<TrialRow>, aborted: Aborted) -> Self {
         let state = match row.as_ref().map_or(TrialState::Pending, |row| row.state) {
-            TrialState::Pending if aborted => TrialState::Cancelled,
+            TrialState::Pending if aborted.is_some() => TrialState::Cancelled,
             state => state,
         };
-        Self { trial, stage, index, state, row }
+        let outside = is_outside(aborted, stage, index);
+        Self { trial, stage, index, state, outside, row }
+    }
+
+    /// Where it stands as far as that counts: what is outside is cancelled, whatever became of it.
+    #[must_use]
+    pub fn counted_state(&self) -> TrialState {
+        if self.outside { TrialState::Cancelled } else { self.state }
     }
 }
 
@@ -295,7 +323,7 @@ pub struct Trials {
     next: u64,
     /// Of those that have no row, one in so many.
     every: u64,
-    aborted: bool,
+    aborted: Aborted,
     rows: Peekable<Rows>,
 }
 

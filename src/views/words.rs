@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::model::{
-    AttemptOutcome, Exit, RemoteJob, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs,
+    AttemptOutcome, Exit, Rail, RemoteJob, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs,
 };
 
 pub(super) const fn study_status(status: StudyStatus) -> &'static str {
@@ -22,6 +22,18 @@ pub(super) const fn stage_status(status: StageStatus) -> &'static str {
         StageStatus::Open => "open",
         StageStatus::Closed => "closed",
         StageStatus::Aborted => "aborted",
+    }
+}
+
+/// What aborted a study, as a study file names it where it can.
+pub(super) const fn rail(rail: Rail) -> &'static str {
+    match rail {
+        Rail::Base => "base",
+        Rail::AbortIf => "abort_if",
+        Rail::MaxFailureRate => "max_failure_rate",
+        Rail::CatastrophicFailures => "catastrophic_failures",
+        Rail::NoSurvivors => "no_survivors",
+        Rail::MaxRuntime => "max_runtime",
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Trial `n` is asked for when all trials before `n - parallel + 1` are final, in their order, and one question is under
 //! way at a time. So what a proposer knows when it answers depends on results alone, never on which of them came first:
-//! the trials are the same with one worker or many, and after any crash. Nothing here may ask earlier or later.
+//! the trials are the same with one worker or many, and after any crash. Nothing here may ask earlier or later, but not at
+//! all once a rail's abort is certain.
 
 use super::{Action, Now, State};
 use crate::executor::{Answer, Said};
@@ -12,7 +13,8 @@ use crate::spec::Sampling;
 impl State {
     /// Asks for the next trial, if it may be asked for.
     pub(super) fn ask(&mut self, actions: &mut Vec<Action>) {
-        if self.asks {
+        // A certain abort needs no further trial.
+        if self.asks || self.judge.limit().is_some() {
             return;
         }
         let Some((stage, _)) = self.draft.open_stage().filter(|(stage, _)| stage.takes_proposals()) else {
@@ -41,6 +43,7 @@ impl State {
         match answer.said {
             Said::Values { values, merged } => {
                 self.emit(now, Event::TrialProposed { trial, values, merged })?;
+                self.plan_judge();
                 Ok(Vec::new())
             }
             Said::NoMore(reason) => {

@@ -3,7 +3,9 @@
 //! It never undoes anything: what ran is recorded as it ended, or as interrupted.
 
 use super::{Action, GIVE_UP_AFTER_GRACE_MS, GIVE_UP_REMOTE_MS, Now, Phase, State};
-use crate::model::{Event, FoldError, RunEnd};
+use std::time::Duration;
+
+use crate::model::{Event, FoldError, Rail, RunEnd};
 use crate::spec::Spec;
 
 /// How long terminated trials are waited for, milliseconds.
@@ -49,9 +51,10 @@ impl State {
     /// The study's running time, the drain's limit, and the end of patience with terminated trials.
     pub(super) fn limits(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
         if self.runtime_left_ms(now) == Some(0) && self.phase == Phase::Running {
-            let ran_s = self.draft.progress_row().earlier_runs_ms.saturating_add(now.run_ms) / 1_000;
-            let reason = format!("the study has run for {ran_s} s, as long as `max_runtime` allows");
-            actions.extend(self.abort(now, reason, Vec::new())?);
+            // Which trials had ended by then is a matter of time: of the stage that was open none counts.
+            let most = Duration::from_millis(self.spec.rails.max_runtime_ms.unwrap_or(0));
+            let reason = format!("the study has run as long as `max_runtime` allows: {most:?}");
+            actions.extend(self.abort(now, Rail::MaxRuntime, 0, reason, Vec::new())?);
         }
         match self.phase {
             Phase::Draining { limit_ms: Some(limit) } if now.run_ms >= limit => {

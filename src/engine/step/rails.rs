@@ -1,18 +1,26 @@
-//! What ends a study that goes wrong: the rails, asked after each result, and the running time.
+//! What ends a study that goes wrong: the rails, asked as results come in, and the running time.
 //!
-//! An abort is recorded the moment a rail breaks, so that no crash can take it back; nothing here may end a study for any
-//! other reason.
+//! Which results break a rail is `plan`'s to say. From the moment an abort is certain, trials that cannot matter are not
+//! started any more, while those below still run to their end, since one of them may be what decides. What decides is
+//! committed before the abort, and the abort says what the store says; nothing here may end a study for any other reason.
 
 use super::{Action, Now, Phase, State};
-use crate::model::{AttemptEnd, Event, FoldError, StudyStatus, TrialId, TrialState, Verdict};
-use crate::plan::{self, Lineage};
+use crate::model::{Abort, Event, Failure, FoldError, Rail, StageIndex, StageStatus, StudyStatus, TrialId};
+use crate::plan::{self, Broken, Judge};
+
+/// Why a study ends whose base command failed.
+pub(super) fn base_failed(failure: &Failure) -> String {
+    format!("the base command failed: {} ({})", failure.reason, failure.kind)
+}
 
 impl State {
     /// Ends the study: what runs may finish, nothing else starts, and the reason is recorded now, so that no crash
-    /// can take it back.
+    /// can take it back. So many trials of the open stage count.
     pub(super) fn abort(
         &mut self,
         now: Now,
+        rail: Rail,
+        counted: u64,
         reason: String,
         violating: Vec<TrialId>,
     ) -> Result<Vec<Action>, FoldError> {
@@ -20,46 +28,89 @@ impl State {
         if over(self.draft.study_row().status) {
             return Ok(Vec::new());
         }
-        self.emit(now, Event::StudyAborted { reason, violating })?;
+        let stages = self.draft.stages();
+        let stage = stages.iter().find(|stage| stage.status != StageStatus::Closed).map_or(0, |stage| stage.index);
+        let abort = Abort { rail, stage, counted };
+        self.emit(now, Event::StudyAbortedBy { abort, reason, violating })?;
         if self.phase == Phase::Running {
             self.phase = Phase::Draining { limit_ms: None };
         }
         Ok(vec![Action::Drain])
     }
 
-    /// The rails that one result alone can break: `abort_if`, and the base command.
-    pub(super) fn broken_rail(&self, end: &AttemptEnd) -> Option<String> {
-        if end.trial == TrialId::BASE {
-            let Verdict::Failed(failure) = &end.verdict else { return None };
-            return Some(format!("the base command failed: {} ({})", failure.reason, failure.kind));
-        }
-        let Verdict::Succeeded { metrics, .. } = &end.verdict else { return None };
-        let lineage = Lineage::new(&self.spec, self.draft.stages());
-        let (stage, index) = lineage.locate(end.trial)?;
-        let rules = &self.spec.stages.get(stage as usize)?.rails.abort_if;
-        let words = rules.iter().find_map(|rule| plan::abort_violation(rule, metrics))?;
-        Some(format!("`{}`: {words}", lineage.case(stage, index)))
+    /// A stage begins: nothing is known of its trials.
+    pub(super) fn judge_stage(&mut self, stage: StageIndex) {
+        let Some(spec) = self.spec.stages.get(stage as usize) else { return };
+        self.judge = Judge::new(&spec.rails, &self.spec.rails, self.draft.progress_row().catastrophic);
+        self.withdrawn_from = None;
+        self.plan_judge();
     }
 
-    /// The rails that count: failures of the stage, catastrophic ones of the study. Asked after the result is folded.
-    pub(super) fn broken_count_rail(&self, trial: TrialId) -> Option<String> {
-        let row = self.draft.trial_row(trial).filter(|row| row.state == TrialState::Failed)?;
-        let counters = self.draft.stage_counters(row.stage);
-        let stage = self.spec.stages.get(row.stage as usize)?;
-        if let Some(max) = stage.rails.max_failure_rate
-            && plan::failure_rate_exceeded(max, counters.failed, counters.finished())
-        {
-            return Some(format!(
-                "stage `{}`: {} of {} finished trials failed, more than the rate of {max} allows",
-                stage.name,
-                counters.failed,
-                counters.finished()
-            ));
+    /// The open stage may have more trials than before.
+    pub(super) fn plan_judge(&mut self) {
+        let planned = self.draft.open_stage().map_or(0, |(stage, _)| stage.planned());
+        self.judge.plan(planned);
+    }
+
+    /// A trial's attempt has ended: what is final is told to the rails.
+    pub(super) fn note_result(&mut self, trial: TrialId) {
+        let Some((stage, _)) = self.draft.open_stage().filter(|(stage, _)| stage.contains(trial)) else { return };
+        let rails = self.spec.stages.get(stage.index as usize).map(|spec| &spec.rails);
+        let row = self.draft.trial_row(trial);
+        let Some(outcome) = rails.zip(row).and_then(|(rails, row)| plan::outcome(rails, row)) else { return };
+        let place = match planted!(RailsByArrival) {
+            true => self.judge.next(),
+            false => trial.0 - stage.first_trial.0,
+        };
+        self.judge.offer(place, outcome);
+    }
+
+    /// The first trial of the open stage that cannot matter any more, since an abort is certain.
+    #[must_use]
+    pub fn limit(&self) -> Option<TrialId> {
+        let limit = self.judge.limit()?;
+        let (stage, _) = self.draft.open_stage()?;
+        Some(TrialId(stage.first_trial.0.saturating_add(limit)))
+    }
+
+    pub(super) fn cannot_matter(&self, trial: TrialId) -> bool {
+        trial != TrialId::BASE && self.limit().is_some_and(|limit| trial >= limit)
+    }
+
+    /// Takes back what cannot matter, once more of it does not.
+    pub(super) fn withdraw(&mut self, actions: &mut Vec<Action>) {
+        let Some(limit) = self.limit().filter(|limit| self.withdrawn_from.is_none_or(|from| *limit < from)) else {
+            return;
+        };
+        self.withdrawn_from = Some(limit);
+        for trial in self.ready.keep_below(limit) {
+            self.draft.release(trial);
         }
-        let catastrophic = self.draft.progress_row().catastrophic;
-        let most = self.spec.rails.catastrophic_failures.filter(|most| catastrophic >= *most)?;
-        let failures = if catastrophic == 1 { "failure" } else { "failures" };
-        Some(format!("{catastrophic} catastrophic {failures}, and the limit is {most}"))
+        actions.push(Action::Withdraw(limit));
+    }
+
+    /// Ends the study by what the store says of its results.
+    pub(super) fn judged(
+        &mut self,
+        now: Now,
+        stage: StageIndex,
+        broken: Option<Broken>,
+    ) -> Result<Vec<Action>, FoldError> {
+        self.asked = false;
+        let told = broken.as_ref().map(|broken| (broken.rail, broken.counted));
+        match (broken, self.judge.verdict()) {
+            (Some(broken), Some(_)) if planted!(RailsByArrival) => {
+                let counted = self.judge.next();
+                self.abort(now, broken.rail, counted, broken.reason, broken.violating)
+            }
+            (Some(broken), verdict) if told == verdict => {
+                self.abort(now, broken.rail, broken.counted, broken.reason, broken.violating)
+            }
+            (_, verdict) => {
+                let why = format!("the results of stage {stage} break {told:?} in the store, {verdict:?} here");
+                Err(FoldError { seq: self.draft.progress_row().last_seq + 1, what: "study_aborted", why })
+            }
+        }
     }
 
     /// Milliseconds until `max_runtime` is used up; `None` without that rail.

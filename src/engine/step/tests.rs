@@ -58,8 +58,11 @@ fn engine() -> EngineId {
 
 impl Bench {
     fn new(trials: i64, retries: u32, workers: u32) -> Self {
+        Self::of(spec(trials, retries), workers)
+    }
+
+    fn of(spec: Spec, workers: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let spec = spec(trials, retries);
         let journal = create(&dir.path().join("s.redb"), &created(&spec)).unwrap();
         Self::over(dir, journal, spec, workers)
     }
@@ -71,8 +74,9 @@ impl Bench {
         for row in &left {
             draft.hold(snapshot.trial(row.trial).unwrap().unwrap());
         }
+        let judge = crate::engine::rails::known(&snapshot, &spec, &draft).unwrap();
         drop(snapshot);
-        let state = State::new(Arc::new(spec), draft, workers);
+        let state = State::new(Arc::new(spec), draft, judge, workers);
         let now = Now { at_ms: 1_000, run_ms: 0 };
         let mut bench = Self {
             _dir: dir,
@@ -126,7 +130,21 @@ impl Bench {
                         answers.push(Input::Selected { stage, survivors });
                     }
                     Action::Refill => {
-                        answers.push(refilled(&snapshot, self.state.submitted_count()).unwrap());
+                        let (submitted, limit) = (self.state.submitted_count(), self.state.limit());
+                        answers.push(refilled(&snapshot, submitted, limit).unwrap());
+                    }
+                    Action::Judge(stage) => {
+                        let broken = crate::engine::rails::broken(&snapshot, &self.state.spec, stage).unwrap();
+                        answers.push(Input::Judged { stage, broken });
+                    }
+                    Action::Withdraw(from) => {
+                        let running = &self.state.running;
+                        let back = |(trial, _): &(TrialId, _)| *trial >= from && !running.contains_key(trial);
+                        let returned = self.handed.iter().filter(|handed| back(handed)).map(|(trial, _)| *trial);
+                        for trial in returned.collect::<Vec<_>>() {
+                            self.handed.retain(|(handed, _)| *handed != trial);
+                            answers.push(Input::Executor(ExecutorEvent::Returned { trial }));
+                        }
                     }
                     Action::Terminate => self.terminated = true,
                     Action::Finish(how) => self.finished = Some(how),
@@ -406,3 +424,5 @@ fn a_drain_between_stages_opens_no_further_stage() {
     assert_eq!(bench.events, ["run_started", "stage_opened"]);
     assert_eq!(bench.handed, [(TrialId(1), 1)]);
 }
+
+mod rails;

@@ -25,13 +25,13 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{ProcessId, Usage, Verdict};
+use crate::model::{ProcessId, TrialId, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::words::io_words;
@@ -63,6 +63,8 @@ enum Mode {
 /// What executor and workers share.
 struct Shared {
     mode: AtomicU8,
+    /// Trials from this number on do not start.
+    withdrawn_from: AtomicU64,
     /// The process was asked to end; the engine may not have got round to it. Set from outside.
     asked_to_end: Arc<AtomicBool>,
     clock: TrialClock,
@@ -89,6 +91,10 @@ impl Shared {
             2 => Mode::Terminate,
             _ => Mode::Kill,
         }
+    }
+
+    fn starts(&self, job: &Job) -> bool {
+        self.mode() == Mode::Run && job.key.trial.0 < self.withdrawn_from.load(Ordering::SeqCst)
     }
 
     /// A job that does not start.
@@ -174,7 +180,7 @@ struct Worker {
 impl Worker {
     fn work(&self) {
         while let Some(Queued { job, made }) = self.next() {
-            if self.shared.mode() > Mode::Run {
+            if !self.shared.starts(&job) {
                 self.shared.give_back(&job, made.is_some());
                 continue;
             }
@@ -287,6 +293,7 @@ impl LocalExecutor {
         let (to_sync, inbox) = crossbeam_channel::bounded(durable::WAITING);
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
+            withdrawn_from: AtomicU64::new(u64::MAX),
             asked_to_end,
             clock,
             closures,
@@ -363,6 +370,18 @@ impl Executor for LocalExecutor {
     /// What ran here ended with its engine.
     fn adopt(&mut self, _: Job) -> Result<(), ExecutorError> {
         Err(ExecutorError::Closed)
+    }
+
+    /// Whatever a worker takes meanwhile it gives back by itself. What may start keeps its order.
+    fn withdraw(&mut self, from: TrialId) {
+        self.shared.withdrawn_from.fetch_min(from.0, Ordering::SeqCst);
+        let waiting: Vec<Job> = self.queued.try_iter().collect();
+        for job in waiting {
+            match &self.jobs {
+                Some(jobs) if self.shared.starts(&job) => drop(jobs.send(job)),
+                _ => self.shared.give_back(&job, false),
+            }
+        }
     }
 
     fn drain(&mut self) {

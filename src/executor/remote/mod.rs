@@ -231,6 +231,10 @@ impl Executor for RemoteExecutor {
         let _ = self.send(Command::Forget(trial, attempt));
     }
 
+    fn withdraw(&mut self, from: TrialId) {
+        let _ = self.send(Command::Withdraw(from));
+    }
+
     fn drain(&mut self) {
         let _ = self.send(Command::Drain);
     }

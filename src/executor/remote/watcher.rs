@@ -46,6 +46,8 @@ pub(super) enum Command {
     Submit(Box<Job>),
     Adopt(Box<Job>),
     Forget(TrialId, AttemptNo),
+    /// Take back what has not begun of the trials from this one on.
+    Withdraw(TrialId),
     Drain,
     Terminate,
     /// Watch no longer, and leave everything as it is.
@@ -206,6 +208,11 @@ impl Watcher {
                     over.extend(Some(id).filter(|id| !id.is_empty()));
                 }
             }
+            Command::Withdraw(from) => {
+                self.recall(from);
+                self.interval = POLL_MIN;
+                self.poll_at = Instant::now();
+            }
             Command::Drain => self.enter(Mode::Drain),
             Command::Terminate => self.enter(Mode::Terminate),
             Command::Leave => return false,
@@ -225,7 +232,7 @@ impl Watcher {
 
     fn enter(&mut self, mode: Mode) {
         self.mode = self.mode.max(mode);
-        self.recall();
+        self.recall(TrialId(0));
         if self.mode == Mode::Terminate {
             for flight in self.flights.values() {
                 if let Err(error) = flight.control.cancel() {
@@ -239,10 +246,10 @@ impl Watcher {
         self.poll_at = Instant::now();
     }
 
-    /// Takes back what has not begun: once it is claimed here, no job can run it.
-    fn recall(&mut self) {
+    /// Takes back what has not begun of the trials from `from` on: once it is claimed here, no job can run it.
+    fn recall(&mut self, from: TrialId) {
         let mut recalled = Vec::new();
-        for (trial, flight) in &self.flights {
+        for (trial, flight) in self.flights.range(from..) {
             match flight.control.take_back() {
                 Ok(true) => recalled.push(*trial),
                 Ok(false) => {}

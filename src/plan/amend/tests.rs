@@ -77,6 +77,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
         status,
         abort_reason: None,
         violating: Vec::new(),
+        abort: None,
         engine: None,
         engine_closed: true,
         runs: 1,

@@ -232,7 +232,7 @@ fn stored(
     let Some(stage) = view.stage(stage) else { return Ok(()) };
     for trial in view.trials(snapshot, stage)? {
         let trial = trial?;
-        if !matches!(trial.state, TrialState::Succeeded | TrialState::Failed) {
+        if !matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed) {
             continue;
         }
         let metrics = trial.row.iter().flat_map(|row| &row.metrics);
@@ -426,7 +426,7 @@ pub fn write_baseline(
     for row in chosen() {
         for trial in view.trials(snapshot, row)? {
             let trial = trial?;
-            if !matches!(trial.state, TrialState::Succeeded | TrialState::Failed) {
+            if !matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed) {
                 continue;
             }
             out.write_all(if written == 0 { b"\n" } else { b",\n" })?;

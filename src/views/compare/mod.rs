@@ -329,9 +329,9 @@ impl<'a> Comparison<'a> {
         if let Some(detail) = params_differ(&old.params, &params) {
             return tell(self.whole(&old.case, Finding::OtherParams, Some(detail)));
         }
-        let finding = match (&old.failure, now.state) {
+        let finding = match (&old.failure, now.counted_state()) {
             (_, TrialState::Pending | TrialState::Running | TrialState::Cancelled) => {
-                let state = trial_state(now.state).to_owned();
+                let state = trial_state(now.counted_state()).to_owned();
                 return tell(self.whole(&old.case, Finding::Unfinished, Some(state)));
             }
             (None, TrialState::Succeeded) => None,
@@ -385,7 +385,7 @@ impl<'a> Comparison<'a> {
         let lineage = self.view.lineage();
         for trial in self.view.trials(self.snapshot, self.stage)? {
             let trial = trial?;
-            let finished = matches!(trial.state, TrialState::Succeeded | TrialState::Failed);
+            let finished = matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed);
             if finished && !seen.contains(trial.index) {
                 let case = lineage.case(trial.stage, trial.index);
                 let row = self.whole(&case, Finding::New, failure_of(&trial));

@@ -4,6 +4,10 @@
 //! trials that are functions of their params and seed. So it has no times, processes, hosts, directories, attempts,
 //! log texts or reasons of failures (they quote logs), nothing of `[run]`, and no difference between what runs, what
 //! was interrupted and what waits. Keys are sorted; trials are in order of their numbers, which follow from the plan.
+//!
+//! Of an aborted study it says what follows from the trials that count ([`Abort`](crate::model::Abort)): all others are
+//! cancelled, whatever became of them, and proposals beyond them are left out. After `max_runtime` none of the open stage
+//! counts; which stage was open is a matter of time, and the only thing here that is.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -13,7 +17,7 @@ use serde::Serialize;
 use super::schema::{MetricsOut, ParamsOut, StageScope, final_failure, survivor_cases, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Metrics, OutputHash, StageRow, StudyStatus, TrialState};
+use crate::model::{Metrics, OutputHash, Proposing, StageRow, StudyStatus, TrialState};
 use crate::plan::Lineage;
 use crate::views::words::{hex, stage_status, trial_state};
 use crate::views::{PlannedTrial, StudyView};
@@ -91,7 +95,7 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     out.write_all(b",\n\"stages\":[")?;
     let mut list = List::default();
     for stage in &view.stages {
-        list.item(out, &stage_of(view, &lineage, stage))?;
+        list.item(out, &stage_of(view, snapshot, &lineage, stage)?)?;
     }
     list.end(out)?;
     out.write_all(b",\n\"study\":")?;
@@ -100,7 +104,7 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     let mut list = List::default();
     for stage in &view.stages {
         let scope = StageScope::new(view, &lineage, stage);
-        for trial in view.trials(snapshot, stage)? {
+        for trial in view.trials_from(snapshot, stage, 0, planned_of(view, stage))? {
             list.item(out, &trial_of(&scope, &trial?))?;
         }
     }
@@ -135,39 +139,68 @@ fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
     }
 }
 
-fn stage_of<'a>(view: &StudyView, lineage: &Lineage<'_>, stage: &'a StageRow) -> Stage<'a> {
+/// Trials planned: how far a proposer had come beyond those that count is chance.
+fn planned_of(view: &StudyView, stage: &StageRow) -> u64 {
+    match view.study.abort {
+        Some(abort) if abort.stage == stage.index && stage.proposing != Proposing::No => {
+            stage.planned().min(abort.counted)
+        }
+        _ => stage.planned(),
+    }
+}
+
+fn stage_of<'a>(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    stage: &'a StageRow,
+) -> Result<Stage<'a>, ViewError> {
     let counters = view.counters_of(stage.index);
-    let planned = stage.planned();
+    let (mut succeeded, mut failed) = (counters.succeeded, counters.failed);
+    if let Some(abort) = view.study.abort.filter(|abort| abort.stage == stage.index) {
+        (succeeded, failed) = (0, 0);
+        for trial in view.trials_from(snapshot, stage, 0, abort.counted)? {
+            match trial?.state {
+                TrialState::Succeeded => succeeded += 1,
+                TrialState::Failed => failed += 1,
+                TrialState::Pending | TrialState::Running | TrialState::Cancelled => {}
+            }
+        }
+    }
+    let planned = planned_of(view, stage);
     let cancelled = match view.study.status {
-        StudyStatus::Aborted => planned.saturating_sub(counters.succeeded + counters.failed),
+        StudyStatus::Aborted => planned.saturating_sub(succeeded + failed),
         _ => 0,
     };
-    Stage {
+    Ok(Stage {
         cancelled,
-        failed: counters.failed,
+        failed,
         index: stage.index,
         name: &stage.name,
         planned,
         status: stage_status(stage.status),
-        succeeded: counters.succeeded,
+        succeeded,
         survivor_count: stage.survivor_count,
         survivors: survivor_cases(view, lineage, stage),
         trial_budget: stage.trial_budget,
-    }
+    })
 }
 
 fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> {
     const NO_METRICS: &Metrics = &Metrics::new();
     let (lineage, stage, index) = (scope.lineage, planned.stage, planned.index);
-    let row = planned.row.as_ref();
+    let aborted = scope.view.study.status == StudyStatus::Aborted;
+    let counts = !aborted || scope.view.study.abort.is_none_or(|abort| abort.counts(stage, index));
+    let row = planned.row.as_ref().filter(|_| counts);
     let state = match planned.state {
-        TrialState::Running if scope.view.study.status == StudyStatus::Aborted => TrialState::Cancelled,
+        _ if !counts => TrialState::Cancelled,
+        TrialState::Running if aborted => TrialState::Cancelled,
         TrialState::Running => TrialState::Pending,
         state => state,
     };
     Trial {
         case: lineage.case(stage, index),
-        failure: final_failure(planned).map(|failure| failure.kind.as_str()),
+        failure: final_failure(planned).filter(|_| counts).map(|failure| failure.kind.as_str()),
         id: planned.trial.0,
         metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
         outputs: row.iter().flat_map(|row| &row.outputs).map(output_of).collect(),

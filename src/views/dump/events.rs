@@ -12,7 +12,7 @@ use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut, versions_ou
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId,
+    Abort, AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId,
     Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
@@ -107,6 +107,12 @@ enum Body<'a> {
     },
     StudyCompleted {},
     StudyAborted {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rail: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stage: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        counted: Option<u64>,
         reason: &'a str,
         violating: Vec<String>,
     },
@@ -334,10 +340,19 @@ impl<'a> Names<'a> {
                 survivors: self.parents(survivors),
             },
             Event::StudyCompleted => Body::StudyCompleted {},
-            Event::StudyAborted { reason, violating } => {
-                Body::StudyAborted { reason, violating: violating.iter().map(|trial| self.case(*trial)).collect() }
-            }
+            Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
+            Event::StudyAbortedBy { abort, reason, violating } => self.aborted(Some(*abort), reason, violating),
             Event::RunEnded { how } => Body::RunEnded { how: words::run_end(*how) },
+        }
+    }
+
+    fn aborted<'e>(&self, abort: Option<Abort>, reason: &'e str, violating: &[TrialId]) -> Body<'e> {
+        Body::StudyAborted {
+            rail: abort.map(|abort| words::rail(abort.rail)),
+            stage: abort.map(|abort| abort.stage),
+            counted: abort.map(|abort| abort.counted),
+            reason,
+            violating: violating.iter().map(|trial| self.case(*trial)).collect(),
         }
     }
 
@@ -440,7 +455,7 @@ impl<'a> Names<'a> {
                 format!("{}: survivors {}", self.stage(*stage), cases(survivors))
             }
             Event::StudyCompleted => String::new(),
-            Event::StudyAborted { reason, .. } => reason.clone(),
+            Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => reason.clone(),
             Event::RunEnded { how } => words::run_end(*how).into(),
         }
     }

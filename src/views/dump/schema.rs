@@ -1,7 +1,8 @@
 //! The dump's JSON, schema 1: its keys, their order and their types. A contract; keys are only ever added.
 //!
 //! Every key is always there. Numbers are finite; integers and floats stay apart. Times are RFC 3339 in UTC. `signal`
-//! is a name such as `SIGKILL`. A trial's `failure` is there only while its state is `failed`.
+//! is a name such as `SIGKILL`. A trial's `failure` is there only while its state is `failed`. `aborted_by` of the study and
+//! `outside` of a trial are there only where they say something.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,7 +15,7 @@ use crate::model::{
 };
 use crate::plan::Lineage;
 use crate::views::words::{self, hex, micros, seconds, timestamp};
-use crate::views::{PlannedTrial, StudyView, duration};
+use crate::views::{AbortedBy, PlannedTrial, StudyView, duration};
 
 /// `study`.
 #[derive(Debug, Serialize)]
@@ -23,6 +24,8 @@ pub struct StudyOut<'a> {
     status: &'static str,
     aborted: bool,
     abort_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aborted_by: Option<AbortedBy>,
     seed: u64,
     spec_hash: &'a str,
     created_at: String,
@@ -47,6 +50,7 @@ impl<'a> StudyOut<'a> {
             status: words::study_status(view.status()),
             aborted: study.status == StudyStatus::Aborted,
             abort_reason: study.abort_reason.as_deref(),
+            aborted_by: AbortedBy::of(study, &view.lineage()),
             seed: study.seed,
             spec_hash: &study.spec_hash,
             created_at: timestamp(study.created_ms),
@@ -135,6 +139,9 @@ pub struct TrialOut<'a> {
     parent: String,
     params: ParamsOut,
     state: &'static str,
+    /// There where it is true: it has no part in what its study was aborted by.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    outside: bool,
     metrics: MetricsOut<'a>,
     failure: Option<FailureOut<'a>>,
     survivor: bool,
@@ -155,6 +162,7 @@ impl<'a> TrialOut<'a> {
             parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
             params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
             state: words::trial_state(planned.state),
+            outside: planned.outside && planned.state != TrialState::Cancelled,
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
             failure: final_failure(planned).map(FailureOut::new),
             survivor: scope.survivors.contains(&planned.trial),

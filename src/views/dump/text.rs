@@ -8,7 +8,7 @@ use crate::model::{Metric, StageRow, TrialState};
 use crate::plan::Lineage;
 use crate::views::text::{Paint, clean, columns, counted, duration, fit, number, pad, pad_left};
 use crate::views::words::{stage_status, study_status, timestamp, trial_state};
-use crate::views::{PlannedTrial, Screen, StudyView, ViewError};
+use crate::views::{PlannedTrial, Screen, StudyView, ViewError, abort_words};
 
 pub(super) fn state(
     view: &StudyView,
@@ -33,6 +33,9 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
     writeln!(out, "{}", screen.paint(Paint::Bold, &screen.line(&title)))?;
     if let Some(reason) = &study.abort_reason {
         writeln!(out, "{}", screen.line(&format!("aborted: {}", clean(reason))))?;
+        for words in abort_words(study, &view.stages, &view.lineage()) {
+            writeln!(out, "{}", screen.line(&words))?;
+        }
     }
     let made = format!(
         "seed {}, created {}, ran {} in {}, {}",
@@ -132,6 +135,9 @@ fn trial_line(scope: &StageScope<'_>, trial: &PlannedTrial, case_width: usize, s
 /// Attempts, time, metrics or failure, and params.
 fn rest_of(scope: &StageScope<'_>, trial: &PlannedTrial) -> String {
     let mut words = Vec::new();
+    if trial.outside && trial.state != TrialState::Cancelled {
+        words.push("outside".to_owned());
+    }
     let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
     match attempts {
         [] => {}

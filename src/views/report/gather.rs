@@ -90,6 +90,8 @@ pub(super) struct TrialData {
     pub(super) case: String,
     pub(super) parent: String,
     pub(super) state: TrialState,
+    /// It has no part in what its study was aborted by.
+    pub(super) outside: bool,
     pub(super) survivor: bool,
     pub(super) params: Params,
     pub(super) metrics: BTreeMap<String, Metric>,
@@ -224,6 +226,7 @@ fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bo
         case,
         parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
         state: trial.state,
+        outside: trial.outside && trial.state != TrialState::Cancelled,
         survivor,
         params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
         metrics: trial.row.as_ref().map(|row| row.metrics.clone()).unwrap_or_default(),

@@ -77,6 +77,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 h1 { (study.name) " " span class={ "status " (study_status(view.status())) } { (study_status(view.status())) } }
                 @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
                 @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
+                @for words in crate::views::abort_words(study, &view.stages, &view.lineage()) { p .note { (words) } }
                 @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
                 dl .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
                 nav aria-label="sections" {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::charts::short;
-use super::gather::{Gathered, StageData};
+use super::gather::{Gathered, StageData, TrialData};
 use crate::model::{Metric, Value};
 use crate::views::short_number;
 use crate::views::words::trial_state;
@@ -83,6 +83,16 @@ pub(super) fn data(gathered: &Gathered, base: Option<&str>) -> String {
     text.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
+/// Why it failed, and whether it counts at all.
+fn failure_words(trial: &TrialData) -> Option<String> {
+    let failure = trial.failure.as_ref().map(|(kind, reason)| format!("{kind}: {reason}"));
+    match (trial.outside, failure) {
+        (true, Some(failure)) => Some(format!("outside; {failure}")),
+        (true, None) => Some("outside".to_owned()),
+        (false, failure) => failure,
+    }
+}
+
 fn stage(stage: &StageData) -> Stage<'_> {
     let trials = &stage.trials;
     let param =
@@ -100,10 +110,7 @@ fn stage(stage: &StageData) -> Stage<'_> {
         survivor: trials.iter().map(|trial| u8::from(trial.survivor)).collect(),
         attempts: trials.iter().map(|trial| trial.attempts).collect(),
         ms: trials.iter().map(|trial| trial.wall_us / 1_000).collect(),
-        failure: trials
-            .iter()
-            .map(|trial| trial.failure.as_ref().map(|(kind, reason)| format!("{kind}: {reason}").into()))
-            .collect(),
+        failure: trials.iter().map(|trial| failure_words(trial).map(Cow::Owned)).collect(),
         parent: trials.iter().map(|trial| Some(trial.parent.as_str().into())).collect(),
         values: stage.params.iter().map(param).chain(stage.metrics.iter().map(metric)).collect(),
     }

@@ -64,6 +64,9 @@ struct WhyOut<'a> {
     stage_status: &'static str,
     parent: &'a str,
     state: &'static str,
+    /// There where it is true: it has no part in what its study was aborted by.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    outside: bool,
     survivor: bool,
     reason: &'a str,
     rank: Option<&'a Rank>,
@@ -103,7 +106,7 @@ impl Why {
         let stage = view.stage(trial.stage).ok_or_else(unknown)?;
         let lineage = view.lineage();
         let params = lineage.params(trial.stage, trial.index).unwrap_or_default();
-        let rank = match trial.state {
+        let rank = match trial.counted_state() {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
@@ -149,6 +152,7 @@ impl Why {
             stage_status: stage_status(self.stage.status),
             parent: &self.parent,
             state: trial_state(self.trial.state),
+            outside: self.trial.outside && self.trial.state != TrialState::Cancelled,
             survivor: self.survivor,
             reason: &self.reason,
             rank: self.rank.as_ref(),
@@ -264,6 +268,15 @@ fn reason(
     survivor: bool,
 ) -> String {
     let row = trial.row.as_ref();
+    if trial.outside && trial.state != TrialState::Cancelled {
+        let became = match trial.state {
+            TrialState::Succeeded => "it succeeded",
+            TrialState::Failed => "it failed",
+            _ => "it ran",
+        };
+        let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
+        return format!("{became}, but is outside: trials of lower number aborted the study without it: {why}");
+    }
     match trial.state {
         TrialState::Pending => waiting(row),
         TrialState::Running if view.liveness.alive => "it runs".into(),

@@ -74,8 +74,9 @@ pub(super) fn rank_of(
     let (first, mut of, mut mine) = (stage.first_trial, 0, None);
     for row in snapshot.trials(first, TrialId(first.0.saturating_add(stage.planned())))? {
         let row = row?;
-        if row.state == TrialState::Succeeded && selector.offer(row.trial.0.saturating_sub(first.0), &row.metrics)
-        {
+        let place = row.trial.0.saturating_sub(first.0);
+        let counts = row.state == TrialState::Succeeded && !view.is_outside(stage.index, place);
+        if counts && selector.offer(place, &row.metrics) {
             of += 1;
             if row.trial == trial {
                 mine = Some(row.metrics);

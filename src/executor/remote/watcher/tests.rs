@@ -336,6 +336,23 @@ fn a_drain_takes_back_what_waits_and_leaves_what_runs() {
     assert_eq!(bench.kinds(), [(1, "asked".to_owned())]);
 }
 
+#[test]
+fn what_is_withdrawn_and_has_not_begun_is_taken_back() {
+    let mut bench = Bench::new(Duration::ZERO);
+    for trial in 0..4 {
+        bench.begin(trial);
+    }
+    bench.world().start(3);
+    bench.tell(Command::Withdraw(TrialId(2)));
+    assert_eq!(bench.kinds(), [(2, "it was stopped before it began".to_owned())]);
+    // Those below go on, and others may begin.
+    bench.begin(4);
+    bench.world().start(0);
+    bench.world().finish(0);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds().len(), 1);
+}
+
 /// Any order of steps of engine and cluster, with deaths of both in between: every trial gets one result, every attempt
 /// runs at most once, and no trial twice at a time (which the cluster itself asserts).
 #[test]

@@ -1,0 +1,325 @@
+//! The rails of one stage while its results come in, in any order.
+//!
+//! A result counts in its turn: once all trials before it are final. What came early waits here, and is all that is held.
+//! Long before its turn a result can make an abort certain, whatever is still missing: from then on [`Judge::limit`] says
+//! which trials cannot matter any more. It never rises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{FAILURE_RATE_AFTER, failure_rate_exceeded};
+use crate::model::Rail;
+use crate::spec::{Rails, StageRails};
+
+/// What a final result means to the rails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It succeeded within all bounds.
+    Fine,
+    /// It succeeded beyond a bound of `abort_if`.
+    OutOfBounds,
+    /// It failed.
+    Failed,
+    /// It failed catastrophically.
+    Catastrophic,
+}
+
+impl Outcome {
+    const fn failed(self) -> bool {
+        matches!(self, Self::Failed | Self::Catastrophic)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Judge {
+    /// Whether there is an `abort_if`.
+    bounds: bool,
+    max_failure_rate: Option<f64>,
+    catastrophic_failures: Option<u64>,
+    /// How many trials the stage has.
+    planned: u64,
+    /// The results of all trials below this are counted.
+    next: u64,
+    /// How many of those failed.
+    failed: u64,
+    /// Catastrophic failures among those and in the stages before.
+    catastrophic: u64,
+    /// Results from `next` on, as far as they can matter.
+    early: BTreeMap<u64, Outcome>,
+    /// Those of them that failed.
+    failed_early: BTreeSet<u64>,
+    /// Those of them that failed catastrophically.
+    catastrophic_early: BTreeSet<u64>,
+    /// Trials from here on cannot matter.
+    limit: Option<u64>,
+    verdict: Option<(Rail, u64)>,
+}
+
+impl Judge {
+    /// For a stage with these rails, before its first result; the stages before it had so many catastrophic failures.
+    #[must_use]
+    pub fn new(stage: &StageRails, study: &Rails, catastrophic: u64) -> Self {
+        let mut judge = Self {
+            bounds: !stage.abort_if.is_empty(),
+            max_failure_rate: stage.max_failure_rate,
+            catastrophic_failures: study.catastrophic_failures,
+            catastrophic,
+            ..Self::default()
+        };
+        judge.look();
+        judge
+    }
+
+    /// Whether there is any rail that results can break.
+    #[must_use]
+    pub const fn watches(&self) -> bool {
+        self.bounds || self.max_failure_rate.is_some() || self.catastrophic_failures.is_some()
+    }
+
+    /// A trial of an earlier stage.
+    pub(super) fn before(&mut self, outcome: Option<Outcome>) {
+        self.catastrophic += u64::from(outcome == Some(Outcome::Catastrophic));
+        self.look();
+    }
+
+    /// The stage has so many trials; it never gets fewer.
+    pub fn plan(&mut self, planned: u64) {
+        self.planned = planned;
+        self.foresee_rate(0);
+    }
+
+    /// The trial whose result counts next.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Trials from this one on cannot matter: an abort is certain, and it is decided by those below.
+    #[must_use]
+    pub const fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// The rail that is broken, and how many trials broke it: those below that number. Once there, it stays.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<(Rail, u64)> {
+        self.verdict
+    }
+
+    /// The final result of the trial at this place of the stage.
+    pub fn offer(&mut self, place: u64, outcome: Outcome) {
+        let matters = self.limit.is_none_or(|limit| place < limit);
+        if !self.watches() || self.verdict.is_some() || place < self.next || !matters {
+            return;
+        }
+        self.early.insert(place, outcome);
+        if outcome == Outcome::OutOfBounds {
+            self.lower(place + 1);
+        }
+        if outcome.failed() {
+            self.failed_early.insert(place);
+            self.foresee_rate(place);
+        }
+        if outcome == Outcome::Catastrophic {
+            self.catastrophic_early.insert(place);
+            self.foresee_catastrophic();
+        }
+        while self.verdict.is_none()
+            && let Some(outcome) = self.early.remove(&self.next)
+        {
+            self.count(outcome);
+        }
+    }
+
+    /// The result whose turn it is.
+    fn count(&mut self, outcome: Outcome) {
+        self.failed_early.remove(&self.next);
+        self.catastrophic_early.remove(&self.next);
+        self.next += 1;
+        self.failed += u64::from(outcome.failed());
+        self.catastrophic += u64::from(outcome == Outcome::Catastrophic);
+        if outcome == Outcome::OutOfBounds {
+            self.decide(Rail::AbortIf);
+        } else if self.max_failure_rate.is_some_and(|max| failure_rate_exceeded(max, self.failed, self.next)) {
+            self.decide(Rail::MaxFailureRate);
+        } else {
+            self.look();
+        }
+    }
+
+    /// Whether there have been too many catastrophic failures, be it before the first trial.
+    fn look(&mut self) {
+        if self.catastrophic_failures.is_some_and(|most| self.catastrophic >= most) {
+            self.decide(Rail::CatastrophicFailures);
+        }
+    }
+
+    fn decide(&mut self, rail: Rail) {
+        self.verdict = Some((rail, self.next));
+        self.lower(self.next);
+    }
+
+    /// The abort is certain with the trials below `limit`: what is known beyond is of no use.
+    fn lower(&mut self, limit: u64) {
+        if self.limit.is_some_and(|now| now <= limit) {
+            return;
+        }
+        self.limit = Some(limit);
+        drop(self.early.split_off(&limit));
+        drop(self.failed_early.split_off(&limit));
+        drop(self.catastrophic_early.split_off(&limit));
+    }
+
+    /// Whether the rate will be exceeded even if all that is missing succeeds, now that the trial at `from` is known to have
+    /// failed. Between two failures the rate falls, so only the trials that failed can be where it is exceeded first, and the
+    /// first that it is asked of. The steps taken are the failures known beyond `from`: as many as came before their turn.
+    fn foresee_rate(&mut self, from: u64) {
+        let Some(max) = self.max_failure_rate else { return };
+        let first = FAILURE_RATE_AFTER.saturating_sub(1);
+        let (mut found, mut failed) = (None, self.failed + self.failed_early.len() as u64);
+        let mut beyond_first = 0;
+        for place in self.failed_early.range(from..).rev() {
+            beyond_first += u64::from(*place > first);
+            if failure_rate_exceeded(max, failed, place + 1) {
+                found = Some(place + 1);
+            }
+            failed -= 1;
+        }
+        let known = self.failed + self.failed_early.len() as u64 - beyond_first;
+        let asked_there = from.max(self.next) <= first && first < self.planned;
+        if asked_there && failure_rate_exceeded(max, known, FAILURE_RATE_AFTER) {
+            found = Some(FAILURE_RATE_AFTER);
+        }
+        if let Some(limit) = found {
+            self.lower(limit);
+        }
+    }
+
+    /// The same for catastrophic failures: those known suffice, or not.
+    fn foresee_catastrophic(&mut self) {
+        let Some(most) = self.catastrophic_failures else { return };
+        let missing = most.saturating_sub(self.catastrophic).saturating_sub(1);
+        let last = usize::try_from(missing).ok().and_then(|nth| self.catastrophic_early.iter().nth(nth));
+        if let Some(place) = last.copied() {
+            self.lower(place + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngSeed};
+
+    use super::*;
+    use crate::spec::{AbortRule, Bound};
+
+    fn rails(bounds: bool, max_failure_rate: Option<f64>, most: Option<u64>) -> (StageRails, Rails) {
+        let rule = AbortRule { metric: "m".into(), bound: Bound::Above(0.0) };
+        let abort_if = if bounds { vec![rule] } else { Vec::new() };
+        let stage = StageRails { abort_if, max_failure_rate };
+        (stage, Rails { catastrophic_failures: most, ..Rails::default() })
+    }
+
+    fn judge(rails: &(StageRails, Rails), before: u64, planned: u64) -> Judge {
+        let mut judge = Judge::new(&rails.0, &rails.1, before);
+        judge.plan(planned);
+        judge
+    }
+
+    /// The rail that the first trials break, all of them known.
+    fn breaks(rails: &(StageRails, Rails), before: u64, prefix: &[Outcome]) -> Option<Rail> {
+        let count = |of: &[Outcome]| prefix.iter().filter(|outcome| of.contains(outcome)).count() as u64;
+        let (failed, finished) = (count(&[Outcome::Failed, Outcome::Catastrophic]), prefix.len() as u64);
+        let rate = rails.0.max_failure_rate;
+        if !rails.0.abort_if.is_empty() && count(&[Outcome::OutOfBounds]) > 0 {
+            Some(Rail::AbortIf)
+        } else if rate.is_some_and(|max| finished >= 5 && failed as f64 / finished as f64 > max) {
+            Some(Rail::MaxFailureRate)
+        } else {
+            let burnt = before + count(&[Outcome::Catastrophic]);
+            rails.1.catastrophic_failures.is_some_and(|most| burnt >= most).then_some(Rail::CatastrophicFailures)
+        }
+    }
+
+    fn outcomes() -> impl Strategy<Value = Vec<Outcome>> {
+        let outcome = prop_oneof![
+            8 => Just(Outcome::Fine),
+            1 => Just(Outcome::OutOfBounds),
+            4 => Just(Outcome::Failed),
+            1 => Just(Outcome::Catastrophic),
+        ];
+        proptest::collection::vec(outcome, 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(Config { cases: 500, rng_seed: RngSeed::Fixed(3), ..Config::default() })]
+
+        /// After each result: the verdict is that of the first prefix that breaks a rail, as soon as it is known; the limit
+        /// lies after the first prefix that breaks one even if all that is missing were fine.
+        #[test]
+        fn verdict_and_limit_are_those_of_prefixes(
+            results in outcomes(),
+            bounds in any::<bool>(),
+            rate in proptest::option::of(prop_oneof![Just(0.1), Just(0.29), Just(0.5), Just(0.9), Just(1.0)]),
+            most in proptest::option::of(1..5_u64),
+            before in 0..2_u64,
+            keys in proptest::collection::vec(any::<u64>(), 40),
+            spread in 0..60_u64,
+        ) {
+            let rails = rails(bounds, rate, most);
+            let results: Vec<Outcome> = results
+                .into_iter()
+                .map(|outcome| if outcome == Outcome::OutOfBounds && !bounds { Outcome::Fine } else { outcome })
+                .collect();
+            // Nearly in order, or in any.
+            let mut order: Vec<usize> = (0..results.len()).collect();
+            order.sort_by_key(|place| *place as u64 + keys[*place] % (spread + 1));
+            let mut judge = judge(&rails, before, results.len() as u64);
+            let mut known = vec![None; results.len()];
+            for place in order {
+                known[place] = Some(results[place]);
+                judge.offer(place as u64, results[place]);
+                let whole: Vec<Outcome> = known.iter().map_while(|outcome| *outcome).collect();
+                let assumed: Vec<Outcome> = known.iter().map(|outcome| outcome.unwrap_or(Outcome::Fine)).collect();
+                let first = |prefixes: &[Outcome]| {
+                    let broken = |n: &usize| breaks(&rails, before, &prefixes[..*n]).is_some();
+                    (0..=prefixes.len()).find(broken).map(|n| n as u64)
+                };
+                let verdict = first(&whole).map(|n| (breaks(&rails, before, &whole[..n as usize]).unwrap(), n));
+                prop_assert_eq!(judge.verdict(), verdict);
+                prop_assert_eq!(judge.limit(), first(&assumed));
+                prop_assert!(judge.early.keys().all(|place| *place > judge.next && known[*place as usize].is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_that_is_not_planned_makes_nothing_certain() {
+        let rails = rails(false, Some(0.5), None);
+        let mut judge = judge(&rails, 0, 4);
+        (0..4).for_each(|place| judge.offer(place, Outcome::Failed));
+        assert_eq!((judge.verdict(), judge.limit()), (None, None), "there is no fifth of which it could be asked");
+        judge.plan(5);
+        assert_eq!((judge.verdict(), judge.limit()), (None, Some(5)));
+        judge.offer(4, Outcome::Fine);
+        assert_eq!(judge.verdict(), Some((Rail::MaxFailureRate, 5)));
+    }
+
+    /// 10,000 results, each some places early or late, take no longer than those that wait at a time let them.
+    #[test]
+    fn only_what_came_early_is_held() {
+        let rails = rails(true, Some(0.9), Some(9_999));
+        let mut judge = judge(&rails, 0, 10_000);
+        for block in 0..1_250_u64 {
+            for place in (block * 8..block * 8 + 8).rev() {
+                judge.offer(place, if place % 2 == 0 { Outcome::Failed } else { Outcome::Fine });
+                assert!(judge.early.len() < 8);
+            }
+            assert!(
+                judge.early.is_empty() && judge.failed_early.is_empty() && judge.catastrophic_early.is_empty()
+            );
+        }
+        assert_eq!((judge.next(), judge.limit()), (10_000, None));
+    }
+}

@@ -1,0 +1,179 @@
+//! When a rail is broken: a function of a stage's results in the order of their numbers, and of nothing else.
+//!
+//! A study is aborted by the lowest-numbered trials that suffice: for the lowest `n` so that a rail is broken by the final
+//! results of the trials 0 to `n` of the open stage. Of several rails that break at the same `n` the first in the order of
+//! [`Rail`] counts. [`Judge`] is what an engine asks while results come in any order; [`broken`] says it of rows. Nothing
+//! here may look at anything but results.
+
+mod judge;
+
+use crate::model::{
+    Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState,
+};
+use crate::spec::{AbortRule, Bound, Spec, StageRails};
+
+use super::Lineage;
+pub use judge::{Judge, Outcome};
+
+/// With fewer finished trials a failure rate says nothing yet.
+pub const FAILURE_RATE_AFTER: u64 = 5;
+
+/// How a succeeded trial's metrics break an `abort_if` rule, in words; `None` if they do not. The bound itself is
+/// still good, and a metric that is not there breaks nothing.
+#[must_use]
+pub fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
+    let value = metrics.get(&rule.metric).and_then(Metric::number)?;
+    let (broken, side, bound) = match rule.bound {
+        Bound::Below(bound) => (value < bound, "below", bound),
+        Bound::Above(bound) => (value > bound, "above", bound),
+    };
+    broken.then(|| format!("`{}` {value} is {side} {bound}", rule.metric))
+}
+
+/// Whether more than `max`, a share in `(0, 1]`, of the `finished` trials have `failed`; never with fewer than
+/// [`FAILURE_RATE_AFTER`] finished.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "no stage has 2^53 trials")]
+pub fn failure_rate_exceeded(max: f64, failed: u64, finished: u64) -> bool {
+    // Divided, not multiplied: 29 of 100 is exactly the 0.29 that people write, and 0.29 * 100 is less than 29.
+    finished >= FAILURE_RATE_AFTER && failed as f64 / finished as f64 > max
+}
+
+/// What a trial that is final means to the rails of its stage; `None` while it is not.
+#[must_use]
+pub fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
+    match row.state {
+        TrialState::Succeeded => {
+            let broken = rails.abort_if.iter().any(|rule| abort_violation(rule, &row.metrics).is_some());
+            Some(if broken { Outcome::OutOfBounds } else { Outcome::Fine })
+        }
+        TrialState::Failed if is_catastrophic(row.failure.as_ref()) => Some(Outcome::Catastrophic),
+        TrialState::Failed => Some(Outcome::Failed),
+        TrialState::Cancelled => Some(Outcome::Fine),
+        TrialState::Pending | TrialState::Running => None,
+    }
+}
+
+fn is_catastrophic(failure: Option<&Failure>) -> bool {
+    failure.is_some_and(|failure| failure.severity == Severity::Catastrophic)
+}
+
+/// A rail that is broken, by whom, and in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which rail.
+    pub rail: Rail,
+    /// The trials of the stage below this derived index broke it; no other counts.
+    pub counted: u64,
+    /// In words.
+    pub reason: String,
+    /// All of those trials that broke it, in order; of a rail of the whole study those of earlier stages as well.
+    pub violating: Vec<TrialId>,
+}
+
+/// Whether a stage's rows break a rail: `rows` are those of the stage and of all before it, in order of their numbers, as
+/// many as have begun. `None`: no rail is broken by the trials before the first that is not final.
+///
+/// # Errors
+/// Whatever reading a row fails with.
+pub fn broken<E>(
+    spec: &Spec,
+    stages: &[StageRow],
+    index: StageIndex,
+    rows: impl Iterator<Item = Result<TrialRow, E>>,
+) -> Result<Option<Broken>, E> {
+    let position = usize::try_from(index).unwrap_or(usize::MAX);
+    let (Some(stage), Some(of)) = (stages.get(position), spec.stages.get(position)) else { return Ok(None) };
+    let mut judge = Judge::new(&of.rails, &spec.rails, 0);
+    if !judge.watches() {
+        return Ok(None);
+    }
+    let (mut failed, mut catastrophic) = (Vec::new(), Vec::new());
+    for row in rows {
+        let row = row?;
+        let outcome = outcome(&of.rails, &row);
+        if row.stage < index {
+            judge.before(outcome);
+            catastrophic.extend((outcome == Some(Outcome::Catastrophic)).then_some(row.trial));
+            continue;
+        }
+        let place = row.trial.0.saturating_sub(stage.first_trial.0);
+        // One that has no row has not begun: then this one is not the next.
+        let its_turn = row.stage == index && place == judge.next() && judge.verdict().is_none();
+        let Some(outcome) = outcome.filter(|_| its_turn) else { break };
+        failed.extend(matches!(outcome, Outcome::Failed | Outcome::Catastrophic).then_some(row.trial));
+        catastrophic.extend((outcome == Outcome::Catastrophic).then_some(row.trial));
+        judge.offer(place, outcome);
+        if let Some((Rail::AbortIf, counted)) = judge.verdict() {
+            let words = of.rails.abort_if.iter().find_map(|rule| abort_violation(rule, &row.metrics));
+            let case = Lineage::new(spec, stages).case(index, place);
+            let reason = format!("`{case}`: {}", words.unwrap_or_default());
+            return Ok(Some(Broken { rail: Rail::AbortIf, counted, reason, violating: vec![row.trial] }));
+        }
+    }
+    Ok(judge.verdict().map(|(rail, counted)| match rail {
+        Rail::MaxFailureRate => {
+            let max = of.rails.max_failure_rate.unwrap_or(1.0);
+            let (name, failures) = (&of.name, failed.len());
+            let reason = format!(
+                "stage `{name}`: {failures} of {counted} finished trials failed, more than the rate of {max} allows"
+            );
+            Broken { rail, counted, reason, violating: failed }
+        }
+        _ => {
+            let (count, most) = (catastrophic.len(), spec.rails.catastrophic_failures.unwrap_or(0));
+            let failures = if count == 1 { "failure" } else { "failures" };
+            let reason = format!("{count} catastrophic {failures}, and the limit is {most}");
+            Broken { rail, counted, reason, violating: catastrophic }
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_crossed_or_not() {
+        let metrics = Metrics::from([
+            ("wns".to_owned(), Metric::Number(-5_000.5)),
+            ("label".to_owned(), Metric::Label("x".into())),
+        ]);
+        let violation =
+            |metric: &str, bound| abort_violation(&AbortRule { metric: metric.into(), bound }, &metrics);
+        assert_eq!(violation("wns", Bound::Below(-5_000.0)).as_deref(), Some("`wns` -5000.5 is below -5000"));
+        assert_eq!(violation("wns", Bound::Above(-1e4)).as_deref(), Some("`wns` -5000.5 is above -10000"));
+        for bound in [Bound::Below(-5_000.5), Bound::Above(-5_000.5), Bound::Above(0.0)] {
+            assert_eq!(violation("wns", bound), None, "{bound:?}");
+        }
+        for metric in ["label", "none"] {
+            assert_eq!(violation(metric, Bound::Below(1e300)), None, "{metric}");
+        }
+    }
+
+    #[test]
+    fn a_failure_rate_is_exceeded_only_by_more_and_only_after_five() {
+        for (max, failed, finished, exceeded) in [
+            (0.5, 4, 4, false),
+            (0.5, 2, 5, false),
+            (0.5, 3, 5, true),
+            (0.5, 3, 6, false),
+            (1.0, 9, 9, false),
+            (0.01, 0, 1_000, false),
+            (0.01, 11, 1_000, true),
+            (0.5, 0, 0, false),
+        ] {
+            assert_eq!(
+                failure_rate_exceeded(max, failed, finished),
+                exceeded,
+                "{failed} of {finished} over {max}"
+            );
+        }
+        // Every share of a hundred that a person may write is exceeded by one more failure, and not before.
+        for failed in 1..100 {
+            let written: f64 = format!("0.{failed:02}").parse().unwrap();
+            assert!(!failure_rate_exceeded(written, failed, 100), "{failed}");
+            assert!(failure_rate_exceeded(written, failed + 1, 100), "{failed}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! How an abort is told: by what, who broke the rail, and what counts; and whether the results still say so.
+//!
+//! Nothing here may say more of an abort than its event does.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::text::clean;
+use super::{StudyView, ViewError, words};
+use crate::journal::Snapshot;
+use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId};
+use crate::plan::{self, Lineage, Selector};
+
+/// Most cases named in words; the data has them all.
+const NAMED: usize = 20;
+
+/// `aborted_by` of a study: what the abort rests on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AbortedBy {
+    /// The rail: `base`, `abort_if`, `max_failure_rate`, `catastrophic_failures`, `no_survivors` or `max_runtime`.
+    pub rail: &'static str,
+    /// The stage that was open.
+    pub stage: u32,
+    /// The trials of that stage below this place count. After `max_runtime` that is 0: which had ended is a matter of time.
+    pub counted: u64,
+    /// All cases that broke the rail, of those that count.
+    pub violating: Vec<String>,
+}
+
+impl AbortedBy {
+    /// What the abort rests on; `None` when the study is not aborted, or was by a piton that did not say so.
+    #[must_use]
+    pub fn of(study: &StudyRow, lineage: &Lineage<'_>) -> Option<Self> {
+        let abort = study.abort?;
+        let case = |trial: &TrialId| match *trial {
+            TrialId::BASE => study.base_case.clone(),
+            trial => lineage.case_of(trial).unwrap_or_else(|| format!("#{trial}")),
+        };
+        Some(Self {
+            rail: words::rail(abort.rail),
+            stage: abort.stage,
+            counted: abort.counted,
+            violating: study.violating.iter().map(case).collect(),
+        })
+    }
+}
+
+/// Who broke the rail, and what counts, in a sentence each; harmless to a terminal.
+#[must_use]
+pub fn abort_words(study: &StudyRow, stages: &[StageRow], lineage: &Lineage<'_>) -> Vec<String> {
+    let (Some(abort), Some(by)) = (study.abort, AbortedBy::of(study, lineage)) else { return Vec::new() };
+    let name = stages.iter().find(|stage| stage.index == abort.stage).map_or("", |stage| stage.name.as_str());
+    let name = clean(name);
+    let by_results = matches!(abort.rail, Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures);
+    let mut told = Vec::new();
+    if by_results && !by.violating.is_empty() {
+        let shown: Vec<String> = by.violating.iter().take(NAMED).map(|case| clean(case)).collect();
+        let mut line = format!("broken by {}", shown.join(", "));
+        if let Some(more @ 1..) = by.violating.len().checked_sub(NAMED) {
+            let _ = write!(line, " and {more} more");
+        }
+        told.push(line);
+    }
+    match (abort.rail, abort.counted) {
+        (Rail::MaxRuntime, _) => {
+            told.push(format!("which trials of stage `{name}` had ended by then is a matter of time"));
+        }
+        (Rail::Base | Rail::NoSurvivors, _) => {}
+        (_, 0) => told.push(format!("no trial of stage `{name}` counts; what ended is outside")),
+        (_, 1) => told.push(format!("the first trial of stage `{name}` decided it; what else ended is outside")),
+        (_, n) => {
+            told.push(format!("the first {n} trials of stage `{name}` decided it; what else ended is outside"))
+        }
+    }
+    told
+}
+
+/// Asks the recorded results once more whether they abort the study, as its abort says. How they differ, if they do.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, ViewError> {
+    let study = &view.study;
+    let Some(abort) = study.abort.filter(|_| study.status == StudyStatus::Aborted) else { return Ok(None) };
+    let Some(stage) = view.stage(abort.stage) else { return Ok(Some("the abort names no stage".into())) };
+    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let differs = match abort.rail {
+        Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures => {
+            let rows = snapshot.trials(TrialId(0), end)?;
+            let found = plan::broken(&view.spec, &view.stages, abort.stage, rows)?;
+            let same = found.as_ref().is_some_and(|found| {
+                (found.rail, found.counted) == (abort.rail, abort.counted)
+                    && study.abort_reason.as_ref() == Some(&found.reason)
+                    && study.violating == found.violating
+            });
+            let words = || match found {
+                Some(found) => {
+                    format!("`{}` with {} trials: {}", words::rail(found.rail), found.counted, found.reason)
+                }
+                None => "no abort".into(),
+            };
+            (!same).then(words)
+        }
+        Rail::NoSurvivors => {
+            let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
+            let mut selector = Selector::new(spec);
+            for trial in view.trials(snapshot, stage)? {
+                let trial = trial?;
+                if let Some(row) = trial.row.filter(|row| row.state == crate::model::TrialState::Succeeded) {
+                    selector.offer(trial.index, &row.metrics);
+                }
+            }
+            (!selector.finish().is_empty()).then(|| "survivors".into())
+        }
+        Rail::Base => {
+            let failed = study.base.as_ref().is_some_and(|base| base.failure.is_some());
+            (!failed || stage.status != StageStatus::Waiting).then(|| "a base command that did not fail".into())
+        }
+        Rail::MaxRuntime => None,
+    };
+    Ok(differs.map(|found| {
+        format!(
+            "the abort says `{}` with {} trials, the recorded results give {found}",
+            words::rail(abort.rail),
+            abort.counted
+        )
+    }))
+}
