@@ -23,6 +23,7 @@
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
 //! - `amend`: changing a study that has begun;
+//! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `compact`: the store without its free space;
 //! - `versions`: tools of another version;
@@ -55,6 +56,7 @@ mod interval;
 mod kills;
 mod language;
 mod library;
+mod old_stores;
 mod proposer;
 mod proxy;
 mod quickstart;

@@ -1,0 +1,108 @@
+//! Stores that earlier versions made, in `tests/data`: they open for ever, and say what they said.
+//!
+//! `layout-1.redb` has every kind of event of records of version 1: a base command, trials on Slurm and on this machine, retries and
+//! failures, a proposer, a cluster that did not answer, a drain, an abort by a rail and one for want of survivors,
+//! amendments that reopen and that discard, `retry`, `approve`, and its end. `layout-1-aborted.redb` is the same study as
+//! its rail had just aborted it. Their trials' directories are not kept.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::harness::{Sandbox, both};
+
+const STORES: [&str; 2] = ["layout-1", "layout-1-aborted"];
+
+fn data(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn old(name: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    std::fs::copy(data(&format!("{name}.redb")), sandbox.path("study.redb")).unwrap();
+    sandbox
+}
+
+fn canonical(sandbox: &Sandbox, store: &str) -> String {
+    sandbox.ok(&format!("dump {store} --format json --canonical"), 0)
+}
+
+#[test]
+fn they_say_what_they_said() {
+    for name in STORES {
+        let sandbox = old(name);
+        let before = std::fs::read(sandbox.path("study.redb")).unwrap();
+        assert_eq!(
+            canonical(&sandbox, "study.redb"),
+            std::fs::read_to_string(data(&format!("{name}.canonical.json"))).unwrap(),
+            "{name}"
+        );
+        for look in [
+            "status study.redb",
+            "status study.redb --json",
+            "why study.redb case_0_2",
+            "dump study.redb",
+            "dump study.redb --events",
+        ] {
+            sandbox.ok(look, 0);
+        }
+        let half = sandbox.ok("dump study.redb --at 30 --format json", 0);
+        assert!(half.contains("case_1_0"), "{half}");
+        // The directories are gone, so that outputs differ; nothing in the store does.
+        let verified = sandbox.run("verify study.redb");
+        assert_eq!(verified.status.code(), Some(4), "{}", both(&verified));
+        let said = both(&verified);
+        assert!(!said.contains("stored:") && !said.contains("cannot run"), "{said}");
+        assert_eq!(std::fs::read(sandbox.path("study.redb")).unwrap(), before, "looking changes nothing");
+    }
+}
+
+#[test]
+fn the_one_of_version_1_has_every_kind_of_event() {
+    let events = old("layout-1").ok("dump study.redb --events --format jsonl", 0);
+    let kind =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].as_str().unwrap().to_owned();
+    let kinds: BTreeSet<String> = events.lines().map(kind).collect();
+    let expected = [
+        "attempt_ended",
+        "attempt_placed",
+        "attempt_started",
+        "base_ended",
+        "base_started",
+        "cluster_changed",
+        "drain_started",
+        "proposals_ended",
+        "run_ended",
+        "run_started",
+        "spec_amended",
+        "stage_approved",
+        "stage_closed",
+        "stage_opened",
+        "study_aborted",
+        "study_completed",
+        "study_created",
+        "trial_proposed",
+        "trial_reset",
+    ];
+    assert_eq!(kinds, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn they_are_compacted_and_salvaged_as_they_are() {
+    for name in STORES {
+        let sandbox = old(name);
+        let said = canonical(&sandbox, "study.redb");
+        sandbox.ok("compact study.redb", 0);
+        assert_eq!(canonical(&sandbox, "study.redb"), said);
+        sandbox.ok("salvage study.redb -o saved.redb", 0);
+        assert_eq!(canonical(&sandbox, "saved.redb"), said);
+    }
+}
+
+/// A finished one is shown again; one that was aborted goes on when its rail is loosened.
+#[test]
+fn they_go_on() {
+    let sandbox = old("layout-1");
+    sandbox.ok("resume study.redb", 0);
+    let sandbox = old("layout-1-aborted");
+    sandbox.ok("resume study.redb", 3);
+}
