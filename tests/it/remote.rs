@@ -365,6 +365,7 @@ fn a_ray_head_of_the_studys_own_is_gone_with_it() {
     let far =
         Far::with("executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n", vec![path_with_ray()]);
     let engine = far.hold(2);
+    closed_to_others(&far);
     engine.signal(Signal::KILL);
     engine.wait();
     let of_ray = || {
@@ -385,6 +386,95 @@ fn a_ray_head_of_the_studys_own_is_gone_with_it() {
     far.ok("run study.toml", 0);
     assert!(!of_ray());
     far.check();
+}
+
+/// What another user of this machine gets of the head node: nothing.
+fn closed_to_others(far: &Far) {
+    let lines = || {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
+        pids.filter_map(|entry| String::from_utf8(std::fs::read(entry.path().join("cmdline")).ok()?).ok())
+    };
+    let ours = far.sandbox.path("artifacts/far/.remote").canonicalize().unwrap();
+    assert_eq!(mode(&ours), 0o700);
+    let jobs = std::fs::read_dir(&ours).unwrap().flatten().map(|entry| entry.path().join("job.json"));
+    let jobs: Vec<_> = jobs.filter(|job| job.exists()).collect();
+    assert!(!jobs.is_empty() && jobs.iter().all(|job| mode(job) == 0o600), "{jobs:?}");
+
+    // The head of this study: its trials are told where the token lies.
+    let environ = far.sandbox.trial_processes().into_iter().find_map(|pid| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let path = environ.split(|byte| *byte == 0).find_map(|var| var.strip_prefix(b"RAY_AUTH_TOKEN_PATH="))?;
+        Some(String::from_utf8(path.to_vec()).unwrap())
+    });
+    let file = std::path::PathBuf::from(environ.unwrap());
+    let token = std::fs::read_to_string(&file).unwrap();
+    let dir = file.parent().unwrap();
+    assert_eq!((mode(dir), mode(&file)), (0o700, 0o600));
+    let head =
+        lines().find(|line| line.contains("--dashboard-host=") && line.contains(dir.to_str().unwrap())).unwrap();
+    let option = |name: &str| head.split(['\0', ' ']).find_map(|word| word.strip_prefix(name)).unwrap().to_owned();
+    let (host, port) = (option("--dashboard-host="), option("--dashboard-port="));
+    assert!(host.starts_with("127.") && !host.starts_with("127.0.0."), "{host}");
+    assert!(!lines().any(|line| line.contains(&token)), "the token stands on a command line");
+
+    let other = |script: &str, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script]);
+        both(&command.args(args).current_dir("/").env_clear().output().unwrap())
+    };
+    let ask = "import sys, urllib.request as r\n\
+        q = r.Request(sys.argv[1], method=sys.argv[2], headers=dict([sys.argv[3].split('=')]) if sys.argv[3] else {})\n\
+        q.data = b'{\"entrypoint\": \"id > /tmp/piton-other\"}' if sys.argv[2] == 'POST' else None\n\
+        try: print(r.urlopen(q, timeout=60).status)\n\
+        except r.HTTPError as e: print(e.code)";
+    let jobs = format!("http://{host}:{port}/api/jobs/");
+    for method in ["GET", "POST"] {
+        assert_eq!(other(ask, &[&jobs, method, ""]).trim(), "401", "{method}");
+        assert_eq!(other(ask, &[&jobs, method, "Authorization=Bearer 00"]).trim(), "403", "{method}");
+    }
+    let agent = format!("http://{host}:{}/api/job_agent/jobs/", option("--dashboard-agent-listen-port="));
+    assert_eq!(other(ask, &[&agent, "POST", ""]).trim(), "401");
+    // The token opens it: what refuses is not something else.
+    assert_eq!(other(ask, &[&jobs, "GET", &format!("Authorization=Bearer {token}")]).trim(), "200");
+    let look = "import os, sys\n\
+        try: print(os.listdir(sys.argv[1]))\n\
+        except PermissionError: print('no')";
+    for closed in [dir, &dir.join("r"), &ours] {
+        assert_eq!(other(look, &[closed.to_str().unwrap()]).trim(), "no", "{}", closed.display());
+    }
+}
+
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// `sbatch` has patterns of its own for what a path may hold.
+#[test]
+fn slurm_takes_paths_as_they_are() {
+    let slurm = Slurm::start();
+    for (name, more) in [("j%j_%%a_%", ""), ("b\\x%u", ""), ("é_ü%a'q", ""), ("arr%A\\é'", "array = true\n")] {
+        let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
+        std::fs::create_dir(far.sandbox.path(name)).unwrap();
+        let text = study(&format!("{}{more}", slurm.run_table()))
+            .replace("28", "3")
+            .replace("survivor_count = 4", "survivor_count = 1");
+        far.sandbox.write(&format!("{name}/study.toml"), &text);
+        far.sandbox.script(&format!("{name}/trial.sh"), &format!("echo said by a job\n{TRIAL}"));
+        far.ok(&format!("run {name}/study.toml"), 0);
+        let dump = far.sandbox.ok(&format!("dump {name}/study.redb --format json"), 0);
+        let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+        assert_eq!(dump["accounting"]["attempts_started"], dump["accounting"]["succeeded"], "{name}");
+        // What the job itself says is where it is looked for.
+        let lost = Far::with("", slurm.env());
+        std::fs::create_dir(lost.sandbox.path(name)).unwrap();
+        let table = format!("{}program = \"/no/piton\"\n{more}", slurm.run_table());
+        lost.sandbox.write(&format!("{name}/study.toml"), &study(&table));
+        let output = lost.command(&format!("run {name}/study.toml")).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+        assert!(both(&output).contains("/no/piton"), "{}", both(&output));
+    }
 }
 
 #[test]

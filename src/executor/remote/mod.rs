@@ -27,7 +27,8 @@ use super::local::keeper::KeeperClient;
 use super::{Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, Spec};
-use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::files::replace_atomically;
+use crate::sys::words::io_words;
 use watcher::{Command, Watcher};
 
 /// The directory, in the study's own, through which engine and jobs speak.
@@ -165,8 +166,12 @@ impl RemoteExecutor {
     pub(crate) fn new(setup: RemoteSetup) -> Result<Self, String> {
         let RemoteSetup { spec, study, study_artifacts, program, keeper, left, events } = setup;
         let root = study_artifacts.join(CONTROL_DIR);
-        let cannot = |error: &io::Error| format!("cannot make `{}`: {error}", root.display());
-        create_dir_all_durable(&root).map_err(|error| cannot(&error))?;
+        let cannot =
+            |error: &io::Error| format!("cannot make `{}` for you alone: {}", root.display(), io_words(error));
+        control::make_root(&root).map_err(|error| cannot(&error))?;
+        if root.to_str().is_none() {
+            return Err(format!("`{}` is not UTF-8: jobs cannot be told of it", root.display()));
+        }
         let program = match (spec.run.executor.program(), program) {
             (Some(named), _) => named.to_owned(),
             (None, Some(own)) => copy_program(&own, &root)?,
@@ -208,7 +213,8 @@ fn copy_program(own: &Path, root: &Path) -> Result<String, String> {
     let bytes = std::fs::read(own).map_err(|error| cannot(&error))?;
     let hash = blake3::hash(&bytes).to_hex();
     let path = root.join(format!("piton-{}", hash.get(..16).unwrap_or_default()));
-    if !path.exists() {
+    // What has the name is not taken for it: a crash or a trial may have left anything there.
+    if !control::holds(root, &path, &bytes) {
         let aside = path.with_extension("new");
         replace_atomically(&aside, |file| file.write_all(&bytes)).map_err(|error| cannot(&error))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

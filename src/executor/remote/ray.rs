@@ -4,20 +4,20 @@
 //! exists", which means accepted. A cluster that was started anew takes an old id again; then it is the claim in the
 //! control directory that keeps the attempt single. Jobs whose end is recorded are deleted, so that lists stay short.
 
-use std::ffi::CString;
-use std::net::TcpListener;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+mod head;
+
+use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::json;
 
+use self::head::{Head, is_ours};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
-use crate::executor::local::keeper::{KeeperClient, SpawnError, SpawnRequest, Started};
+use crate::executor::AttemptKey;
+use crate::executor::local::keeper::KeeperClient;
 use crate::executor::local::strays::kill_attempt;
-use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::RaySpec;
 use crate::sys::parallel;
@@ -29,8 +29,8 @@ const LIMIT_S: u64 = 20;
 const REQUESTS: usize = 8;
 /// A head node of the study's own is up within this, or not at all.
 const HEAD_LIMIT: Duration = Duration::from_secs(120);
-/// From TERM to KILL of a head node.
-const HEAD_GRACE: Duration = Duration::from_secs(3);
+/// So often one is started: somebody may have taken its ports just before.
+const HEAD_TRIES: u32 = 3;
 /// The variable that holds the token where Ray's own clients look for it.
 const TOKEN_VAR: &str = "RAY_AUTH_TOKEN";
 
@@ -49,6 +49,8 @@ pub(super) struct Ray {
 struct Api {
     address: String,
     token: Option<String>,
+    /// Of a head node of the study's own: who answers there must be this user's, before it is told the token.
+    own: Option<SocketAddrV4>,
 }
 
 /// An answer: its status, and its text.
@@ -56,8 +58,13 @@ type Answer = (i32, String);
 
 impl Api {
     fn ask(&self, method: minreq::Method, path: &str, body: Option<String>) -> Result<Answer, Trouble> {
+        if self.own.is_some_and(|address| !is_ours(address)) {
+            return Err(Trouble::Unreachable("nothing of this user's listens there".to_owned()));
+        }
         let mut request = minreq::Request::new(method, format!("{}{path}", self.address))
             .with_timeout(LIMIT_S)
+            // The token is for the place that was named, and for no other.
+            .with_follow_redirects(false)
             .with_header("Content-Type", "application/json");
         if let Some(token) = &self.token {
             request = request.with_header("Authorization", format!("Bearer {token}"));
@@ -69,6 +76,10 @@ impl Api {
         let text = String::from_utf8_lossy(response.as_bytes()).into_owned();
         match response.status_code {
             401 | 403 => Err(Trouble::Refused(format!("it wants another token ({})", brief(&text)))),
+            300..=399 => Err(Trouble::Refused(format!(
+                "it sends to another address (HTTP {}), which gets no token: name the one where Ray's dashboard itself is",
+                response.status_code
+            ))),
             status => Ok((status, text)),
         }
     }
@@ -99,51 +110,71 @@ impl Ray {
     ) -> Result<Self, String> {
         let runtime_env = serde_json::from_str(&spec.runtime_env)
             .map_err(|error| format!("`run.ray.runtime_env` cannot be read: {error}"))?;
-        let token = match &spec.token_env {
-            Some(name) => Some(std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?),
-            None => std::env::var(TOKEN_VAR).ok().filter(|token| !token.is_empty()),
-        };
-        let (address, head) = match spec.address.as_str() {
-            "local" => {
-                let keeper = keeper.ok_or_else(|| "there is no keeper to start Ray".to_owned())?;
-                // Trials of an earlier head node: that one is gone, and so must they be.
-                for (trial, attempt) in left {
-                    let key = AttemptKey { study, trial: *trial, attempt: *attempt };
-                    kill_attempt(&key)
-                        .map_err(|error| format!("cannot end trial {trial}: {}", io_words(&error)))?;
-                }
-                let head = Head::start(&keeper, study, root)?;
-                (head.address.clone(), Some(head))
-            }
-            given => (given.trim_end_matches('/').to_owned(), None),
-        };
         let mut ray = Self {
             spec: spec.clone(),
             runtime_env,
             study: format!("{study}."),
             program: program.to_owned(),
-            api: Api { address, token },
-            head,
+            api: Api { address: spec.address.trim_end_matches('/').to_owned(), token: None, own: None },
+            head: None,
         };
-        if ray.head.is_some() {
-            ray.await_head()?;
+        if spec.address != "local" {
+            ray.api.token = match &spec.token_env {
+                Some(name) => Some(std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?),
+                None => std::env::var(TOKEN_VAR).ok().filter(|token| !token.is_empty()),
+            };
+            return Ok(ray);
         }
-        Ok(ray)
+        let keeper = keeper.ok_or_else(|| "there is no keeper to start Ray".to_owned())?;
+        // Trials of an earlier head node: that one is gone, and so must they be.
+        for (trial, attempt) in left {
+            let key = AttemptKey { study, trial: *trial, attempt: *attempt };
+            kill_attempt(&key).map_err(|error| format!("cannot end trial {trial}: {}", io_words(&error)))?;
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let head = Head::start(&keeper, study, root)?;
+            ray.api = Api {
+                address: format!("http://{}", head.address),
+                token: Some(head.token.clone()),
+                own: Some(head.address),
+            };
+            ray.head = Some(head);
+            match ray.await_head() {
+                Ok(()) => return Ok(ray),
+                Err((again, why)) => {
+                    ray.close();
+                    if !again || tries == HEAD_TRIES {
+                        return Err(why);
+                    }
+                }
+            }
+        }
     }
 
-    /// Waits until the head node of the study's own answers.
-    fn await_head(&mut self) -> Result<(), String> {
+    /// Waits until the head node of the study's own answers, and makes sure that it answers nobody else; the error says
+    /// whether another one may come up, and why this one does not.
+    fn await_head(&self) -> Result<(), (bool, String)> {
         let begun = Instant::now();
+        let list = |api: &Api| api.ask(minreq::Method::Get, "/api/jobs/", None);
+        let stranger = Api { token: None, ..self.api.clone() };
         loop {
-            let why = match self.list() {
-                Ok(_) => return Ok(()),
-                Err(trouble) => trouble.words(),
+            let why = match (list(&self.api), list(&stranger)) {
+                (Ok((200, _)), Err(Trouble::Refused(_))) => return Ok(()),
+                (Ok((200, _)), Ok(_)) => {
+                    let why = "this Ray takes jobs from any user of this machine: `address = \"local\"` needs \
+                               Ray 2.52 or later, which asks for a token";
+                    return Err((false, why.to_owned()));
+                }
+                (Err(trouble), _) | (_, Err(trouble)) => trouble.words(),
+                (Ok((status, text)), _) => format!("HTTP {status}: {}", brief(&text)),
             };
-            let log = self.head.as_ref().map(|head| head.log.clone()).unwrap_or_default();
-            let ended = self.head.as_ref().is_some_and(|head| !head.started.events.is_empty());
+            let ended = self.head.as_ref().is_none_or(Head::has_ended);
             if ended || begun.elapsed() > HEAD_LIMIT {
-                self.close();
-                return Err(format!("Ray's head node does not come up ({why}); what it said is in `{log}`"));
+                let log = self.head.as_ref().map(|head| head.log.clone()).unwrap_or_default();
+                let why = format!("Ray's head node does not come up ({why}); what it said is in `{log}`");
+                return Err((ended, why));
             }
             std::thread::sleep(Duration::from_millis(250));
         }
@@ -255,102 +286,49 @@ impl Drop for Ray {
     }
 }
 
-/// A head node of the study's own, a child of the keeper: it ends with the engine, however that ends.
-struct Head {
-    keeper: KeeperClient,
-    started: Started,
-    key: AttemptKey,
-    address: String,
-    log: String,
-    /// Ray's files; it makes sockets in it, whose paths must be short.
-    dir: PathBuf,
-}
-
-impl Head {
-    fn start(keeper: &KeeperClient, study: StudyId, root: &Path) -> Result<Self, String> {
-        let cannot = |what: &str, error: &std::io::Error| format!("cannot {what}: {}", io_words(error));
-        let dir = crate::sys::disk::random::<8>().and_then(|random| {
-            let name = format!("piton-ray-{:016x}", u64::from_le_bytes(random));
-            let dir = std::env::temp_dir().join(name);
-            std::fs::create_dir(&dir).map(|()| dir)
-        });
-        let dir = dir.map_err(|error| cannot("make a directory for Ray", &error))?;
-        // All bound at once, so that they differ.
-        let taken: Vec<TcpListener> = (0..8)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
-            .collect::<Result<_, _>>()
-            .map_err(|error| cannot("find a port for Ray", &error))?;
-        let mut ports = Vec::new();
-        for port in &taken {
-            ports.push(port.local_addr().map_err(|error| cannot("find a port for Ray", &error))?.port());
-        }
-        let [gcs, dashboard, agent, grpc, client, metrics, object, node] = ports[..] else {
-            return Err("cannot find ports for Ray".to_owned());
-        };
-        let log = root.join("ray.log");
-        let line = format!(
-            "exec ray start --head --block --disable-usage-stats --include-dashboard=true \
-             --node-ip-address=127.0.0.2 --dashboard-host=127.0.0.1 --port={gcs} --dashboard-port={dashboard} \
-             --dashboard-agent-listen-port={agent} --dashboard-agent-grpc-port={grpc} \
-             --ray-client-server-port={client} --metrics-export-port={metrics} --object-manager-port={object} \
-             --node-manager-port={node} --temp-dir={}",
-            shell_quoted(&dir.to_string_lossy())
-        );
-        let key = AttemptKey { study, trial: TrialId::CLUSTER, attempt: 1 };
-        // What an earlier engine's head left behind would hold its jobs.
-        kill_attempt(&key).map_err(|error| cannot("end an earlier head node of Ray's", &error))?;
-        let text = |text: std::ffi::OsString| {
-            CString::new(text.into_vec()).map_err(|_| "the environment holds a NUL byte".to_owned())
-        };
-        let mut env = Vec::new();
-        for (name, value) in std::env::vars_os() {
-            let mut entry = name;
-            entry.push("=");
-            entry.push(value);
-            env.push(text(entry)?);
-        }
-        env.push(text(format!("{ATTEMPT_KEY_VAR}={key}").into())?);
-        env.push(c"RAY_USAGE_STATS_ENABLED=0".to_owned());
-        drop(taken);
-        let log_path = text(log.clone().into_os_string())?;
-        let started = keeper.spawn(&SpawnRequest {
-            program: c"/bin/sh",
-            argv: &[c"sh".to_owned(), c"-c".to_owned(), text(line.into())?],
-            env: &env,
-            cwd: c"/",
-            stdin: None,
-            stdout: &log_path,
-            stderr: &log_path,
-            address_space_bytes: None,
-            cgroup_procs: None,
-        });
-        let started = started.map_err(|error| match error {
-            SpawnError::KeeperGone => "the keeper is gone".to_owned(),
-            SpawnError::Refused { errno, .. } => cannot("start Ray", &errno.into()),
-        })?;
-        let (address, log) = (format!("http://127.0.0.1:{dashboard}"), log.to_string_lossy().into_owned());
-        Ok(Self { keeper: keeper.clone(), started, key, address, log, dir })
-    }
-
-    /// Shuts it down: TERM, and KILL after a while; nothing of it is left.
-    fn end(self) {
-        self.keeper.signal(self.started.id, Signal::TERM);
-        if self.started.events.recv_timeout(HEAD_GRACE).is_err() {
-            self.keeper.signal(self.started.id, Signal::KILL);
-            let _ = self.started.events.recv();
-        }
-        if let Err(error) = kill_attempt(&self.key) {
-            log::warn!("some processes of Ray's may be left: {}", io_words(&error));
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            log::warn!("cannot remove Ray's files: {}", io_words(&error));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// Answers one request with this status, and somewhere else to go.
+    fn sends_elsewhere(status: u16, elsewhere: &str) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn the_token_goes_nowhere_but_where_it_was_named() {
+        let elsewhere = TcpListener::bind("127.0.0.2:0").unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let there = elsewhere.local_addr().unwrap();
+        for status in [301, 302, 303, 307, 308] {
+            let target = format!("http://{there}/api/jobs/");
+            let address = format!("http://{}", sends_elsewhere(status, &target));
+            let api = Api { address, token: Some("secret".into()), own: None };
+            let answer = api.ask(minreq::Method::Get, "/api/jobs/", None);
+            let Err(Trouble::Refused(why)) = answer else { panic!("{status}: {answer:?}") };
+            assert!(why.contains(&status.to_string()), "{why}");
+            assert!(!why.contains("secret") && !why.contains(&target), "{why}");
+            assert_eq!(elsewhere.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{status}");
+        }
+    }
 
     #[test]
     fn answers_and_states_mean_what_ray_means() {

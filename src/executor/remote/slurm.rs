@@ -3,13 +3,15 @@
 //! A job's name is its attempt's key, or, for a job array, the batch's, whose control directory lists the keys of its tasks.
 //! Everything works without an accounting database: a job that Slurm has forgotten is told by what it left. Jobs are
 //! never requeued by Slurm, which might do so while a trial still lives.
+//!
+//! Where a job writes is said in its script alone: in the paths of its options `sbatch` takes `%` and backslashes for patterns.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::control::BATCH_KEYS;
+use super::control::{BATCH_KEYS, LOG, batch_keys};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
@@ -55,10 +57,10 @@ impl Slurm {
     }
 
     /// `sbatch` with what all jobs share.
-    fn sbatch(&self, name: &str, log: &Path) -> Command {
+    fn sbatch(&self, name: &str) -> Command {
         let mut command = Command::new("sbatch");
-        command.args(["--parsable", "--no-requeue", "--chdir=/", "--ntasks=1", "--open-mode=append"]);
-        command.arg(format!("--job-name={name}")).arg(format!("--output={}", log.display()));
+        command.args(["--parsable", "--no-requeue", "--chdir=/", "--ntasks=1", "--output=/dev/null"]);
+        command.arg(format!("--job-name={name}"));
         let spec = &self.spec;
         let texts =
             [("partition", &spec.partition), ("account", &spec.account), ("qos", &spec.qos), ("gres", &spec.gres)];
@@ -75,9 +77,10 @@ impl Slurm {
 
     fn submit_one(&self, job: &Submission) -> Result<Option<String>, Trouble> {
         let control = job.control.to_string_lossy();
-        let script =
-            format!("#!/bin/sh\nexec {} attempt {}\n", shell_quoted(&self.program), shell_quoted(&control));
-        let id = submitted(&mut self.sbatch(&job.key, &job.log), &script)?;
+        let log = shell_quoted(&job.log.to_string_lossy());
+        let (program, control) = (shell_quoted(&self.program), shell_quoted(&control));
+        let script = format!("#!/bin/sh\nexec >>{log} 2>&1\nexec {program} attempt {control}\n");
+        let id = submitted(&mut self.sbatch(&job.key), &script)?;
         Ok(Some(id))
     }
 
@@ -99,9 +102,9 @@ impl Slurm {
         let list = shell_quoted(&dir.join(BATCH_KEYS).to_string_lossy());
         let script = format!(
             "#!/bin/sh\nkey=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {list}) || exit 1\n\
-             exec {program} attempt {root}/\"$key\"\n"
+             exec >>{root}/\"$key\"/{LOG} 2>&1\nexec {program} attempt {root}/\"$key\"\n"
         );
-        let mut command = self.sbatch(&name, &dir.join("task-%a.log"));
+        let mut command = self.sbatch(&name);
         command.arg(format!("--array=0-{}", keys.len().saturating_sub(1)));
         let id = submitted(&mut command, &script)?;
         let ids = (0..keys.len()).map(|task| Some(format!("{id}_{task}"))).collect();
@@ -120,8 +123,7 @@ impl Slurm {
         }
         let task: usize = id.split_once('_')?.1.parse().ok()?;
         if !self.batches.contains_key(name) {
-            let text = std::fs::read_to_string(self.root.join(name).join(BATCH_KEYS)).ok()?;
-            self.batches.insert(name.to_owned(), text.lines().map(str::to_owned).collect());
+            self.batches.insert(name.to_owned(), batch_keys(&self.root.join(name))?);
         }
         self.batches.get(name)?.get(task).cloned()
     }
@@ -311,12 +313,12 @@ mod tests {
             ..SlurmSpec::default()
         };
         let slurm = Slurm::new(&spec, StudyId([0; 16]), Path::new("/r"), "/p");
-        let command = slurm.sbatch("key", Path::new("/r/log"));
+        let command = slurm.sbatch("key");
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
         for expected in [
             "--no-requeue",
             "--job-name=key",
-            "--output=/r/log",
+            "--output=/dev/null",
             "--partition=debug",
             "--time=61:01",
             "--cpus-per-task=4",

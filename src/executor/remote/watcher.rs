@@ -509,7 +509,7 @@ impl Watcher {
     fn never_began(&mut self, trial: TrialId, why: Why) {
         let Some(flight) = self.flights.get(&trial) else { return };
         let verdict = match why {
-            Why::Ended | Why::TimedOut | Why::OutOfMemory => match std::fs::read(flight.control.log()) {
+            Why::Ended | Why::TimedOut | Why::OutOfMemory => match flight.control.said() {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     let why = format!("cannot read the log of the job of trial {trial}: {}", io_words(&error));
                     self.broken(why.clone());
