@@ -268,6 +268,8 @@ fn nobody_gets_in_without_the_address() {
         "artifacts/0_try/watched_0_0/attempt_1/out/study.toml",
         "artifacts/0_try",
         "artifacts/.piton-study.json",
+        "artifacts/telemetry.jsonl",
+        "artifacts/study_checkpoint.json",
         "artifacts/%2epiton-study.json",
         "study.redb",
     ] {
@@ -425,8 +427,8 @@ fn artifacts_of_another_study_are_not_shown() {
     assert_eq!(server.ask("GET", "artifacts/0_try/watched_0_0/attempt_1/params.json", "").0, 200);
     let other = sandbox.path("elsewhere");
     let claimed = |words: &str| {
-        std::fs::create_dir_all(other.join("artifacts/watched")).unwrap();
-        std::fs::write(other.join("artifacts/watched/secret"), "s").unwrap();
+        std::fs::create_dir_all(other.join("artifacts/watched/0_try")).unwrap();
+        std::fs::write(other.join("artifacts/watched/0_try/secret"), "s").unwrap();
         std::fs::write(other.join("artifacts/watched/.piton-study.json"), words).unwrap();
     };
     std::fs::create_dir(&other).unwrap();
@@ -437,7 +439,7 @@ fn artifacts_of_another_study_are_not_shown() {
         claimed(words);
         let mut moved = sandbox.piton(["serve", "elsewhere/study.redb"]);
         let server = Server::of(&mut moved);
-        assert_eq!(server.ask("GET", "artifacts/secret", "").0, code, "{words}");
+        assert_eq!(server.ask("GET", "artifacts/0_try/secret", "").0, code, "{words}");
     }
 }
 

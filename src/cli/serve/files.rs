@@ -1,6 +1,6 @@
 //! Files of the study's artifacts, for whoever may see the page: regular files below that directory and nothing else. The
-//! directory has to be this very study's by its own word, since a store can name any; and what piton itself keeps there
-//! (its names begin with a dot; a trial's environment may be in it) is not shown.
+//! directory has to be this very study's by its own word, since a store can name any; and what piton itself keeps in it
+//! (exports, control files) is not shown, for the study's environment is in some of that: only what lies below a stage is.
 //!
 //! A trial may have put anything there. Whatever it is, a browser gets it as plain text that may do nothing.
 
@@ -30,7 +30,7 @@ pub fn path_of(address: &str) -> Option<PathBuf> {
         }
         path.push(name.as_ref());
     }
-    Some(path)
+    (path.components().count() > 1).then_some(path)
 }
 
 /// Opens a regular file below the artifacts of a study, following no link.
