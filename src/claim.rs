@@ -13,7 +13,7 @@ use crate::journal::Reader;
 use crate::model::StudyId;
 use crate::paths::{self, StudyPaths};
 use crate::sys::disk;
-use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
 use crate::sys::tree_hash::open_beneath;
 
 /// Name of the file that says so.
@@ -76,6 +76,8 @@ pub fn is_of_study(dir: BorrowedFd<'_>, id: StudyId) -> bool {
 pub(crate) fn claim(paths: &StudyPaths, study: &str, id: StudyId) -> io::Result<()> {
     let dir = paths.study_artifacts(study);
     create_dir_all_durable(&dir)?;
+    // Of a claim that a crash cut off; the exports clean up, too, but may never be written.
+    let _ = remove_leftover_temps(&dir);
     let claim = Claim { study_id: id.to_string(), store: paths::relative(&paths.store, &dir) };
     let text = serde_json::to_vec(&claim)?;
     if disk::read(&dir.join(CLAIM_FILE)).is_ok_and(|now| now == text) {

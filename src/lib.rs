@@ -19,6 +19,7 @@ mod claim;
 pub mod engine;
 mod error;
 pub mod executor;
+mod fitness;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod journal;

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
+use crate::fitness;
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
     Event, ExecutorKind, InputHash, Metrics, Record, RunEnd, Seq, StageIndex, StudyCreated, StudyId, StudyRow,
@@ -150,6 +151,8 @@ impl Study {
             cause,
         })?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // What comes from a descriptor lies where whoever gives it stands.
+        let dir = if dir.starts_with("/dev") || dir.starts_with("/proc") { Path::new(".") } else { dir };
         let spec = spec::parse_study(&path.display().to_string(), &bytes, overrides, dir)
             .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -287,6 +290,18 @@ impl Study {
         Ok(StudyPaths { study_dir: absolute(&self.study_dir)?, artifacts, store })
     }
 
+    /// Refuses places where a new study of this description cannot work: locked or dangling ones, file systems that can
+    /// neither lock nor keep anything safe. Nothing is written.
+    ///
+    /// # Errors
+    /// What cannot work, in words.
+    pub fn refuse_unfit_places(&self) -> Result<(), Error> {
+        match &self.spec {
+            Some(spec) => fitness::refuse_unfit(spec, &self.planned_paths()?),
+            None => Ok(()),
+        }
+    }
+
     /// Starts the study, or goes on with it, until it is finished or asked to stop.
     ///
     /// # Errors
@@ -323,6 +338,10 @@ impl Study {
                 let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored, _)| stored));
                 if let Some(stage) = spec.and_then(|spec| self.missing_closure(spec)) {
                     return Err(Error::NoClosure(stage));
+                }
+                match &found {
+                    Some((row, stored, _)) => fitness::refuse_unfit(stored, &self.stored_paths(row)?)?,
+                    None => self.refuse_unfit_places()?,
                 }
                 if !self.is_simulated() {
                     let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
@@ -683,26 +702,56 @@ struct Exporting<'a> {
     /// The thread's own end, to take back a snapshot that is not the newest any more.
     waiting: Receiver<Snapshot>,
     thread: Option<JoinHandle<()>>,
+    /// What the thread has not got round to yet, in a simulation.
+    #[cfg(test)]
+    later: Option<Snapshot>,
 }
 
 impl<'a> Exporting<'a> {
     fn start(paths: StudyPaths, observer: &'a mut dyn Observer) -> Self {
         // Room for one: a snapshot that waits pins what it sees, and only the newest is of use.
         let (sender, waiting) = crossbeam_channel::bounded::<Snapshot>(1);
+        let mut this = Self {
+            paths,
+            inner: observer,
+            hooks: None,
+            sender: Some(sender),
+            waiting,
+            thread: None,
+            #[cfg(test)]
+            later: None,
+        };
         // A simulation has one thread.
-        simulated!(|_machine| Self { paths, inner: observer, hooks: None, sender: None, waiting, thread: None });
-        let (places, snapshots) = (paths.clone(), waiting.clone());
+        simulated!(|_machine| this);
+        let (places, snapshots) = (this.paths.clone(), this.waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
                 told(export::write_sums(&snapshot, &places.artifacts), &places);
             }
         });
-        let thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
-        Self { paths, inner: observer, hooks: None, sender: Some(sender), waiting, thread }
+        this.thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
+        this
+    }
+
+    /// In a simulation the thread gets its turn when chance will have it: of a hundred times so often.
+    #[cfg(test)]
+    fn turn(&mut self, percent: u8) {
+        let Some(machine) = crate::sys::simulated::machine() else { return };
+        let mut random = [0];
+        machine.random(&mut random);
+        if self.later.is_some() && random[0] % 100 < percent {
+            let snapshot = self.later.take();
+            let snapshot = snapshot.filter(|_| !machine.exports_fail());
+            snapshot.into_iter().for_each(|it| told(export::write_sums(&it, &self.paths.artifacts), &self.paths));
+        }
     }
 }
 
 fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) {
+    #[cfg(test)]
+    if crate::sys::simulated::machine().is_some_and(|machine| machine.exports_fail()) {
+        return;
+    }
     told(export::write_all(snapshot, &paths.artifacts), paths);
 }
 
@@ -719,6 +768,8 @@ impl Observer for Exporting<'_> {
         if let Some(hooks) = &mut self.hooks {
             hooks.committed(record, draft);
         }
+        #[cfg(test)]
+        self.turn(20);
     }
     fn killed_strays(&mut self, strays: &[KilledStray]) {
         self.inner.killed_strays(strays);
@@ -730,7 +781,10 @@ impl Observer for Exporting<'_> {
         self.inner.forcing(running);
     }
     fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
-        simulated!(|_machine| told(export::write_sums(&snapshot, &self.paths.artifacts), &self.paths));
+        simulated!(|_machine| {
+            self.later = Some(snapshot);
+            self.turn(30);
+        });
         if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
             drop(self.waiting.try_recv());
             drop(sender.try_send(snapshot));
@@ -741,6 +795,8 @@ impl Observer for Exporting<'_> {
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
+        #[cfg(test)]
+        self.turn(100);
         write_exports(snapshot, &self.paths);
         self.inner.ended(snapshot);
     }

@@ -20,6 +20,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let study = study_of(&args.study)?;
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
+    study.refuse_unfit_places()?;
     let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
     // They are commands of the file, which may be anybody's.
     let versions = match args.versions {

@@ -14,12 +14,18 @@ use super::progress::{Progress, github};
 use super::terminal::{hint, note, print_error, say};
 use super::{result, summary};
 
+/// Whether a path stands for what is open already, such as `/dev/stdin`: no directory to put anything beside it.
+fn is_descriptor(path: &Path) -> bool {
+    path.starts_with("/dev") || path.starts_with("/proc")
+}
+
 /// The study a study file describes, with what the command line says of it.
 pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
-    if args.store.is_none() && std::fs::metadata(&args.study).is_ok_and(|meta| !meta.is_file()) {
+    let no_file = || std::fs::metadata(&args.study).is_ok_and(|meta| !meta.is_file());
+    if args.store.is_none() && (is_descriptor(&args.study) || no_file()) {
         let path = args.study.display();
         return Err(Error::Usage(format!(
-            "`{path}` is no regular file: say with `--store` where the store is to be"
+            "`{path}` lies in no directory of its own: say with `--store` where the store is to be"
         )));
     }
     let mut study = Study::from_file(&args.study, &args.set)?;

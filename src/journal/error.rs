@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::codec::CodecError;
 use crate::model::FoldError;
-use crate::sys::words::io_words;
+use crate::sys::words::{io_words, unlockable};
 
 /// A store that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +153,8 @@ impl From<redb::CursorError> for JournalError {
 impl From<redb::Error> for JournalError {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(error) => Self::Io(error),
+            // Besides reading, writing and syncing, redb locks.
+            redb::Error::Io(error) => Self::Io(unlockable(error)),
             redb::Error::PreviousIo => Self::Earlier,
             redb::Error::Corrupted(what) => Self::Corrupted(what),
             redb::Error::TableDoesNotExist(name) => Self::Corrupted(format!("it has no table `{name}`")),

@@ -21,7 +21,7 @@ use crate::model::{
     StudyRow, TrialId, TrialRow,
 };
 use crate::sys::disk;
-use crate::sys::files::fsync_dir;
+use crate::sys::files::sync_entry;
 use crate::sys::process::is_alive;
 
 /// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
@@ -94,7 +94,7 @@ pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
     if planted!(DirectoryNotSynced) {
         return Ok(());
     }
-    fsync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    sync_entry(path)
 }
 
 pub(super) fn builder() -> Builder {

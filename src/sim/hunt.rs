@@ -13,7 +13,7 @@ use super::disk::{Files, Loss};
 use super::play::{DIR, Told, User};
 use super::promises::{Broken, hold_after_crash, hold_at_end};
 use super::random::Random;
-use super::studies::{self, Scenario};
+use super::studies::{self, Exports, Scenario};
 use super::world::{Camera, Failure, Image, World};
 use crate::error::Error;
 
@@ -140,6 +140,7 @@ fn fresh(scenario: &Scenario, random: Random, camera: Camera) -> World {
 }
 
 fn run(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result<Ran, Broken> {
+    world.state().exports_fail = scenario.exports == Exports::Never;
     let user = User::new(scenario, world.clone(), seed, told);
     let played = catch_unwind(AssertUnwindSafe(|| user.play()));
     let told = user.told.borrow().clone();
@@ -365,7 +366,7 @@ impl Hunt {
         let mut random = Random::of(&parts);
         // The dearest checks are made of a part of the images, each of a large number.
         let (twice, whole) = (random.percent(20), random.percent(20));
-        let look = || hold_after_crash(&image.files, &told, &self.scenario, twice);
+        let look = || hold_after_crash(&image.files, &told, twice);
         let checked = catch_unwind(AssertUnwindSafe(look));
         let told = checked.unwrap_or_else(|_| Err("10: a panic while looking".into()))?;
         // Drawn in any case: the last crash of a chain is the same in a longer one.

@@ -18,6 +18,7 @@ fn study(fault: Fault) -> &'static str {
         RailsByArrival => "rails",
         DirectoryNotSynced => "gated",
         OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
+        NewEntryNotSynced => "staged_outputs",
         _ => "two_stages",
     }
 }

@@ -24,6 +24,17 @@ pub(super) struct Scenario {
     pub(super) neighbour: bool,
     /// How often its clock is set, back or forward, when a run begins: of a hundred.
     pub(super) clock_percent: u64,
+    /// How the exports fare.
+    pub(super) exports: Exports,
+}
+
+/// How the thread for the exports fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exports {
+    /// They are written at once, later, or at the end of the run only, as chance will have it.
+    Slow,
+    /// They cannot be written, ever.
+    Never,
 }
 
 fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
@@ -37,6 +48,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         retry: false,
         neighbour: false,
         clock_percent: 0,
+        exports: Exports::Slow,
     }
 }
 
@@ -57,6 +69,7 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![
         two_stages(),
         outputs(),
+        staged_outputs(),
         retried(),
         rails(),
         rate(),
@@ -80,6 +93,13 @@ fn two_stages() -> Scenario {
 fn outputs() -> Scenario {
     let first = stage("a", 3, 1).int("x", 1, 3, None).output("result.bin").output("sub/more.txt");
     scenario("outputs", 2, study([first]))
+}
+
+/// Outputs in every stage, and nobody but the executor who would make them durable by the way.
+fn staged_outputs() -> Scenario {
+    let first = stage("a", 2, 1).int("x", 1, 2, None).output("result.bin");
+    let (second, third) = (stage("b", 1, 1).output("result.bin"), stage("c", 1, 1).output("sub/more.txt"));
+    Scenario { exports: Exports::Never, ..scenario("staged_outputs", 2, study([first, second, third])) }
 }
 
 fn retried() -> Scenario {

@@ -38,7 +38,8 @@ macro_rules! crashed_everywhere {
     )*};
 }
 crashed_everywhere! {
-    two_stages, outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated, based, reset, remote
+    two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
+    based, reset, remote
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.
@@ -61,6 +62,11 @@ fn failing_two_stages() {
 #[test]
 fn failing_outputs() {
     failing("outputs");
+}
+
+#[test]
+fn failing_staged_outputs() {
+    failing("staged_outputs");
 }
 
 #[test]

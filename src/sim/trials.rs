@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -16,12 +17,16 @@ use super::random::Random;
 use super::world::World;
 use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
-use crate::executor::local::keep_simulated;
+use crate::executor::local::parts::{
+    Grounds, Remains, Room, Syncer, ToSync, Trouble, Unsynced, hand_on, keep_outputs, make,
+};
 use crate::executor::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{
-    AttemptNo, ExecutorKind, Exit, Failure, Metric, Metrics, RemoteJob, Severity, TrialId, Usage, Verdict,
+    AttemptNo, ExecutorKind, Exit, Failure, Metric, Metrics, OutputHash, RemoteJob, Severity, TrialId, Usage,
+    Verdict,
 };
-use crate::sys::simulated::{Kind, Machine};
+use crate::sys::simulated::Machine;
+use crate::sys::tree_hash::to_the_end;
 
 /// What comes of an attempt that nobody cuts off.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,6 +123,13 @@ struct Shared {
     queue: VecDeque<Job>,
     running: BTreeMap<TrialId, Running>,
     late: Vec<(i64, AttemptReport)>,
+    /// What becomes durable, and when the thread for it gets to the next round.
+    grounds: Arc<Grounds>,
+    room: Arc<Room>,
+    to_sync: Sender<ToSync>,
+    syncer: Syncer,
+    unsynced: Arc<AtomicUsize>,
+    sync_at_ms: Option<i64>,
     closed: bool,
     /// Trials from here on were withdrawn.
     withdrawn_from: Option<TrialId>,
@@ -151,6 +163,9 @@ pub(super) struct Setting {
 /// A pool with its clock, and where it reports.
 pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
     let (events, receiver) = unbounded();
+    let (to_sync, inbox) = unbounded();
+    let (grounds, unsynced) = (Arc::new(Grounds::default()), Arc::<AtomicUsize>::default());
+    let syncer = Syncer::new(inbox, events.clone(), Arc::clone(&unsynced), Arc::default(), Arc::clone(&grounds));
     let began_ms = setting.world.state().now_ms;
     let shared = Rc::new(RefCell::new(Shared {
         world: setting.world,
@@ -162,6 +177,12 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         queue: VecDeque::new(),
         running: BTreeMap::new(),
         late: Vec::new(),
+        grounds,
+        room: Room::of_process(),
+        to_sync,
+        syncer,
+        unsynced,
+        sync_at_ms: None,
         closed: false,
         withdrawn_from: None,
         events,
@@ -188,6 +209,10 @@ impl Shared {
             let turn = if self.queue.len() > 1 && self.random.percent(25) { 1 } else { 0 };
             let Some(job) = self.queue.remove(turn) else { return };
             let (trial, attempt) = (job.key.trial, job.key.attempt);
+            if !self.make_place(&job) {
+                self.tell(ExecutorEvent::Returned { trial });
+                continue;
+            }
             let slot = (0..).find(|slot| self.running.values().all(|running| running.slot != *slot)).unwrap_or(0);
             let at_ms = self.now_ms();
             self.tell(ExecutorEvent::Started { trial, attempt, slot, process: None, at_ms });
@@ -202,15 +227,49 @@ impl Shared {
             let placed = RemoteJob { executor, id: "7".into(), node: None, started_ms: Some(now_ms) };
             self.tell(ExecutorEvent::Placed { trial, attempt: job.key.attempt, job: placed });
         }
-        if !job.stage_spec.outputs.is_empty() {
-            make_empty(&self.world, &job.dir);
-        }
         let mut ends_ms = now_ms + 1 + self.random.below(50) as i64;
         if self.nature.fate(&job) == Fate::Hangs {
             let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
             ends_ms = now_ms + timeout;
         }
         self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false });
+    }
+
+    /// On a cluster: a node that cannot make the place is as good as lost.
+    fn start_remote(&mut self, job: Job) {
+        if self.make_place(&job) {
+            return self.start(job, 0);
+        }
+        let verdict = Verdict::Interrupted { reason: "its node failed".into() };
+        let (trial, attempt, ended_ms) = (job.key.trial, job.key.attempt, self.now_ms());
+        let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage: Usage::default(), verdict };
+        self.tell(ExecutorEvent::Ended(Box::new(report)));
+    }
+
+    /// Makes the place of an attempt that leaves something; whether that went well.
+    fn make_place(&self, job: &Job) -> bool {
+        if job.stage_spec.outputs.is_empty() {
+            return true;
+        }
+        match make(&self.grounds, job) {
+            Ok(_) => true,
+            Err(Trouble::Machine(why)) => {
+                self.tell(ExecutorEvent::Broken(why));
+                false
+            }
+            Err(other) => panic!("{other:?}: no place is a trial's fault"),
+        }
+    }
+
+    /// What a thread of its own does, if it is its turn: one round of what waits to become durable.
+    fn sync_due(&mut self) {
+        if self.sync_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms()) {
+            self.syncer.round_now();
+            self.sync_at_ms = None;
+        }
+        if self.sync_at_ms.is_none() && self.unsynced.load(Ordering::SeqCst) > 0 {
+            self.sync_at_ms = Some(self.now_ms() + self.random.below(40) as i64);
+        }
     }
 
     /// Ends what is due.
@@ -220,7 +279,7 @@ impl Shared {
             self.running.values().filter(|r| r.ends_ms <= now_ms).map(|r| (r.ends_ms, r.job.key.trial)).collect();
         for trial in due.into_iter().collect::<BTreeSet<_>>().into_iter().map(|(_, trial)| trial) {
             let Some(running) = self.running.remove(&trial) else { continue };
-            let report = self.report(&running);
+            let (report, unsynced) = self.report(&running);
             if self.nature.late_reports
                 && !matches!(report.verdict, Verdict::Succeeded { .. })
                 && self.random.percent(60)
@@ -230,9 +289,13 @@ impl Shared {
                 let at_ms = now_ms + 1 + self.random.below(3_000) as i64;
                 self.late.push((at_ms, AttemptReport { verdict, ..report.clone() }));
             }
-            self.tell(ExecutorEvent::Ended(Box::new(report)));
+            hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
         }
-        let (late, later) = std::mem::take(&mut self.late).into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
+        self.sync_due();
+        // Never before the report that it repeats.
+        let may_come = self.unsynced.load(Ordering::SeqCst) == 0;
+        let due = |(at_ms, _): &(i64, AttemptReport)| may_come && *at_ms <= now_ms;
+        let (late, later) = std::mem::take(&mut self.late).into_iter().partition(due);
         self.late = later;
         let late: Vec<(i64, AttemptReport)> = late;
         for (_, report) in late {
@@ -241,52 +304,67 @@ impl Shared {
         self.start_more();
     }
 
-    fn report(&self, running: &Running) -> AttemptReport {
+    fn report(&self, running: &Running) -> (AttemptReport, Unsynced) {
         let job = &running.job;
+        let mut unsynced = Unsynced::new(&self.room);
         let (verdict, exit) = match self.nature.fate(job) {
             _ if running.cut => (Verdict::Interrupted { reason: "terminated".into() }, Some(Exit::Signal(15))),
-            Fate::Good(value) => self.succeeded(job, value),
+            Fate::Good(value) => self.succeeded(job, value, &mut unsynced),
             Fate::Bad { retryable, severity } => (failed("exit_code", retryable, severity), Some(Exit::Code(1))),
             Fate::Hangs => (failed("timeout", true, Severity::Medium), Some(Exit::Signal(15))),
         };
         let wall_us = u64::try_from(self.now_ms() - running.started_ms).unwrap_or(0) * 1_000;
-        AttemptReport {
+        let report = AttemptReport {
             trial: job.key.trial,
             attempt: job.key.attempt,
             ended_ms: self.now_ms(),
             exit,
             usage: Usage { wall_us, ..Usage::default() },
             verdict,
-        }
+        };
+        (report, unsynced)
     }
 
-    fn succeeded(&self, job: &Job, value: f64) -> (Verdict, Option<Exit>) {
-        let machine_failed = || {
-            // As the executor of this machine does: it goes on with nothing else.
-            self.tell(ExecutorEvent::Broken("the disk failed".into()));
-            (Verdict::Interrupted { reason: "the disk failed".into() }, None)
-        };
-        for name in &job.stage_spec.outputs {
-            let path = job.dir.join(name);
-            let bytes = output_of(job, name);
-            let between = path.parent().filter(|dir| self.world.kind(dir).is_none());
-            let made = between.map_or(Ok(()), |dir| self.world.create_dir(dir));
-            if made.and_then(|()| self.world.create(&path, false)).is_err()
-                || self.world.append(&path, &bytes).is_err()
-            {
-                return machine_failed();
-            }
-        }
-        match keep_simulated(&job.stage_spec, &job.dir) {
-            Some(outputs) => {
+    /// The trial leaves its outputs; the rest is the real executor's.
+    fn succeeded(&self, job: &Job, value: f64, unsynced: &mut Unsynced) -> (Verdict, Option<Exit>) {
+        match self.leave_outputs(job).and_then(|()| self.keep(job, unsynced)) {
+            Ok(outputs) => {
                 let metrics = match job.stage_spec.needed_metrics.is_empty() {
                     true => Metrics::new(),
                     false => Metrics::from([("m".to_owned(), Metric::Number(value))]),
                 };
                 (Verdict::Succeeded { metrics, outputs }, Some(Exit::Code(0)))
             }
-            None => machine_failed(),
+            Err(why) => {
+                // As the executor of this machine does: it goes on with nothing else.
+                self.tell(ExecutorEvent::Broken(why.clone()));
+                (Verdict::Interrupted { reason: why }, None)
+            }
         }
+    }
+
+    fn leave_outputs(&self, job: &Job) -> Result<(), String> {
+        for name in &job.stage_spec.outputs {
+            let path = job.dir.join(name);
+            let bytes = output_of(job, name);
+            let between = path.parent().filter(|dir| self.world.kind(dir).is_none());
+            let made = between.map_or(Ok(()), |dir| self.world.create_dir(dir));
+            made.and_then(|()| self.world.create(&path, false))
+                .and_then(|()| self.world.append(&path, &bytes))
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, job: &Job, unsynced: &mut Unsynced) -> Result<Vec<OutputHash>, String> {
+        if job.stage_spec.outputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let remains = Remains::of(&self.grounds, job)?;
+        let kept = keep_outputs(&job.stage_spec, &remains, unsynced, &to_the_end);
+        let kept = kept.map_err(|trouble| format!("{trouble:?}"))?;
+        unsynced.keep_rest(job, &remains).map_err(|(what, error)| format!("{what}: {error}"))?;
+        Ok(kept)
     }
 
     fn close(&mut self) {
@@ -300,7 +378,8 @@ impl Shared {
     fn next_ms(&self) -> Option<i64> {
         let ends = self.running.values().map(|running| running.ends_ms);
         let asks = self.requests.front().map(|(after_ms, _)| self.began_ms + after_ms);
-        ends.chain(self.late.iter().map(|(at_ms, _)| *at_ms)).chain(asks).min()
+        let late = self.late.iter().map(|(at_ms, _)| *at_ms).filter(|_| self.sync_at_ms.is_none());
+        ends.chain(late).chain(asks).chain(self.sync_at_ms).min()
     }
 
     fn ask_due(&mut self) {
@@ -314,17 +393,6 @@ impl Shared {
                 Request::Terminate => self.shutdown.terminate(),
             }
         }
-    }
-}
-
-/// As the executor for this machine does it.
-fn make_empty(world: &World, dir: &Path) {
-    if world.kind(dir).is_some() {
-        drop(world.remove_file(dir));
-    }
-    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| world.kind(dir) != Some(Kind::Dir)).collect();
-    for dir in missing.into_iter().rev() {
-        drop(world.create_dir(dir));
     }
 }
 
@@ -350,7 +418,7 @@ impl Executor for Pool {
             return Err(ExecutorError::Closed);
         }
         if shared.remote {
-            shared.start(job, 0);
+            shared.start_remote(job);
             return Ok(());
         }
         shared.queue.push_back(job);
@@ -370,7 +438,7 @@ impl Executor for Pool {
             shared.tell(ExecutorEvent::Ended(Box::new(report)));
             return Ok(());
         }
-        shared.start(job, 0);
+        shared.start_remote(job);
         Ok(())
     }
 
@@ -412,7 +480,11 @@ impl Executor for Pool {
 
     fn pause(&mut self) {}
     fn resume(&mut self) {}
-    fn shutdown(&mut self) {}
+
+    /// What has ended is still made durable; nobody hears of it any more.
+    fn shutdown(&mut self) {
+        self.0.borrow_mut().syncer.round_now();
+    }
 }
 
 impl Timing for Clock {
@@ -428,6 +500,7 @@ impl Timing for Clock {
     fn wait(&mut self, events: &Receiver<ExecutorEvent>, requests: &Receiver<Control>, limit: Option<Duration>) {
         let mut shared = self.0.borrow_mut();
         shared.end_due();
+        shared.sync_due();
         shared.ask_due();
         if !events.is_empty() || !requests.is_empty() {
             return;

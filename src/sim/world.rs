@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::disk::{Files, Id, Loss};
 use super::random::Random;
 use crate::sys::simulated::{Kind, Machine, RandomAccess};
-use crate::sys::tree_hash::TreeHash;
 
 /// What the disk holds after a crash, and what the dead engine had told the world by then.
 #[derive(Clone, Debug)]
@@ -68,6 +67,8 @@ pub(super) struct State {
     pub(super) told: usize,
     pub(super) camera: Camera,
     pub(super) failure: Option<Failure>,
+    /// Whether the exports cannot be written.
+    pub(super) exports_fail: bool,
 }
 
 /// The machine, as many hold it.
@@ -80,8 +81,9 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 impl World {
     pub(super) fn new(files: Files, random: Random, told: usize, camera: Camera) -> Self {
         let after_sync = false;
-        let state =
-            State { files, now_ms: EPOCH_MS, random, ops: 0, syncs: 0, after_sync, told, camera, failure: None };
+        let (now_ms, failure, exports_fail) = (EPOCH_MS, None, false);
+        let (ops, syncs) = (0, 0);
+        let state = State { files, now_ms, random, ops, syncs, after_sync, told, camera, failure, exports_fail };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -262,16 +264,11 @@ impl Machine for World {
         let id = self.state().id(path)?;
         Ok(Arc::new(Open { world: self.clone(), id }))
     }
-    fn keep_output(&self, dir: &Path, name: &str) -> io::Result<TreeHash> {
-        let path = dir.join(name);
-        let bytes = self.read(&path)?;
-        if !planted!(OutputsNotSynced) {
-            self.sync(&path)?;
-            for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
-                self.sync(&dir.join(between))?;
-            }
-        }
-        Ok(TreeHash { bytes: bytes.len() as u64, blake3: *blake3::hash(&bytes).as_bytes() })
+    fn identity(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.state().id(path)? as u64)
+    }
+    fn exports_fail(&self) -> bool {
+        self.state().exports_fail
     }
     fn unix_ms(&self) -> i64 {
         self.state().now_ms

@@ -54,6 +54,19 @@ pub struct ExpandError {
 }
 
 impl Work {
+    /// Whether it says where a directory is: by `{study_dir}` or `{parent_dir}`.
+    #[must_use]
+    pub fn names_directory(&self) -> bool {
+        let names = |template: &Template| {
+            template.parts.iter().any(|part| matches!(part, Part::StudyDir | Part::ParentDir))
+        };
+        match self {
+            Self::Argv(words) => words.iter().any(names),
+            Self::Shell(line) => names(line),
+            Self::Closure => false,
+        }
+    }
+
     /// The concrete command of one attempt.
     ///
     /// # Errors

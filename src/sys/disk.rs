@@ -145,7 +145,8 @@ pub struct Claimed {
 pub fn create_claimed(path: &Path) -> io::Result<Claimed> {
     simulated!(|machine| machine.create(path, true).map(|()| Claimed { _file: None }));
     let file = File::create_new(path)?;
-    flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)?;
+    let locked = flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from);
+    locked.map_err(super::words::unlockable)?;
     Ok(Claimed { _file: Some(file) })
 }
 

@@ -6,10 +6,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::disk;
+use super::opened::Opened;
 
 /// What the temporary files of [`replace_atomically`] end in. One that is left over after a crash is harmless.
 pub const TEMP_SUFFIX: &str = ".piton-tmp";
@@ -38,7 +40,7 @@ pub fn replace_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io:
         let _ = disk::remove_file(&temp);
         return Err(error);
     }
-    fsync_dir(parent_of(path))
+    sync_entry(path)
 }
 
 /// Removes what crashed calls of [`replace_atomically`] left in `dir`: temporary files of this process, and of processes
@@ -75,22 +77,37 @@ pub fn start_writeback(file: &File) {
     }
 }
 
-/// Makes a directory's entries durable.
+/// Makes the entry that leads to `path` durable. Where its directory cannot be synced for want of permission, all of the
+/// file system is.
 ///
 /// # Errors
-/// Whatever the file system says.
-pub fn fsync_dir(dir: &Path) -> io::Result<()> {
-    disk::sync(dir)
+/// Whatever the file system says; what it cannot do at all is said so.
+pub fn sync_entry(path: &Path) -> io::Result<()> {
+    let parent = parent_of(path);
+    simulated!(|machine| machine.sync(parent));
+    let dir = Opened::dir(parent)?;
+    if !dir.is_only_entered() {
+        return dir.sync();
+    }
+    let child = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    Ok(rustix::fs::syncfs(child)?)
 }
 
-/// `create_dir_all`, and every directory made is there after a power cut.
+/// `create_dir_all`, and every directory made is there after a power cut. So is the one that they are made in: whoever made
+/// it may have died before its entry was durable.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
     let mut missing: Vec<PathBuf> = Vec::new();
     for ancestor in dir.ancestors() {
-        if ancestor.as_os_str().is_empty() || disk::is_dir(ancestor) {
+        if ancestor.as_os_str().is_empty() {
+            break;
+        }
+        if disk::is_dir(ancestor) {
+            if !planted!(DirectoriesNotDurable) && !is_top(ancestor) {
+                sync_entry(ancestor)?;
+            }
             break;
         }
         missing.push(ancestor.to_path_buf());
@@ -102,10 +119,20 @@ pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         }
         if !planted!(DirectoriesNotDurable) {
-            fsync_dir(parent_of(made))?;
+            sync_entry(made)?;
         }
     }
     Ok(())
+}
+
+/// Whether a directory is the top of a file system, or a link to wherever: then it is no entry that anybody made just now.
+fn is_top(dir: &Path) -> bool {
+    // For artifacts beside the store, syncing here does what the store's own creation does.
+    simulated!(|_machine| dir.parent().is_none() || planted!(DirectoryNotSynced));
+    let device =
+        |path: &Path| path.symlink_metadata().ok().filter(std::fs::Metadata::is_dir).map(|meta| meta.dev());
+    let own = device(dir);
+    dir.parent().is_none() || own.is_none() || own != parent_of(dir).metadata().ok().map(|meta| meta.dev())
 }
 
 /// The directory a path lies in; the current one for a bare name.

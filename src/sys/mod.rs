@@ -30,6 +30,7 @@ pub mod clock;
 pub mod disk;
 pub mod files;
 pub mod limited;
+pub mod opened;
 pub mod parallel;
 #[cfg(test)]
 pub mod planted;

@@ -27,6 +27,8 @@ pub enum Fault {
     OutputsNotSynced,
     /// The directories on the way to declared outputs are not synced.
     OutputsWayNotSynced,
+    /// Of the directories above the stages', only the first new entry is made durable.
+    NewEntryNotSynced,
     /// The store's directory is not synced.
     DirectoryNotSynced,
     /// The store is made under its own name.
@@ -59,7 +61,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -70,6 +72,7 @@ impl Fault {
         Self::LateReportAccepted,
         Self::OutputsNotSynced,
         Self::OutputsWayNotSynced,
+        Self::NewEntryNotSynced,
         Self::DirectoryNotSynced,
         Self::CreatedInPlace,
         Self::ExportInPlace,

@@ -10,8 +10,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::tree_hash::TreeHash;
-
 /// What there is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -43,8 +41,10 @@ pub trait Machine {
     fn sync(&self, path: &Path) -> io::Result<()>;
     /// Opens a file for the store.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn RandomAccess>>;
-    /// Hashes an output of an attempt and makes it durable, with the directories between.
-    fn keep_output(&self, dir: &Path, name: &str) -> io::Result<TreeHash>;
+    /// Which file or directory is there: another one has another number.
+    fn identity(&self, path: &Path) -> io::Result<u64>;
+    /// Whether the exports cannot be written.
+    fn exports_fail(&self) -> bool;
     /// The wall clock, Unix milliseconds.
     fn unix_ms(&self) -> i64;
     /// Random bytes.

@@ -1,16 +1,18 @@
 //! Hashing and syncing what a trial left behind, without trusting any of it.
 //!
 //! Everything is opened below a directory that is already open, one component at a time, never through a symbolic
-//! link, never blocking on a FIFO: a trial may have put anything anywhere, and may still be changing it.
+//! link, never blocking on a FIFO: a trial may have put anything anywhere, and may still be changing it. Links that
+//! stay below that directory are followed by [`resolve`] alone, by their text.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, stat, statat};
+use rustix::io::{Errno, pread};
 
 /// How deep a directory may be: open descriptors grow with it.
 const MAX_DEPTH: usize = 64;
@@ -55,13 +57,115 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
         }
     }
     let last = names.pop().unwrap_or(OsStr::new("."));
+    let at = enter(dir, names)?;
+    Ok(open_entry(at.as_ref().map_or(dir, AsFd::as_fd), last)?.into())
+}
+
+/// The directory these names lead to from `dir`, one after the other and never through a link; `None` for none of them.
+fn enter<'a>(dir: BorrowedFd<'_>, names: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Option<OwnedFd>> {
     let mut at: Option<OwnedFd> = None;
     for name in names {
         let from = at.as_ref().map_or(dir, AsFd::as_fd);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         at = Some(openat(from, name, flags, Mode::empty())?);
     }
-    Ok(open_entry(at.as_ref().map_or(dir, AsFd::as_fd), last)?.into())
+    Ok(at)
+}
+
+/// Links that are followed on one way, at most: as the kernel has it.
+const MAX_LINKS: usize = 40;
+
+/// What `path` really names below `dir`, without links, and the directories whose entries lead there, those of links
+/// included. A link may lead anywhere below `dir`, by a relative path or by an absolute one to the same directory.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for a way that leaves `dir`, in words; otherwise what the kernel says. What it names
+/// need not be there.
+pub fn resolve(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
+    let leaves = |words: String| io::Error::new(io::ErrorKind::InvalidInput, words);
+    // What is left to go, the next name last.
+    let mut left: Vec<PathBuf> = parts(path);
+    let (mut real, mut dirs, mut links) = (PathBuf::new(), Vec::new(), 0);
+    while let Some(part) = left.pop() {
+        match part.components().next() {
+            Some(Component::ParentDir) => {
+                if !real.pop() {
+                    return Err(leaves("leads out of the attempt's directory".to_owned()));
+                }
+                continue;
+            }
+            Some(Component::Normal(_)) => {}
+            Some(Component::CurDir) | None => continue,
+            Some(_) => return Err(leaves("leads out of the attempt's directory".to_owned())),
+        }
+        let next = real.join(&part);
+        // Strictly: each directory before it was seen to be no link.
+        let above = enter(dir, real.iter())?;
+        let target = match readlinkat(above.as_ref().map_or(dir, AsFd::as_fd), &part, Vec::new()) {
+            Ok(target) => PathBuf::from(OsStr::from_bytes(target.as_bytes())),
+            // No link.
+            Err(Errno::INVAL) => {
+                if !left.is_empty() {
+                    dirs.push(next.clone());
+                }
+                real = next;
+                continue;
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        if !real.as_os_str().is_empty() {
+            dirs.push(real.clone());
+        }
+        let shown = target.display().to_string();
+        let (from, target) = match target.is_absolute() {
+            true => match below(dir, &target)? {
+                Some(below) => (PathBuf::new(), below),
+                None => {
+                    return Err(leaves(format!(
+                        "is a symbolic link out of the attempt's directory, to `{shown}`"
+                    )));
+                }
+            },
+            false => (real, target),
+        };
+        // From where the link lies.
+        real = from;
+        let depth = real.components().count();
+        let mut deep = depth;
+        for part in target.components() {
+            match part {
+                Component::ParentDir if deep == 0 => {
+                    return Err(leaves(format!(
+                        "is a symbolic link out of the attempt's directory, to `{shown}`"
+                    )));
+                }
+                Component::ParentDir => deep -= 1,
+                Component::Normal(_) => deep += 1,
+                _ => {}
+            }
+        }
+        left.extend(parts(&target));
+    }
+    dirs.sort_by_key(|dir: &PathBuf| std::cmp::Reverse(dir.components().count()));
+    dirs.dedup();
+    Ok((if real.as_os_str().is_empty() { ".".into() } else { real }, dirs))
+}
+
+/// The names of a path, the first one last.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    path.components().rev().map(|part| part.as_os_str().into()).collect()
+}
+
+/// The rest of an absolute path below `dir`, if it leads there.
+fn below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<PathBuf>> {
+    let own = fstat(dir)?;
+    let leads_here = |path: &&Path| stat(*path).is_ok_and(|at| (at.st_dev, at.st_ino) == (own.st_dev, own.st_ino));
+    let above = path.ancestors().find(leads_here);
+    Ok(above.and_then(|above| path.strip_prefix(above).ok()).map(Path::to_path_buf))
 }
 
 fn open_entry(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
@@ -79,13 +183,18 @@ pub fn kind_of(file: impl AsFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(fstat(file)?.st_mode))
 }
 
-/// Hashes an opened file or directory (with everything below it), and makes it durable if `sync` is set.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidData`] for what is neither file, directory nor link, or nested too deep; otherwise what
-/// the kernel says.
-pub fn hash_tree(file: File, sync: bool) -> io::Result<TreeHash> {
-    hash_opened(file, sync, 0)
+/// Asked now and then while something is hashed; an error ends the hashing, as it is.
+pub type HashWatch<'a> = &'a dyn Fn() -> io::Result<()>;
+
+/// Why a hash is not whole: whoever watched ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its hashing was cut off")]
+pub struct CutOff;
+
+/// Whether an error is [`CutOff`].
+#[must_use]
+pub fn is_cut_off(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<CutOff>())
 }
 
 /// What failed below a directory that is hashed.
@@ -103,35 +212,99 @@ pub fn errno_of(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| errno_of(&within()?.cause))
 }
 
-fn hash_opened(file: File, sync: bool, depth: usize) -> io::Result<TreeHash> {
+/// For whoever may be kept waiting, or is ended by a signal.
+///
+/// # Errors
+/// Never.
+pub const fn to_the_end() -> io::Result<()> {
+    Ok(())
+}
+
+/// Bytes that are hashed between two looks at whoever wants to end it.
+const BYTES_A_LOOK: u64 = 16 << 20;
+
+/// Hashes an opened file or directory (with everything below it), and makes it durable if `sync` is set. `watch` is asked
+/// after each so many bytes, and before each file of a directory.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] for what is neither file, directory nor link, or nested too deep; what `watch` says;
+/// otherwise what the kernel says.
+pub fn hash_tree(file: File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+    hash_opened(file, sync, 0, watch)
+}
+
+fn hash_opened(file: File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::Result<TreeHash> {
     match kind_of(&file)? {
-        FileType::RegularFile => hash_file(&file, sync),
-        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, sync, depth),
+        FileType::RegularFile => hash_file(&file, sync, watch),
+        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, sync, depth, watch),
         FileType::Directory => Err(io::Error::new(io::ErrorKind::InvalidData, "is nested too deep")),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "is neither a file nor a directory")),
     }
 }
 
-fn hash_file(mut file: &File, sync: bool) -> io::Result<TreeHash> {
+/// Hashes all bytes of a file. Holes are not read; they count as the zeros they are, so they cost their hashing.
+///
+/// # Errors
+/// What `watch` says; otherwise what the kernel says.
+pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hasher> {
+    const ZEROS: &[u8] = &[0; 128 * 1024];
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0_u8; 128 * 1024];
+    let mut next_look = BYTES_A_LOOK;
+    let mut look = |at: u64| -> io::Result<()> {
+        if at >= next_look {
+            next_look = at.saturating_add(BYTES_A_LOOK);
+            watch()?;
+        }
+        Ok(())
+    };
+    let stat = fstat(file)?;
+    // A file without holes is not asked for them.
+    let has_holes = stat.st_blocks.saturating_mul(512) < stat.st_size;
+    let mut at = 0_u64;
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(buffer.get(..count).unwrap_or(&buffer));
+        // Up to here there is a hole. A file system that knows of none says so by naming the place itself.
+        let data = match has_holes.then(|| seek(file, SeekFrom::Data(at))) {
+            None => at,
+            Some(Ok(data)) => data.max(at),
+            // Nothing but a hole to the end.
+            Some(Err(Errno::NXIO)) => u64::try_from(fstat(file)?.st_size).unwrap_or(0).max(at),
+            Some(Err(_)) => at,
+        };
+        while at < data {
+            let count = usize::try_from(data - at).unwrap_or(usize::MAX).min(ZEROS.len());
+            hasher.update(ZEROS.get(..count).unwrap_or_default());
+            at += count as u64;
+            look(at)?;
+        }
+        let hole = if has_holes { seek(file, SeekFrom::Hole(at)).ok() } else { None };
+        let hole = hole.filter(|hole| *hole > at).unwrap_or(u64::MAX);
+        while at < hole {
+            let most = usize::try_from(hole - at).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..most).unwrap_or_default();
+            match pread(file, part, at) {
+                Ok(0) => return Ok(hasher),
+                Ok(count) => {
+                    hasher.update(buffer.get(..count).unwrap_or_default());
+                    at += count as u64;
+                    look(at)?;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
+}
+
+fn hash_file(file: &File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+    let hasher = hash_bytes(file, watch)?;
     if sync {
         file.sync_all()?;
     }
     Ok(TreeHash { bytes: hasher.count(), blake3: *hasher.finalize().as_bytes() })
 }
 
-fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
+fn hash_dir(dir: &File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::Result<TreeHash> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
@@ -143,16 +316,20 @@ fn hash_dir(dir: &File, sync: bool, depth: usize) -> io::Result<TreeHash> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0_u64;
     for name in names {
+        watch()?;
         let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         let (kind, hash) = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let target = readlinkat(dir, &name, Vec::new())?;
             (b'l', *blake3::hash(target.as_bytes()).as_bytes())
         } else {
             let child = open_entry(dir.as_fd(), &name).map_err(io::Error::from);
-            let child = child.and_then(|child| hash_opened(child.into(), sync, depth + 1));
-            let child = child.map_err(|cause| {
-                let name = name.to_string_lossy().into_owned();
-                io::Error::new(cause.kind(), Within { name, cause })
+            let child = child.and_then(|child| hash_opened(child.into(), sync, depth + 1, watch));
+            let child = child.map_err(|cause| match is_cut_off(&cause) {
+                true => cause,
+                false => {
+                    let name = name.to_string_lossy().into_owned();
+                    io::Error::new(cause.kind(), Within { name, cause })
+                }
             })?;
             bytes = bytes.saturating_add(child.bytes);
             let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -209,7 +386,7 @@ mod tests {
     use super::*;
 
     fn hash_at(root: &Path, name: &str) -> io::Result<TreeHash> {
-        hash_tree(open_beneath(open_dir(root)?.as_fd(), Path::new(name))?, true)
+        hash_tree(open_beneath(open_dir(root)?.as_fd(), Path::new(name))?, true, &to_the_end)
     }
 
     #[test]
@@ -269,6 +446,85 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, inner.join("fifo"), Mode::RUSR).unwrap();
         for bad in ["file", "up/secret", "../secret", "/etc/passwd", "fifo", "missing", "up"] {
             assert!(hash_at(&inner, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn holes_count_as_the_zeros_they_are() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (name, parts, length) in [
+            ("inner", &[(0_u64, 7_u8), (3 << 20, 8)][..], (3 << 20) + 1),
+            ("ends", &[(1 << 20, 9)], 5 << 20),
+            ("nothing", &[], 1 << 20),
+            ("data", &[(0, 1), (1, 2), (2, 3)], 3),
+        ] {
+            let file = File::create_new(dir.path().join(name)).unwrap();
+            file.set_len(length).unwrap();
+            parts.iter().for_each(|(at, byte)| file.write_all_at(&[*byte], *at).unwrap());
+            let hash = hash_at(dir.path(), name).unwrap();
+            let bytes = fs::read(dir.path().join(name)).unwrap();
+            assert_eq!((hash.bytes, hash.blake3), (length, *blake3::hash(&bytes).as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn hashing_ends_when_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        // A terabyte of nothing.
+        File::create(dir.path().join("in/huge")).unwrap().set_len(1 << 40).unwrap();
+        for name in ["in/huge", "in"] {
+            let file = open_beneath(open_dir(dir.path()).unwrap().as_fd(), Path::new(name)).unwrap();
+            let looks = std::cell::Cell::new(0);
+            let watch = || {
+                looks.set(looks.get() + 1);
+                if looks.get() > 2 { Err(io::Error::other(CutOff)) } else { Ok(()) }
+            };
+            assert!(is_cut_off(&hash_tree(file, false, &watch).unwrap_err()), "{name}");
+            assert_eq!(looks.get(), 3);
+        }
+    }
+
+    #[test]
+    fn links_are_followed_as_long_as_they_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        fs::create_dir_all(own.join("a/b")).unwrap();
+        fs::write(own.join("a/b/file"), b"x").unwrap();
+        fs::write(dir.path().join("secret"), b"y").unwrap();
+        let far = own.join("a/b");
+        let links: [(&str, &Path); 8] = [
+            ("near", Path::new("a/b/file")),
+            ("dir", Path::new("a/../a/b")),
+            ("chain", Path::new("dir/file")),
+            ("a/back", Path::new("../dir")),
+            ("far", &far),
+            ("circle", Path::new("circle")),
+            ("out", Path::new("../secret")),
+            ("away", Path::new("/etc")),
+        ];
+        links.iter().for_each(|(name, target)| symlink(target, own.join(name)).unwrap());
+        let opened = open_dir(&own).unwrap();
+        let find = |name: &str| {
+            resolve(opened.as_fd(), Path::new(name)).map(|(real, way)| {
+                let way: Vec<_> = way.iter().map(|dir| dir.display().to_string()).collect();
+                (real.display().to_string(), way.join(" "))
+            })
+        };
+        let found = |real: &str, way: &str| (real.to_owned(), way.to_owned());
+        assert_eq!(find("a/b/file").unwrap(), found("a/b/file", "a/b a"));
+        assert_eq!(find("near").unwrap(), found("a/b/file", "a/b a"));
+        assert_eq!(find("dir").unwrap(), found("a/b", "a"));
+        assert_eq!(find("chain").unwrap(), found("a/b/file", "a/b a"));
+        assert_eq!(find("a/back/file").unwrap().0, "a/b/file");
+        assert_eq!(find("far/file").unwrap().0, "a/b/file");
+        assert_eq!(find(".").unwrap(), found(".", ""));
+        assert_eq!(find("circle").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(find("gone").unwrap_err().kind(), io::ErrorKind::NotFound);
+        for name in ["out", "away/passwd", "../secret", "/etc/passwd", "a/../../secret", "a/back/../../../secret"]
+        {
+            assert_eq!(find(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
         }
     }
 }

@@ -16,6 +16,20 @@ pub fn plain(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
+/// A lock that the file system cannot give: said in words, since no number would tell what to do. Other errors stay as they
+/// are.
+#[must_use]
+pub fn unlockable(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this file system cannot lock files, so that two engines could write one store; put the store on a local file \
+             system such as ext4, xfs or btrfs",
+        ),
+        _ => error,
+    }
+}
+
 /// The text as one word for a POSIX shell.
 #[must_use]
 pub fn shell_quoted(text: &str) -> String {

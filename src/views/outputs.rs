@@ -2,12 +2,13 @@
 //!
 //! Every declared output of every succeeded trial is hashed again. It only reads, and goes on after a difference.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{OutputHash, TrialId, TrialState};
-use crate::sys::tree_hash::{hash_tree, open_beneath, open_dir};
+use crate::sys::tree_hash::{hash_tree, open_beneath, open_dir, resolve, to_the_end};
 use crate::sys::words::io_words;
 
 /// Differences kept; the rest are counted.
@@ -56,9 +57,10 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, View
 }
 
 fn compare(dir: &Path, output: &OutputHash) -> Result<(), String> {
-    let hash = open_dir(dir)
-        .and_then(|dir| open_beneath(std::os::fd::AsFd::as_fd(&dir), Path::new(&output.path)))
-        .and_then(|file| hash_tree(file, false));
+    let hash = open_dir(dir).and_then(|dir| {
+        let (real, _) = resolve(dir.as_fd(), Path::new(&output.path))?;
+        hash_tree(open_beneath(dir.as_fd(), &real)?, false, &to_the_end)
+    });
     match hash {
         Ok(hash) if hash.blake3 == output.blake3 && hash.bytes == output.bytes => Ok(()),
         Ok(hash) if hash.bytes != output.bytes => {

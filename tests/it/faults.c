@@ -6,6 +6,9 @@
  *   FAULT          KIND:N:ERRNO:LAST: calls N to LAST of that kind fail (0: none)
  *   FAULT_COUNTS   a file of KINDS 64-bit counters, mapped and counted up
  *   FAULT_FILE     of calls to read, only those on files whose path ends so count
+ *   FAULT_TRACE    a file of lines: which directories were made, and what was synced, in order, each once it is done
+ *   FAULT_FLOCK    an ERRNO that every flock answers
+ *   FAULT_DIRSYNC  an ERRNO that every fsync of a directory answers
  *   FAULT_CLOCK    STEP_S:EVERY: each EVERY-th look at the wall clock moves it by STEP_S seconds, to and fro
  */
 #define _GNU_SOURCE
@@ -16,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -27,6 +31,7 @@ enum { OPEN, WRITE, SYNC, MKDIR, RENAME, TRUNCATE, READ, SYNC_ATTEMPT, KINDS };
 static pid_t engine;
 static const char *dir, *only;
 static long kind = -1, first, last, error, step_s, every;
+static int trace_fd = -1, no_flock, no_dirsync;
 static unsigned long own[KINDS], *counts = own, looks;
 
 __attribute__((constructor)) static void set_up(void) {
@@ -52,6 +57,12 @@ __attribute__((constructor)) static void set_up(void) {
         counts = map;
         close(fd);
     }
+    const char *no = getenv("FAULT_FLOCK");
+    if (no) no_flock = atoi(no);
+    no = getenv("FAULT_DIRSYNC");
+    if (no) no_dirsync = atoi(no);
+    const char *trace = getenv("FAULT_TRACE");
+    if (trace) trace_fd = open(trace, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     engine = getpid();
 }
 
@@ -139,15 +150,45 @@ ssize_t pread64(int fd, void *bytes, size_t count, off64_t at) {
     return NEXT(pread64)(fd, bytes, count, at);
 }
 
+/* A line of the trace: whole, since it is appended in one write. */
+static int traced(int result, const char *what, const char *path) {
+    char line[4200];
+    int saved = errno, length = snprintf(line, sizeof line, "%s %s\n", what, path);
+    if (trace_fd >= 0 && !result && NEXT(write)(trace_fd, line, (size_t)length) < 0) abort();
+    errno = saved;
+    return result;
+}
+
+int flock(int fd, int how) {
+    if (!no_flock || !our_fd(fd)) return NEXT(flock)(fd, how);
+    errno = no_flock;
+    return -1;
+}
+
 int fsync(int fd) {
     char path[4096];
-    if (!our_fd(fd)) return NEXT(fsync)(fd);
-    if (path_of(fd, path) && strstr(path, "/attempt_")) __atomic_add_fetch(&counts[SYNC_ATTEMPT], 1, __ATOMIC_SEQ_CST);
-    return fails(SYNC) ? -1 : NEXT(fsync)(fd);
+    struct stat found;
+    if (!our_fd(fd) || !path_of(fd, path)) return NEXT(fsync)(fd);
+    if (no_dirsync && !fstat(fd, &found) && S_ISDIR(found.st_mode)) {
+        errno = no_dirsync;
+        return -1;
+    }
+    if (strstr(path, "/attempt_")) __atomic_add_fetch(&counts[SYNC_ATTEMPT], 1, __ATOMIC_SEQ_CST);
+    return fails(SYNC) ? -1 : traced(NEXT(fsync)(fd), "sync", path);
 }
 int fdatasync(int fd) { return our_fd(fd) && fails(SYNC) ? -1 : NEXT(fdatasync)(fd); }
 int ftruncate64(int fd, off64_t to) { return our_fd(fd) && fails(TRUNCATE) ? -1 : NEXT(ftruncate64)(fd, to); }
-int mkdir(const char *path, mode_t mode) { return ours(path) && fails(MKDIR) ? -1 : NEXT(mkdir)(path, mode); }
+int mkdir(const char *path, mode_t mode) {
+    if (!ours(path)) return NEXT(mkdir)(path, mode);
+    return fails(MKDIR) ? -1 : traced(NEXT(mkdir)(path, mode), "mkdir", path);
+}
+int mkdirat(int at, const char *name, mode_t mode) {
+    char path[4096];
+    if (!our_fd(at) || !path_of(at, path)) return NEXT(mkdirat)(at, name, mode);
+    size_t length = strlen(path);
+    snprintf(path + length, sizeof path - length, "/%s", name);
+    return fails(MKDIR) ? -1 : traced(NEXT(mkdirat)(at, name, mode), "mkdir", path);
+}
 int rename(const char *from, const char *to) { return ours(to) && fails(RENAME) ? -1 : NEXT(rename)(from, to); }
 
 int clock_gettime(clockid_t which, struct timespec *now) {

@@ -59,7 +59,7 @@ fn study() -> Sandbox {
 }
 
 /// Builds the library that fails calls. Needs a C compiler, which `./tests/run` installs.
-fn shim() -> &'static Path {
+pub fn shim() -> &'static Path {
     // In one place that stays: what a `static` holds is never dropped. Each process puts its own there, whole.
     static SHIM: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -476,8 +476,82 @@ fn few_open_files_are_allowed() {
     assert!(failed > 0, "the limits were felt");
 }
 
+const THREE_STAGES: &str = r#"
+[study]
+name = "deep"
+[run]
+workers = 2
+[[stage]]
+name = "a"
+command = "mkdir sub; echo out > sub/out.txt"
+trial_budget = 3
+survivor_count = 1
+outputs = ["sub/out.txt"]
+[stage.sweep]
+n = [1, 2, 3]
+[[stage]]
+name = "b"
+command = "echo out > out.txt"
+trial_budget = 1
+survivor_count = 1
+outputs = ["out.txt"]
+[[stage]]
+name = "c"
+command = "mkdir tree; echo out > tree/out.txt"
+trial_budget = 1
+survivor_count = 1
+outputs = ["tree"]
+"#;
+
+/// Runs it with a trace; the lines of it that are about what lies below the sandbox, without that.
+fn traced(sandbox: &Sandbox) -> Vec<String> {
+    let mut command = sandbox.piton(["run", "study.toml"]);
+    let dir = sandbox.path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    command.env("LD_PRELOAD", shim()).env("FAULT_DIR", &dir).env("FAULT_TRACE", sandbox.path("trace"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    sandbox.lines("trace").iter().map(|line| line.replace(&dir, "")).collect()
+}
+
+/// The directories on the way to a stage's outputs are durable, each after it was made, before anything of the next stage
+/// begins: the study goes on to it by results that are committed. The last stage's are before the end.
+fn assert_ways_are_durable(trace: &[String]) {
+    let stages = ["/artifacts/deep/0_a", "/artifacts/deep/1_b", "/artifacts/deep/2_c"];
+    for (n, stage) in stages.iter().enumerate() {
+        let of_next = |line: &String| stages.get(n + 1).is_some_and(|next| line.contains(next));
+        let end = trace.iter().position(of_next).unwrap_or(trace.len());
+        let made: Vec<(usize, &str)> = (0..end)
+            .filter_map(|at| Some((at, trace[at].strip_prefix("mkdir ")?)))
+            .filter(|(_, path)| path.starts_with(stage) || stage.starts_with(path))
+            .collect();
+        assert!(made.iter().any(|(_, path)| path == stage), "{stage} was made: {trace:#?}");
+        for (at, path) in made {
+            let above = Path::new(path).parent().unwrap().to_str().unwrap().trim_end_matches('/');
+            let synced = trace[at..end].iter().any(|line| line.strip_prefix("sync ") == Some(above));
+            assert!(synced, "the entry `{path}` is not durable when `{stage}` is over: {trace:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_result_counts_once_every_directory_on_the_way_to_its_outputs_is_durable() {
+    let sandbox = Sandbox::with_study(THREE_STAGES);
+    assert_ways_are_durable(&traced(&sandbox));
+    // Nobody else makes them durable by the way: the exports cannot be written.
+    let sandbox = Sandbox::with_study(THREE_STAGES);
+    for export in ["study_checkpoint.json", "study_telemetry.json", "telemetry.jsonl"] {
+        fs::create_dir_all(sandbox.path("artifacts/deep").join(export).join("in the way")).unwrap();
+    }
+    let trace = traced(&sandbox);
+    assert_ways_are_durable(&trace);
+    // Made by somebody else: new to this run.
+    for above in ["sync /artifacts/deep", "sync /artifacts", "sync "] {
+        assert!(trace.iter().any(|line| line == above), "`{above}`: {trace:#?}");
+    }
+}
+
 /// The program as a user without rights, in a directory of root's.
-fn as_nobody(sandbox: &Sandbox, line: &str) -> Output {
+pub fn as_nobody(sandbox: &Sandbox, line: &str) -> Output {
     let program = sandbox.path("piton-of-all");
     if !program.exists() {
         fs::copy(env!("CARGO_BIN_EXE_piton"), &program).unwrap();

@@ -57,6 +57,7 @@ mod kills;
 mod language;
 mod library;
 mod old_stores;
+mod places;
 mod proposer;
 mod proxy;
 mod quickstart;

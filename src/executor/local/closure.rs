@@ -163,7 +163,7 @@ impl TrialContext<'_> {
     pub fn dir(&self) -> io::Result<&Path> {
         let mut made = self.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
         if !*made {
-            place::make_empty_dir(&self.job.dir)?;
+            place::make_empty_dir(&self.shared.grounds, self.job)?;
             *made = true;
         }
         Ok(&self.job.dir)
@@ -174,7 +174,7 @@ impl TrialContext<'_> {
     /// # Errors
     /// What making it fails with.
     pub fn scratch_dir(&self) -> io::Result<&Path> {
-        std::fs::create_dir_all(&self.job.scratch_dir)?;
+        place::make_scratch_dir(&self.shared.grounds, self.job)?;
         Ok(&self.job.scratch_dir)
     }
 
@@ -302,15 +302,17 @@ fn judge(
         Ok(mut metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
-            let remains = if made { Remains::of(&context.job.dir) } else { Ok(Remains::none()) };
+            let remains = if made { Remains::of(&shared.grounds, context.job) } else { Ok(Remains::none()) };
             let remains = match remains {
                 Ok(remains) => remains,
                 Err(why) => return shared.machine_failed(why),
             };
-            let verdict = match complete(context.job, &remains, &mut metrics, unsynced) {
+            let watch = || shared.may_go_on(context.job, context.started_at);
+            let verdict = match complete(context.job, &remains, &mut metrics, unsynced, &watch) {
                 Ok(outputs) => Verdict::Succeeded { metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
                 Err(Trouble::Machine(why)) => shared.machine_failed(why),
+                Err(Trouble::CutOff) => shared.cut_off(context.job),
             };
             return shared.keep_rest(context.job, verdict, &remains, unsynced);
         }

@@ -72,9 +72,12 @@ impl Command {
 
 /// Fills in the placeholders; in a shell line each value is quoted for its place.
 fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
-    let text = |path: &Path| {
-        let words = || failure("spawn_failed", format!("`{}` is not UTF-8", path.display()));
-        path.to_str().map(str::to_owned).ok_or_else(words)
+    let used = job.stage_spec.work.names_directory();
+    let text = |path: &Path| match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        // A name that nobody asks for.
+        None if !used => Ok(String::new()),
+        None => Err(failure("spawn_failed", format!("`{}` is not UTF-8", path.display()))),
     };
     let parent_dir = job.parent_dir.as_deref().map(text).transpose()?;
     let study_dir = text(&job.stage_spec.study_dir)?;

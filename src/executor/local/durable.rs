@@ -6,29 +6,31 @@
 //! file system's journal written already. Large files are synced by the worker itself: they must not hold up the results
 //! of others. An attempt that left nothing costs nothing.
 //!
+//! A file is there only if every directory on the way to it is: each of them is an entry of the one above. The directories
+//! that get an entry with most attempts, the case's and the stage's, are synced in every round. Those above are synced when
+//! one of their entries is *new*: not seen before by this run, whoever made it, or another one than was seen.
+//!
 //! An error of a sync is final: the kernel may have dropped the pages, so that asking again would be answered with a
 //! lie. The attempt is not accepted but interrupted, and runs again in a directory of its own; no later attempt is
 //! accepted either, and the run ends.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{AtFlags, FileType, statat};
+use rustix::fs::FileType;
 use rustix::process::{Resource, getrlimit};
 
 use super::failure::failure;
+use super::place::{Entry, Grounds, Way};
 use super::results::{METRICS_FILE, Remains};
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
 use crate::model::Verdict;
-use crate::sys::files::start_writeback;
+use crate::sys::opened::Opened;
 use crate::sys::parallel::each;
-use crate::sys::tree_hash::{kind_of, open_dir};
 use crate::sys::words::io_words;
 
 /// Files up to this size are left to the syncer.
@@ -53,11 +55,11 @@ const PARAMS_FILE: &str = "params.json";
 
 /// How many files may still be left open for the syncer.
 #[derive(Debug)]
-pub(super) struct Room(AtomicUsize);
+pub(crate) struct Room(AtomicUsize);
 
 impl Room {
     /// Half of what the process may open at most, so that a small limit means more syncs, not failures.
-    pub(super) fn of_process() -> Arc<Self> {
+    pub(crate) fn of_process() -> Arc<Self> {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(0));
         Arc::new(Self(AtomicUsize::new((limit.saturating_sub(OTHER_FILES) / 2).min(MAX_HELD))))
     }
@@ -69,12 +71,12 @@ impl Room {
 
 /// What of one attempt has yet to be made durable.
 #[derive(Debug)]
-pub(super) struct Unsynced {
+pub(crate) struct Unsynced {
     room: Arc<Room>,
     /// Files and directories, the very ones that were hashed, with what to call them.
-    held: Vec<(String, File)>,
-    /// Directories with a new entry that other attempts share or may share, innermost first.
-    shared_dirs: Vec<PathBuf>,
+    held: Vec<(String, Opened)>,
+    /// The way to the attempt's directory, if that matters.
+    way: Option<Way>,
     /// Whether anything was kept, here or by the worker: then the way to it matters.
     something: bool,
 }
@@ -86,22 +88,22 @@ impl Drop for Unsynced {
 }
 
 impl Unsynced {
-    pub(super) fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), held: Vec::new(), shared_dirs: Vec::new(), something: false }
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: Arc::clone(room), held: Vec::new(), way: None, something: false }
     }
 
     /// Makes a file or directory durable: later if it is small and there is room, otherwise now.
     ///
     /// # Errors
     /// What syncing it fails with.
-    pub(super) fn keep(&mut self, name: &str, file: File) -> io::Result<()> {
+    pub(super) fn keep(&mut self, name: &str, file: Opened) -> io::Result<()> {
         self.something = true;
-        let meta = file.metadata()?;
-        if (meta.is_dir() || meta.len() <= SMALL_BYTES) && self.room.take() {
+        let small = file.kind()? == FileType::Directory || file.bytes()? <= SMALL_BYTES;
+        if small && self.room.take() {
             self.held.push((name.to_owned(), file));
             return Ok(());
         }
-        file.sync_all()
+        file.sync()
     }
 
     /// Says that something was kept that the worker synced itself.
@@ -114,33 +116,29 @@ impl Unsynced {
     ///
     /// # Errors
     /// What a file cannot be opened or synced with, in words.
-    pub(super) fn keep_rest(&mut self, job: &Job, remains: &Remains) -> Result<(), (String, io::Error)> {
+    pub(crate) fn keep_rest(&mut self, job: &Job, remains: &Remains) -> Result<(), (String, io::Error)> {
         let Some(dir) = remains.dir() else { return Ok(()) };
         for name in TELLING {
-            self.keep_file(dir, remains, name)?;
+            self.keep_file(dir, name)?;
         }
         if !self.something {
             return Ok(());
         }
-        self.keep_file(dir, remains, PARAMS_FILE)?;
+        self.keep_file(dir, PARAMS_FILE)?;
         let named = |error| ("the attempt's directory".to_owned(), error);
-        let own = remains.open(".").map_err(named)?;
+        let own = dir.open(Path::new(".")).map_err(named)?;
         self.keep("the attempt's directory", own).map_err(named)?;
-        self.shared_dirs = way_to(&job.dir, &job.stage_spec.artifacts_dir);
+        self.way = Some(Way::to(&job.dir, job));
         Ok(())
     }
 
-    fn keep_file(&mut self, dir: &OwnedFd, remains: &Remains, name: &str) -> Result<(), (String, io::Error)> {
-        let empty = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            // What is no file is none of ours.
-            Ok(stat) => stat.st_size == 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile,
-            Err(rustix::io::Errno::NOENT) => true,
-            Err(error) => return Err((format!("`{name}`"), error.into())),
-        };
-        if empty || self.held.iter().any(|(held, _)| held == name) {
+    fn keep_file(&mut self, dir: &Opened, name: &str) -> Result<(), (String, io::Error)> {
+        // What is no file is none of ours.
+        let bytes = dir.length_of(name).map_err(|error| (format!("`{name}`"), error))?;
+        if bytes.unwrap_or(0) == 0 || self.held.iter().any(|(held, _)| held == name) {
             return Ok(());
         }
-        let file = remains.open(name).and_then(|file| match kind_of(&file)? {
+        let file = dir.open(Path::new(name)).and_then(|file| match file.kind()? {
             FileType::RegularFile => self.keep(name, file),
             _ => Ok(()),
         });
@@ -156,18 +154,8 @@ impl Unsynced {
     }
 }
 
-/// The directories that lead to an attempt's, innermost first, up to the one that holds the artifacts directory.
-pub(super) fn way_to(dir: &Path, artifacts: &Path) -> Vec<PathBuf> {
-    let mut way: Vec<PathBuf> =
-        dir.ancestors().skip(1).take_while(|dir| dir.starts_with(artifacts)).map(Path::to_path_buf).collect();
-    if !way.is_empty() {
-        way.extend(artifacts.parent().map(Path::to_path_buf));
-    }
-    way
-}
-
 /// What the syncer is told.
-pub(super) enum ToSync {
+pub(crate) enum ToSync {
     /// An attempt ended.
     Ended(Box<AttemptReport>, Unsynced),
     /// Answer once everything before this has been reported.
@@ -176,7 +164,7 @@ pub(super) enum ToSync {
 
 /// Passes a report on to whoever has to see it next. Reports keep their order: one that has nothing to sync (a failure
 /// without a word, say) must not overtake those before it, or rails would count failures before successes.
-pub(super) fn hand_on(
+pub(crate) fn hand_on(
     report: Box<AttemptReport>,
     unsynced: Unsynced,
     syncer: &Sender<ToSync>,
@@ -210,18 +198,21 @@ fn without_outputs(mut report: Box<AttemptReport>, why: &str) -> Box<AttemptRepo
 }
 
 /// See the module.
-pub(super) struct Syncer {
+pub(crate) struct Syncer {
     /// Reports that were handed to it and not passed on yet.
-    pub(super) waiting: Arc<AtomicUsize>,
-    pub(super) inbox: Receiver<ToSync>,
-    pub(super) events: Sender<ExecutorEvent>,
-    pub(super) told_broken: Arc<AtomicBool>,
+    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) inbox: Receiver<ToSync>,
+    pub(crate) events: Sender<ExecutorEvent>,
+    pub(crate) told_broken: Arc<AtomicBool>,
+    pub(crate) grounds: Arc<Grounds>,
+    /// Why nothing is accepted any more.
+    failed: Option<String>,
 }
 
 /// Why something could not be made durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Failed {
-    /// Somebody removed a directory, or put something else in its place.
+    /// Somebody removed a directory.
     Gone(String),
     /// The machine's fault, and final.
     Machine(String),
@@ -230,8 +221,8 @@ enum Failed {
 impl Failed {
     fn of(name: &str, error: &io::Error) -> Self {
         let why = format!("cannot make {name} durable: {}", io_words(error));
-        match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Self::Gone(why),
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Gone(why),
             _ => Self::Machine(why),
         }
     }
@@ -239,110 +230,201 @@ impl Failed {
 
 /// One thing to sync.
 enum Item<'a> {
-    Held(&'a str, &'a File),
-    Dir(&'a Path),
+    Held(&'a str, &'a Opened),
+    /// A directory with a new entry, and what that leads to where it matters.
+    Dir {
+        path: PathBuf,
+        dir: Arc<Opened>,
+        entry: Option<Arc<Opened>>,
+    },
 }
 
 impl Item<'_> {
     fn sync(&self) -> Result<(), Failed> {
         match self {
-            Self::Held(name, file) => {
-                file.sync_all().map_err(|error| Failed::of(&format!("`{name}` of an attempt"), &error))
+            Self::Held(_, file)
+                if planted!(OutputsNotSynced) && file.kind().is_ok_and(|kind| kind != FileType::Directory) =>
+            {
+                Ok(())
             }
-            Self::Dir(dir) => {
-                let synced = open_dir(dir).and_then(|dir| File::from(dir).sync_all());
-                synced.map_err(|error| Failed::of(&format!("`{}`", dir.display()), &error))
+            Self::Dir { .. } if planted!(OutputsWayNotSynced) => Ok(()),
+            Self::Held(name, file) => {
+                file.sync().map_err(|error| Failed::of(&format!("`{name}` of an attempt"), &error))
+            }
+            Self::Dir { path, dir, entry } => {
+                let synced = match entry {
+                    Some(entry) => dir.sync_entry_of(entry),
+                    None => dir.sync(),
+                };
+                synced.map_err(|error| Failed::of(&format!("`{}`", path.display()), &error))
             }
         }
     }
 }
 
+/// The directories of a round, each once, and who needs them.
+#[derive(Default)]
+struct Dirs<'a> {
+    items: BTreeMap<PathBuf, (Item<'a>, Vec<usize>)>,
+    /// Entries that are durable once all is synced.
+    new: Vec<Entry>,
+}
+
+impl Dirs<'_> {
+    fn add(&mut self, path: &Path, dir: &Arc<Opened>, entry: Option<&Arc<Opened>>, owners: &[usize]) {
+        let item = || Item::Dir { path: path.into(), dir: Arc::clone(dir), entry: entry.map(Arc::clone) };
+        self.items.entry(path.into()).or_insert_with(|| (item(), Vec::new())).1.extend(owners);
+    }
+
+    /// Adds a directory if its entry was not durable yet.
+    fn add_new(
+        &mut self,
+        grounds: &Grounds,
+        (path, dir): (&Path, &Arc<Opened>),
+        (child_path, child): (&Path, &Arc<Opened>),
+        owners: &[usize],
+    ) -> io::Result<()> {
+        let entry = match planted!(NewEntryNotSynced) {
+            true => Entry::of(path, dir)?,
+            false => Entry::of(child_path, child)?,
+        };
+        if !grounds.is_durable(&entry) {
+            self.add(path, dir, Some(child), owners);
+            self.new.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Adds the directories that lead to one that got an entry.
+    fn add_way(&mut self, grounds: &Grounds, way: &Way, owners: &[usize]) -> io::Result<()> {
+        // What is made outside a study's artifacts is not to be kept.
+        let Some(artifacts) = &way.artifacts else { return Ok(()) };
+        let mut at = grounds.open(&Way { names: Vec::new(), ..way.clone() })?;
+        let mut path = way.root.clone();
+        let above = Arc::new(Opened::dir(artifacts)?);
+        self.add_new(grounds, (artifacts, &above), (&path, &at), owners)?;
+        if let Some(parent) = artifacts.parent() {
+            let top = Arc::new(Opened::dir(parent)?);
+            self.add_new(grounds, (parent, &top), (artifacts, &above), owners)?;
+        }
+        for depth in 1..=way.names.len() {
+            let part = Way { names: way.names.iter().take(depth).cloned().collect(), ..way.clone() };
+            let (next_path, next) = (part.path(), grounds.open(&part)?);
+            match depth {
+                1 => self.add_new(grounds, (&path, &at), (&next_path, &next), owners)?,
+                _ => self.add(&path, &at, None, owners),
+            }
+            (path, at) = (next_path, next);
+        }
+        self.add(&path, &at, None, owners);
+        Ok(())
+    }
+}
+
 impl Syncer {
+    pub(crate) fn new(
+        inbox: Receiver<ToSync>,
+        events: Sender<ExecutorEvent>,
+        waiting: Arc<AtomicUsize>,
+        told_broken: Arc<AtomicBool>,
+        grounds: Arc<Grounds>,
+    ) -> Self {
+        Self { waiting, inbox, events, told_broken, grounds, failed: None }
+    }
+
     /// Runs until nobody can report any more.
-    pub(super) fn run(self) {
-        // Directories above the stages' get few entries: each once is enough.
-        let mut done_once: HashSet<PathBuf> = HashSet::new();
-        let mut failed: Option<String> = None;
+    pub(super) fn run(mut self) {
         while let Ok(first) = self.inbox.recv() {
-            let mut ended = Vec::new();
-            let mut flushes = Vec::new();
-            for message in std::iter::once(first).chain(self.inbox.try_iter().take(ROUND - 1)) {
-                match message {
-                    ToSync::Ended(report, unsynced) => ended.push((report, unsynced)),
-                    ToSync::Flush(done) => flushes.push(done),
-                }
+            self.round(first);
+        }
+    }
+
+    /// One round, if anything waits for it.
+    #[cfg(test)]
+    pub(crate) fn round_now(&mut self) {
+        if let Ok(first) = self.inbox.try_recv() {
+            self.round(first);
+        }
+    }
+
+    /// Makes durable what waits, and passes the reports on.
+    fn round(&mut self, first: ToSync) {
+        let mut ended = Vec::new();
+        let mut flushes = Vec::new();
+        for message in std::iter::once(first).chain(self.inbox.try_iter().take(ROUND - 1)) {
+            match message {
+                ToSync::Ended(report, unsynced) => ended.push((report, unsynced)),
+                ToSync::Flush(done) => flushes.push(done),
             }
-            let faults = match &failed {
-                Some(why) => (0..ended.len()).map(|n| (n, Failed::Machine(why.clone()))).collect(),
-                None => sync_round(&ended, &mut done_once),
+        }
+        let faults = match &self.failed {
+            Some(why) => (0..ended.len()).map(|n| (n, Failed::Machine(why.clone()))).collect(),
+            None => sync_round(&ended, &self.grounds),
+        };
+        let machine = faults.values().find_map(|fault| match fault {
+            Failed::Machine(why) => Some(why),
+            Failed::Gone(_) => None,
+        });
+        if let Some(why) = machine {
+            self.failed.get_or_insert_with(|| why.clone());
+            if !self.told_broken.swap(true, Ordering::SeqCst) {
+                let _ = self.events.send(ExecutorEvent::Broken(why.clone()));
+            }
+        }
+        for (n, (report, unsynced)) in ended.into_iter().enumerate() {
+            drop(unsynced);
+            let report = match faults.get(&n) {
+                Some(Failed::Machine(why)) => not_accepted(report, why),
+                Some(Failed::Gone(why)) => without_outputs(report, why),
+                None => report,
             };
-            let machine = faults.values().find_map(|fault| match fault {
-                Failed::Machine(why) => Some(why),
-                Failed::Gone(_) => None,
-            });
-            if let Some(why) = machine {
-                failed.get_or_insert_with(|| why.clone());
-                if !self.told_broken.swap(true, Ordering::SeqCst) {
-                    let _ = self.events.send(ExecutorEvent::Broken(why.clone()));
-                }
-            }
-            for (n, (report, unsynced)) in ended.into_iter().enumerate() {
-                drop(unsynced);
-                let report = match faults.get(&n) {
-                    Some(Failed::Machine(why)) => not_accepted(report, why),
-                    Some(Failed::Gone(why)) => without_outputs(report, why),
-                    None => report,
-                };
-                let _ = self.events.send(ExecutorEvent::Ended(report));
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
-            }
-            for done in flushes {
-                let _ = done.send(());
-            }
+            let _ = self.events.send(ExecutorEvent::Ended(report));
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        for done in flushes {
+            let _ = done.send(());
         }
     }
 }
 
 /// Makes everything of these attempts durable; whose attempts could not be, and why.
-fn sync_round(
-    ended: &[(Box<AttemptReport>, Unsynced)],
-    done_once: &mut HashSet<PathBuf>,
-) -> BTreeMap<usize, Failed> {
+fn sync_round(ended: &[(Box<AttemptReport>, Unsynced)], grounds: &Grounds) -> BTreeMap<usize, Failed> {
     let mut items: Vec<Item<'_>> = Vec::new();
     let mut owner: Vec<Vec<usize>> = Vec::new();
-    let mut dirs: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
-    let mut once: BTreeSet<&Path> = BTreeSet::new();
+    let mut ways: BTreeMap<Way, Vec<usize>> = BTreeMap::new();
     for (n, (_, unsynced)) in ended.iter().enumerate() {
         for (name, file) in &unsynced.held {
-            start_writeback(file);
+            file.start_writeback();
             items.push(Item::Held(name, file));
             owner.push(vec![n]);
         }
-        for (above, dir) in unsynced.shared_dirs.iter().enumerate() {
-            // The case's and the stage's directory have a new entry with most attempts.
-            if above < 2 || !done_once.contains(dir) {
-                dirs.entry(dir).or_default().push(n);
-            }
-            if above >= 2 && !done_once.contains(dir) {
-                once.insert(dir);
-            }
+        if let Some(way) = &unsynced.way {
+            ways.entry(way.above()).or_default().push(n);
         }
     }
-    for (dir, owners) in dirs {
-        items.push(Item::Dir(dir));
+    let mut dirs = Dirs::default();
+    let mut of_attempts = BTreeMap::new();
+    for (way, owners) in ways {
+        if let Err(error) = dirs.add_way(grounds, &way, &owners) {
+            let failed = Failed::of(&format!("`{}`", way.path().display()), &error);
+            of_attempts.extend(owners.into_iter().map(|n| (n, failed.clone())));
+        }
+    }
+    for (item, owners) in dirs.items.into_values() {
+        items.push(item);
         owner.push(owners);
     }
     let faults = sync_items(&items);
     if faults.is_empty() {
-        done_once.extend(once.into_iter().map(Path::to_path_buf));
+        grounds.remember(dirs.new);
     }
-    let mut of_attempts = BTreeMap::new();
     for (item, why) in faults {
-        for n in owner.get(item).into_iter().flatten() {
+        let owners: BTreeSet<usize> = owner.get(item).into_iter().flatten().copied().collect();
+        for n in owners {
             // The machine's fault weighs more.
-            match of_attempts.get(n) {
+            match of_attempts.get(&n) {
                 Some(Failed::Machine(_)) => {}
-                _ => drop(of_attempts.insert(*n, why.clone())),
+                _ => drop(of_attempts.insert(n, why.clone())),
             }
         }
     }
@@ -351,6 +433,18 @@ fn sync_round(
 
 /// Syncs them, several at a time; those that failed, and why.
 fn sync_items(items: &[Item<'_>]) -> Vec<(usize, Failed)> {
+    // In any order: a simulation, which has one thread, takes them as they would be done by several.
+    simulated!(|machine| {
+        let mut faults = Vec::new();
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        while !left.is_empty() {
+            let mut random = [0; 8];
+            machine.random(&mut random);
+            let n = left.swap_remove(usize::from_le_bytes(random) % left.len());
+            faults.extend(items.get(n).and_then(|item| Some((n, item.sync().err()?))));
+        }
+        faults
+    });
     let helpers = (items.len() / SYNCS_A_THREAD).min(THREADS - 1);
     let synced = each(items, helpers, "sync", Item::sync);
     if synced.iter().any(Option::is_none) {

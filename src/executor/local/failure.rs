@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::model::{Failure, Severity};
-use crate::sys::tree_hash::errno_of;
+use crate::sys::tree_hash::{errno_of, is_cut_off};
 use crate::sys::words::io_words;
 
 /// A reason is one line; the journal bounds what a record may hold.
@@ -32,12 +32,14 @@ pub(super) fn reason_of(text: &str) -> String {
 
 /// Why an attempt does not count as succeeded.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The trial's own fault, or its program's.
     Trial(Failure),
     /// The machine's (a full disk, no more files or processes): no trial is to blame, and none should run before it
     /// is mended.
     Machine(String),
+    /// Its outputs were still being hashed when its time was up, or the engine had to end.
+    CutOff,
 }
 
 impl From<Failure> for Trouble {
@@ -60,7 +62,12 @@ impl Trouble {
                 | libc::EMFILE
                 | libc::ENFILE
                 | libc::EAGAIN
-                | libc::ENOMEM,
+                | libc::ENOMEM
+                | libc::ESTALE
+                | libc::ETIMEDOUT
+                | libc::EHOSTDOWN
+                | libc::EREMOTEIO
+                | libc::ENOTCONN,
             ) => Self::Machine(why),
             _ => Self::Trial(failure(kind, why)),
         }
@@ -69,6 +76,9 @@ impl Trouble {
     /// What `error` is to blame on, met when something that an attempt left was opened or read. Its trial answers for
     /// what it can bring about by what it leaves there, and for nothing else.
     pub(super) fn of_left(kind: &str, what: &str, error: &io::Error) -> Self {
+        if is_cut_off(error) {
+            return Self::CutOff;
+        }
         let why = format!("{what}: {}", io_words(error));
         if is_of_trial(error) { Self::Trial(failure(kind, why)) } else { Self::Machine(why) }
     }
@@ -77,8 +87,8 @@ impl Trouble {
 /// Whether a trial can bring this error about by what it leaves in its directory: nothing, a link, a directory, a socket, a
 /// file that nobody may read. Any other is the machine's: a disk that cannot be read, too many open files, no memory.
 pub(super) fn is_of_trial(error: &io::Error) -> bool {
-    // An error without a number is one that piton made for what it found.
-    errno_of(error).is_none_or(|errno| {
+    // An error without a number is one that piton made for what it found, or for what the file system cannot do.
+    errno_of(error).map_or(error.kind() != io::ErrorKind::Unsupported, |errno| {
         matches!(
             errno,
             libc::ENOENT

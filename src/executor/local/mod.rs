@@ -27,6 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
@@ -34,15 +35,24 @@ use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{ProcessId, TrialId, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
+use crate::sys::opened::Opened;
+use crate::sys::tree_hash::CutOff;
 use crate::sys::words::io_words;
 use closure::ClosureFn;
 use durable::{Room, Syncer, ToSync, Unsynced};
-use failure::Trouble;
+use failure::{Trouble, duration_words};
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
+use place::Grounds;
 use results::Remains;
+/// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
-pub(crate) use results::keep_simulated;
+pub(crate) mod parts {
+    pub(crate) use super::durable::{Room, Syncer, ToSync, Unsynced, hand_on};
+    pub(crate) use super::failure::Trouble;
+    pub(crate) use super::place::{Grounds, make};
+    pub(crate) use super::results::{Remains, keep_outputs};
+}
 
 /// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -80,6 +90,7 @@ struct Shared {
     /// Reports that the syncer has not passed on yet.
     unsynced: Arc<AtomicUsize>,
     room: Arc<Room>,
+    grounds: Arc<Grounds>,
 }
 
 impl Shared {
@@ -100,7 +111,7 @@ impl Shared {
     /// A job that does not start.
     fn give_back(&self, job: &Job, made: bool) {
         if made {
-            place::unmake(job);
+            place::unmake(&self.grounds, job);
         }
         self.tell(ExecutorEvent::Returned { trial: job.key.trial });
     }
@@ -146,6 +157,24 @@ impl Shared {
         }
     }
 
+    /// Ends the hashing of what an attempt left once its time is up, or the engine has to end.
+    fn may_go_on(&self, job: &Job, started_at: Duration) -> io::Result<()> {
+        let ran = self.clock.now().saturating_sub(started_at);
+        let over = job.stage_spec.timeout.is_some_and(|timeout| ran >= timeout);
+        if over || self.mode() >= Mode::Terminate { Err(io::Error::other(CutOff)) } else { Ok(()) }
+    }
+
+    /// The verdict on an attempt whose outputs could not be hashed to their end.
+    fn cut_off(&self, job: &Job) -> Verdict {
+        if self.mode() >= Mode::Terminate {
+            return Verdict::Interrupted {
+                reason: "terminated with the engine while its outputs were hashed".into(),
+            };
+        }
+        let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
+        Verdict::Failed(failure::failure("timeout", format!("its outputs were still being hashed after {limit}")))
+    }
+
     /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
     fn machine_failed(&self, why: String) -> Verdict {
         self.tell_broken(&why);
@@ -163,8 +192,11 @@ impl Shared {
 /// A job, and how making its place went if that was done ahead.
 struct Queued {
     job: Job,
-    made: Option<Result<(), Trouble>>,
+    made: Option<Made>,
 }
+
+/// The attempt's directory, or why it could not be made.
+type Made = Result<Arc<Opened>, Trouble>;
 
 struct Worker {
     slot: u32,
@@ -214,7 +246,7 @@ impl Worker {
             return;
         }
         if let Ok(job) = self.jobs.try_recv() {
-            let made = Some(place::make(&job));
+            let made = Some(place::make(&self.shared.grounds, &job));
             // Cannot fail: this worker has the other end, too.
             let _ = self.prepared.0.send(Queued { job, made });
         }
@@ -224,7 +256,7 @@ impl Worker {
         }
     }
 
-    fn run(&self, job: &Job, made: Option<Result<(), Trouble>>) {
+    fn run(&self, job: &Job, made: Option<Made>) {
         match job.stage_spec.work {
             Work::Closure => {
                 self.in_closure.store(true, Ordering::SeqCst);
@@ -305,13 +337,14 @@ impl LocalExecutor {
             to_sync,
             unsynced: Arc::default(),
             room: Room::of_process(),
+            grounds: Arc::default(),
         });
         let mut pool =
             Self { jobs: Some(jobs), queued, prepared: prepared.1.clone(), workers: Vec::new(), shared, keeper };
         // It ends by itself when nobody is left who could report.
         let told_broken = Arc::clone(&pool.shared.told_broken);
         let (waiting, events) = (Arc::clone(&pool.shared.unsynced), pool.shared.events.clone());
-        let syncer = Syncer { waiting, inbox, events, told_broken };
+        let syncer = Syncer::new(inbox, events, waiting, told_broken, Arc::clone(&pool.shared.grounds));
         std::thread::Builder::new().name("syncer".into()).spawn(move || syncer.run())?;
         for slot in slots {
             // Room for one: a second wake-up while the first waits to be seen says nothing new.

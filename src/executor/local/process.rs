@@ -17,9 +17,10 @@ use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
 use super::results::Remains;
-use super::{Mode, Shared, classify, place, results, strays};
+use super::{Made, Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::{Exit, Failure, Usage, Verdict};
+use crate::sys::opened::Opened;
 use crate::sys::words::io_words;
 
 /// What a shell exits with when it does not find a command.
@@ -63,6 +64,7 @@ impl From<Trouble> for NotStarted {
         match trouble {
             Trouble::Trial(failure) => Self::Failed(failure),
             Trouble::Machine(why) => Self::Broken(why),
+            Trouble::CutOff => Self::Broken("it was cut off before it began".to_owned()),
         }
     }
 }
@@ -80,22 +82,22 @@ pub(super) fn run(
     wake: &Receiver<()>,
     job: &Job,
     slot: u32,
-    made: Option<Result<(), Trouble>>,
+    made: Option<Made>,
     meanwhile: impl FnOnce(),
 ) {
     let Some(keeper) = &shared.keeper else {
         return not_started(shared, job, slot, NotStarted::keeper_gone());
     };
     let started_at = shared.clock.now();
-    let made = made.unwrap_or_else(|| place::make(job));
-    match made.map_err(NotStarted::from).and_then(|()| start(shared, keeper, job, slot)) {
+    let made = made.unwrap_or_else(|| place::make(&shared.grounds, job));
+    match made.map_err(NotStarted::from).and_then(|dir| start(shared, keeper, job, &dir, slot)) {
         Ok((started, told)) => {
             shared.tell_started(job, slot, Some(started.process));
             meanwhile();
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
             await_shutdown(shared, wake, &event);
-            report(shared, job, &told, event, cause, wall);
+            report(shared, job, &told, event, cause, (started_at, wall));
         }
         Err(why) => not_started(shared, job, slot, why),
     }
@@ -115,9 +117,16 @@ fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
     }
 }
 
-fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result<(Started, Told), NotStarted> {
+/// Starts it in its directory, which is held meanwhile: whatever takes its name, the trial is in no other.
+fn start(
+    shared: &Shared,
+    keeper: &KeeperClient,
+    job: &Job,
+    dir: &Opened,
+    slot: u32,
+) -> Result<(Started, Told), NotStarted> {
     let command = Command::of(job, slot, &shared.environment)?;
-    let cwd: CString = c_string(job.dir.clone().into_os_string(), "the attempt's directory")?;
+    let cwd: CString = c_string(dir.path_now().into_os_string(), "the attempt's directory")?;
     let request = SpawnRequest {
         program: &command.program,
         argv: &command.argv,
@@ -141,7 +150,6 @@ fn start(shared: &Shared, keeper: &KeeperClient, job: &Job, slot: u32) -> Result
         }
         Err(SpawnError::Refused { step, errno }) => {
             let refused = refusal(job, &command, step, errno);
-            // Whether the machine is to blame is told by the error alone, but not for what the program itself is.
             match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
                 Trouble::Machine(_) if refused.kind == "spawn_failed" => Err(NotStarted::Broken(refused.reason)),
                 _ => Err(NotStarted::Failed(refused)),
@@ -252,7 +260,14 @@ fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
     }
 }
 
-fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Option<Cause>, wall: Duration) {
+fn report(
+    shared: &Shared,
+    job: &Job,
+    told: &Told,
+    event: TrialEvent,
+    cause: Option<Cause>,
+    (started_at, wall): (Duration, Duration),
+) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let exited = match event {
         TrialEvent::Ended(exited) => exited,
@@ -276,9 +291,10 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
     let mut unsynced = Unsynced::new(&shared.room);
-    let verdict = match Remains::of(&job.dir) {
+    let verdict = match Remains::of(&shared.grounds, job) {
         Ok(remains) => {
-            let verdict = judge(shared, job, told, &exited, cause, &remains, &mut unsynced);
+            let left = Left { remains: &remains, started_at };
+            let verdict = judge(shared, job, told, &exited, cause, &left, &mut unsynced);
             shared.keep_rest(job, verdict, &remains, &mut unsynced)
         }
         // An end that the engine brought about needs no look at what was left.
@@ -288,13 +304,19 @@ fn report(shared: &Shared, job: &Job, told: &Told, event: TrialEvent, cause: Opt
     shared.tell_ended(job, Some(exited.exit), usage, verdict, unsynced);
 }
 
+/// What an attempt left, and when it began, on the trials' clock.
+struct Left<'a> {
+    remains: &'a Remains,
+    started_at: Duration,
+}
+
 fn judge(
     shared: &Shared,
     job: &Job,
     told: &Told,
     exited: &Exited,
     cause: Option<Cause>,
-    remains: &Remains,
+    left: &Left<'_>,
     unsynced: &mut Unsynced,
 ) -> Verdict {
     let failed = match (cause, exited.exit) {
@@ -314,11 +336,15 @@ fn judge(
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
             return Verdict::Interrupted { reason: "terminated from outside, together with the engine".into() };
         }
-        (None, Exit::Code(0)) => match results::collect(job, remains, unsynced) {
-            Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
-            Err(Trouble::Trial(failure)) => failure,
-            Err(Trouble::Machine(why)) => return shared.machine_failed(why),
-        },
+        (None, Exit::Code(0)) => {
+            let watch = || shared.may_go_on(job, left.started_at);
+            match results::collect(job, left.remains, unsynced, &watch) {
+                Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
+                Err(Trouble::Trial(failure)) => failure,
+                Err(Trouble::Machine(why)) => return shared.machine_failed(why),
+                Err(Trouble::CutOff) => return shared.cut_off(job),
+            }
+        }
         (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
             "command_not_found",
             format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),

@@ -4,7 +4,7 @@
 //! bounded, its standard error goes to a file. What the lines mean is the engine's business.
 
 use std::ffi::{CString, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use rustix::process::Signal;
 
 use super::command::{Command, c_string};
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, TrialEvent};
+use super::place::{self, Grounds};
 use crate::executor::Job;
 use crate::sys::words::io_words;
 
@@ -74,8 +75,7 @@ impl ProposerProcess {
         let of_trials =
             |entry: &CString| OF_TRIALS.iter().any(|name| entry.to_bytes().starts_with(name.as_bytes()));
         command.env.retain(|entry| !of_trials(entry));
-        fs::create_dir_all(&job.scratch_dir)
-            .and_then(|()| fs::create_dir_all(&job.dir))
+        let dir = place::make_kept_dirs(&Grounds::default(), job)
             .map_err(|error| format!("its directory cannot be made: {}", io_words(&error)))?;
         let log = job.dir.join("stderr.log");
         let pipe =
@@ -89,7 +89,8 @@ impl ProposerProcess {
             cwd: &path(&job.stage_spec.study_dir)?,
             stdin: Some(&path(&name_of(&its_input))?),
             stdout: &path(&name_of(&its_output))?,
-            stderr: &path(&log)?,
+            // Absolute, so that it counts for itself: the working directory is the study's.
+            stderr: &path(&dir.path_now().join("stderr.log"))?,
             address_space_bytes: None,
             cgroup_procs: None,
         });

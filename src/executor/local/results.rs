@@ -3,19 +3,20 @@
 //! All of it was written by the trial and may be anything: a FIFO, a link to `/etc`, a gigabyte of brackets, NaN. Every
 //! file is opened without following links or blocking, read up to a limit, and refused in words.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
 use super::durable::Unsynced;
-use super::failure::{Trouble, failure, is_of_trial, shorten};
+use super::failure::{Trouble, failure, shorten};
+use super::place::{Grounds, Way};
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::{Failure, Metric, Metrics, OutputHash};
-use crate::sys::tree_hash::{hash_tree, kind_of, open_beneath, open_dir};
+use crate::sys::opened::Opened;
+use crate::sys::tree_hash::HashWatch;
 use crate::sys::words::io_words;
 
 pub(super) const METRICS_FILE: &str = "metrics.json";
@@ -31,36 +32,82 @@ pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
 const MAX_METRICS_BYTES: usize = 32 << 10;
 
 /// An attempt's directory after the attempt; the trial may have removed it.
-pub(super) struct Remains {
-    dir: Option<OwnedFd>,
+pub(crate) struct Remains {
+    dir: Result<Arc<Opened>, &'static str>,
 }
 
 impl Remains {
+    /// What is at the place where the attempt's directory was made.
+    ///
     /// # Errors
-    /// In words, if the machine cannot open a directory that may well be there.
-    pub(super) fn of(path: &Path) -> Result<Self, String> {
-        match open_dir(path) {
-            Ok(dir) => Ok(Self { dir: Some(dir) }),
-            Err(error) if is_of_trial(&error) => Ok(Self::none()),
-            Err(error) => Err(format!("cannot open `{}`: {}", path.display(), io_words(&error))),
+    /// Why the place itself cannot be reached: no trial is to blame for what lies above its directory.
+    pub(crate) fn of(grounds: &Grounds, job: &Job) -> Result<Self, String> {
+        let way = Way::to(&job.dir, job);
+        let failed = |error: io::Error| {
+            format!("cannot open the attempt's directory `{}`: {}", job.dir.display(), io_words(&error))
+        };
+        let gone = Self { dir: Err("the attempt's directory is gone") };
+        // The last two are the case's and the attempt's own: what became of them is the trial's doing.
+        let own = way.names.len().saturating_sub(1).min(2);
+        let shared = Way {
+            names: way.names.iter().take(way.names.len().saturating_sub(own)).cloned().collect(),
+            ..way.clone()
+        };
+        let mut dir = match grounds.open(&shared) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone),
+            other => other.map_err(failed)?,
+        };
+        for name in way.names.iter().skip(shared.names.len()) {
+            dir = match dir.enter(name) {
+                Ok(dir) => Arc::new(dir),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::NotFound => return Ok(gone),
+                    io::ErrorKind::NotADirectory => {
+                        return Ok(Self {
+                            dir: Err("something else lies in the place of the attempt's directory"),
+                        });
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        return Ok(Self { dir: Err("the attempt's directory was locked") });
+                    }
+                    _ => return Err(failed(error)),
+                },
+            };
         }
+        Ok(Self { dir: Ok(dir) })
     }
 
     /// A directory that was never made, or is not this attempt's.
-    pub(super) const fn none() -> Self {
-        Self { dir: None }
+    pub(crate) const fn none() -> Self {
+        Self { dir: Err("the attempt has no directory") }
     }
 
     /// The directory, if it is there.
-    pub(super) fn dir(&self) -> Option<&OwnedFd> {
-        self.dir.as_ref()
+    pub(super) fn dir(&self) -> Option<&Opened> {
+        self.dir.as_deref().ok()
     }
 
-    /// Opens what is in it; nothing leads out.
-    pub(super) fn open(&self, name: &str) -> io::Result<File> {
+    /// Opens what is in it, through links that stay in it; nothing leads out.
+    pub(super) fn open(&self, name: &str) -> io::Result<Opened> {
+        self.find(name).map(|(file, _)| file)
+    }
+
+    /// Opens what is in it by its path without links.
+    fn open_real(&self, path: &Path) -> io::Result<Opened> {
         match &self.dir {
-            Some(dir) => open_beneath(dir.as_fd(), Path::new(name)),
-            None => Err(io::Error::new(io::ErrorKind::NotFound, "the attempt's directory is gone")),
+            Ok(dir) => dir.open(path),
+            Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),
+        }
+    }
+
+    /// Likewise, with the directories in it whose entries lead there, innermost first.
+    fn find(&self, name: &str) -> io::Result<(Opened, Vec<PathBuf>)> {
+        match &self.dir {
+            Ok(dir) => {
+                let (real, way) = dir.resolve(Path::new(name))?;
+                Ok((self.open_real(&real)?, way))
+            }
+            Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),
         }
     }
 }
@@ -70,9 +117,10 @@ pub(super) fn collect(
     job: &Job,
     remains: &Remains,
     unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
 ) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
     let mut metrics = read_metrics_file(remains)?;
-    complete(job, remains, &mut metrics, unsynced).map(|outputs| (metrics, outputs))
+    complete(job, remains, &mut metrics, unsynced, watch).map(|outputs| (metrics, outputs))
 }
 
 /// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
@@ -81,11 +129,12 @@ pub(super) fn complete(
     remains: &Remains,
     metrics: &mut Metrics,
     unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
 ) -> Result<Vec<OutputHash>, Trouble> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, metrics)?;
     check_metrics(stage, metrics)?;
-    keep_outputs(stage, remains, unsynced)
+    keep_outputs(stage, remains, unsynced, watch)
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
@@ -97,18 +146,19 @@ fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metrics::new()),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(bad("`metrics.json` is a symbolic link").into());
-        }
         Err(error) => return Err(Trouble::of_left("bad_metrics", "cannot open `metrics.json`", &error)),
     };
     // A disk that cannot be read is not the trial's fault.
     let cannot_read = |error: io::Error| Trouble::of_left("bad_metrics", "cannot read `metrics.json`", &error);
-    if kind_of(&file).map_err(cannot_read)? != FileType::RegularFile {
+    if file.kind().map_err(cannot_read)? != FileType::RegularFile {
         return Err(bad("`metrics.json` is not a regular file").into());
     }
     let mut text = Vec::new();
-    file.take(MAX_METRICS_FILE_BYTES + 1).read_to_end(&mut text).map_err(cannot_read)?;
+    file.file()
+        .map_err(cannot_read)?
+        .take(MAX_METRICS_FILE_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(cannot_read)?;
     if text.len() as u64 > MAX_METRICS_FILE_BYTES {
         return Err(bad("`metrics.json` is larger than 1 MiB").into());
     }
@@ -170,8 +220,8 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
         let text = match read_rule_file(remains, &first.file) {
             Err(error) => {
                 match Trouble::of_left("missing_metric", &format!("cannot read `{}`", first.file), &error) {
-                    machine @ Trouble::Machine(_) => return Err(machine),
                     Trouble::Trial(_) => Err(io_words(&error)),
+                    other => return Err(other),
                 }
             }
             Ok(text) => Ok(text),
@@ -196,10 +246,11 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
 }
 
 fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
-    let mut file = remains.open(name)?;
-    if kind_of(&file)? != FileType::RegularFile {
+    let file = remains.open(name)?;
+    if file.kind()? != FileType::RegularFile {
         return Err(io::Error::other("it is not a regular file"));
     }
+    let mut file = file.file()?;
     // The last match counts, so the end is what to look at.
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
@@ -261,30 +312,24 @@ fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure>
 }
 
 /// Hashes the outputs, and notes what of them is not durable yet. What is synced is what was hashed: the same open file.
-fn keep_outputs(
+pub(crate) fn keep_outputs(
     stage: &StageRuntime,
     remains: &Remains,
     unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
 ) -> Result<Vec<OutputHash>, Trouble> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
-        let hash = remains.open(name).and_then(|file| {
-            let hash = match kind_of(&file)? {
-                FileType::RegularFile => {
-                    let hash = hash_tree(file.try_clone()?, false)?;
-                    unsynced.keep(name, file)?;
-                    hash
-                }
-                _ => {
-                    let hash = hash_tree(file, true)?;
-                    unsynced.kept_elsewhere();
-                    hash
-                }
-            };
-            // The directories on the way, innermost first; `` and `.` are the attempt's own.
-            for between in Path::new(name).ancestors().skip(1).filter(|path| path.file_name().is_some()) {
-                let between = between.to_string_lossy();
-                unsynced.keep(&between, remains.open(&between)?)?;
+        let hash = remains.find(name).and_then(|(file, way)| {
+            let is_file = file.kind()? == FileType::RegularFile;
+            let hash = file.hash(!is_file, watch)?;
+            if is_file {
+                unsynced.keep(name, file)?;
+            } else {
+                unsynced.kept_elsewhere();
+            }
+            for between in way {
+                unsynced.keep(&between.to_string_lossy(), remains.open_real(&between)?)?;
             }
             Ok(hash)
         });
@@ -294,33 +339,16 @@ fn keep_outputs(
                 Trouble::Trial(_) => {
                     return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
                 }
-                machine => return Err(machine),
+                other => return Err(other),
             },
         }
     }
     Ok(kept)
 }
 
-/// What becomes of a trial's outputs on a simulated machine: files and directories of an attempt are worked on by their
-/// descriptors, which a simulation stands in for; the way to them is the real one.
-#[cfg(test)]
-pub(crate) fn keep_simulated(stage: &StageRuntime, dir: &Path) -> Option<Vec<OutputHash>> {
-    let machine = crate::sys::simulated::machine()?;
-    let keep = |name: &String| {
-        let hash = machine.keep_output(dir, name).ok()?;
-        Some(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 })
-    };
-    let kept: Vec<_> = stage.outputs.iter().map(keep).collect::<Option<_>>()?;
-    if !kept.is_empty() && !planted!(OutputsWayNotSynced) {
-        let way = std::iter::once(dir.to_path_buf()).chain(super::durable::way_to(dir, &stage.artifacts_dir));
-        way.into_iter().try_for_each(|dir| crate::sys::files::fsync_dir(&dir)).ok()?;
-    }
-    Some(kept)
-}
-
 fn output_words(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::ELOOP) => "is a symbolic link".into(),
+        Some(libc::ELOOP) => "leads in a circle of symbolic links".into(),
         Some(libc::ENXIO) => "is a socket".into(),
         _ => io_words(error),
     }
@@ -334,15 +362,18 @@ mod tests {
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::spec::{MetricRule, Work};
+    use crate::sys::tree_hash::to_the_end;
 
     fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-        super::collect(job, &Remains::of(&job.dir).unwrap(), &mut Unsynced::new(&Room::of_process()))
+        let remains = Remains::of(&Grounds::default(), job).unwrap();
+        super::collect(job, &remains, &mut Unsynced::new(&Room::of_process()), &to_the_end)
     }
 
     fn kind_and_reason(trouble: Trouble) -> (String, String) {
         match trouble {
             Trouble::Trial(failure) => (failure.kind, failure.reason),
             Trouble::Machine(why) => panic!("{why}"),
+            Trouble::CutOff => panic!("it was cut off"),
         }
     }
 
@@ -413,7 +444,7 @@ mod tests {
             kind_and_reason(collect(&job).unwrap_err()).1,
             "`wns` needs `report/sta.rpt`: the attempt's directory is gone"
         );
-        std::sync::Arc::get_mut(&mut job.stage_spec).unwrap().needed_metrics.clear();
+        Arc::get_mut(&mut job.stage_spec).unwrap().needed_metrics.clear();
         assert_eq!(collect(&job).unwrap(), (Metrics::new(), Vec::new()));
     }
 
@@ -439,7 +470,10 @@ mod tests {
         let why = |job: &Job| kind_and_reason(collect(job).unwrap_err());
         assert_eq!(why(&job), ("missing_output".into(), "`out/netlist.v`: no such file or directory".into()));
         std::os::unix::fs::symlink("/etc/passwd", job.dir.join("out/netlist.v")).unwrap();
-        assert_eq!(why(&job).1, "`out/netlist.v`: is a symbolic link");
+        assert_eq!(
+            why(&job).1,
+            "`out/netlist.v`: is a symbolic link out of the attempt's directory, to `/etc/passwd`"
+        );
         fs::remove_file(job.dir.join("out/netlist.v")).unwrap();
         fs::write(job.dir.join("out/netlist.v"), "module").unwrap();
         let (_, outputs) = collect(&job).unwrap();

@@ -179,7 +179,10 @@ fn failures_have_kinds_and_excerpts() {
     let failure = bench.fail("mkfifo metrics.json");
     assert_eq!((&*failure.kind, &*failure.reason), ("bad_metrics", "`metrics.json` is not a regular file"));
     let failure = bench.fail("ln -s /etc/passwd metrics.json");
-    assert_eq!(failure.reason, "`metrics.json` is a symbolic link");
+    assert_eq!(
+        failure.reason,
+        "cannot open `metrics.json`: is a symbolic link out of the attempt's directory, to `/etc/passwd`"
+    );
     let mut stage = bench.stage("rm -rf $PWD");
     stage.needed_metrics = ["m".to_owned()].into();
     assert_eq!(failure_of(bench.run(stage)).kind, "missing_metric");

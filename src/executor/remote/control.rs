@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::wire::{Begun, Outcome, Task};
 use crate::executor::AttemptKey;
 use crate::model::{AttemptNo, StudyId, TrialId};
-use crate::sys::files::{create_dir_all_durable, fsync_dir, replace_atomically};
+use crate::sys::files::{create_dir_all_durable, replace_atomically, sync_entry};
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 
 const TASK: &str = "job.json";
@@ -148,9 +148,10 @@ impl Control {
 
     /// Makes the attempt the caller's; whether that came first.
     pub(crate) fn claim(&self) -> io::Result<bool> {
-        match std::fs::create_dir(self.dir.join(CLAIM)) {
+        let claim = self.dir.join(CLAIM);
+        match std::fs::create_dir(&claim) {
             Ok(()) => {
-                fsync_dir(&self.dir)?;
+                sync_entry(&claim)?;
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
