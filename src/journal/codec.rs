@@ -142,8 +142,8 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Metric, Metrics, Next, RunEnd, TrialState, Usage,
-        Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Metric, Metrics, Next, Rail, RunEnd, StudyId,
+        StudyStatus, TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -249,6 +249,63 @@ mod tests {
                 assert_eq!(decode::<Record>(1, &bytes).unwrap(), record);
             }
         }
+    }
+
+    fn study() -> StudyRow {
+        StudyRow {
+            study_id: StudyId([7; 16]),
+            name: "s".into(),
+            base_case: "b".into(),
+            seed: 1,
+            spec: "{}".into(),
+            spec_hash: "h".into(),
+            inputs: Vec::new(),
+            versions: Vec::new(),
+            study_dir: ".".into(),
+            artifacts_dir: "a".into(),
+            study_file: "f".into(),
+            plan_version: 2,
+            stage_count: 1,
+            created_ms: 5,
+            status: StudyStatus::Aborted,
+            abort_reason: Some("r".into()),
+            violating: vec![TrialId(3)],
+            abort: None,
+            engine: None,
+            engine_closed: true,
+            runs: 1,
+            workers: 4,
+            sync_interval_ms: 0,
+            draining: false,
+            cluster_trouble: None,
+            base: None,
+        }
+    }
+
+    /// By hand, as above: id, names, seed 1, spec, hash, no inputs, no versions, directories, file, plan 2, one stage, made at 5,
+    /// aborted (4) for "r" by trial 3; then what counts, which version 1 does not have; no engine, closed, 1 run, 4 workers.
+    #[test]
+    fn golden_bytes_of_a_study_with_and_without_what_counts() {
+        let mut head = vec![7; 16];
+        head.extend([1, b's', 1, b'b', 1, 2, b'{', b'}', 1, b'h', 0, 0, 1, b'.', 1, b'a', 1, b'f', 2, 1, 10]);
+        head.extend([4, 1, 1, b'r', 1, 3]);
+        let tail = [0, 1, 1, 4, 0, 0, 0, 0];
+        let sealed = |tag: u8, middle: &[u8]| {
+            let mut bytes = [&[tag], &head[..], middle, &tail[..]].concat();
+            let sum = checksum("study", 0, &bytes);
+            bytes.extend_from_slice(&sum);
+            bytes
+        };
+        assert_eq!(decode::<StudyRow>(0, &sealed(1, &[])).unwrap(), study(), "as it was written before");
+        let abort = Abort { rail: Rail::CatastrophicFailures, stage: 1, counted: 9 };
+        let counted = StudyRow { abort: Some(abort), ..study() };
+        assert_eq!(encode(0, &counted).unwrap(), sealed(2, &[1, 3, 1, 9]));
+        assert_eq!(decode::<StudyRow>(0, &sealed(2, &[1, 3, 1, 9])).unwrap(), counted);
+        assert_eq!(decode::<StudyRow>(0, &sealed(3, &[0])), Err(CodecError::Newer(3)));
+        // Variant 19, the abort, its reason, its trials.
+        let event = Event::StudyAbortedBy { abort, reason: "r".into(), violating: vec![TrialId(3)] };
+        let bytes = encode(7, &Record { at_ms: 1, run_ms: 5, event }).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 19, 3, 1, 9, 1, b'r', 1, 3]);
     }
 
     #[test]

@@ -68,10 +68,8 @@ pub fn abort_words(study: &StudyRow, stages: &[StageRow], lineage: &Lineage<'_>)
         }
         (Rail::Base | Rail::NoSurvivors, _) => {}
         (_, 0) => told.push(format!("no trial of stage `{name}` counts; what ended is outside")),
-        (_, 1) => told.push(format!("the first trial of stage `{name}` decided it; what else ended is outside")),
-        (_, n) => {
-            told.push(format!("the first {n} trials of stage `{name}` decided it; what else ended is outside"))
-        }
+        (_, 1) => told.push(format!("the first trial of stage `{name}` counts; what else ended is outside")),
+        (_, n) => told.push(format!("the first {n} trials of stage `{name}` count; what else ended is outside")),
     }
     told
 }

@@ -185,25 +185,219 @@ fn a_stage_that_needs_approval_parks_the_study() {
     sandbox.ok("verify study.redb", 0);
 }
 
-#[test]
-fn an_abort_survives_a_crash_while_it_drains() {
-    // n = 2 breaks the rail while n = 1 still runs.
-    let line = "[ {n} = 1 ] && { touch $PITON_STUDY_DIR/one; while :; do sleep 0.02; done; }; \
-                while [ ! -e $PITON_STUDY_DIR/one ]; do sleep 0.02; done; echo {{\\\"m\\\": {n}}} > metrics.json";
-    let line = line.replace("{ touch", "{{ touch").replace("done; };", "done; }};");
-    let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 1 }]";
-    let sandbox = study("", rails, &line);
-    let engine = sandbox.start("run study.toml -j 2");
-    wait_until("the rail broke", || {
-        sandbox.path("study.redb").exists()
-            && sandbox.ok("dump study.redb --events --format jsonl", 0).contains("study_aborted")
+/// n = 1 waits for the gate, n = 2 breaks the rail as soon as n = 1 has begun, all others wait for the gate.
+fn second_breaks() -> Sandbox {
+    let line = "echo $PITON_CASE >> $PITON_STUDY_DIR/begun; if [ {n} = 2 ]; then \
+                while ! grep -q s_0_0 $PITON_STUDY_DIR/begun; do sleep 0.02; done; \
+                else while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; fi; \
+                echo \"{{\\\"m\\\": {n}}}\" > metrics.json";
+    study("", "[stage.rails]\nabort_if = [{ metric = \"m\", above = 1 }]", line)
+}
+
+fn certain(sandbox: &Sandbox) {
+    wait_until("an abort is certain", || {
+        let events = |sandbox: &Sandbox| sandbox.ok("dump study.redb --events --format jsonl", 0);
+        let ended = |line: &str| line.contains("attempt_ended") && line.contains("s_0_1");
+        sandbox.path("study.redb").exists() && events(sandbox).lines().any(ended)
     });
+}
+
+#[test]
+fn a_certain_abort_whose_place_is_open_survives_a_crash() {
+    let sandbox = second_breaks();
+    let engine = sandbox.start("run study.toml -j 2");
+    certain(&sandbox);
     engine.signal(Signal::KILL);
     engine.wait();
-    let dump = aborted(&sandbox, "`s_0_1`");
-    // The first trial for certain; whatever the free worker had begun meanwhile as well.
-    assert!(dump["accounting"]["interrupted"].as_u64().unwrap() >= 1);
-    assert_eq!(dump["trials"][0]["state"], "cancelled");
+    let dump = sandbox.dump();
+    assert_eq!((&dump["study"]["status"], &dump["study"]["aborted"]), (&"interrupted".into(), &false.into()));
+    sandbox.write("gate", "");
+    sandbox.ok("run study.toml -j 2", 3);
+    let dump = sandbox.dump();
+    assert_eq!(dump["study"]["aborted_by"]["violating"], serde_json::json!(["s_0_1"]));
+    assert_eq!(dump["trials"][0]["state"], "succeeded", "what lies below gets its result");
+    assert_eq!(dump["trials"][0]["attempts"].as_array().unwrap().len(), 2);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn a_stop_while_the_place_of_an_abort_is_open_can_be_resumed() {
+    let sandbox = second_breaks();
+    let engine = sandbox.start("run study.toml -j 2 --drain-for 100ms");
+    certain(&sandbox);
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    sandbox.write("gate", "");
+    sandbox.ok("resume study.redb", 3);
+    assert_eq!(sandbox.dump()["study"]["aborted_by"]["counted"], 2);
+    // Of what was handed out in advance workers may have taken some; nothing else began, least of all since.
+    let begun: std::collections::BTreeSet<String> = sandbox.lines("begun").into_iter().collect();
+    assert!(begun.len() <= 10 && begun.contains("s_0_0"), "{begun:?}");
+}
+
+/// Of 40 trials that end in another order than they began every third fails, every sixth catastrophically, and some at first.
+fn mixed(top: &str, stage: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "s"
+{top}
+[[stage]]
+name = "a"
+command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/begun; sleep 0.0$(( {{n}} * 7 % 9 )); [ $(( {{n}} % 6 )) != 0 ] || exit 9; [ $(( {{n}} % 3 )) != 0 ] || exit 1; [ $(( {{n}} % 4 )) != 1 ] || [ $PITON_ATTEMPT != 1 ] || exit 5; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
+trial_budget = 40
+survivor_count = 1
+retries = {{ count = 1, delay = "20ms", jitter = false }}
+[stage.sweep]
+n = {{ min = 1, max = 40, type = "int" }}
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+[[stage.failure]]
+kind = "burnt"
+exit_code = 9
+severity = "catastrophic"
+retryable = false
+{stage}
+"#
+    )
+}
+
+fn canonical(sandbox: &Sandbox, workers: u32) -> String {
+    sandbox.ok(&format!("verify {workers}.redb"), 0);
+    sandbox.ok(&format!("dump {workers}.redb --format json --canonical"), 0)
+}
+
+/// Runs the study with one worker, with several, and killed now and then: one canonical dump.
+fn the_same_whatever_happens(study: &str, code: i32) -> serde_json::Value {
+    let sandbox = Sandbox::with_study(study);
+    let mut seen = std::collections::BTreeSet::new();
+    for workers in [1, 2, 4, 7] {
+        let line = format!("run study.toml -j {workers} --store {workers}.redb --artifacts a{workers}");
+        sandbox.ok(&line, code);
+        seen.insert(canonical(&sandbox, workers));
+    }
+    let line = "run study.toml -j 4 --store 9.redb --artifacts a9";
+    for begun in [2, 7, 12] {
+        let mut engine = sandbox.start(line);
+        let before = sandbox.lines("begun").len();
+        wait_until("some have begun, or it is over", || {
+            sandbox.lines("begun").len() >= before + begun || engine.child.try_wait().unwrap().is_some()
+        });
+        drop(engine.child.kill());
+        engine.wait();
+    }
+    sandbox.ok(line, code);
+    seen.insert(canonical(&sandbox, 9));
+    assert_eq!(seen.len(), 1, "{seen:#?}");
+    serde_json::from_str(seen.first().unwrap()).unwrap()
+}
+
+#[test]
+fn abort_if_depends_on_results_alone() {
+    let dump =
+        the_same_whatever_happens(&mixed("", "[stage.rails]\nabort_if = [{ metric = \"m\", above = 13.5 }]"), 3);
+    assert_eq!(dump["study"]["violating"], serde_json::json!(["s_0_13"]));
+    let stage = &dump["stages"][0];
+    assert_eq!((&stage["succeeded"], &stage["failed"], &stage["cancelled"]), (&10.into(), &4.into(), &26.into()));
+}
+
+#[test]
+fn a_failure_rate_depends_on_results_alone() {
+    let dump = the_same_whatever_happens(&mixed("", "[stage.rails]\nmax_failure_rate = 0.32"), 3);
+    assert_eq!(dump["study"]["violating"], serde_json::json!(["s_0_2", "s_0_5"]), "all that failed are named");
+    assert_eq!(
+        dump["study"]["abort_reason"],
+        "stage `a`: 2 of 6 finished trials failed, more than the rate of 0.32 allows"
+    );
+    assert_eq!(dump["trials"][20]["state"], "cancelled");
+}
+
+#[test]
+fn catastrophes_depend_on_results_alone() {
+    let rails = "[stage.rails]\nmax_failure_rate = 0.9\nabort_if = [{ metric = \"m\", above = 18.5 }]";
+    let dump = the_same_whatever_happens(&mixed("[rails]\ncatastrophic_failures = 3", rails), 3);
+    assert_eq!(dump["study"]["violating"], serde_json::json!(["s_0_5", "s_0_11", "s_0_17"]), "before `s_0_18`");
+}
+
+#[test]
+fn a_rail_that_holds_depends_on_results_alone() {
+    let dump = the_same_whatever_happens(&mixed("", "[stage.rails]\nmax_failure_rate = 0.34"), 0);
+    assert_eq!((&dump["study"]["status"], &dump["stages"][0]["failed"]), (&"completed".into(), &13.into()));
+}
+
+#[test]
+fn rails_over_proposals_depend_on_results_alone() {
+    let ask = "trial_budget = 40\nsampling = { ask = [\"python3\", \"ask.py\"], parallel = 5 }";
+    let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 9.5 }]\nmax_failure_rate = 0.4";
+    let study = mixed("", rails).replace("trial_budget = 40", ask);
+    let sandbox_study = study.replace("python3\", \"ask.py\"]", "python3\", \"-c\", \"import sys, json\\nfor l in sys.stdin:\\n  m = json.loads(l)\\n  if m['type'] == 'ask': print(json.dumps({'params': {'n': m['ask'] + 1}}), flush=True)\"]");
+    let dump = the_same_whatever_happens(&sandbox_study, 3);
+    assert_eq!(dump["study"]["violating"], serde_json::json!(["s_0_9"]));
+    assert_eq!(dump["trials"].as_array().unwrap().len(), 10, "how far it was asked beyond is chance");
+}
+
+#[test]
+fn what_max_runtime_ends_pretends_nothing() {
+    let study = mixed("[rails]\nmax_runtime = \"300ms\"", "").replace("sleep 0.0", "sleep 0.1");
+    let dump = the_same_whatever_happens(&study, 3);
+    assert_eq!(dump["study"]["abort_reason"], "the study has run as long as `max_runtime` allows: 300ms");
+    assert_eq!(dump["stages"][0]["cancelled"], 40, "which had ended is a matter of time");
+}
+
+#[test]
+fn what_ended_outside_is_kept_and_counts_when_the_abort_is_taken_back() {
+    let rails = |rate: &str| mixed("", &format!("[stage.rails]\nmax_failure_rate = {rate}"));
+    let sandbox = Sandbox::with_study(&rails("0.32"));
+    let mut seen = std::collections::BTreeSet::new();
+    for workers in [1, 5] {
+        sandbox.write("study.toml", &rails("0.32"));
+        let run = format!("run study.toml -j {workers} --store {workers}.redb --artifacts a{workers}");
+        sandbox.ok(&run, 3);
+        let dump = sandbox.ok(&format!("dump {workers}.redb --format json"), 0);
+        let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+        let by = serde_json::json!({"rail": "max_failure_rate", "stage": 0, "counted": 6, "violating": ["s_0_2", "s_0_5"]});
+        assert_eq!(dump["study"]["aborted_by"], by);
+        let status = sandbox.ok(&format!("status {workers}.redb"), 0);
+        assert!(status.contains("broken by s_0_2, s_0_5\nthe first 6 trials of stage `a` count"), "{status}");
+        let trials = dump["trials"].as_array().unwrap();
+        for trial in trials.iter().filter(|trial| trial["outside"] == true) {
+            assert!(trial["id"].as_u64().unwrap() >= 6);
+            let case = trial["case"].as_str().unwrap();
+            let why = sandbox.ok(&format!("why {workers}.redb {case}"), 0);
+            assert!(why.contains(", outside") && why.contains("without it: stage `a`: 2 of 6"), "{why}");
+        }
+        sandbox.write("study.toml", &rails("0.5"));
+        sandbox.ok(&format!("amend {workers}.redb study.toml --yes"), 0);
+        sandbox.ok(&run, 0);
+        let after = sandbox.ok(&format!("dump {workers}.redb --format json"), 0);
+        let after: serde_json::Value = serde_json::from_str(&after).unwrap();
+        for trial in trials.iter().filter(|trial| trial["state"] == "succeeded") {
+            let now = &after["trials"][trial["id"].as_u64().unwrap() as usize];
+            assert_eq!(now["attempts"], trial["attempts"], "what had ended does not run again");
+        }
+        seen.insert(canonical(&sandbox, workers));
+        // Rails that are tightened are asked of all results; nothing runs for that.
+        if workers == 1 {
+            let events = after["events"].as_u64().unwrap();
+            assert!(events > 0 && after["study"]["aborted_by"].is_null());
+        }
+    }
+    assert_eq!(seen.len(), 1, "{seen:#?}");
+}
+
+#[test]
+fn a_retry_forgives_failures_and_no_bound() {
+    let line = format!("[ {{n}} != 2 ] || [ -e $PITON_STUDY_DIR/mended ] || exit 1; {REPORT}");
+    let sandbox = study("", "[stage.rails]\nabort_if = [{ metric = \"m\", above = 3 }]", &line);
+    aborted(&sandbox, "`s_0_3`");
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb --failed", 0);
+    sandbox.ok("run study.toml", 3);
+    let dump = sandbox.dump();
+    assert_eq!(dump["trials"][1]["state"], "succeeded");
+    assert_eq!(dump["study"]["aborted_by"]["violating"], serde_json::json!(["s_0_3"]));
+    sandbox.ok("verify study.redb", 0);
 }
 
 #[test]

@@ -381,6 +381,34 @@ fn draining_returns_what_waits_and_lets_finish_what_runs() {
     bench.pool.shutdown();
 }
 
+#[test]
+fn what_is_withdrawn_comes_back_and_the_rest_runs_in_order() {
+    let mut bench = Bench::new(1, HashMap::new());
+    let stage_of = bench.stage("mkfifo $PITON_STUDY_DIR/go; read line < $PITON_STUDY_DIR/go");
+    bench.submit(0, stage_of);
+    bench.started();
+    for trial in [9, 1, 7, 2, 8] {
+        let stage = bench.stage("echo $PITON_TRIAL >> $PITON_STUDY_DIR/ran");
+        bench.submit(trial, stage);
+    }
+    bench.pool.withdraw(TrialId(3));
+    while !bench.dir.path().join("go").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fs::write(bench.dir.path().join("go"), "\n").unwrap();
+    let (mut returned, mut ended) = (BTreeSet::new(), Vec::new());
+    while returned.len() < 3 || ended.len() < 3 {
+        match bench.events.recv_timeout(LONG).unwrap() {
+            ExecutorEvent::Returned { trial } => drop(returned.insert(trial.0)),
+            ExecutorEvent::Ended(report) => ended.push(report.trial.0),
+            _ => {}
+        }
+    }
+    // The first of those that waited may have been prepared by then.
+    assert_eq!((returned, ended), (BTreeSet::from([7, 8, 9]), vec![0, 1, 2]));
+    bench.pool.shutdown();
+}
+
 /// Submits a trial that waits for its own gate.
 fn gated(bench: &mut Bench, trial: u64) -> Job {
     let gate = bench.stage("while [ ! -e $PITON_STUDY_DIR/gate_$PITON_TRIAL ]; do sleep 0.01; done");

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::model::{Event, Next, RunEnd, TrialId};
+use crate::model::{Abort, Event, Next, Rail, RunEnd, TrialId};
 use crate::views::fixture::{ALIVE, DEAD, Story, parent, written};
 use crate::views::{Liveness, Screen};
 
@@ -72,6 +72,51 @@ fn an_aborted_study_shows_what_waited_as_cancelled() {
     assert_eq!(states, ["cancelled"; 4]);
     assert_eq!(dump["stages"][0]["pending"], 0);
     assert_eq!(dump["trials"][1]["failure"], Json::Null, "not failed for good");
+}
+
+/// Two results before the one that aborts, one after it: the canonical dump knows the first two alone.
+#[test]
+fn what_is_outside_is_kept_shown_and_no_part_of_the_canonical_dump() {
+    let abort = |rail, counted| Event::StudyAbortedBy {
+        abort: Abort { rail, stage: 0, counted },
+        reason: "rail".into(),
+        violating: vec![TrialId(1)],
+    };
+    let told = |outside: bool, rail, counted| {
+        let mut story = Story::new();
+        story.run().open_explore();
+        if outside {
+            story.start(3, 1).succeed(3, 1, 7.0);
+        }
+        story.start(0, 1).succeed(0, 1, 9.0).start(1, 1).fail(1, 1, "no", Next::Final);
+        story.event(abort(rail, counted));
+        story
+    };
+    let (with, without) = (told(true, Rail::AbortIf, 2), told(false, Rail::AbortIf, 2));
+    assert_eq!(canonically(&with), canonically(&without));
+    let dump: Json = serde_json::from_str(&dumped(&with, DEAD, Format::Json)).unwrap();
+    let by = serde_json::json!({"rail": "abort_if", "stage": 0, "counted": 2, "violating": ["t_0_1"]});
+    assert_eq!(dump["study"]["aborted_by"], by);
+    let trial = &dump["trials"][3];
+    assert_eq!((&trial["state"], &trial["outside"]), (&"succeeded".into(), &true.into()));
+    assert!(dump["trials"][0]["outside"].is_null() && dump["trials"][2]["outside"].is_null());
+    let text = dumped(&with, DEAD, Format::Text);
+    assert!(
+        text.contains("broken by t_0_1\nthe first 2 trials of stage `explore` count; what else ended is outside")
+    );
+    assert!(text.lines().any(|line| line.contains("t_0_3") && line.contains("outside")), "{text}");
+    // What the recorded results give is another matter: this study has no rail at all.
+    let checked = |story: &Story| {
+        let (view, snapshot) = story.view(DEAD);
+        crate::views::abort::check(&view, &snapshot).unwrap()
+    };
+    assert!(checked(&with).unwrap().contains("the recorded results give no abort"));
+    assert!(checked(&told(true, Rail::NoSurvivors, 4)).unwrap().contains("give survivors"));
+    // After `max_runtime` which had ended is chance, and none is outside.
+    let (with, without) = (told(true, Rail::MaxRuntime, 0), told(false, Rail::MaxRuntime, 0));
+    assert_eq!(canonically(&with), canonically(&without));
+    assert_eq!(checked(&with), None);
+    assert!(!dumped(&with, DEAD, Format::Json).contains("outside"));
 }
 
 #[test]
