@@ -100,7 +100,7 @@ fn what_is_outside_is_kept_shown_and_no_part_of_the_canonical_dump() {
     let trial = &dump["trials"][3];
     assert_eq!((&trial["state"], &trial["outside"]), (&"succeeded".into(), &true.into()));
     assert!(dump["trials"][0]["outside"].is_null() && dump["trials"][2]["outside"].is_null());
-    let text = dumped(&with, DEAD, Format::Text);
+    let text = dumped(&with, DEAD, Format::Text(Screen::PLAIN));
     assert!(
         text.contains("broken by t_0_1\nthe first 2 trials of stage `explore` count; what else ended is outside")
     );
