@@ -445,6 +445,63 @@ fn closed_to_others(far: &Far) {
     }
 }
 
+/// A `ray` that only answers HTTP, as this script of Python says.
+fn with_made_up_ray(body: &str) -> Far {
+    let far = Far::with("executor = \"ray\"\n[run.ray]\naddress = \"local\"\n", Vec::new());
+    std::fs::create_dir(far.sandbox.path("bin")).unwrap();
+    let python = format!(
+        r#"import http.server, os, sys, threading, time
+options = dict(a[2:].split('=', 1) for a in sys.argv if a.startswith('--') and '=' in a)
+here = {here:?}
+open(here + '/starts', 'a').write('x\n')
+class Dashboard(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        told = self.headers.get('Authorization')
+        open(here + '/told', 'a').write(str(told) + '\n')
+        status = answer(told)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b'[]')
+    def log_message(self, *args): pass
+def serve(seconds):
+    at = (options['dashboard-host'], int(options['dashboard-port']))
+    server = http.server.ThreadingHTTPServer(at, Dashboard)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    time.sleep(seconds)
+{body}"#,
+        here = far.sandbox.path(""),
+    );
+    far.sandbox.write("bin/ray.py", &python);
+    far.sandbox
+        .script("bin/ray", &format!("exec /usr/bin/python3 {} \"$@\"", far.sandbox.path("bin/ray.py").display()));
+    let path = format!("{}:{}", far.sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+    Far { env: vec![("PATH".to_owned(), path)], ..far }
+}
+
+#[test]
+fn a_ray_that_takes_jobs_from_anybody_is_refused() {
+    let far = with_made_up_ray("def answer(told): return 200\nserve(1000)\n");
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("Ray 2.52 or later"), "{}", both(&output));
+    assert_eq!(far.sandbox.lines("starts").len(), 1, "it would be no better the next time");
+}
+
+#[test]
+fn whoever_else_answers_in_the_place_of_ray_is_not_told_the_token() {
+    let far = with_made_up_ray("def answer(told): return 200\nos.setuid(65534)\nserve(3)\n");
+    for file in ["starts", "told"] {
+        far.sandbox.write(file, "");
+        std::os::unix::fs::chown(far.sandbox.path(file), Some(65534), None).unwrap();
+    }
+    std::fs::set_permissions(far.sandbox.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("nothing of this user's listens there"), "{}", both(&output));
+    assert_eq!(far.sandbox.lines("starts").len(), 3, "another one is started");
+    assert_eq!(far.sandbox.lines("told"), Vec::<String>::new(), "nobody was asked anything");
+}
+
 fn mode(path: &std::path::Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
