@@ -297,7 +297,8 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let real = outside.path().join("real");
         std::fs::write(&real, serde_json::to_vec(&begun()).unwrap()).unwrap();
-        let puts: [(&str, fn(&Path, &Path)); 6] = [
+        type Put = fn(&Path, &Path);
+        let puts: [(&str, Put); 6] = [
             ("a FIFO", |at, _| fifo(at)),
             ("a link to a file", |at, real| symlink(real, at).unwrap()),
             ("a link to no end", |at, _| symlink("/dev/zero", at).unwrap()),
