@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::claim;
 use crate::engine::hooks::Hooks;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
-use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle};
+use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle, Watched};
 use crate::error::Error;
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
@@ -319,6 +319,15 @@ impl Study {
             spec.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         }
         let found = self.look()?;
+        let over = found
+            .as_ref()
+            .is_some_and(|(row, ..)| matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted));
+        if self.keeper.is_none() && !self.is_simulated() && !over {
+            let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
+            self.keeper = Some(Keeper::start().map_err(failed)?);
+        }
+        // Tools that tell their versions are asked below.
+        let _host = self.keeper.as_ref().map(|keeper| keeper.client().hosts_helpers());
         let decision = match &found {
             Some((row, spec, told_to_wait)) => self.decide(row, spec, *told_to_wait)?,
             None => decide(self.nothing_found()),
@@ -342,11 +351,6 @@ impl Study {
                 match &found {
                     Some((row, stored, _)) => fitness::refuse_unfit(stored, &self.stored_paths(row)?)?,
                     None => self.refuse_unfit_places()?,
-                }
-                if !self.is_simulated() {
-                    let keeper = self.keeper.take().map_or_else(Keeper::start, Ok);
-                    let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
-                    self.keeper = Some(keeper.map_err(failed)?);
                 }
                 let journal = self.open(decision)?;
                 self.go(decision, journal, observer)
@@ -607,7 +611,10 @@ impl Study {
             let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
             return Ok(Outcome { decision, status: report.status, report: Some(report) });
         }
-        exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir);
+        let keeper = self.keeper;
+        let client = keeper.as_ref().map(Keeper::client);
+        exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir, client);
+        let signals = self.watch_signals.then(|| Watched::start(&self.shutdown)).transpose()?;
         let report = engine::run(
             journal,
             Arc::new(spec),
@@ -615,9 +622,9 @@ impl Study {
             RunOptions {
                 workers,
                 drain_limit: self.drain_limit,
-                watch_signals: self.watch_signals,
+                signals: signals.as_ref(),
                 shutdown: &self.shutdown,
-                keeper: self.keeper,
+                keeper: keeper.clone(),
                 program: self.program,
                 detach: self.detach,
                 closures: self.closures,
@@ -626,8 +633,9 @@ impl Study {
         );
         // Also after an error: what was recorded is told.
         if let Some(hooks) = exporting.hooks.take() {
-            hooks.finish();
+            hooks.finish(&self.shutdown);
         }
+        drop((signals, keeper));
         let report = report?;
         Ok(Outcome { decision, status: report.status, report: Some(report) })
     }

@@ -82,7 +82,8 @@ fn decide(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<Option<Amen
         }
         return Err(error);
     }
-    let found = plan(spec::tool_versions(&standing.paths.study_dir, new).map_err(Error::Version)?)?;
+    let asked = super::with_helpers(|| spec::tool_versions(&standing.paths.study_dir, new))?;
+    let found = plan(asked.map_err(Error::Version)?)?;
     // Known already, but for what the tools said.
     if found.changes == presumed.changes && found.discarded == presumed.discarded && !found.is_empty() {
         if args.json {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use piton::Error;
 use piton::engine::attempt::{AttemptEnded, run};
-use piton::{Error, Keeper};
 
 /// What a job exits with that found its attempt taken.
 const NOT_OURS: u8 = 76;
@@ -11,8 +11,7 @@ const NOT_OURS: u8 = 76;
 /// Runs one attempt. The exit code is for whoever looks at the cluster's list of jobs: piton does not read it.
 pub fn attempt(control: &Path) -> Result<u8, Error> {
     // Before any thread exists: the keeper is a fork of this process.
-    let keeper =
-        Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?;
+    let keeper = super::keeper()?;
     Ok(match run(control, keeper)? {
         AttemptEnded::Succeeded => 0,
         AttemptEnded::Failed => 1,

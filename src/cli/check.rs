@@ -24,7 +24,10 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
     // They are commands of the file, which may be anybody's.
     let versions = match args.versions {
-        true => Some(spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?),
+        true => {
+            let asked = super::with_helpers(|| spec::tool_versions(&paths.study_dir, spec))?;
+            Some(asked.map_err(Error::Version)?)
+        }
         false => None,
     };
     let stages = assumed_stages(spec);

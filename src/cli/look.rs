@@ -4,12 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use piton::journal::replayed;
-use piton::model::{AttemptNo, StudyRow, TrialId};
+use piton::model::{AttemptNo, TrialId};
 use piton::sys::clock::unix_ms;
-use piton::sys::process::is_alive;
 use piton::views::logs::{self, Followable, Followed, Position, Stream};
 use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
-use piton::{Error, Reader, Snapshot};
+use piton::{Error, JournalError, Reader, Snapshot};
 
 use super::args::{DumpArgs, DumpFormat, LogsArgs, StatusArgs, WhyArgs};
 use super::terminal;
@@ -30,14 +29,11 @@ impl Look {
 
     /// At the last commit, through an open reader.
     pub fn again(reader: &Reader, store: &Path) -> Result<Self, Error> {
-        let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
-        Self::at(snapshot, store)
-    }
-
-    fn at(snapshot: Snapshot, store: &Path) -> Result<Self, Error> {
-        let study = snapshot.study().map_err(|cause| Error::Journal { store: store.into(), cause })?;
+        let journal_error = |cause| Error::Journal { store: store.into(), cause };
+        let (snapshot, liveness) = at_rest(reader, store).map_err(journal_error)?;
+        let study = snapshot.study().map_err(journal_error)?;
         let place = Place::new(store, &study).map_err(Error::no_current_dir)?;
-        let view = StudyView::load(&snapshot, place, liveness(&study))?;
+        let view = StudyView::load(&snapshot, place, liveness)?;
         Ok(Self { snapshot, view })
     }
 }
@@ -145,9 +141,8 @@ struct Following<'a> {
 
 impl Followable for Following<'_> {
     fn position(&mut self) -> Result<Position, ViewError> {
-        let snapshot = self.reader.snapshot()?;
-        let study = snapshot.study()?;
-        Position::of(&snapshot, self.trial, liveness(&study)).map_err(Into::into)
+        let (snapshot, liveness) = at_rest(self.reader, self.store)?;
+        Position::of(&snapshot, self.trial, liveness).map_err(Into::into)
     }
 
     fn log_path(&mut self, attempt: AttemptNo) -> PathBuf {
@@ -161,7 +156,16 @@ impl Followable for Following<'_> {
     }
 }
 
-/// Whether the engine a study names lives.
-pub fn liveness(study: &StudyRow) -> Liveness {
-    Liveness { alive: study.open_engine().is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)) }
+/// The last commit, and whether its engine lives.
+fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
+    let mut snapshot = reader.snapshot()?;
+    let mut study = snapshot.study()?;
+    let mut liveness = Liveness::of(store, &study);
+    if study.open_engine().is_some() && !liveness.alive {
+        // It may have said goodbye between the two looks: now that it is gone, what it said last is there.
+        snapshot = reader.snapshot()?;
+        study = snapshot.study()?;
+        liveness = Liveness::of(store, &study);
+    }
+    Ok((snapshot, liveness))
 }

@@ -39,6 +39,8 @@ use args::{Cli, Command};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    // Before anything else: what the parent ignored or blocked must not matter.
+    piton::sys::signals::settle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -47,8 +49,6 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    // A write beyond a file size limit is then an error that names what failed, as on a full disk.
-    piton::sys::signals::ignore_file_size_signal();
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITON_LOG", "warn"))
         .format_timestamp(None)
         .format_target(false)
@@ -110,6 +110,20 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Completions(args) => manual::completions(&args),
         Command::Man => manual::man(),
     }
+}
+
+/// The keeper of this program's trials and helpers. What they leave should it die comes to this process.
+pub fn keeper() -> Result<piton::Keeper, Error> {
+    piton::sys::orphans::adopt()
+        .and_then(|()| piton::Keeper::start())
+        .map_err(|cause| Error::System { what: "start the keeper of the trials", cause })
+}
+
+/// Does what may run helpers of the study (commands that tell versions): whatever they start ends with them.
+pub fn with_helpers<T>(act: impl FnOnce() -> T) -> Result<T, Error> {
+    let keeper = keeper()?;
+    let _host = keeper.client().hosts_helpers();
+    Ok(act())
 }
 
 /// Whether the reader of our output went away, as `head` does.

@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use piton::Error;
 use piton::engine::replay::{self, Place, Replayed};
 use piton::model::{
     AttemptNo, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
@@ -20,7 +21,6 @@ use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
 use piton::views::{clean, duration, short_number, signal_name};
-use piton::{Error, Keeper};
 use rustix::fs::FileType;
 
 use super::args::ReplayArgs;
@@ -42,14 +42,16 @@ const DIFFERS: u8 = 4;
 /// Runs a trial again.
 pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     // Before any thread or file: the keeper is a fork of this process.
-    let keeper =
-        Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trial", cause })?;
+    let keeper = super::keeper()?;
     let limits = Limits {
         tolerances: tolerances(&args.tolerance),
         only: args.metric.iter().cloned().collect(),
         ..Limits::default()
     };
-    let scene = Scene::load(args, &limits)?;
+    let scene = {
+        let _host = keeper.client().hosts_helpers();
+        Scene::load(args, &limits)?
+    };
     let slot = scene.slot;
     let ground = Ground::make(args)?;
     let place =

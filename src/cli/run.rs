@@ -6,7 +6,7 @@ use piton::engine::resume::Decision;
 use piton::model::{RunEnd, StudyStatus};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
-use piton::{Error, Keeper, Outcome, Reader, Study, shell_word};
+use piton::{Error, Outcome, Reader, Study, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::look::Look;
@@ -65,8 +65,7 @@ fn again(args: &StudyArgs) -> String {
 
 fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     // Before any thread exists: the keeper is a fork of this process.
-    let keeper =
-        Keeper::start().map_err(|cause| Error::System { what: "start the keeper of the trials", cause })?;
+    let keeper = super::keeper()?;
     let store = study.store_path().to_owned();
     let mut study = study.keeper(keeper).watch_signals(true).drain_limit(how.drain_for).detach(how.detach);
     if let Ok(program) = std::env::current_exe() {

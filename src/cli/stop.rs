@@ -1,46 +1,221 @@
-//! `piton stop`: asks the running engine to stop, and waits until it is gone.
+//! `piton stop`: asks the running engine to stop, and waits until it has.
 //!
-//! The engine is found by what the store says (pid, start time, boot), and signalled through a pidfd, so that a
-//! process that only has the same number is never hit.
+//! The lock on the store tells whether an engine runs, and which process here it is; only that process is signalled, through
+//! a pidfd, and only if it listens. An engine in another PID namespace or on another host is asked by a file beside the
+//! store. No wait is silent, and none is for something that cannot happen.
 
-use piton::model::EngineId;
-use piton::sys::process::{signal_exactly, wait_gone};
-use piton::{Error, Reader};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use piton::engine::stop::{RunName, request, request_path, withdraw};
+use piton::journal::{is_locked, writers};
+use piton::model::{EngineId, ProcessId, StudyRow};
+use piton::sys::clock::{boot_id, host_name};
+use piton::sys::process::{Stat, handles, lives, signal_exactly, wait_gone};
+use piton::views::{clean, counted};
+use piton::{Error, OpenError, Reader};
 use rustix::process::Signal;
 
 use super::args::StopArgs;
 use super::terminal::{hint, say};
 
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long whoever has a store open without a run may take to begin or end one.
+const SETTLING: Duration = Duration::from_secs(5);
+/// How long an engine may take to take a request by file: it looks once a second.
+const TAKING: Duration = Duration::from_secs(20);
+/// How long a stopped engine may take to be continued.
+const CONTINUING: Duration = Duration::from_secs(5);
+/// After so long it is said what is waited for, and again after as long.
+const SAYING: Duration = Duration::from_secs(30);
+/// How long an engine that has let go of the store is waited for: it may have something to tell yet.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// An engine that was asked to stop.
+#[derive(Debug)]
+pub struct Asked {
+    /// How it calls itself.
+    pub engine: EngineId,
+    run: RunName,
+    /// Its process as it is seen from here, if it was signalled.
+    process: Option<ProcessId>,
+}
+
+impl Asked {
+    /// Which engine, in words.
+    pub fn words(&self) -> String {
+        match self.process {
+            Some(process) => format!("engine {}", process.pid),
+            None => format!("the engine {}", whereabouts(&self.engine)),
+        }
+    }
+}
+
 /// Stops the engine of a store.
 pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     let store = &args.store.store;
-    // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
-    let signal = if args.now { Signal::USR2 } else { Signal::USR1 };
-    let Some(engine) = ask_to_stop(store, signal)? else {
+    let Some(asked) = ask_to_stop(store, args.now)? else {
         say(&format!("no engine runs the study in `{}`", store.display()));
         return Ok(0);
     };
     let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
-    say(&format!("asked engine {} to stop and {how}; waiting for it", engine.process.pid));
-    wait_gone(engine.process, None).map_err(|cause| Error::System { what: "wait for the engine", cause })?;
+    say(&format!("asked {} to stop and {how}; waiting for it", asked.words()));
+    wait_until_stopped(store, &asked, args.now)?;
     say("the engine has stopped; everything it reported is recorded");
     hint(&format!("`piton resume {}` goes on", piton::shell_word(store)));
     Ok(0)
 }
 
-/// Signals the engine that has the store open; `None`: none has, or it is just gone.
-pub fn ask_to_stop(store: &std::path::Path, signal: Signal) -> Result<Option<EngineId>, Error> {
-    let Some(engine) = running_engine(store)? else { return Ok(None) };
-    let asked = signal_exactly(engine.process, signal);
-    let asked = asked.map_err(|cause| Error::System { what: "signal the engine", cause })?;
-    Ok(asked.then_some(engine))
+/// Asks the engine that has the store open; `None`: none has, or it is just gone.
+pub fn ask_to_stop(store: &Path, now: bool) -> Result<Option<Asked>, Error> {
+    let begun = Instant::now();
+    loop {
+        let study = study_of(store)?;
+        if !locked(store)? {
+            return Ok(None);
+        }
+        let settling = begun.elapsed() < SETTLING;
+        match study.open_engine() {
+            Some(engine) => {
+                if let Some(asked) = ask(store, &study, engine, now, settling)? {
+                    return Ok(Some(asked));
+                }
+            }
+            None if !settling => return Err(OpenError::Locked { path: store.into() }.into()),
+            None => {}
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
-/// The engine that has the store open, if one lives on this machine.
-pub fn running_engine(store: &std::path::Path) -> Result<Option<EngineId>, Error> {
-    let study = Reader::open(store)?
+/// Asks the process that holds the lock, or, where that is not seen, whatever engine the store names. `None`: it is seen, but
+/// does not listen yet.
+fn ask(
+    store: &Path,
+    study: &StudyRow,
+    engine: &EngineId,
+    now: bool,
+    settling: bool,
+) -> Result<Option<Asked>, Error> {
+    // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
+    let signal = if now { Signal::USR2 } else { Signal::USR1 };
+    let run = RunName { study: study.study_id, run: study.runs };
+    let mut found = writers(store).unwrap_or_default();
+    if settling && !found.is_empty() && !found.iter().any(|process| handles(*process, signal)) {
+        return Ok(None);
+    }
+    // Between a fork of the engine and what it becomes there may be two: the engine is the older one.
+    found.sort_by_key(|process| (*process != engine.process, process.start_ticks));
+    let process = found.into_iter().find(|process| handles(*process, signal));
+    if let Some(process) = process
+        && signal_exactly(process, signal).map_err(|cause| Error::System { what: "signal the engine", cause })?
+    {
+        return Ok(Some(Asked { engine: engine.clone(), run, process: Some(process) }));
+    }
+    request(store, run, now).map_err(|cause| {
+        say(&format!("no signal from here reaches the engine {}: `piton stop` there works", whereabouts(engine)));
+        Error::File { what: "write the request to stop", path: request_path(store), cause }
+    })?;
+    Ok(Some(Asked { engine: engine.clone(), run, process: None }))
+}
+
+/// Where an engine is that is not seen from here.
+fn whereabouts(engine: &EngineId) -> String {
+    let host = clean(&engine.host);
+    if engine.boot_id == boot_id() {
+        format!("with the number {} in another PID namespace of this machine", engine.process.pid)
+    } else if engine.host == host_name() {
+        format!("with the number {} on another machine that is called `{host}`, too", engine.process.pid)
+    } else {
+        format!("with the number {} on `{host}`", engine.process.pid)
+    }
+}
+
+fn wait_until_stopped(store: &Path, asked: &Asked, now: bool) -> Result<(), Error> {
+    let begun = Instant::now();
+    let (mut said_at, mut stopped_since) = (begun, None);
+    while runs(store, asked)? {
+        std::thread::sleep(PAUSE);
+        let stopped = asked.process.filter(|process| Stat::of(process.pid).is_some_and(|stat| stat.stopped));
+        stopped_since = stopped.map(|_| stopped_since.unwrap_or_else(Instant::now));
+        if let (Some(process), Some(since)) = (stopped, stopped_since) {
+            if now {
+                // It takes the signal that waits for it as it goes on.
+                signal_exactly(process, Signal::CONT)
+                    .map_err(|cause| Error::System { what: "continue the engine", cause })?;
+            } else if since.elapsed() > CONTINUING {
+                return Err(is_stopped(store, process));
+            }
+        }
+        if asked.process.is_none() && begun.elapsed() > TAKING && request_path(store).exists() {
+            return Err(not_taken(store, asked));
+        }
+        if said_at.elapsed() > SAYING {
+            said_at = Instant::now();
+            let running = running(store).unwrap_or(0);
+            say(&format!("still waiting for {}: {} still run", asked.words(), counted(running, "trial")));
+        }
+    }
+    if asked.process.is_none() {
+        withdraw(store);
+    }
+    if let Some(process) = asked.process {
+        // It has closed the store. A program that embeds piton goes on.
+        wait_gone(process, Some(LEAVING)).map_err(|cause| Error::System { what: "wait for the engine", cause })?;
+    }
+    Ok(())
+}
+
+/// Whether the run that was asked to stop still has the store.
+fn runs(store: &Path, asked: &Asked) -> Result<bool, Error> {
+    if !locked(store)? {
+        return Ok(false);
+    }
+    // An engine that has said goodbye still writes exports.
+    match asked.process {
+        Some(process) => Ok(lives(process)),
+        None => study_of(store).map(|study| study.runs == asked.run.run && study.study_id == asked.run.study),
+    }
+}
+
+fn is_stopped(store: &Path, process: ProcessId) -> Error {
+    let (pid, store) = (process.pid, piton::shell_word(store));
+    hint(&format!("`kill -CONT {pid}`, or `fg` in its shell, lets it go on, and then it stops in good order"));
+    hint(&format!("`piton stop {store} --now` continues it and terminates its trials"));
+    Error::System {
+        what: "stop the engine",
+        cause: std::io::Error::other(format!(
+            "process {pid} is stopped itself (^Z or SIGSTOP): it will take the request when it is continued"
+        )),
+    }
+}
+
+fn not_taken(store: &Path, asked: &Asked) -> Error {
+    let withdrawn = withdraw(store);
+    let end = if withdrawn { "the request is withdrawn" } else { "it has just taken it" };
+    Error::System {
+        what: "stop the engine",
+        cause: std::io::Error::other(format!(
+            "{} has the store open, no signal reaches it from here, and it has not taken the request beside the store \
+             within {} s: it is stopped, hangs, or is of an older piton; {end}, and `piton stop` there works",
+            asked.words(),
+            TAKING.as_secs()
+        )),
+    }
+}
+
+fn locked(store: &Path) -> Result<bool, Error> {
+    is_locked(store).map_err(|cause| Error::File { what: "ask for the lock of", path: store.into(), cause })
+}
+
+fn study_of(store: &Path) -> Result<StudyRow, Error> {
+    Reader::open(store)?
         .snapshot()
         .and_then(|snapshot| snapshot.study())
-        .map_err(|cause| Error::Journal { store: store.into(), cause })?;
-    Ok(study.engine.clone().filter(|_| super::look::liveness(&study).alive))
+        .map_err(|cause| Error::Journal { store: store.into(), cause })
+}
+
+fn running(store: &Path) -> Option<u64> {
+    Some(Reader::open(store).ok()?.snapshot().ok()?.running().ok()?.len() as u64)
 }

@@ -2,22 +2,26 @@
 //!
 //! It is told after what it is told of is on disk, from a thread of its own, one event after the other. Whatever it does,
 //! fails at, or does not do in time changes nothing but a warning: the engine never waits for it, and the end of a run
-//! only so long. What it was not told yet when the engine died it is never told: at most once.
+//! only so long. A request to end that comes while the end of a run waits shortens that wait, a second one ends it; what
+//! the study came to stays as it is. It runs at the keeper, which ends what it started along with it. What it was not told yet when the engine died it is never told: at most once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde::Serialize;
 
 use super::draft::Draft;
+use super::shutdown::{Control, ShutdownHandle};
+use crate::executor::local::keeper::KeeperClient;
 use crate::model::{Accounting, Event, Parent, Record, RunEnd, StageIndex};
 use crate::plan::Lineage;
 use crate::spec::Spec;
-use crate::sys::limited;
+use crate::sys::limited::{self, Deadline};
+use crate::sys::signals::{SignalEvent, stop_self};
 use crate::sys::words::io_words;
 
 /// How long it may take for one event.
@@ -76,26 +80,35 @@ pub struct Hooks {
     store: PathBuf,
     sender: Option<Sender<Told>>,
     thread: Option<JoinHandle<()>>,
-    /// Since when the run is over.
-    over: Arc<OnceLock<Instant>>,
+    /// The thread has the other end.
+    done: Receiver<()>,
+    /// When everything has to have been told; set once the run is over.
+    deadline: Arc<Deadline>,
 }
 
 impl Hooks {
-    /// `None` for a study without a hook, or if no thread can be had.
+    /// `None` for a study without a hook, or if no thread can be had. The program runs at `keeper`, if there is one.
     #[must_use]
-    pub fn start(spec: &Spec, store: &Path, study_dir: &Path) -> Option<Self> {
+    pub fn start(spec: &Spec, store: &Path, study_dir: &Path, keeper: Option<KeeperClient>) -> Option<Self> {
         let (program, args) = spec.run.on_event.split_first()?;
         let (sender, told) = bounded(WAITING);
-        let over = Arc::new(OnceLock::new());
-        let ended = Arc::clone(&over);
+        let (working, done) = bounded(0);
         let program = if program.contains('/') { study_dir.join(program) } else { program.into() };
         let (args, dir) = (args.to_vec(), study_dir.to_owned());
-        let work = move || work(&program, &args, &dir, &told, &ended);
-        let thread = std::thread::Builder::new().name("on_event".into()).spawn(work);
-        let thread =
-            thread.map_err(|error| log::warn!("`on_event` is told nothing: {}", io_words(&error))).ok()?;
+        let started = Deadline::new().and_then(|deadline| {
+            let deadline = Arc::new(deadline);
+            let until = Arc::clone(&deadline);
+            let work = move || {
+                let _host = keeper.map(|keeper| keeper.hosts_helpers());
+                work(&program, &args, &dir, &told, &until);
+                drop::<Sender<()>>(working);
+            };
+            Ok((std::thread::Builder::new().name("on_event".into()).spawn(work)?, deadline))
+        });
+        let (thread, deadline) =
+            started.map_err(|error| log::warn!("`on_event` is told nothing: {}", io_words(&error))).ok()?;
         let store = std::path::absolute(store).unwrap_or_else(|_| store.to_owned());
-        Some(Self { spec: spec.clone(), store, sender: Some(sender), thread: Some(thread), over })
+        Some(Self { spec: spec.clone(), store, sender: Some(sender), thread: Some(thread), done, deadline })
     }
 
     /// An event is on disk.
@@ -139,10 +152,30 @@ impl Hooks {
         })
     }
 
-    /// Waits until it was told everything, or no longer.
-    pub fn finish(mut self) {
+    /// Waits until it was told everything, or no longer. Requests to end come by `shutdown`.
+    pub fn finish(mut self, shutdown: &ShutdownHandle) {
         self.sender = None;
-        let _ = self.over.set(Instant::now());
+        self.deadline.bring_forward(Instant::now() + LAST);
+        let mut patience = LIMIT_FORCED;
+        loop {
+            select! {
+                recv(self.done) -> _ => break,
+                recv(shutdown.receiver()) -> asked => match asked {
+                    Ok(Control::Signal(SignalEvent::Tstp)) => {
+                        if let Err(error) = stop_self() {
+                            log::warn!("cannot stop: {error}");
+                        }
+                    }
+                    Ok(Control::Signal(signal)) if !signal.asks_to_end() => {}
+                    Ok(_) => {
+                        self.deadline.bring_forward(Instant::now() + patience);
+                        patience = Duration::ZERO;
+                    }
+                    // Cannot be: the handle has a sender of its own.
+                    Err(_) => break,
+                },
+            }
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -161,29 +194,30 @@ const fn word(how: RunEnd) -> &'static str {
     }
 }
 
-fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, over: &OnceLock<Instant>) {
+fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, deadline: &Deadline) {
     for told in told {
-        if over.get().is_some_and(|since| since.elapsed() >= LAST) {
+        if deadline.is_over() {
             log::warn!("`on_event` took too long: `{}` is left out", told.event);
             continue;
         }
-        if let Err(why) = tell(program, args, dir, &told) {
+        if let Err(why) = tell(program, args, dir, &told, deadline) {
             log::warn!("`on_event` for `{}`: {why}", told.event);
         }
     }
 }
 
-fn tell(program: &Path, args: &[String], dir: &Path, told: &Told) -> Result<(), String> {
+fn tell(program: &Path, args: &[String], dir: &Path, told: &Told, deadline: &Deadline) -> Result<(), String> {
     let json = serde_json::to_vec(told).map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(args).current_dir(dir);
     command.env("PITON_EVENT", told.event).env("PITON_STUDY", &told.study).env("PITON_STORE", &told.store);
-    let ended = limited::run(&mut command, &json, told.limit)
+    let ended = limited::run_until(&mut command, &json, told.limit, deadline)
         .map_err(|error| format!("`{}` cannot be run: {}", program.display(), io_words(&error)))?;
     let said = if ended.said.is_empty() { String::new() } else { format!("; it said: {}", ended.said) };
     match ended.status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(format!("it ended with {status}{said}")),
+        None if deadline.is_over() => Err(format!("it was ended with the run{said}")),
         None => Err(format!("it was ended after {} s{said}", told.limit.as_secs())),
     }
 }

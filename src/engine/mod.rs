@@ -16,6 +16,7 @@ pub mod resume;
 mod run;
 mod shutdown;
 pub mod step;
+pub mod stop;
 mod survivors;
 mod timing;
 
@@ -36,13 +37,13 @@ pub(crate) use timing::Timing;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
-use crate::executor::local::strays::{KilledStray, kill_strays};
+use crate::executor::local::strays::{KilledStray, ancestors_of_trials, kill_strays};
 use crate::executor::remote::{RemoteExecutor, RemoteSetup};
 use crate::executor::{AttemptReport, Executor, ExecutorEvent};
-use crate::journal::{Journal, JournalError, Snapshot};
+use crate::journal::{self, Journal, JournalError, Reader, Snapshot};
 use crate::model::{
     Accounting, AttemptEnd, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex,
-    StudyStatus,
+    StudyRow, StudyStatus,
 };
 use crate::paths::StudyPaths;
 use crate::spec::Spec;
@@ -67,14 +68,43 @@ pub trait Observer {
     fn ended(&mut self, _snapshot: &Snapshot) {}
 }
 
+/// Signals to the process, as requests to a study's engine. It outlives the run, so that a signal which comes while
+/// the end is told of is one more request and not the end of the process.
+#[derive(Debug)]
+pub struct Watched {
+    watch: SignalWatch,
+    /// Set before the engine's loop gets round to it.
+    asked_to_end: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// From now on, until it is dropped.
+    ///
+    /// # Errors
+    /// [`EngineError::System`] when handlers or the thread cannot be made.
+    pub fn start(shutdown: &ShutdownHandle) -> Result<Self, EngineError> {
+        let asked_to_end = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&asked_to_end);
+        let watch = SignalWatch::start(shutdown.sender(), move |signal| {
+            // The workers know before the engine's loop gets round to it.
+            if signal.asks_to_end() {
+                flag.store(true, Ordering::SeqCst);
+            }
+            Control::Signal(signal)
+        });
+        let watch = watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?;
+        Ok(Self { watch, asked_to_end })
+    }
+}
+
 /// How one run goes about.
 pub struct RunOptions<'a> {
     /// Trials at once, at least 1.
     pub workers: u32,
     /// Bound on the wait for running trials after a first signal.
     pub drain_limit: Option<Duration>,
-    /// Whether signals to the process are the engine's. A program that embeds it decides.
-    pub watch_signals: bool,
+    /// Signals to the process, where they are the engine's. A program that embeds it decides.
+    pub signals: Option<&'a Watched>,
     /// Requests to stop.
     pub shutdown: &'a ShutdownHandle,
     /// Parent of the trials' processes; started before anything else was. `None`: no stage runs commands.
@@ -172,29 +202,15 @@ pub fn run(
     paths: StudyPaths,
     options: RunOptions<'_>,
 ) -> Result<RunReport, EngineError> {
-    let RunOptions { workers, drain_limit, watch_signals, shutdown, keeper, program, detach, closures, observer } =
+    let RunOptions { workers, drain_limit, signals, shutdown, keeper, program, detach, closures, observer } =
         options;
-    let asked_to_end = Arc::new(AtomicBool::new(false));
-    let signals = match watch_signals {
-        true => {
-            let flag = Arc::clone(&asked_to_end);
-            let watch = SignalWatch::start(shutdown.sender(), move |signal| {
-                // The workers know before the engine's loop gets round to it.
-                if signal.asks_to_end() {
-                    flag.store(true, Ordering::SeqCst);
-                }
-                Control::Signal(signal)
-            });
-            Some(watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?)
-        }
-        false => None,
-    };
+    let asked_to_end = signals.map(|watched| Arc::clone(&watched.asked_to_end)).unwrap_or_default();
     let snapshot = journal.snapshot()?;
     let study = snapshot.study()?;
     let boot_id = clock::boot_id();
     // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
-    if let Some(engine) = study.open_engine().filter(|engine| lives(engine)) {
-        return Err(EngineError::Copied { pid: engine.process.pid });
+    if let Some(pid) = runs_elsewhere(&study) {
+        return Err(EngineError::Copied { pid });
     }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     let left = snapshot.running()?;
@@ -231,6 +247,8 @@ pub fn run(
         }
     };
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
+    let run = stop::RunName { study: study.study_id, run: study.runs.saturating_add(1) };
+    let _requests = stop::Watcher::start(journal.path(), run, shutdown);
     let on = Surroundings {
         engine,
         executor,
@@ -238,7 +256,7 @@ pub fn run(
         answers,
         events,
         timing: Box::new(timing::RealTime(clock)),
-        signals: signals.as_ref(),
+        signals: signals.map(|watched| &watched.watch),
     };
     let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, detach, shutdown, observer });
     // The pool has taken it; otherwise proposers and a head node were its children, and have ended.
@@ -322,7 +340,7 @@ pub(crate) fn run_on(
 pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let snapshot = journal.snapshot()?;
     let (study, left) = (snapshot.study()?, snapshot.running()?);
-    if study.open_engine().is_some_and(lives) {
+    if runs_elsewhere(&study).is_some() {
         // A copy of a store whose engine still winds up.
         return Ok(Vec::new());
     }
@@ -398,9 +416,18 @@ fn refuse_elsewhere(left: &[RunningRow], kind: ExecutorKind) -> Result<(), Engin
     }
 }
 
-/// Whether the engine is another process that lives.
-fn lives(engine: &EngineId) -> bool {
-    engine.process != this_process() && is_alive(&engine.process, &engine.boot_id)
+/// The engine of another store of the same study, of which this one is a copy: the process that the store names, or one
+/// that trials of the study descend from, if it writes such a store.
+fn runs_elsewhere(study: &StudyRow) -> Option<u32> {
+    let me = this_process();
+    let named = study.open_engine().filter(|engine| is_alive(&engine.process, &engine.boot_id));
+    let above = ancestors_of_trials(study.study_id).unwrap_or_default();
+    let mut others = named.map(|engine| engine.process).into_iter().chain(above).filter(|process| *process != me);
+    let is_same = |store: &PathBuf| {
+        let other = Reader::open(store).ok().and_then(|reader| reader.snapshot().ok()?.study().ok());
+        other.is_some_and(|other| other.study_id == study.study_id)
+    };
+    others.find(|process| journal::written_by(process.pid).iter().any(is_same)).map(|process| process.pid)
 }
 
 /// Whether a run ended because it was asked to.

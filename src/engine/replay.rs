@@ -5,7 +5,6 @@
 //! attempt's key is of a study that does not exist: whoever looks for strays of the real one does not find this one, and
 //! this one's keeper never ends processes of the real one.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -93,14 +92,7 @@ pub fn run(
     });
     let watch = watch.map_err(|cause| EngineError::System { what: "watch signals", cause })?;
     let (sender, events) = crossbeam_channel::unbounded();
-    let executor = LocalExecutor::with_slots(
-        slot..slot.saturating_add(1),
-        Some(keeper),
-        HashMap::new(),
-        TrialClock::new(),
-        asked_to_end,
-        sender,
-    );
+    let executor = LocalExecutor::for_one(slot, keeper, TrialClock::new(), asked_to_end, sender);
     let mut executor = executor.map_err(|error| EngineError::Executor(error.to_string()))?;
     executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
     let ended = watch_over(&mut executor, &events, &signals, &watch, every, idle);

@@ -12,6 +12,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod guard;
+mod lock;
 mod overlay;
 mod pages;
 mod read;
@@ -28,6 +29,8 @@ pub use codec::CodecError;
 pub use compact::{CompactError, Compacted, compact};
 pub use create::create;
 pub use error::{JournalError, OpenError};
+pub(crate) use lock::written_by;
+pub use lock::{is_locked, writers};
 pub use read::{Reader, Snapshot};
 pub use replay::{Difference, Verification, replayed, verify};
 pub use salvage::{Salvaged, salvage};

@@ -22,7 +22,6 @@ use crate::model::{
 };
 use crate::sys::disk;
 use crate::sys::files::sync_entry;
-use crate::sys::process::is_alive;
 
 /// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
 pub(super) const CACHE_BYTES: usize = 16 << 20;
@@ -73,7 +72,7 @@ pub struct Journal {
 const OPEN_RETRIES: u32 = 40;
 const OPEN_PAUSE: Duration = Duration::from_millis(25);
 
-/// Whether the engine a locked store names lives: then the lock is its own and will stay.
+/// Whether the engine that a locked store names is one that holds the lock: then it will stay.
 fn has_live_engine(path: &Path) -> bool {
     let study = || {
         storage::open_read_only(path).ok().and_then(|db| {
@@ -81,8 +80,8 @@ fn has_live_engine(path: &Path) -> bool {
             snapshot.study().ok()
         })
     };
-    study()
-        .is_some_and(|study| study.open_engine().is_some_and(|engine| is_alive(&engine.process, &engine.boot_id)))
+    let holds = |process| super::writers(path).is_ok_and(|writers| writers.contains(&process));
+    study().is_some_and(|study| study.open_engine().is_some_and(|engine| holds(engine.process)))
 }
 
 fn file_id(path: &Path) -> Option<(u64, u64)> {

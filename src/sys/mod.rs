@@ -31,6 +31,7 @@ pub mod disk;
 pub mod files;
 pub mod limited;
 pub mod opened;
+pub mod orphans;
 pub mod parallel;
 #[cfg(test)]
 pub mod planted;

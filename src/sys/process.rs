@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,8 +24,12 @@ pub struct Stat {
     pub parent: u32,
     /// Its process group's.
     pub group: u32,
+    /// Its session's.
+    pub session: u32,
     /// Whether it is dead, waiting to be reaped.
     pub dead: bool,
+    /// Whether it is stopped: by ^Z, SIGSTOP or a debugger.
+    pub stopped: bool,
     /// Start time, clock ticks since boot.
     pub start_ticks: u64,
 }
@@ -49,14 +53,17 @@ impl Stat {
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        let threads: u64 = fields.nth(20 - 6)?.parse().ok()?;
+        let session = fields.next()?.parse().ok()?;
+        let threads: u64 = fields.nth(20 - 7)?.parse().ok()?;
         let start_ticks = fields.nth(22 - 21)?.parse().ok()?;
         Some(Self {
             pid: head.trim().parse().ok()?,
             parent,
             group,
+            session,
             // A process whose main thread exited shows as a zombie while its other threads go on.
             dead: matches!(state, "Z" | "X" | "x") && threads <= 1,
+            stopped: matches!(state, "T" | "t"),
             start_ticks,
         })
     }
@@ -176,6 +183,18 @@ pub fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool
     }
 }
 
+/// A descriptor that becomes readable once exactly this process is dead; `None` if it is.
+///
+/// # Errors
+/// What the kernel says; one without pidfds cannot tell.
+pub fn hold(process: ProcessId) -> io::Result<Option<OwnedFd>> {
+    match open_exactly(process)? {
+        Opened::Held(pidfd) => Ok(Some(pidfd)),
+        Opened::Gone => Ok(None),
+        Opened::NoPidfd(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 enum Opened {
     Held(OwnedFd),
     Gone,
@@ -222,6 +241,37 @@ pub fn all_processes() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
+/// The files that a process holds an exclusive lock on, of the kind that belongs to an open file: by the names that
+/// `/proc` has for its descriptors. None for a process that is gone or not ours to look into.
+#[must_use]
+pub fn write_locked_files(pid: u32) -> Vec<PathBuf> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+    let locked = |info: &[u8]| {
+        let mut lines = info.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"lock:"));
+        lines.any(|line| has_word(line, b"OFDLCK") && has_word(line, b"WRITE"))
+    };
+    descriptors
+        .flatten()
+        .filter(|entry| read_kernel_file(entry.path()).is_ok_and(|info| locked(&info)))
+        .map(|entry| Path::new("/proc").join(pid.to_string()).join("fd").join(entry.file_name()))
+        .collect()
+}
+
+fn has_word(line: &[u8], word: &[u8]) -> bool {
+    line.split(u8::is_ascii_whitespace).any(|found| found == word)
+}
+
+/// Whether exactly this process has a handler for a signal: any other would die of it, or not notice.
+#[must_use]
+pub fn handles(process: ProcessId, signal: Signal) -> bool {
+    let Ok(status) = read_kernel_file(format!("/proc/{}/status", process.pid)) else { return false };
+    let status = String::from_utf8_lossy(&status);
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let bit = u32::try_from(signal.as_raw() - 1).unwrap_or(u32::MAX);
+    lives(process) && caught.checked_shr(bit).is_some_and(|caught| caught & 1 == 1)
+}
+
 /// Another process's environment as it was at its `execve`.
 #[derive(Clone, Debug)]
 pub struct Environ(Vec<u8>);
@@ -257,7 +307,8 @@ mod tests {
     fn names_with_spaces_and_parentheses_do_not_shift_the_fields() {
         let text =
             b"42 (a) R 1 (b c)) S 7 9 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 98765 100 200 18446744073709551615";
-        let expected = Stat { pid: 42, parent: 7, group: 9, dead: false, start_ticks: 98_765 };
+        let expected =
+            Stat { pid: 42, parent: 7, group: 9, session: 9, dead: false, stopped: false, start_ticks: 98_765 };
         assert_eq!(Stat::parse(text), Some(expected));
     }
 

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
 use super::ViewError;
-use crate::journal::{JournalError, Snapshot};
+use crate::journal::{self, JournalError, Snapshot};
 use crate::model::{
     Abort, AttemptNo, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
     StudyStatus, TrialId, TrialRow, TrialState,
@@ -22,6 +22,15 @@ use crate::spec::Spec;
 pub struct Liveness {
     /// True while the engine named in the study row lives.
     pub alive: bool,
+}
+
+impl Liveness {
+    /// Whether the engine that a study names has the store open: the lock tells, wherever the engine runs. A store that
+    /// cannot be asked has none.
+    #[must_use]
+    pub fn of(store: &Path, study: &StudyRow) -> Self {
+        Self { alive: study.open_engine().is_some() && journal::is_locked(store).unwrap_or(false) }
+    }
 }
 
 /// Where a study's files are, as the caller found out.

@@ -152,6 +152,12 @@ impl Engine {
         kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
     }
 
+    /// Signals it once more, late enough for a second request: signals within 0.2 s of the first are the same one.
+    pub fn signal_again(&self, signal: Signal) {
+        std::thread::sleep(Duration::from_millis(250));
+        self.signal(signal);
+    }
+
     /// Signals its whole process group.
     pub fn signal_group(&self, signal: Signal) {
         kill_process_group(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();

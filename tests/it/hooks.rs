@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::harness::{Sandbox, state_of, wait_until};
+use crate::harness::{Sandbox, exists, state_of, wait_until};
 
 fn study(on_event: &str) -> Sandbox {
     let sandbox = Sandbox::with_study(&format!(
@@ -170,4 +170,41 @@ fn it_dies_with_the_engine() {
     engine.signal(Signal::KILL);
     engine.wait();
     wait_until("the hook is gone", || state_of(pid).is_none_or(|state| state == 'Z'));
+}
+
+/// Whatever asks the engine to end meanwhile: what the study came to is told as if nobody had.
+#[test]
+fn a_request_while_the_end_is_told_shortens_the_wait_and_loses_nothing() {
+    let sandbox = study("\"[ $PITON_EVENT != completed ] || { echo > telling; exec sleep 1000; }\"");
+    let engine = sandbox.start("run study.toml --junit report.xml");
+    wait_until("the end is told", || exists(&sandbox.path("telling")));
+    engine.signal(Signal::TERM);
+    engine.signal_again(Signal::HUP);
+    assert_eq!(engine.wait().code(), Some(0));
+    assert!(sandbox.lines("report.xml").iter().any(|line| line.contains("<testsuite")));
+}
+
+/// What a helper started ends with it: in its group, out of it, and out of sight.
+#[test]
+fn nothing_that_a_helper_started_outlives_it() {
+    let leave = |file: &str| {
+        format!(
+            "sleep 1000 & echo $! >> {file}; setsid sleep 1000 & echo $! >> {file}; \
+             env -i setsid setsid sh -c 'echo $$ >> {file}; exec sleep 1000' & \
+             while [ $(cat {file} | wc -l) -lt 3 ]; do sleep 0.02; done; echo 1"
+        )
+    };
+    let sandbox = study(&format!("\"{}\"", leave("hook")));
+    let asked = format!("[study]\nversions = {{ tool = \"{}\" }}", leave("tool"));
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().replacen("[study]", &asked, 1);
+    sandbox.write("study.toml", &text);
+    sandbox.ok("run study.toml", 0);
+    for (file, least) in [("hook", 9), ("tool", 3)] {
+        let pids = sandbox.lines(file);
+        assert!(pids.len() >= least, "{file}: {pids:?}");
+        for pid in pids {
+            let state = state_of(pid.parse().unwrap());
+            assert!(state.is_none_or(|state| state == 'Z'), "{file}: {pid} is left");
+        }
+    }
 }

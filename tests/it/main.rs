@@ -22,6 +22,7 @@
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
+//! - `alive`: who lives, told from other namespaces and with forged numbers;
 //! - `amend`: changing a study that has begun;
 //! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
@@ -39,6 +40,7 @@
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
 )]
 
+mod alive;
 mod amend;
 mod browser;
 mod chip;

@@ -247,10 +247,7 @@ fn a_proposer_that_hangs_does_not_hold_up_the_end() {
             wait_until("the drain is recorded", || {
                 sandbox.ok("dump study.redb --events", 0).contains("drain_started")
             });
-            let _ = rustix::process::kill_process(
-                rustix::process::Pid::from_raw(engine.pid() as i32).unwrap(),
-                Signal::TERM,
-            );
+            engine.signal_again(Signal::TERM);
         }
         let status = engine.wait();
         assert!(status.code() == Some(75) || signals == 2, "{status:?}");

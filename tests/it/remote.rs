@@ -255,7 +255,7 @@ fn forced(far: &Far) {
     engine.signal(Signal::TERM);
     let draining = || far.sandbox.ok("dump study.redb --events", 0).contains("drain_started");
     wait_until("it drains", draining);
-    engine.signal(Signal::TERM);
+    engine.signal_again(Signal::TERM);
     let status = engine.wait();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status}");
     assert_eq!(far.running(), 0);

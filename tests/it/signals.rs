@@ -101,6 +101,42 @@ fn first_sighup_drains() {
     drained_then_completes(&sandbox, engine);
 }
 
+/// A closed terminal (SIGHUP by shell and kernel), a wrapper that forwards what everybody got, a supervisor that sends two
+/// kinds: within a moment that is one request.
+#[test]
+fn what_comes_within_a_moment_is_one_request() {
+    for pair in [[Signal::HUP, Signal::HUP], [Signal::INT, Signal::INT], [Signal::TERM, Signal::HUP]] {
+        let sandbox = gated("", WAIT_FOR_GATE);
+        let engine = begin(&sandbox, "");
+        pair.into_iter().for_each(|signal| engine.signal(signal));
+        says(&sandbox, "may finish");
+        drained_then_completes(&sandbox, engine);
+    }
+}
+
+/// A program's parent may ignore or block what it likes; trials get none of that either.
+#[test]
+fn what_the_parent_ignored_or_blocked_does_not_matter() {
+    let sandbox = gated(
+        "on_event = \"echo told >> told\"",
+        &format!("grep -E '^Sig(Blk|Ign)' /proc/self/status >> \"$PITON_STUDY_DIR/trial\"\n{WAIT_FOR_GATE}"),
+    );
+    let versions = "[study]\nversions = { sh = \"echo 1\" }";
+    let study = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().replacen("[study]", versions, 1);
+    sandbox.write("study.toml", &study);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' CHLD TERM USR1 PIPE; exec env --block-signal \"$0\" run study.toml 2> engine.err"]);
+    shell.arg(env!("CARGO_BIN_EXE_piton")).current_dir(sandbox.path(".")).process_group(0);
+    let engine = Engine { child: shell.stdout(std::process::Stdio::null()).spawn().unwrap() };
+    started(&sandbox, 2);
+    engine.signal(Signal::TERM);
+    says(&sandbox, "may finish");
+    drained_then_completes(&sandbox, engine);
+    assert_eq!(sandbox.lines("told").len(), 3, "an interruption, a stage, the end");
+    let clean = |line: &String| line.ends_with(":\t0000000000000000");
+    assert!(sandbox.lines("trial").iter().all(clean), "{:?}", sandbox.lines("trial"));
+}
+
 /// A terminal sends ^C to the whole foreground group: trials are in groups of their own and do not feel it.
 #[test]
 fn an_interrupt_of_the_terminal_does_not_reach_trials() {
@@ -156,7 +192,7 @@ fn second_signal_terminates_and_dies_by_it() {
         let engine = begin(&sandbox, "");
         engine.signal(Signal::TERM);
         says(&sandbox, "may finish");
-        engine.signal(signal);
+        engine.signal_again(signal);
         let status = engine.wait();
         assert_eq!(status.signal(), Some(number), "it dies by the second signal");
         assert_eq!(sandbox.lines("termed").len(), 2, "both trials got TERM");
@@ -181,7 +217,7 @@ fn after_the_grace_comes_kill() {
     let engine = begin(&sandbox, "");
     engine.signal(Signal::TERM);
     says(&sandbox, "may finish");
-    engine.signal(Signal::TERM);
+    engine.signal_again(Signal::TERM);
     assert_eq!(engine.wait().signal(), Some(15));
     assert_eq!(sandbox.trial_processes(), Vec::<u32>::new());
     let dump = sandbox.dump();
@@ -195,9 +231,9 @@ fn third_signal_kills_at_once() {
     let engine = begin(&sandbox, "");
     engine.signal(Signal::TERM);
     says(&sandbox, "may finish");
-    engine.signal(Signal::TERM);
+    engine.signal_again(Signal::TERM);
     says(&sandbox, "terminating 2 trials");
-    engine.signal(Signal::TERM);
+    engine.signal_again(Signal::TERM);
     let status = engine.wait();
     assert_eq!(status.code().or(status.signal().map(|signal| 128 + signal)), Some(143));
     wait_until("the trials are gone", || sandbox.trial_processes().is_empty());

@@ -15,7 +15,6 @@ use piton::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::report::{Options, Report};
 use piton::views::status::Status;
-use rustix::process::Signal;
 
 use super::super::look::Look;
 use super::super::stop::ask_to_stop;
@@ -150,8 +149,8 @@ impl Site {
     }
 
     fn stop(&self) -> Result<(u16, String), Error> {
-        Ok(match ask_to_stop(&self.store, Signal::USR1)? {
-            Some(engine) => (202, format!("asked engine {} to stop", engine.process.pid)),
+        Ok(match ask_to_stop(&self.store, false)? {
+            Some(asked) => (202, format!("asked {} to stop", asked.words())),
             None => (409, "no engine runs the study".into()),
         })
     }

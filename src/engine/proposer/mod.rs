@@ -27,6 +27,9 @@ use crate::plan::Lineage;
 use crate::spec::{Proposer, Sampling, Spec, StageSpec};
 use crate::sys::words::io_words;
 
+/// How often a proposer is started for one question, should the keeper die under it.
+const STARTS: u32 = 5;
+
 /// Proposers of a study.
 pub(super) struct Proposers {
     desk: Option<Desk>,
@@ -186,14 +189,26 @@ impl Desk {
     ) -> Result<Said, String> {
         let record = Record::load(&self.spec, snapshot, stage)?;
         let named = |why: String| format!("the proposer of stage `{}`: {why}", record.stage.name);
-        let talk = match talk {
-            Some((_, talk)) => talk,
-            None => &mut talk.insert((stage, self.start(&record, shared).map_err(named)?)).1,
+        let mut starts = 0;
+        let proposed = loop {
+            let one = match talk {
+                Some((_, talk)) => talk,
+                None => {
+                    starts += 1;
+                    &mut talk.insert((stage, self.start(&record, shared).map_err(named)?)).1
+                }
+            };
+            match one.dialogue.propose(&mut one.process, &record, index) {
+                Ok(proposed) => break proposed,
+                // A trial that killed the keeper killed it along: one that starts anew hears all of it again.
+                Err(_) if starts < STARTS && one.process.was_lost() => *talk = None,
+                Err(why) => return Err(named(why)),
+            }
         };
-        match talk.dialogue.propose(&mut talk.process, &record, index).map_err(named)? {
-            Proposed::Values(values, merged) => Ok(Said::Values { values, merged }),
-            Proposed::NoMore(why) => Ok(Said::NoMore(why)),
-        }
+        Ok(match proposed {
+            Proposed::Values(values, merged) => Said::Values { values, merged },
+            Proposed::NoMore(why) => Said::NoMore(why),
+        })
     }
 
     fn tell_all(&self, talk: &mut Talk, stage: StageIndex, snapshot: &Snapshot) -> Result<(), String> {

@@ -123,7 +123,7 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
 
 /// A name with a slash is relative to the study file; any other is looked for along PATH, whose relative entries are
 /// relative to the study file as well.
-fn find_program(name: &OsStr, study_dir: &Path, path: Option<&OsString>) -> Option<PathBuf> {
+pub(super) fn find_program(name: &OsStr, study_dir: &Path, path: Option<&OsString>) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(study_dir.join(name));
     }

@@ -13,11 +13,14 @@ use crate::sys::words::io_words;
 /// A reason is one line; the journal bounds what a record may hold.
 const MAX_REASON_BYTES: usize = 1024;
 
+/// What a trial failed by that killed the process all trials are children of.
+pub(super) const KILLED_KEEPER: &str = "killed_keeper";
+
 /// A failure by its kind, with the kind's usual severity and whether a retry could help.
 pub(in crate::executor) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
     let (severity, retryable) = match kind {
         // The next attempt would find the same.
-        "command_not_found" => (Severity::High, false),
+        "command_not_found" | KILLED_KEEPER => (Severity::High, false),
         "spawn_failed" | "out_of_memory" => (Severity::High, true),
         _ => (Severity::Medium, true),
     };

@@ -11,6 +11,7 @@ mod durable;
 pub(in crate::executor) mod failure;
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 pub mod keeper;
 pub(in crate::executor) mod logs;
 mod memory;
@@ -41,6 +42,7 @@ use crate::sys::words::io_words;
 use closure::ClosureFn;
 use durable::{Room, Syncer, ToSync, Unsynced};
 use failure::{Trouble, duration_words};
+use gate::Gate;
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
 use place::Grounds;
@@ -91,6 +93,9 @@ struct Shared {
     unsynced: Arc<AtomicUsize>,
     room: Arc<Room>,
     grounds: Arc<Grounds>,
+    gate: Gate,
+    /// Attempts that never run beside another: the only one of a keeper is to blame for its death at once.
+    single: bool,
 }
 
 impl Shared {
@@ -264,7 +269,15 @@ impl Worker {
                 self.in_closure.store(false, Ordering::SeqCst);
             }
             Work::Argv(_) | Work::Shell(_) => {
-                process::run(&self.shared, &self.wake, job, self.slot, made, || self.prepare_next());
+                let given_up = || self.shared.mode() > Mode::Run;
+                match self.shared.gate.enter(job.key.trial, given_up) {
+                    Some(pass) => {
+                        process::run(&self.shared, &pass, &self.wake, job, self.slot, made, || {
+                            self.prepare_next();
+                        });
+                    }
+                    None => self.shared.give_back(job, made.is_some()),
+                }
             }
         }
     }
@@ -304,15 +317,26 @@ impl LocalExecutor {
         asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
-        Self::with_slots(0..workers.max(1), keeper, closures, clock, asked_to_end, events)
+        Self::with_slots((0..workers.max(1), false), keeper, closures, clock, asked_to_end, events)
     }
 
-    /// The same with one worker for each of these slots, which should not be none.
+    /// The same for a single attempt, on this slot.
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn with_slots(
-        slots: std::ops::Range<u32>,
+    pub fn for_one(
+        slot: u32,
+        keeper: Keeper,
+        clock: TrialClock,
+        asked_to_end: Arc<AtomicBool>,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
+        let slots = slot..slot.saturating_add(1);
+        Self::with_slots((slots, true), Some(keeper), HashMap::new(), clock, asked_to_end, events)
+    }
+
+    fn with_slots(
+        (slots, single): (std::ops::Range<u32>, bool),
         keeper: Option<Keeper>,
         closures: HashMap<String, ClosureFn>,
         clock: TrialClock,
@@ -338,6 +362,8 @@ impl LocalExecutor {
             unsynced: Arc::default(),
             room: Room::of_process(),
             grounds: Arc::default(),
+            gate: Gate::default(),
+            single,
         });
         let mut pool =
             Self { jobs: Some(jobs), queued, prepared: prepared.1.clone(), workers: Vec::new(), shared, keeper };

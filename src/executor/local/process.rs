@@ -13,7 +13,8 @@ use rustix::process::Signal;
 
 use super::command::{Command, c_string};
 use super::durable::Unsynced;
-use super::failure::{Trouble, duration_words, failure, signal_name};
+use super::failure::{KILLED_KEEPER, Trouble, duration_words, failure, signal_name};
+use super::gate::Pass;
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
 use super::results::Remains;
@@ -51,6 +52,8 @@ enum NotStarted {
     Failed(Failure),
     /// No attempt can be started, whosever.
     Broken(String),
+    /// The keeper died meanwhile: it may have run.
+    Lost,
 }
 
 impl From<Failure> for NotStarted {
@@ -70,8 +73,8 @@ impl From<Trouble> for NotStarted {
 }
 
 impl NotStarted {
-    fn keeper_gone() -> Self {
-        Self::Broken("the trial keeper is gone: no trial can be started".into())
+    fn keeper_gone(why: &str) -> Self {
+        Self::Broken(format!("the trial keeper is gone: no trial can be started{why}"))
     }
 }
 
@@ -79,6 +82,7 @@ impl NotStarted {
 /// started, `meanwhile` is done.
 pub(super) fn run(
     shared: &Shared,
+    pass: &Pass<'_>,
     wake: &Receiver<()>,
     job: &Job,
     slot: u32,
@@ -86,7 +90,7 @@ pub(super) fn run(
     meanwhile: impl FnOnce(),
 ) {
     let Some(keeper) = &shared.keeper else {
-        return not_started(shared, job, slot, NotStarted::keeper_gone());
+        return not_started(shared, pass, job, slot, NotStarted::keeper_gone(""));
     };
     let started_at = shared.clock.now();
     let made = made.unwrap_or_else(|| place::make(&shared.grounds, job));
@@ -97,14 +101,24 @@ pub(super) fn run(
             let (event, cause) = watch(shared, keeper, wake, job, &started, started_at);
             let wall = shared.clock.now().saturating_sub(started_at);
             await_shutdown(shared, wake, &event);
-            report(shared, job, &told, event, cause, (started_at, wall));
+            match event {
+                TrialEvent::Ended(exited) => {
+                    pass.ended();
+                    report(shared, job, &told, exited, cause, (started_at, wall));
+                }
+                TrialEvent::Lost => lost(shared, pass, job, wall),
+            }
         }
-        Err(why) => not_started(shared, job, slot, why),
+        Err(why) => not_started(shared, pass, job, slot, why),
     }
 }
 
-fn not_started(shared: &Shared, job: &Job, slot: u32, why: NotStarted) {
+fn not_started(shared: &Shared, pass: &Pass<'_>, job: &Job, slot: u32, why: NotStarted) {
     match why {
+        NotStarted::Lost => {
+            shared.tell_started(job, slot, None);
+            lost(shared, pass, job, Duration::ZERO);
+        }
         NotStarted::Failed(failure) => {
             shared.tell_started(job, slot, None);
             let nothing = Unsynced::new(&shared.room);
@@ -140,14 +154,9 @@ fn start(
     };
     match shared.memory.spawn(keeper, job, &request) {
         Ok((started, memory)) => Ok((started, Told { command, memory })),
-        Err(SpawnError::KeeperGone) => {
-            // It may have started the trial and died before it could say so; then the kernel killed the trial's first
-            // process only.
-            if let Err(error) = strays::kill_attempt(&job.key) {
-                log::warn!("some processes of trial {} may be left: {error}", job.key.trial);
-            }
-            Err(NotStarted::keeper_gone())
-        }
+        // It may have started the trial and died before it could say so.
+        Err(SpawnError::KeeperDied) => Err(NotStarted::Lost),
+        Err(SpawnError::KeeperGone(why)) => Err(NotStarted::keeper_gone(&format!(" ({why})"))),
         Err(SpawnError::Refused { step, errno }) => {
             let refused = refusal(job, &command, step, errno);
             match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
@@ -260,29 +269,41 @@ fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
     }
 }
 
+/// The keeper died under an attempt. If it did that, it has failed; if that is not known, it is interrupted, and runs again
+/// alone.
+fn lost(shared: &Shared, pass: &Pass<'_>, job: &Job, wall: Duration) {
+    // Whatever left the group is nobody's child of ours any more, but still says whose it is.
+    let left = match strays::kill_attempt(&job.key) {
+        Ok(_) => "",
+        Err(_) => "; some of its processes may be left",
+    };
+    let did_it = pass.keeper_died() || shared.single;
+    // A forced end takes the keeper along, too.
+    let mut unsynced = Unsynced::new(&shared.room);
+    let verdict = if did_it && shared.mode() < Mode::Terminate {
+        let reason = format!("the process that keeps the trials died while this one ran alone{left}");
+        let remains = Remains::of(&shared.grounds, job);
+        let failed = classify::with_last_lines(failure(KILLED_KEEPER, reason), &job.dir);
+        match remains.and_then(|remains| Ok((remains, failed?))) {
+            Ok((remains, failed)) => shared.keep_rest(job, Verdict::Failed(failed), &remains, &mut unsynced),
+            Err(why) => shared.machine_failed(why),
+        }
+    } else {
+        Verdict::Interrupted { reason: format!("the trial keeper died{left}") }
+    };
+    let usage = Usage { wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX), ..Usage::default() };
+    shared.tell_ended(job, None, usage, verdict, unsynced);
+}
+
 fn report(
     shared: &Shared,
     job: &Job,
     told: &Told,
-    event: TrialEvent,
+    exited: Exited,
     cause: Option<Cause>,
     (started_at, wall): (Duration, Duration),
 ) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-    let exited = match event {
-        TrialEvent::Ended(exited) => exited,
-        TrialEvent::Lost => {
-            // Whatever left the group is nobody's child of ours any more, but still says whose it is.
-            let strays = strays::kill_attempt(&job.key);
-            let left = if strays.is_err() { "; some of its processes may be left" } else { "" };
-            let reason = format!("the trial keeper died{left}");
-            let usage = Usage { wall_us, ..Usage::default() };
-            let nothing = Unsynced::new(&shared.room);
-            shared.tell_ended(job, None, usage, Verdict::Interrupted { reason }, nothing);
-            shared.tell_broken("the trial keeper died: no trial can be started");
-            return;
-        }
-    };
     let usage = Usage {
         wall_us,
         cpu_us: exited.user_us.saturating_add(exited.system_us),

@@ -6,7 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use super::command::{Command, c_string};
+use super::keeper::helpers::name_of;
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, TrialEvent};
 use super::place::{self, Grounds};
 use crate::executor::Job;
@@ -22,6 +23,9 @@ use crate::sys::words::io_words;
 
 /// Longest line taken from a proposer, bytes. An answer of a thousand params has less.
 const LINE_MAX_BYTES: u64 = 1 << 20;
+
+/// How long its end may take to be told once its output has ended.
+const LOST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What only a trial has.
 const OF_TRIALS: [&str; 7] = [
@@ -81,21 +85,22 @@ impl ProposerProcess {
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| format!("no pipe: {}", io_words(&errno.into())));
         let ((its_input, input), (output, its_output)) = (pipe()?, pipe()?);
+        let name = |end: &OwnedFd| name_of(end.as_fd()).map_err(|error| io_words(&error));
         let path = |path: &Path| c_string(path.as_os_str().to_owned(), "a path").map_err(|failure| failure.reason);
         let started = keeper.spawn(&SpawnRequest {
             program: &command.program,
             argv: &command.argv,
             env: &command.env,
             cwd: &path(&job.stage_spec.study_dir)?,
-            stdin: Some(&path(&name_of(&its_input))?),
-            stdout: &path(&name_of(&its_output))?,
+            stdin: Some(&name(&its_input)?),
+            stdout: &name(&its_output)?,
             // Absolute, so that it counts for itself: the working directory is the study's.
             stderr: &path(&dir.path_now().join("stderr.log"))?,
             address_space_bytes: None,
             cgroup_procs: None,
         });
         let started = started.map_err(|error| match error {
-            SpawnError::KeeperGone => "the trial keeper is gone".to_owned(),
+            gone @ (SpawnError::KeeperGone(_) | SpawnError::KeeperDied) => gone.to_string(),
             SpawnError::Refused { errno, .. } => {
                 format!("`{}` cannot be started: {}", command.shown, io_words(&errno.into()))
             }
@@ -148,6 +153,12 @@ impl ProposerProcess {
         }
     }
 
+    /// Whether the keeper died, and it along: no fault of its own. For when it does not answer any more.
+    #[must_use]
+    pub fn was_lost(&self) -> bool {
+        matches!(self.events.recv_timeout(LOST_WITHIN), Ok(TrialEvent::Lost))
+    }
+
     fn log_words(&self) -> String {
         format!("what it said is in `{}`", self.log.display())
     }
@@ -164,9 +175,4 @@ impl ProposerProcess {
             let _ = events.recv();
         }
     }
-}
-
-/// How the keeper opens an end of a pipe of this process.
-fn name_of(end: &OwnedFd) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), end.as_raw_fd()).into()
 }

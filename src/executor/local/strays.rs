@@ -1,8 +1,9 @@
 //! Ending what a dead engine's trials left, before any of them runs again.
 //!
-//! The keeper leaves nothing unless it was killed together with the engine. Two traces lead to what is left then: the
-//! recorded pid with its start time, and the attempt key in every process's environment. Never kills by number alone,
-//! never this process, its ancestors or its own children (the keeper among them).
+//! The keeper leaves nothing unless it was killed together with the engine. What leads to what is left then is the attempt
+//! key in a process's environment. A number that a store names is trusted no further: the group of a recorded process is
+//! killed as a whole if that very process shows the key. Never kills this process, its ancestors or its own children (the
+//! keeper among them).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -45,11 +46,10 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
     for row in running.iter().filter(|_| same_boot) {
         let Some(process) = row.process else { continue };
         let key = AttemptKey { study, trial: row.trial, attempt: row.attempt };
-        // Its own key, if it shows one, must agree; a process may also hide its environment.
         let environ = Environ::of(process.pid);
         let says = environ.as_ref().and_then(|environ| environ.value(ATTEMPT_KEY_VAR));
-        let disowned = says.is_some_and(|says| says != key.to_string().as_bytes());
-        if !disowned && signal_group_exactly(process, Signal::KILL)? {
+        let owned = says.is_some_and(|says| says == key.to_string().as_bytes());
+        if owned && signal_group_exactly(process, Signal::KILL)? {
             killed.push(KilledStray { process, key });
         }
     }
@@ -58,6 +58,31 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
     kill_by_key(&mut killed, |key| key.study == study && !remote.contains(&(key.trial, key.attempt)))?;
     remove_cgroups(study);
     Ok(killed)
+}
+
+/// The processes that show a key of the study, and all they descend from: nearest first, each once.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn ancestors_of_trials(study: StudyId) -> io::Result<Vec<ProcessId>> {
+    let processes = all_processes()?;
+    let by_pid: BTreeMap<u32, &Stat> = processes.iter().map(|stat| (stat.pid, stat)).collect();
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for stat in
+        processes.iter().filter(|stat| !stat.dead && key_of(stat.pid).is_some_and(|key| key.study == study))
+    {
+        let mut at = Some(stat);
+        while let Some(stat) = at.filter(|stat| seen.insert(stat.pid)) {
+            found.push(stat.id());
+            at = by_pid.get(&stat.parent).copied();
+        }
+    }
+    Ok(found)
+}
+
+fn key_of(pid: u32) -> Option<AttemptKey> {
+    Environ::of(pid)?.value(ATTEMPT_KEY_VAR).and_then(|value| AttemptKey::parse(std::str::from_utf8(value).ok()?))
 }
 
 /// Their cgroups, empty now. One that stays costs next to nothing, so this is no reason not to start.
@@ -194,6 +219,26 @@ mod tests {
         assert_eq!(kill_strays(study, &[row(1, other)], true).unwrap(), [], "it says it is another study's");
         assert!(crate::sys::process::lives(other));
         kill_attempt(&key(3, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_recorded_process_without_the_key_is_nobodys_stray() {
+        // Whatever a forged store names: one without any key, and one that shows nothing at all.
+        for program in [&["sleep", "1000"][..], &["env", "-i", "sleep", "1000"]] {
+            let output = Command::new("setsid")
+                .args(["--fork", "sh", "-c", "echo $$; exec \"$@\" >/dev/null", "sh"])
+                .args(program)
+                .env_remove(ATTEMPT_KEY_VAR)
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .output()
+                .unwrap();
+            let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+            let innocent = Stat::of(pid).unwrap().id();
+            assert_eq!(kill_strays(StudyId([6; 16]), &[row(1, innocent)], true).unwrap(), []);
+            assert!(crate::sys::process::lives(innocent));
+            signal_exactly(innocent, Signal::KILL).unwrap();
+        }
     }
 
     #[test]

@@ -503,23 +503,42 @@ fn terminate_waits_for_the_grace_and_kill_does_not() {
     assert_eq!((report.exit, interrupted(&report)), (Some(Exit::Signal(libc::SIGKILL)), true));
 }
 
-#[test]
-fn a_dead_keeper_is_told_once_and_leaves_nothing() {
+/// Kills the keeper the first so many times.
+fn killed_keeper(times: u32) -> Bench {
     let mut bench = Bench::new(2, HashMap::new());
     let daemon = format!("setsid sh -c 'echo $$ > $PITON_STUDY_DIR/daemon; exec sleep 1000' & {HANG}");
-    let stage = bench.stage(&daemon);
-    bench.submit(0, stage);
-    let process = bench.started().unwrap();
-    let daemon = bench.file("daemon");
-    let keeper = bench.pool.keeper_process().unwrap();
-    assert!(crate::sys::process::signal_exactly(keeper, rustix::process::Signal::KILL).unwrap());
-    assert!(interrupted(&bench.ended()));
-    assert!(!lives(daemon) && wait_gone(process, Some(LONG)).unwrap());
-    assert!(matches!(bench.events.recv_timeout(LONG).unwrap(), ExecutorEvent::Broken(_)));
-    let stage = bench.stage("true");
-    bench.submit(1, stage);
-    let event = bench.events.recv_timeout(LONG).unwrap();
-    assert!(matches!(event, ExecutorEvent::Returned { trial: TrialId(1) }), "{event:?}");
+    for time in 0..times {
+        let stage = bench.stage(&daemon);
+        bench.submit(0, stage);
+        let process = bench.started().unwrap();
+        let daemon = bench.file("daemon");
+        let keeper = bench.pool.keeper_process().unwrap();
+        assert!(crate::sys::process::signal_exactly(keeper, rustix::process::Signal::KILL).unwrap());
+        let report = bench.ended();
+        assert!(!lives(daemon) && wait_gone(process, Some(LONG)).unwrap());
+        fs::remove_file(bench.dir.path().join("daemon")).unwrap();
+        match (time, &report.verdict) {
+            (0, Verdict::Interrupted { .. }) => {}
+            // It ran alone.
+            (1, Verdict::Failed(failure)) => {
+                assert_eq!((&*failure.kind, failure.retryable), ("killed_keeper", false))
+            }
+            (_, other) => panic!("{time}: {other:?}"),
+        }
+    }
+    bench
+}
+
+#[test]
+fn a_dead_keeper_leaves_nothing_and_the_next_trial_has_another() {
+    for times in [1, 2] {
+        let mut bench = killed_keeper(times);
+        let stage = bench.stage("true");
+        bench.submit(1, stage);
+        bench.started();
+        let report = bench.ended();
+        assert_eq!((report.trial, report.exit), (TrialId(1), Some(Exit::Code(0))));
+    }
 }
 
 fn closures(

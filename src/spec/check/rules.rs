@@ -19,13 +19,14 @@ const FAILURE_KEYS: Keys = &["kind", "log", "exit_code", "signal", "severity", "
 
 /// Kinds that say how piton itself saw a failure, which no rule may claim. A rule may well name `timeout`,
 /// `out_of_memory` or `command_not_found`: a tool can tell of them in its log.
-const RESERVED_KINDS: [&str; 8] = [
+const RESERVED_KINDS: [&str; 9] = [
     "exit_code",
     "signal",
     "missing_metric",
     "bad_metrics",
     "missing_output",
     "spawn_failed",
+    "killed_keeper",
     "interrupted",
     "cancelled",
 ];

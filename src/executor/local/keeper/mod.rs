@@ -4,15 +4,16 @@
 //! [`Keeper::start`] forks it, before the store opens and, in the program, before there is any thread. It sits in its own
 //! session under the name `trial-keeper`. When its socket to the engine closes or the engine dies, however, it kills
 //! everything the trials started. If it is the keeper that dies, the kernel kills the trials' own processes
-//! (`PR_SET_PDEATHSIG`), the engine kills their groups, and the attempts come back as [`TrialEvent::Lost`].
+//! (`PR_SET_PDEATHSIG`), the engine kills their groups and whatever comes to it ([`crate::sys::orphans`]), the attempts come
+//! back as [`TrialEvent::Lost`], and the next trial gets a new keeper. One that is only stopped is continued.
 //!
-//! The engine does *not* make itself a subreaper: the attribute is the whole process's, and an embedding program may
-//! rely on not having it. What is left when engine and keeper die together is found by its attempt key at the next
-//! start; see [`super::strays`].
+//! What is left when engine and keeper die together is found by its attempt key at the next start; see
+//! [`super::strays`].
 //!
 //! In a library: the fork copies the page tables of the embedding program once; the child uses no lock that another
 //! thread may hold, and allocates (glibc and musl allow that after a fork).
 
+pub(in crate::executor) mod helpers;
 mod orphans;
 mod process;
 mod protocol;
@@ -23,18 +24,21 @@ use std::ffi::{CStr, CString};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open};
 
 pub use protocol::{Exited, SpawnStep};
 
 use crate::model::ProcessId;
-use crate::sys::process::{Stat, signal_group_exactly};
+use crate::sys::orphans::{end_adopted, forget, not_adopted};
+use crate::sys::process::{Stat, signal_exactly, signal_group_exactly};
+use crate::sys::words::io_words;
 use protocol::{Framed, MAX_FRAME_BYTES, Report, Request, Spawn, next_frame};
 
 /// A trial to start.
@@ -52,7 +56,7 @@ pub struct SpawnRequest<'a> {
     pub stdin: Option<&'a CStr>,
     /// Where its standard output goes, relative to `cwd`. With a `stdin` it has to be there already: a pipe, say.
     pub stdout: &'a CStr,
-    /// Where its standard error goes, relative to `cwd`.
+    /// Where its standard error goes, relative to `cwd`. A name in `/proc` is that of a pipe of the engine's.
     pub stderr: &'a CStr,
     /// RLIMIT_AS, bytes; a lower limit that is there already stays.
     pub address_space_bytes: Option<u64>,
@@ -71,9 +75,12 @@ pub enum SpawnError {
         /// Why.
         errno: Errno,
     },
-    /// The keeper is gone; nothing can be started any more.
-    #[error("the trial keeper is gone")]
-    KeeperGone,
+    /// The keeper is gone, and there is no other; nothing can be started any more.
+    #[error("the trial keeper is gone: {0}")]
+    KeeperGone(String),
+    /// The keeper died while it started the trial, which may have run.
+    #[error("the trial keeper died")]
+    KeeperDied,
 }
 
 /// What becomes of a started trial; exactly one of these arrives.
@@ -96,13 +103,12 @@ pub struct Started {
     pub events: Receiver<TrialEvent>,
 }
 
-/// The keeper, owned: dropping it ends the process and every trial.
+/// The keeper, owned: dropping the last clone ends the process and every trial.
+#[derive(Clone, Debug)]
+pub struct Keeper(Arc<Owned>);
+
 #[derive(Debug)]
-pub struct Keeper {
-    client: KeeperClient,
-    process: ProcessId,
-    reader: Option<JoinHandle<()>>,
-}
+struct Owned(KeeperClient);
 
 /// Talks to the keeper; as many as you like.
 #[derive(Clone, Debug)]
@@ -110,12 +116,25 @@ pub struct KeeperClient(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    next_id: AtomicU64,
+    /// The keeper there is, or was last.
+    now: Mutex<Arc<Connection>>,
+    /// Every trial is stopped, and every one that a later keeper starts.
+    stopped: AtomicBool,
+    /// There shall be no other keeper.
+    over: AtomicBool,
+}
+
+/// One keeper process.
+#[derive(Debug)]
+struct Connection {
+    process: ProcessId,
     socket: UnixStream,
     /// Held while a frame is written, so that frames do not mix.
     writing: Mutex<()>,
-    next_id: AtomicU64,
     /// `None` once the keeper is gone.
     waiting: Mutex<Option<HashMap<u64, Waiting>>>,
+    reader: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Who waits for a trial.
@@ -133,10 +152,41 @@ impl Keeper {
     /// # Errors
     /// What `socketpair`, `fork` or the new process's own set-up fail with.
     pub fn start() -> io::Result<Self> {
+        let shared = Shared {
+            next_id: AtomicU64::new(1),
+            now: Mutex::new(Connection::start()?),
+            stopped: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        };
+        Ok(Self(Arc::new(Owned(KeeperClient(Arc::new(shared))))))
+    }
+
+    /// Its process, as of now.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.0.0.0.now().process
+    }
+
+    /// A way to talk to it.
+    #[must_use]
+    pub fn client(&self) -> KeeperClient {
+        self.0.0.clone()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.0.over.store(true, Ordering::SeqCst);
+        self.0.0.now().end();
+    }
+}
+
+impl Connection {
+    fn start() -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
         let engine = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).ok();
-        let pid = fork_with_signals_blocked(&theirs, engine.as_ref())?;
+        let pid = not_adopted(|| fork_with_signals_blocked(&theirs, engine.as_ref()))?;
         drop((theirs, engine));
         let mut verdict = [0_u8; 4];
         let ready = (&ours).read_exact(&mut verdict).and_then(|()| match i32::from_le_bytes(verdict) {
@@ -144,15 +194,17 @@ impl Keeper {
             errno => Err(io::Error::from_raw_os_error(errno)),
         });
         let started = ready.and_then(|process| {
-            let shared = Arc::new(Shared {
+            let connection = Arc::new(Self {
+                process,
                 socket: ours,
                 writing: Mutex::new(()),
-                next_id: AtomicU64::new(1),
                 waiting: Mutex::new(Some(HashMap::new())),
+                reader: Mutex::new(None),
             });
-            let client = KeeperClient(Arc::clone(&shared));
-            let reader = std::thread::Builder::new().name("keeper".into()).spawn(move || shared.read_reports())?;
-            Ok(Self { client, process, reader: Some(reader) })
+            let reads = Arc::clone(&connection);
+            let reader = std::thread::Builder::new().name("keeper".into()).spawn(move || reads.read_reports())?;
+            *connection.reader() = Some(reader);
+            Ok(connection)
         });
         if started.is_err() {
             // Every copy of the socket's other end is closed by now, so the child ends.
@@ -161,27 +213,17 @@ impl Keeper {
         started
     }
 
-    /// Its process.
-    #[must_use]
-    pub fn process(&self) -> ProcessId {
-        self.process
+    fn reader(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A way to talk to it.
-    #[must_use]
-    pub fn client(&self) -> KeeperClient {
-        self.client.clone()
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // The keeper sees the end of the stream, kills what runs, and exits; then the reader sees the end of its own.
-        let _ = self.client.0.socket.shutdown(std::net::Shutdown::Write);
-        if let Some(reader) = self.reader.take() {
+    /// The keeper sees the end of the stream, kills what runs, and exits; then the reader sees the end of its own.
+    fn end(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        let reader = self.reader().take();
+        if let Some(reader) = reader {
             let _ = reader.join();
         }
-        reap(self.process.pid);
     }
 }
 
@@ -206,11 +248,13 @@ fn fork_with_signals_blocked(socket: &OwnedFd, engine: Option<&OwnedFd>) -> io::
     }
 }
 
+/// Waits until the keeper is dead.
 fn reap(pid: u32) {
     // SAFETY: a null status is allowed. If the embedding program reaped it already, this fails, which is fine.
     while unsafe { libc::waitpid(pid.cast_signed(), std::ptr::null_mut(), 0) } < 0
         && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
     {}
+    forget(pid);
 }
 
 impl KeeperClient {
@@ -239,16 +283,25 @@ impl KeeperClient {
         }
         let (spawned, spawn_result) = crossbeam_channel::bounded(1);
         let (sender, events) = crossbeam_channel::bounded(1);
-        match &mut *self.0.waiting() {
-            Some(waiting) => waiting.insert(id, Waiting { spawned, events: sender, process: None }),
-            None => return Err(SpawnError::KeeperGone),
+        let mut waits = Some(Waiting { spawned, events: sender, process: None });
+        let connection = loop {
+            let connection = self.0.living()?;
+            // One that has just died takes nobody; the next one may live.
+            if let Some(all) = &mut *connection.waiting()
+                && let Some(waits) = waits.take()
+            {
+                all.insert(id, waits);
+            }
+            if waits.is_none() {
+                break connection;
+            }
         };
         // If it cannot be sent the keeper is gone, and the reader tells everybody who waits.
-        let _ = self.0.send(&frame);
+        let _ = connection.send(&frame);
         match spawn_result.recv() {
             Ok(Ok(process)) => Ok(Started { id, process, events }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(SpawnError::KeeperGone),
+            Err(_) => Err(SpawnError::KeeperDied),
         }
     }
 
@@ -261,11 +314,13 @@ impl KeeperClient {
     /// Stops every trial (SIGSTOP), and every one started until [`Self::continue_all`]. Processes that left their
     /// trial's group go on.
     pub fn stop_all(&self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
         self.ask(&Request::StopAll);
     }
 
     /// Lets stopped trials go on.
     pub fn continue_all(&self) {
+        self.0.stopped.store(false, Ordering::SeqCst);
         self.ask(&Request::ContinueAll);
     }
 
@@ -274,21 +329,48 @@ impl KeeperClient {
         self.ask(&Request::KillAll);
     }
 
-    /// Whether the keeper is there, as far as is known.
+    /// Whether the keeper is there, as far as is known. The next trial gets another one.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.0.waiting().is_some()
+        self.0.now().waiting().is_some()
     }
 
     fn ask(&self, request: &Request<'_>) {
         let mut frame = Vec::new();
         request.encode(&mut frame);
         // If the keeper is gone so are the trials, and whoever waits for them hears of it.
-        let _ = self.0.send(&frame);
+        let _ = self.0.now().send(&frame);
     }
 }
 
 impl Shared {
+    fn now(&self) -> Arc<Connection> {
+        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The keeper, or another one in its place if it died.
+    fn living(&self) -> Result<Arc<Connection>, SpawnError> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.waiting().is_some() {
+            return Ok(Arc::clone(&now));
+        }
+        if self.over.load(Ordering::SeqCst) {
+            return Err(SpawnError::KeeperGone("it was told to end".into()));
+        }
+        // What it left is dead before anything else starts.
+        now.end();
+        let next = Connection::start().map_err(|error| SpawnError::KeeperGone(io_words(&error)))?;
+        if self.stopped.load(Ordering::SeqCst) {
+            let mut frame = Vec::new();
+            Request::StopAll.encode(&mut frame);
+            let _ = next.send(&frame);
+        }
+        *now = Arc::clone(&next);
+        Ok(next)
+    }
+}
+
+impl Connection {
     fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -304,6 +386,7 @@ impl Shared {
         let mut inbox: Vec<u8> = Vec::new();
         let mut buffer = vec![0_u8; 16 * 1024];
         'connected: loop {
+            self.wait_for_report();
             match (&self.socket).read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => inbox.extend(buffer.get(..count).unwrap_or_default()),
@@ -353,15 +436,38 @@ impl Shared {
         }
     }
 
+    /// Waits until there is something to read. A keeper that somebody stopped meanwhile is continued: nobody but it would
+    /// start trials, or notice their end.
+    fn wait_for_report(&self) {
+        loop {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            if poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })) != Ok(0) {
+                return;
+            }
+            if Stat::of(self.process.pid).is_some_and(|stat| stat.stopped) {
+                log::warn!("the trial keeper was stopped; it is continued");
+                let _ = signal_exactly(self.process, Signal::CONT);
+            }
+        }
+    }
+
     fn keeper_gone(&self) {
-        let Some(waiting) = self.waiting().take() else { return };
         // A keeper that talks nonsense or nothing at all must end, too.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = signal_exactly(self.process, Signal::CONT);
+        reap(self.process.pid);
+        let groups: Vec<ProcessId> =
+            self.waiting().iter().flat_map(HashMap::values).filter_map(|trial| trial.process).collect();
+        for process in groups {
+            // The kernel killed the leader when the keeper died; its group may still be there.
+            let _ = signal_group_exactly(process, Signal::KILL);
+        }
+        // Before anybody hears of it: what is told as ended has ended.
+        if let Err(error) = end_adopted() {
+            log::warn!("some processes of trials may be left: {}", io_words(&error));
+        }
+        let Some(waiting) = self.waiting().take() else { return };
         for (_, trial) in waiting {
-            if let Some(process) = trial.process {
-                // The kernel killed the leader when the keeper died; its group may still be there.
-                let _ = signal_group_exactly(process, Signal::KILL);
-            }
             let _ = trial.events.send(TrialEvent::Lost);
         }
     }

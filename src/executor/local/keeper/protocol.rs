@@ -41,7 +41,7 @@ pub(super) struct Spawn<'a> {
     pub(super) stdin: &'a CStr,
     /// Created or truncated, relative to the working directory. With a `stdin` it is there already: a pipe.
     pub(super) stdout: &'a CStr,
-    /// Created or truncated, likewise.
+    /// Created or truncated, likewise; in `/proc` it is a pipe of the engine's.
     pub(super) stderr: &'a CStr,
     /// NUL-terminated strings, one after the other.
     pub(super) argv: &'a [u8],

@@ -82,7 +82,10 @@ impl Spawner {
             path if path.is_empty() => (None, log(spawn.stdout)?),
             path => (Some(pipe(path, OFlags::RDONLY)?), pipe(spawn.stdout, OFlags::WRONLY)?),
         };
-        let stderr = log(spawn.stderr)?;
+        let stderr = match spawn.stderr {
+            path if is_descriptor(path) => pipe(path, OFlags::WRONLY)?,
+            path => log(path)?,
+        };
         let cgroup_procs = match spawn.cgroup_procs {
             path if path.is_empty() => None,
             path => {
@@ -187,6 +190,18 @@ unsafe fn become_trial(prepared: &Prepared) -> SpawnStep {
         libc::execve(prepared.program, prepared.argv, prepared.env);
     }
     SpawnStep::Exec
+}
+
+/// Whether a name is that of an open descriptor: `/proc/<pid>/fd/<number>`, and nothing below it.
+fn is_descriptor(name: &CStr) -> bool {
+    let mut parts = name.to_bytes().split(|byte| *byte == b'/');
+    let is_number = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().all(u8::is_ascii_digit));
+    parts.next() == Some(b"")
+        && parts.next() == Some(b"proc")
+        && is_number(parts.next())
+        && parts.next() == Some(b"fd")
+        && is_number(parts.next())
+        && parts.next().is_none()
 }
 
 /// No more than the limit that this process has itself: a privileged process could raise it, any other could not.

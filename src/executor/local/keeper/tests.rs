@@ -43,7 +43,7 @@ impl Bench {
         limit: Option<u64>,
         cgroup_procs: Option<&CStr>,
     ) -> Result<Started, SpawnError> {
-        let name = format!("{}.{}", std::process::id(), self.keeper.client.0.next_id.load(Ordering::Relaxed));
+        let name = format!("{}.{}", std::process::id(), self.keeper.client().0.next_id.load(Ordering::Relaxed));
         let env = [c("PATH=/usr/local/bin:/usr/bin:/bin"), c(format!("PITON_ATTEMPT_KEY={name}"))];
         let argv: Vec<CString> = args.iter().map(|arg| c(*arg)).collect();
         self.keeper.client().spawn(&SpawnRequest {
@@ -68,7 +68,9 @@ impl Bench {
         let path = self.path(name);
         eventually(|| fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
         let pid = fs::read_to_string(&path).unwrap().trim().parse().unwrap();
-        Stat::of(pid).unwrap_or(Stat { pid, parent: 0, group: 0, dead: true, start_ticks: 0 }).id()
+        Stat::of(pid)
+            .unwrap_or(Stat { pid, parent: 0, group: 0, session: 0, dead: true, stopped: false, start_ticks: 0 })
+            .id()
     }
 }
 
@@ -257,7 +259,7 @@ fn what_cannot_start_says_where_and_why() {
     let bench = Bench::new();
     let refused = |result: Result<Started, SpawnError>| match result.unwrap_err() {
         SpawnError::Refused { step, errno } => (step, errno),
-        SpawnError::KeeperGone => panic!("gone"),
+        gone => panic!("{gone}"),
     };
     fs::write(bench.path("script"), "no interpreter line").unwrap();
     fs::set_permissions(bench.path("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -304,13 +306,56 @@ fn when_the_keeper_is_killed_trials_are_lost_and_dead() {
     let bench = Bench::new();
     let started = bench.sh(&format!("trap '' TERM; sleep 1000 & echo $! > child; {HANG}"));
     let child = bench.noted("child");
-    assert!(crate::sys::process::signal_exactly(bench.keeper.process(), Signal::KILL).unwrap());
+    assert!(signal_exactly(bench.keeper.process(), Signal::KILL).unwrap());
     assert_eq!(started.events.recv_timeout(LONG).unwrap(), TrialEvent::Lost);
     assert!(wait_gone(started.process, Some(LONG)).unwrap());
     // It has no leader any more whose number could be trusted; `strays` finds it by its key.
-    crate::sys::process::signal_exactly(child, Signal::KILL).unwrap();
+    signal_exactly(child, Signal::KILL).unwrap();
     assert!(!bench.keeper.client().is_alive());
-    assert!(matches!(bench.try_start("/bin/true", &["x"], None), Err(SpawnError::KeeperGone)));
+    let first = bench.keeper.process();
+    assert_eq!(end(&bench.sh("exit 7")).exit, Exit::Code(7), "the next one gets a keeper of its own");
+    assert!(!lives(first) && lives(bench.keeper.process()));
+}
+
+/// Nobody else would start trials, or see how they end.
+#[test]
+fn a_keeper_that_is_stopped_goes_on() {
+    let bench = Bench::new();
+    let started = bench.sh("exit 3");
+    assert!(signal_exactly(bench.keeper.process(), Signal::STOP).unwrap());
+    assert_eq!(end(&started).exit, Exit::Code(3));
+    assert_eq!(end(&bench.sh("exit 4")).exit, Exit::Code(4));
+}
+
+#[test]
+#[ignore = "a role of the test that starts it"]
+fn role_adopts() {
+    crate::sys::orphans::adopt().unwrap();
+    let bench = Bench::new();
+    let mut others = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let script = format!(
+        "env -i setsid setsid sh -c 'echo $$ > hidden; exec sleep 1000' & sleep 1000 & echo $! > child; {HANG}"
+    );
+    let started = bench.sh(&script);
+    let left = [bench.noted("hidden"), bench.noted("child")];
+    assert!(signal_exactly(bench.keeper.process(), Signal::KILL).unwrap());
+    assert_eq!(started.events.recv_timeout(LONG).unwrap(), TrialEvent::Lost);
+    assert!(!left.into_iter().any(lives), "when it is told, nothing is left");
+    assert_eq!(end(&bench.sh("exit 7")).exit, Exit::Code(7));
+    assert!(others.try_wait().unwrap().is_none(), "what the program started is its own");
+    others.kill().unwrap();
+    others.wait().unwrap();
+}
+
+/// In a process of its own: it is an attribute of the process.
+#[test]
+fn what_a_killed_keeper_leaves_comes_to_the_program_and_ends() {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "executor::local::keeper::tests::role_adopts"])
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 #[test]
@@ -337,7 +382,7 @@ fn many_at_once_all_end() {
             });
         }
     });
-    assert!(bench.keeper.client.0.waiting().as_ref().unwrap().is_empty());
+    assert!(bench.keeper.client().0.now().waiting().as_ref().unwrap().is_empty());
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Head {
             cgroup_procs: None,
         });
         let started = started.map_err(|error| match error {
-            SpawnError::KeeperGone => "the keeper is gone".to_owned(),
+            gone @ (SpawnError::KeeperGone(_) | SpawnError::KeeperDied) => gone.to_string(),
             SpawnError::Refused { errno, .. } => cannot("start Ray", &errno.into()),
         })?;
         let (address, log) = (SocketAddrV4::new(own, dashboard), log.to_string_lossy().into_owned());

@@ -1,0 +1,117 @@
+//! Who has a store open for writing, told by its lock and by nothing that is written in it.
+//!
+//! redb holds its writer's bytes exclusively as long as a [`Journal`](super::Journal) is open. Asking who holds a lock
+//! takes none, so it never makes anybody's opening fail, and a network file system answers for other hosts, too. The
+//! kernel also lists the locks of a process's descriptors: so the process that holds a store's lock is found by that, and
+//! a number that a store names is nobody until then.
+
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+use crate::model::ProcessId;
+use crate::sys::process::{Stat, all_processes, write_locked_files};
+
+/// redb's bytes of a writer: the one that writes, and the one that says that it is the only one.
+const WRITERS_BYTES: (Bound<u64>, Bound<u64>) = (Bound::Included(1 << 62), Bound::Excluded((1 << 62) + 2));
+
+/// Whether some process, here or on another host, has the store open for writing: an engine, or for a moment a command
+/// that changes or repairs it.
+///
+/// # Errors
+/// If the file cannot be opened, or its file system knows no locks.
+pub fn is_locked(store: &Path) -> io::Result<bool> {
+    let file = FileBackend::new(File::open(store)?).map_err(|error| io::Error::other(error.to_string()))?;
+    let (start, end) = WRITERS_BYTES;
+    file.query_lock_range(start, end).map_err(|error| match error {
+        BackendError::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    })
+}
+
+/// The processes that hold the store's lock, as far as they are seen from here and may be looked into: those of the same
+/// user, or all for root, in this PID namespace or below it.
+///
+/// # Errors
+/// If the store or `/proc` cannot be read.
+pub fn writers(store: &Path) -> io::Result<Vec<ProcessId>> {
+    let file = file_id(&std::fs::metadata(store)?);
+    let writes = |stat: &Stat| write_locked_files(stat.pid).iter().any(|path| is_file(path, file));
+    Ok(all_processes()?.iter().filter(|stat| !stat.dead && writes(stat)).map(Stat::id).collect())
+}
+
+/// The stores, and other files under such a lock, that a process writes; as names to open them by.
+pub(crate) fn written_by(pid: u32) -> Vec<PathBuf> {
+    let locked = |path: &PathBuf| is_locked(path).unwrap_or(false);
+    write_locked_files(pid).into_iter().filter(locked).collect()
+}
+
+fn is_file(path: &Path, file: (u64, u64)) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| file_id(&meta) == file)
+}
+
+fn file_id(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Journal, Reader, create};
+    use crate::model::{Event, Record, StudyCreated, StudyId};
+    use crate::sys::process::this_process;
+
+    fn created() -> Record {
+        let created = StudyCreated {
+            study_id: StudyId([1; 16]),
+            piton_version: "0.1.0".into(),
+            name: "s".into(),
+            base_case: "s".into(),
+            seed: 0,
+            spec: String::new(),
+            spec_hash: String::new(),
+            inputs: Vec::new(),
+            versions: Vec::new(),
+            study_dir: ".".into(),
+            artifacts_dir: "artifacts".into(),
+            study_file: String::new(),
+            plan_version: 1,
+            stages: Vec::new(),
+        };
+        Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) }
+    }
+
+    #[test]
+    fn a_writer_is_seen_and_a_reader_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("study.redb");
+        let journal = create(&store, &created()).unwrap();
+        assert!(is_locked(&store).unwrap());
+        assert_eq!(writers(&store).unwrap(), [this_process()]);
+        assert_eq!(written_by(std::process::id()).len(), 1);
+        // Asking took nothing: the lock is still the writer's, and it can go on.
+        assert!(Journal::open(&store).is_err());
+        journal.close().unwrap();
+        assert!(!is_locked(&store).unwrap());
+        let reader = Reader::open(&store).unwrap();
+        let _snapshot = reader.snapshot().unwrap();
+        assert!(!is_locked(&store).unwrap());
+        assert_eq!(writers(&store).unwrap(), []);
+        assert!(is_locked(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn any_other_file_is_written_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        let open = File::create(&file).unwrap();
+        assert!(!is_locked(&file).unwrap());
+        assert_eq!(writers(&file).unwrap(), []);
+        drop(open);
+    }
+}
