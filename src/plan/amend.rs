@@ -336,6 +336,9 @@ impl Judge<'_> {
             "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => {
                 extends(change, later(row))
             }
+            "rails.abort_if" | "rails.max_failure_rate" if row.status != StageStatus::Closed => {
+                extends(change, "asked of all results of the stage")
+            }
             "retries" | "failure" | "rails.abort_if" | "rails.max_failure_rate" => extends(change, later(row)),
             "approve" => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
