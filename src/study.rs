@@ -3,6 +3,7 @@
 //! This is the crate's front door and the one place where spec, store, engine and exports meet. It never touches
 //! terminal or environment; what people see is the business of `cli`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::model::{
 };
 use crate::paths::{self, StudyPaths};
 use crate::plan;
-use crate::spec::{self, Spec, Work};
+use crate::spec::{self, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::files::remove_leftover_temps;
@@ -58,6 +59,7 @@ use crate::views::export;
 /// ```
 pub struct Study {
     spec: Option<Spec>,
+    source: Option<Source>,
     store: PathBuf,
     artifacts: Option<PathBuf>,
     study_dir: PathBuf,
@@ -72,6 +74,14 @@ pub struct Study {
     detach: bool,
     #[cfg(test)]
     simulation: Option<Simulation>,
+}
+
+/// A study file as it was read.
+struct Source {
+    name: String,
+    bytes: Vec<u8>,
+    overrides: Vec<(String, String)>,
+    dir: PathBuf,
 }
 
 /// Runs a study that is ready to run, in a simulation: what [`engine::run`] is on a real machine.
@@ -153,10 +163,13 @@ impl Study {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What comes from a descriptor lies where whoever gives it stands.
         let dir = if dir.starts_with("/dev") || dir.starts_with("/proc") { Path::new(".") } else { dir };
-        let spec = spec::parse_study(&path.display().to_string(), &bytes, overrides, dir)
+        let name = path.display().to_string();
+        let spec = spec::parse_study(&name, &bytes, overrides, dir)
             .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(Self::with(Some(spec), path.with_extension("redb"), dir.into(), file))
+        let source = Source { name, bytes, overrides: overrides.to_vec(), dir: dir.into() };
+        let study = Self::with(Some(spec), path.with_extension("redb"), dir.into(), file);
+        Ok(Self { source: Some(source), ..study })
     }
 
     /// The study of an existing store, whose spec is in it.
@@ -168,6 +181,7 @@ impl Study {
     fn with(spec: Option<Spec>, store: PathBuf, study_dir: PathBuf, study_file: String) -> Self {
         Self {
             spec,
+            source: None,
             store,
             artifacts: None,
             study_dir,
@@ -278,6 +292,24 @@ impl Study {
         self.spec.as_ref()
     }
 
+    /// The spec as it is laid beside a store's. The first stores understood the values of files of cases and of `--set`
+    /// otherwise than they are written: a study file that is nearer to such a store's spec when it is read in that way is
+    /// read so. `None` when it came from nowhere.
+    #[must_use]
+    pub fn spec_beside(&self, stored: &Spec) -> Option<Cow<'_, Spec>> {
+        let given = self.spec.as_ref()?;
+        let now = spec::distance(stored, given);
+        let before = (now > (0, 0) && stored.values == Values::Before).then_some(self.source.as_ref()).flatten();
+        let before = before.and_then(|source| {
+            let Source { name, bytes, overrides, dir } = source;
+            spec::parse_study_as(name, bytes, overrides, dir, Values::Before).ok()
+        });
+        Some(match before.filter(|before| spec::distance(stored, before) < now) {
+            Some(before) => Cow::Owned(before),
+            None => Cow::Borrowed(given),
+        })
+    }
+
     /// The places a new study of this description has.
     ///
     /// # Errors
@@ -319,6 +351,15 @@ impl Study {
             spec.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         }
         let found = self.look()?;
+        if let Some((_, stored, _)) = &found
+            && let Some(Cow::Owned(before)) = self.spec_beside(stored)
+        {
+            log::warn!(
+                "{}: values of files of cases and of `--set` are read as when the study began, not as they are written",
+                self.study_file
+            );
+            self.spec = Some(before);
+        }
         let over = found
             .as_ref()
             .is_some_and(|(row, ..)| matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted));
@@ -511,9 +552,14 @@ impl Study {
     /// [`Error`] when there is a store and it cannot be read.
     pub fn found_status(&self) -> Result<Found, Error> {
         Ok(match self.look()? {
-            Some((row, _, told_to_wait)) => {
-                let (status, spec) = (Some(row.status), self.spec_match(Some(&row)));
-                Found { status, spec, inputs_same: true, told_to_wait }
+            Some((row, stored, told_to_wait)) => {
+                let same = self.spec_beside(&stored).is_none_or(|given| given.spec_hash() == row.spec_hash);
+                let spec = match self.spec {
+                    None => SpecMatch::NotGiven,
+                    Some(_) if same => SpecMatch::Same,
+                    Some(_) => SpecMatch::Differs,
+                };
+                Found { status: Some(row.status), spec, inputs_same: true, told_to_wait }
             }
             None => self.nothing_found(),
         })
@@ -546,6 +592,16 @@ impl Study {
             return Err(Error::File { what: "make a store in", path: dir.into(), cause });
         }
         refuse_taken(&paths, &spec.study.name, None)?;
+        for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
+            let rows = match plan::merged(stage) {
+                1 => "1 row".to_owned(),
+                rows => format!("{rows} rows"),
+            };
+            log::warn!(
+                "stage `{}`: {rows} of its file of cases repeat an earlier one and are left out",
+                stage.name
+            );
+        }
         let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
         let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
         let first = Record {

@@ -24,9 +24,8 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
     let given = Study::from_file(&args.study, &args.set)?;
-    let Some(new) = given.spec() else { return Ok(0) };
     let mut journal = Journal::open(store)?;
-    let decided = decide(args, new, &journal);
+    let decided = decide(args, &given, &journal);
     let plan = match decided {
         Ok(Some(plan)) => plan,
         Ok(None) => {
@@ -52,8 +51,10 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
 
 /// The plan once it is accepted; `None`: there is nothing to do. Nothing that the new file names is run before somebody
 /// accepted that: until then the tools count as what is recorded of them.
-fn decide(args: &AmendArgs, new: &Spec, journal: &Journal) -> Result<Option<Amendment>, Error> {
+fn decide(args: &AmendArgs, given: &Study, journal: &Journal) -> Result<Option<Amendment>, Error> {
     let standing = Stands::load(args, journal)?;
+    let Some(new) = given.spec_beside(&standing.spec) else { return Ok(None) };
+    let new = &*new;
     let inputs = spec::hash_inputs(&standing.paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
     let plan = |versions: Vec<ToolVersion>| standing.plan(args, new, (inputs.clone(), versions));
     if new.study.versions.is_empty() {

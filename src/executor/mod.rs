@@ -10,7 +10,7 @@ pub(crate) mod remote;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::{
@@ -113,6 +113,22 @@ pub struct StageRuntime {
     pub failures: Vec<CompiledFailure>,
     /// `[env]`.
     pub env: Vec<(String, String)>,
+    /// What was said of it.
+    pub told: Told,
+}
+
+/// What was said already: of thousands of equal things one is said.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeSet<String>>);
+
+impl Told {
+    /// Whether this is to be said; from now on it was. Of very many different things no more are said.
+    pub fn is_new(&self, what: &str) -> bool {
+        /// More than people read.
+        const MOST: usize = 100;
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MOST && !told.contains(what) && told.insert(what.to_owned())
+    }
 }
 
 /// One entry of `[stage.metrics]`, compiled.
@@ -186,6 +202,7 @@ impl StageRuntime {
             rules: Vec::new(),
             failures: Vec::new(),
             env: study.env.clone(),
+            told: Told::default(),
         }
     }
 
@@ -218,6 +235,7 @@ impl StageRuntime {
             rules: rules.collect::<Result<_, _>>()?,
             failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
+            told: Told::default(),
         })
     }
 }

@@ -8,8 +8,11 @@ mod amend;
 mod event;
 mod fold;
 mod ids;
+pub(crate) mod json;
 #[doc(hidden)]
 pub mod memory;
+mod number;
+pub mod reported;
 mod rows;
 mod value;
 
@@ -18,6 +21,7 @@ pub use event::{
 };
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
+pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
 pub use rows::{
     Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
     FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, RunningRow,

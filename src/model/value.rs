@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::number::float_text;
+
 /// A param's value. Floats are finite; the spec refuses others.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -17,13 +19,13 @@ pub enum Value {
 }
 
 impl fmt::Display for Value {
-    /// The text a placeholder expands to: floats in the shortest form that reads back to the same bits.
+    /// The one text of a value: in commands, tables and, but for quotes, in `params.json`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Str(text) => f.write_str(text),
             Self::Bool(flag) => flag.fmt(f),
             Self::Int(number) => number.fmt(f),
-            Self::Float(number) => number.fmt(f),
+            Self::Float(number) => f.write_str(&float_text(*number)),
         }
     }
 }

@@ -10,8 +10,7 @@ use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostics, SpecErrors};
 use super::raw::{Entry, Kind, Node};
 use super::rules::{FailureMatch, FailureRule, word_of};
-use super::types::{Backoff, Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue};
-use crate::model::Value;
+use super::types::{Backoff, Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue, Values};
 
 /// Builds a [`Spec`]; see [`Spec::builder`].
 #[derive(Clone, Debug)]
@@ -209,7 +208,7 @@ impl SpecBuilder {
             }
         }
         put_list(&mut root, "stage", self.stages);
-        check("", &table(root), &[], None).map_err(|found| Diagnostics::new("", "", found))
+        check("", &table(root), &[], (None, Values::Exact)).map_err(|found| Diagnostics::new("", "", found))
     }
 }
 
@@ -274,7 +273,7 @@ impl StageBuilder {
             Sampling::Grid => "grid",
             Sampling::Random => "random",
             Sampling::Sobol => "sobol",
-            Sampling::File(file) => return self.case_file(&file.path),
+            Sampling::File(file) => return self.case_file_renamed(&file.path, file.rename),
             Sampling::Ask(proposer) => return self.proposer(proposer),
         };
         self.key("sampling", Kind::Str(word.into()))
@@ -282,7 +281,17 @@ impl StageBuilder {
 
     /// Cases come from this file, `….csv` or `….jsonl`, relative to the study's directory.
     pub fn case_file(self, path: &str) -> Self {
-        self.key("sampling", Kind::Table(vec![entry("file", text(path))]))
+        self.case_file_renamed(path, [])
+    }
+
+    /// [`StageBuilder::case_file`], some of whose columns give params of other names: pairs of column and param.
+    pub fn case_file_renamed(self, path: &str, rename: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut keys = vec![entry("file", text(path))];
+        let renamed: Vec<Entry> = rename.into_iter().map(|(column, param)| entry(&column, text(&param))).collect();
+        if !renamed.is_empty() {
+            keys.push(entry("rename", Node::new(Kind::Table(renamed))));
+        }
+        self.key("sampling", Kind::Table(keys))
     }
 
     /// Cases are proposed by a program, from the ranges and choices of the sweep.
@@ -561,10 +570,5 @@ fn json_node(value: serde_json::Value) -> Option<Node> {
 }
 
 fn value_node(value: SpecValue) -> Node {
-    Node::new(match value.0 {
-        Value::Str(text) => Kind::Str(text),
-        Value::Bool(flag) => Kind::Bool(flag),
-        Value::Int(number) => Kind::Int(number.into()),
-        Value::Float(number) => Kind::Float(number),
-    })
+    Node::of_value(value.0)
 }

@@ -64,6 +64,26 @@ pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
     changes
 }
 
+/// How far a spec is from another: its differences, then the cases of files that do not keep their numbers.
+#[must_use]
+pub fn distance(old: &Spec, new: &Spec) -> (usize, usize) {
+    let cases = |spec: &Spec, name: &str| {
+        let stage = spec.stages.iter().find(|stage| stage.name == name)?;
+        match &stage.sampling {
+            Sampling::File(CaseFile { cases: Some(cases), .. }) => Some(cases.clone()),
+            _ => None,
+        }
+    };
+    let moved = |stage: &StageSpec| {
+        let Some(old) = cases(old, &stage.name) else { return 0 };
+        let Some(new) = cases(new, &stage.name).filter(|new| new.names == old.names) else {
+            return old.rows.len();
+        };
+        (0..old.rows.len()).filter(|place| old.rows.get(*place) != new.rows.get(*place)).count()
+    };
+    (diff(old, new).len(), old.stages.iter().map(moved).sum())
+}
+
 type Settings = Vec<(String, String)>;
 
 fn compare(changes: &mut Vec<Change>, prefix: &str, old: &Settings, new: &Settings) {
@@ -195,7 +215,13 @@ fn command(work: &Work) -> String {
 
 fn sampling(sampling: &Sampling) -> String {
     match sampling {
-        Sampling::File(file) => format!("{{ file = {} }}", quote(&file.path)),
+        Sampling::File(file) if file.rename.is_empty() => format!("{{ file = {} }}", quote(&file.path)),
+        Sampling::File(file) => {
+            let renamed =
+                file.rename.iter().map(|(column, param)| format!("{} = {}", quote(column), quote(param)));
+            let renamed: Vec<String> = renamed.collect();
+            format!("{{ file = {}, rename = {{ {} }} }}", quote(&file.path), renamed.join(", "))
+        }
         Sampling::Ask(proposer) => {
             let command = list(proposer.command.iter().map(|word| quote(word)));
             format!("{{ ask = {command}, parallel = {} }}", proposer.parallel)
@@ -274,7 +300,6 @@ fn metric(rule: &MetricRule) -> String {
 fn literal(value: &SpecValue) -> String {
     match &value.0 {
         Value::Str(text) => quote(text),
-        Value::Float(number) => format!("{number:?}"),
         other => other.to_string(),
     }
 }

@@ -52,7 +52,7 @@ impl Spec {
     /// The part a resume must match: all but `[run]`.
     #[must_use]
     pub fn identity_json(&self) -> String {
-        let Self { study, params, env, run: _, rails, base, stages } = self;
+        let Self { study, params, env, run: _, rails, base, stages, values: _ } = self;
         text_of(&Identity { study, params, env, rails, base, stages })
     }
 

@@ -31,15 +31,15 @@ pub use cases::CASE_FILE_MAX_BYTES;
 pub use cases::fuzz_cases;
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
-pub use diff::{Change, diff};
+pub use diff::{Change, diff, distance};
 pub use inputs::{InputError, hash_inputs};
 pub use json::SpecJsonError;
-pub use parse::{parse, parse_bytes, parse_study};
+pub use parse::{parse, parse_bytes, parse_study, parse_study_as};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
     Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
-    SpecValue, StageSpec, StudySpec, SweepParam, Template, Work,
+    SpecValue, StageSpec, StudySpec, SweepParam, Template, Values, Work,
 };
 pub use versions::{VersionError, changed_since, changed_versions, tool_versions};

@@ -3,6 +3,7 @@
 //! Syntax errors and mistakes are reported together, as far as a syntax error leaves the rest trustworthy. Any bytes
 //! may come in; it must never panic, and never read another file unless it is told where the study's files are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -11,30 +12,35 @@ use toml::de::DeTable;
 use super::check::check;
 use super::diagnostics::{Diagnostic, Diagnostics, Place};
 use super::raw::{Kind, Node};
-use super::types::Spec;
+use super::types::{Spec, Values};
 
 /// Reads and checks a study file.
 ///
 /// `source_name` is the file's name for messages. `overrides` are `--set name=value` pairs: each replaces a
 /// constant of `[params]`, or gives one that a command's placeholder asks for and nothing else defines. A value
-/// that is a TOML integer, float, boolean or quoted string is taken as that, any other as plain text; of two for
-/// one name the last counts.
+/// is a boolean, integer or float if it is written as that is printed (`true`, `12`, `0.5`), and plain text otherwise
+/// (`007`, `1.20`, `7e9`); in TOML's quotes it is the text between them. Of two for one name the last counts.
 ///
 /// # Errors
 /// Every mistake, each with its place.
 pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
-    parse_text(source_name, text, overrides, None)
+    parse_text(source_name, text, overrides, (None, Values::Exact))
 }
 
 fn parse_text(
     source_name: &str,
     text: &str,
     overrides: &[(String, String)],
-    study_dir: Option<&Path>,
+    (study_dir, values): (Option<&Path>, Values),
 ) -> Result<Spec, Diagnostics> {
+    // TOML lets a reader choose the line ends of its strings: a shell must see the same whatever editor wrote them.
+    let text = &*match values {
+        Values::Exact if text.contains("\r\n") => Cow::Owned(text.replace("\r\n", "\n")),
+        _ => Cow::Borrowed(text),
+    };
     let (table, errors) = DeTable::parse_recoverable(text);
     let root = Node { kind: Kind::Table(Node::entries(table.get_ref())), span: Some(0..0) };
-    let checked = check(text, &root, overrides, study_dir);
+    let checked = check(text, &root, overrides, (study_dir, values));
     if errors.is_empty() {
         return checked.map_err(|found| Diagnostics::new(source_name, text, found));
     }
@@ -59,7 +65,7 @@ fn parse_text(
 /// # Errors
 /// Every mistake; the first byte that is not UTF-8 is one, and then the only one.
 pub fn parse_bytes(source_name: &str, bytes: &[u8], overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
-    parse_any(source_name, bytes, overrides, None)
+    parse_any(source_name, bytes, overrides, (None, Values::Exact))
 }
 
 /// [`parse_bytes`], and the files of cases that the study file names are read from `study_dir`: only then is it known
@@ -73,17 +79,31 @@ pub fn parse_study(
     overrides: &[(String, String)],
     study_dir: &Path,
 ) -> Result<Spec, Diagnostics> {
-    parse_any(source_name, bytes, overrides, Some(study_dir))
+    parse_study_as(source_name, bytes, overrides, study_dir, Values::Exact)
+}
+
+/// [`parse_study`], with values read as another version of piton read them.
+///
+/// # Errors
+/// As for [`parse_study`].
+pub fn parse_study_as(
+    source_name: &str,
+    bytes: &[u8],
+    overrides: &[(String, String)],
+    study_dir: &Path,
+    values: Values,
+) -> Result<Spec, Diagnostics> {
+    parse_any(source_name, bytes, overrides, (Some(study_dir), values))
 }
 
 fn parse_any(
     source_name: &str,
     bytes: &[u8],
     overrides: &[(String, String)],
-    study_dir: Option<&Path>,
+    how: (Option<&Path>, Values),
 ) -> Result<Spec, Diagnostics> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => parse_text(source_name, text, overrides, study_dir),
+        Ok(text) => parse_text(source_name, text, overrides, how),
         Err(error) => {
             let at = error.valid_up_to();
             let place = Place { span: Some(at..at + '\u{fffd}'.len_utf8()), path: String::new() };

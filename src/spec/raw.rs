@@ -7,6 +7,9 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::types::Values;
+use crate::model::{Lost, Value, float_text, read_exactly};
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
@@ -21,6 +24,8 @@ pub(super) enum Kind {
     /// Saturated far outside any integer piton takes.
     Int(i128),
     Float(f64),
+    /// A decimal number that a float does not hold as it is written.
+    Lost(String, Lost),
     Bool(bool),
     Datetime,
     /// A duration given in code.
@@ -51,7 +56,7 @@ impl Node {
         match &self.kind {
             Kind::Str(_) => "a string",
             Kind::Int(_) => "an integer",
-            Kind::Float(_) => "a float",
+            Kind::Float(_) | Kind::Lost(..) => "a float",
             Kind::Bool(_) => "a boolean",
             Kind::Datetime => "a date or time",
             Kind::Millis(_) => "a duration",
@@ -61,20 +66,38 @@ impl Node {
         }
     }
 
-    /// A value out of plain text, as `--set` and files of cases give it: a TOML integer, float, boolean or quoted
-    /// string where it is one, else the text itself. `None` for text with a NUL character.
-    pub fn of_text(text: &str) -> Option<Self> {
-        if text.contains('\0') {
-            return None;
-        }
+    /// What `--set` says. Text in quotes, as TOML has them, is the text between them; what else a text is says
+    /// [`plain_value`]. `None` for text with a NUL character.
+    pub fn of_text(text: &str, values: Values) -> Option<Self> {
         let parsed = DeValue::parse(text).ok().map(|value| Self::from_toml(value.get_ref(), value.span()).kind);
+        let kind = match (parsed, values) {
+            _ if text.contains('\0') => return None,
+            (parsed, Values::Before) => Self::before(text, parsed),
+            (Some(quoted @ Kind::Str(_)), Values::Exact) => quoted,
+            (_, Values::Exact) => Self::of_value(plain_value(text)).kind,
+        };
+        Some(Self::new(kind))
+    }
+
+    /// How text was understood at first: as any TOML integer, float, boolean or string that it might be.
+    fn before(text: &str, parsed: Option<Kind>) -> Kind {
         let outside = |number: i128| i64::try_from(number).is_err();
-        let kind = match parsed {
+        match parsed {
+            Some(Kind::Lost(written, _)) => Kind::Float(written.parse().unwrap_or(f64::NAN)),
             Some(Kind::Int(number)) if outside(number) => Kind::Str(text.to_owned()),
             Some(kind @ (Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_))) => kind,
             _ => Kind::Str(text.to_owned()),
-        };
-        Some(Self::new(kind))
+        }
+    }
+
+    /// A value given in code.
+    pub fn of_value(value: Value) -> Self {
+        Self::new(match value {
+            Value::Str(text) => Kind::Str(text),
+            Value::Bool(flag) => Kind::Bool(flag),
+            Value::Int(number) => Kind::Int(number.into()),
+            Value::Float(number) => Kind::Float(number),
+        })
     }
 
     /// The tree of a parsed study file.
@@ -82,7 +105,7 @@ impl Node {
         let kind = match value {
             DeValue::String(text) => Kind::Str(text.clone().into_owned()),
             DeValue::Integer(number) => Kind::Int(integer(number.as_str(), number.radix())),
-            DeValue::Float(number) => Kind::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Float(number) => float(number.as_str()),
             DeValue::Boolean(flag) => Kind::Bool(*flag),
             DeValue::Datetime(_) => Kind::Datetime,
             DeValue::Array(list) => {
@@ -105,6 +128,30 @@ impl Node {
             .collect();
         entries.sort_by_key(|entry| entry.key_span.as_ref().map(|span| span.start));
         entries
+    }
+}
+
+fn float(text: &str) -> Kind {
+    match read_exactly(text) {
+        Ok(number) => Kind::Float(number),
+        Err(Some(lost)) => Kind::Lost(text.to_owned(), lost),
+        // `inf` and `nan`.
+        Err(None) => Kind::Float(text.parse().unwrap_or(f64::NAN)),
+    }
+}
+
+/// The value that a plain text says: a boolean, integer or float if exactly this text is what a trial gets of it, else
+/// the text itself.
+pub(super) fn plain_value(text: &str) -> Value {
+    let number = || {
+        let integer = text.parse().ok().filter(|number: &i64| number.to_string() == text).map(Value::Int);
+        let float = || read_exactly(text).ok().filter(|number| float_text(*number) == text).map(Value::Float);
+        integer.or_else(float)
+    };
+    match text {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => number().unwrap_or_else(|| Value::Str(text.to_owned())),
     }
 }
 

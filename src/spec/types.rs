@@ -33,6 +33,28 @@ pub struct Spec {
     pub base: Option<BaseSpec>,
     /// `[[stage]]`, in order; never empty.
     pub stages: Vec<StageSpec>,
+    /// How the values were read; no part of the study's identity.
+    #[serde(default, skip_serializing_if = "Values::is_before")]
+    pub values: Values,
+}
+
+/// How values of files of cases and of `--set` were read, and line ends inside a study file's strings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Values {
+    /// As the first stores have it: cells without white space around them, and whatever TOML takes for a number is one
+    /// (`1.20` is 1.2, `7e9` is 7000000000.0); a study file's strings keep their CRs.
+    #[default]
+    Before,
+    /// As they are written: a text is a number only if that number's text is the same. A line of a string ends with LF.
+    Exact,
+}
+
+impl Values {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_before(&self) -> bool {
+        *self == Self::Before
+    }
 }
 
 impl Spec {
@@ -239,6 +261,9 @@ pub const SOBOL_CASES_MAX: u64 = 65_536;
 pub struct CaseFile {
     /// The file, relative to the study file's directory; ends in `.csv` or `.jsonl`.
     pub path: String,
+    /// Params of other names than their columns: by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
     /// What it says; `None` until it is read. A store's spec always has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cases: Option<CaseList>,
@@ -249,8 +274,9 @@ pub struct CaseFile {
 pub struct CaseList {
     /// The params, in the order of the file; never empty.
     pub names: Vec<String>,
-    /// Their values, a case each, in the order of the file; never empty, no case twice.
-    pub rows: Vec<Vec<SpecValue>>,
+    /// Their values, a case each, in the order of the file; never empty, no case twice. A case without a value of its own
+    /// has what its parent or `[params]` gives it, if anything.
+    pub rows: Vec<Vec<Option<SpecValue>>>,
     /// Rows of the file that said what an earlier one says, and were left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub merged: u64,
@@ -420,8 +446,8 @@ impl<'de> Deserialize<'de> for SpecValue {
             serde_json::Value::Bool(flag) => Value::Bool(flag),
             serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(integer), _) => Value::Int(integer),
-                (None, Some(float)) => Value::Float(float),
-                (None, None) => return Err(serde::de::Error::custom("a number out of range")),
+                (None, Some(float)) if !number.is_u64() => Value::Float(float),
+                _ => return Err(serde::de::Error::custom("a number out of range")),
             },
             _ => return Err(serde::de::Error::custom("neither text, boolean nor number")),
         };

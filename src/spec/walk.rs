@@ -2,15 +2,16 @@
 //!
 //! A reader never stops at the first mistake: it reports, answers "bad", and its caller goes on with the rest.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use crate::model::Value;
+use crate::model::{Lost, Value, float_of_integer, float_text};
 
+use super::cases::Gaps;
 use super::diagnostics::{Diagnostic, Place, names_help, nearest, shown};
 use super::raw::{Entry, Kind, Node, locate};
-use super::types::SpecValue;
+use super::types::{SpecValue, Values};
 
 /// Longer durations than this are refused: a hundred years, so that sums of times never overflow.
 const DURATION_MAX_MS: u128 = 100 * 366 * 86_400_000;
@@ -23,6 +24,9 @@ pub(super) struct Checker<'s> {
     pub source: &'s str,
     /// Where files of cases are; `None`: they are not read now.
     pub study_dir: Option<&'s Path>,
+    pub values: Values,
+    /// Of the files of cases that are read, by path.
+    pub gaps: BTreeMap<String, Gaps>,
     pub found: Vec<Diagnostic>,
 }
 
@@ -187,12 +191,8 @@ impl Checker<'_> {
     /// Text without NUL, which neither argv nor environment nor a path can hold.
     pub fn text(&mut self, node: &Node, place: &Place) -> Option<String> {
         let Kind::Str(text) = &node.kind else {
-            let help = match &node.kind {
-                Kind::Int(number) => Some(format!("write \"{number}\"")),
-                Kind::Float(number) => Some(format!("write \"{number}\"")),
-                Kind::Bool(flag) => Some(format!("write \"{flag}\"")),
-                _ => None,
-            };
+            let is_plain = matches!(node.kind, Kind::Int(_) | Kind::Float(_) | Kind::Lost(..) | Kind::Bool(_));
+            let help = self.written(node).filter(|_| is_plain).map(|written| format!("write \"{written}\""));
             self.wrong_type(node, place, "a string", help);
             return None;
         };
@@ -202,6 +202,22 @@ impl Checker<'_> {
             return None;
         }
         Some(text.clone())
+    }
+
+    /// A node's own bytes.
+    fn written(&self, node: &Node) -> Option<&str> {
+        self.source.get(node.span.clone()?).filter(|written| !written.is_empty())
+    }
+
+    /// A number that would not be what it says.
+    fn lost(&mut self, lost: Lost, place: &Place, help: Option<String>) {
+        let name = place.path.rsplit('.').next().unwrap_or_default();
+        let mistake = Diagnostic::at(place, format!("{} {lost}", shown(name)));
+        let label = match lost {
+            Lost::Digits(nearest) => format!("the nearest float is {}", float_text(nearest)),
+            Lost::TooLarge | Lost::TooSmall => "not a finite float above 0".to_owned(),
+        };
+        self.report(mistake.label(label).maybe_help(help));
     }
 
     pub fn non_empty_text(&mut self, node: &Node, place: &Place) -> Option<String> {
@@ -260,18 +276,33 @@ impl Checker<'_> {
         u64::try_from(number).ok()
     }
 
-    /// A finite float; an integer will do.
-    #[expect(clippy::cast_precision_loss, reason = "an integer written for a float means the nearest float")]
+    /// A finite float that a trial gets as it is written; an integer will do.
+    pub fn exact_float(&mut self, node: &Node, place: &Place) -> Option<f64> {
+        if let Kind::Lost(_, lost) = node.kind {
+            self.lost(lost, place, None);
+            return None;
+        }
+        self.float(node, place)
+    }
+
+    /// A finite float; an integer will do, and of more digits than a float has the nearest one is taken.
     pub fn float(&mut self, node: &Node, place: &Place) -> Option<f64> {
         let number = match node.kind {
-            Kind::Float(number) => number,
-            Kind::Int(number) => number as f64,
+            Kind::Float(number) | Kind::Lost(_, Lost::Digits(number)) => Ok(number),
+            Kind::Lost(_, lost) => Err(lost),
+            Kind::Int(number) => float_of_integer(number),
             _ => {
                 self.wrong_type(node, place, "a number", None);
                 return None;
             }
         };
-        self.finite(number, place)
+        match number {
+            Ok(number) => self.finite(number, place),
+            Err(lost) => {
+                self.lost(lost, place, None);
+                None
+            }
+        }
     }
 
     fn finite(&mut self, number: f64, place: &Place) -> Option<f64> {
@@ -395,6 +426,10 @@ impl Checker<'_> {
                 Value::Int(i64::try_from(number).ok()?)
             }
             Kind::Float(number) => Value::Float(self.finite(*number, place)?),
+            Kind::Lost(_, lost) => {
+                self.lost(*lost, place, Some(lost.instead()));
+                return None;
+            }
             _ => {
                 self.wrong_type(node, place, "a string, boolean, integer or float", None);
                 return None;

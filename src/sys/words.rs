@@ -40,6 +40,10 @@ pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// Why a helper that is asked in lines may seem silent, and what to do about it.
+pub const FLUSH_HINT: &str = "A program whose output is a pipe may keep its lines back: it must flush each one (in Python: \
+     print(..., flush=True), or PYTHONUNBUFFERED=1)";
+
 #[cfg(test)]
 mod tests {
     use super::*;

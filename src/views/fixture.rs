@@ -79,6 +79,7 @@ pub(super) fn spec(workers: u32, label: &str) -> Spec {
         rails: Rails::default(),
         base: None,
         stages: vec![stage("explore", 4, 2, sweep), stage("confirm", 2, 1, Vec::new())],
+        values: Default::default(),
     }
 }
 

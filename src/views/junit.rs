@@ -266,7 +266,7 @@ mod tests {
             </testcase>
             <testcase classname="tiny.explore" name="t_0_1" time="1.5">
               <system-out>param label: plain
-        param level: 2
+        param level: 2.0
         param mode: fast
         metric bytes: 300.5
         metric tool: xz</system-out>
@@ -280,7 +280,7 @@ mod tests {
             </testcase>
             <testcase classname="tiny.explore" name="t_0_3" time="1.5">
               <system-out>param label: plain
-        param level: 2
+        param level: 2.0
         param mode: small
         metric bytes: 100
         metric tool: xz</system-out>
@@ -289,7 +289,7 @@ mod tests {
           <testsuite name="confirm" id="1" tests="2" failures="0" errors="0" skipped="0" time="3" timestamp="1970-01-01T00:00:12.000Z">
             <testcase classname="tiny.confirm" name="t_1_0" time="1.5">
               <system-out>param label: plain
-        param level: 2
+        param level: 2.0
         param mode: small
         metric bytes: 90
         metric tool: xz</system-out>

@@ -16,6 +16,7 @@ use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;
 use crate::spec::Sampling;
+use crate::sys::words::FLUSH_HINT;
 
 /// How many running trials are listed.
 const RUNNING_SHOWN: usize = 10;
@@ -62,8 +63,24 @@ pub struct Status {
     pub last_failures: Vec<LastFailure>,
     /// The stage that waits for a person's approval.
     pub waits_for_approval: Option<String>,
+    /// The stage whose proposer has yet to answer, and has taken some seconds by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_proposer: Option<ProposerWait>,
     /// The command that goes on, when nothing runs and work is left.
     pub next_command: Option<String>,
+}
+
+/// A proposer that has yet to answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProposerWait {
+    /// Its stage.
+    pub stage: String,
+    /// How long nothing has happened, seconds.
+    pub since_s: f64,
+    /// What it says beside its answers.
+    pub log: String,
+    /// What it may lack.
+    pub hint: &'static str,
 }
 
 /// The last engine of a study.
@@ -193,6 +210,7 @@ impl Status {
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
             last_failures: last_failures(view, snapshot, &lineage)?,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
+            waits_for_proposer: waits_for_proposer(view, &rows, now_ms),
             next_command: (can_go_on && !view.liveness.alive).then(|| {
                 let verb = if view.waits_for_approval().is_some() { "approve" } else { "resume" };
                 format!("piton {verb} {}", shell_quoted(&view.place.store))
@@ -234,6 +252,13 @@ impl Status {
             writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&what)))?;
             // Whole, however long: people copy it.
             writeln!(out, "    {}", clean(&failure.log))?;
+        }
+        if let Some(wait) = &self.waits_for_proposer {
+            let since = duration(micros(wait.since_s));
+            let words = format!("\nthe proposer of stage `{}` has not answered for {since}", clean(&wait.stage));
+            writeln!(out, "{}", screen.paint(Paint::Busy, &words))?;
+            writeln!(out, "  {}", wait.hint)?;
+            writeln!(out, "  {}", clean(&wait.log))?;
         }
         if let Some(stage) = &self.waits_for_approval {
             writeln!(out, "\nstage `{}` waits for approval", clean(stage))?;
@@ -399,6 +424,34 @@ impl Stage {
         }
         pieces
     }
+}
+
+/// An answer that takes longer is told of.
+const PROPOSER_PATIENCE_MS: i64 = 5_000;
+
+/// The proposer whose turn it is: nothing else is left to do, and it has been so for a while.
+fn waits_for_proposer(view: &StudyView, running: &[RunningRow], now_ms: UnixMs) -> Option<ProposerWait> {
+    let since_ms = now_ms.saturating_sub(view.progress.last_event_ms);
+    let stage = view.stages.iter().find(|stage| stage.takes_proposals())?;
+    let Some(Sampling::Ask(proposer)) = view.spec.stages.get(stage.index as usize).map(|spec| &spec.sampling)
+    else {
+        return None;
+    };
+    // It is asked for the next trial once all but the last so many before it are final.
+    let must_be_final = stage.planned.saturating_add(1).saturating_sub(proposer.parallel.into());
+    let holds_up = |row: &RunningRow| row.trial.0.saturating_sub(stage.first_trial.0) < must_be_final;
+    let is_asked = view.pending(stage) == 0 && !running.iter().any(holds_up);
+    let runs = view.liveness.alive && view.status() == StudyStatus::Running && !view.study.draining;
+    if !runs || !is_asked || since_ms < PROPOSER_PATIENCE_MS {
+        return None;
+    }
+    let log = view.stage_dir(stage).join("proposer/stderr.log");
+    Some(ProposerWait {
+        stage: stage.name.clone(),
+        since_s: seconds(u64::try_from(since_ms).unwrap_or(0).saturating_mul(1_000)),
+        log: log.display().to_string(),
+        hint: FLUSH_HINT,
+    })
 }
 
 fn rate_words(per_minute: f64) -> String {

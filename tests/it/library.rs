@@ -172,3 +172,36 @@ fn another_spec_is_refused_and_a_missing_closure_is_named() {
     assert_eq!(error.exit_code(), 6);
     assert!(error.notes().iter().any(|note| note.contains("seed") && note.contains('7') && note.contains('8')));
 }
+
+#[test]
+fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
+    use piton::spec::{Values, parse_study, parse_study_as};
+
+    let dir = tempfile::tempdir().unwrap();
+    let study = "study.name = \"t\"\r\nparams.p = 1\r\n[[stage]]\r\nname = \"s\"\r\ncommand = '''\r\necho {v}\r\n'''\r\ntrial_budget = 9\r\nsurvivor_count = 1\r\nsampling = { file = \"c.csv\" }\r\n";
+    let file = dir.path().join("study.toml");
+    let set = [("p".to_owned(), "7e9".to_owned())];
+    let write = |cells: &str| std::fs::write(dir.path().join("c.csv"), cells).unwrap();
+    std::fs::write(&file, study).unwrap();
+    write("v\n 1.20\n0x1F\n");
+    let stored = parse_study_as("s", study.as_bytes(), &set, dir.path(), Values::Before).unwrap();
+    let stored = piton::Spec::from_json(&stored.to_json()).unwrap();
+    let beside = |stored: &piton::Spec| {
+        let study = Study::from_file(&file, &set).unwrap();
+        study.spec_beside(stored).unwrap().into_owned()
+    };
+    assert_eq!(beside(&stored), stored, "nothing has changed");
+    // What changed is told from what was read otherwise.
+    write("v\n 1.20\n0x20\n");
+    let changes: Vec<String> =
+        piton::spec::diff(&stored, &beside(&stored)).into_iter().map(|change| change.path).collect();
+    assert_eq!(changes, ["stage \"s\".cases"]);
+    // More rows are read as those before.
+    write("v\n 1.20\n0x1F\n1e1\n");
+    assert_eq!(beside(&stored).values, Values::Before);
+    // A store that is not of the first piton is never read so.
+    write("v\n1.2\n");
+    let exact = parse_study("s", study.as_bytes(), &set, dir.path()).unwrap();
+    write("v\n 1.2\n");
+    assert_ne!(beside(&exact).identity_json(), exact.identity_json());
+}

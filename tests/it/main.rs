@@ -27,6 +27,7 @@
 //! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `compact`: the store without its free space;
+//! - `values`: from where they are written to what a trial gets and every table shows;
 //! - `versions`: tools of another version;
 //! - `structure`: which module may import which.
 //!
@@ -73,4 +74,5 @@ mod services;
 mod signals;
 mod structure;
 mod telemetry;
+mod values;
 mod versions;

@@ -2,9 +2,10 @@
 //!
 //! Whatever the line is, it becomes values that the sweep allows, "no more", or words for what is wrong with it.
 
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
-use crate::model::Value;
+use crate::model::json::RawObject;
+use crate::model::{Lost, Value, read_measured};
 use crate::spec::{Domain, SweepParam};
 
 /// A line, understood.
@@ -19,85 +20,96 @@ pub(super) enum Line {
 /// Longest part of a line shown in a message, characters.
 const SHOWN_CHARS: usize = 80;
 
-/// Reads a line.
+/// Reads a line that answers question `ask`.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn read(line: &str, sweep: &[SweepParam]) -> Result<Line, String> {
-    let shown = || shown(line.trim());
-    let Ok(Json::Object(object)) = serde_json::from_str(line) else {
+pub(super) fn read(line: &str, ask: u64, sweep: &[SweepParam]) -> Result<Line, String> {
+    let line = line.strip_prefix('\u{feff}').unwrap_or(line).trim();
+    let shown = || shown(line);
+    let Ok(object) = serde_json::from_str::<RawObject<'_>>(line) else {
         return Err(format!(
             "its answer is no JSON object: `{}` (only answers may go to its standard output)",
             shown()
         ));
     };
-    if object.get("done") == Some(&Json::Bool(true)) {
+    // Who says which question it answers is held to that: an answer too many would answer the next one.
+    let is_other =
+        |answered: &&str| read_measured(answered).map(|number| number.to_string()) != Ok(ask.to_string());
+    if let Some(answered) = object.get("ask").map(RawValue::get).filter(is_other) {
+        return Err(format!("it answered question {} where question {ask} was asked", self::shown(answered)));
+    }
+    if object.get("done").map(RawValue::get) == Some("true") {
         return Ok(Line::Done);
     }
-    let Some(Json::Object(params)) = object.get("params") else {
+    let params = object.get("params").and_then(|params| serde_json::from_str::<RawObject<'_>>(params.get()).ok());
+    let Some(params) = params else {
         return Err(format!("its answer has neither `params` nor `done`: `{}`", shown()));
     };
-    if let Some(stranger) = params.keys().find(|name| !sweep.iter().any(|swept| swept.name == **name)) {
-        return Err(format!("it proposed `{stranger}`, which the sweep does not have"));
+    let is_swept = |name: &str| sweep.iter().any(|swept| swept.name == name);
+    if let Some((stranger, _)) = params.0.iter().find(|(name, _)| !is_swept(name)) {
+        return Err(format!("it proposed `{}`, which the sweep does not have", self::shown(stranger)));
     }
     let value = |swept: &SweepParam| {
-        let Some(given) = params.get(&swept.name) else {
+        let Some(given) = params.get(&swept.name).map(RawValue::get) else {
             return Err(format!("its answer has no value for `{}`: `{}`", swept.name, shown()));
         };
-        let value = within(given, &swept.domain)
-            .ok_or_else(|| format!("it proposed {} = {given}, which the sweep does not allow", swept.name))?;
+        let value = within(given, &swept.domain).map_err(|lost| {
+            let what = lost.map_or_else(|| "the sweep does not allow".to_owned(), |lost| lost.to_string());
+            format!("it proposed {} = {}, which {what}", swept.name, self::shown(given))
+        })?;
         Ok((swept.name.clone(), value))
     };
     Ok(Line::Values(sweep.iter().map(value).collect::<Result<_, _>>()?))
 }
 
 /// The beginning of a line, fit for a message.
-fn shown(line: &str) -> String {
+pub(super) fn shown(line: &str) -> String {
     let mut letters = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
     let start: String = letters.by_ref().take(SHOWN_CHARS).collect();
     if letters.next().is_some() { format!("{start}…") } else { start }
 }
 
-/// The value as the sweep writes it. JSON does not tell 2 from 2.0 apart in every language, so numbers are compared as
-/// such.
-fn within(given: &Json, domain: &Domain) -> Option<Value> {
+/// The value as the sweep writes it; or what a float loses of it, or nothing: it is not allowed. JSON does not tell 2 from
+/// 2.0 apart in every language, so numbers are compared as such.
+fn within(given: &str, domain: &Domain) -> Result<Value, Option<Lost>> {
     match domain {
         Domain::Choices(choices) => {
-            choices.iter().map(|choice| &choice.0).find(|choice| same(given, choice)).cloned()
+            let same = choices.iter().map(|choice| &choice.0).find(|choice| same(given, choice));
+            same.cloned().ok_or(None)
         }
         Domain::Float { min, max, .. } => {
-            let number = given.as_f64()?;
+            let number = read_measured(given)?;
             // A value at an end may have been rounded beyond it on its way.
             let nearly = |bound: f64| (number - bound).abs() <= (max - min) * 1e-12;
-            let number = if nearly(*min) {
-                *min
-            } else if nearly(*max) {
-                *max
-            } else {
-                number
-            };
-            (number >= *min && number <= *max).then_some(Value::Float(number))
+            match number {
+                number if number >= *min && number <= *max => Ok(Value::Float(number)),
+                number if number < *min && nearly(*min) => Ok(Value::Float(*min)),
+                number if number > *max && nearly(*max) => Ok(Value::Float(*max)),
+                _ => Err(None),
+            }
         }
         Domain::Int { min, max, .. } => {
-            integer(given).filter(|number| (min..=max).contains(&number)).map(Value::Int)
+            integer(given).filter(|number| (min..=max).contains(&number)).map(Value::Int).ok_or(None)
         }
     }
 }
 
-fn same(given: &Json, choice: &Value) -> bool {
+fn same(given: &str, choice: &Value) -> bool {
     match choice {
-        Value::Str(text) => given.as_str() == Some(text),
-        Value::Bool(flag) => given.as_bool() == Some(*flag),
+        Value::Str(text) => serde_json::from_str::<String>(given).is_ok_and(|given| given == *text),
+        Value::Bool(flag) => given == flag.to_string(),
         Value::Int(number) => integer(given) == Some(*number),
-        Value::Float(number) => given.as_f64().is_some_and(|given| given.to_bits() == number.to_bits()),
+        Value::Float(number) => read_measured(given).is_ok_and(|given| given.to_bits() == number.to_bits()),
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the guard leaves floats that are integers within 53 bits")]
-fn integer(given: &Json) -> Option<i64> {
+fn integer(given: &str) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT;
-    given.as_i64().or_else(|| given.as_f64().filter(whole).map(|number| number as i64))
+    let float = || read_measured(given).ok().filter(whole).map(|number| number as i64);
+    given.parse().ok().or_else(float)
 }
 
 #[cfg(test)]
@@ -114,7 +126,7 @@ mod tests {
     }
 
     fn words(line: &str) -> String {
-        match read(line, &sweep()) {
+        match read(line, 7, &sweep()) {
             Ok(Line::Values(values)) => {
                 values.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(" ")
             }
@@ -132,6 +144,10 @@ mod tests {
             "x=Float(-1.0) n=Int(1) kind=Bool(true)"
         );
         assert_eq!(words(r#"{"done":true}"#), "done");
+        assert_eq!(words("\u{feff}{\"done\":true}\r\n"), "done");
+        // Inside the range nothing is moved, however near an end it is.
+        let near = r#"{"ask":7.0,"params":{"kind":0.5,"n":8,"x":-0.9999999999999999}}"#;
+        assert_eq!(words(near), "x=Float(-0.9999999999999999) n=Int(8) kind=Float(0.5)");
     }
 
     #[test]
@@ -156,6 +172,26 @@ mod tests {
             "it proposed x = null, which the sweep does not allow"
         );
         assert_eq!(allowed(r#"{"x":1,"n":1,"kind":"a","y":1}"#), "it proposed `y`, which the sweep does not have");
+        assert_eq!(
+            allowed(r#"{"x":1e-400,"n":1,"kind":"a"}"#),
+            "it proposed x = 1e-400, which is too small for a 64-bit float: it would become 0"
+        );
+        assert_eq!(
+            allowed(r#"{"x":1,"n":9007199254740993.0,"kind":"a"}"#),
+            "it proposed n = 9007199254740993.0, which the sweep does not allow"
+        );
+        let large = [SweepParam {
+            name: "x".into(),
+            domain: Domain::Float { min: 0.0, max: 1e17, steps: None, log: false },
+        }];
+        assert_eq!(
+            read(r#"{"params":{"x":9007199254740993}}"#, 0, &large).unwrap_err(),
+            "it proposed x = 9007199254740993, which cannot be held exactly by a 64-bit float"
+        );
+        assert_eq!(
+            words(r#"{"ask":6,"params":{"x":1,"n":1,"kind":"a"}}"#),
+            "it answered question 6 where question 7 was asked"
+        );
         assert!(allowed(r#"{"x":1,"kind":"a"}"#).starts_with("its answer has no value for `n`"));
     }
 

@@ -270,8 +270,9 @@ impl Dialogue {
             recorded: recorded.map(|values| object(values.iter().map(|(name, value)| (name, value)))),
         };
         say(partner, &message)?;
+        let number = self.questions;
         self.questions += 1;
-        answer::read(&partner.hear()?, &self.sweep)
+        answer::read(&partner.hear()?, number, &self.sweep)
     }
 
     fn answered(&mut self, index: u64, values: &[(String, Value)]) {

@@ -18,14 +18,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use self::dialogue::{Dialogue, Opening, Partner, Past, Proposed};
 use super::draft::survivors_proposals;
 use crate::executor::local::keeper::KeeperClient;
-use crate::executor::local::proposer::{ProposerEnd, ProposerProcess};
+use crate::executor::local::proposer::{OnWait, ProposerEnd, ProposerProcess, Waiting};
 use crate::executor::{Answer, AttemptKey, ExecutorEvent, Job, Said, StageRuntime, StudyRuntime};
 use crate::journal::Snapshot;
 use crate::model::{Params, Proposals, StageIndex, StageRow, StudyId, TrialId, TrialRow, Value};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::{Proposer, Sampling, Spec, StageSpec};
-use crate::sys::words::io_words;
+use crate::sys::words::{FLUSH_HINT, io_words};
 
 /// How often a proposer is started for one question, should the keeper die under it.
 const STARTS: u32 = 5;
@@ -236,7 +236,8 @@ impl Desk {
             dir,
             stage_spec: Arc::new(StageRuntime::of_proposer(&self.runtime, &record.stage.name, record.proposer)),
         };
-        let mut process = ProposerProcess::start(keeper, &job)?;
+        let log = job.dir.join("stderr.log");
+        let mut process = ProposerProcess::start(keeper, &job, told_of(record.stage.name.clone(), log))?;
         *shared.runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.end_handle());
         if shared.ending.load(Ordering::SeqCst) {
             process.end_handle().kill();
@@ -256,6 +257,26 @@ impl Desk {
     fn dir(&self, record: &Record<'_>) -> PathBuf {
         self.paths.case_dir(&self.spec, record.index, "proposer")
     }
+}
+
+/// Says what a proposer keeps the study waiting for.
+fn told_of(stage: String, log: PathBuf) -> OnWait {
+    Box::new(move |waiting, waited| {
+        let seconds = waited.as_secs();
+        let log = log.display();
+        match waiting {
+            Waiting::Silent => log::warn!(
+                "the proposer of stage `{stage}` has not answered for {seconds} s. {FLUSH_HINT}; what it says beside that is in `{log}`"
+            ),
+            Waiting::Unended(line) => log::warn!(
+                "the proposer of stage `{stage}` has not ended its line for {seconds} s: `{}`. An answer is a whole line",
+                answer::shown(line)
+            ),
+            Waiting::Deaf => log::warn!(
+                "the proposer of stage `{stage}` has not read what it is told for {seconds} s: it must read its standard input line by line"
+            ),
+        }
+    })
 }
 
 /// A proposer that runs, and how far the conversation with it has come.

@@ -4,6 +4,7 @@
 //! else's.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::failure::{Trouble, duration_words, failure};
 use super::results::{Remains, complete};
 use super::{Mode, Shared, place};
 use crate::executor::Job;
+use crate::model::reported::Reported;
 use crate::model::{AttemptNo, Failure, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict};
 use crate::sys::words::io_words;
 
@@ -299,7 +301,7 @@ fn judge(
 ) -> Verdict {
     let error = match result {
         // Whoever came back with a result has finished, even if it was asked to stop meanwhile.
-        Ok(mut metrics) => {
+        Ok(metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
             let remains = if made { Remains::of(&shared.grounds, context.job) } else { Ok(Remains::none()) };
@@ -308,8 +310,9 @@ fn judge(
                 Err(why) => return shared.machine_failed(why),
             };
             let watch = || shared.may_go_on(context.job, context.started_at);
-            let verdict = match complete(context.job, &remains, &mut metrics, unsynced, &watch) {
-                Ok(outputs) => Verdict::Succeeded { metrics, outputs },
+            let mut reported = Reported { metrics, left_out: BTreeMap::new() };
+            let verdict = match complete(context.job, &remains, &mut reported, unsynced, &watch) {
+                Ok(outputs) => Verdict::Succeeded { metrics: reported.metrics, outputs },
                 Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
                 Err(Trouble::Machine(why)) => shared.machine_failed(why),
                 Err(Trouble::CutOff) => shared.cut_off(context.job),

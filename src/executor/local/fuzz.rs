@@ -11,8 +11,8 @@ use crate::model::Metric;
 /// Reads bytes as `metrics.json`: numbers are finite, labels are bounded, reasons are one line.
 pub fn metrics(text: &[u8]) {
     match parse_metrics(text) {
-        Ok(metrics) => {
-            for metric in metrics.into_values() {
+        Ok(reported) => {
+            for metric in reported.metrics.into_values() {
                 match metric {
                     Metric::Number(number) => assert!(number.is_finite()),
                     Metric::Label(label) => assert!(label.len() <= MAX_LABEL_BYTES + '…'.len_utf8()),

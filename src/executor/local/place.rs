@@ -10,9 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize as _;
+
 use super::failure::Trouble;
 use crate::executor::Job;
-use crate::model::{Params, Value};
+use crate::model::{Params, Value, float_text};
 use crate::sys::clock::unix_ms;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
@@ -269,13 +271,24 @@ pub(super) fn unmake(grounds: &Grounds, job: &Job) {
     }
 }
 
-/// The text of `params.json`: a flat object, floats in the shortest form that reads back to the same bits.
+/// The text of `params.json`: a flat object, with the text of every number that a command gets.
 fn params_text(params: &Params) -> Vec<u8> {
     let object: serde_json::Map<String, serde_json::Value> =
         params.iter().map(|(name, value)| (name.clone(), to_json(value))).collect();
-    let mut text = serde_json::Value::Object(object).to_string().into_bytes();
+    let mut text = Vec::new();
+    // Writing to memory cannot fail, and every key is a string.
+    let _ = object.serialize(&mut serde_json::Serializer::with_formatter(&mut text, FloatText));
     text.push(b'\n');
     text
+}
+
+/// Writes floats as commands get them.
+struct FloatText;
+
+impl serde_json::ser::Formatter for FloatText {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(float_text(value).as_bytes())
+    }
 }
 
 fn to_json(value: &Value) -> serde_json::Value {
@@ -391,16 +404,41 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What `--set` says is what a command and `params.json` get.
+        #[test]
+        fn what_is_written_is_what_a_trial_gets(text in "-?[0-9]{0,3}(\\.[0-9]{0,4})?(e-?[0-9]{1,3})?|[ a-z0-9_+'\"\\r\\n]{0,6}|\\PC{0,6}") {
+            let quoted = |text: &str| text.starts_with(['"', '\'']);
+            proptest::prop_assume!(!quoted(text.trim_start()));
+            let study = "study.name = \"t\"\n[[stage]]\nname = \"a\"\ncommand = [\"x\", \"{p}\"]\ntrial_budget = 1\nsurvivor_count = 1\n";
+            let spec = crate::spec::parse("s", study, &[("p".to_owned(), text.clone())]).unwrap();
+            let params = spec.constants();
+            let context = crate::spec::ExpandContext {
+                params: &params, case: "c", parent_dir: None, study_dir: "/s", seed: 0, attempt: 1, slot: 0,
+            };
+            let expanded = spec.stages[0].work.expand(&context).unwrap();
+            proptest::prop_assert_eq!(expanded, crate::spec::Expanded::Argv(vec!["x".to_owned(), text.clone()]));
+            let written = String::from_utf8(params_text(&params)).unwrap();
+            let in_quotes = format!("{{\"p\":{}}}\n", serde_json::to_string(&text).unwrap());
+            proptest::prop_assert!(written == format!("{{\"p\":{text}}}\n") || written == in_quotes, "{}", written);
+            // The store keeps it so.
+            let kept = crate::spec::Spec::from_json(&spec.to_json()).unwrap();
+            proptest::prop_assert_eq!(kept.constants()["p"].to_string(), text);
+        }
+    }
+
     #[test]
     fn params_are_a_flat_object() {
         let params = Params::from([
             ("b".into(), Value::Bool(true)),
             ("f".into(), Value::Float(0.1)),
             ("g".into(), Value::Float(2.0)),
+            ("h".into(), Value::Float(2.5e20)),
             ("i".into(), Value::Int(-3)),
+            ("j".into(), Value::Float(1e-300)),
             ("s".into(), Value::Str("a\"b".into())),
         ]);
         let text = String::from_utf8(params_text(&params)).unwrap();
-        assert_eq!(text, "{\"b\":true,\"f\":0.1,\"g\":2.0,\"i\":-3,\"s\":\"a\\\"b\"}\n");
+        assert_eq!(text, "{\"b\":true,\"f\":0.1,\"g\":2.0,\"h\":2.5e20,\"i\":-3,\"j\":1e-300,\"s\":\"a\\\"b\"}\n");
     }
 }

@@ -4,13 +4,14 @@
 //! bounded, its standard error goes to a file. What the lines mean is the engine's business.
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
@@ -22,7 +23,7 @@ use crate::executor::Job;
 use crate::sys::words::io_words;
 
 /// Longest line taken from a proposer, bytes. An answer of a thousand params has less.
-const LINE_MAX_BYTES: u64 = 1 << 20;
+const LINE_MAX_BYTES: usize = 1 << 20;
 
 /// How long its end may take to be told once its output has ended.
 const LOST_WITHIN: Duration = Duration::from_secs(5);
@@ -38,13 +39,39 @@ const OF_TRIALS: [&str; 7] = [
     "PITON_METRICS_FILE=",
 ];
 
+/// An answer that takes longer than this, and much longer than those before, is told of.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So much longer than the longest so far.
+const PATIENCE_FACTOR: u32 = 4;
+/// One that has closed its standard output has so long to end.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// What a proposer makes piton wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// It has said nothing.
+    Silent,
+    /// It has not ended its line, which begins so.
+    Unended(String),
+    /// It does not read what it is told.
+    Deaf,
+}
+
+/// Is told that a proposer has kept piton waiting so long.
+pub type OnWait = Box<dyn Fn(&Waiting, Duration) + Send>;
+
 /// A running proposer. Dropping it closes its input and leaves it to the keeper; see [`ProposerProcess::end`].
-#[derive(Debug)]
 pub struct ProposerProcess {
     end: ProposerEnd,
     events: Receiver<TrialEvent>,
-    input: File,
-    output: BufReader<File>,
+    /// Neither end of a pipe blocks here: whoever waits for it says so.
+    input: OwnedFd,
+    output: OwnedFd,
+    /// What it said after the last whole line.
+    said: Vec<u8>,
+    /// The longest wait so far.
+    longest: Duration,
+    on_wait: OnWait,
     log: PathBuf,
 }
 
@@ -69,11 +96,11 @@ impl ProposerEnd {
 
 impl ProposerProcess {
     /// Starts it in the study's directory. `job` says what and with which environment; its standard error goes to
-    /// `stderr.log` in the job's directory, which is made.
+    /// `stderr.log` in the job's directory, which is made. `on_wait` is told when it keeps piton waiting.
     ///
     /// # Errors
     /// Why it does not run, in words.
-    pub fn start(keeper: &KeeperClient, job: &Job) -> Result<Self, String> {
+    pub fn start(keeper: &KeeperClient, job: &Job, on_wait: OnWait) -> Result<Self, String> {
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let mut command = Command::of(job, 0, &environment).map_err(|failure| failure.reason)?;
         let of_trials =
@@ -86,6 +113,11 @@ impl ProposerProcess {
             || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| format!("no pipe: {}", io_words(&errno.into())));
         let ((its_input, input), (output, its_output)) = (pipe()?, pipe()?);
         let name = |end: &OwnedFd| name_of(end.as_fd()).map_err(|error| io_words(&error));
+        // The other ends are opened anew by their names, and block.
+        for end in [&input, &output] {
+            let unblocked = fcntl_setfl(end, OFlags::NONBLOCK);
+            unblocked.map_err(|errno| format!("no pipe: {}", io_words(&errno.into())))?;
+        }
         let path = |path: &Path| c_string(path.as_os_str().to_owned(), "a path").map_err(|failure| failure.reason);
         let started = keeper.spawn(&SpawnRequest {
             program: &command.program,
@@ -110,8 +142,11 @@ impl ProposerProcess {
         Ok(Self {
             end: ProposerEnd { keeper: keeper.clone(), id: started.id },
             events: started.events,
-            input: input.into(),
-            output: BufReader::new(output.into()),
+            input,
+            output,
+            said: Vec::new(),
+            longest: Duration::ZERO,
+            on_wait,
             log,
         })
     }
@@ -130,10 +165,21 @@ impl ProposerProcess {
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
-        self.input.write_all(&bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => format!("it has ended; {}", self.log_words()),
-            _ => format!("it cannot be written to: {}", io_words(&error)),
-        })
+        let mut wait = Wait::new(self.longest);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match rustix::io::write(&self.input, rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let on_wait = &self.on_wait;
+                    wait.until(&self.input, PollFlags::OUT, |waited| on_wait(&Waiting::Deaf, waited))?;
+                }
+                Err(Errno::PIPE) => return Err(format!("it has ended; {}", self.log_words())),
+                Err(errno) => return Err(format!("it cannot be written to: {}", io_words(&errno.into()))),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a line.
@@ -141,15 +187,34 @@ impl ProposerProcess {
     /// # Errors
     /// There is none, or none that could be an answer, in words.
     pub fn hear(&mut self) -> Result<String, String> {
-        let mut line = Vec::new();
-        let read = (&mut self.output).take(LINE_MAX_BYTES).read_until(b'\n', &mut line);
-        match read {
-            Err(error) => Err(format!("it cannot be heard: {}", io_words(&error))),
-            Ok(0) => Err(format!("it ended without an answer; {}", self.log_words())),
-            Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == LINE_MAX_BYTES => {
-                Err(format!("its answer is longer than {LINE_MAX_BYTES} bytes"))
+        let mut wait = Wait::new(self.longest);
+        let mut chunk = [0_u8; 1 << 14];
+        loop {
+            if let Some(end) = self.said.iter().position(|byte| *byte == b'\n') {
+                self.longest = self.longest.max(wait.since.elapsed());
+                let rest = self.said.split_off(end + 1);
+                return of_line(std::mem::replace(&mut self.said, rest));
             }
-            Ok(_) => String::from_utf8(line).map_err(|_| "its answer is not UTF-8".to_owned()),
+            if self.said.len() >= LINE_MAX_BYTES {
+                return Err(format!("its answer is longer than {LINE_MAX_BYTES} bytes"));
+            }
+            match rustix::io::read(&self.output, &mut chunk[..]) {
+                Ok(0) if self.said.is_empty() => return Err(self.no_more()),
+                Ok(0) => return of_line(std::mem::take(&mut self.said)),
+                Ok(read) => self.said.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let (said, on_wait) = (&self.said, &self.on_wait);
+                    wait.until(&self.output, PollFlags::IN, |waited| {
+                        let waiting = match &said[..] {
+                            [] => Waiting::Silent,
+                            said => Waiting::Unended(String::from_utf8_lossy(said).into_owned()),
+                        };
+                        on_wait(&waiting, waited);
+                    })?;
+                }
+                Err(errno) => return Err(format!("it cannot be heard: {}", io_words(&errno.into()))),
+            }
         }
     }
 
@@ -159,13 +224,23 @@ impl ProposerProcess {
         matches!(self.events.recv_timeout(LOST_WITHIN), Ok(TrialEvent::Lost))
     }
 
+    /// Its standard output has ended, and nothing was said.
+    fn no_more(&self) -> String {
+        // How it ended is for whoever asks next.
+        let mut end = Select::new();
+        end.recv(&self.events);
+        let lives = end.ready_timeout(ENDING).is_err();
+        let what = if lives { "it closed its standard output, but lives" } else { "it ended" };
+        format!("{what} without an answer; {}", self.log_words())
+    }
+
     fn log_words(&self) -> String {
         format!("what it said is in `{}`", self.log.display())
     }
 
     /// Closes its input, waits for its end as long as `patience`, and kills it then.
     pub fn end(self, patience: Duration) {
-        let Self { end, events, input, output, log: _ } = self;
+        let Self { end, events, input, output, .. } = self;
         drop(input);
         // Should it still write, it gets SIGPIPE rather than a full pipe.
         drop(output);
@@ -173,6 +248,42 @@ impl ProposerProcess {
             end.kill();
             // An end that never comes is the keeper's own end, which is one as well.
             let _ = events.recv();
+        }
+    }
+}
+
+fn of_line(line: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(line).map_err(|_| "its answer is not UTF-8".to_owned())
+}
+
+/// A wait for one line.
+struct Wait {
+    since: Instant,
+    /// After so long it is told of, once.
+    patience: Option<Duration>,
+}
+
+impl Wait {
+    fn new(longest: Duration) -> Self {
+        Self { since: Instant::now(), patience: Some(PATIENCE.max(longest.saturating_mul(PATIENCE_FACTOR))) }
+    }
+
+    /// Waits for an end of a pipe, and tells how long it took when that is told of.
+    fn until(&mut self, end: &OwnedFd, events: PollFlags, tell: impl Fn(Duration)) -> Result<(), String> {
+        loop {
+            let waited = self.since.elapsed();
+            let left = self.patience.map(|patience| patience.saturating_sub(waited));
+            if left == Some(Duration::ZERO) {
+                self.patience = None;
+                tell(waited);
+                continue;
+            }
+            let limit = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(end, events)], limit.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(format!("it cannot be waited for: {}", io_words(&errno.into()))),
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! All of it was written by the trial and may be anything: a FIFO, a link to `/etc`, a gigabyte of brackets, NaN. Every
 //! file is opened without following links or blocking, read up to a limit, and refused in words.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use super::durable::Unsynced;
 use super::failure::{Trouble, failure, shorten};
 use super::place::{Grounds, Way};
 use crate::executor::{CompiledRule, Job, StageRuntime};
-use crate::model::{Failure, Metric, Metrics, OutputHash};
+use crate::model::json::without_bom;
+use crate::model::reported::{Reported, read_metrics};
+use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::HashWatch;
 use crate::sys::words::io_words;
@@ -119,33 +122,52 @@ pub(super) fn collect(
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
 ) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-    let mut metrics = read_metrics_file(remains)?;
-    complete(job, remains, &mut metrics, unsynced, watch).map(|outputs| (metrics, outputs))
+    let mut reported = read_metrics_file(remains)?;
+    let outputs = complete(job, remains, &mut reported, unsynced, watch)?;
+    Ok((reported.metrics, outputs))
 }
 
 /// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
 pub(super) fn complete(
     job: &Job,
     remains: &Remains,
-    metrics: &mut Metrics,
+    reported: &mut Reported,
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
 ) -> Result<Vec<OutputHash>, Trouble> {
     let stage = &*job.stage_spec;
-    apply_rules(stage, remains, metrics)?;
-    check_metrics(stage, metrics)?;
-    keep_outputs(stage, remains, unsynced, watch)
+    apply_rules(stage, remains, reported)?;
+    check_metrics(stage, reported)?;
+    let outputs = keep_outputs(stage, remains, unsynced, watch)?;
+    tell_left_out(job, &reported.left_out);
+    Ok(outputs)
+}
+
+/// A metric that is none, and that nothing needs, is missed by nobody; but who looks for it shall know. Once for a stage's
+/// metric: thousands of trials report the same.
+fn tell_left_out(job: &Job, left_out: &BTreeMap<String, String>) {
+    for (name, what) in left_out {
+        let name = shorten(name.escape_debug().to_string(), 64);
+        if job.stage_spec.told.is_new(&name) {
+            log::warn!(
+                "stage `{}`: the metric `{name}` is left out where it is no finite number and no text: in `{}` it is {what}; \
+                 nothing needs it, and no more is said of it",
+                job.stage_spec.name,
+                job.case
+            );
+        }
+    }
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
     failure("bad_metrics", reason)
 }
 
-fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
+fn read_metrics_file(remains: &Remains) -> Result<Reported, Trouble> {
     let file = match remains.open(METRICS_FILE) {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metrics::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reported::default()),
         Err(error) => return Err(Trouble::of_left("bad_metrics", "cannot open `metrics.json`", &error)),
     };
     // A disk that cannot be read is not the trial's fault.
@@ -165,53 +187,22 @@ fn read_metrics_file(remains: &Remains) -> Result<Metrics, Trouble> {
     Ok(parse_metrics(&text)?)
 }
 
-pub(super) fn parse_metrics(text: &[u8]) -> Result<Metrics, Failure> {
-    let entries: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(text) {
-        Ok(serde_json::Value::Object(entries)) => entries,
-        Ok(_) => return Err(bad("`metrics.json` is not an object")),
-        Err(_) if text.trim_ascii().is_empty() => return Err(bad("`metrics.json` is empty")),
-        Err(_) if contains(text, b"NaN") || contains(text, b"Infinity") => {
-            return Err(bad("`metrics.json` holds NaN or Infinity: metrics are finite numbers"));
+/// `metrics.json` as it is recorded.
+pub(super) fn parse_metrics(text: &[u8]) -> Result<Reported, Failure> {
+    let mut reported = read_metrics(text).map_err(|why| bad(format!("`metrics.json` {why}")))?;
+    for metric in reported.metrics.values_mut() {
+        if let Metric::Label(label) = metric {
+            *label = shorten(std::mem::take(label), MAX_LABEL_BYTES);
         }
-        Err(error) if error.to_string().starts_with("number out of range") => {
-            return Err(bad(format!("`metrics.json`, line {}: a number too large to be finite", error.line())));
-        }
-        Err(error) => return Err(bad(format!("`metrics.json` is not JSON: {error}"))),
-    };
-    let mut metrics = Metrics::new();
-    for (name, value) in entries {
-        let metric = match value {
-            serde_json::Value::Number(number) => match number.as_f64() {
-                Some(number) if number.is_finite() => Metric::Number(number),
-                _ => return Err(bad(format!("`{name}` in `metrics.json` is not finite"))),
-            },
-            serde_json::Value::String(label) => Metric::Label(shorten(label, MAX_LABEL_BYTES)),
-            other => {
-                return Err(bad(format!("`{name}` in `metrics.json` is {}, not a number", json_kind(&other))));
-            }
-        };
-        metrics.insert(name, metric);
     }
-    Ok(metrics)
-}
-
-fn json_kind(value: &serde_json::Value) -> &'static str {
-    match value {
-        serde_json::Value::Null => "null",
-        serde_json::Value::Bool(_) => "a boolean",
-        serde_json::Value::Array(_) => "a list",
-        serde_json::Value::Object(_) => "an object",
-        serde_json::Value::Number(_) | serde_json::Value::String(_) => "a value",
-    }
-}
-
-fn contains(text: &[u8], what: &[u8]) -> bool {
-    text.windows(what.len()).any(|window| window == what)
+    let odd = reported.left_out.values_mut();
+    odd.for_each(|what| *what = shorten(std::mem::take(what), MAX_LABEL_BYTES));
+    Ok(reported)
 }
 
 /// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
 /// that finds nothing matters only if its metric is needed.
-fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -> Result<(), Trouble> {
+fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported) -> Result<(), Trouble> {
     // Rules on the same file share one reading; one file at a time is held.
     let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
     rules.sort_by(|a, b| a.file.cmp(&b.file));
@@ -234,9 +225,15 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, metrics: &mut Metrics) -
                 }
             };
             match found {
-                Ok(number) => drop(metrics.insert(rule.metric.clone(), Metric::Number(number))),
-                Err(why) if stage.needed_metrics.contains(&rule.metric) && !metrics.contains_key(&rule.metric) => {
-                    return Err(why.into());
+                Ok(number) => {
+                    reported.left_out.remove(&rule.metric);
+                    reported.metrics.insert(rule.metric.clone(), Metric::Number(number));
+                }
+                // What is in `metrics.json` stays.
+                Err(_) if reported.metrics.contains_key(&rule.metric) => {}
+                Err(why) if stage.needed_metrics.contains(&rule.metric) => return Err(why.into()),
+                Err(why) if why.kind == "bad_metrics" => {
+                    reported.left_out.insert(rule.metric.clone(), why.reason);
                 }
                 Err(_) => {}
             }
@@ -256,6 +253,11 @@ fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
     let mut text = Vec::new();
     file.take(MAX_RULE_FILE_BYTES).read_to_end(&mut text)?;
+    if length <= MAX_RULE_FILE_BYTES {
+        // Or `^` would not match at the beginning.
+        let mark = text.len() - without_bom(&text).len();
+        text.drain(..mark);
+    }
     Ok(text)
 }
 
@@ -277,36 +279,62 @@ pub(super) fn search(rule: &CompiledRule, text: &[u8], limit: Duration) -> Resul
         return Err(failure("missing_metric", why));
     };
     let text = String::from_utf8_lossy(last.as_bytes());
-    let number = text.trim().parse::<f64>().map(|number| number * rule.scale);
-    number.ok().filter(|number| number.is_finite()).ok_or_else(|| {
+    scaled(text.trim(), rule.scale).map_err(|what| {
         let shown = shorten(text.into_owned(), 64);
-        bad(format!("`{shown}`, found in `{}` for `{}`, is not a finite number", rule.file, rule.metric))
+        bad(format!("`{shown}`, found in `{}` for `{}`, {what}", rule.file, rule.metric))
     })
 }
 
-/// Every needed metric is a finite number, and all together fit a record.
-fn check_metrics(stage: &StageRuntime, metrics: &Metrics) -> Result<(), Failure> {
-    let mut bytes = 0_usize;
-    for (name, metric) in metrics {
-        bytes += name.len() + 16;
-        match metric {
-            Metric::Number(number) if !number.is_finite() => return Err(bad(format!("`{name}` is not finite"))),
-            Metric::Number(_) => {}
-            Metric::Label(label) => bytes += label.len(),
+/// A number that was found, times its scale; or what is wrong with it.
+fn scaled(text: &str, scale: f64) -> Result<f64, String> {
+    let not_finite = || "is not a finite number".to_owned();
+    let found = read_measured(text).map_err(|lost| lost.map_or_else(not_finite, |lost| lost.to_string()))?;
+    let number = found * scale;
+    if !number.is_finite() {
+        return Err(not_finite());
+    }
+    if number == 0.0 && found != 0.0 && scale != 0.0 {
+        return Err(format!("times {} {}", float_text(scale), Lost::TooSmall));
+    }
+    // An integer times an integer is one as well.
+    #[expect(clippy::cast_possible_truncation, reason = "the guard leaves integers within 64 bits")]
+    let whole = (scale.fract() == 0.0 && scale.abs() < 9e18).then_some(scale as i64);
+    let product = text.parse::<i128>().ok().zip(whole).map(|(found, scale)| found.checked_mul(scale.into()));
+    match product {
+        Some(product) => {
+            let product = product.ok_or(Lost::Digits(number)).and_then(float_of_integer);
+            product.map_err(|lost| format!("times {} {lost}", float_text(scale)))
+        }
+        None => Ok(number),
+    }
+}
+
+/// Every needed metric is a finite number, and all that are kept together fit a record.
+fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Failure> {
+    let Reported { metrics, left_out } = reported;
+    metrics.retain(|name, metric| {
+        let is_kept = metric.number().is_none_or(f64::is_finite);
+        if !is_kept {
+            left_out.insert(name.clone(), "NaN or infinite".to_owned());
+        }
+        is_kept
+    });
+    for name in &stage.needed_metrics {
+        match (metrics.get(name), left_out.get(name)) {
+            (Some(Metric::Number(_)), _) => {}
+            (Some(Metric::Label(_)), _) => return Err(bad(format!("`{name}` is text, not a number"))),
+            (None, Some(what)) => return Err(bad(format!("`{name}` is {what}: it must be a finite number"))),
+            (None, None) => return Err(failure("missing_metric", format!("the trial did not report `{name}`"))),
         }
     }
-    if bytes > MAX_METRICS_BYTES {
+    let size = |(name, metric): (&String, &Metric)| {
+        name.len() + 16 + if let Metric::Label(label) = metric { label.len() } else { 0 }
+    };
+    if metrics.iter().map(size).sum::<usize>() > MAX_METRICS_BYTES {
         return Err(bad(format!(
             "{} metrics are more than a trial may report (32 KiB with their names)",
             metrics.len()
         )));
-    }
-    for name in &stage.needed_metrics {
-        match metrics.get(name) {
-            Some(Metric::Number(_)) => {}
-            Some(Metric::Label(_)) => return Err(bad(format!("`{name}` is text, not a number"))),
-            None => return Err(failure("missing_metric", format!("the trial did not report `{name}`"))),
-        }
     }
     Ok(())
 }
@@ -377,39 +405,64 @@ mod tests {
         }
     }
 
-    fn reason(text: &[u8]) -> String {
-        let failure = parse_metrics(text).unwrap_err();
-        assert_eq!(failure.kind, "bad_metrics");
-        failure.reason
-    }
-
     #[test]
-    fn numbers_and_labels_are_read() {
-        let metrics =
-            parse_metrics(br#" {"a": 1, "b": -2.5e3, "c": "fast", "d": 18446744073709551615} "#).unwrap();
-        let expected = Metrics::from([
-            ("a".into(), Metric::Number(1.0)),
-            ("b".into(), Metric::Number(-2_500.0)),
-            ("c".into(), Metric::Label("fast".into())),
-            ("d".into(), Metric::Number(18_446_744_073_709_551_615.0)),
-        ]);
-        assert_eq!(metrics, expected);
+    fn labels_are_bounded_and_reasons_name_the_file() {
         let label = format!("{{\"a\": \"{}\"}}", "ä".repeat(1_000));
-        let Some(Metric::Label(label)) = parse_metrics(label.as_bytes()).unwrap().remove("a") else { panic!() };
+        let Some(Metric::Label(label)) = parse_metrics(label.as_bytes()).unwrap().metrics.remove("a") else {
+            panic!()
+        };
         assert_eq!(label.len(), 1_024);
+        let failure = parse_metrics(b"[1]").unwrap_err();
+        assert_eq!((&*failure.kind, &*failure.reason), ("bad_metrics", "`metrics.json` is not an object"));
     }
 
     #[test]
-    fn garbage_is_refused_in_words() {
-        assert_eq!(reason(b""), "`metrics.json` is empty");
-        assert_eq!(reason(b"[1]"), "`metrics.json` is not an object");
-        assert_eq!(reason(b"{\"a\": NaN}"), "`metrics.json` holds NaN or Infinity: metrics are finite numbers");
-        assert_eq!(reason(b"{\n\"a\": 1e999}"), "`metrics.json`, line 2: a number too large to be finite");
-        assert_eq!(reason(b"{\"a\": null}"), "`a` in `metrics.json` is null, not a number");
-        assert_eq!(reason(b"{\"a\": {\"b\": 1}}"), "`a` in `metrics.json` is an object, not a number");
-        assert!(reason(b"{\"a\": \"\xff\"}").starts_with("`metrics.json` is not JSON: "));
-        assert!(reason(b"{\"a\": 1").starts_with("`metrics.json` is not JSON: "));
-        assert!(reason(&[b'['; 1 << 20]).starts_with("`metrics.json` is not JSON: "));
+    fn what_nothing_needs_is_left_out_and_what_is_needed_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let run = |needed: &[&str], text: &str| {
+            let mut stage = stage(root.path(), Work::Closure);
+            stage.needed_metrics = needed.iter().map(|name| (*name).to_owned()).collect();
+            let job = job(stage, root.path());
+            fs::create_dir_all(&job.dir).unwrap();
+            fs::write(job.dir.join(METRICS_FILE), text).unwrap();
+            let result = collect(&job).map(|(metrics, _)| metrics.into_keys().collect::<Vec<_>>().join(" "));
+            (result.map_err(kind_and_reason), job.stage_spec.told.is_new("odd"))
+        };
+        for odd in ["NaN", "-Infinity", "null", "true", "[1, NaN]", "{}", "9007199254740993", "1e400", "1e-400"] {
+            let text = format!("{{\"y\": 1, \"odd\": {odd}}}");
+            assert_eq!(run(&["y"], &text), (Ok("y".to_owned()), false), "{odd}: said once");
+            let (result, silent) = run(&["y", "odd"], &text);
+            let (kind, reason) = result.unwrap_err();
+            assert!(
+                silent && kind == "bad_metrics" && reason.ends_with(": it must be a finite number"),
+                "{reason}"
+            );
+        }
+        let (result, _) = run(&["odd"], "{\"odd\": 9007199254740993}");
+        let why = "`odd` is 9007199254740993, which cannot be held exactly by a 64-bit float: it must be a finite number";
+        assert_eq!(result.unwrap_err().1, why);
+        assert_eq!(run(&["odd"], "\u{feff}{\"odd\": 9007199254740992}").0, Ok("odd".to_owned()));
+        assert_eq!(run(&["odd"], "{\"odd\": \"1\"}").0.unwrap_err().1, "`odd` is text, not a number");
+    }
+
+    #[test]
+    fn a_found_number_is_what_was_written_times_its_scale() {
+        assert_eq!(scaled("-0.25", 1_000.0), Ok(-250.0));
+        assert_eq!(scaled("+7", 1.0), Ok(7.0));
+        assert_eq!(scaled("9007199254740992", 1.0), Ok(9_007_199_254_740_992.0));
+        assert_eq!(scaled("9007199254740993", 0.5).unwrap_err(), "cannot be held exactly by a 64-bit float");
+        assert_eq!(
+            scaled("9007199254740991", 3.0).unwrap_err(),
+            "times 3.0 cannot be held exactly by a 64-bit float"
+        );
+        assert_eq!(scaled("9007199254740991", 1e-3), Ok(9_007_199_254_740.991));
+        assert_eq!(
+            scaled("1e-300", 1e-300).unwrap_err(),
+            "times 1e-300 is too small for a 64-bit float: it would become 0"
+        );
+        for odd in ["inf", "nan", "1e400", "", "--", "1,000"] {
+            assert!(scaled(odd, 1.0).is_err(), "{odd}");
+        }
     }
 
     fn rule(metric: &str, regex: &str) -> CompiledRule {

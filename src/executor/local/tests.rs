@@ -32,6 +32,7 @@ pub(in crate::executor::local) fn stage(root: &Path, work: Work) -> StageRuntime
         rules: Vec::new(),
         failures: Vec::new(),
         env: Vec::new(),
+        told: Default::default(),
     }
 }
 
@@ -604,7 +605,7 @@ fn closures_fail_in_every_way_and_hurt_nobody() {
         assert_eq!((&*failure.kind, &*failure.reason), (kind, reason));
         failure
     };
-    expect(0, "bad_metrics", "`m` is not finite");
+    expect(0, "bad_metrics", "`m` is NaN or infinite: it must be a finite number");
     expect(1, "missing_metric", "the trial did not report `m`");
     let failure = expect(2, "luck", "bad luck");
     assert_eq!((failure.severity, failure.retryable), (crate::model::Severity::Low, false));

@@ -45,9 +45,9 @@ fn stage() -> impl Strategy<Value = (Sampling, Vec<SweepParam>)> {
         (sampling, named(domains))
     });
     let listed = (1..40_i64).prop_map(|rows| {
-        let rows = (0..rows).map(|row| vec![row.into()]).collect();
+        let rows = (0..rows).map(|row| vec![Some(row.into())]).collect();
         let cases = Some(CaseList { names: vec!["c".into()], rows, merged: 0 });
-        (Sampling::File(CaseFile { path: "c.csv".into(), cases }), Vec::new())
+        (Sampling::File(CaseFile { path: "c.csv".into(), rename: Default::default(), cases }), Vec::new())
     });
     prop_oneof![4 => swept, 1 => listed]
 }

@@ -219,9 +219,9 @@ fn only_work_reopens_a_study_that_is_over() {
 #[test]
 fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
     let file = |rows: &[i64]| {
-        let rows = rows.iter().map(|n| vec![(*n).into()]).collect();
+        let rows = rows.iter().map(|n| vec![Some((*n).into())]).collect();
         let cases = Some(crate::spec::CaseList { names: vec!["n".into()], rows, merged: 0 });
-        Sampling::File(CaseFile { path: "c.csv".into(), cases })
+        Sampling::File(CaseFile { path: "c.csv".into(), rename: Default::default(), cases })
     };
     assert!(begins_with(&file(&[1, 2, 3]), &file(&[1, 2])));
     assert!(!begins_with(&file(&[2, 1, 3]), &file(&[1, 2])) && !begins_with(&file(&[1]), &file(&[1, 2])));

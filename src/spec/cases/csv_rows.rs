@@ -1,20 +1,22 @@
 //! Cases out of comma-separated values (RFC 4180): a header line with the params' names, then a case a line.
 //!
-//! White space around a field counts for nothing. A field is typed as `--set` types its values: a TOML integer, float,
-//! boolean or quoted string is that, anything else is text.
+//! A field is what stands between the commas, blanks included. A field in quotes is text; any other is a boolean or a
+//! number if exactly that text comes back of it, and text otherwise. A field with nothing in it, not even quotes, is no
+//! value: the case has no such param. Names of columns go without blanks around them.
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
 use crate::model::Value;
 use crate::spec::diagnostics::shown;
-use crate::spec::raw::{Kind, Node};
-use crate::spec::types::SpecValue;
+use crate::spec::raw::{Kind, Node, plain_value};
+use crate::spec::types::{SpecValue, Values};
 
-use super::Reading;
+use super::{HAS_NUL, Reading};
 
 /// Reads all of a file's bytes.
-pub(super) fn read(reading: &mut Reading, bytes: &[u8]) {
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes);
+pub(super) fn read(reading: &mut Reading<'_>, bytes: &[u8]) {
+    let trim = if reading.values == Values::Before { Trim::All } else { Trim::None };
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(trim).from_reader(bytes);
     let mut record = ByteRecord::new();
     let mut first = true;
     let mut lines = Lines { bytes, at: 0, line: 1 };
@@ -26,9 +28,11 @@ pub(super) fn read(reading: &mut Reading, bytes: &[u8]) {
         if blank && !raw.contains(&b'"') {
             continue;
         }
-        let fields = texts(reading, line, &record, raw);
-        match fields {
-            Some(fields) if first => reading.header(line, fields),
+        match fields(reading, line, &record, raw) {
+            Some(fields) if first => {
+                let columns: Vec<String> = fields.iter().map(|field| field.text.trim().to_owned()).collect();
+                reading.header(line, &columns);
+            }
             Some(fields) => row(reading, line, &fields),
             None => {}
         }
@@ -42,23 +46,77 @@ pub(super) fn read(reading: &mut Reading, bytes: &[u8]) {
     }
 }
 
-/// A record's fields as text.
-fn texts(reading: &mut Reading, line: u64, record: &ByteRecord, raw: &[u8]) -> Option<Vec<String>> {
-    // Quotes inside a quoted field are doubled, so there are always as many that open as that close.
-    if raw.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
-        let help = Some("a field with quotes is quoted whole, with each quote inside doubled: \"6\"\" pipe\"");
-        reading.mistake_with(line, "a quote is never closed".to_owned(), help);
-        return None;
-    }
-    let texts: Result<Vec<String>, _> =
-        record.iter().map(|field| std::str::from_utf8(field).map(str::to_owned)).collect();
-    if texts.is_err() {
-        reading.mistake(line, "the line is not UTF-8".to_owned());
-    }
-    texts.ok()
+/// A field of a record.
+struct Field<'r> {
+    text: &'r str,
+    quoted: bool,
 }
 
-fn row(reading: &mut Reading, line: u64, fields: &[String]) {
+/// A record's fields.
+fn fields<'r>(reading: &mut Reading<'_>, line: u64, record: &'r ByteRecord, raw: &[u8]) -> Option<Vec<Field<'r>>> {
+    const HELP: &str = "a field with quotes is quoted whole, with each quote inside doubled: \"6\"\" pipe\"";
+    // Quotes inside a quoted field are doubled, so there are always as many that open as that close.
+    if raw.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
+        reading.mistake_with(line, "a quote is never closed".to_owned(), Some(HELP));
+        return None;
+    }
+    let texts: Result<Vec<&str>, _> = record.iter().map(std::str::from_utf8).collect();
+    let Ok(texts) = texts else {
+        reading.mistake(line, "the line is not UTF-8".to_owned());
+        return None;
+    };
+    if reading.values == Values::Before {
+        return Some(texts.into_iter().map(|text| Field { text, quoted: false }).collect());
+    }
+    match quoted(raw) {
+        Some(quoted) if quoted.len() == texts.len() => {
+            Some(texts.into_iter().zip(quoted).map(|(text, quoted)| Field { text, quoted }).collect())
+        }
+        _ => {
+            let message = "a quoted field has something before or after its quotes".to_owned();
+            reading.mistake_with(line, message, Some(HELP));
+            None
+        }
+    }
+}
+
+/// Which fields of a record are quoted; `None` where quotes do not enclose a field whole, blanks included.
+fn quoted(raw: &[u8]) -> Option<Vec<bool>> {
+    let ends = |byte: Option<&u8>| matches!(byte, None | Some(b',' | b'\r' | b'\n'));
+    let blank = raw.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+    let mut rest = raw.get(blank..)?;
+    let mut found = Vec::new();
+    loop {
+        let is_quoted = rest.first() == Some(&b'"');
+        let mut length = 0;
+        if is_quoted {
+            length = 1;
+            // To the first quote that is not followed by another.
+            loop {
+                length += 1 + rest.get(length..)?.iter().position(|byte| *byte == b'"')?;
+                if rest.get(length) != Some(&b'"') {
+                    break;
+                }
+                length += 1;
+            }
+            if !ends(rest.get(length)) {
+                return None;
+            }
+        } else {
+            length += rest.iter().take_while(|byte| !ends(Some(byte))).count();
+            if rest.get(..length)?.trim_ascii_start().starts_with(b"\"") {
+                return None;
+            }
+        }
+        found.push(is_quoted);
+        match rest.get(length) {
+            Some(b',') => rest = rest.get(length + 1..)?,
+            _ => return Some(found),
+        }
+    }
+}
+
+fn row(reading: &mut Reading<'_>, line: u64, fields: &[Field<'_>]) {
     let expected = reading.names.len();
     if fields.len() != expected && expected > 0 {
         reading.mistake(line, format!("{}, but the header names {expected}", counted(fields.len())));
@@ -66,16 +124,20 @@ fn row(reading: &mut Reading, line: u64, fields: &[String]) {
     }
     let mut values = Vec::with_capacity(expected);
     for (position, field) in fields.iter().enumerate() {
-        match typed(field) {
+        let value = match reading.values {
+            Values::Exact => typed(field),
+            Values::Before => typed_before(field.text).map(Some),
+        };
+        match value {
             Ok(value) => values.push(value),
-            Err(Untyped { what, help }) => {
+            Err(what) => {
                 let name = reading.names.get(position).map(|name| shown(name)).unwrap_or_default();
-                reading.mistake_with(line, format!("{name} {what}"), help);
+                reading.mistake(line, format!("{name} {what}"));
             }
         }
     }
     if values.len() == expected && expected > 0 {
-        reading.row(values);
+        reading.row(line, values);
     }
 }
 
@@ -83,27 +145,30 @@ fn counted(fields: usize) -> String {
     if fields == 1 { "1 value".to_owned() } else { format!("{fields} values") }
 }
 
-struct Untyped {
-    what: &'static str,
-    help: Option<&'static str>,
+/// `None`: the case has no such param.
+fn typed(field: &Field<'_>) -> Result<Option<SpecValue>, &'static str> {
+    if field.text.contains('\0') {
+        return Err(HAS_NUL);
+    }
+    Ok(match (field.quoted, field.text) {
+        (true, text) => Some(text.into()),
+        (false, "") => None,
+        (false, text) => Some(SpecValue(plain_value(text))),
+    })
 }
 
-fn typed(field: &str) -> Result<SpecValue, Untyped> {
-    let bad = |what, help| Err(Untyped { what, help });
+/// How fields were understood at first.
+fn typed_before(field: &str) -> Result<SpecValue, &'static str> {
     if field.is_empty() {
-        return bad("has no value", Some("for the empty text write \"\"\"\"\"\": TOML's \"\", quoted for CSV"));
+        return Err("has no value");
     }
-    let node = Node::of_text(field);
-    let value = match node.map(|node| node.kind) {
+    let value = match Node::of_text(field, Values::Before).map(|node| node.kind) {
         Some(Kind::Str(text)) if !text.contains('\0') => Value::Str(text),
         Some(Kind::Bool(flag)) => Value::Bool(flag),
-        Some(Kind::Int(number)) => match i64::try_from(number) {
-            Ok(number) => Value::Int(number),
-            Err(_) => return bad("is out of range", None),
-        },
+        Some(Kind::Int(number)) => Value::Int(i64::try_from(number).map_err(|_| "is out of range")?),
         Some(Kind::Float(number)) if number.is_finite() => Value::Float(number),
-        Some(Kind::Float(_)) => return bad("must be a finite number", None),
-        _ => return bad("has a NUL character, which cannot be passed on", None),
+        Some(Kind::Float(_)) => return Err("must be a finite number"),
+        _ => return Err(HAS_NUL),
     };
     Ok(SpecValue(value))
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Diagnostic, Place};
-use super::super::raw::{Kind, Node};
 use super::super::template::is_name;
 use super::super::walk::{Checker, Keys, Table};
 use crate::model::ExecutorKind;
+use crate::spec::raw::{Entry, Kind, Node};
 use crate::spec::{ExecutorSpec, RaySpec, SlurmSpec};
 
 const RAY_KEYS: Keys =
@@ -109,7 +109,7 @@ impl Checker<'_> {
 
     fn json_object(&mut self, node: &Node, place: &Place) -> Option<String> {
         self.open_table(node, place, "`runtime_env`")?;
-        Some(json_of(node).to_string())
+        json_of(self, node, place).map(|json| json.to_string())
     }
 
     /// How much of something a trial takes.
@@ -146,14 +146,21 @@ impl Checker<'_> {
     }
 }
 
-fn json_of(node: &Node) -> serde_json::Value {
-    match &node.kind {
-        Kind::Str(text) => text.as_str().into(),
-        Kind::Bool(flag) => (*flag).into(),
-        Kind::Int(number) => i64::try_from(*number).unwrap_or_default().into(),
-        Kind::Float(number) => (*number).into(),
-        Kind::Array(items) => items.iter().map(json_of).collect(),
-        Kind::Table(entries) => entries.iter().map(|entry| (entry.key.clone(), json_of(&entry.node))).collect(),
+/// A value as JSON, which has no dates.
+fn json_of(checker: &mut Checker<'_>, node: &Node, place: &Place) -> Option<serde_json::Value> {
+    Some(match &node.kind {
+        Kind::Array(items) => {
+            let items = items.iter().map(|item| json_of(checker, item, &place.with_span(item.span.clone())));
+            items.collect::<Option<_>>()?
+        }
+        Kind::Table(entries) => {
+            let of = |entry: &Entry| {
+                let place = place.below(&entry.key, entry.node.span.clone());
+                Some((entry.key.clone(), json_of(checker, &entry.node, &place)?))
+            };
+            entries.iter().map(of).collect::<Option<_>>()?
+        }
         Kind::Datetime | Kind::Millis(_) | Kind::Closure => serde_json::Value::Null,
-    }
+        _ => serde_json::to_value(checker.value(node, place)?).ok()?,
+    })
 }

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
+use crate::spec::cases::{Gaps, KnownParams};
+use crate::spec::diagnostics::{Diagnostic, Place, shown};
 use crate::spec::rules::StageRails;
-use crate::spec::template::BUILTIN_PLACEHOLDERS;
 use crate::spec::types::{
     Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection,
     StageSpec, SweepParam,
@@ -18,8 +18,8 @@ use super::stage::{Hole, ObjectiveParts, StageParts, SweepParts};
 const WEIGHT_TOLERANCE: f64 = 1e-9;
 
 impl Checker<'_> {
-    /// All stages; `known` are the constants' names.
-    pub(super) fn stages(&mut self, parts: Vec<StageParts>, known: BTreeSet<String>) -> Option<Vec<StageSpec>> {
+    /// All stages; `known` are the constants.
+    pub(super) fn stages(&mut self, parts: Vec<StageParts>, known: KnownParams) -> Option<Vec<StageSpec>> {
         let mut known = known;
         let mut names: BTreeMap<String, Place> = BTreeMap::new();
         let mut every_sweep_known = true;
@@ -27,7 +27,7 @@ impl Checker<'_> {
         let count = parts.len();
         for (index, parts) in parts.into_iter().enumerate() {
             every_sweep_known &= !matches!(parts.sweep, Field::Bad) && parts.names_known();
-            known.extend(parts.swept().map(str::to_owned));
+            known.add(parts.swept(), self.gaps_of(&parts));
             if let Field::Good(name, place) = &parts.name
                 && names.insert(name.clone(), place.clone()).is_some()
             {
@@ -37,7 +37,8 @@ impl Checker<'_> {
             if let Some(work) = parts.work.good() {
                 for hole in &work.holes {
                     let place = if index == 0 { "in the first stage" } else { "" };
-                    self.placeholder(hole, place, &known, every_sweep_known);
+                    let name = parts.name.good().map_or("", String::as_str);
+                    self.placeholder(hole, place, &known, (name, every_sweep_known));
                 }
             }
             stages.extend(self.stage(parts));
@@ -45,13 +46,22 @@ impl Checker<'_> {
         (stages.len() == count && count > 0).then_some(stages)
     }
 
-    /// `orphan` says where there is no parent, if there is none.
+    /// What some of a stage's cases have no value for.
+    fn gaps_of(&self, parts: &StageParts) -> &Gaps {
+        static NONE: Gaps = Gaps::new();
+        match parts.sampling.good() {
+            Some(Sampling::File(file)) => self.gaps.get(&file.path).unwrap_or(&NONE),
+            _ => &NONE,
+        }
+    }
+
+    /// A placeholder of a stage's command. `orphan` says where there is no parent, if there is none.
     pub(super) fn placeholder(
         &mut self,
         hole: &Hole,
         orphan: &str,
-        known: &BTreeSet<String>,
-        every_sweep_known: bool,
+        known: &KnownParams,
+        (stage, every_sweep_known): (&str, bool),
     ) {
         match &hole.part {
             Part::ParentDir if !orphan.is_empty() => {
@@ -60,11 +70,10 @@ impl Checker<'_> {
                 self.report(Diagnostic::at(&hole.place, message).label(label));
             }
             // A sweep that could not be read may well define it.
-            Part::Param(name) if !known.contains(name) && every_sweep_known => {
-                let valid: Vec<&str> = known.iter().map(String::as_str).chain(BUILTIN_PLACEHOLDERS).collect();
-                let message = format!("no param is called {}", shown(name));
-                let mistake = Diagnostic::at(&hole.place, message).label("no such param");
-                self.report(mistake.maybe_help(names_help("placeholders", name, &valid)).absence());
+            Part::Param(name) if every_sweep_known => {
+                if let Some(mistake) = known.unknown(name, &hole.place, stage) {
+                    self.report(mistake);
+                }
             }
             _ => {}
         }

@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use self::stage::{StageParts, WorkParts};
+use super::cases::KnownParams;
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
 use super::raw::{Kind, Node};
 use super::rules::Rails;
 use super::template::{BUILTIN_PLACEHOLDERS, is_name};
-use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec};
+use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec, Values};
 use super::walk::{Checker, Field, Keys, Table};
 
 const ROOT_KEYS: Keys = &["study", "params", "env", "run", "rails", "base", "defaults", "stage"];
@@ -64,14 +65,14 @@ type Constants = BTreeMap<String, Option<SpecValue>>;
 type BaseParts = (Field<WorkParts>, Option<u64>);
 
 /// Checks a whole raw tree. `source` is the study file's text, for places inside strings; files of cases are read
-/// from `study_dir`, if it is given.
+/// from `study_dir`, if it is given, and as `values` says.
 pub(super) fn check(
     source: &str,
     root: &Node,
     overrides: &[(String, String)],
-    study_dir: Option<&Path>,
+    (study_dir, values): (Option<&Path>, Values),
 ) -> Result<Spec, Vec<Diagnostic>> {
-    let mut checker = Checker { source, study_dir, found: Vec::new() };
+    let mut checker = Checker { source, study_dir, values, gaps: BTreeMap::new(), found: Vec::new() };
     let spec = checker.spec(root, overrides);
     match spec {
         Some(spec) if checker.found.is_empty() => Ok(spec),
@@ -99,9 +100,10 @@ impl Checker<'_> {
             self.stage_tables(&root).iter().map(|table| self.stage_parts(table).over(&defaults)).collect();
         self.overrides(&mut params, base.good(), &parts, overrides);
         let base = self.base_gate(base, &params);
-        let stages = self.stages(parts, params.keys().cloned().collect());
+        let stages = self.stages(parts, KnownParams::new(params.keys().cloned()));
         let params = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        Some(Spec { study: study?, params, env, run, rails, base: base?, stages: stages? })
+        let values = self.values;
+        Some(Spec { study: study?, params, env, run, rails, base: base?, stages: stages?, values })
     }
 
     fn stage_tables<'n>(&mut self, root: &Table<'n>) -> Vec<Table<'n>> {
@@ -185,7 +187,7 @@ impl Checker<'_> {
     }
 
     /// Whether it may name a param.
-    fn param_name(&mut self, name: &str, place: &Place) -> bool {
+    pub(super) fn param_name(&mut self, name: &str, place: &Place) -> bool {
         let (message, label, help) = if BUILTIN_PLACEHOLDERS.contains(&name) {
             let label = "piton's own placeholder";
             (format!("a param cannot be called {}", shown(name)), label, "choose another name")
@@ -271,9 +273,9 @@ impl Checker<'_> {
             Field::Good(parts, _) => parts,
         };
         let work = work.into_good()?;
-        let known: BTreeSet<String> = params.keys().cloned().collect();
+        let known = KnownParams::new(params.keys().cloned());
         for hole in &work.holes {
-            self.placeholder(hole, "before the first stage", &known, true);
+            self.placeholder(hole, "before the first stage", &known, ("base", true));
         }
         Some(Some(BaseSpec { work: work.work?, timeout_ms }))
     }
@@ -290,15 +292,16 @@ impl Checker<'_> {
         let of_stages = parts.iter().flat_map(StageParts::placeholders);
         let placeholders: BTreeSet<&str> = of_stages.chain(of_base).collect();
         let swept: BTreeSet<&str> = parts.iter().flat_map(StageParts::swept).collect();
+        let optional: BTreeSet<String> = self.gaps.values().flat_map(|gaps| gaps.keys().cloned()).collect();
         for (name, text) in overrides {
             let place = Place { span: None, path: format!("--set {name}") };
             let known = params.contains_key(name);
-            if !known && swept.contains(name.as_str()) {
+            if !known && swept.contains(name.as_str()) && !optional.contains(name) {
                 let message = format!("{} is swept: its values come from `[stage.sweep]`", shown(name));
                 self.report(Diagnostic::at(&place, message).help("`--set` changes constants of `[params]`"));
                 continue;
             }
-            if !known && !placeholders.contains(name.as_str()) {
+            if !known && !placeholders.contains(name.as_str()) && !optional.contains(name) {
                 let valid: BTreeSet<&str> =
                     params.keys().map(String::as_str).chain(placeholders.clone()).collect();
                 let valid: Vec<&str> =
@@ -310,7 +313,7 @@ impl Checker<'_> {
             if !self.param_name(name, &place) {
                 continue;
             }
-            match Node::of_text(text) {
+            match Node::of_text(text, self.values) {
                 Some(node) => {
                     let value = self.value(&node, &place);
                     params.insert(name.clone(), value);

@@ -16,7 +16,7 @@ use crate::spec::types::{
 };
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
-const SAMPLING_KEYS: Keys = &["file", "ask", "parallel"];
+const SAMPLING_KEYS: Keys = &["file", "rename", "ask", "parallel"];
 const RETRY_KEYS: Keys = &["count", "backoff", "delay", "max_delay", "jitter"];
 const OBJECTIVE_KEYS: Keys = &["metric", "goal", "weight"];
 const METRIC_KEYS: Keys = &["file", "regex", "scale"];
@@ -211,9 +211,16 @@ impl Checker<'_> {
             Kind::Table(_) => {
                 let table = self.table(node, place, "`sampling`", SAMPLING_KEYS)?;
                 let file = self.field(&table, "file", |c, n, p| c.case_file(n, p));
+                let rename = self.field(&table, "rename", |c, n, p| c.renamed(n, p));
                 let ask = self.field(&table, "ask", |c, n, p| c.proposer(n, p));
                 let parallel = self.field(&table, "parallel", |c, n, p| c.count(n, p, 1));
                 let stray = table.get("ask").or(table.get("parallel"));
+                if let (None, Some((_, place))) = (table.get("file"), table.get("rename")) {
+                    self.report(
+                        Diagnostic::at(&place, "only a file of cases has columns to rename").label("not used"),
+                    );
+                    return None;
+                }
                 match (table.get("file"), stray) {
                     (None, None) => {
                         self.missing(&table, "file", Some("or ask = [\"program\"]".into()));
@@ -223,7 +230,12 @@ impl Checker<'_> {
                         self.report(Diagnostic::at(&place, "a file of cases has no proposer").label("not used"));
                         None
                     }
-                    (Some((_, place)), None) => self.listed_cases(file.into_good()?, place),
+                    (Some((_, place)), None) => {
+                        let bad = matches!(rename, Field::Bad);
+                        let rename = rename.or_default(BTreeMap::new());
+                        let file = CaseFile { path: file.into_good()?, rename, cases: None };
+                        if bad { None } else { self.listed_cases(file, place) }
+                    }
                     (None, Some(_)) => {
                         if matches!(ask, Field::Absent) {
                             self.missing(&table, "ask", None);
@@ -241,16 +253,34 @@ impl Checker<'_> {
     }
 
     /// Reads the file where it is known where it lies.
-    fn listed_cases(&mut self, path: String, place: Place) -> Option<Sampling> {
-        let cases = match self.study_dir.map(|dir| read_cases(dir, &path)) {
-            None => None,
-            Some(Ok(cases)) => Some(cases),
+    fn listed_cases(&mut self, mut file: CaseFile, place: Place) -> Option<Sampling> {
+        match self.study_dir.map(|dir| read_cases(dir, &file, self.values)) {
+            None => {}
+            Some(Ok(read)) => {
+                file.cases = Some(read.list);
+                self.gaps.entry(file.path.clone()).or_default().extend(read.gaps);
+            }
             Some(Err(mistakes)) => {
-                self.found.extend(mistakes.into_iter().map(|mistake| mistake.diagnostic(&path, &place)));
+                self.found.extend(mistakes.into_iter().map(|mistake| mistake.diagnostic(&file.path, &place)));
                 return None;
             }
-        };
-        Some(Sampling::File(CaseFile { path, cases }))
+        }
+        Some(Sampling::File(file))
+    }
+
+    /// `rename`: params by column.
+    fn renamed(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, String>> {
+        let table = self.open_table(node, place, "`rename`")?;
+        let mut renamed = BTreeMap::new();
+        for entry in table.entries {
+            let place = table.place.below(&entry.key, entry.node.span.clone());
+            let name = self.text(&entry.node, &place)?;
+            if !self.param_name(&name, &place) {
+                return None;
+            }
+            renamed.insert(entry.key.clone(), name);
+        }
+        Some(renamed)
     }
 
     fn proposer(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {

@@ -106,8 +106,8 @@ impl Checker<'_> {
     }
 
     fn float_range(&mut self, table: &Table<'_>, steps: &Field<u64>, log: bool) -> Option<Domain> {
-        let min = self.field(table, "min", |c, n, p| c.float(n, p));
-        let max = self.field(table, "max", |c, n, p| c.float(n, p));
+        let min = self.field(table, "min", |c, n, p| c.exact_float(n, p));
+        let max = self.field(table, "max", |c, n, p| c.exact_float(n, p));
         let positive = self.log_minimum(&min, log, |min| *min > 0.0);
         let (min, max) = (*min.good()?, *max.good()?);
         if !self.ordered(table, min < max, min == max) || !positive {

@@ -362,7 +362,7 @@ fn each_rule_of_a_stage_is_checked() {
         ("outputs = [\"a\", \"a\"]", "3:17 \"a\" | `a` is named twice"),
         ("sweep = {}", "3:9 {} | the sweep is empty"),
         ("sweep.x = []", "3:11 [] | no choices"),
-        ("sweep.x = [1, 2, 1.0]", "3:18 1.0 | the choice `1` is there twice"),
+        ("sweep.x = [1, 2, 1.0]", "3:18 1.0 | the choice `1.0` is there twice"),
         ("sweep.x = [nan]", "3:12 nan | `x[0]` must be a finite number"),
         ("sweep.x = 5", "3:11 5 | `x` must be a list of choices or a range, not an integer"),
         ("sweep.seed = [1]", "3:7 seed | a param cannot be called `seed`"),
@@ -483,6 +483,16 @@ fn set_replaces_or_provides_constants() {
         ("rtl/gcd.v", Value::Str("rtl/gcd.v".into())),
         ("", Value::Str(String::new())),
         ("2024-01-01", Value::Str("2024-01-01".into())),
+        ("'a b'", Value::Str("a b".into())),
+        ("1.20", Value::Str("1.20".into())),
+        ("7e9", Value::Str("7e9".into())),
+        ("0x1F", Value::Str("0x1F".into())),
+        ("007", Value::Str("007".into())),
+        (" 7", Value::Str(" 7".into())),
+        ("nan", Value::Str("nan".into())),
+        ("9223372036854775808", Value::Str("9223372036854775808".into())),
+        ("1e-300", Value::Float(1e-300)),
+        ("2.0", Value::Float(2.0)),
         ("[1]", Value::Str("[1]".into())),
         ("a\nb = 2", Value::Str("a\nb = 2".into())),
     ] {
@@ -498,7 +508,58 @@ fn set_replaces_or_provides_constants() {
             "--set seed | there is no param `seed`",
         ]
     );
-    assert_eq!(mistakes(text, &[("q", "nan")]).last().unwrap(), "--set q | `--set q` must be a finite number");
+    let before = |set: &str| {
+        let set = [("q".to_owned(), set.to_owned())];
+        let dir = Path::new(".");
+        parse_study_as("s", text.as_bytes(), &set, dir, Values::Before).map(|spec| spec.params["q"].0.clone())
+    };
+    assert_eq!(before("1.20").unwrap(), Value::Float(1.2), "as in the first stores");
+    assert_eq!(before("0x1F").unwrap(), Value::Int(31));
+    assert!(before("nan").is_err());
+}
+
+#[test]
+fn numbers_that_are_not_kept_are_refused_where_they_stand() {
+    let text = "study.name = \"t\"\nparams = { a = 1e-400, b = 0.1234567890123456789, c = 1e400, d = 9223372036854775808 }\n[[stage]]\nname = \"a\"\ncommand = [\"x\"]\ntrial_budget = 9\nsurvivor_count = 1\nsweep = { e = [1.5, 3.14159265358979323846], f = { min = 0, max = 9007199254740993, steps = 2 }, g = { min = 1e-400, max = 1, steps = 2 } }\n";
+    assert_eq!(
+        mistakes(text, &[]),
+        [
+            "2:16 1e-400 | `a` is too small for a 64-bit float: it would become 0",
+            "2:28 0.1234567890123456789 | `b` cannot be held exactly by a 64-bit float",
+            "2:55 1e400 | `c` is too large for a 64-bit float",
+            "2:66 9223372036854775808 | `d` is too large",
+            "8:21 3.14159265358979323846 | `e[1]` cannot be held exactly by a 64-bit float",
+            "8:67 9007199254740993 | `max` cannot be held exactly by a 64-bit float",
+            "8:110 1e-400 | `min` is too small for a 64-bit float: it would become 0",
+        ]
+    );
+    // A limit need not be kept to the last digit, only be one.
+    let rail =
+        |bound: &str| stage_with("", &format!("rails.abort_if = [{{ metric = \"m\", below = {bound} }}]\n"));
+    good(&rail("0.3333333333333333333"));
+    assert_eq!(mistakes(&rail("1e400"), &[]).len(), 1);
+    let kept = "0.1, 1.20, 1e5, 1_0.5, -0.0, 0.30000000000000004, 1e-300, 2.5e20";
+    let spec = good(&stage_with(&format!("sweep.x = [{kept}]"), ""));
+    let Domain::Choices(choices) = &spec.stages[0].sweep[0].domain else { panic!("no choices") };
+    let texts: Vec<String> = choices.iter().map(|choice| choice.0.to_string()).collect();
+    assert_eq!(texts, ["0.1", "1.2", "100000.0", "10.5", "-0.0", "0.30000000000000004", "1e-300", "2.5e20"]);
+}
+
+#[test]
+fn lines_of_a_string_end_alike_whatever_editor_wrote_them() {
+    let unix = "study.name = \"t\"\nstudy.description = \"\"\"a\nb\\r\\n\"\"\"\n[[stage]]\nname = \"a\"\ncommand = '''\necho 1\necho {{2}\n'''\ntrial_budget = 1\nsurvivor_count = 1\n";
+    let dos = unix.replace('\n', "\r\n");
+    let place = |text: &str| {
+        let found = parse("s", text, &[]).unwrap_err();
+        found.list().iter().map(|mistake| (found.position(mistake), mistake.message.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(place(&dos), place(unix), "a mistake is where it was");
+    let (unix, dos) = (unix.replace("{{2}", "2"), dos.replace("{{2}", "2"));
+    let spec = good(&dos);
+    assert_eq!(spec, good(&unix));
+    assert_eq!(spec.study.description.as_deref(), Some("a\nb\r\n"), "what is escaped is meant");
+    let before = parse_study_as("s", dos.as_bytes(), &[], Path::new("."), Values::Before).unwrap();
+    assert_ne!(before.identity_json(), spec.identity_json());
 }
 
 #[test]
@@ -538,9 +599,10 @@ fn whole_study_rails_are_checked() {
 fn old_specs_keep_their_hash() {
     // The canonical text of the version before rails, base, failure rules and files of cases.
     let text = r#"{"study":{"name":"t","base_case":"t","seed":0},"run":{"grace_ms":10000},"stages":[{"name":"s","work":{"argv":[{"parts":[{"text":"x"}]}]},"trial_budget":4,"survivor_count":2,"sampling":"grid","selection":"top"}]}"#;
+    let old = Spec::from_json(text).unwrap();
+    assert_eq!((old.to_json().as_str(), old.values), (text, Values::Before));
     let spec = good(&stage_with("", ""));
-    assert_eq!(spec.to_json(), text);
-    assert_eq!(Spec::from_json(text).unwrap(), spec);
+    assert_eq!(Spec { values: Values::Before, ..spec.clone() }, old);
     assert_eq!(spec.identity_json(), text.replace(r#""run":{"grace_ms":10000},"#, ""));
 }
 

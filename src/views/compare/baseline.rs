@@ -21,14 +21,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::journal::Snapshot;
-use crate::model::{Metric, Metrics, Params, StageIndex, TrialState};
+use crate::model::json::without_bom;
+use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measured};
 use crate::spec::SpecValue;
 use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
 use crate::views::export::replace;
@@ -198,9 +200,13 @@ impl<'a> Baseline<'a> {
         let parsed = match &self.trials {
             Trials::File(path) => {
                 let file = File::open(path).map_err(|cause| unreadable(path, cause))?;
-                parse(&mut BufReader::with_capacity(1 << 16, file))
+                let mut file = BufReader::with_capacity(1 << 16, file);
+                let start = file.fill_buf().map_err(|cause| unreadable(path, cause))?;
+                let mark = start.len() - without_bom(start).len();
+                file.consume(mark);
+                parse(&mut file)
             }
-            Trials::Text(_, text) => parse(&mut text.as_slice()),
+            Trials::Text(_, text) => parse(&mut without_bom(text)),
             Trials::Store(..) => parse(&mut io::empty()),
         };
         parsed.map_err(|error| match error.classify() {
@@ -299,8 +305,12 @@ struct MetricIn(Option<f64>);
 
 impl<'de> Deserialize<'de> for MetricIn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        Ok(Self(value.as_f64().filter(|number| number.is_finite())))
+        let value = Box::<RawValue>::deserialize(deserializer)?;
+        match read_measured(value.get()) {
+            Ok(number) => Ok(Self(Some(number))),
+            Err(Some(lost)) => Err(serde::de::Error::custom(format!("the metric {value} {lost}"))),
+            Err(None) => Ok(Self(None)),
+        }
     }
 }
 

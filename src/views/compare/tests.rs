@@ -226,7 +226,10 @@ fn a_file_that_is_no_baseline_is_told_so() {
     assert!(told(&good.replace("\"baseline\":1", "\"baseline\":2")).contains("newer piton (version 2)"));
     assert!(told(&format!("{good}x")).contains("trailing characters"));
     assert!(told(&good[..good.len() - 5]).contains("EOF"));
-    assert!(told(&good.replace(":300.5", ":1e999")).contains("number out of range"));
+    assert!(told(&good.replace(":300.5", ":1e999")).contains("the metric 1e999 is too large for a 64-bit float"));
+    let rounded = told(&good.replace(":300.5", ":9007199254740993"));
+    assert!(rounded.contains("the metric 9007199254740993 cannot be held exactly"), "{rounded}");
+    assert!(against_text(&story, &format!("\u{feff}{good}"), Limits::default()).is_ok());
     let deep = format!(":{}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(told(&good.replace(":300.5", &deep)).contains("recursion limit"));
     assert!(told(&good.replace("\"stage\":0", "\"stage\":-1")).contains("invalid value"));

@@ -89,6 +89,7 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     let mut spec = serde_json::to_value(&view.spec)?;
     if let Some(spec) = spec.as_object_mut() {
         spec.remove("run");
+        spec.remove("values");
     }
     out.write_all(b"{\"canonical\":1,\n\"spec\":")?;
     serde_json::to_writer(&mut *out, &spec)?;

@@ -237,8 +237,5 @@ fn line<W: Write + ?Sized>(out: &mut W, item: &impl Serialize) -> Result<(), Vie
 
 /// A param's value for people; not yet harmless.
 pub(super) fn value_text(value: &crate::model::Value) -> String {
-    match value {
-        crate::model::Value::Float(value) => super::text::number(*value),
-        other => other.to_string(),
-    }
+    value.to_string()
 }

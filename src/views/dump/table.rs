@@ -9,7 +9,7 @@ use std::io::Write;
 
 use super::schema::{StageScope, final_failure};
 use crate::journal::Snapshot;
-use crate::model::{Metric, TrialId, Value};
+use crate::model::{Metric, TrialId, Value, float_text};
 use crate::views::words::{seconds, trial_state};
 use crate::views::{PlannedTrial, StudyView, ViewError};
 
@@ -69,30 +69,18 @@ fn row(
         final_failure(planned).map_or_else(String::new, |failure| failure.kind.clone()),
     ];
     let values = lineage.params(stage, index).unwrap_or_default();
-    cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, value_cell)));
+    cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
     let row = planned.row.as_ref();
     let metric = |name| row.and_then(|row| row.metrics.get(name)).map_or_else(String::new, metric_cell);
     cells.extend(metrics.iter().map(metric));
     cells
 }
 
-fn value_cell(value: &Value) -> String {
-    match value {
-        Value::Float(number) => float_cell(*number),
-        other => other.to_string(),
-    }
-}
-
 fn metric_cell(metric: &Metric) -> String {
     match metric {
-        Metric::Number(number) => float_cell(*number),
+        Metric::Number(number) => float_text(*number),
         Metric::Label(text) => text.clone(),
     }
-}
-
-/// As in JSON: the shortest that reads back to the same bits, and seen to be a float.
-fn float_cell(number: f64) -> String {
-    serde_json::Number::from_f64(number).map_or_else(String::new, |number| number.to_string())
 }
 
 /// Every param that any stage has.

@@ -166,9 +166,9 @@ fn text_shows_every_trial_and_lets_nothing_hostile_through() {
 
     stage 0 explore
       t_0_0  succeeded      1.5 s bytes=200 tool=xz | label=x\u{1b}]0;owned\u{7}\ny level=1 mode=fast
-      t_0_1  pending    | label=x\u{1b}]0;owned\u{7}\ny level=2 mode=fast
+      t_0_1  pending    | label=x\u{1b}]0;owned\u{7}\ny level=2.0 mode=fast
       t_0_2  failed         1.5 s exit_code: bad\u{1b}[2J\r\nthing | label=x\u{1b}]0;owned\u{7}\ny level=1 mode=small
-      t_0_3  pending    | label=x\u{1b}]0;owned\u{7}\ny level=2 mode=small
+      t_0_3  pending    | label=x\u{1b}]0;owned\u{7}\ny level=2.0 mode=small
     "#);
     for width in [1, 20, 60, 80, 200, u16::MAX] {
         for color in [false, true] {

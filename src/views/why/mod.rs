@@ -7,7 +7,9 @@ mod rank;
 mod text;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -16,11 +18,13 @@ use super::text::number;
 use super::words::{stage_status, timestamp, trial_state};
 use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
+use crate::model::reported::read_metrics;
 use crate::model::{
     AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
 };
 use crate::plan::Lineage;
 use crate::spec::{ExpandContext, Expanded, Goal};
+use crate::sys::tree_hash::{open_beneath, open_dir};
 
 pub use rank::{Compared, Rank};
 
@@ -41,6 +45,7 @@ pub struct Why {
     versions: Vec<ToolVersion>,
     rank: Option<Rank>,
     reason: String,
+    left_out: BTreeMap<String, String>,
 }
 
 /// A case on the way up to the base case.
@@ -75,6 +80,9 @@ struct WhyOut<'a> {
     params: ParamsOut,
     command: Option<&'a [String]>,
     metrics: MetricsOut<'a>,
+    /// What else the trial reported, and what that is: no finite number and no text. As its `metrics.json` says now.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    left_out: &'a BTreeMap<String, String>,
     attempts: &'a [AttemptOut],
     /// From the case up to stage 0.
     lineage: Vec<StepOut<'a>>,
@@ -125,6 +133,7 @@ impl Why {
             base_case: view.study.base_case.clone(),
             versions: view.study.versions.clone(),
             reason: reason(view, stage, &trial, rank.as_ref(), survivor),
+            left_out: left_out(view, stage, case, &trial),
             rank,
             params,
             trial,
@@ -161,6 +170,7 @@ impl Why {
             params: ParamsOut(self.params.clone()),
             command: self.command.as_deref(),
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
+            left_out: &self.left_out,
             attempts: &self.attempts,
             lineage: steps.collect(),
             base_case: &self.base_case,
@@ -170,6 +180,26 @@ impl Why {
         Ok(out.write_all(b"\n")?)
     }
 }
+
+/// What a succeeded trial reported that is no metric; its file may be gone or be another one by now.
+fn left_out(view: &StudyView, stage: &StageRow, case: &str, trial: &PlannedTrial) -> BTreeMap<String, String> {
+    let Some(row) = trial.row.as_ref().filter(|row| row.state == TrialState::Succeeded) else {
+        return BTreeMap::new();
+    };
+    let Some(attempt) = row.attempts.last() else { return BTreeMap::new() };
+    let dir = view.attempt_dir(stage, case, attempt.n);
+    let text = open_dir(&dir).and_then(|dir| open_beneath(dir.as_fd(), Path::new("metrics.json")));
+    let text = text.and_then(|file| {
+        let mut text = Vec::new();
+        file.take(METRICS_MAX_BYTES).read_to_end(&mut text).map(|_| text)
+    });
+    let mut left_out = text.ok().and_then(|text| read_metrics(&text).ok()).unwrap_or_default().left_out;
+    left_out.retain(|name, _| !row.metrics.contains_key(name));
+    left_out
+}
+
+/// No larger file was taken.
+const METRICS_MAX_BYTES: u64 = 1 << 20;
 
 /// A case on the way up to the base case, in words.
 #[derive(Debug)]

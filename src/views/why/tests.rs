@@ -80,7 +80,7 @@ fn the_whole_story_of_a_case() {
     it survived: ranked 1 of 3 by `bytes` (minimise): 100; the last survivor `t_0_0` (rank 2) had 200
 
     lineage
-      t_0_3  level=2 mode=small  bytes: 100, tool: xz
+      t_0_3  level=2.0 mode=small  bytes: 100, tool: xz
       t (base case)
 
     attempts
@@ -89,7 +89,7 @@ fn the_whole_story_of_a_case() {
       #2  succeeded  1.5 s, 1.2 s CPU, 4.0 KiB
           began 1970-01-01T00:00:05.000Z, /a/tiny/0_explore/t_0_3/attempt_2
 
-    params label=plain level=2 mode=small
+    params label=plain level=2.0 mode=small
     seed SEED
     command ./pack.sh small
     "#);
@@ -99,14 +99,14 @@ fn the_whole_story_of_a_case() {
 
     lineage
       t_1_0
-      t_0_3  level=2 mode=small  bytes: 100, tool: xz
+      t_0_3  level=2.0 mode=small  bytes: 100, tool: xz
       t (base case)
 
     attempts
       #1  runs
           began 1970-01-01T00:00:15.000Z, /a/tiny/1_confirm/t_1_0/attempt_1
 
-    params label=plain level=2 mode=small
+    params label=plain level=2.0 mode=small
     seed SEED
     command ./pack.sh small
     "#);

@@ -43,6 +43,10 @@ impl Why {
         writeln!(out, "  {} (base case)", clean(&self.base_case))?;
         writeln!(out, "\n{}", screen.paint(Paint::Bold, "attempts"))?;
         self.attempts(screen, out)?;
+        if !self.left_out.is_empty() {
+            let words = self.left_out.iter().map(|(name, what)| format!("{} ({})", clean(name), clean(what)));
+            writeln!(out, "left out of its metrics: {}", words.collect::<Vec<_>>().join(", "))?;
+        }
         writeln!(out, "\n{} {}", screen.paint(Paint::Bold, "params"), params(&self.params))?;
         writeln!(out, "{} {}", screen.paint(Paint::Bold, "seed"), self.seed)?;
         for tool in &self.versions {
