@@ -67,21 +67,21 @@ pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
 /// How far a spec is from another: its differences, then the cases of files that do not keep their numbers.
 #[must_use]
 pub fn distance(old: &Spec, new: &Spec) -> (usize, usize) {
-    let cases = |spec: &Spec, name: &str| {
-        let stage = spec.stages.iter().find(|stage| stage.name == name)?;
-        match &stage.sampling {
-            Sampling::File(CaseFile { cases: Some(cases), .. }) => Some(cases.clone()),
-            _ => None,
-        }
-    };
     let moved = |stage: &StageSpec| {
-        let Some(old) = cases(old, &stage.name) else { return 0 };
-        let Some(new) = cases(new, &stage.name).filter(|new| new.names == old.names) else {
+        let Some(old) = cases_of(old, &stage.name) else { return 0 };
+        let Some(new) = cases_of(new, &stage.name).filter(|new| new.names == old.names) else {
             return old.rows.len();
         };
         (0..old.rows.len()).filter(|place| old.rows.get(*place) != new.rows.get(*place)).count()
     };
     (diff(old, new).len(), old.stages.iter().map(moved).sum())
+}
+
+fn cases_of<'a>(spec: &'a Spec, stage: &str) -> Option<&'a CaseList> {
+    match &spec.stages.iter().find(|other| other.name == stage)?.sampling {
+        Sampling::File(file) => file.cases.as_ref(),
+        _ => None,
+    }
 }
 
 type Settings = Vec<(String, String)>;

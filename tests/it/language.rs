@@ -34,7 +34,7 @@ c = [true, false]
 fn listed() -> Sandbox {
     let sandbox = Sandbox::with_study(STUDY);
     sandbox.script("trial.sh", "echo \"{\\\"m\\\": $1}\" > \"$PITON_METRICS_FILE\"");
-    sandbox.write("cases.csv", "a,word\n3,x y\n1,z\n3.0, x y\n2,\"u,v\"\n4,late\n");
+    sandbox.write("cases.csv", "a,word\n3,x y\n1,z\n3,\"x y\"\n2,\"u,v\"\n4,late\n");
     sandbox
 }
 
@@ -87,12 +87,18 @@ fn the_store_keeps_the_cases_and_a_changed_file_is_a_changed_study() {
 #[test]
 fn every_mistake_in_a_file_of_cases_is_said_with_its_line() {
     let sandbox = listed();
-    sandbox.write("cases.csv", "a,word\n1\n2,\n3,x\n");
+    sandbox.write("cases.csv", "a,word\n1\n2,\n3,x\n4\n5,\n");
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("error: cases.csv:2: 1 value, but the header names 2\n"), "{text}");
-    assert!(text.contains("error: cases.csv:3: `word` has no value\n"), "{text}");
+    assert!(text.contains("error: cases.csv:2: 1 value, but the header names 2 (also in line 5)\n"), "{text}");
+    assert!(!sandbox.path("study.redb").exists());
+    // What no case may lack is what a command asks for.
+    sandbox.write("cases.csv", "a,word\n1,x\n2,\n3,x\n5,\n");
+    let text = both(&sandbox.run("run study.toml"));
+    let lacks =
+        "error: cases.csv:3: `word` has no value here, nor in 1 more case, and the command of stage `first` asks";
+    assert!(text.contains(lacks), "{text}");
     assert!(!sandbox.path("study.redb").exists());
 }
 

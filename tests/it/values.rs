@@ -67,7 +67,7 @@ fn what_a_cell_says_is_what_command_params_and_tables_get() {
         ("größer 好", "größer 好", false),
     ];
     let rows: String = cells.iter().map(|(cell, _, _)| format!("{cell},x\r\n")).collect();
-    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", ""));
+    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", "v = \"none\""));
     sandbox.write("c.csv", &format!("\u{feff}v,w\r\n{rows}"));
     sandbox.ok("run study.toml", 0);
     let tables = column(&sandbox, "param.v");
@@ -92,7 +92,7 @@ fn numbers_of_a_study_file_and_of_json_lines_have_one_text_everywhere() {
     for sampling in ["\"grid\"", "{ file = \"c.jsonl\" }"] {
         let sweep = format!("[stage.sweep]\nv = [{}]\n", written.join(", "));
         let sweep = if sampling == "\"grid\"" { sweep } else { String::new() };
-        let sandbox = Sandbox::with_study(&(listed(sampling, "") + &sweep));
+        let sandbox = Sandbox::with_study(&(listed(sampling, "v = \"none\"") + &sweep));
         sandbox.write("c.jsonl", &lines);
         sandbox.ok("run study.toml", 0);
         assert_eq!(column(&sandbox, "param.v"), texts);
@@ -165,7 +165,7 @@ fn empty_cells_are_no_params_and_columns_get_names() {
 
 #[test]
 fn rows_that_repeat_others_are_left_out_with_a_word() {
-    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", ""));
+    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", "v = \"none\""));
     sandbox.write("c.csv", "v,w\n1,x\n1,x\n1.0,x\n");
     let output = sandbox.run("run study.toml");
     assert!(both(&output).contains("1 row of its file of cases"), "{}", both(&output));
@@ -208,7 +208,7 @@ fn a_metric_that_nothing_needs_fails_nobody_and_is_told_of_once() {
 
 #[test]
 fn an_integer_that_a_float_rounds_selects_no_survivor() {
-    let sandbox = reporting("{{{{\"y\": 900719925474099%s}}}}");
+    let sandbox = reporting("{{\"y\": 900719925474099%s}}");
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
     let dump = sandbox.dump();

@@ -272,6 +272,10 @@ fn told_of(stage: String, log: PathBuf) -> OnWait {
                 "the proposer of stage `{stage}` has not ended its line for {seconds} s: `{}`. An answer is a whole line",
                 answer::shown(line)
             ),
+            Waiting::Lingering(left) => log::warn!(
+                "the proposer of stage `{stage}` does not end, though its input has for {seconds} s; it is killed in {} s",
+                left.as_secs()
+            ),
             Waiting::Deaf => log::warn!(
                 "the proposer of stage `{stage}` has not read what it is told for {seconds} s: it must read its standard input line by line"
             ),

@@ -55,6 +55,8 @@ pub enum Waiting {
     Unended(String),
     /// It does not read what it is told.
     Deaf,
+    /// It does not end, though nothing more is asked; it is killed after so long.
+    Lingering(Duration),
 }
 
 /// Is told that a proposer has kept piton waiting so long.
@@ -240,11 +242,18 @@ impl ProposerProcess {
 
     /// Closes its input, waits for its end as long as `patience`, and kills it then.
     pub fn end(self, patience: Duration) {
-        let Self { end, events, input, output, .. } = self;
+        let Self { end, events, input, output, on_wait, .. } = self;
         drop(input);
         // Should it still write, it gets SIGPIPE rather than a full pipe.
         drop(output);
-        if events.recv_timeout(patience).is_err() {
+        let first = patience.min(PATIENCE);
+        let mut ended = events.recv_timeout(first);
+        if ended == Err(RecvTimeoutError::Timeout) && first < patience {
+            let left = patience.saturating_sub(first);
+            on_wait(&Waiting::Lingering(left), first);
+            ended = events.recv_timeout(left);
+        }
+        if ended.is_err() {
             end.kill();
             // An end that never comes is the keeper's own end, which is one as well.
             let _ = events.recv();
