@@ -185,8 +185,8 @@ fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
     std::fs::write(&file, study).unwrap();
     write("v\n 1.20\n0x1F\n");
     let stored = parse_study_as("s", study.as_bytes(), &set, dir.path(), Values::Before).unwrap();
-    let stored = piton::Spec::from_json(&stored.to_json()).unwrap();
-    let beside = |stored: &piton::Spec| {
+    let stored = Spec::from_json(&stored.to_json()).unwrap();
+    let beside = |stored: &Spec| {
         let study = Study::from_file(&file, &set).unwrap();
         study.spec_beside(stored).unwrap().into_owned()
     };
