@@ -201,7 +201,9 @@ impl Error {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         match self {
-            Self::Engine(EngineError::Commit(failed)) => vec![what_is_safe(failed)],
+            Self::Engine(EngineError::Commit(failed)) => what_is_safe(failed).into_iter().collect(),
+            // What is damaged is as of nothing.
+            Self::Engine(error) if is_damage(error) => Vec::new(),
             Self::Bug { .. } => vec!["please report it; the store is as of its last commit".into()],
             Self::Engine(EngineError::Copied { .. }) | Self::OtherStudy { .. } | Self::AltersResults { .. } => {
                 vec!["nothing was changed".into()]
@@ -241,6 +243,9 @@ impl Error {
                 if self.exit_code() == 7 =>
             {
                 vec![salvage_hint(&shell_word(path))]
+            }
+            Self::Engine(EngineError::Commit(failed)) if failed.cause.is_damage() => {
+                vec![salvage_hint(&shell_word(&failed.store))]
             }
             Self::DamagedStore(_) | Self::View(ViewError::Journal(_)) | Self::Engine(_)
                 if self.exit_code() == 7 =>
@@ -292,11 +297,13 @@ fn salvage_hint(store: &str) -> String {
     )
 }
 
-fn what_is_safe(failed: &CommitError) -> String {
+/// Only what a fresh look at the store has shown is called safe.
+fn what_is_safe(failed: &CommitError) -> Option<String> {
     match failed.safe.map(|safe| safe.succeeded + safe.failed) {
-        Some(1) => "1 result is safe; what was running will run again".into(),
-        Some(results) => format!("{results} results are safe; what was running will run again"),
-        None => "everything reported as done before is safe; what was running will run again".into(),
+        _ if failed.cause.is_damage() => None,
+        Some(1) => Some("1 result is safe; what was running will run again".into()),
+        Some(results) => Some(format!("{results} results are safe; what was running will run again")),
+        None => Some("the store could not be read again: `piton verify` tells what is in it".into()),
     }
 }
 

@@ -32,6 +32,7 @@ use crate::spec::{self, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::files::remove_leftover_temps;
+use crate::sys::words;
 use crate::views::export;
 
 /// A study and how it is to be run here.
@@ -104,7 +105,7 @@ impl std::fmt::Debug for Study {
 }
 
 /// How a call of [`Study::run`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What was found and decided at the start.
     pub decision: Decision,
@@ -112,6 +113,9 @@ pub struct Outcome {
     pub status: StudyStatus,
     /// How the run ended; `None` when nothing had to run.
     pub report: Option<RunReport>,
+    /// Why the exports in the artifacts directory are not those of the end, in words, if they could not be written. They are
+    /// views: the store has everything all the same.
+    pub exports_failed: Option<String>,
 }
 
 impl Outcome {
@@ -128,11 +132,12 @@ impl Outcome {
         ended || self.decision == Decision::StillWaits
     }
 
-    /// The exit code of the contract: 0 completed, 3 aborted, 8 waits for approval, 75 interrupted and resumable.
+    /// The exit code of the contract: 0 completed, 3 aborted, 8 waits for approval, 75 interrupted and resumable; 1
+    /// completed, but the exports could not be written.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.status {
-            StudyStatus::Completed => 0,
+            StudyStatus::Completed => u8::from(self.exports_failed.is_some()),
             StudyStatus::Aborted => 3,
             _ if self.waits_for_approval() => 8,
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => 75,
@@ -377,9 +382,9 @@ impl Study {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
             Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
                 self.settle()?;
-                self.mend_exports()?;
+                let exports_failed = self.mend_exports()?;
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
-                Ok(Outcome { decision, status, report: None })
+                Ok(Outcome { decision, status, report: None, exports_failed })
             }
             Decision::SpecDiffers | Decision::InputsChanged => {
                 Err(self.refusal(decision, found.map(|(row, spec, _)| (row, spec))))
@@ -454,23 +459,24 @@ impl Study {
         journal.close().map_err(|cause| self.unreadable(cause))
     }
 
-    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them.
-    fn mend_exports(&self) -> Result<(), Error> {
+    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them; why that failed.
+    fn mend_exports(&self) -> Result<Option<String>, Error> {
         let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
         let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
         let paths = self.stored_paths(&row)?;
         let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
         let dir = paths.study_artifacts(&row.name);
         if !disk::is_dir(&dir) || planted!(ExportsNotMended) {
-            return Ok(());
+            return Ok(None);
         }
         if !current {
-            write_exports(&snapshot, &paths);
-        } else if let Err(error) = remove_leftover_temps(&dir) {
+            return Ok(write_exports(&snapshot, &paths));
+        }
+        if let Err(error) = remove_leftover_temps(&dir) {
             // The same state may be exported twice, and a crash have come in between.
             log::warn!("cannot clean up in `{}`: {error}", dir.display());
         }
-        Ok(())
+        Ok(None)
     }
 
     fn stored_paths(&self, row: &StudyRow) -> Result<StudyPaths, Error> {
@@ -628,7 +634,7 @@ impl Study {
             _ => decision,
         };
         if matches!(decision, Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits) {
-            return Ok(Outcome { decision, status: row.status, report: None });
+            return Ok(Outcome { decision, status: row.status, report: None, exports_failed: None });
         }
         let spec = self.spec_to_run(&row)?;
         if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
@@ -665,7 +671,8 @@ impl Study {
         #[cfg(test)]
         if let Some(simulation) = self.simulation {
             let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
-            return Ok(Outcome { decision, status: report.status, report: Some(report) });
+            let exports_failed = exporting.failed;
+            return Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed });
         }
         let keeper = self.keeper;
         let client = keeper.as_ref().map(Keeper::client);
@@ -693,7 +700,7 @@ impl Study {
         }
         drop((signals, keeper));
         let report = report?;
-        Ok(Outcome { decision, status: report.status, report: Some(report) })
+        Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed: exporting.failed })
     }
 }
 
@@ -756,7 +763,7 @@ impl Observer for Nobody {
 }
 
 /// Brings the exports up to date beside the engine: from a thread of its own after each stage, and before `run`
-/// returns. They are views: a failure is logged, never the study's.
+/// returns. They are views: a failure ends no study; of the last ones it is told at the end.
 struct Exporting<'a> {
     paths: StudyPaths,
     inner: &'a mut dyn Observer,
@@ -769,6 +776,8 @@ struct Exporting<'a> {
     /// What the thread has not got round to yet, in a simulation.
     #[cfg(test)]
     later: Option<Snapshot>,
+    /// Why the last exports could not be written.
+    failed: Option<String>,
 }
 
 impl<'a> Exporting<'a> {
@@ -782,6 +791,7 @@ impl<'a> Exporting<'a> {
             sender: Some(sender),
             waiting,
             thread: None,
+            failed: None,
             #[cfg(test)]
             later: None,
         };
@@ -811,12 +821,15 @@ impl<'a> Exporting<'a> {
     }
 }
 
-fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) {
+/// Writes them all; why not, in words.
+fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) -> Option<String> {
     #[cfg(test)]
     if crate::sys::simulated::machine().is_some_and(|machine| machine.exports_fail()) {
-        return;
+        return None;
     }
-    told(export::write_all(snapshot, &paths.artifacts), paths);
+    let error = export::write_all(snapshot, &paths.artifacts).err()?;
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    Some(causes.map(|error| words::plain(&error.to_string())).collect::<Vec<_>>().join(": "))
 }
 
 /// Exports are views: a failure is nobody's but theirs.
@@ -861,7 +874,7 @@ impl Observer for Exporting<'_> {
         }
         #[cfg(test)]
         self.turn(100);
-        write_exports(snapshot, &self.paths);
+        self.failed = write_exports(snapshot, &self.paths);
         self.inner.ended(snapshot);
     }
 }

@@ -89,12 +89,15 @@ fn gate(args: &CompareArgs, look: &Look, path: &Path, baseline: &Baseline<'_>) -
     let stage = stage_of(&look.view, args.stage.as_deref())?;
     let comparison = Comparison::new(&look.view, &look.snapshot, stage, baseline, limits(args))?;
     let totals = if args.json { json(path, &comparison)? } else { text(look, path, &stage.name, &comparison)? };
-    if let Some(junit) = &args.junit {
-        bundle::write_junit_of_comparison(&comparison, junit)?;
-    }
+    let junit = args.junit.as_ref().map(|junit| bundle::write_junit_of_comparison(&comparison, junit));
     notes(look, baseline, &stage.name);
+    let unwritten = junit.transpose().map_err(Error::from).err();
     if totals.regressions == 0 {
-        return Ok(0);
+        return unwritten.map_or(Ok(0), Err);
+    }
+    // The gate has its answer, whatever became of the report.
+    if let Some(error) = unwritten {
+        terminal::print_error(&error);
     }
     terminal::hint(&format!(
         "if this is how it should be: `piton compare {} --write-baseline FILE` makes it the next baseline",

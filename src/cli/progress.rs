@@ -293,6 +293,7 @@ impl Observer for Progress {
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
             | Event::StudyCompleted
+            | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}
         }
     }

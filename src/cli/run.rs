@@ -78,20 +78,31 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     let outcome = study.run_observed(&mut progress);
     progress.finish();
     let outcome = outcome?;
-    // Whatever becomes of the printing, the exit code is the study's.
     let junit = how.junit.as_deref();
     let told = [
-        conclude(&store, outcome, how.json, again),
+        conclude(&store, &outcome, how.json, again),
         junit.map_or(Ok(()), |junit| write_junit(&store, junit)),
-        if how.ci { conclude_ci(&store, outcome, again) } else { Ok(()) },
+        if how.ci { conclude_ci(&store, &outcome, again) } else { Ok(()) },
+        outcome.exports_failed.as_ref().map_or(Ok(()), |why| {
+            let what = "write the exports of the study: checkpoint, telemetry";
+            Err(Error::System { what, cause: std::io::Error::other(why.clone()) })
+        }),
     ];
+    let mut code = outcome.exit_code();
     for error in told.into_iter().filter_map(Result::err).filter(|error| !super::is_closed_pipe(error)) {
         print_error(&error);
+        // What was asked for and could not be written is a failure, unless the study has one of its own to tell. A store
+        // that cannot be read any more decides, whatever its trials did.
+        code = match (error.exit_code(), code) {
+            (7, _) => 7,
+            (_, 0) => 1,
+            (_, own) => own,
+        };
     }
     if let Some(signal) = outcome.report.and_then(|report| report.forced_by) {
         die_by(signal);
     }
-    Ok(outcome.exit_code())
+    Ok(code)
 }
 
 fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
@@ -100,7 +111,7 @@ fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
 }
 
 /// What a CI system shows beside the log.
-fn conclude_ci(store: &Path, outcome: Outcome, again: &str) -> Result<(), Error> {
+fn conclude_ci(store: &Path, outcome: &Outcome, again: &str) -> Result<(), Error> {
     if github::is_there() {
         let early = outcome.report.is_some_and(|report| matches!(report.how, RunEnd::Drained | RunEnd::Forced));
         if early {
@@ -114,7 +125,7 @@ fn conclude_ci(store: &Path, outcome: Outcome, again: &str) -> Result<(), Error>
 }
 
 /// What there is to show at the end: the result on stdout, the rest on stderr.
-fn conclude(store: &Path, outcome: Outcome, json: bool, again: &str) -> Result<(), Error> {
+fn conclude(store: &Path, outcome: &Outcome, json: bool, again: &str) -> Result<(), Error> {
     let reader = Reader::open(store)?;
     let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
     match outcome.decision {

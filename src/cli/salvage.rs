@@ -24,9 +24,9 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
     if args.json {
         print_json(&serde_json::json!({
             "schema": 1, "store": args.output.display().to_string(), "events": salvaged.events,
-            "events_known": salvaged.known, "events_lost": salvaged.known - salvaged.events,
+            "events_known": salvaged.known, "events_lost": salvaged.lost,
             "events_beyond_gap": salvaged.beyond_gap, "events_unconfirmed": salvaged.unconfirmed,
-            "stopped": salvaged.stopped, "results": results, "running": accounting.running, "lost_results": lost,
+            "stopped": salvaged.stopped, "rebuilt": salvaged.rebuilt, "results": results, "running": accounting.running, "lost_results": lost,
         }))?;
         return Ok(0);
     }
@@ -42,8 +42,17 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
 }
 
 fn tell(salvaged: &Salvaged, results: u64, lost: &[String]) -> Result<(), Error> {
-    let Salvaged { events, known, beyond_gap, unconfirmed, stopped, .. } = salvaged;
-    if events == known {
+    let Salvaged { events, known, beyond_gap, unconfirmed, stopped, rebuilt, .. } = salvaged;
+    if *rebuilt {
+        print_line(&format!(
+            "{} of {known} events are lost; rebuilt from what was stored of each trial, with the results of {}",
+            salvaged.lost,
+            counted(results, "trial")
+        ))?;
+        note(
+            "the journal of the new store tells of attempts, not of how the study came to them: its first event says so",
+        );
+    } else if events == known {
         print_line(&format!("recovered all {events} events, with the results of {}", counted(results, "trial")))?;
     } else {
         print_line(&format!(

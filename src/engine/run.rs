@@ -3,6 +3,7 @@
 //! It gathers what waits, lets [`State`] decide, commits everything in one transaction, and only then acts. An action
 //! before its commit, or a second place that commits, would be the end of crash safety.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -13,7 +14,7 @@ use super::step::{Action, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Executor, ExecutorEvent, Job};
-use crate::journal::{Journal, JournalError, Reader, WriteSet};
+use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
 use crate::model::{EngineId, Event, RunEnd, Verdict};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
@@ -67,6 +68,16 @@ pub(super) struct Outage {
     cause: Option<JournalError>,
 }
 
+/// Why a store is not where it was: it was removed, or something else lies there now, which may be no store at all.
+fn displaced(store: &Path) -> EngineError {
+    match Reader::open(store) {
+        Err(OpenError::Damaged { cause, .. }) => {
+            EngineError::Commit(Box::new(CommitError { cause, store: store.into(), safe: None }))
+        }
+        _ => EngineError::StoreGone { store: store.into() },
+    }
+}
+
 /// An end that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Announcement {
@@ -93,7 +104,12 @@ impl Loop<'_> {
         drop(snapshot);
         let status = self.state.draft().study_row().status;
         let (store, safe) = (self.journal.path().to_owned(), self.state.draft().progress_row().accounting);
-        self.journal.close()?;
+        if !self.journal.is_in_place() {
+            return Err(displaced(&store));
+        }
+        if let Err(cause) = self.journal.close() {
+            return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
+        }
         if let Some(cause) = self.outage.cause.filter(|_| how == RunEnd::Failed) {
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: Some(safe) })));
         }
@@ -110,8 +126,10 @@ impl Loop<'_> {
         self.executor.kill();
         self.executor.shutdown();
         let path = self.journal.path().to_owned();
-        drop(self.journal);
+        self.journal.abandon();
         match error {
+            // What a damaged store counts is no comfort.
+            EngineError::Commit(failed) if failed.cause.is_damage() => EngineError::Commit(failed),
             EngineError::Commit(mut failed) => {
                 let safe = Reader::open(&path).ok().and_then(|reader| reader.snapshot().ok()?.progress().ok());
                 failed.safe = safe.map(|progress| progress.accounting);
@@ -189,7 +207,7 @@ impl Loop<'_> {
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
         if !self.journal.is_in_place() {
-            return Err(EngineError::StoreGone { store: self.journal.path().into() });
+            return Err(displaced(self.journal.path()));
         }
         self.state.draft_mut().forget_final(&set);
         self.forget(&set);

@@ -531,5 +531,6 @@ mirror_enum! {
         AttemptPlaced { trial: TrialIdV1, attempt: u32, job: RemoteJobV1 },
         ClusterChanged { trouble: Option<String> },
         StudyAbortedBy { abort: AbortV1, reason: String, violating: Vec<TrialIdV1> },
+        Rebuilt { known: u64, lost: u64 },
     }
 }

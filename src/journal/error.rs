@@ -118,6 +118,16 @@ impl JournalError {
     }
 }
 
+/// For a store that was open before: what opening it again says of it.
+impl From<OpenError> for JournalError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Damaged { cause, .. } | OpenError::Io { cause, .. } => cause,
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
 impl From<io::Error> for JournalError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)

@@ -16,6 +16,7 @@ mod lock;
 mod overlay;
 mod pages;
 mod read;
+mod rebuild;
 mod replay;
 mod rows;
 mod salvage;

@@ -200,6 +200,19 @@ impl Snapshot {
         self.one(tables::STUDY, ONLY)?.ok_or(JournalError::Missing { table: "study", key: ONLY })
     }
 
+    /// How many events of the study were lost with a damaged store before this one was made of what was left.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn lost_events(&self) -> Result<u64, JournalError> {
+        guarded(|| match self.tx.open_table(tables::META) {
+            Ok(table) => Ok(table.get(tables::LOST_KEY)?.map_or(0, |lost| lost.value())),
+            // A replay in memory has none.
+            Err(TableError::TableDoesNotExist(_)) => Ok(0),
+            Err(error) => Err(error.into()),
+        })
+    }
+
     /// Its progress.
     ///
     /// # Errors
@@ -297,6 +310,24 @@ impl Snapshot {
             let (key, bytes) = entry?;
             Ok((key.value(), decoded(key.value(), bytes.value())?))
         })))
+    }
+
+    /// Reads everything there is, each page and record against its checksum.
+    ///
+    /// # Errors
+    /// [`JournalError`], for the first that is not as it was written.
+    pub(super) fn read_all(&self) -> Result<(), JournalError> {
+        self.study()?;
+        self.stages()?;
+        self.running()?;
+        self.records::<StageCounters>(tables::COUNTERS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
+        self.records::<TrialRow>(tables::TRIALS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
+        self.records::<Proposal>(tables::PROPOSALS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
+        self.records::<Record>(tables::EVENTS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
+        guarded(|| {
+            let table = self.tx.open_table(tables::READY)?;
+            table.range::<(i64, u64)>(..)?.try_for_each(|entry| Ok(entry.map(drop)?))
+        })
     }
 
     /// The first `limit` places of the ready queue after `after`.

@@ -18,13 +18,17 @@ use std::path::Path;
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
-use super::codec::{chain_after, decode};
+use super::codec::{Stored, chain_after, decode};
 use super::create::make;
+use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::guard::guarded;
 use super::pages::{HEADER_BYTES, Header, Link, PAGE_BYTES, Page, Slot, Tree, u64_at};
+use super::rebuild::Kept;
 use super::write::{initialise_with, transaction};
-use crate::model::{Event, Next, Record, Seq, StudyCreated, StudyProgress, TrialId, TrialRow, TrialState};
+use crate::model::{
+    Event, Next, Record, Seq, StageRow, StudyCreated, StudyProgress, StudyRow, TrialId, TrialRow, TrialState,
+};
 
 /// Longest page that is read: a record of the codec's largest size.
 const LIMIT_BYTES: u64 = 80 << 20;
@@ -51,6 +55,10 @@ pub struct Salvaged {
     pub lost_results: BTreeSet<TrialId>,
     /// Why the last recovered event is the last, when it is not the last there was.
     pub stopped: Option<String>,
+    /// Whether the events of the new store were made of the rows of the damaged one, since its own have gaps.
+    pub rebuilt: bool,
+    /// Events that cannot be read any more.
+    pub lost: u64,
 }
 
 /// Builds the store `new` from what can be read of `damaged`. `moved` adapts the places in the study's first event to the new
@@ -73,22 +81,56 @@ pub fn salvage(damaged: &Path, new: &Path, moved: impl Fn(&mut StudyCreated)) ->
     }
     let mut found = Found::new(&file).map_err(unreadable)?;
     found.search().map_err(unreadable)?;
-    let run = found.longest_run().map_err(unreadable)?;
+    let mut run = found.longest_run().map_err(unreadable)?;
     let first =
         run.first().map_or(Ok(None), |spot| found.bytes(spot.offset, spot.len.into())).map_err(unreadable)?;
     let first = first.and_then(|bytes| decode::<Record>(1, &bytes).ok());
-    if !first.is_some_and(|first| matches!(first.event, Event::StudyCreated(_))) {
+    let first = first.filter(|first| matches!(first.event, Event::StudyCreated(_)));
+    let known = found.known();
+    let lost = known.saturating_sub(found.events.len() as u64);
+    let mut report = Salvaged { known, lost, ..Default::default() };
+    if first.is_none() || (run.len() as Seq) < known || found.why.is_some() {
+        found.ask_events().map_err(unreadable)?;
+        if let Some(records) = found.kept.records(first.clone(), known, lost) {
+            let filled = Cell::new((0, None));
+            make(new, &|db| {
+                filled.set(guarded(|| fill_made(db, &records, lost, &moved))?);
+                Ok(())
+            })?;
+            (report.events, report.stopped) = filled.take();
+            report.rebuilt = true;
+            found.conclude(&run, new, &mut report)?;
+            return Ok(report);
+        }
+    }
+    if first.is_none() {
         return Err(OpenError::Nothing { path: damaged.into() });
     }
-    let mut report = Salvaged { known: found.known(), ..Default::default() };
+    found.refuse_replaced(&mut run).map_err(unreadable)?;
     let filled = Cell::new((0, None));
     make(new, &|db| {
         filled.set(guarded(|| fill(db, &found, &run, &moved))?);
         Ok(())
     })?;
     (report.events, report.stopped) = filled.take();
+    report.lost = known.saturating_sub(report.events);
     found.conclude(&run, new, &mut report)?;
     Ok(report)
+}
+
+/// Whether every page that the newest commit links to is as it was written. Decodes nothing.
+pub(super) fn is_whole(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let mut found = Found::new(&file)?;
+    let header = found.bytes(0, HEADER_BYTES as u64)?.and_then(|bytes| Header::parse(&bytes));
+    let Some(header) = header else { return Ok(false) };
+    let slots = [header.primary, header.secondary];
+    let newest = slots.into_iter().filter(|slot| slot.intact).max_by_key(|slot| slot.transaction);
+    let Some(root) = newest.and_then(|slot| slot.user) else { return Ok(false) };
+    for (_, tree, link) in found.tables(&header, root)? {
+        found.walk(&header, link, tree, &mut |_, _, _| {})?;
+    }
+    Ok(!found.is_torn)
 }
 
 /// Whether an engine has the file open for writing.
@@ -120,6 +162,8 @@ struct Found<'a> {
     committed: Option<StudyProgress>,
     /// Trials with a result by intact pages.
     results: BTreeSet<TrialId>,
+    /// Rows that intact pages hold.
+    kept: Kept,
     /// Whether a link led to a damaged page.
     is_torn: bool,
     /// Pages left to visit: links of a damaged file may share pages, but lead to no more than there are.
@@ -138,6 +182,7 @@ impl<'a> Found<'a> {
             chains: BTreeMap::new(),
             committed: None,
             results: BTreeSet::new(),
+            kept: Kept::default(),
             is_torn: false,
             budget: 2 * (len / PAGE_BYTES) + 2,
             confirmed: 0,
@@ -169,8 +214,8 @@ impl<'a> Found<'a> {
                 let mut slots = [header.primary, header.secondary];
                 slots.sort_by_key(|slot| std::cmp::Reverse(slot.transaction));
                 // The older commit is of use only where the newer is damaged.
-                for slot in slots {
-                    self.follow(&header, slot)?;
+                for (slot, is_newest) in slots.into_iter().zip([true, false]) {
+                    self.follow(&header, slot, is_newest)?;
                     if !self.is_torn {
                         break;
                     }
@@ -180,15 +225,12 @@ impl<'a> Found<'a> {
         if self.is_torn { self.scan() } else { Ok(()) }
     }
 
-    fn follow(&mut self, header: &Header, slot: Slot) -> io::Result<()> {
+    fn follow(&mut self, header: &Header, slot: Slot, is_newest: bool) -> io::Result<()> {
         let Some(root) = slot.user.filter(|_| slot.intact) else {
             self.is_torn = true;
             return Ok(());
         };
-        let mut tables = Vec::new();
-        self.walk(header, root, Tree::Tables, &mut |_, page, _| {
-            tables.extend(page.tables().map(|(name, tree, link)| (name.to_vec(), tree, link)));
-        })?;
+        let tables = self.tables(header, root)?;
         let is_first = self.committed.is_none();
         for (name, tree, link) in tables {
             match name.as_slice() {
@@ -197,18 +239,49 @@ impl<'a> Found<'a> {
                 })?,
                 b"progress" => self.walk(header, link, tree, &mut |found, page, _| {
                     let progress = found.take_chains(page);
+                    found.kept.progress = found.kept.progress.or(progress);
                     if is_first {
                         found.committed = progress;
                     }
                 })?,
-                b"trials" if is_first => self.walk(header, link, tree, &mut |found, page, _| {
-                    let rows = page.pairs().filter_map(|(key, value)| decode(u64_at(key, 0)?, value).ok());
-                    found.results.extend(rows.filter(has_result).map(|row: TrialRow| row.trial));
+                b"trials" => self.walk(header, link, tree, &mut |found, page, _| {
+                    for row in rows_of::<TrialRow>(page).map(|(key, row)| TrialRow { trial: TrialId(key), ..row })
+                    {
+                        if is_first && has_result(&row) {
+                            found.results.insert(row.trial);
+                        }
+                        let rows = if is_newest { &mut found.kept.trials } else { &mut found.kept.older };
+                        rows.insert(row.trial, row);
+                    }
+                })?,
+                b"study" => self.walk(header, link, tree, &mut |found, page, _| {
+                    for (_, row) in rows_of::<StudyRow>(page) {
+                        found.kept.study.get_or_insert(row);
+                    }
+                })?,
+                b"stages" => self.walk(header, link, tree, &mut |found, page, _| {
+                    for (_, row) in rows_of::<StageRow>(page) {
+                        found.kept.stages.entry(row.index).or_insert(row);
+                    }
+                })?,
+                b"proposals" => self.walk(header, link, tree, &mut |found, page, _| {
+                    for (key, Proposal(values)) in rows_of::<Proposal>(page) {
+                        found.kept.proposals.entry(TrialId(key)).or_insert(values);
+                    }
                 })?,
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// The tables that a commit has.
+    fn tables(&mut self, header: &Header, root: Link) -> io::Result<Vec<(Vec<u8>, Tree, Link)>> {
+        let mut tables = Vec::new();
+        self.walk(header, root, Tree::Tables, &mut |_, page, _| {
+            tables.extend(page.tables().map(|(name, tree, link)| (name.to_vec(), tree, link)));
+        })?;
+        Ok(tables)
     }
 
     /// Visits the leaves that links with good checksums lead to.
@@ -292,6 +365,55 @@ impl<'a> Found<'a> {
         last
     }
 
+    /// Lets events stand in for rows that are gone: those of which there is one version only.
+    fn ask_events(&mut self) -> io::Result<()> {
+        let known = self.known();
+        // After this one nothing is lost.
+        let mut whole_from = known.saturating_add(1);
+        while whole_from > 1 && self.events.contains_key(&(whole_from - 1)) {
+            whole_from -= 1;
+        }
+        let seqs: Vec<Seq> = self.events.keys().copied().collect();
+        for seq in seqs {
+            let Some([spot]) = self.choices(seq).map(<[Spot; 1]>::try_from).and_then(Result::ok) else { continue };
+            let bytes = self.bytes(spot.offset, spot.len.into())?;
+            if let Some(record) = bytes.and_then(|bytes| decode::<Record>(seq, &bytes).ok()) {
+                self.kept.take(&record, seq >= whole_from);
+            }
+        }
+        Ok(())
+    }
+
+    /// Without rows to rebuild from: cuts a run of events off where trials begin that a later amendment discarded. Their
+    /// numbers, and so the names of their directories, are other trials' by now.
+    fn refuse_replaced(&mut self, run: &mut Vec<Spot>) -> io::Result<()> {
+        let mut discarded: Option<u32> = None;
+        let later: Vec<(Seq, Vec<Spot>)> =
+            self.events.range(run.len() as Seq + 1..).map(|(s, v)| (*s, v.clone())).collect();
+        for (seq, spots) in later {
+            for spot in spots {
+                let bytes = self.bytes(spot.offset, spot.len.into())?;
+                let event = bytes.and_then(|bytes| decode::<Record>(seq, &bytes).ok()).map(|record| record.event);
+                if let Some(Event::SpecAmended(amended)) = event {
+                    discarded = [discarded, amended.discard_from].into_iter().flatten().min();
+                }
+            }
+        }
+        let Some(from) = discarded else { return Ok(()) };
+        for at in 0..run.len() {
+            let Some(spot) = run.get(at).copied() else { break };
+            let bytes = self.bytes(spot.offset, spot.len.into())?;
+            let event =
+                bytes.and_then(|bytes| decode::<Record>(at as Seq + 1, &bytes).ok()).map(|record| record.event);
+            if matches!(event, Some(Event::StageOpened { stage, .. }) if stage >= from) {
+                run.truncate(at);
+                self.why = Some(format!("the results of stage {from} and after were discarded later"));
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn known(&self) -> Seq {
         let committed = self.committed.map_or(0, |progress| progress.last_seq);
         let read = self.events.last_key_value().map_or(0, |(seq, _)| *seq);
@@ -360,8 +482,9 @@ impl<'a> Found<'a> {
         let taken = run.iter().take(usize::try_from(report.events).unwrap_or(usize::MAX));
         report.unconfirmed = taken.enumerate().filter(|item| unconfirmed(*item)).count() as u64;
         let mut results = self.results.clone();
-        for (seq, spots) in self.events.range(report.events + 1..) {
-            report.beyond_gap += 1;
+        let from = if report.rebuilt { 1 } else { report.events + 1 };
+        for (seq, spots) in self.events.range(from..) {
+            report.beyond_gap += u64::from(!report.rebuilt);
             for spot in spots {
                 let bytes = self.bytes(spot.offset, spot.len.into()).map_err(|error| unreadable(error.into()))?;
                 let event = bytes.and_then(|bytes| decode::<Record>(*seq, &bytes).ok()).map(|record| record.event);
@@ -377,7 +500,9 @@ impl<'a> Found<'a> {
                 report.lost_results.insert(trial);
             }
         }
-        if report.events < report.known {
+        if report.rebuilt {
+            report.unconfirmed = 0;
+        } else if report.events < report.known {
             let unreadable = || format!("event {} cannot be read", report.events + 1);
             report.stopped = report.stopped.take().or_else(|| self.why.clone()).or_else(|| Some(unreadable()));
         }
@@ -410,6 +535,64 @@ impl Version {
     }
 }
 
+/// The records of one kind on a page, with their keys.
+fn rows_of<'p, T: Stored + 'p>(page: Page<'p>) -> impl Iterator<Item = (u64, T)> + 'p {
+    let rows: Vec<(u64, T)> = page
+        .pairs()
+        .filter_map(|(key, value)| {
+            let key = u64_at(key, 0)?;
+            Some((key, decode::<T>(key, value).ok()?))
+        })
+        .collect();
+    rows.into_iter()
+}
+
+/// Folds made events into an empty database, as far as they fold: how far, and why no further.
+fn fill_made(
+    db: &Database,
+    records: &[Record],
+    lost: u64,
+    moved: &dyn Fn(&mut StudyCreated),
+) -> Result<(Seq, Option<String>), JournalError> {
+    let Some((first, others)) = records.split_first() else {
+        return Err(JournalError::Missing { table: "event", key: 1 });
+    };
+    let mut first = first.clone();
+    if let Event::StudyCreated(created) = &mut first.event {
+        moved(created);
+    }
+    initialise_with(db, lost, |rows| rows.fold(1, &first))?;
+    let mut done: Seq = 1;
+    let mut left = others;
+    while !left.is_empty() {
+        let batch = left.get(..left.len().min(usize::try_from(BATCH).unwrap_or(usize::MAX))).unwrap_or(left);
+        let mut fits = 0;
+        let folded = transaction(db, |rows| {
+            for (record, seq) in batch.iter().zip(done + 1..) {
+                rows.fold(seq, record)?;
+                fits += 1;
+            }
+            Ok(())
+        });
+        match folded {
+            Ok(()) => {
+                done += batch.len() as u64;
+                left = left.get(batch.len()..).unwrap_or_default();
+            }
+            // The transaction is taken back: what fits is folded again, and nothing after it.
+            Err(error) if error.is_damage() => {
+                let fitting = batch.get(..fits).unwrap_or_default();
+                transaction(db, |rows| {
+                    fitting.iter().zip(done + 1..).try_for_each(|(record, seq)| rows.fold(seq, record))
+                })?;
+                return Ok((done + fits as u64, Some(error.to_string())));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((done, None))
+}
+
 fn has_result(row: &TrialRow) -> bool {
     matches!(row.state, TrialState::Succeeded | TrialState::Failed)
 }
@@ -436,7 +619,8 @@ fn fill(
         Ok(Some((record, bytes)))
     };
     let first = event(1)?.ok_or(JournalError::Missing { table: "event", key: 1 })?;
-    initialise_with(db, |rows| rows.fold_bytes(1, &first.0, &first.1))?;
+    let lost = found.known().saturating_sub(run.len() as u64);
+    initialise_with(db, lost, |rows| rows.fold_bytes(1, &first.0, &first.1))?;
     let (mut done, mut end, mut why) = (1, run.len() as Seq, None);
     while done < end {
         let last = end.min(done + BATCH);

@@ -57,7 +57,8 @@ pub(super) fn read_overlay(overlay: &Overlay) -> Result<ReadOnlyDatabase, Databa
 }
 
 fn writable(storage: impl StorageBackend) -> Result<Database, DatabaseError> {
-    caught(|| builder().create_with_backend(Checked::over(storage)))
+    let storage = Checked::alone_over(storage)?;
+    caught(|| builder().create_with_backend(storage))
 }
 
 /// Refuses an empty file, in which redb would begin a new database, and a header that contradicts itself.

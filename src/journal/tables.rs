@@ -15,6 +15,8 @@ pub(super) type RecordTable = TableDefinition<'static, u64, &'static [u8]>;
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Key of the layout version in [`META`].
 pub(super) const SCHEMA_KEY: &str = "schema";
+/// Key, in [`META`], of how many events a store had lost when it was salvaged; not there: none.
+pub(super) const LOST_KEY: &str = "lost_events";
 /// 0 → the study's row.
 pub(super) const STUDY: RecordTable = TableDefinition::new("study");
 /// 0 → the study's progress.

@@ -13,8 +13,9 @@ use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, Readab
 
 use super::error::{JournalError, OpenError};
 use super::guard::guarded;
-use super::read::{Snapshot, check_schema};
+use super::read::{Reader, Snapshot, check_schema};
 use super::rows::TxRows;
+use super::salvage::is_whole;
 use super::{storage, tables};
 use crate::model::{
     Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
@@ -62,11 +63,14 @@ impl WriteSet {
 pub struct Journal {
     db: Database,
     path: PathBuf,
-    /// Device and inode of the file; `None` over other storage.
-    file: Option<(u64, u64)>,
+    /// The file as this handle left it; `None` over other storage.
+    file: Option<Trace>,
     chain: [u8; 32],
     last_seq: Seq,
 }
+
+/// The pages of a store up to this size are all read once more when it is closed: some 0.1 s.
+const READ_AT_END_BYTES: u64 = 256 << 20;
 
 /// How often, and how far apart, a store is tried again that is locked while no engine seems to live.
 const OPEN_RETRIES: u32 = 40;
@@ -82,10 +86,6 @@ fn has_live_engine(path: &Path) -> bool {
     };
     let holds = |process| super::writers(path).is_ok_and(|writers| writers.contains(&process));
     study().is_some_and(|study| study.open_engine().is_some_and(|engine| holds(engine.process)))
-}
-
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Makes the name of a file durable.
@@ -121,8 +121,8 @@ impl Journal {
             return Err(OpenError::Missing { path: path.into() });
         }
         let mut tries = 0;
-        let (db, file) = loop {
-            let file = file_id(path);
+        let db = loop {
+            let file = Trace::of(path);
             match storage::open(path) {
                 // Somebody who looks at a store that a crash left repairs it, which takes milliseconds.
                 Err(DatabaseError::DatabaseAlreadyOpen) if tries < OPEN_RETRIES && !has_live_engine(path) => {
@@ -130,14 +130,14 @@ impl Journal {
                     std::thread::sleep(OPEN_PAUSE);
                 }
                 // A compaction just put another file in its place.
-                Ok(_) if tries < OPEN_RETRIES && file != file_id(path) => tries += 1,
-                other => break (other.map_err(|error| open_error(path, error))?, file),
+                Ok(_) if tries < OPEN_RETRIES && !same_file(file, Trace::of(path)) => tries += 1,
+                other => break other.map_err(|error| open_error(path, error))?,
             }
         };
         // A creation that was killed may have left the store's name without its directory being synced.
         sync_directory_of(path).map_err(|error| OpenError::Io { path: path.into(), cause: error.into() })?;
         let mut journal = Self::from_database(db, path)?;
-        journal.file = file;
+        journal.file = Trace::of(path);
         Ok(journal)
     }
 
@@ -155,7 +155,42 @@ impl Journal {
     /// Whether the store's path still leads to the file that is open. A removed store swallows every commit.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        self.file.is_none() || self.file == file_id(&self.path)
+        self.file.is_none() || same_file(self.file, Trace::of(&self.path))
+    }
+
+    /// Refuses a file that somebody else wrote or cut off since this handle was last at it. Costs one look at its length and
+    /// times; only where those are not as they were left is the whole store read again, by nobody's cache.
+    fn refuse_disturbed(&mut self) -> Result<(), JournalError> {
+        let (Some(left), Some(now)) = (self.file, Trace::of(&self.path)) else { return Ok(()) };
+        if left == now || !same_file(Some(left), Some(now)) {
+            return Ok(());
+        }
+        self.read_again()?;
+        // Somebody touched it.
+        self.file = Some(now);
+        Ok(())
+    }
+
+    fn read_again(&self) -> Result<(), JournalError> {
+        // By piton's own eyes first: redb is shown no file that is in pieces.
+        if !is_whole(&self.path)? {
+            return Err(JournalError::Corrupted("it is not as it was written: another process changed it".into()));
+        }
+        let reader = Reader::open(&self.path).map_err(JournalError::from)?;
+        let snapshot = reader.snapshot()?;
+        self.compare(&snapshot)?;
+        snapshot.read_all()
+    }
+
+    /// Whether a view shows the last commit of this handle.
+    fn compare(&self, snapshot: &Snapshot) -> Result<(), JournalError> {
+        let progress = snapshot.progress()?;
+        match (progress.last_seq, progress.chain) == (self.last_seq, self.chain) {
+            true => Ok(()),
+            false => {
+                Err(JournalError::Corrupted("it is not as it was written: another process changed it".into()))
+            }
+        }
     }
 
     /// The store's path.
@@ -175,6 +210,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        self.refuse_disturbed()?;
         if planted!(RowsApart) {
             self.transaction(|rows| rows.write(set, self.chain))?;
         }
@@ -185,7 +221,15 @@ impl Journal {
         })?;
         self.chain = chain;
         self.last_seq += set.events.len() as u64;
+        self.note_file();
         Ok(())
+    }
+
+    /// Remembers the file as this handle leaves it.
+    fn note_file(&mut self) {
+        if self.is_in_place() {
+            self.file = self.file.and(Trace::of(&self.path));
+        }
     }
 
     /// After [`Journal::commit`] of `set` failed for want of space, and some was found: opens the store anew, looks whether
@@ -196,15 +240,11 @@ impl Journal {
     pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
         let (before, chain) = (self.last_seq, self.chain);
         // The lock goes with the handle. What stands in for it refuses every commit.
-        let nothing = Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?;
-        drop(std::mem::replace(&mut self.db, nothing));
+        drop(std::mem::replace(&mut self.db, memory_database()?));
         self.last_seq = Seq::MAX - 1;
         let file = self.file;
-        let opened = Self::open(&self.path).map_err(|error| match error {
-            OpenError::Damaged { cause, .. } | OpenError::Io { cause, .. } => cause,
-            other => JournalError::Store(other.to_string()),
-        })?;
-        if opened.file != file {
+        let opened = Self::open(&self.path).map_err(JournalError::from)?;
+        if !same_file(opened.file, file) {
             return Err(JournalError::Store("the store was replaced meanwhile".into()));
         }
         *self = opened;
@@ -221,7 +261,9 @@ impl Journal {
         // written once more, and synced, are on the disk.
         let progress = set.progress;
         let chain = self.chain;
-        self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))
+        self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))?;
+        self.note_file();
+        Ok(())
     }
 
     /// Appends records and folds them inside the transaction; for changes made while no engine runs.
@@ -239,6 +281,7 @@ impl Journal {
         })?;
         self.chain = chain;
         self.last_seq = seq;
+        self.note_file();
         Ok(())
     }
 
@@ -257,13 +300,62 @@ impl Journal {
         guarded(|| Snapshot::new(self.db.begin_read()?))
     }
 
-    /// Closes the store in good order.
+    /// Lets go of a handle that is not trusted any more.
+    pub fn abandon(self) {
+        // redb looks at its pages once more, which may be anything by now.
+        let dropped = guarded(|| {
+            drop(self.db);
+            Ok::<_, JournalError>(())
+        });
+        if let Err(error) = dropped {
+            log::debug!("while the store was let go: {error}");
+        }
+    }
+
+    /// Closes the store in good order, and makes sure that what was committed is what lies at its path now.
     ///
     /// # Errors
-    /// [`JournalError`] from the disk; every commit is safe all the same.
-    pub fn close(self) -> Result<(), JournalError> {
+    /// [`JournalError`] from the disk; every commit is safe all the same, unless it is damage.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        self.refuse_disturbed()?;
+        // Looked at under the lock: afterwards the next engine may go on.
+        if let Some(file) = self.file.filter(|_| self.is_in_place()) {
+            // Somebody may have written just while this handle did.
+            if file.bytes <= READ_AT_END_BYTES && !is_whole(&self.path)? {
+                return Err(JournalError::Corrupted("pages of it are not as they were written".into()));
+            }
+            let reader = Reader::open(&self.path).map_err(JournalError::from)?;
+            self.compare(&reader.snapshot()?)?;
+        }
         guarded(|| Ok(self.db.close()?))
     }
+}
+
+/// What stands in for a database that is closed.
+fn memory_database() -> Result<Database, JournalError> {
+    Ok(Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?)
+}
+
+/// A file as it was left: which it is, how long it is and when it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trace {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    written: (i64, i64),
+}
+
+impl Trace {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        let written = (meta.mtime(), meta.mtime_nsec());
+        Some(Self { device: meta.dev(), inode: meta.ino(), bytes: meta.len(), written })
+    }
+}
+
+/// Whether both are there and the same, whatever was written since.
+fn same_file(left: Option<Trace>, now: Option<Trace>) -> bool {
+    left.zip(now).is_some_and(|(left, now)| (left.device, left.inode) == (now.device, now.inode))
 }
 
 /// One durable transaction with quick repair.
@@ -284,18 +376,22 @@ pub(super) fn transaction<T>(
 
 /// Makes the tables of a new store, its layout version and its first event, in one transaction.
 pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
-    initialise_with(db, |rows| rows.fold(1, first))
+    initialise_with(db, 0, |rows| rows.fold(1, first))
 }
 
-/// The same, with what `first` puts there.
+/// The same, with what `first` puts there, for a store that had lost so many events.
 pub(super) fn initialise_with(
     db: &Database,
+    lost: u64,
     first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let mut tx = db.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
     tx.set_quick_repair(true);
     tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
+    if lost > 0 {
+        tx.open_table(tables::META)?.insert(tables::LOST_KEY, lost)?;
+    }
     first(&mut TxRows::open(&tx)?)?;
     tx.commit()?;
     Ok(())

@@ -148,6 +148,13 @@ pub enum Event {
         /// All trials that broke the rail, of those that count.
         violating: Vec<TrialId>,
     },
+    /// All after this was made by `piton salvage` of the rows of a store that had lost events.
+    Rebuilt {
+        /// Events the damaged store is known to have had.
+        known: u64,
+        /// Of these, how many could not be read.
+        lost: u64,
+    },
     /// The engine closed the study in good order.
     RunEnded {
         /// Why it stopped.

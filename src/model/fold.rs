@@ -96,6 +96,7 @@ impl Event {
             Self::StudyCompleted => "study_completed",
             Self::StudyAborted { .. } | Self::StudyAbortedBy { .. } => "study_aborted",
             Self::RunEnded { .. } => "run_ended",
+            Self::Rebuilt { .. } => "rebuilt",
         }
     }
 }
@@ -246,6 +247,8 @@ impl Fold {
             }
             Event::ClusterChanged { trouble } => study.cluster_trouble.clone_from(trouble),
             Event::DrainStarted { .. } => study.draining = true,
+            // What follows says all there is to say.
+            Event::Rebuilt { .. } => {}
             Event::StudyCompleted => study.status = StudyStatus::Completed,
             Event::StudyAborted { reason, violating } => {
                 self.aborted(rows, &mut study, reason, violating)?;

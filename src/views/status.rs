@@ -42,6 +42,9 @@ pub struct Status {
     pub abort_words: Vec<String>,
     /// Whether the running engine starts nothing more.
     pub draining: bool,
+    /// Events that were lost with a damaged store, before this one was made of what was left.
+    #[serde(skip_serializing_if = "is_none")]
+    pub lost_events: u64,
     /// The last engine.
     pub engine: Option<Engine>,
     /// Why the cluster that trials run on cannot be asked.
@@ -172,6 +175,11 @@ pub struct LastFailure {
     pub log: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Status {
     /// Reads how a study stands at `now_ms` by the wall clock.
     ///
@@ -190,6 +198,7 @@ impl Status {
             aborted_by: AbortedBy::of(study, &lineage),
             abort_words: abort_words(study, &view.stages, &lineage),
             draining: study.draining && view.liveness.alive,
+            lost_events: snapshot.lost_events()?,
             engine: study.engine.as_ref().map(|engine| Engine {
                 pid: engine.process.pid,
                 host: engine.host.clone(),
@@ -321,6 +330,10 @@ impl Status {
             ("aborted", _) => {
                 let why = clean(self.abort_reason.as_deref().unwrap_or("no reason recorded"));
                 (format!("aborted: {why}"), Paint::Bad)
+            }
+            _ if self.lost_events > 0 => {
+                let lost = counted(self.lost_events, "event");
+                (format!("interrupted; {lost} of it were lost with a damaged store"), Paint::Bad)
             }
             _ => ("interrupted; nothing finished is lost".into(), Paint::Busy),
         }

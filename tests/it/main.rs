@@ -26,6 +26,7 @@
 //! - `amend`: changing a study that has begun;
 //! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
+//! - `destroyed`: a store, or a report, that somebody makes impossible while a study runs;
 //! - `compact`: the store without its free space;
 //! - `values`: from where they are written to what a trial gets and every table shows;
 //! - `versions`: tools of another version;
@@ -49,6 +50,7 @@ mod ci;
 mod clusters;
 mod commands;
 mod compact;
+mod destroyed;
 mod everything;
 mod failures;
 mod faults;

@@ -14,6 +14,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
+use twox_hash::XxHash3_64;
 
 use super::{HEADER_BYTES, Header, Layout, Link, Page, Place, Tree};
 
@@ -22,6 +23,8 @@ use super::{HEADER_BYTES, Header, Layout, Link, Page, Place, Tree};
 pub(in crate::journal) struct Checked<B> {
     inner: B,
     known: Mutex<Known>,
+    /// How long the file is that nobody else may write. redb believes that it knows, and panics where it does not.
+    length: Option<Mutex<u64>>,
 }
 
 /// What links say of the pages they lead to.
@@ -32,6 +35,9 @@ struct Known {
     roots: Vec<(Place, Link)>,
     /// Pages by offset and order.
     pages: HashMap<u64, Expected>,
+    /// Pages that were written through this, likewise: links say nothing of them before they are committed, and somebody else
+    /// may write the file meanwhile.
+    own: HashMap<u64, u64>,
     /// The kinds of trees met, by index.
     trees: Vec<Tree>,
 }
@@ -72,6 +78,9 @@ impl Known {
 
     /// Checks a page that was read, and learns the links in it. `false`: it is not what was written.
     fn page(&mut self, place: Place, bytes: &[u8]) -> bool {
+        if self.own.get(&key_of(place)).is_some_and(|written| *written != XxHash3_64::oneshot(bytes)) {
+            return false;
+        }
         let expected = self.pages.get(&key_of(place)).copied();
         let by_link = expected.and_then(|expected| {
             let tree = *self.trees.get(usize::from(expected.tree))?;
@@ -100,22 +109,32 @@ impl Known {
     }
 
     /// Pages in this range are being written: what links said of them is past.
-    fn written(&mut self, offset: u64, len: u64) {
+    fn written(&mut self, offset: u64, bytes: &[u8]) {
+        let len = bytes.len() as u64;
         // Few orders and whole pages: what begins in the range is looked up, not searched for.
         let mut at = offset;
         while at < offset.saturating_add(len) {
             for order in 0..=super::MAX_ORDER {
-                self.pages.remove(&key_of(Place { offset: at, len: super::PAGE_BYTES << order }));
+                let key = key_of(Place { offset: at, len: super::PAGE_BYTES << order });
+                self.pages.remove(&key);
+                self.own.remove(&key);
             }
             at += super::PAGE_BYTES;
         }
+        self.own.insert(key_of(Place { offset, len }), XxHash3_64::oneshot(bytes));
     }
 }
 
 impl<B: StorageBackend> Checked<B> {
     /// Over other storage.
     pub(in crate::journal) fn over(inner: B) -> Self {
-        Self { inner, known: Mutex::default() }
+        Self { inner, known: Mutex::default(), length: None }
+    }
+
+    /// Likewise, over storage that nobody but this writes.
+    pub(in crate::journal) fn alone_over(inner: B) -> io::Result<Self> {
+        let length = Some(Mutex::new(inner.len()?));
+        Ok(Self { inner, known: Mutex::default(), length })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -130,7 +149,13 @@ fn damaged(offset: u64) -> io::Error {
 
 impl<B: StorageBackend> StorageBackend for Checked<B> {
     fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+        let now = self.inner.len()?;
+        match &self.length {
+            Some(length) if *length.lock().unwrap_or_else(PoisonError::into_inner) != now => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "another process changed the length of the file"))
+            }
+            _ => Ok(now),
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -146,7 +171,11 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
+        self.inner.set_len(len)?;
+        if let Some(length) = &self.length {
+            *length.lock().unwrap_or_else(PoisonError::into_inner) = len;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -157,7 +186,7 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
         if offset == 0 {
             self.known().header(data);
         } else {
-            self.known().written(offset, data.len() as u64);
+            self.known().written(offset, data);
         }
         self.inner.write(offset, data)
     }

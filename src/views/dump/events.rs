@@ -116,6 +116,10 @@ enum Body<'a> {
         reason: &'a str,
         violating: Vec<String>,
     },
+    Rebuilt {
+        known: u64,
+        lost: u64,
+    },
     RunEnded {
         how: &'static str,
     },
@@ -342,6 +346,7 @@ impl<'a> Names<'a> {
             Event::StudyCompleted => Body::StudyCompleted {},
             Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
             Event::StudyAbortedBy { abort, reason, violating } => self.aborted(Some(*abort), reason, violating),
+            Event::Rebuilt { known, lost } => Body::Rebuilt { known: *known, lost: *lost },
             Event::RunEnded { how } => Body::RunEnded { how: words::run_end(*how) },
         }
     }
@@ -456,6 +461,9 @@ impl<'a> Names<'a> {
             }
             Event::StudyCompleted => String::new(),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => reason.clone(),
+            Event::Rebuilt { known, lost } => {
+                format!("by `piton salvage`, of what was stored of each trial: {lost} of {known} events were lost")
+            }
             Event::RunEnded { how } => words::run_end(*how).into(),
         }
     }

@@ -1,0 +1,442 @@
+//! A journal made of rows, for a store whose own has lost events.
+//!
+//! The rows of the newest commit are the state; what is made here are events that fold to them, so far as they are there. Where a
+//! trial's row is gone its events stand in for it, if they cannot be of a trial that was discarded since. The first event
+//! after the study's own says that all of it was rebuilt. Nothing is invented: what is not known of an attempt is said to be lost,
+//! and a trial without row and events runs again.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, Next, ProcessId, Proposals,
+    Proposing, Record, RunEnd, Seq, Severity, SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated,
+    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
+};
+
+/// What is said of an attempt whose end is not known any more.
+const LOST: &str = "what became of it was lost with a damaged part of the store";
+
+/// The rows that were found.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) study: Option<StudyRow>,
+    pub(super) stages: BTreeMap<u32, StageRow>,
+    /// Of the newest commit.
+    pub(super) trials: BTreeMap<TrialId, TrialRow>,
+    /// Of an older one, and what events tell: of use where the newest is gone.
+    pub(super) older: BTreeMap<TrialId, TrialRow>,
+    pub(super) proposals: Proposals,
+    pub(super) progress: Option<StudyProgress>,
+}
+
+impl Kept {
+    /// Whether what every trial hangs on is there.
+    pub(super) fn is_enough(&self) -> bool {
+        self.study.as_ref().is_some_and(|study| {
+            let known = |(index, stage): (u32, &StageRow)| stage.index == index;
+            self.stages.len() as u64 == u64::from(study.stage_count) && (0..).zip(self.stages.values()).all(known)
+        })
+    }
+
+    /// What an event tells of its trial.
+    pub(super) fn take(&mut self, record: &Record, is_last_word: bool) {
+        match &record.event {
+            Event::AttemptStarted { trial, attempt, slot, .. } => {
+                let row = self.older.entry(*trial).or_insert_with(|| new_row(*trial));
+                if *attempt == 1 {
+                    *row = new_row(*trial);
+                }
+                fill_up(row, attempt.saturating_sub(1), record.at_ms);
+                row.attempts.push(begun(*attempt, *slot, record.at_ms));
+                row.state = TrialState::Running;
+            }
+            Event::AttemptPlaced { trial, attempt, job } => {
+                let row = self.older.get_mut(trial);
+                if let Some(last) = row.and_then(|row| row.attempts.last_mut()).filter(|last| last.n == *attempt) {
+                    last.remote = Some(job.clone());
+                }
+            }
+            Event::AttemptEnded(end) => {
+                let row = self.older.entry(end.trial).or_insert_with(|| new_row(end.trial));
+                ended(row, end, is_last_word);
+            }
+            Event::TrialReset { trial } => {
+                if let Some(row) = self.older.get_mut(trial) {
+                    (row.state, row.failures, row.failure) = (TrialState::Pending, 0, None);
+                }
+            }
+            Event::TrialProposed { trial, values, .. } => {
+                self.proposals.entry(*trial).or_insert_with(|| values.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// The best that is known of a trial of this stage.
+    fn trial(&self, stage: &StageRow, trial: TrialId) -> Option<&TrialRow> {
+        self.trials.get(&trial).or_else(|| {
+            let row = self.older.get(&trial)?;
+            // Before its stage opened, the number was another trial's, whose directory may be replaced by now.
+            let first = row.attempts.first()?;
+            stage.opened_ms.is_some_and(|opened_ms| first.started_ms >= opened_ms).then_some(row)
+        })
+    }
+
+    /// Events that fold to these rows. `created`: the study's own first event, if that is still there.
+    pub(super) fn records(&self, created: Option<Record>, known: Seq, lost: u64) -> Option<Vec<Record>> {
+        let study = self.study.as_ref().filter(|_| self.is_enough())?;
+        let mut made = Made { records: Vec::new(), at_ms: study.created_ms };
+        let first = StudyCreated { stages: self.decls(), ..created_of(study, created) };
+        made.tell(study.created_ms, Event::StudyCreated(Box::new(first)));
+        made.tell(study.created_ms, Event::Rebuilt { known, lost });
+        if study.runs > 0 {
+            let nobody = || EngineId {
+                process: ProcessId { pid: 0, start_ticks: 0 },
+                boot_id: String::new(),
+                host: String::new(),
+            };
+            made.tell(
+                study.created_ms,
+                Event::RunStarted {
+                    engine: study.engine.clone().unwrap_or_else(nobody),
+                    workers: study.workers,
+                    sync_interval_ms: study.sync_interval_ms,
+                },
+            );
+        }
+        self.base(study, &mut made);
+        let mut complete = true;
+        for stage in self.stages.values() {
+            if let Some(approval) = &stage.approval {
+                let (by, note) = (approval.by.clone(), approval.note.clone());
+                made.tell(approval.at_ms, Event::StageApproved { stage: stage.index, by, note });
+            }
+            complete &= stage.status == StageStatus::Closed;
+            if stage.status == StageStatus::Waiting {
+                continue;
+            }
+            if !self.stage(study, stage, &mut made) {
+                complete = false;
+                break;
+            }
+        }
+        let (last_ms, run_ms) = self.progress.map_or((made.at_ms, 0), |progress| {
+            (progress.last_event_ms, progress.earlier_runs_ms.saturating_add(progress.this_run_ms))
+        });
+        let how = match study.status {
+            StudyStatus::Completed if complete => {
+                made.tell(last_ms, Event::StudyCompleted);
+                RunEnd::Completed
+            }
+            StudyStatus::Aborted => {
+                let reason = study.abort_reason.clone().unwrap_or_default();
+                let violating = study.violating.clone();
+                made.tell(
+                    last_ms,
+                    match study.abort {
+                        Some(abort) => Event::StudyAbortedBy { abort, reason, violating },
+                        None => Event::StudyAborted { reason, violating },
+                    },
+                );
+                RunEnd::Aborted
+            }
+            _ => RunEnd::Drained,
+        };
+        if study.runs > 0 {
+            made.records.push(Record { at_ms: last_ms, run_ms, event: Event::RunEnded { how } });
+        }
+        Some(made.records)
+    }
+
+    fn decls(&self) -> Vec<StageDecl> {
+        let decl = |stage: &StageRow| StageDecl {
+            name: stage.name.clone(),
+            trial_budget: stage.trial_budget,
+            survivor_count: stage.survivor_count,
+            objective: stage.objective.clone(),
+            proposed: stage.proposing != Proposing::No,
+        };
+        self.stages.values().map(decl).collect()
+    }
+
+    fn base(&self, study: &StudyRow, made: &mut Made) {
+        let Some(base) = &study.base else { return };
+        for attempt in &base.attempts {
+            made.tell(
+                attempt.started_ms,
+                Event::BaseStarted {
+                    attempt: attempt.n,
+                    slot: attempt.slot,
+                    process: None,
+                    executor: executor_of(attempt),
+                },
+            );
+            let Some(outcome) = attempt.outcome else { continue };
+            let is_last = base.attempts.last().is_some_and(|last| last.n == attempt.n);
+            let verdict = match outcome {
+                AttemptOutcome::Succeeded => {
+                    Verdict::Succeeded { metrics: Default::default(), outputs: Vec::new() }
+                }
+                AttemptOutcome::Failed if is_last => {
+                    Verdict::Failed(base.failure.clone().unwrap_or_else(lost_failure))
+                }
+                // One that failed and was tried again after an amendment, or was cut off: both ran again.
+                AttemptOutcome::Failed | AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => {
+                    Verdict::Interrupted { reason: LOST.into() }
+                }
+            };
+            made.end(TrialId::BASE, attempt, verdict, Next::Final);
+        }
+    }
+
+    /// A stage that has begun; whether the stages after it can follow.
+    fn stage(&self, study: &StudyRow, stage: &StageRow, made: &mut Made) -> bool {
+        let index = stage.index;
+        let opened_ms = stage.opened_ms.unwrap_or(made.at_ms);
+        let (parents, shares) = (stage.parents.clone(), stage.shares.clone());
+        made.tell(opened_ms, Event::StageOpened { stage: index, parents, shares });
+        if !stage.more.is_empty() {
+            let extended = Some(Extension { stage: index, more: stage.more.clone() });
+            made.tell(
+                opened_ms,
+                Event::SpecAmended(Box::new(SpecAmended {
+                    spec: study.spec.clone(),
+                    spec_hash: study.spec_hash.clone(),
+                    seed: study.seed,
+                    inputs: study.inputs.clone(),
+                    versions: study.versions.clone(),
+                    stages: self.decls(),
+                    discard_from: None,
+                    extended,
+                    reopen: false,
+                })),
+            );
+        }
+        let mut planned = stage.planned;
+        if stage.proposing != Proposing::No {
+            let first = stage.first_trial.0;
+            for number in 0..stage.planned {
+                let trial = TrialId(first.saturating_add(number));
+                let Some(values) = self.proposals.get(&trial) else {
+                    planned = number;
+                    break;
+                };
+                made.tell(opened_ms, Event::TrialProposed { trial, values: values.clone(), merged: 0 });
+            }
+            if stage.proposing == Proposing::Ended && planned == stage.planned {
+                made.tell(opened_ms, Event::ProposalsEnded { stage: index, reason: LOST.into() });
+            }
+        }
+        let end = TrialId(stage.first_trial.0.saturating_add(planned));
+        let mut finished = 0_u64;
+        let there: std::collections::BTreeSet<TrialId> = self
+            .trials
+            .range(stage.first_trial..end)
+            .chain(self.older.range(stage.first_trial..end))
+            .map(|(id, _)| *id)
+            .collect();
+        for trial in there {
+            if let Some(row) = self.trial(stage, trial) {
+                finished += u64::from(made.trial(row));
+            }
+        }
+        match stage.status {
+            StageStatus::Closed if finished == stage.planned => {
+                let survivors = stage.survivors.clone();
+                made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageClosed { stage: index, survivors });
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The events made so far.
+struct Made {
+    records: Vec<Record>,
+    /// Of the last one.
+    at_ms: i64,
+}
+
+impl Made {
+    fn tell(&mut self, at_ms: i64, event: Event) {
+        self.at_ms = at_ms;
+        self.records.push(Record { at_ms, run_ms: 0, event });
+    }
+
+    fn end(&mut self, trial: TrialId, attempt: &AttemptRow, verdict: Verdict, next: Next) {
+        let ended_ms = attempt.ended_ms.unwrap_or(attempt.started_ms);
+        let (exit, usage) = (attempt.exit, attempt.usage);
+        let end = Box::new(AttemptEnd { trial, attempt: attempt.n, ended_ms, exit, usage, verdict, next });
+        let event = if trial == TrialId::BASE { Event::BaseEnded(end) } else { Event::AttemptEnded(end) };
+        self.tell(ended_ms, event);
+    }
+
+    /// A trial's attempts; whether it is finished.
+    fn trial(&mut self, row: &TrialRow) -> bool {
+        let trial = row.trial;
+        let failed = row.attempts.iter().filter(|attempt| attempt.outcome == Some(AttemptOutcome::Failed)).count();
+        // Those before the last `piton retry` are not counted in the row.
+        let mut forgiven = failed.saturating_sub(usize::try_from(row.failures).unwrap_or(usize::MAX));
+        for (attempt, number) in row.attempts.iter().zip(1..) {
+            self.tell(
+                attempt.started_ms,
+                Event::AttemptStarted {
+                    trial,
+                    attempt: number,
+                    slot: attempt.slot,
+                    process: None,
+                    executor: executor_of(attempt),
+                },
+            );
+            if let Some(job) = &attempt.remote {
+                self.tell(attempt.started_ms, Event::AttemptPlaced { trial, attempt: number, job: job.clone() });
+            }
+            let Some(outcome) = attempt.outcome else { continue };
+            let is_last = number as usize == row.attempts.len();
+            let due_ms = if is_last { row.due_ms } else { 0 };
+            let attempt = AttemptRow { n: number, ..attempt.clone() };
+            match outcome {
+                AttemptOutcome::Succeeded => {
+                    let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
+                    self.end(trial, &attempt, Verdict::Succeeded { metrics, outputs }, Next::Final);
+                }
+                AttemptOutcome::Failed => {
+                    let of_row = row.failure.clone().filter(|_| is_last);
+                    let verdict = Verdict::Failed(of_row.unwrap_or_else(lost_failure));
+                    let is_reset = forgiven == 1;
+                    forgiven = forgiven.saturating_sub(1);
+                    let is_final = is_last && row.state == TrialState::Failed;
+                    let next = if is_final || is_reset { Next::Final } else { Next::Again { due_ms } };
+                    self.end(trial, &attempt, verdict, next);
+                    if is_reset {
+                        self.tell(self.at_ms, Event::TrialReset { trial });
+                    }
+                }
+                AttemptOutcome::Interrupted => {
+                    let verdict = Verdict::Interrupted { reason: LOST.into() };
+                    self.end(trial, &attempt, verdict, Next::Again { due_ms });
+                }
+                AttemptOutcome::Cancelled => self.end(trial, &attempt, Verdict::Cancelled, Next::Final),
+            }
+        }
+        matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
+    }
+}
+
+fn created_of(study: &StudyRow, first: Option<Record>) -> StudyCreated {
+    let piton_version = match first.map(|first| first.event) {
+        Some(Event::StudyCreated(created)) => created.piton_version,
+        _ => String::new(),
+    };
+    StudyCreated {
+        study_id: study.study_id,
+        piton_version,
+        name: study.name.clone(),
+        base_case: study.base_case.clone(),
+        seed: study.seed,
+        spec: study.spec.clone(),
+        spec_hash: study.spec_hash.clone(),
+        inputs: study.inputs.clone(),
+        versions: study.versions.clone(),
+        study_dir: study.study_dir.clone(),
+        artifacts_dir: study.artifacts_dir.clone(),
+        study_file: study.study_file.clone(),
+        plan_version: study.plan_version,
+        stages: Vec::new(),
+    }
+}
+
+fn executor_of(attempt: &AttemptRow) -> crate::model::ExecutorKind {
+    attempt.remote.as_ref().map(|job| job.executor).unwrap_or_default()
+}
+
+fn lost_failure() -> Failure {
+    Failure {
+        kind: "unknown".into(),
+        severity: Severity::Medium,
+        retryable: true,
+        reason: LOST.into(),
+        log_excerpt: String::new(),
+    }
+}
+
+fn new_row(trial: TrialId) -> TrialRow {
+    TrialRow {
+        trial,
+        stage: 0,
+        state: TrialState::Pending,
+        due_ms: 0,
+        failures: 0,
+        attempts: Vec::new(),
+        metrics: Default::default(),
+        failure: None,
+        outputs: Vec::new(),
+    }
+}
+
+fn begun(n: u32, slot: u32, started_ms: i64) -> AttemptRow {
+    AttemptRow {
+        n,
+        outcome: None,
+        slot,
+        started_ms,
+        ended_ms: None,
+        exit: None,
+        usage: Default::default(),
+        remote: None,
+    }
+}
+
+/// Most attempts of a trial whose events are lost that are stood in for: beyond it, the trial runs again.
+const FILLED_MAX: u32 = 10_000;
+
+/// Attempts up to `count`, ended; those whose events are lost count as interrupted.
+fn fill_up(row: &mut TrialRow, count: u32, at_ms: i64) {
+    row.attempts.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    while (row.attempts.len() as u64) < u64::from(count.min(FILLED_MAX)) {
+        let n = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX - 1) + 1;
+        row.attempts.push(begun(n, 0, at_ms));
+    }
+    for attempt in row.attempts.iter_mut().filter(|attempt| attempt.outcome.is_none()) {
+        (attempt.outcome, attempt.ended_ms) = (Some(AttemptOutcome::Interrupted), Some(attempt.started_ms));
+    }
+}
+
+fn ended(row: &mut TrialRow, end: &AttemptEnd, is_last_word: bool) {
+    let is_running = |last: &AttemptRow| last.n == end.attempt && last.outcome.is_none();
+    if !row.attempts.last().is_some_and(is_running) {
+        let started_ms = end.ended_ms.saturating_sub(i64::try_from(end.usage.wall_us / 1_000).unwrap_or(0));
+        fill_up(row, end.attempt.saturating_sub(1), started_ms);
+        row.attempts.push(begun(end.attempt, 0, started_ms));
+    }
+    let Some(last) = row.attempts.last_mut() else { return };
+    (last.ended_ms, last.exit, last.usage) = (Some(end.ended_ms), end.exit, end.usage);
+    row.due_ms = match end.next {
+        Next::Final => 0,
+        Next::Again { due_ms } => due_ms,
+    };
+    row.state = TrialState::Pending;
+    match &end.verdict {
+        Verdict::Succeeded { metrics, outputs } => {
+            last.outcome = Some(AttemptOutcome::Succeeded);
+            row.state = TrialState::Succeeded;
+            (row.metrics, row.outputs, row.failure) = (metrics.clone(), outputs.clone(), None);
+        }
+        Verdict::Failed(failure) => {
+            last.outcome = Some(AttemptOutcome::Failed);
+            row.failures += 1;
+            row.failure = Some(failure.clone());
+            // It may have been made to run again since, by an event that is lost.
+            if end.next == Next::Final && is_last_word {
+                row.state = TrialState::Failed;
+            }
+        }
+        Verdict::Interrupted { .. } => last.outcome = Some(AttemptOutcome::Interrupted),
+        Verdict::Cancelled if is_last_word => {
+            last.outcome = Some(AttemptOutcome::Cancelled);
+            row.state = TrialState::Cancelled;
+        }
+        Verdict::Cancelled => last.outcome = Some(AttemptOutcome::Interrupted),
+    }
+}
