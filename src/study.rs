@@ -32,6 +32,7 @@ use crate::spec::{self, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::files::remove_leftover_temps;
+use crate::sys::reserve::Reserve;
 use crate::sys::words;
 use crate::views::export;
 
@@ -383,6 +384,7 @@ impl Study {
             Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
                 self.settle()?;
                 let exports_failed = self.mend_exports()?;
+                Reserve::remove_leftover(&self.store);
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
                 Ok(Outcome { decision, status, report: None, exports_failed })
             }

@@ -207,7 +207,9 @@ fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, dead
 }
 
 fn tell(program: &Path, args: &[String], dir: &Path, told: &Told, deadline: &Deadline) -> Result<(), String> {
-    let json = serde_json::to_vec(told).map_err(|error| error.to_string())?;
+    let mut json = serde_json::to_vec(told).map_err(|error| error.to_string())?;
+    // A line, as `read` and `jq` take it.
+    json.push(b'\n');
     let mut command = Command::new(program);
     command.args(args).current_dir(dir);
     command.env("PITON_EVENT", told.event).env("PITON_STUDY", &told.study).env("PITON_STORE", &told.store);

@@ -22,13 +22,29 @@ pub struct Reserve {
 }
 
 impl Reserve {
+    fn of(store: &Path) -> Option<Self> {
+        let mut name = OsString::from(store.file_name()?);
+        name.push(".reserve");
+        Some(Self { path: store.with_file_name(name) })
+    }
+
+    /// Removes what an engine left that died just after its study was over: no other takes it over.
+    pub fn remove_leftover(store: &Path) {
+        if let Some(reserve) = Self::of(store) {
+            let is_one = fs::symlink_metadata(&reserve.path)
+                .is_ok_and(|meta| meta.is_file() && meta.len() == RESERVE_BYTES);
+            // What is none stays.
+            if !is_one {
+                std::mem::forget(reserve);
+            }
+        }
+    }
+
     /// The reserve of a store, `<store>.reserve`: made, or taken over from an engine that died. `None` where there is no
     /// room for it, or the file system cannot set any aside.
     #[must_use]
     pub fn beside(store: &Path) -> Option<Self> {
-        let mut name = OsString::from(store.file_name()?);
-        name.push(".reserve");
-        let reserve = Self { path: store.with_file_name(name) };
+        let reserve = Self::of(store)?;
         // If it cannot be had whole, what there is of it goes when `reserve` does.
         match reserve.fill() {
             Ok(()) => Some(reserve),
@@ -81,5 +97,13 @@ mod tests {
         Reserve::beside(&dir.path().join("s.redb")).unwrap().release();
         assert!(!path.exists());
         assert!(Reserve::beside(&dir.path().join("no/s.redb")).is_none());
+        // One of an engine that died after its study was over goes; a file of somebody else's stays.
+        let store = dir.path().join("s.redb");
+        std::mem::forget(Reserve::beside(&store).unwrap());
+        Reserve::remove_leftover(&store);
+        assert!(!path.exists());
+        fs::write(&path, "mine").unwrap();
+        Reserve::remove_leftover(&store);
+        assert!(path.exists());
     }
 }
