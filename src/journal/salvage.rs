@@ -685,7 +685,7 @@ mod tests {
     }
 
     /// Pages with a record of this kind at one of these keys.
-    fn pages_with<T: crate::journal::codec::Stored>(bytes: &[u8], keys: &[u64]) -> Vec<usize> {
+    fn pages_with<T: Stored>(bytes: &[u8], keys: &[u64]) -> Vec<usize> {
         let holds = |page: &[u8]| {
             Page::new(page, Tree::NUMBERED).pairs().any(|(key, value)| {
                 u64_at(key, 0).is_some_and(|key| keys.contains(&key) && decode::<T>(key, value).is_ok())
