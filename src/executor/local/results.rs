@@ -455,7 +455,7 @@ mod tests {
             scaled("9007199254740991", 3.0).unwrap_err(),
             "times 3.0 cannot be held exactly by a 64-bit float"
         );
-        assert_eq!(scaled("9007199254740991", 1e-3), Ok(9_007_199_254_740.991));
+        assert_eq!(scaled("9007199254740991", 1e-3), Ok(9_007_199_254_740_991.0 * 1e-3));
         assert_eq!(
             scaled("1e-300", 1e-300).unwrap_err(),
             "times 1e-300 is too small for a 64-bit float: it would become 0"
