@@ -231,7 +231,8 @@ fn a_file_that_is_no_baseline_is_told_so() {
     assert!(rounded.contains("the metric 9007199254740993 cannot be held exactly"), "{rounded}");
     assert!(against_text(&story, &format!("\u{feff}{good}"), Limits::default()).is_ok());
     let deep = format!(":{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    assert!(told(&good.replace(":300.5", &deep)).contains("recursion limit"));
+    // However deep, it is no number, and not compared.
+    assert!(against_text(&story, &good.replace(":300.5", &deep), Limits::default()).is_ok());
     assert!(told(&good.replace("\"stage\":0", "\"stage\":-1")).contains("invalid value"));
     assert!(told(&good.replace("t_0_1", "t_0_0")).contains("has the case `t_0_0` twice"));
     assert_eq!(
