@@ -2,9 +2,10 @@
 //!
 //! Errors keep their causes as values until they are printed, in one place, by `cli`. Exit codes are the contract's.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{CommitError, EngineError};
+use crate::engine::{CommitError, EngineError, ParentDiffers};
 use crate::journal::{CompactError, JournalError, OpenError};
 use crate::spec::{Change, Diagnostics};
 use crate::views::{ViewError, shell_quoted};
@@ -51,6 +52,8 @@ pub enum Error {
         store: PathBuf,
         /// The differences.
         changes: Vec<Change>,
+        /// The command that shows what they cost, and makes them.
+        amend: String,
     },
     /// A tool does not tell its version.
     #[error("the version of a tool of the study cannot be told")]
@@ -68,18 +71,32 @@ pub enum Error {
     AltersResults {
         /// The store.
         store: PathBuf,
-        /// The changed study file.
-        study: PathBuf,
         /// Name of the first stage with results that would not hold.
         stage: String,
+        /// The command that discards them.
+        command: String,
     },
     /// An input or a tool is not what it was.
-    #[error("the inputs or tools of the study in `{}` have changed since it was created", store.display())]
+    #[error("{} of the study in `{}` have changed {}", if *meanwhile { "inputs" } else { "the inputs or tools" }, store.display(), if *meanwhile { "while its trials ran" } else { "since they were recorded" })]
     InputsChanged {
         /// The store.
         store: PathBuf,
         /// Which and how.
         changes: Vec<String>,
+        /// The command that takes them as they are now, where the study has a file.
+        way_on: Option<String>,
+        /// Whether trials ran when that was noticed.
+        meanwhile: bool,
+    },
+    /// What a survivor left is not what its children were to begin with.
+    #[error("{parent}")]
+    ParentChanged {
+        /// The store.
+        store: PathBuf,
+        /// Which output of which survivor.
+        parent: Box<ParentDiffers>,
+        /// The command that makes it again, where the study has a file.
+        again: Option<String>,
     },
     /// The artifacts directory belongs to another study.
     #[error("the artifacts directory `{}` holds the outputs of another study", dir.display())]
@@ -186,6 +203,8 @@ impl Error {
             Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
             Self::SpecDiffers { .. }
             | Self::InputsChanged { .. }
+            | Self::ParentChanged { .. }
+            | Self::Engine(EngineError::InputsChanged(_) | EngineError::ParentChanged(_))
             | Self::OtherStudy { .. }
             | Self::AltersResults { .. } => 6,
             Self::Open(OpenError::Damaged { .. } | OpenError::Nothing { .. } | OpenError::Newer { .. })
@@ -218,7 +237,19 @@ impl Error {
             ],
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
-            Self::InputsChanged { changes, .. } => changes.clone(),
+            Self::InputsChanged { changes, meanwhile, .. } => {
+                let safe = "what is recorded was made with the recorded inputs; what ran when they changed, or ended \
+                            since, does not count and will run again";
+                changes.iter().cloned().chain(meanwhile.then(|| safe.to_owned())).collect()
+            }
+            Self::ParentChanged { parent, .. } => {
+                let found = parent.found.as_deref().unwrap_or("nothing");
+                vec![
+                    format!("`{}`", parent.path.display()),
+                    format!("recorded blake3 {}, found {found}", parent.expected),
+                    "no trial was started on it, and none counts as failed for it".to_owned(),
+                ]
+            }
             Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. } | OpenError::Nothing { .. }) => vec!["nothing was changed".into()],
             Self::File { what: "write the compacted store", .. } => vec!["the store is as it was".into()],
@@ -256,28 +287,41 @@ impl Error {
                 vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
             }
             Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
-            Self::SpecDiffers { store, .. } => vec![format!(
-                "`piton amend {0} STUDY.toml` shows what the change costs, and makes it; or undo it; or go on with the \
+            Self::SpecDiffers { store, amend, .. } => vec![format!(
+                "`{amend}` shows what the change costs, and makes it; or undo it; or go on with the \
                  stored study: `piton resume {0}`; or begin a new one beside it with `--store FILE --artifacts DIR`",
                 shell_word(store)
             )],
             Self::OtherStudy { .. } => {
                 vec!["begin a new study beside it with `--store FILE --artifacts DIR`".into()]
             }
-            Self::AltersResults { store, study, stage } => vec![format!(
-                "to discard them and run again what follows: `piton amend {} {} --discard-from {stage}`",
-                shell_word(store),
-                shell_word(study)
-            )],
+            Self::AltersResults { command, .. } => {
+                vec![format!("to discard them and run again what follows: `{command}`")]
+            }
             Self::ArtifactsTaken { .. } => {
                 vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
             }
-            Self::InputsChanged { .. } => {
-                vec![
-                    "put them back as they were; or see with `piton amend STORE STUDY.toml` what it costs to take \
-                     them as they are; or begin a new study beside it with `--store FILE --artifacts DIR`"
-                        .into(),
-                ]
+            Self::InputsChanged { store, way_on, .. } => {
+                let back = "put them back as they were, then give the same command again";
+                let take = way_on.as_ref().map_or_else(
+                    || format!("take them as they are with `piton amend {} STUDY.toml`", shell_word(store)),
+                    |command| format!("take them as they are, and run again what they could alter: `{command}`"),
+                );
+                let ignore = "leave out what is no input with `inputs_ignore` in `[study]`, and amend that";
+                let anew = "begin a new study beside it with `--store FILE --artifacts DIR`";
+                vec![format!("{back}; or {take}; or {ignore}; or {anew}")]
+            }
+            Self::ParentChanged { store, parent, again } => {
+                let case = &parent.case;
+                let again = again.as_ref().map_or_else(
+                    || format!("`piton amend {} STUDY.toml --discard-from {}`", shell_word(store), parent.stage),
+                    |command| format!("`{command}`"),
+                );
+                vec![format!(
+                    "put it back as it was (`piton replay {} {case}` makes such an output again, in a directory it \
+                     names), then give the same command again; or run it again with all that follows: {again}",
+                    shell_word(store)
+                )]
             }
             Self::Engine(EngineError::Executor(_)) => {
                 vec!["mend the cause, then give the same command again".into()]
@@ -288,6 +332,24 @@ impl Error {
             _ => Vec::new(),
         }
     }
+}
+
+/// The command that amends a study to what its file says, with the results from a stage on discarded. Where nobody can
+/// be asked it says yes.
+#[must_use]
+pub fn amend_command(store: &Path, study: &Path, overrides: &[(String, String)], from: Option<&str>) -> String {
+    let study = study.strip_prefix(".").unwrap_or(study);
+    let mut command = format!("piton amend {} {}", shell_word(store), shell_word(study));
+    for (name, value) in overrides {
+        command.push_str(&format!(" --set {}", shell_quoted(&format!("{name}={value}"))));
+    }
+    if let Some(from) = from {
+        command.push_str(&format!(" --discard-from {from}"));
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        command.push_str(" --yes");
+    }
+    command
 }
 
 fn salvage_hint(store: &str) -> String {
@@ -316,7 +378,9 @@ fn is_damage(error: &EngineError) -> bool {
         | EngineError::Elsewhere { .. }
         | EngineError::System { .. }
         | EngineError::Copied { .. }
-        | EngineError::StoreGone { .. } => false,
+        | EngineError::StoreGone { .. }
+        | EngineError::InputsChanged(_)
+        | EngineError::ParentChanged(_) => false,
     }
 }
 

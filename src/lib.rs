@@ -22,6 +22,7 @@ pub mod executor;
 mod fitness;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod identity;
 pub mod journal;
 pub mod model;
 pub mod paths;
@@ -35,7 +36,7 @@ pub mod views;
 
 pub use claim::is_of_study;
 pub use engine::ShutdownHandle;
-pub use error::{Error, shell_word};
+pub use error::{Error, amend_command, shell_word};
 pub use executor::local::closure::{TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
 pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, verify};

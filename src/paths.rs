@@ -34,6 +34,19 @@ impl StudyPaths {
         })
     }
 
+    /// What is the study's own and no input of it, wherever it lies: its file, its store and what lies beside that, and all
+    /// artifacts.
+    #[must_use]
+    pub fn own(&self, study_file: &str) -> Vec<PathBuf> {
+        let mut reserve = self.store.clone().into_os_string();
+        reserve.push(".reserve");
+        let mut own = vec![self.store.clone(), reserve.into(), self.artifacts.clone()];
+        if !study_file.is_empty() {
+            own.push(clean(&self.study_dir.join(study_file)));
+        }
+        own
+    }
+
     /// `artifacts/<study>`.
     #[must_use]
     pub fn study_artifacts(&self, study_name: &str) -> PathBuf {
@@ -77,6 +90,12 @@ pub fn relative(to: &Path, from: &Path) -> PathBuf {
     let up = from.components().skip(shared).map(|_| Component::ParentDir);
     let path: PathBuf = up.chain(to.components().skip(shared)).collect();
     if path.as_os_str().is_empty() { ".".into() } else { path }
+}
+
+/// A path as a person in the current directory would write it.
+#[must_use]
+pub fn seen_from_here(path: &Path) -> PathBuf {
+    std::env::current_dir().map_or_else(|_| path.to_owned(), |here| relative(path, &here))
 }
 
 /// Without `.` and `x/..`, by the names alone.

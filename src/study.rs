@@ -15,16 +15,19 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::claim;
 use crate::engine::hooks::Hooks;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
-use crate::engine::{self, Draft, Observer, RunOptions, RunReport, ShutdownHandle, Watched};
-use crate::error::Error;
+use crate::engine::{
+    self, Draft, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs,
+};
+use crate::error::{Error, amend_command};
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
 use crate::fitness;
+use crate::identity::{self, Looked};
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
-    Event, ExecutorKind, InputHash, Metrics, Record, RunEnd, Seq, StageIndex, StudyCreated, StudyId, StudyRow,
-    StudyStatus, ToolVersion,
+    Event, ExecutorKind, InputHash, Metrics, Record, RunEnd, Seq, StageIndex, StageStatus, StudyCreated, StudyId,
+    StudyRow, StudyStatus, ToolVersion,
 };
 use crate::paths::{self, StudyPaths};
 use crate::plan;
@@ -66,6 +69,8 @@ pub struct Study {
     artifacts: Option<PathBuf>,
     study_dir: PathBuf,
     study_file: String,
+    /// What `--set` said of its params.
+    overrides: Vec<(String, String)>,
     workers: Option<u32>,
     drain_limit: Option<Duration>,
     watch_signals: bool,
@@ -89,15 +94,16 @@ struct Source {
 /// Runs a study that is ready to run, in a simulation: what [`engine::run`] is on a real machine.
 #[cfg(test)]
 pub(crate) type Simulation = Box<
-    dyn FnOnce(
-        Journal,
-        Arc<Spec>,
-        StudyPaths,
-        u32,
-        &ShutdownHandle,
-        &mut dyn Observer,
-    ) -> Result<RunReport, engine::EngineError>,
+    dyn FnOnce(Journal, Arc<Spec>, StudyPaths, Simulated<'_>, &mut dyn Observer) -> Result<RunReport, EngineError>,
 >;
+
+/// How a simulation goes about.
+#[cfg(test)]
+pub(crate) struct Simulated<'a> {
+    pub(crate) workers: u32,
+    pub(crate) inputs: Option<WatchedInputs>,
+    pub(crate) shutdown: &'a ShutdownHandle,
+}
 
 impl std::fmt::Debug for Study {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -175,7 +181,7 @@ impl Study {
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let source = Source { name, bytes, overrides: overrides.to_vec(), dir: dir.into() };
         let study = Self::with(Some(spec), path.with_extension("redb"), dir.into(), file);
-        Ok(Self { source: Some(source), ..study })
+        Ok(Self { source: Some(source), overrides: overrides.to_vec(), ..study })
     }
 
     /// The study of an existing store, whose spec is in it.
@@ -192,6 +198,7 @@ impl Study {
             artifacts: None,
             study_dir,
             study_file,
+            overrides: Vec::new(),
             workers: None,
             drain_limit: None,
             watch_signals: false,
@@ -316,6 +323,12 @@ impl Study {
         })
     }
 
+    /// The name of the study file; empty for a study built in code.
+    #[must_use]
+    pub fn study_file(&self) -> &str {
+        &self.study_file
+    }
+
     /// The places a new study of this description has.
     ///
     /// # Errors
@@ -375,9 +388,9 @@ impl Study {
         }
         // Tools that tell their versions are asked below.
         let _host = self.keeper.as_ref().map(|keeper| keeper.client().hosts_helpers());
-        let decision = match &found {
+        let (decision, looked) = match &found {
             Some((row, spec, told_to_wait)) => self.decide(row, spec, *told_to_wait)?,
-            None => decide(self.nothing_found()),
+            None => (decide(self.nothing_found()), None),
         };
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
@@ -389,7 +402,8 @@ impl Study {
                 Ok(Outcome { decision, status, report: None, exports_failed })
             }
             Decision::SpecDiffers | Decision::InputsChanged => {
-                Err(self.refusal(decision, found.map(|(row, spec, _)| (row, spec))))
+                let changes = looked.map_or_else(Vec::new, |looked| looked.changes);
+                Err(self.refusal(decision, found.map(|(row, spec, _)| (row, spec)), changes))
             }
             Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
                 let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored, _)| stored));
@@ -400,8 +414,8 @@ impl Study {
                     Some((row, stored, _)) => fitness::refuse_unfit(stored, &self.stored_paths(row)?)?,
                     None => self.refuse_unfit_places()?,
                 }
-                let journal = self.open(decision)?;
-                self.go(decision, journal, observer)
+                let (journal, watched) = self.open(decision, looked)?;
+                self.go(decision, journal, watched, observer)
             }
         }
     }
@@ -531,21 +545,33 @@ impl Study {
         }
     }
 
-    fn decide(&self, row: &StudyRow, spec: &Spec, told_to_wait: bool) -> Result<Decision, Error> {
-        let matches = self.spec_match(Some(row));
+    fn decide(
+        &self,
+        row: &StudyRow,
+        spec: &Spec,
+        told_to_wait: bool,
+    ) -> Result<(Decision, Option<Looked>), Error> {
+        let spec_match = self.spec_match(Some(row));
         // What is refused anyway runs nothing of the store, not even what tells a version.
-        let inputs_same = matches == SpecMatch::Differs || self.changed_inputs(row, spec)?.is_empty();
-        Ok(decide(Found { status: Some(row.status), spec: matches, inputs_same, told_to_wait }))
+        let looked = match spec_match {
+            SpecMatch::Differs => None,
+            SpecMatch::Same | SpecMatch::NotGiven => Some(self.look_at_inputs(row, spec)?),
+        };
+        let inputs_same = looked.as_ref().is_none_or(|looked| looked.changes.is_empty());
+        Ok((decide(Found { status: Some(row.status), spec: spec_match, inputs_same, told_to_wait }), looked))
     }
 
-    /// How the inputs and the versions of tools differ from those at creation, in words.
-    fn changed_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Vec<String>, Error> {
-        let finished = matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted);
-        if finished {
-            return Ok(Vec::new());
-        }
+    /// The inputs and, of a study that goes on, the tools, against the record.
+    fn look_at_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Looked, Error> {
         let paths = self.stored_paths(row)?;
-        Ok(spec::changed_since(&paths.study_dir, spec, &row.inputs, &row.versions))
+        let lists = || Reader::open(&self.store).ok()?.snapshot().ok()?.identities().ok();
+        let looked = identity::look(spec, &paths, row, || identity::lists_of(lists().unwrap_or_default()));
+        let mut looked = looked.map_err(Error::Input)?;
+        // Asking tools runs programs, which a study that runs nothing has no need of.
+        if !matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) {
+            looked.changes.extend(spec::changed_tools(&paths.study_dir, spec, &row.versions));
+        }
+        Ok(looked)
     }
 
     /// A stage that needs a closure nobody gave.
@@ -573,21 +599,52 @@ impl Study {
         })
     }
 
-    fn refusal(self, decision: Decision, found: Option<(StudyRow, Spec)>) -> Error {
+    fn refusal(self, decision: Decision, found: Option<(StudyRow, Spec)>, inputs: Vec<String>) -> Error {
         let Some((row, stored)) = found else { return Error::Open(OpenError::Missing { path: self.store }) };
         if decision == Decision::InputsChanged {
-            return match self.changed_inputs(&row, &stored) {
-                Ok(changes) => Error::InputsChanged { store: self.store, changes },
-                Err(error) => error,
-            };
+            let way_on = self.way_on(&row, &stored);
+            return Error::InputsChanged { store: self.store, changes: inputs, way_on, meanwhile: false };
         }
         let changes = self.spec.as_ref().map_or_else(Vec::new, |given| spec::diff(&stored, given));
-        Error::SpecDiffers { store: self.store, changes }
+        let amend = self.amend_command();
+        Error::SpecDiffers { store: self.store, changes, amend }
     }
 
-    fn open(&self, decision: Decision) -> Result<Journal, Error> {
+    /// The command that amends the stored study to the one at hand.
+    fn amend_command(&self) -> String {
+        let file = match self.study_file.as_str() {
+            "" => PathBuf::from("STUDY.toml"),
+            file => self.study_dir.join(file),
+        };
+        amend_command(&self.store, &file, &self.overrides, None)
+    }
+
+    /// The command that takes the inputs of a study as they are now.
+    fn way_on(&self, row: &StudyRow, spec: &Spec) -> Option<String> {
+        let stages = Reader::open(&self.store).ok()?.snapshot().ok()?.stages().ok()?;
+        let begun = stages.first().is_some_and(|stage| stage.status != StageStatus::Waiting);
+        let ran = begun || row.base.as_ref().is_some_and(|base| !base.attempts.is_empty());
+        let from = spec.stages.first().filter(|_| ran).map(|stage| stage.name.as_str());
+        self.way_on_from(row, from)
+    }
+
+    /// The command that amends the study to what its file says, with the results from a stage on discarded.
+    fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<String> {
+        let paths = self.stored_paths(row).ok()?;
+        let file = match (self.study_file.as_str(), row.study_file.as_str()) {
+            ("", "") => return None,
+            ("", stored) => paths::seen_from_here(&paths.study_dir.join(stored)),
+            (given, _) => self.study_dir.join(given),
+        };
+        Some(amend_command(&self.store, &file, &self.overrides, from))
+    }
+
+    /// Opens the store, or makes it; with the inputs as they were found to be as recorded.
+    fn open(&self, decision: Decision, looked: Option<Looked>) -> Result<(Journal, WatchedInputs), Error> {
         if decision != Decision::Create {
-            return Ok(Journal::open(&self.store)?);
+            let Looked { inputs, found, .. } =
+                looked.ok_or_else(|| Error::Open(OpenError::Missing { path: self.store.clone() }))?;
+            return Ok((Journal::open(&self.store)?, WatchedInputs { inputs, found }));
         }
         let Some(spec) = &self.spec else {
             return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
@@ -610,21 +667,28 @@ impl Study {
                 stage.name
             );
         }
-        let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+        let (inputs, found) = identity::inputs_now(spec, &paths, &self.study_file).map_err(Error::Input)?;
         let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
-        let first = Record {
-            at_ms: unix_ms(),
-            run_ms: 0,
-            event: Event::StudyCreated(Box::new(created(spec, &paths, (inputs, versions), &self.study_file)?)),
-        };
-        match journal::create(&self.store, &first) {
+        let created = created(spec, &paths, (found.hashes.clone(), versions), &self.study_file)?;
+        let listed = (!found.lists.is_empty()).then(|| Event::InputsListed { lists: found.lists.clone() });
+        let at_ms = unix_ms();
+        let events = std::iter::once(Event::StudyCreated(Box::new(created))).chain(listed);
+        let first: Vec<Record> = events.map(|event| Record { at_ms, run_ms: 0, event }).collect();
+        let journal = match journal::create_with(&self.store, &first) {
             // Another process was faster: the lock decides who runs it.
-            Err(OpenError::Exists { .. }) => Ok(Journal::open(&self.store)?),
-            other => Ok(other?),
-        }
+            Err(OpenError::Exists { .. }) => Journal::open(&self.store)?,
+            other => other?,
+        };
+        Ok((journal, WatchedInputs { inputs, found }))
     }
 
-    fn go(self, decision: Decision, journal: Journal, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+    fn go(
+        mut self,
+        decision: Decision,
+        journal: Journal,
+        mut watched: WatchedInputs,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, Error> {
         let store = self.store.clone();
         let seen = journal.snapshot().and_then(|snapshot| Ok((snapshot.study()?, told_to_wait(&snapshot)?)));
         let (row, waits) = seen.map_err(|cause| Error::Journal { store: store.clone(), cause })?;
@@ -641,10 +705,21 @@ impl Study {
         let spec = self.spec_to_run(&row)?;
         if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
             let changes = spec::diff(&spec, given);
-            return Err(Error::SpecDiffers { store, changes });
+            return Err(Error::SpecDiffers { store, changes, amend: self.amend_command() });
         }
         self.refuse_executor(&spec)?;
         let paths = self.stored_paths(&row)?;
+        // Compared again under the lock: another program may have amended the study since it was looked at.
+        let recorded = (row.inputs.as_slice(), &[][..]);
+        let changes = match watched.found.hashes == row.inputs {
+            true => Vec::new(),
+            false => spec::changed_inputs(&spec, recorded, &watched.found, &mut watched.inputs),
+        };
+        if !changes.is_empty() {
+            let changes = changes.iter().map(ToString::to_string).collect();
+            let way_on = self.way_on(&row, &spec);
+            return Err(Error::InputsChanged { store, changes, way_on, meanwhile: false });
+        }
         if let Some(given) = &self.artifacts {
             let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
             if paths::clean(&given) != paths.artifacts {
@@ -672,17 +747,19 @@ impl Study {
         let mut exporting = Exporting::start(paths.clone(), observer);
         #[cfg(test)]
         if let Some(simulation) = self.simulation {
-            let report = simulation(journal, Arc::new(spec), paths, workers, &self.shutdown, &mut exporting)?;
+            let how = Simulated { workers, inputs: Some(watched), shutdown: &self.shutdown };
+            let report = simulation(journal, Arc::new(spec), paths, how, &mut exporting)?;
             let exports_failed = exporting.failed;
             return Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed });
         }
-        let keeper = self.keeper;
+        let keeper = self.keeper.take();
         let client = keeper.as_ref().map(Keeper::client);
         exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir, client);
         let signals = self.watch_signals.then(|| Watched::start(&self.shutdown)).transpose()?;
+        let given = Arc::new(spec);
         let report = engine::run(
             journal,
-            Arc::new(spec),
+            Arc::clone(&given),
             paths,
             RunOptions {
                 workers,
@@ -690,9 +767,10 @@ impl Study {
                 signals: signals.as_ref(),
                 shutdown: &self.shutdown,
                 keeper: keeper.clone(),
-                program: self.program,
+                program: self.program.clone(),
                 detach: self.detach,
-                closures: self.closures,
+                closures: std::mem::take(&mut self.closures),
+                inputs: Some(watched),
                 observer: &mut exporting,
             },
         );
@@ -701,7 +779,16 @@ impl Study {
             hooks.finish(&self.shutdown);
         }
         drop((signals, keeper));
-        let report = report?;
+        let report = report.map_err(|error| match error {
+            EngineError::InputsChanged(changes) => {
+                Error::InputsChanged { store, changes, way_on: self.way_on(&row, &given), meanwhile: true }
+            }
+            EngineError::ParentChanged(parent) => {
+                let again = self.way_on_from(&row, Some(&parent.stage));
+                Error::ParentChanged { store, parent, again }
+            }
+            other => other.into(),
+        })?;
         Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed: exporting.failed })
     }
 }

@@ -8,12 +8,14 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use piton::engine::EngineError;
-use piton::model::{Event, InputHash, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion};
+use piton::model::{
+    Event, Identity, InputList, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion,
+};
 use piton::paths::StudyPaths;
-use piton::plan::amend::{Amendment, Class, Discarded, Judged, Standing, amendment};
-use piton::spec::{self, Spec};
+use piton::plan::amend::{Amendment, Class, Discarded, Judged, Present, Standing, amendment, changed_tools};
+use piton::spec::{self, Change, Spec};
 use piton::sys::clock::unix_ms;
-use piton::{Error, Journal, JournalError, Study, engine, shell_word};
+use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity, shell_word};
 
 use super::args::AmendArgs;
 use super::result::{print_json, print_line};
@@ -26,8 +28,8 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     let given = Study::from_file(&args.study, &args.set)?;
     let mut journal = Journal::open(store)?;
     let decided = decide(args, &given, &journal);
-    let plan = match decided {
-        Ok(Some(plan)) => plan,
+    let (plan, lists) = match decided {
+        Ok(Some(decided)) => decided,
         Ok(None) => {
             journal.close().map_err(journal_error)?;
             return Ok(0);
@@ -37,9 +39,12 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
             return Err(error);
         }
     };
-    let mut records = if plan.discarded.is_empty() { Vec::new() } else { make_way(args, &plan, &journal)? };
+    let discards = plan.event.discard_from.is_some();
+    let mut records = if discards { make_way(args, &plan, &journal)? } else { Vec::new() };
     let event = Event::SpecAmended(Box::new(plan.event));
-    records.push(Record { at_ms: unix_ms(), run_ms: 0, event });
+    let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
+    let at_ms = unix_ms();
+    records.extend([event].into_iter().chain(listed).map(|event| Record { at_ms, run_ms: 0, event }));
     journal.append(&records).map_err(journal_error)?;
     journal.close().map_err(journal_error)?;
     if !args.json {
@@ -51,16 +56,24 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
 
 /// The plan once it is accepted; `None`: there is nothing to do. Nothing that the new file names is run before somebody
 /// accepted that: until then the tools count as what is recorded of them.
-fn decide(args: &AmendArgs, given: &Study, journal: &Journal) -> Result<Option<Amendment>, Error> {
-    let standing = Stands::load(args, journal)?;
-    let Some(new) = given.spec_beside(&standing.spec) else { return Ok(None) };
-    let new = &*new;
-    let inputs = spec::hash_inputs(&standing.paths.study_dir, &new.study.inputs).map_err(Error::Input)?;
-    let plan = |versions: Vec<ToolVersion>| standing.plan(args, new, (inputs.clone(), versions));
-    if new.study.versions.is_empty() {
-        return accepted(args, &standing.study, plan(Vec::new())?);
+fn decide(
+    args: &AmendArgs,
+    given: &Study,
+    journal: &Journal,
+) -> Result<Option<(Amendment, Vec<InputList>)>, Error> {
+    let Some((standing, new)) = Stands::load(args, given, journal)? else { return Ok(None) };
+    let new = &new;
+    let lists = standing.present.found.lists.clone();
+    Ok(decide_tools(args, new, &standing)?.map(|plan| (plan, lists)))
+}
+
+fn decide_tools(args: &AmendArgs, new: &Spec, standing: &Stands) -> Result<Option<Amendment>, Error> {
+    let plan = |tools: Tools| standing.plan(args, new, tools);
+    let asked = with_dropped(new, &standing.spec);
+    if asked.study.versions.is_empty() {
+        return accepted(args, &standing.study, plan(Tools::default())?);
     }
-    let presumed = plan(standing.study.versions.clone())?;
+    let presumed = plan(Tools { versions: standing.study.versions.clone(), ..Tools::default() })?;
     if presumed.is_empty() && !args.yes && !can_ask() {
         nothing_to_do(args, "; whether its tools are what they were is asked with `--yes`")?;
         return Ok(None);
@@ -70,7 +83,7 @@ fn decide(args: &AmendArgs, given: &Study, journal: &Journal) -> Result<Option<A
     }
     let agreed = refuse(args, &presumed).and_then(|()| {
         if !args.json {
-            print_tools(new)?;
+            print_tools(&asked)?;
         }
         match args.yes {
             true => Ok(()),
@@ -83,8 +96,7 @@ fn decide(args: &AmendArgs, given: &Study, journal: &Journal) -> Result<Option<A
         }
         return Err(error);
     }
-    let asked = super::with_helpers(|| spec::tool_versions(&standing.paths.study_dir, new))?;
-    let found = plan(asked.map_err(Error::Version)?)?;
+    let found = plan(super::with_helpers(|| Tools::ask(new, standing))??)?;
     // Known already, but for what the tools said.
     if found.changes == presumed.changes && found.discarded == presumed.discarded && !found.is_empty() {
         if args.json {
@@ -104,11 +116,63 @@ struct Stands {
     spec: Spec,
     stages: Vec<StageRow>,
     counters: Vec<StageCounters>,
+    /// What its tools were, from the beginning on.
+    identities: Vec<Identity>,
+    /// Its inputs as they are now, and what of them contradicts results.
+    present: identity::Present,
     paths: StudyPaths,
 }
 
+/// Versions of tools, as told now.
+#[derive(Default)]
+struct Tools {
+    /// Of those that the study is to name.
+    versions: Vec<ToolVersion>,
+    /// Of those that it names no more.
+    dropped: Vec<ToolVersion>,
+    /// One of these that did not tell.
+    silent: Option<String>,
+}
+
+impl Tools {
+    fn ask(new: &Spec, standing: &Stands) -> Result<Self, Error> {
+        let dir = &standing.paths.study_dir;
+        let versions = spec::tool_versions(dir, new).map_err(Error::Version)?;
+        let mut dropped = standing.spec.clone();
+        dropped.study.versions.retain(|tool, _| !new.study.versions.contains_key(tool));
+        Ok(match spec::tool_versions(dir, &dropped) {
+            Ok(dropped) => Self { versions, dropped, silent: None },
+            Err(error) => Self { versions, silent: Some(error.to_string()), ..Self::default() },
+        })
+    }
+
+    /// What contradicts results that were made with these versions.
+    fn conflicts<'a>(&self, made_with: impl Iterator<Item = &'a Vec<ToolVersion>>) -> Vec<Change> {
+        let silent = self.silent.iter().map(|why| Change { path: why.clone(), old: None, new: None });
+        let mut conflicts: Vec<Change> = silent.collect();
+        let now: Vec<ToolVersion> = self.versions.iter().chain(&self.dropped).cloned().collect();
+        for versions in made_with {
+            for change in changed_tools(versions, &now) {
+                if conflicts.iter().all(|known| known.path != change.path) {
+                    conflicts.push(change);
+                }
+            }
+        }
+        conflicts
+    }
+}
+
+/// A spec with the tools that another one names besides.
+fn with_dropped(new: &Spec, old: &Spec) -> Spec {
+    let mut both = new.clone();
+    for (tool, command) in &old.study.versions {
+        both.study.versions.entry(tool.clone()).or_insert_with(|| command.clone());
+    }
+    both
+}
+
 impl Stands {
-    fn load(args: &AmendArgs, journal: &Journal) -> Result<Self, Error> {
+    fn load(args: &AmendArgs, given: &Study, journal: &Journal) -> Result<Option<(Self, Spec)>, Error> {
         let store = &args.store.store;
         let journal_error = |cause: JournalError| Error::Journal { store: store.clone(), cause };
         let snapshot = journal.snapshot().map_err(journal_error)?;
@@ -119,19 +183,25 @@ impl Stands {
         let spec = Spec::from_json(&study.spec)
             .map_err(|error| Error::StoredSpec { store: store.clone(), why: error.to_string() })?;
         let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
-        Ok(Self { study, spec, stages, counters, paths })
+        let identities = snapshot.identities().map_err(journal_error)?;
+        let Some(new) = given.spec_beside(&spec).map(std::borrow::Cow::into_owned) else { return Ok(None) };
+        let present = identity::present((&spec, &new), &paths, &study, &identities).map_err(Error::Input)?;
+        Ok(Some((Self { study, spec, stages, counters, identities, present, paths }, new)))
     }
 
-    fn plan(
-        &self,
-        args: &AmendArgs,
-        new: &Spec,
-        found: (Vec<InputHash>, Vec<ToolVersion>),
-    ) -> Result<Amendment, Error> {
+    fn plan(&self, args: &AmendArgs, new: &Spec, tools: Tools) -> Result<Amendment, Error> {
         let from = args.discard_from.as_deref().map(|name| discard_from(&self.spec, name)).transpose()?;
         let Self { study, spec, stages, counters, .. } = self;
-        let plan = amendment(Standing { study, spec, stages, counters }, new, found, from);
-        if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty()) {
+        let used = self.identities.iter().filter(|identity| identity.results > 0);
+        let made_with = used.map(|identity| &identity.versions).chain([&study.versions]);
+        let mut conflicts = self.present.conflicts.clone();
+        conflicts.extend(tools.conflicts(made_with));
+        let versions =
+            tools.versions.into_iter().filter(|tool| new.study.versions.contains_key(&tool.tool)).collect();
+        let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts };
+        let plan = amendment(Standing { study, spec, stages, counters }, new, present, from);
+        let base_ran = study.base.as_ref().is_some_and(|base| !base.attempts.is_empty()) && from == Some(0);
+        if let (Some(name), true) = (&args.discard_from, plan.discarded.is_empty() && !base_ran) {
             return Err(Error::Usage(format!("stage `{name}` has not begun: it has no results to discard")));
         }
         Ok(plan)
@@ -208,7 +278,10 @@ fn refuse(args: &AmendArgs, plan: &Amendment) -> Result<(), Error> {
         return Err(Error::OtherStudy { store, setting: judged.change.path.clone() });
     }
     match plan.altered_from.clone() {
-        Some(stage) => Err(Error::AltersResults { store, study: args.study.clone(), stage }),
+        Some(stage) => {
+            let command = amend_command(&store, &args.study, &args.set, Some(&stage));
+            Err(Error::AltersResults { store, stage, command })
+        }
         None => Ok(()),
     }
 }

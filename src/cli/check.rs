@@ -6,7 +6,7 @@ use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
 use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
 use piton::views::{clean, counted};
-use piton::{Error, Study};
+use piton::{Error, Study, identity};
 
 use super::args::CheckArgs;
 use super::result::{print_json, print_line};
@@ -21,7 +21,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
     study.refuse_unfit_places()?;
-    let inputs = spec::hash_inputs(&paths.study_dir, &spec.study.inputs).map_err(Error::Input)?;
+    let (_, inputs) = identity::inputs_now(spec, &paths, study.study_file()).map_err(Error::Input)?;
     // They are commands of the file, which may be anybody's.
     let versions = match args.versions {
         true => {
@@ -36,7 +36,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     if args.json {
         print_plan_json(spec, &plans, &paths, versions.as_deref())?;
     } else {
-        print_plan(&study, spec, &plans, &paths, (inputs.len(), versions.as_deref()))?;
+        print_plan(&study, spec, &plans, &paths, (inputs.hashes.len(), versions.as_deref()))?;
     }
     Ok(0)
 }

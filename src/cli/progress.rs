@@ -292,6 +292,7 @@ impl Observer for Progress {
             | Event::StudyCreated(_)
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
+            | Event::InputsListed { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

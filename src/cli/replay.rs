@@ -10,7 +10,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use piton::Error;
 use piton::engine::replay::{self, Place, Replayed};
 use piton::model::{
     AttemptNo, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
@@ -21,6 +20,7 @@ use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
 use piton::views::{clean, duration, short_number, signal_name};
+use piton::{Error, identity};
 use rustix::fs::FileType;
 
 use super::args::ReplayArgs;
@@ -118,7 +118,12 @@ impl Scene {
         let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
         let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
         let study = &view.study;
-        for change in spec::changed_since(&paths.study_dir, &view.spec, &study.inputs, &study.versions) {
+        let looked = identity::look(&view.spec, &paths, study, || {
+            identity::lists_of(snapshot.identities().unwrap_or_default())
+        });
+        let inputs = looked.map_or_else(|error| vec![error.words()], |looked| looked.changes);
+        let tools = spec::changed_tools(&paths.study_dir, &view.spec, &study.versions);
+        for change in inputs.into_iter().chain(tools) {
             note(&format!("not everything is what it was when the study was created: {change}"));
         }
         let last = row.as_ref().and_then(|row| row.attempts.last());

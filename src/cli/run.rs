@@ -1,12 +1,13 @@
 //! `piton run` and `piton resume`: the main job.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use piton::engine::resume::Decision;
 use piton::model::{RunEnd, StudyStatus};
+use piton::paths::{StudyPaths, seen_from_here};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
-use piton::{Error, Outcome, Reader, Study, shell_word};
+use piton::{Error, Outcome, Reader, Snapshot, Study, amend_command, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::look::Look;
@@ -42,13 +43,15 @@ pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
 pub fn run(args: &RunArgs) -> Result<u8, Error> {
     let study = study_of(&args.study)?;
     let again = again(&args.study);
-    go(study, &args.how, &again)
+    let (store, set) = (study.store_path().to_owned(), args.study.set.clone());
+    go(study, &args.how, &again, Take { store, file: Some(args.study.study.clone()), set })
 }
 
 /// `piton resume`.
 pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
     let again = format!("piton resume {}", shell_word(&args.store.store));
-    go(Study::from_store(&args.store.store), &args.how, &again)
+    let store = args.store.store.clone();
+    go(Study::from_store(&store), &args.how, &again, Take { store: store.clone(), file: None, set: Vec::new() })
 }
 
 /// The command that goes on.
@@ -63,7 +66,7 @@ fn again(args: &StudyArgs) -> String {
     command
 }
 
-fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
+fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error> {
     // Before any thread exists: the keeper is a fork of this process.
     let keeper = super::keeper()?;
     let store = study.store_path().to_owned();
@@ -80,7 +83,7 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     let outcome = outcome?;
     let junit = how.junit.as_deref();
     let told = [
-        conclude(&store, &outcome, how.json, again),
+        conclude(&store, &outcome, how.json, (again, &take)),
         junit.map_or(Ok(()), |junit| write_junit(&store, junit)),
         if how.ci { conclude_ci(&store, &outcome, again) } else { Ok(()) },
         outcome.exports_failed.as_ref().map_or(Ok(()), |why| {
@@ -105,6 +108,29 @@ fn go(study: Study, how: &HowArgs, again: &str) -> Result<u8, Error> {
     Ok(code)
 }
 
+/// What it takes to name the command that takes inputs as they are.
+struct Take {
+    store: PathBuf,
+    /// The study file, if one was given.
+    file: Option<PathBuf>,
+    set: Vec<(String, String)>,
+}
+
+impl Take {
+    /// The command, for a study that has inputs and a file.
+    fn command(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
+        let wrong = |cause| Error::Journal { store: self.store.clone(), cause };
+        let study = snapshot.study().map_err(wrong)?;
+        let stages = snapshot.stages().map_err(wrong)?;
+        let paths = StudyPaths::of(&self.store, &study).map_err(Error::no_current_dir)?;
+        let stored =
+            (!study.study_file.is_empty()).then(|| seen_from_here(&paths.study_dir.join(&study.study_file)));
+        let file = self.file.clone().or(stored).filter(|_| !study.inputs.is_empty());
+        let first = stages.first().map(|stage| stage.name.as_str());
+        Ok(file.map(|file| amend_command(&self.store, &file, &self.set, first)))
+    }
+}
+
 fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
     let (_reader, look) = Look::at_store(store)?;
     Ok(bundle::write_junit(&look.view, &look.snapshot, junit)?)
@@ -125,7 +151,7 @@ fn conclude_ci(store: &Path, outcome: &Outcome, again: &str) -> Result<(), Error
 }
 
 /// What there is to show at the end: the result on stdout, the rest on stderr.
-fn conclude(store: &Path, outcome: &Outcome, json: bool, again: &str) -> Result<(), Error> {
+fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &Take)) -> Result<(), Error> {
     let reader = Reader::open(store)?;
     let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
     match outcome.decision {
@@ -139,8 +165,12 @@ fn conclude(store: &Path, outcome: &Outcome, json: bool, again: &str) -> Result<
         result::print_result(&snapshot, store)?;
     }
     if outcome.status == StudyStatus::Aborted {
-        let store = shell_word(store);
+        let word = shell_word(store);
+        let store = word.as_str();
         hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
+        if let Some(command) = take.command(&snapshot)? {
+            hint(&format!("if what you mend is an input of the study: `{command}`, then `{again}`"));
+        }
     }
     if outcome.waits_for_approval() {
         let (_, look) = Look::at_store(store)?;

@@ -7,6 +7,7 @@
 pub mod attempt;
 mod draft;
 pub mod hooks;
+mod inputs;
 mod jobs;
 mod proposer;
 mod rails;
@@ -29,11 +30,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
+pub use inputs::WatchedInputs;
 pub use rails::broken;
 pub use shutdown::{Control, ShutdownHandle};
 pub use survivors::choose;
 pub(crate) use timing::Timing;
 
+pub use crate::executor::ParentDiffers;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
@@ -115,6 +118,8 @@ pub struct RunOptions<'a> {
     pub detach: bool,
     /// Closures by stage name.
     pub closures: HashMap<String, ClosureFn>,
+    /// The inputs, as they were found unchanged.
+    pub inputs: Option<WatchedInputs>,
     /// Who watches.
     pub observer: &'a mut dyn Observer,
 }
@@ -165,6 +170,12 @@ pub enum EngineError {
         /// The store.
         store: PathBuf,
     },
+    /// Inputs of the study changed while its trials ran.
+    #[error("inputs of the study changed while its trials ran")]
+    InputsChanged(Vec<String>),
+    /// What a survivor left is not what its children were to begin with.
+    #[error("{0}")]
+    ParentChanged(Box<ParentDiffers>),
     /// Trials cannot be run.
     #[error("cannot run trials: {0}")]
     Executor(String),
@@ -202,8 +213,18 @@ pub fn run(
     paths: StudyPaths,
     options: RunOptions<'_>,
 ) -> Result<RunReport, EngineError> {
-    let RunOptions { workers, drain_limit, signals, shutdown, keeper, program, detach, closures, observer } =
-        options;
+    let RunOptions {
+        workers,
+        drain_limit,
+        signals,
+        shutdown,
+        keeper,
+        program,
+        detach,
+        closures,
+        inputs,
+        observer,
+    } = options;
     let asked_to_end = signals.map(|watched| Arc::clone(&watched.asked_to_end)).unwrap_or_default();
     let snapshot = journal.snapshot()?;
     let study = snapshot.study()?;
@@ -258,7 +279,8 @@ pub fn run(
         timing: Box::new(timing::RealTime(clock)),
         signals: signals.map(|watched| &watched.watch),
     };
-    let report = run_on(on, journal, spec, paths, Manner { workers, drain_limit, detach, shutdown, observer });
+    let manner = Manner { workers, drain_limit, detach, shutdown, inputs, observer };
+    let report = run_on(on, journal, spec, paths, manner);
     // The pool has taken it; otherwise proposers and a head node were its children, and have ended.
     drop(keeper);
     if shutdown.is_requested() || matches!(&report, Ok(report) if is_early(report.how)) {
@@ -291,6 +313,7 @@ pub(crate) struct Manner<'a> {
     pub(crate) drain_limit: Option<Duration>,
     pub(crate) detach: bool,
     pub(crate) shutdown: &'a ShutdownHandle,
+    pub(crate) inputs: Option<WatchedInputs>,
     pub(crate) observer: &'a mut dyn Observer,
 }
 
@@ -303,13 +326,16 @@ pub(crate) fn run_on(
     manner: Manner<'_>,
 ) -> Result<RunReport, EngineError> {
     let Surroundings { engine, executor, keeper, answers, events, timing, signals } = on;
-    let Manner { workers, drain_limit, detach, shutdown, observer } = manner;
+    let Manner { workers, drain_limit, detach, shutdown, inputs, observer } = manner;
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
     let judge = rails::known(&snapshot, &spec, &draft)?;
     drop(snapshot);
     let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
     let study_id = state.draft().study_row().study_id;
+    let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;
+    let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
+        .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
     let jobs = jobs::JobMaker::new(spec, paths)?;
     run::Loop {
@@ -320,6 +346,7 @@ pub(crate) fn run_on(
         signals,
         drain_limit,
         jobs,
+        looker,
         proposers,
         timing,
         observer,

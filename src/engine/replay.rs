@@ -16,7 +16,7 @@ use super::EngineError;
 use super::jobs::JobMaker;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
-use crate::executor::{AttemptReport, Executor, ExecutorEvent, Job};
+use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job};
 use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, Verdict};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
@@ -136,9 +136,13 @@ fn watch_over(
                     ExecutorEvent::Started { .. }
                     | ExecutorEvent::Placed { .. }
                     | ExecutorEvent::Cluster { .. }
-                    | ExecutorEvent::Proposed(_),
+                    | ExecutorEvent::Proposed(_)
+                    | ExecutorEvent::Differs(Differs::Inputs(_)),
                 ) => {}
-                Ok(ExecutorEvent::Ended(report)) => return Ok(Some(*report)),
+                Ok(ExecutorEvent::Differs(Differs::Parent(parent))) => {
+                    return Err(EngineError::ParentChanged(parent));
+                }
+                Ok(ExecutorEvent::Ended(report) | ExecutorEvent::Looked(report)) => return Ok(Some(*report)),
                 Ok(ExecutorEvent::Returned { .. }) => return Ok(None),
                 Ok(ExecutorEvent::Broken(why)) => return Err(EngineError::Executor(why)),
                 Err(_) => return Err(EngineError::Executor("the executor is gone".into())),

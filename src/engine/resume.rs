@@ -5,9 +5,9 @@
 //! | 1 | none | given | – | – | the store is made, the study runs | |
 //! | 2 | none | not given | – | – | refused: there is no store | 1 |
 //! | 3 | there | differs from the store's spec | any | any | refused, nothing touched | 6 |
-//! | 4 | there | same or not given | any | completed | nothing to do; the result is shown again | 0 |
-//! | 5 | there | same or not given | any | aborted | nothing to do; the reason is shown again | 3 |
-//! | 6 | there | same or not given | changed | unfinished | refused, nothing touched | 6 |
+//! | 4 | there | same or not given | same | completed | nothing to do; the result is shown again | 0 |
+//! | 5 | there | same or not given | same | aborted | nothing to do; the reason is shown again | 3 |
+//! | 6 | there | same or not given | changed | any | refused, nothing touched | 6 |
 //! | 7 | there | same or not given | same | interrupted, and nothing has changed since it was told that a person's approval is waited for | nothing to do; that is told again, and nothing recorded | 8 |
 //! | 8 | there | same or not given | same | created or interrupted | the study goes on | |
 //! | 9 | there | same or not given | same | running | its engine died (the lock is ours): what it left running is killed, recorded as interrupted, and runs again | |
@@ -71,9 +71,9 @@ pub fn decide(found: Found) -> Decision {
         (None, SpecMatch::Same | SpecMatch::Differs, _) => Decision::Create, // 1
         (None, SpecMatch::NotGiven, _) => Decision::NoStore,                 // 2
         (Some(_), SpecMatch::Differs, _) => Decision::SpecDiffers,           // 3
-        (Some(StudyStatus::Completed), _, _) => Decision::AlreadyCompleted,  // 4
-        (Some(StudyStatus::Aborted), _, _) => Decision::AlreadyAborted,      // 5
         (Some(_), _, false) => Decision::InputsChanged,                      // 6
+        (Some(StudyStatus::Completed), _, true) => Decision::AlreadyCompleted, // 4
+        (Some(StudyStatus::Aborted), _, true) => Decision::AlreadyAborted,   // 5
         (Some(StudyStatus::Interrupted), _, true) if found.told_to_wait => Decision::StillWaits, // 7
         (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => Decision::GoOn, // 8
         (Some(StudyStatus::Running), _, true) => Decision::GoOnAfterCrash,   // 9
@@ -96,12 +96,12 @@ mod tests {
                         if spec == SpecMatch::NotGiven { 2 } else { 1 }
                     } else if spec == SpecMatch::Differs {
                         3
+                    } else if !inputs_same {
+                        6
                     } else if status == Some(Completed) {
                         4
                     } else if status == Some(Aborted) {
                         5
-                    } else if !inputs_same {
-                        6
                     } else if status == Some(Interrupted) && told_to_wait {
                         7
                     } else if status == Some(Running) {
@@ -125,6 +125,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(rows_met, [0, 8, 4, 20, 8, 8, 12, 2, 6, 4], "every row is met as often as it matches");
+        assert_eq!(rows_met, [0, 8, 4, 20, 4, 4, 20, 2, 6, 4], "every row is met as often as it matches");
     }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use super::inputs::Looker;
 use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
-use crate::executor::{Executor, ExecutorEvent, Job};
+use crate::executor::{Differs, Executor, ExecutorEvent, Job};
 use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
 use crate::model::{EngineId, Event, RunEnd, Verdict};
 use crate::sys::reserve::Reserve;
@@ -35,6 +36,7 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
+    pub(super) looker: Looker,
     pub(super) proposers: Proposers,
     pub(super) timing: Box<dyn Timing>,
     pub(super) observer: &'a mut dyn Observer,
@@ -53,8 +55,13 @@ pub(super) struct Loop<'a> {
 fn can_wait(event: &ExecutorEvent) -> bool {
     match event {
         ExecutorEvent::Started { .. } | ExecutorEvent::Placed { .. } | ExecutorEvent::Cluster { .. } => true,
-        ExecutorEvent::Ended(report) => matches!(report.verdict, Verdict::Succeeded { .. }),
-        ExecutorEvent::Returned { .. } | ExecutorEvent::Proposed(_) | ExecutorEvent::Broken(_) => false,
+        ExecutorEvent::Ended(report) | ExecutorEvent::Looked(report) => {
+            matches!(report.verdict, Verdict::Succeeded { .. })
+        }
+        ExecutorEvent::Returned { .. }
+        | ExecutorEvent::Proposed(_)
+        | ExecutorEvent::Differs(_)
+        | ExecutorEvent::Broken(_) => false,
     }
 }
 
@@ -113,8 +120,14 @@ impl Loop<'_> {
         if let Some(cause) = self.outage.cause.filter(|_| how == RunEnd::Failed) {
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: Some(safe) })));
         }
-        match self.state.broken() {
-            Some(why) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
+        match (self.state.differs(), self.state.broken()) {
+            (Some(Differs::Inputs(changes)), _) if how == RunEnd::Failed => {
+                Err(EngineError::InputsChanged(changes.clone()))
+            }
+            (Some(Differs::Parent(parent)), _) if how == RunEnd::Failed => {
+                Err(EngineError::ParentChanged(parent.clone()))
+            }
+            (_, Some(why)) if how == RunEnd::Failed => Err(EngineError::Executor(why.to_owned())),
             _ => Ok(RunReport { how, status, forced_by: self.forced_by }),
         }
     }
@@ -264,13 +277,16 @@ impl Loop<'_> {
             Action::Drain => {
                 self.executor.drain();
                 // What had not started is back now: from here on it is known how many still run.
-                inputs.extend(self.events.try_iter().map(Input::Executor));
+                inputs.extend(self.take_events(usize::MAX).into_iter().map(Input::Executor));
+            }
+            Action::Terminate => {
+                self.looker.hurry();
+                self.executor.terminate();
             }
             Action::Withdraw(from) => {
                 self.executor.withdraw(from);
-                inputs.extend(self.events.try_iter().map(Input::Executor));
+                inputs.extend(self.take_events(usize::MAX).into_iter().map(Input::Executor));
             }
-            Action::Terminate => self.executor.terminate(),
             Action::Select(stage) => {
                 let snapshot = self.journal.snapshot()?;
                 let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
@@ -331,8 +347,23 @@ impl Loop<'_> {
             self.linger();
             controls = self.controls();
         }
-        events.extend(self.events.try_iter().take(BATCH.saturating_sub(events.len())));
+        let more = self.take_events(BATCH.saturating_sub(events.len()));
+        events.extend(more);
         controls
+    }
+
+    /// The events that wait, so many at most. An end counts only once the inputs have been looked at after it.
+    fn take_events(&mut self, most: usize) -> Vec<ExecutorEvent> {
+        let waiting: Vec<ExecutorEvent> = self.events.try_iter().take(most).collect();
+        let mut ready = Vec::with_capacity(waiting.len());
+        for event in waiting {
+            match event {
+                ExecutorEvent::Ended(report) => ready.extend(self.looker.look_after(report)),
+                ExecutorEvent::Looked(report) => ready.push(ExecutorEvent::Ended(report)),
+                other => ready.push(other),
+            }
+        }
+        ready
     }
 
     /// Lets more events gather if the workers have enough to go on with. A request ends it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::ready::{Offered, ReadyWindow, WINDOW};
-use crate::executor::{AttemptReport, ExecutorEvent};
+use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Next, Parent, Rail,
@@ -199,6 +199,8 @@ pub struct State {
     judge: Judge,
     /// Trials from here on were withdrawn.
     withdrawn_from: Option<TrialId>,
+    /// What trials depend on and is not what is recorded.
+    differs: Option<Differs>,
 }
 
 impl State {
@@ -229,6 +231,7 @@ impl State {
             broken: None,
             judge,
             withdrawn_from: None,
+            differs: None,
         }
     }
 
@@ -316,6 +319,8 @@ impl State {
                 }
                 Ok(Vec::new())
             }
+            ExecutorEvent::Looked(report) => self.attempt_ended(now, *report),
+            ExecutorEvent::Differs(differs) => self.differ(now, differs),
             ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
             ExecutorEvent::Broken(why) => {
                 self.broken.get_or_insert_with(|| why.clone());
@@ -507,7 +512,7 @@ impl State {
             }
             Phase::Draining { .. } | Phase::Terminating { .. } if idle || self.detaches() => {
                 let how = match self.phase {
-                    _ if self.broken.is_some() => RunEnd::Failed,
+                    _ if self.broken.is_some() || self.differs.is_some() => RunEnd::Failed,
                     Phase::Terminating { forced: true, .. } => RunEnd::Forced,
                     _ => RunEnd::Drained,
                 };
@@ -667,6 +672,12 @@ impl State {
     #[must_use]
     pub fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
+    }
+
+    /// What trials depend on and is not what is recorded, if that ended the run.
+    #[must_use]
+    pub fn differs(&self) -> Option<&Differs> {
+        self.differs.as_ref()
     }
 
     /// How many attempts are handed out and not started.

@@ -285,8 +285,59 @@ pub enum ExecutorEvent {
         /// Why not; `None`: it answers.
         trouble: Option<String>,
     },
+    /// An attempt ended, and the inputs were found unchanged after that, or it counts as interrupted.
+    Looked(Box<AttemptReport>),
+    /// What trials depend on is not what is recorded: nothing more of it can be relied on.
+    Differs(Differs),
     /// The executor itself cannot go on; in words. Running attempts still end, as interrupted.
     Broken(String),
+}
+
+/// What trials depend on, and is not what is recorded any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// Inputs, each in words.
+    Inputs(Vec<String>),
+    /// A declared output of a survivor, whose children were about to start.
+    Parent(Box<ParentDiffers>),
+}
+
+impl Differs {
+    /// In one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Inputs(changes) => changes.join("; "),
+            Self::Parent(parent) => parent.to_string(),
+        }
+    }
+}
+
+/// A declared output that is not what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the output `{output}` of `{case}`, a parent of trials to come, {}", self.found_words())]
+pub struct ParentDiffers {
+    /// The survivor's case.
+    pub case: String,
+    /// The name of its stage.
+    pub stage: String,
+    /// The output, as the spec names it.
+    pub output: String,
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// The recorded blake3, hex.
+    pub expected: String,
+    /// What is there now: its blake3, hex; `None`: nothing.
+    pub found: Option<String>,
+}
+
+impl ParentDiffers {
+    fn found_words(&self) -> String {
+        match self.found {
+            Some(_) => "is not what was recorded of it".to_owned(),
+            None => "is gone".to_owned(),
+        }
+    }
 }
 
 /// What came of asking a stage's proposer for a trial.

@@ -142,8 +142,8 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Metric, Metrics, Next, Rail, RunEnd, StudyId,
-        StudyStatus, TrialState, Usage, Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, InputEntry, InputList, Metric, Metrics, Next,
+        Rail, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -156,6 +156,19 @@ mod tests {
         let bytes = encode(7, &record()).unwrap();
         assert_eq!(bytes[..bytes.len() - 4], [1, 251, 0xd0, 0x07, 5, 10, 2]);
         assert_eq!(decode::<Record>(7, &bytes).unwrap(), record());
+    }
+
+    /// The newest event: at 1000, run 5, variant 21, one list: `d`, hash `ab`, one entry: `a`, a file, 32 bytes.
+    #[test]
+    fn golden_bytes_of_a_list_of_inputs() {
+        let entry = InputEntry { path: b"a".to_vec(), kind: b'f', content: [7; 32] };
+        let list = InputList { input: "d".into(), blake3: "ab".into(), entries: vec![entry] };
+        let record = Record { event: Event::InputsListed { lists: vec![list] }, ..record() };
+        let bytes = encode(7, &record).unwrap();
+        let mut expected = vec![1, 251, 0xd0, 0x07, 5, 21, 1, 1, b'd', 2, b'a', b'b', 1, 1, b'a', b'f'];
+        expected.extend([7; 32]);
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
     }
 
     fn usage() -> Usage {

@@ -26,6 +26,14 @@ const RETRIES: u32 = 5;
 /// # Errors
 /// [`OpenError::Exists`] when a store is there (also when another process was faster), otherwise what the disk says.
 pub fn create(path: &Path, first: &Record) -> Result<Journal, OpenError> {
+    create_with(path, std::slice::from_ref(first))
+}
+
+/// The same with several events, in one transaction.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_with(path: &Path, first: &[Record]) -> Result<Journal, OpenError> {
     make(path, &|db| initialise(db, first))?;
     Journal::open(path)
 }

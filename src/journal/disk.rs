@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event,
-    ExecutorKind, Exit, Extension, Failure, FirstObjective, InputHash, Metric, Next, OutputHash, Parent,
-    ProcessId, Proposing, Rail, Record, RemoteJob, RunEnd, RunningRow, Segment, Severity, SpecAmended,
-    StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
-    ToolVersion, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
+    ExecutorKind, Exit, Extension, Failure, FirstObjective, InputEntry, InputHash, InputList, Metric, Next,
+    OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, RunEnd, RunningRow, Segment, Severity,
+    SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow,
+    StudyStatus, ToolVersion, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -36,7 +36,7 @@ macro_rules! itself {
         }
     )*};
 }
-itself!(u32, u64, i32, i64, bool, String, [u8; 16], [u8; 32]);
+itself!(u8, u32, u64, i32, i64, bool, String, [u8; 16], [u8; 32]);
 
 impl<T: Disk> Disk for Vec<T> {
     type Model = Vec<T::Model>;
@@ -175,6 +175,8 @@ mirror_struct! {
     FailureV1 = Failure { kind: String, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
     ToolVersionV1 = ToolVersion { tool: String, version: String }
     InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
+    InputEntryV1 = InputEntry { path: Vec<u8>, kind: u8, content: [u8; 32] }
+    InputListV1 = InputList { input: String, blake3: String, entries: Vec<InputEntryV1> }
     OutputHashV1 = OutputHash { path: String, bytes: u64, blake3: [u8; 32] }
     ParentV1 = Parent { trial: TrialIdV1, attempt: u32 }
     FirstObjectiveV1 = FirstObjective { metric: String, maximize: bool }
@@ -532,5 +534,6 @@ mirror_enum! {
         ClusterChanged { trouble: Option<String> },
         StudyAbortedBy { abort: AbortV1, reason: String, violating: Vec<TrialIdV1> },
         Rebuilt { known: u64, lost: u64 },
+        InputsListed { lists: Vec<InputListV1> },
     }
 }

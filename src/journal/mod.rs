@@ -28,7 +28,7 @@ mod write;
 
 pub use codec::CodecError;
 pub use compact::{CompactError, Compacted, compact};
-pub use create::create;
+pub use create::{create, create_with};
 pub use error::{JournalError, OpenError};
 pub(crate) use lock::written_by;
 pub use lock::{is_locked, writers};

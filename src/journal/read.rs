@@ -20,8 +20,8 @@ use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
 use super::write::{damaged_or_io, open_error};
 use crate::model::{
-    Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress, StudyRow,
-    TrialId, TrialRow, Value,
+    Event, Identity, Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow,
+    StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,
 };
 use crate::sys::disk;
 
@@ -283,6 +283,39 @@ impl Snapshot {
         from: Seq,
     ) -> Result<impl Iterator<Item = Result<(Seq, Record), JournalError>> + use<>, JournalError> {
         self.records(tables::EVENTS, from, u64::MAX)
+    }
+
+    /// What the study's inputs and tools were, from its beginning on: a new one with each amendment. Reads every event.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn identities(&self) -> Result<Vec<Identity>, JournalError> {
+        let mut found: Vec<Identity> = Vec::new();
+        for event in self.events(1)? {
+            match event?.1.event {
+                Event::StudyCreated(created) => found.push(Identity::new(created.inputs, created.versions)),
+                Event::SpecAmended(amended) => {
+                    if amended.discard_from == Some(0) {
+                        found.iter_mut().for_each(|identity| identity.results = 0);
+                    }
+                    found.push(Identity::new(amended.inputs, amended.versions));
+                }
+                Event::InputsListed { lists } => {
+                    if let Some(identity) = found.last_mut() {
+                        identity.lists = lists;
+                    }
+                }
+                Event::AttemptEnded(end) | Event::BaseEnded(end)
+                    if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>
+                {
+                    if let Some(identity) = found.last_mut() {
+                        identity.results += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
     /// The bytes of all events up to `to`, in order, each checked.

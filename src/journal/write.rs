@@ -375,8 +375,8 @@ pub(super) fn transaction<T>(
 }
 
 /// Makes the tables of a new store, its layout version and its first event, in one transaction.
-pub(super) fn initialise(db: &Database, first: &Record) -> Result<(), JournalError> {
-    initialise_with(db, 0, |rows| rows.fold(1, first))
+pub(super) fn initialise(db: &Database, first: &[Record]) -> Result<(), JournalError> {
+    initialise_with(db, 0, |rows| (1..).zip(first).try_for_each(|(seq, record)| rows.fold(seq, record)))
 }
 
 /// The same, with what `first` puts there, for a store that had lost so many events.

@@ -2,8 +2,8 @@
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::rows::{
-    Abort, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, OutputHash, Parent, ProcessId,
-    RemoteJob, Segment, ToolVersion, Usage,
+    Abort, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, InputList, OutputHash, Parent,
+    ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -159,6 +159,12 @@ pub enum Event {
     RunEnded {
         /// Why it stopped.
         how: RunEnd,
+    },
+    /// What is in the input directories whose hashes [`StudyCreated`] or [`SpecAmended`] has, right after it: so that a
+    /// change can be told by its files.
+    InputsListed {
+        /// Each directory.
+        lists: Vec<InputList>,
     },
 }
 

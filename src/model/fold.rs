@@ -97,6 +97,7 @@ impl Event {
             Self::StudyAborted { .. } | Self::StudyAbortedBy { .. } => "study_aborted",
             Self::RunEnded { .. } => "run_ended",
             Self::Rebuilt { .. } => "rebuilt",
+            Self::InputsListed { .. } => "inputs_listed",
         }
     }
 }
@@ -140,6 +141,8 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::TrialProposed { trial, values, .. } => fold.trial_proposed(rows, *trial, values),
         Event::ProposalsEnded { stage, .. } => fold.proposals_ended(rows, *stage),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
+        // For whoever asks what changed: no row needs it.
+        Event::InputsListed { .. } => fold.study(rows).map(drop),
         other => fold.study_changed(rows, other),
     }
 }

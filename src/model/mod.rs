@@ -24,8 +24,8 @@ pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, Un
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
 pub use rows::{
     Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
-    FirstObjective, InputHash, OutputHash, Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, RunningRow,
-    Segment, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
-    ToolVersion, TrialRow, TrialState, Usage,
+    FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId, Proposals,
+    Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow, StageStatus,
+    StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

@@ -234,6 +234,49 @@ pub struct InputHash {
     pub blake3: String,
 }
 
+/// What is in an input directory, so that a change of it can be told by its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputList {
+    /// The directory, as the spec names it.
+    pub input: String,
+    /// Its hash, hex: the list is of the [`InputHash`] that has this one.
+    pub blake3: String,
+    /// Everything below it that is not left out; empty where that is too much to record.
+    pub entries: Vec<InputEntry>,
+}
+
+/// Something below an input directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputEntry {
+    /// Relative to the directory, as the file system has it.
+    pub path: Vec<u8>,
+    /// What it is: `f` a file, `d` a directory, `a` one met before, `s` pipe, socket or device, `l` a link that leads nowhere.
+    pub kind: u8,
+    /// blake3 of a file's contents, or of where a link leads.
+    pub content: [u8; 32],
+}
+
+/// What a study's inputs and tools were for a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Hashes of the inputs.
+    pub inputs: Vec<InputHash>,
+    /// What was in those that are directories, as far as it was recorded.
+    pub lists: Vec<InputList>,
+    /// Versions of the tools.
+    pub versions: Vec<ToolVersion>,
+    /// Attempts that succeeded or failed in that time, and were not all discarded since.
+    pub results: u64,
+}
+
+impl Identity {
+    /// One that nothing was made with yet.
+    #[must_use]
+    pub fn new(inputs: Vec<InputHash>, versions: Vec<ToolVersion>) -> Self {
+        Self { inputs, lists: Vec::new(), versions, results: 0 }
+    }
+}
+
 /// What a tool said of its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolVersion {

@@ -7,7 +7,7 @@ use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
 };
-use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, changed_versions, diff};
+use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, changed_versions, diff, is_case_file, same_path};
 
 use super::{declared, shares};
 
@@ -63,7 +63,7 @@ impl Amendment {
     /// Whether there is anything to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.discarded.is_empty()
+        self.changes.is_empty() && self.event.discard_from.is_none()
     }
 }
 
@@ -80,15 +80,26 @@ pub struct Standing<'a> {
     pub counters: &'a [StageCounters],
 }
 
-/// What it takes to make the study that stands into `new`; `inputs` are the hashes of its inputs as of now, `versions`
-/// those of its tools.
+/// What a study is to depend on, as of now.
+#[derive(Clone, Debug, Default)]
+pub struct Present {
+    /// Hashes of the inputs that the new spec names.
+    pub inputs: Vec<InputHash>,
+    /// Versions of the tools that it names.
+    pub versions: Vec<ToolVersion>,
+    /// Inputs and tools that are not what they were when results were made, also those that are named no more.
+    pub conflicts: Vec<Change>,
+}
+
+/// What it takes to make the study that stands into `new`.
 #[must_use]
 pub fn amendment(
     standing: Standing<'_>,
     new: &Spec,
-    (inputs, versions): (Vec<InputHash>, Vec<ToolVersion>),
+    present: Present,
     discard_from: Option<StageIndex>,
 ) -> Amendment {
+    let Present { inputs, versions, conflicts } = present;
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
@@ -96,8 +107,7 @@ pub fn amendment(
     let mut changes: Vec<Judged> =
         diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
     changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
-    changes.extend(changed_inputs(&standing.study.inputs, &inputs).map(|change| judge.input(change)));
-    changes.extend(changed_tools(&standing.study.versions, &versions).map(|change| judge.input(change)));
+    changes.extend(conflicts.into_iter().map(|change| judge.input(change)));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
@@ -166,19 +176,13 @@ fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
     changes.into_iter().flatten()
 }
 
-/// Inputs whose contents differ from what is recorded.
-fn changed_inputs<'a>(recorded: &'a [InputHash], now: &'a [InputHash]) -> impl Iterator<Item = Change> + 'a {
-    let words = |hash: &InputHash| Some(format!("{} bytes, blake3 {:.12}…", hash.bytes, hash.blake3));
-    recorded.iter().filter_map(move |old| {
-        let new = now.iter().find(|new| new.path == old.path && new.blake3 != old.blake3)?;
-        Some(Change { path: format!("input {:?}", old.path), old: words(old), new: words(new) })
-    })
-}
-
-/// Tools whose versions differ from what is recorded.
-fn changed_tools<'a>(recorded: &'a [ToolVersion], now: &'a [ToolVersion]) -> impl Iterator<Item = Change> + 'a {
+/// Tools whose versions differ from those of an earlier time, as changes.
+pub fn changed_tools<'a>(
+    made_with: &'a [ToolVersion],
+    now: &'a [ToolVersion],
+) -> impl Iterator<Item = Change> + 'a {
     let words = |tool: &ToolVersion| Some(format!("{:?}", tool.version));
-    changed_versions(recorded, now).map(move |(old, new)| Change {
+    changed_versions(made_with, now).map(move |(old, new)| Change {
         path: format!("tool {:?}", old.tool),
         old: words(old),
         new: words(new),
@@ -231,7 +235,32 @@ impl Judge<'_> {
     }
 
     fn input(&self, change: Change) -> Judged {
-        if self.kept == 0 { harmless(change, "no trial has run yet") } else { self.alters(change, 0) }
+        if self.nothing_ran() { harmless(change, "no trial has run yet") } else { self.alters(change, 0) }
+    }
+
+    /// Whether there is no result that a change of the whole study could alter.
+    fn nothing_ran(&self) -> bool {
+        let base = self.standing.study.base.as_ref().is_some_and(|base| base.state == TrialState::Succeeded);
+        self.kept == 0 && (self.discards_all || !base)
+    }
+
+    /// What the study depends on is named otherwise. Of what is kept nothing contradicts it; what comes may be another matter.
+    fn depends(&self, change: Change, cost: &str) -> Judged {
+        if self.nothing_ran() { harmless(change, "no trial has run yet") } else { extends(change, cost) }
+    }
+
+    fn inputs_named(&self, change: Change) -> Judged {
+        let (old, new) = (&self.standing.spec.study.inputs, &self.new.study.inputs);
+        let has = |inputs: &[String], input: &str| inputs.iter().any(|other| same_path(other, input));
+        let dropped = old.iter().any(|input| !has(new, input) && !is_case_file(self.standing.spec, input));
+        let named = new.iter().any(|input| !has(old, input) && !is_case_file(self.new, input));
+        match (dropped, named) {
+            (false, false) => harmless(change, "the same inputs"),
+            (false, true) => self.depends(change, "of what is named now nothing is known of the results so far"),
+            (true, _) => {
+                self.depends(change, "what is named no more may change unseen, and results to come with it")
+            }
+        }
     }
 
     fn study(&self, change: Change, path: &str) -> Judged {
@@ -241,9 +270,14 @@ impl Judge<'_> {
                 Judged { change, class: Class::Forbidden, cost }
             }
             "study.description" | "study.author" | "study.tags" => harmless(change, "for people only"),
-            "study.inputs" => harmless(change, "recorded as they are now"),
-            // Of a tool that is named only now nothing is known of the trials before.
-            _ if path.starts_with("study.versions.") => harmless(change, "recorded as they are now"),
+            "study.inputs" => self.inputs_named(change),
+            "study.inputs_ignore" => {
+                self.depends(change, "what is left out may change unseen, and results to come with it")
+            }
+            _ if path.starts_with("study.versions.") => match change.new {
+                None => self.depends(change, "it may change unseen, and results to come with it"),
+                Some(_) => self.depends(change, "of its version nothing is known of the results so far"),
+            },
             "stages" => {
                 let names = |spec: &Spec| spec.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
                 let (old, new) = (names(self.standing.spec), names(self.new));
@@ -254,8 +288,7 @@ impl Judge<'_> {
             }
             _ if path.starts_with("rails.") => extends(change, "asked from now on"),
             _ if path.starts_with("base.") => self.base(change, path),
-            _ if self.kept == 0 => harmless(change, "no trial has run yet"),
-            _ => self.alters(change, 0),
+            _ => self.input(change),
         }
     }
 

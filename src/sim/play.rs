@@ -19,9 +19,9 @@ use crate::journal::Journal;
 use crate::model::{
     EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, TrialState, Verdict,
 };
-use crate::plan::amend::{Standing, amendment};
+use crate::plan::amend::{Present, Standing, amendment};
 use crate::spec::Spec;
-use crate::study::{Outcome, Study};
+use crate::study::{Outcome, Simulated, Study};
 use crate::sys::simulated::{Kind, Machine, on};
 
 /// Where the simulated study lies.
@@ -146,7 +146,8 @@ impl<'a> User<'a> {
         for stage in ["a", "b", "c"] {
             study = study.closure(stage, |_| unreachable!("a simulated pool runs it"));
         }
-        let study = study.simulated(Box::new(move |journal, spec, paths, workers, shutdown, observer| {
+        let study = study.simulated(Box::new(move |journal, spec, paths, how, observer| {
+            let Simulated { workers, inputs, shutdown } = how;
             let shutdown_too = shutdown.clone();
             let setting =
                 Setting { world, seed, nature, workers, remote, requests, shutdown: shutdown_too, done, wrong };
@@ -162,7 +163,7 @@ impl<'a> User<'a> {
                 journal,
                 Arc::clone(&spec),
                 paths,
-                Manner { workers, drain_limit: None, detach: false, shutdown, observer },
+                Manner { workers, drain_limit: None, detach: false, shutdown, inputs, observer },
             )
         }));
         study.run_observed(&mut self.watcher())
@@ -219,7 +220,7 @@ impl<'a> User<'a> {
         }
         let old = Spec::from_json(&study.spec).unwrap();
         let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
-        let plan = amendment(standing, new, (Vec::new(), Vec::new()), *discard_from);
+        let plan = amendment(standing, new, Present::default(), *discard_from);
         assert_eq!(plan.altered_from, None, "{:?}", plan.changes);
         self.append(journal, vec![Event::SpecAmended(Box::new(plan.event))])
     }

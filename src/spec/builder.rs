@@ -19,6 +19,7 @@ pub struct SpecBuilder {
     study: Vec<Entry>,
     tags: Vec<Node>,
     inputs: Vec<Node>,
+    inputs_ignore: Vec<Node>,
     versions: Vec<Entry>,
     params: Vec<Entry>,
     env: Vec<Entry>,
@@ -50,6 +51,7 @@ impl Spec {
             study: vec![entry("name", text(name))],
             tags: Vec::new(),
             inputs: Vec::new(),
+            inputs_ignore: Vec::new(),
             versions: Vec::new(),
             params: Vec::new(),
             env: Vec::new(),
@@ -95,6 +97,12 @@ impl SpecBuilder {
     /// A file or directory hashed at creation; one more each time.
     pub fn input(mut self, path: &str) -> Self {
         self.inputs.push(text(path));
+        self
+    }
+
+    /// A pattern of what is left out of input directories; one more each time.
+    pub fn ignore_input(mut self, pattern: &str) -> Self {
+        self.inputs_ignore.push(text(pattern));
         self
     }
 
@@ -192,6 +200,7 @@ impl SpecBuilder {
         let mut study = self.study;
         put_list(&mut study, "tags", self.tags);
         put_list(&mut study, "inputs", self.inputs);
+        put_list(&mut study, "inputs_ignore", self.inputs_ignore);
         if !self.versions.is_empty() {
             study.push(entry("versions", table(self.versions)));
         }

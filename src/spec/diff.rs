@@ -122,6 +122,9 @@ fn head(spec: &Spec) -> Settings {
     if !study.inputs.is_empty() {
         add("study.inputs".into(), list(study.inputs.iter().map(|input| quote(input))));
     }
+    if !study.inputs_ignore.is_empty() {
+        add("study.inputs_ignore".into(), list(study.inputs_ignore.iter().map(|pattern| quote(pattern))));
+    }
     for (tool, command) in &study.versions {
         add(format!("study.versions.{tool}"), list(command.iter().map(|word| quote(word))));
     }

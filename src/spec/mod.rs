@@ -32,7 +32,9 @@ pub use cases::fuzz_cases;
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};
-pub use inputs::{InputError, hash_inputs};
+pub use inputs::{
+    Found, InputChange, InputError, Inputs, LEAVINGS, changed_inputs, contradicted, is_case_file, lost, same_path,
+};
 pub use json::SpecJsonError;
 pub use parse::{parse, parse_bytes, parse_study, parse_study_as};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
@@ -42,4 +44,4 @@ pub use types::{
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
     SpecValue, StageSpec, StudySpec, SweepParam, Template, Values, Work,
 };
-pub use versions::{VersionError, changed_since, changed_versions, tool_versions};
+pub use versions::{VersionError, changed_tools, changed_versions, tool_versions};

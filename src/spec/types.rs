@@ -86,6 +86,9 @@ pub struct StudySpec {
     /// Files or directories, relative to the study file, hashed at creation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// Patterns of what is left out of input directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs_ignore: Vec<String>,
     /// Tools whose versions belong to the study, each with the program and arguments that tell it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, Vec<String>>,

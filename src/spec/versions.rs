@@ -8,9 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::inputs::{changed_inputs, hash_inputs};
 use super::types::Spec;
-use crate::model::{InputHash, ToolVersion};
+use crate::model::ToolVersion;
 use crate::sys::limited;
 use crate::sys::words::io_words;
 
@@ -84,26 +83,15 @@ pub fn changed_versions<'a>(
     })
 }
 
-/// How a study's inputs and tools differ from what is recorded of them, in words; empty: not at all.
+/// How the tools of a study differ from what is recorded of them, in words; empty: not at all.
 #[must_use]
-pub fn changed_since(
-    study_dir: &Path,
-    spec: &Spec,
-    inputs: &[InputHash],
-    versions: &[ToolVersion],
-) -> Vec<String> {
-    let mut changes = match hash_inputs(study_dir, &spec.study.inputs) {
-        Ok(now) => changed_inputs(inputs, &now),
-        Err(error) => vec![error.to_string()],
-    };
+pub fn changed_tools(study_dir: &Path, spec: &Spec, versions: &[ToolVersion]) -> Vec<String> {
     match tool_versions(study_dir, spec) {
-        Ok(now) => changes.extend(
-            changed_versions(versions, &now)
-                .map(|(old, new)| format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version)),
-        ),
-        Err(error) => changes.push(error.to_string()),
+        Ok(now) => changed_versions(versions, &now)
+            .map(|(old, new)| format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version))
+            .collect(),
+        Err(error) => vec![error.to_string()],
     }
-    changes
 }
 
 #[cfg(test)]

@@ -57,10 +57,12 @@ pub enum Fault {
     DirectoriesNotDurable,
     /// Rails are asked of results as they come, not in the order of their numbers.
     RailsByArrival,
+    /// Results count whatever became of the inputs meanwhile.
+    InputsNotAsked,
 }
 
 impl Fault {
-    /// All of them.
+    /// All of them that a simulated study can show; `InputsNotAsked` is tried beside its code.
     pub const ALL: [Self; 25] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,

@@ -71,6 +71,7 @@ pub(super) fn spec(workers: u32, label: &str) -> Spec {
             author: None,
             tags: Vec::new(),
             inputs: Vec::new(),
+            inputs_ignore: Vec::new(),
             versions: Default::default(),
         },
         params: BTreeMap::from([("label".into(), SpecValue(Value::Str(label.into())))]),

@@ -112,7 +112,7 @@ n = { min = 4, max = 1, type = "int" }
     3 | sede = 3
       | ^^^^ no such key
       |
-      = help: did you mean `seed`? valid keys: `name`, `base_case`, `seed`, `description`, `author`, `tags`, `inputs`, `versions`
+      = help: did you mean `seed`? valid keys: `name`, `base_case`, `seed`, `description`, `author`, `tags`, `inputs`, `inputs_ignore`, `versions`
 
     error: no param is called `m`
      --> study.toml:6:27
@@ -245,7 +245,7 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
     assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r#"
     error: the study file differs from the study in `study.redb`
     note: stage "first".sweep.n: { min = 1, max = 4, type = "int" } in the store, { min = 1, max = 5, type = "int" } now
-    hint: `piton amend study.redb STUDY.toml` shows what the change costs, and makes it; or undo it; or go on with the stored study: `piton resume study.redb`; or begin a new one beside it with `--store FILE --artifacts DIR`
+    hint: `piton amend study.redb study.toml --yes` shows what the change costs, and makes it; or undo it; or go on with the stored study: `piton resume study.redb`; or begin a new one beside it with `--store FILE --artifacts DIR`
     "#);
     assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
 

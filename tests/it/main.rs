@@ -12,6 +12,7 @@
 //! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `hooks`: a program that is told of stages and ends;
+//! - `inputs`: what is an input, when it is looked at, and what a change of it means;
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -57,6 +58,7 @@ mod faults;
 mod gate;
 mod harness;
 mod hooks;
+mod inputs;
 mod interval;
 mod kills;
 mod language;

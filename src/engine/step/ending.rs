@@ -5,6 +5,7 @@
 use super::{Action, GIVE_UP_AFTER_GRACE_MS, GIVE_UP_REMOTE_MS, Now, Phase, State};
 use std::time::Duration;
 
+use crate::executor::Differs;
 use crate::model::{Event, FoldError, Rail, RunEnd};
 use crate::spec::Spec;
 
@@ -30,6 +31,21 @@ impl State {
     pub(super) fn force(&mut self, now: Now, by: String) -> Result<Vec<Action>, FoldError> {
         let mut actions = self.drain(now, by, None)?;
         actions.extend(self.terminate(now, true));
+        Ok(actions)
+    }
+
+    /// What trials depend on is not what is recorded. Nothing of a trial that saw other inputs can count, so what runs is
+    /// ended; a survivor's outputs are looked at before a child starts, so what runs may finish.
+    pub(super) fn differ(&mut self, now: Now, differs: Differs) -> Result<Vec<Action>, FoldError> {
+        let ends = matches!(differs, Differs::Inputs(_));
+        let by = differs.words();
+        self.differs.get_or_insert(differs);
+        // Nor may it be left to the next run.
+        self.detach &= !ends;
+        let mut actions = self.drain(now, by, None)?;
+        if ends {
+            actions.extend(self.terminate(now, false));
+        }
         Ok(actions)
     }
 

@@ -95,8 +95,8 @@ proptest! {
             let mut new = study(&sampling, &sweep, *budget);
             new.study.seed = seed;
             let standing = Standing { study: &store.study, spec: &spec, stages: &store.stages, counters: &store.counters };
-            let inputs = (store.study.inputs.clone(), Vec::new());
-            let amended = amendment(standing, &new, inputs, None);
+            let present = Present { inputs: store.study.inputs.clone(), ..Present::default() };
+            let amended = amendment(standing, &new, present, None);
             prop_assert_eq!(&amended.altered_from, &None);
             let more = amended.event.extended.map_or_else(Vec::new, |extended| extended.more);
             store.stages[1].planned += more.iter().map(|segment| segment.count).sum::<u64>();

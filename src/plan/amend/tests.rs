@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Parent, StudyId, TrialId};
+use crate::model::{BaseRow, Parent, StudyId, TrialId};
 use crate::spec::StageBuilder;
 
 /// Stage `a` of 4 trials, two of which survive; stage `b` of 5 children, stage `c` of one.
@@ -89,11 +89,16 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
 }
 
 impl Store {
+    /// Nothing has changed.
+    fn present(&self) -> Present {
+        Present { inputs: self.study.inputs.clone(), versions: self.study.versions.clone(), conflicts: Vec::new() }
+    }
+
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
         let old = spec();
         let (stages, counters) = (&self.stages, &self.counters);
         let standing = Standing { study: &self.study, spec: &old, stages, counters };
-        amendment(standing, new, (self.study.inputs.clone(), self.study.versions.clone()), discard_from)
+        amendment(standing, new, self.present(), discard_from)
     }
 }
 
@@ -228,33 +233,59 @@ fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
     assert!(!begins_with(&Sampling::Grid, &file(&[1])) && begins_with(&Sampling::Grid, &Sampling::Grid));
 }
 
-#[test]
-fn an_input_that_changed_alters_every_result() {
-    let store = store(1, StudyStatus::Interrupted);
-    let old = spec();
-    let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
-    let now = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
-    assert_eq!(amendment(standing, &old, (now.clone(), Vec::new()), None).changes[0].class, Class::Invalidates(0));
-    let accepted = amendment(standing, &old, (now.clone(), Vec::new()), Some(0));
-    assert_eq!((accepted.changes[0].class, accepted.event.inputs), (Class::Harmless, now));
+fn conflict(path: &str) -> Change {
+    Change { path: path.into(), old: Some("1".into()), new: Some("2".into()) }
 }
 
 #[test]
-fn a_tool_of_another_version_alters_every_result() {
-    let mut store = store(1, StudyStatus::Interrupted);
-    let tool = |version: &str| ToolVersion { tool: "yosys".into(), version: version.into() };
-    store.study.versions = vec![tool("0.23")];
+fn an_input_or_tool_that_changed_alters_every_result() {
+    let store = store(1, StudyStatus::Interrupted);
     let old = spec();
     let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
-    let inputs = store.study.inputs.clone();
-    assert!(amendment(standing, &old, (inputs.clone(), vec![tool("0.23")]), None).is_empty());
-    let newer = (inputs, vec![tool("0.30")]);
-    let change = amendment(standing, &old, newer.clone(), None).changes.remove(0);
-    assert_eq!((change.class, change.change.path.as_str()), (Class::Invalidates(0), "tool \"yosys\""));
-    assert_eq!(amendment(standing, &old, newer, Some(0)).event.versions, [tool("0.30")]);
-    // Of a tool that is named only now nothing is known before.
-    let mut named = old.clone();
-    named.study.versions.insert("sta".into(), vec!["sta".into(), "-version".into()]);
-    let amended = amendment(standing, &named, (store.study.inputs.clone(), vec![tool("0.23")]), None);
-    assert_eq!(amended.changes[0].class, Class::Harmless);
+    let inputs = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
+    for path in ["input \"in\"", "tool \"yosys\""] {
+        let now = Present { inputs: inputs.clone(), conflicts: vec![conflict(path)], ..Present::default() };
+        assert_eq!(amendment(standing, &old, now.clone(), None).changes[0].class, Class::Invalidates(0));
+        let accepted = amendment(standing, &old, now, Some(0));
+        assert_eq!((accepted.changes[0].class, accepted.event.inputs), (Class::Harmless, inputs.clone()));
+    }
+    assert!(store.amend(&old, None).is_empty());
+}
+
+#[test]
+fn what_is_named_or_left_out_otherwise_is_never_harmless_once_trials_ran() {
+    let (begun, fresh) = (store(1, StudyStatus::Interrupted), store(0, StudyStatus::Created));
+    let named = |inputs: &[&str]| inputs.iter().map(|input| (*input).to_owned()).collect::<Vec<_>>();
+    let mut base_ran = fresh.study.clone();
+    base_ran.base = Some(BaseRow { state: TrialState::Succeeded, attempts: Vec::new(), failure: None });
+    let old = changed(|spec| spec.study.inputs = named(&["in"]));
+    let judged = |store: &Store, study: &StudyRow, new: &Spec| {
+        let (stages, counters) = (&store.stages, &store.counters);
+        let standing = Standing { study, spec: &old, stages, counters };
+        amendment(standing, new, store.present(), None).changes.first().map(|judged| judged.class)
+    };
+    let without = changed(|_| {});
+    let more = changed(|spec| spec.study.inputs = named(&["in", "more"]));
+    let ignoring = changed(|spec| {
+        spec.study.inputs = named(&["in"]);
+        spec.study.inputs_ignore = named(&["*.log"]);
+    });
+    let tool = changed(|spec| {
+        spec.study.inputs = named(&["in"]);
+        spec.study.versions.insert("sta".into(), vec!["sta".into()]);
+    });
+    let respelt = changed(|spec| spec.study.inputs = named(&["./in"]));
+    for new in [&without, &more, &ignoring, &tool] {
+        assert_eq!(judged(&begun, &begun.study, new), Some(Class::Extends));
+        assert_eq!(judged(&fresh, &fresh.study, new), Some(Class::Harmless));
+        assert_eq!(judged(&fresh, &base_ran, new), Some(Class::Extends));
+    }
+    assert_eq!(judged(&begun, &begun.study, &respelt), Some(Class::Harmless));
+    // What the base command made depends on params and environment as well.
+    let params = changed(|spec| {
+        spec.study.inputs = named(&["in"]);
+        spec.env.insert("MODE".into(), "fast".into());
+    });
+    assert_eq!(judged(&fresh, &base_ran, &params), Some(Class::Invalidates(0)));
+    assert_eq!(judged(&fresh, &fresh.study, &params), Some(Class::Harmless));
 }

@@ -17,6 +17,7 @@ use std::path::Path;
 use self::stage::{StageParts, WorkParts};
 use super::cases::KnownParams;
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
+use super::inputs::pattern_mistake;
 use super::raw::{Kind, Node};
 use super::rules::Rails;
 use super::template::{BUILTIN_PLACEHOLDERS, is_name};
@@ -26,7 +27,7 @@ use super::walk::{Checker, Field, Keys, Table};
 const ROOT_KEYS: Keys = &["study", "params", "env", "run", "rails", "base", "defaults", "stage"];
 /// Keys of `[study]`.
 pub(super) const STUDY_KEYS: Keys =
-    &["name", "base_case", "seed", "description", "author", "tags", "inputs", "versions"];
+    &["name", "base_case", "seed", "description", "author", "tags", "inputs", "inputs_ignore", "versions"];
 /// Keys of `[run]`.
 pub(super) const RUN_KEYS: Keys = &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"];
 /// Keys of `[rails]`.
@@ -144,6 +145,7 @@ impl Checker<'_> {
         let author = self.field(&table, "author", |c, n, p| c.text(n, p)).into_good();
         let tags = self.field(&table, "tags", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
         let inputs = self.field(&table, "inputs", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
+        let ignored = self.field(&table, "inputs_ignore", |c, n, p| c.texts(n, p, |c, n, p| c.path_pattern(n, p)));
         let versions = self.field(&table, "versions", |c, n, p| c.versions(n, p));
         let name = name.into_good()?;
         Some(StudySpec {
@@ -154,8 +156,19 @@ impl Checker<'_> {
             author,
             tags: tags.or_default(Vec::new()),
             inputs: inputs.or_default(Vec::new()),
+            inputs_ignore: ignored.or_default(Vec::new()),
             versions: versions.or_default(BTreeMap::new()),
         })
+    }
+
+    /// A pattern of `inputs_ignore`.
+    fn path_pattern(&mut self, node: &Node, place: &Place) -> Option<String> {
+        let text = self.non_empty_text(node, place)?;
+        let Some(why) = pattern_mistake(&text) else { return Some(text) };
+        let help = "`*` is any part of a name, `**` any directories, `?` a letter, `[ab]` one of these";
+        let message = format!("{} is no pattern of paths", shown(&text));
+        self.report(Diagnostic::at(place, message).label(why).help(help));
+        None
     }
 
     /// `versions`: a command for each tool.

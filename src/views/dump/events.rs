@@ -12,8 +12,8 @@ use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut, versions_ou
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::{
-    Abort, AttemptEnd, Event, InputHash, Next, Parent, Record, Seq, SpecAmended, StageDecl, StudyCreated, TrialId,
-    Verdict,
+    Abort, AttemptEnd, Event, InputHash, InputList, Next, Parent, Record, Seq, SpecAmended, StageDecl,
+    StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, seconds, timestamp};
@@ -123,6 +123,16 @@ enum Body<'a> {
     RunEnded {
         how: &'static str,
     },
+    InputsListed {
+        directories: Vec<ListOut<'a>>,
+    },
+}
+
+#[derive(Serialize)]
+struct ListOut<'a> {
+    path: &'a str,
+    blake3: &'a str,
+    entries: usize,
 }
 
 #[derive(Serialize)]
@@ -337,6 +347,14 @@ impl<'a> Names<'a> {
                 Body::StageApproved { stage: *stage, stage_name: self.stage(*stage), by, note }
             }
             Event::SpecAmended(amended) => Body::SpecAmended(Box::new(amended_out(amended))),
+            Event::InputsListed { lists } => {
+                let list = |list: &'e InputList| ListOut {
+                    path: &list.input,
+                    blake3: &list.blake3,
+                    entries: list.entries.len(),
+                };
+                Body::InputsListed { directories: lists.iter().map(list).collect() }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -446,6 +464,10 @@ impl<'a> Names<'a> {
             Event::AttemptPlaced { job, .. } => words::remote_job(job),
             Event::ClusterChanged { trouble: Some(why) } => format!("does not answer: {why}"),
             Event::ClusterChanged { trouble: None } => "answers again".into(),
+            Event::InputsListed { lists } => {
+                let list = |list: &InputList| format!("{}: {} entries", list.input, list.entries.len());
+                lists.iter().map(list).collect::<Vec<_>>().join(", ")
+            }
             Event::AttemptEnded(end) | Event::BaseEnded(end) => end_detail(end),
             Event::StageApproved { stage, by, note } => {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };

@@ -1,0 +1,342 @@
+//! Inputs while trials run: a result counts only if the inputs were found unchanged after it was made.
+//!
+//! A thread of its own looks at them: whenever attempts have ended, before the loop hears of that, and now and then
+//! besides, so that a change is noticed while trials run and not when they have. They were the same when the run began,
+//! so whatever is recorded was made with what is recorded, whenever the engine dies. It must never let a result pass that
+//! it could not vouch for.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::executor::{AttemptReport, Differs, ExecutorEvent};
+use crate::journal::{JournalError, Snapshot};
+use crate::model::{AttemptNo, ExecutorKind, TrialId, UnixMs, Verdict};
+use crate::spec::{Found, Inputs, Spec, changed_inputs};
+
+/// How often inputs are looked at while no attempt ends.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A look may take one part in so many of the time, where nothing waits for it; and where attempts that ended do.
+const IDLE_SHARE: u32 = 50;
+const BUSY_SHARE: u32 = 4;
+
+/// Attempts that ended wait no longer than this for the next look to begin.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Inputs, and what they were when they were found to be as recorded.
+#[derive(Clone, Debug)]
+pub struct WatchedInputs {
+    /// Ready to be looked at again.
+    pub inputs: Inputs,
+    /// What they were.
+    pub found: Found,
+}
+
+/// Attempts of an earlier run, and when they started.
+pub(super) type Adopted = HashMap<(TrialId, AttemptNo), UnixMs>;
+
+/// Attempts that outlived their engine: nobody looked at the inputs while there was none.
+pub(super) fn adopted(snapshot: &Snapshot, kind: ExecutorKind) -> Result<Adopted, JournalError> {
+    let mut adopted = Adopted::new();
+    if !kind.is_remote() {
+        return Ok(adopted);
+    }
+    for row in snapshot.running()? {
+        let attempts = match row.trial {
+            TrialId::BASE => snapshot.study()?.base.map(|base| base.attempts),
+            trial => snapshot.trial(trial)?.map(|row| row.attempts),
+        };
+        let started = attempts.and_then(|attempts| attempts.last().map(|attempt| attempt.started_ms));
+        adopted.extend(started.map(|at_ms| ((row.trial, row.attempt), at_ms)));
+    }
+    Ok(adopted)
+}
+
+/// Who looks.
+pub(super) enum Looker {
+    /// There is nothing to look at.
+    Off,
+    /// A thread. It ends by itself when this is dropped; nobody waits for it, since a file system may hang.
+    Thread { reports: Sender<AttemptReport>, hurry: Arc<AtomicBool> },
+    /// The loop itself, in a simulation.
+    #[cfg(test)]
+    Inline(Box<Look>),
+}
+
+impl Looker {
+    pub(super) fn start(
+        watched: Option<WatchedInputs>,
+        spec: &Arc<Spec>,
+        adopted: Adopted,
+        events: Sender<ExecutorEvent>,
+    ) -> io::Result<Self> {
+        let Some(WatchedInputs { inputs, found }) = watched.filter(|watched| !watched.inputs.is_empty()) else {
+            return Ok(Self::Off);
+        };
+        let hurry = Arc::new(AtomicBool::new(false));
+        let look = Look {
+            spec: Arc::clone(spec),
+            inputs,
+            found,
+            adopted,
+            hurry: Arc::clone(&hurry),
+            differs: None,
+            unreadable: None,
+            warned: HashSet::new(),
+        };
+        simulated!(|_machine| Ok(Self::Inline(Box::new(look))));
+        // As many as there are attempts at once, at most.
+        let (reports, inbox) = crossbeam_channel::unbounded();
+        std::thread::Builder::new().name("inputs".into()).spawn(move || work(look, &inbox, &events))?;
+        Ok(Self::Thread { reports, hurry })
+    }
+
+    /// Looks at the inputs after an attempt ended. What can be told at once of it is returned; the rest comes as an event.
+    pub(super) fn look_after(&mut self, report: Box<AttemptReport>) -> Vec<ExecutorEvent> {
+        match self {
+            Self::Off => vec![ExecutorEvent::Ended(report)],
+            Self::Thread { .. } if !counts(&report.verdict) => vec![ExecutorEvent::Ended(report)],
+            Self::Thread { reports, .. } => match reports.send(*report) {
+                Ok(()) => Vec::new(),
+                Err(lost) => {
+                    let why = "nobody looks at the inputs any more".to_owned();
+                    let broken = ExecutorEvent::Broken(why.clone());
+                    vec![broken, ExecutorEvent::Ended(Box::new(doubted(lost.into_inner(), why)))]
+                }
+            },
+            #[cfg(test)]
+            Self::Inline(look) => look.after(vec![*report]).into_iter().map(looked_to_ended).collect(),
+        }
+    }
+
+    /// The run is to end soon: a look that would have to read much is given up.
+    pub(super) fn hurry(&self) {
+        if let Self::Thread { hurry, .. } = self {
+            hurry.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+fn looked_to_ended(event: ExecutorEvent) -> ExecutorEvent {
+    match event {
+        ExecutorEvent::Looked(report) => ExecutorEvent::Ended(report),
+        other => other,
+    }
+}
+
+/// Whether an attempt's end says anything of its trial.
+fn counts(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_))
+}
+
+/// An attempt that nobody can vouch for runs again.
+fn doubted(report: AttemptReport, reason: String) -> AttemptReport {
+    AttemptReport { verdict: Verdict::Interrupted { reason }, ..report }
+}
+
+fn work(mut look: Look, reports: &Receiver<AttemptReport>, events: &Sender<ExecutorEvent>) {
+    let (mut took, mut ended) = (Duration::ZERO, Instant::now());
+    loop {
+        let first = reports.recv_timeout(EVERY.max(took.saturating_mul(IDLE_SHARE)));
+        let mut ended_attempts = match first {
+            Ok(report) => vec![report],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !ended_attempts.is_empty() {
+            let not_before = ended + took.saturating_mul(BUSY_SHARE).min(WAIT_MAX);
+            std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
+            ended_attempts.extend(reports.try_iter());
+        }
+        let begun = Instant::now();
+        let told = look.after(ended_attempts);
+        ended = Instant::now();
+        took = ended.saturating_duration_since(begun);
+        for event in told {
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What is known of the inputs.
+#[derive(Debug)]
+pub(super) struct Look {
+    spec: Arc<Spec>,
+    inputs: Inputs,
+    /// As recorded.
+    found: Found,
+    adopted: Adopted,
+    hurry: Arc<AtomicBool>,
+    /// Once they differed, nothing that still runs can count.
+    differs: Option<String>,
+    unreadable: Option<String>,
+    /// Files of which it was said that they were written.
+    warned: HashSet<PathBuf>,
+}
+
+/// What a look tells.
+enum Seen {
+    Same,
+    Differ(Vec<String>),
+    Unreadable(String),
+}
+
+impl Look {
+    /// Looks, and says what becomes of attempts that had ended before.
+    fn after(&mut self, ended: Vec<AttemptReport>) -> Vec<ExecutorEvent> {
+        let mut told = Vec::new();
+        if self.differs.is_none() && self.unreadable.is_none() {
+            match self.look() {
+                Seen::Same => {}
+                Seen::Differ(changes) => {
+                    self.differs = Some(format!("an input changed while it ran: {}", changes.join("; ")));
+                    told.push(ExecutorEvent::Differs(Differs::Inputs(changes)));
+                }
+                Seen::Unreadable(why) => {
+                    told.push(ExecutorEvent::Broken(why.clone()));
+                    self.unreadable = Some(why);
+                }
+            }
+        }
+        for report in ended {
+            told.push(ExecutorEvent::Looked(Box::new(match self.doubt(&report) {
+                Some(why) if counts(&report.verdict) && !planted!(InputsNotAsked) => doubted(report, why),
+                _ => report,
+            })));
+        }
+        told
+    }
+
+    fn look(&mut self) -> Seen {
+        match self.inputs.look(&self.hurry) {
+            Ok(found) if found.hashes == self.found.hashes => {
+                for path in self.inputs.take_rewritten() {
+                    if self.warned.insert(path.clone()) {
+                        let name = path.display();
+                        log::warn!(
+                            "the input `{name}` was written while trials ran, and says what it said before"
+                        );
+                    }
+                }
+                Seen::Same
+            }
+            Ok(found) => {
+                let recorded = (self.found.hashes.as_slice(), self.found.lists.as_slice());
+                let changes = changed_inputs(&self.spec, recorded, &found, &mut self.inputs);
+                match changes.is_empty() {
+                    true => Seen::Same,
+                    false => Seen::Differ(changes.iter().map(ToString::to_string).collect()),
+                }
+            }
+            Err(error) => match error.is_gone() {
+                Some(gone) => Seen::Differ(vec![gone]),
+                None if self.hurry.load(Ordering::Relaxed) => {
+                    Seen::Unreadable("the run ended before its inputs had been looked at".to_owned())
+                }
+                None => Seen::Unreadable(error.words()),
+            },
+        }
+    }
+
+    /// Why an attempt that has ended does not count.
+    fn doubt(&self, report: &AttemptReport) -> Option<String> {
+        let unseen = || {
+            let started_ms = self.adopted.get(&(report.trial, report.attempt))?;
+            let written = self.inputs.changed_ms() > *started_ms;
+            written.then(|| "inputs were written after it started, while no engine looked".to_owned())
+        };
+        self.differs.clone().or_else(|| self.unreadable.clone()).or_else(unseen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::{Metrics, Usage};
+    use crate::sys::planted::{Fault, plant};
+
+    fn look(dir: &std::path::Path, adopted: Adopted) -> Look {
+        let stage = crate::spec::StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
+        let spec = Spec::builder("s").input("in").stage(stage).build().unwrap();
+        let mut inputs = Inputs::of(&spec, dir, &[]);
+        let found = inputs.look(&AtomicBool::new(false)).unwrap();
+        let (hurry, warned) = (Arc::default(), HashSet::new());
+        let spec = Arc::new(spec);
+        Look { spec, inputs, found, adopted, hurry, differs: None, unreadable: None, warned }
+    }
+
+    fn report(trial: u64) -> AttemptReport {
+        let verdict = Verdict::Succeeded { metrics: Metrics::new(), outputs: Vec::new() };
+        AttemptReport {
+            trial: TrialId(trial),
+            attempt: 1,
+            ended_ms: 0,
+            exit: None,
+            usage: Usage::default(),
+            verdict,
+        }
+    }
+
+    /// Which of two ends that were told count, and how often it was said that inputs differ.
+    fn told(look: &mut Look) -> (Vec<bool>, usize) {
+        let events = look.after(vec![report(0), report(1)]);
+        let differs = events.iter().filter(|event| matches!(event, ExecutorEvent::Differs(_))).count();
+        let counted = events.iter().filter_map(|event| match event {
+            ExecutorEvent::Looked(report) => Some(counts(&report.verdict)),
+            _ => None,
+        });
+        (counted.collect(), differs)
+    }
+
+    #[test]
+    fn nothing_counts_once_an_input_differed_also_when_it_is_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("in"), "1").unwrap();
+        let mut watching = look(dir.path(), Adopted::new());
+        assert_eq!(told(&mut watching), (vec![true, true], 0));
+        fs::write(dir.path().join("in"), "2").unwrap();
+        let mut careless = watching_again(&watching);
+        assert_eq!(told(&mut watching), (vec![false, false], 1));
+        fs::write(dir.path().join("in"), "1").unwrap();
+        assert_eq!(told(&mut watching), (vec![false, false], 0));
+        // Without the measure a mixed result would count.
+        fs::write(dir.path().join("in"), "2").unwrap();
+        plant(Some(Fault::InputsNotAsked));
+        let (counted, _) = told(&mut careless);
+        plant(None);
+        assert_eq!(counted, [true, true]);
+    }
+
+    fn watching_again(look: &Look) -> Look {
+        Look {
+            spec: Arc::clone(&look.spec),
+            inputs: look.inputs.clone(),
+            found: look.found.clone(),
+            adopted: look.adopted.clone(),
+            hurry: Arc::default(),
+            differs: None,
+            unreadable: None,
+            warned: HashSet::new(),
+        }
+    }
+
+    #[test]
+    fn an_adopted_attempt_counts_only_if_inputs_were_written_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("in"), "1").unwrap();
+        let key = |trial| (TrialId(trial), 1);
+        let adopted = Adopted::from([(key(0), 0), (key(1), UnixMs::MAX)]);
+        assert_eq!(told(&mut look(dir.path(), adopted)), (vec![false, true], 0));
+    }
+}

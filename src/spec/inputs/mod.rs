@@ -1,0 +1,200 @@
+//! The files and directories a study says it depends on: what they are, and how they differ from what is recorded.
+//!
+//! An input is what its contents and names are, without what tools and piton itself leave in a directory. It must never
+//! count as the same when a trial could tell the difference.
+
+mod differ;
+mod leave;
+mod walk;
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::types::{Sampling, Spec};
+use crate::model::{InputHash, InputList, UnixMs};
+use crate::sys::words::{io_words, legible};
+use leave::Leave;
+use walk::{Memory, Walk};
+
+pub use differ::{InputChange, changed_inputs, contradicted, lost};
+pub use leave::{LEAVINGS, pattern_mistake};
+
+/// An input that cannot be hashed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the input `{input}`{}", within.as_ref().map(|path| format!(" (at `{}`)", legible(&path.to_string_lossy()))).unwrap_or_default())]
+pub struct InputError {
+    /// As the spec names it.
+    pub input: String,
+    /// Where inside it, if it is a directory.
+    pub within: Option<PathBuf>,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl InputError {
+    /// Whether the input is not there, which is a change like another, in words; otherwise the machine failed.
+    #[must_use]
+    pub fn is_gone(&self) -> Option<String> {
+        let gone = matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        (gone && self.within.is_none()).then(|| format!("input `{}` is gone", legible(&self.input)))
+    }
+
+    /// All of it in one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        format!("{self}: {}", io_words(&self.source))
+    }
+}
+
+/// What inputs are now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Of each, in the order of the spec.
+    pub hashes: Vec<InputHash>,
+    /// What is in those that are directories.
+    pub lists: Vec<InputList>,
+}
+
+/// Largest list of a directory that is recorded, entries: a larger one is known by its hash alone.
+const LISTED_MAX: usize = 200_000;
+
+/// How often a directory is walked again in which something vanished meanwhile.
+const TRIES: u32 = 5;
+
+/// The inputs of a study, ready to be looked at.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    study_dir: PathBuf,
+    named: Vec<String>,
+    leave: Leave,
+    memory: Memory,
+}
+
+impl Inputs {
+    /// Those that the spec names; relative paths are taken from `study_dir`, which is absolute. `own` are the study's file,
+    /// its store and what lies beside it, and its artifacts, absolute: with the files of cases they are left out of directories.
+    #[must_use]
+    pub fn of(spec: &Spec, study_dir: &Path, own: &[PathBuf]) -> Self {
+        let mut own = own.to_vec();
+        own.extend(case_files(spec).map(|path| plainly(&study_dir.join(path))));
+        Self {
+            study_dir: study_dir.to_owned(),
+            named: spec.study.inputs.clone(),
+            leave: Leave::new(&spec.study.inputs_ignore, own),
+            memory: Memory::default(),
+        }
+    }
+
+    /// Whether there is nothing to look at.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// When any of their files last changed in any way, as of the last look, Unix milliseconds.
+    #[must_use]
+    pub fn changed_ms(&self) -> UnixMs {
+        self.memory.changed_ms
+    }
+
+    /// Files that were found written since an earlier look, and to say what they said.
+    pub fn take_rewritten(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.memory.rewritten)
+    }
+
+    /// Hashes them, in order. A file that was left alone since an earlier look is not read again. It ends early, with an
+    /// error, once `stop` is set.
+    ///
+    /// A directory's hash covers the sorted relative paths and the contents of everything below it that is not left out.
+    /// Symbolic links are followed; a directory met a second time counts as a reference to the first. Pipes, sockets and
+    /// devices inside a directory count by name alone, as do links that lead nowhere.
+    ///
+    /// # Errors
+    /// An input is missing, cannot be read, or is neither file nor directory.
+    pub fn look(&mut self, stop: &AtomicBool) -> Result<Found, InputError> {
+        let mut found = Found::default();
+        self.memory.changed_ms = UnixMs::MIN;
+        for input in self.named.clone() {
+            let (hash, list) = self.one(&input, true, stop)?;
+            found.hashes.push(hash);
+            found.lists.extend(list);
+        }
+        Ok(found)
+    }
+
+    /// One input as pitons before this one hashed it, with everything in it.
+    fn unfiltered(&mut self, input: &str) -> Result<InputHash, InputError> {
+        Ok(self.one(input, false, &AtomicBool::new(false))?.0)
+    }
+
+    fn one(
+        &mut self,
+        input: &str,
+        filtered: bool,
+        stop: &AtomicBool,
+    ) -> Result<(InputHash, Option<InputList>), InputError> {
+        let path = plainly(&self.study_dir.join(input));
+        let failed = |source| InputError { input: input.to_owned(), within: None, source };
+        let hash = |bytes, blake3: blake3::Hash| InputHash {
+            path: input.to_owned(),
+            bytes,
+            blake3: blake3.to_hex().to_string(),
+        };
+        if !fs::metadata(&path).map_err(failed)?.is_dir() {
+            let (bytes, blake3) = self.memory.hash_file(&path, stop).map_err(failed)?;
+            return Ok((hash(bytes, blake3), None));
+        }
+        let shown = plainly(Path::new(input));
+        let below = filtered.then(|| self.leave.below(&shown));
+        let mut tries = 0;
+        let walked = loop {
+            let walked = Walk::through((&path, &shown), below.as_ref(), &mut self.memory, stop);
+            match walked {
+                // Something was removed between its directory's look and its own: what is there now is asked again.
+                Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES && path.exists() => {
+                    tries += 1;
+                }
+                other => break other,
+            }
+        };
+        let walked = walked.map_err(|(within, source)| {
+            let within = (!within.as_os_str().is_empty()).then_some(within);
+            InputError { input: input.to_owned(), within, source }
+        })?;
+        let hash = hash(walked.bytes, walked.hash);
+        let entries = if walked.entries.len() > LISTED_MAX { Vec::new() } else { walked.entries };
+        let list = InputList { input: input.to_owned(), blake3: hash.blake3.clone(), entries };
+        Ok((hash, Some(list)))
+    }
+}
+
+/// The files of cases that the spec names, relative to the study file. What they say is part of the spec, so they are no
+/// inputs besides, wherever they lie.
+fn case_files(spec: &Spec) -> impl Iterator<Item = &str> {
+    spec.stages.iter().filter_map(|stage| match &stage.sampling {
+        Sampling::File(file) => Some(file.path.as_str()),
+        _ => None,
+    })
+}
+
+/// Whether an input is a file of cases of the spec.
+#[must_use]
+pub fn is_case_file(spec: &Spec, input: &str) -> bool {
+    case_files(spec).any(|path| same_path(path, input))
+}
+
+/// Whether two paths of a study file are the same but for how they are spelt.
+#[must_use]
+pub fn same_path(a: &str, b: &str) -> bool {
+    plainly(Path::new(a)) == plainly(Path::new(b))
+}
+
+/// Without `.`; `x/..` stays, since `x` may be a link.
+fn plainly(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+#[cfg(test)]
+mod tests;

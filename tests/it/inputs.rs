@@ -1,0 +1,336 @@
+//! What is an input, when it is looked at, and what a change of it means.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::{Engine, Sandbox, both, wait_until};
+
+/// One stage of four trials, which run `t.sh` and wait for `go_<case>` if there is `gated`.
+fn study(more: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "s"
+{more}
+[run]
+workers = 1
+grace = "1s"
+[[stage]]
+name = "a"
+command = ["sh", "{{study_dir}}/src/t.sh", "{{x}}"]
+trial_budget = 4
+survivor_count = 1
+[stage.sweep]
+x = [1, 2, 3, 4]
+[[stage.objective]]
+metric = "y"
+goal = "minimize"
+"#
+    )
+}
+
+const SCRIPT: &str = r#"echo $PITON_CASE >> "$PITON_STUDY_DIR/started"
+while [ -e "$PITON_STUDY_DIR/gated" ] && [ ! -e "$PITON_STUDY_DIR/go_$PITON_CASE" ]; do sleep 0.02; done
+echo "{\"y\": $1}" > metrics.json
+"#;
+
+fn sandbox(more: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(&study(more));
+    fs::create_dir(sandbox.path("src")).unwrap();
+    sandbox.write("src/t.sh", SCRIPT);
+    sandbox.write("src/m.txt", "one");
+    sandbox
+}
+
+/// Everything but the marks of these trials and of the harness.
+const ALL: &str = "inputs = [\".\"]\ninputs_ignore = [\"started\", \"go_*\", \"gated\", \"engine.*\"]";
+const SRC: &str = "inputs = [\"src\"]";
+
+trait Killed {
+    fn killed(self);
+}
+
+impl Killed for Engine {
+    fn killed(self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+}
+
+/// Started, with one trial finished and the next running.
+fn in_its_second_trial(sandbox: &Sandbox) -> Engine {
+    sandbox.write("gated", "");
+    let engine = sandbox.start("run study.toml");
+    wait_until("a trial runs", || sandbox.path("started").exists());
+    sandbox.write("go_s_0_0", "");
+    wait_until("the next one runs", || sandbox.lines("started").len() >= 2);
+    wait_until("the first is recorded", || sandbox.dump()["stages"][0]["succeeded"] == 1);
+    engine
+}
+
+fn ungate(sandbox: &Sandbox) {
+    fs::remove_file(sandbox.path("gated")).unwrap();
+}
+
+fn refused(sandbox: &Sandbox, line: &str, words: &[&str]) -> String {
+    let output = sandbox.run(line);
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word} in\n{said}");
+    }
+    said
+}
+
+/// The first command in backticks that begins so, as it was printed.
+fn hinted(said: &str, begins: &str) -> String {
+    let found = said.split('`').find(|part| part.starts_with(begins));
+    found.unwrap_or_else(|| panic!("no hint `{begins}…` in\n{said}")).trim_start_matches("piton ").to_owned()
+}
+
+#[test]
+fn what_tools_leave_beside_sources_is_no_input() {
+    let sandbox = sandbox(ALL);
+    in_its_second_trial(&sandbox).killed();
+    ungate(&sandbox);
+    for name in ["src/__pycache__", ".git"] {
+        fs::create_dir(sandbox.path(name)).unwrap();
+        sandbox.write(&format!("{name}/x"), "x");
+    }
+    for name in ["src/.t.sh.swp", "src/t.sh~", ".DS_Store", "src/m.pyc"] {
+        sandbox.write(name, "x");
+    }
+    // Its store, its artifacts and its own file lie there as well.
+    sandbox.write("study.toml", &format!("# a comment\n{}", study(ALL)));
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
+}
+
+#[test]
+fn a_refusal_names_the_files_and_its_hints_lead_on() {
+    let sandbox = sandbox(SRC);
+    in_its_second_trial(&sandbox).killed();
+    ungate(&sandbox);
+    sandbox.write("src/m.txt", "two");
+    sandbox.write("src/new", "");
+    let said = ["`src/m.txt` changed", "`src/new` added"];
+    refused(&sandbox, "run study.toml", &said);
+    let words = refused(&sandbox, "resume study.redb", &said);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 5);
+    // What is recorded now has a list, too.
+    fs::remove_file(sandbox.path("src/new")).unwrap();
+    refused(&sandbox, "run study.toml", &["`src/new` removed"]);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn what_is_left_out_by_the_study_may_come_and_go() {
+    let more = "inputs = [\"src\"]\ninputs_ignore = [\"**/*.log\", \"src/out/\"]";
+    let sandbox = sandbox(more);
+    in_its_second_trial(&sandbox).killed();
+    ungate(&sandbox);
+    fs::create_dir(sandbox.path("src/out")).unwrap();
+    sandbox.write("src/out/deep", "x");
+    sandbox.write("src/run.log", "x");
+    sandbox.ok("run study.toml", 0);
+    sandbox.write("src/run.txt", "x");
+    refused(&sandbox, "run study.toml", &["`src/run.txt` added"]);
+    let bad = sandbox.path("bad.toml");
+    fs::write(bad, study("inputs_ignore = [\"src/[\"]")).unwrap();
+    let said = both(&sandbox.run("check bad.toml"));
+    assert!(said.contains("is no pattern of paths"), "{said}");
+}
+
+#[test]
+fn an_input_that_changes_while_trials_run_ends_the_run_and_mixes_nothing() {
+    let sandbox = sandbox(SRC);
+    let engine = in_its_second_trial(&sandbox);
+    sandbox.write("src/m.txt", "changed");
+    // Nobody has to wait for the trial that runs.
+    assert_eq!(engine.wait().code(), Some(6));
+    let dump = sandbox.dump();
+    assert_eq!((&dump["stages"][0]["status"], &dump["stages"][0]["succeeded"]), (&json!("open"), &json!(1)));
+    assert_eq!((&dump["accounting"]["failed"], &dump["accounting"]["interrupted"]), (&json!(0), &json!(1)));
+    sandbox.ok("verify study.redb", 0);
+    ungate(&sandbox);
+    refused(&sandbox, "run study.toml", &["`src/m.txt` changed", "--discard-from a"]);
+    sandbox.write("src/m.txt", "one");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
+}
+
+#[test]
+fn a_trial_that_changes_its_input_is_not_believed_and_neither_is_a_killed_engine() {
+    let sandbox = sandbox("inputs = [\"src/t.sh\", \"src/m.txt\"]");
+    let script = format!("[ $1 != 3 ] || echo again >> \"$PITON_STUDY_DIR/src/m.txt\"\n{SCRIPT}");
+    sandbox.write("src/t.sh", &script);
+    let said = refused(&sandbox, "run study.toml", &["input `src/m.txt` has changed", "while its trials ran"]);
+    assert!(said.contains("does not count and will run again"), "{said}");
+    let dump = sandbox.dump();
+    // Those before it may have ended between the same two looks.
+    assert!(dump["stages"][0]["succeeded"].as_u64().unwrap() <= 2);
+    assert_eq!((&dump["stages"][0]["status"], &dump["stages"][0]["failed"]), (&json!("open"), &json!(0)));
+    // Killed after the change, and the input put back: what ended in between was never recorded.
+    let sandbox = self::sandbox(SRC);
+    let engine = in_its_second_trial(&sandbox);
+    engine.signal(Signal::STOP);
+    sandbox.write("src/m.txt", "other");
+    sandbox.write("go_s_0_1", "");
+    engine.killed();
+    sandbox.write("src/m.txt", "one");
+    ungate(&sandbox);
+    sandbox.ok("run study.toml", 0);
+    let tries = sandbox.lines("started").iter().filter(|case| *case == "s_0_1").count();
+    assert_eq!(tries, 2);
+}
+
+#[test]
+fn an_input_that_is_gone_is_a_change() {
+    let sandbox = sandbox(SRC);
+    let engine = in_its_second_trial(&sandbox);
+    fs::rename(sandbox.path("src"), sandbox.path("away")).unwrap();
+    assert_eq!(engine.wait().code(), Some(6));
+    refused(&sandbox, "resume study.redb", &["input `src` is gone"]);
+    fs::rename(sandbox.path("away"), sandbox.path("src")).unwrap();
+    ungate(&sandbox);
+    sandbox.ok("resume study.redb", 0);
+}
+
+#[test]
+fn a_finished_study_says_that_its_input_changed() {
+    let sandbox = sandbox(SRC);
+    sandbox.ok("run study.toml", 0);
+    assert!(both(&sandbox.run("run study.toml")).contains("completed already"));
+    sandbox.write("src/m.txt", "two");
+    let words = refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
+    refused(&sandbox, "resume study.redb", &["`src/m.txt` changed"]);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 8);
+}
+
+#[test]
+fn after_an_abort_the_hint_leads_on_when_what_was_mended_is_an_input() {
+    let sandbox = sandbox(SRC);
+    sandbox.write("src/t.sh", "exit 3");
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(3));
+    let words = both(&output);
+    sandbox.write("src/t.sh", SCRIPT);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["stages"][0]["succeeded"], 4);
+    // Without inputs, trials are tried again.
+    let sandbox = self::sandbox("");
+    sandbox.write("src/t.sh", "exit 3");
+    let words = both(&sandbox.run("run study.toml"));
+    sandbox.write("src/t.sh", SCRIPT);
+    sandbox.ok(&hinted(&words, "piton retry"), 0);
+    sandbox.ok(&hinted(&words, "piton resume"), 0);
+}
+
+#[test]
+fn a_changed_input_is_never_harmless_whatever_the_way() {
+    let steps: [&[&str]; 4] = [
+        // Taken out, and put back.
+        &["", SRC],
+        // Named otherwise.
+        &["inputs = [\"src/t.sh\"]"],
+        // Left out.
+        &["inputs = [\"src\"]\ninputs_ignore = [\"m.txt\"]", SRC],
+        &[ALL],
+    ];
+    for way in steps {
+        let sandbox = sandbox(SRC);
+        in_its_second_trial(&sandbox).killed();
+        ungate(&sandbox);
+        sandbox.write("src/m.txt", "two");
+        for more in way {
+            sandbox.write("other.toml", &study(more));
+            let said = refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "m.txt"]);
+            assert!(!said.contains("harmless"), "{said}");
+        }
+        refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
+    }
+}
+
+#[test]
+fn an_input_that_changes_between_two_amendments_is_remembered() {
+    let sandbox = sandbox(SRC);
+    in_its_second_trial(&sandbox).killed();
+    ungate(&sandbox);
+    sandbox.write("other.toml", &study(""));
+    let said = sandbox.ok("amend study.redb other.toml --yes", 0);
+    assert!(said.contains("extends") && !said.contains("harmless"), "{said}");
+    sandbox.write("src/m.txt", "two");
+    let said = refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "src/m.txt"]);
+    assert!(!said.contains("harmless"), "{said}");
+    sandbox.write("other.toml", &study("inputs = [\"src/m.txt\"]"));
+    refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "src/m.txt"]);
+    sandbox.write("src/m.txt", "one");
+    sandbox.ok("amend study.redb study.toml --yes", 0);
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn what_was_only_added_can_be_declared_to_be_no_input() {
+    let sandbox = sandbox(SRC);
+    in_its_second_trial(&sandbox).killed();
+    ungate(&sandbox);
+    sandbox.write("src/cache.tmp", "x");
+    refused(&sandbox, "run study.toml", &["`src/cache.tmp` added", "inputs_ignore"]);
+    sandbox.write("study.toml", &study("inputs = [\"src\"]\ninputs_ignore = [\"*.tmp\"]"));
+    let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(said.contains("extends") && !said.contains("harmless"), "{said}");
+    sandbox.write("src/more.tmp", "x");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
+    sandbox.write("study.toml", &study(SRC));
+    refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "more.tmp"]);
+}
+
+#[test]
+fn rows_added_to_a_file_of_cases_are_no_changed_input() {
+    for named in ["inputs = [\"cases.csv\", \"src\"]", ALL] {
+        let text = study(named).replace("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
+        let text = text.replace("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
+        let sandbox = Sandbox::with_study(&text);
+        fs::create_dir(sandbox.path("src")).unwrap();
+        sandbox.write("src/t.sh", SCRIPT);
+        sandbox.write("cases.csv", "x\n1\n2\n");
+        sandbox.ok("run study.toml", 0);
+        sandbox.write("cases.csv", "x\n1\n2\n3\n");
+        let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+        assert!(said.contains("extends") && !said.contains("invalidates"), "{said}");
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.dump()["stages"][0]["succeeded"], 3, "{named}");
+        sandbox.write("cases.csv", "x\n7\n2\n3\n");
+        let said = refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "cases"]);
+        assert!(!said.contains("input "), "{said}");
+    }
+}
+
+#[test]
+fn an_input_of_a_base_command_that_has_run_is_no_harmless_change() {
+    let base =
+        "[base]\ncommand = \"cp $PITON_STUDY_DIR/src/m.txt $PITON_STUDY_DIR/built\"\n[[stage]]\napprove = true\n";
+    let text = study(SRC).replacen("[[stage]]\n", base, 1);
+    let sandbox = Sandbox::with_study(&text);
+    fs::create_dir(sandbox.path("src")).unwrap();
+    sandbox.write("src/t.sh", SCRIPT);
+    sandbox.write("src/m.txt", "one");
+    let code = sandbox.run("run study.toml").status.code();
+    assert!(matches!(code, Some(8 | 75)), "{code:?}");
+    sandbox.write("src/m.txt", "two");
+    let words = refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates"]);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("approve study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("built"), ["two"]);
+}
