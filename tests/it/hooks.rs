@@ -50,7 +50,6 @@ echo "{\"cost\": $1}" > metrics.json
         &format!(
             r#"
 cat >> told.jsonl
-echo >> told.jsonl
 echo "$PITON_EVENT $PITON_STUDY $({} status "$PITON_STORE" --json | tr ',' '\n' | grep -c '"events"')" >> environment
 "#,
             env!("CARGO_BIN_EXE_piton")
@@ -88,7 +87,7 @@ fn it_is_told_of_stages_and_ends() {
 
 #[test]
 fn it_is_told_of_an_interruption() {
-    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    let sandbox = study("\"cat >> told.jsonl\"");
     sandbox.write("closed", "");
     let engine = sandbox.start("run study.toml");
     wait_until("a trial runs", || !sandbox.lines("started").is_empty());
@@ -103,7 +102,7 @@ fn it_is_told_of_an_interruption() {
 
 #[test]
 fn it_is_told_once_that_a_person_is_waited_for() {
-    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    let sandbox = study("\"cat >> told.jsonl\"");
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
     sandbox.write("study.toml", &text.replace("name = \"second\"", "name = \"second\"\napprove = true"));
     let events = || -> Vec<String> {
@@ -122,7 +121,7 @@ fn it_is_told_once_that_a_person_is_waited_for() {
 /// A drain that leaves nothing to do but to wait for a person ends as that: a scheduler must not start it again.
 #[test]
 fn a_drain_before_an_approval_waits_for_it() {
-    let sandbox = study("\"cat >> told.jsonl; echo >> told.jsonl\"");
+    let sandbox = study("\"cat >> told.jsonl\"");
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
     let gated = text.replace("name = \"second\"", "name = \"second\"\napprove = true");
     sandbox.write("study.toml", &gated.replace("workers = 1", "workers = 3"));
