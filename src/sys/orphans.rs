@@ -68,7 +68,9 @@ pub(crate) fn end_adopted() -> io::Result<()> {
         let processes = all_processes()?;
         let session = processes.iter().find(|stat| stat.pid == me).map(|stat| stat.session);
         let by_pid: BTreeMap<u32, &Stat> = processes.iter().map(|stat| (stat.pid, stat)).collect();
-        let mut left = None;
+        // One that forked and ended while the list was read shows here as dead, and its child not at all: the last look is
+        // one that found nothing, dead or alive.
+        let mut found = None;
         for stat in &processes {
             let root = root_below(stat, me, &by_pid);
             let Some(root) = root.filter(|root| !own.contains(&root.pid) && Some(root.session) != session) else {
@@ -77,13 +79,16 @@ pub(crate) fn end_adopted() -> io::Result<()> {
             if !stat.dead {
                 // One that may not be killed (a set-user-id program) is not ours to wait for.
                 if signal_exactly(stat.id(), Signal::KILL).unwrap_or(false) {
-                    left = Some(stat.pid);
+                    found = Some(stat.pid);
                 }
-            } else if stat.pid == root.pid {
-                reap(stat.pid);
+            } else {
+                found = found.or(Some(stat.pid));
+                if stat.pid == root.pid {
+                    reap(stat.pid);
+                }
             }
         }
-        match left {
+        match found {
             None => return Ok(()),
             Some(pid) if begun.elapsed() > LIMIT => {
                 let words = format!("process {pid}, which a trial left, does not die");
