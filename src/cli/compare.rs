@@ -15,7 +15,8 @@ use piton::{Error, shell_word};
 
 use super::args::CompareArgs;
 use super::look::Look;
-use super::result::{print_json, print_line};
+use super::result::{print_json, print_line, print_text};
+use super::sink;
 use super::terminal;
 
 /// Most lines shown that fail the gate; `--json` has them all.
@@ -129,7 +130,7 @@ fn notes(look: &Look, baseline: &Baseline<'_>, stage: &str) {
 }
 
 fn json(path: &Path, comparison: &Comparison<'_>) -> Result<Totals, Error> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(sink::stdout(sink::Content::Json));
     let totals = comparison.write_json(&path.display().to_string(), &mut out)?;
     out.flush().map_err(Error::Output)?;
     Ok(totals)
@@ -175,7 +176,7 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
     ))?;
     let rows: Vec<&Row> = worse.rows.iter().chain(&better.rows).chain(&rest.rows).collect();
     if !rows.is_empty() {
-        print_line(&table(&rows, comparison.limits()).to_string())?;
+        print_text(&format!("{}\n", table(&rows, comparison.limits())))?;
     }
     for (kept, what) in [(&worse, "regressions"), (&better, "improvements")] {
         let more = kept.count - kept.rows.len();

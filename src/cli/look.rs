@@ -11,6 +11,7 @@ use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
 use piton::{Error, JournalError, Reader, Snapshot};
 
 use super::args::{DumpArgs, DumpFormat, LogsArgs, StatusArgs, WhyArgs};
+use super::sink::{self, Content};
 use super::terminal;
 
 /// A store, opened for looking.
@@ -48,7 +49,7 @@ pub fn status(args: &StatusArgs) -> Result<u8, Error> {
     if args.watch {
         return super::watch::watch(&reader, look, store);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = sink::stdout(Content::Text);
     status::Status::load(&look.view, &look.snapshot, unix_ms())?.write_text(terminal::screen(), &mut out)?;
     out.flush().map_err(Error::Output)?;
     Ok(0)
@@ -57,7 +58,7 @@ pub fn status(args: &StatusArgs) -> Result<u8, Error> {
 /// The state as JSON.
 pub fn print_status_json(store: &Path) -> Result<(), Error> {
     let (_reader, look) = Look::at_store(store)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = sink::stdout(Content::Json);
     status::Status::load(&look.view, &look.snapshot, unix_ms())?.write_json(&mut out)?;
     out.flush().map_err(Error::Output)
 }
@@ -81,7 +82,13 @@ pub fn dump(args: &DumpArgs) -> Result<u8, Error> {
         (false, DumpFormat::Jsonl) => dump::Format::Jsonl,
         (false, DumpFormat::Csv) => dump::Format::Csv,
     };
-    let mut out = std::io::stdout().lock();
+    let content = match format {
+        _ if args.canonical => Content::Json,
+        dump::Format::Text(_) => Content::Text,
+        dump::Format::Json | dump::Format::Jsonl => Content::Json,
+        dump::Format::Csv => Content::Table,
+    };
+    let mut out = sink::stdout(content);
     if args.canonical {
         dump::canonical(&look.view, &look.snapshot, &mut out)?;
     } else if args.events {
@@ -97,7 +104,7 @@ pub fn dump(args: &DumpArgs) -> Result<u8, Error> {
 pub fn why(args: &WhyArgs) -> Result<u8, Error> {
     let (_reader, look) = Look::at_store(&args.store.store)?;
     let why = why::Why::load(&look.view, &look.snapshot, &args.case)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = sink::stdout(if args.json { Content::Json } else { Content::Text });
     if args.json {
         why.write_json(&mut out)?
     } else {
@@ -112,7 +119,7 @@ pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let (reader, look) = Look::at_store(store)?;
     let stream = if args.stderr { Stream::Stderr } else { Stream::Stdout };
-    let mut out = std::io::stdout().lock();
+    let mut out = sink::stdout(Content::Printed);
     if !args.follow {
         let path = logs::locate(&look.view, &look.snapshot, &args.case, args.attempt, stream)?;
         logs::copy(&path, &mut out)?;

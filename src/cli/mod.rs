@@ -22,12 +22,14 @@ mod retry;
 mod run;
 mod salvage;
 mod serve;
+mod sink;
 mod stop;
 mod summary;
 mod terminal;
 mod verify;
 mod watch;
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -45,13 +47,20 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, with code 0. A closed pipe is nobody's problem.
-            drop(error.print());
+            let text = error.render().ansi().to_string();
+            match error.use_stderr() {
+                true => sink::to_stderr(&text),
+                false => drop(sink::stdout(sink::Content::Text).write_all(text.as_bytes())),
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITON_LOG", "warn"))
-        .format_timestamp(None)
-        .format_target(false)
+        .format(|out, record| {
+            let style = out.default_level_style(record.level());
+            let said = sink::line(&record.args().to_string());
+            writeln!(out, "[{style}{:<5}{style:#}] {said}", record.level())
+        })
         .init();
     match guarded(cli.command) {
         Ok(code) => ExitCode::from(code),

@@ -27,6 +27,7 @@ use super::args::ReplayArgs;
 use super::compare::tolerances;
 use super::look::Look;
 use super::result::{print_json, print_line};
+use super::sink::{self, Sink};
 use super::terminal::{hint, note, say};
 
 /// How often what the trial printed is passed on.
@@ -212,14 +213,15 @@ fn chosen_dir(dir: &Path) -> Result<PathBuf, Error> {
 struct Tail {
     dir: PathBuf,
     name: &'static str,
-    to_stdout: bool,
+    out: Sink<Box<dyn Write>>,
     file: Option<File>,
     failed: Option<io::Error>,
 }
 
 impl Tail {
     fn of(dir: &Path, name: &'static str, to_stdout: bool) -> Self {
-        Self { dir: dir.into(), name, to_stdout, file: None, failed: None }
+        let out = sink::shared(sink::Content::Printed, to_stdout);
+        Self { dir: dir.into(), name, out, file: None, failed: None }
     }
 
     fn pass_on(&mut self) {
@@ -251,19 +253,9 @@ impl Tail {
         }
         let mut text = Vec::new();
         drop(file.take(AT_ONCE_BYTES).read_to_end(&mut text));
-        let written = if self.to_stdout {
-            write_out(io::stdout().lock(), &text)
-        } else {
-            write_out(io::stderr().lock(), &text)
-        };
-        self.failed = written.err();
+        self.failed = self.out.write_all(&text).and_then(|()| self.out.flush()).err();
         text.len() as u64
     }
-}
-
-fn write_out(mut out: impl Write, text: &[u8]) -> io::Result<()> {
-    out.write_all(text)?;
-    out.flush()
 }
 
 /// How it ended, beside what is recorded.

@@ -14,6 +14,7 @@ use piton::spec::Spec;
 use piton::views::{abort_words, clean, counted, short_number};
 use piton::{Error, JournalError, Snapshot};
 
+use super::sink::{self, Content};
 use super::terminal;
 
 /// Most survivors shown; `piton dump` shows them all.
@@ -27,14 +28,20 @@ const SEARCHED_FOR_FAILURES: usize = 10_000;
 
 /// One line on stdout.
 pub fn print_line(line: &str) -> Result<(), Error> {
-    let mut out = anstream::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Error::Output)
+    print_text(&format!("{}\n", clean(line)))
+}
+
+/// Text of several lines on stdout.
+pub fn print_text(text: &str) -> Result<(), Error> {
+    let mut out = sink::stdout(Content::Text);
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
 }
 
 /// A JSON document on stdout.
 pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::Output(error.into()))?;
-    print_line(&text)
+    let mut out = sink::stdout(Content::Json);
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Output)
 }
 
 /// All that is needed to name a study's trials.
@@ -129,7 +136,7 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
     for row in found.rows {
         table.add_row(row);
     }
-    print_line(&table.to_string())?;
+    print_text(&format!("{table}\n"))?;
     if found.more > 0 {
         print_line(&format!(
             "and {} more survivors; `piton dump {}` shows all",

@@ -12,7 +12,7 @@ use piton::{Error, Outcome, Reader, Snapshot, Study, amend_command, shell_word};
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::look::Look;
 use super::progress::{Progress, github};
-use super::terminal::{hint, note, print_error, say};
+use super::terminal::{command, hint, note, print_error, say};
 use super::{result, summary};
 
 /// Whether a path stands for what is open already, such as `/dev/stdin`: no directory to put anything beside it.
@@ -141,10 +141,10 @@ fn conclude_ci(store: &Path, outcome: &Outcome, again: &str) -> Result<(), Error
     if github::is_there() {
         let early = outcome.report.is_some_and(|report| matches!(report.how, RunEnd::Drained | RunEnd::Forced));
         if early {
-            say(&github::annotation("warning", "the study was interrupted", &format!("go on with `{again}`")));
+            command(&github::annotation("warning", "the study was interrupted", &format!("go on with `{again}`")));
         } else if outcome.waits_for_approval() {
             let way = format!("`piton approve {}`, then `{again}`", shell_word(store));
-            say(&github::annotation("warning", "the study waits for approval", &way));
+            command(&github::annotation("warning", "the study waits for approval", &way));
         }
     }
     summary::append(store, again)

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use piton::Error;
 use piton::sys::clock::unix_ms;
-use piton::views::counted;
 use piton::views::status::Status;
+use piton::views::{clean, counted};
 
 use super::look::Look;
 use super::result::{Failures, Survivors, gathered};
@@ -36,7 +36,7 @@ pub fn append(store: &Path, again: &str) -> Result<(), Error> {
 /// A text as characters: all that could be markup is a reference to itself.
 fn plain(text: &str) -> String {
     let mut safe = String::new();
-    for letter in text.chars() {
+    for letter in text.split(['\n', '\r']).map(clean).collect::<Vec<_>>().join("\n").chars() {
         match letter {
             '\n' | '\r' => safe.push(' '),
             // What is no markup wherever it stands in a line of ours.

@@ -6,7 +6,10 @@ use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
 use piton::sys::words::plain;
+use piton::views::clean;
 use rustix::termios::{LocalModes, OptionalActions, Termios};
+
+use super::sink;
 
 /// Bold red, for `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -71,17 +74,27 @@ impl Drop for NoEcho {
 
 /// One line on stderr; nobody is left to tell when that fails.
 pub fn say(line: &str) {
-    drop(writeln!(anstream::stderr(), "{line}"));
+    begun("", line);
+}
+
+/// A command to the CI system that reads stderr, as [`super::progress::github`] makes them.
+pub fn command(line: &str) {
+    drop(writeln!(std::io::stderr(), "{}", clean(line)));
+}
+
+/// One line that begins with a word of our own, perhaps in colour.
+fn begun(beginning: &str, line: &str) {
+    sink::to_stderr(&format!("{beginning}{}\n", clean(line)));
 }
 
 /// `note:` on stderr.
 pub fn note(line: &str) {
-    say(&format!("{NOTE}note:{NOTE:#} {line}"));
+    begun(&format!("{NOTE}note:{NOTE:#} "), line);
 }
 
 /// `hint:` on stderr.
 pub fn hint(line: &str) {
-    say(&format!("{HINT}hint:{HINT:#} {line}"));
+    begun(&format!("{HINT}hint:{HINT:#} "), line);
 }
 
 /// What failed, each cause once, what is safe, what helps.
@@ -90,15 +103,15 @@ pub fn print_error(error: &Error) {
         let stderr = std::io::stderr();
         let columns = if stderr.is_terminal() { usize::from(width(&stderr)) } else { DEFAULT_TERM_WIDTH };
         let text = diagnostics.render(colour(&stderr), Some(columns));
-        drop(writeln!(anstream::stderr(), "{}\n", text.trim_end()));
+        sink::to_stderr(&format!("{}\n\n", text.trim_end()));
     }
-    say(&format!("{ERROR}error:{ERROR:#} {error}"));
+    begun(&format!("{ERROR}error:{ERROR:#} "), &error.to_string());
     let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         let text = plain(&next.to_string());
         if !text.is_empty() && !said.ends_with(&text) {
-            say(&format!("{NOTE}caused by:{NOTE:#} {text}"));
+            begun(&format!("{NOTE}caused by:{NOTE:#} "), &text);
         }
         said = text;
         cause = next.source();

@@ -14,7 +14,7 @@ use piton::views::status::Status;
 use piton::{Error, Reader};
 
 use super::look::Look;
-use super::terminal;
+use super::{sink, terminal};
 
 /// Shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -38,7 +38,8 @@ pub fn watch(reader: &Reader, first: Look, store: &Path) -> Result<u8, Error> {
 
 fn show(look: &Look) -> Result<(), Error> {
     let mut text = Vec::new();
-    Status::load(&look.view, &look.snapshot, unix_ms())?.write_text(terminal::screen(), &mut text)?;
+    Status::load(&look.view, &look.snapshot, unix_ms())?
+        .write_text(terminal::screen(), &mut sink::shown(&mut text))?;
     let mut out = std::io::stdout().lock();
     let text = String::from_utf8_lossy(&text);
     let screenful = match terminal::height(&out) {

@@ -64,7 +64,7 @@ pub fn clean(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            letter if letter.is_control() || is_hidden(letter) => {
+            letter if steers_or_hides(letter) => {
                 // Writing to a string cannot fail.
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
             }
@@ -74,8 +74,11 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-fn is_hidden(letter: char) -> bool {
-    matches!(u32::from(letter),
+/// Whether a terminal would obey the letter, or show it as nothing: control characters, bidirectional overrides, invisible ones.
+#[must_use]
+pub fn steers_or_hides(letter: char) -> bool {
+    letter.is_control()
+        || matches!(u32::from(letter),
         0xad | 0x61c | 0x180e | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb
         | 0xe0000..=0xe007f)
 }

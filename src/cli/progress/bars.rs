@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use piton::model::{StageCounters, StageIndex, TrialId};
 use piton::views::{duration, time_left};
 
+use super::super::sink;
 use super::super::terminal::{NoEcho, say, width};
 use super::sparkline::{Sparkline, speaks_unicode};
 use super::{BestSoFar, Message};
@@ -65,7 +66,7 @@ impl Bars {
     }
 
     fn print(&self, line: &str) {
-        if self.multi.println(line).is_err() {
+        if self.multi.println(sink::line(line)).is_err() {
             say(line);
         }
     }
@@ -80,7 +81,7 @@ impl Bars {
                 }
                 let bar = self.multi.add(ProgressBar::new(planned));
                 bar.set_style(style());
-                bar.set_prefix(name);
+                bar.set_prefix(sink::line(&name));
                 bar.reset_elapsed();
                 let finished_before = counters.finished();
                 let line = Sparkline::default();
@@ -185,7 +186,7 @@ impl StageBar {
 
 /// As much of a text as fits beside what is used already.
 fn cut(text: &str, used: usize) -> String {
-    text.chars().take(usize::from(width(&std::io::stderr())).saturating_sub(used)).collect()
+    sink::line(text).chars().take(usize::from(width(&std::io::stderr())).saturating_sub(used)).collect()
 }
 
 fn style() -> ProgressStyle {

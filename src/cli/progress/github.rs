@@ -4,6 +4,8 @@
 //! says is escaped in ours and defused in all other lines: see [`harmless`].
 //! <https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>
 
+use piton::views::clean;
+
 /// Annotations of one kind that are shown for a step; the rest are in the log only.
 const SHOWN: u32 = 10;
 
@@ -20,7 +22,16 @@ pub fn harmless(line: &str) -> String {
 }
 
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A").replace("##[", "## [")
+    // Ends of lines get a form of their own.
+    let text: Vec<String> = text
+        .split_inclusive(['\r', '\n'])
+        .map(|line| {
+            let end = line.trim_end_matches(['\r', '\n']).len();
+            let (said, end) = line.split_at(end);
+            clean(said) + end
+        })
+        .collect();
+    text.concat().replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A").replace("##[", "## [")
 }
 
 fn property(text: &str) -> String {

@@ -9,8 +9,8 @@ use crossbeam_channel::Receiver;
 use piton::model::{StageCounters, StageIndex};
 use piton::views::counted;
 
-use super::super::terminal::say;
-use super::github::{Github, harmless};
+use super::super::terminal::{command, say};
+use super::github::Github;
 use super::{Failed, Message};
 
 /// See the module.
@@ -31,20 +31,13 @@ impl Lines {
             self.show(message);
         }
         if let Some(github) = &mut self.github {
-            github.end().iter().for_each(|line| say(line));
-        }
-    }
-
-    fn print(&self, line: &str) {
-        match self.github {
-            Some(_) => say(&harmless(line)),
-            None => say(line),
+            github.end().iter().for_each(|line| command(line));
         }
     }
 
     fn tell(&mut self, lines: impl FnOnce(&mut Github) -> Vec<String>) {
         if let Some(github) = &mut self.github {
-            lines(github).iter().for_each(|line| say(line));
+            lines(github).iter().for_each(|line| command(line));
         }
     }
 
@@ -58,16 +51,16 @@ impl Lines {
                 }
                 let line = stage_line(index, &name, planned, &counters);
                 self.tell(|github| github.begin(&line));
-                self.print(&line);
+                say(&line);
             }
             Message::Ended { stage, counters, line, failed, best, .. } => {
                 let (planned, before) = self.stages.get(&stage).copied().unwrap_or_default();
                 let now = percent(&counters, planned);
                 match line {
-                    Some(line) => self.print(&line),
+                    Some(line) => say(&line),
                     None if now > before => {
                         let best = best.map(|best| format!(", {}", best.words)).unwrap_or_default();
-                        self.print(&format!(
+                        say(&format!(
                             "[{}/{planned}] {now}%, {} failed{best}",
                             counters.finished(),
                             counters.failed
@@ -82,12 +75,12 @@ impl Lines {
             }
             Message::Workers(_) | Message::Started { .. } => {}
             Message::Closed { line, .. } => {
-                self.print(&line);
+                say(&line);
                 self.tell(Github::end);
             }
-            Message::Line(line) => self.print(&line),
+            Message::Line(line) => say(&line),
             Message::Aborted(reason) => {
-                self.print(&format!("aborted: {reason}"));
+                say(&format!("aborted: {reason}"));
                 self.tell(|github| github.aborted(&reason));
             }
         }
