@@ -392,6 +392,9 @@ impl Study {
             Some((row, spec, told_to_wait)) => self.decide(row, spec, *told_to_wait)?,
             None => (decide(self.nothing_found()), None),
         };
+        if let Some((row, ..)) = &found {
+            self.refuse_artifacts(row)?;
+        }
         match decision {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
             Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
@@ -534,6 +537,22 @@ impl Study {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses another artifacts directory than the study has, also where nothing is left to run.
+    fn refuse_artifacts(&self, row: &StudyRow) -> Result<(), Error> {
+        let Some(given) = &self.artifacts else { return Ok(()) };
+        let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
+        let paths = self.stored_paths(row)?;
+        if paths::clean(&given) == paths.artifacts {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "the study in `{}` has its artifacts in `{}`, not in `{}`",
+            self.store.display(),
+            paths.artifacts.display(),
+            given.display()
+        )))
     }
 
     fn spec_match(&self, stored: Option<&StudyRow>) -> SpecMatch {
@@ -720,17 +739,8 @@ impl Study {
             let way_on = self.way_on(&row, &spec);
             return Err(Error::InputsChanged { store, changes, way_on, meanwhile: false });
         }
-        if let Some(given) = &self.artifacts {
-            let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
-            if paths::clean(&given) != paths.artifacts {
-                return Err(Error::Usage(format!(
-                    "the study in `{}` has its artifacts in `{}`, not in `{}`",
-                    store.display(),
-                    paths.artifacts.display(),
-                    given.display()
-                )));
-            }
-        }
+        // Another process may have made the store since it was looked for.
+        self.refuse_artifacts(&row)?;
         refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
         claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
             what: "make the artifacts directory",

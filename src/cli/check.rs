@@ -1,7 +1,7 @@
 //! `piton check`: every mistake of a study file, or its plan.
 
 use piton::engine::resume::{Found, SpecMatch};
-use piton::model::{Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId};
+use piton::model::{Params, Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId, Value};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
 use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
@@ -88,7 +88,8 @@ struct StagePlan {
     how: String,
     /// Keys of a grid that the budget leaves at one value.
     unvaried: Vec<String>,
-    commands: Vec<(String, String)>,
+    /// Case, command, params.
+    commands: Vec<(String, String, Params)>,
 }
 
 impl StagePlan {
@@ -98,7 +99,8 @@ impl StagePlan {
         let planned = row.map_or(0, StageRow::planned);
         let commands = (0..planned.min(SHOWN_COMMANDS))
             .filter_map(|derived| {
-                Some((lineage.case(index, derived), command(spec, &lineage, index, derived, paths)?))
+                let command = command(spec, &lineage, index, derived, paths)?;
+                Some((lineage.case(index, derived), command, lineage.params(index, derived)?))
             })
             .collect();
         Self {
@@ -236,8 +238,12 @@ fn print_plan(
             let names: Vec<_> = plan.unvaried.iter().map(|name| format!("`{name}`")).collect();
             print_line(&format!("  the budget leaves {} at the first value", names.join(", ")))?;
         }
-        for (case, command) in &plan.commands {
+        for (case, command, params) in &plan.commands {
             print_line(&format!("  {case}: {command}"))?;
+            let params: Vec<String> = params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            if !params.is_empty() {
+                print_line(&format!("    {}", params.join(" ")))?;
+            }
         }
         let more = plan.trials.saturating_sub(plan.commands.len() as u64);
         if more > 0 && !plan.commands.is_empty() {
@@ -267,6 +273,15 @@ fn print_plan(
     print_line(&format!("artifacts  {}", paths.study_artifacts(&spec.study.name).display()))
 }
 
+fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Str(text) => text.as_str().into(),
+        Value::Bool(flag) => (*flag).into(),
+        Value::Int(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+    }
+}
+
 fn print_plan_json(
     spec: &Spec,
     plans: &[StagePlan],
@@ -280,7 +295,11 @@ fn print_plan_json(
             let commands: Vec<_> = plan
                 .commands
                 .iter()
-                .map(|(case, command)| serde_json::json!({ "case": case, "command": command }))
+                .map(|(case, command, params)| {
+                    let params: serde_json::Map<_, _> =
+                        params.iter().map(|(name, value)| (name.clone(), json_of(value))).collect();
+                    serde_json::json!({ "case": case, "command": command, "params": params })
+                })
                 .collect();
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,

@@ -5,12 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use piton::spec::Goal;
 use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
 };
-use piton::views::{bundle, clean, counted, short_number};
+use piton::views::{bundle, clean, counted, number};
 use piton::{Error, shell_word};
 
 use super::args::CompareArgs;
@@ -202,8 +202,14 @@ fn table(rows: &[&Row], limits: &Limits) -> Table {
     table.load_style(style()).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(terminal::width(&std::io::stdout()));
     table.set_header(["case", "metric", "baseline", "now", "delta", "allowed", "finding"]);
+    // Only what is found may be broken into lines: numbers are copied.
+    for place in 0..6 {
+        if let Some(column) = table.column_mut(place) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
     for row in rows {
-        let number = |number: Option<f64>| number.map_or_else(String::new, short_number);
+        let cell = |value: Option<f64>| value.map_or_else(String::new, number);
         let finding = match &row.detail {
             Some(detail) => format!("{}: {detail}", row.finding.words()),
             None => row.finding.words().to_owned(),
@@ -211,8 +217,8 @@ fn table(rows: &[&Row], limits: &Limits) -> Table {
         table.add_row([
             clean(&row.case),
             row.metric.as_deref().map(clean).unwrap_or_default(),
-            number(row.baseline),
-            number(row.now),
+            cell(row.baseline),
+            cell(row.now),
             delta(row),
             allowed(row, limits),
             finding,
@@ -236,7 +242,7 @@ fn delta(row: &Row) -> String {
     let sign = if delta > 0.0 { "+" } else { "" };
     let share = row.baseline.filter(|baseline| *baseline != 0.0 && delta != 0.0);
     let share = share.map_or_else(String::new, |baseline| format!(" ({:+.1}%)", 100.0 * delta / baseline.abs()));
-    format!("{sign}{}{share}", short_number(delta))
+    format!("{sign}{}{share}", number(delta))
 }
 
 /// How far it may move, and which way.
@@ -248,5 +254,5 @@ fn allowed(row: &Row, limits: &Limits) -> String {
         Some(Goal::Maximize) => "-",
         None => "±",
     };
-    format!("{sign}{}", short_number(allowed))
+    format!("{sign}{}", number(allowed))
 }

@@ -20,8 +20,8 @@ use piton::executor::local::strays::KilledStray;
 use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict};
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
-use piton::spec::Spec;
-use piton::views::{clean, counted, duration, short_number};
+use piton::spec::{Spec, Work};
+use piton::views::{clean, counted, duration, number};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -179,7 +179,8 @@ impl Progress {
         };
         let each = !self.bars && planned <= LINE_EACH_TRIALS;
         let line = (failed.is_some() || each).then(|| {
-            let log = failed.as_ref().map_or_else(String::new, |failed| format!("; {}", failed.log));
+            let log = failed.as_ref().map_or("", |failed| &failed.log);
+            let log = if log.is_empty() { String::new() } else { format!("; {log}") };
             format!("{}{log}", ended_line(end, &case, finished, planned, &spec, stage))
         });
         let best = best_so_far(draft, stage, &lineage, counters.best);
@@ -188,13 +189,16 @@ impl Progress {
 
     /// Where an attempt's error output is, from here if it is below.
     fn log_of(&mut self, draft: &Draft, spec: &Spec, stage: StageIndex, case: &str, attempt: u32) -> String {
+        // A closure has no log.
+        if spec.stages.get(stage as usize).is_none_or(|stage| stage.work == Work::Closure) {
+            return String::new();
+        }
         if self.paths.is_none() {
             self.paths = StudyPaths::of(&self.store, draft.study_row()).ok();
         }
         let Some(paths) = &self.paths else { return String::new() };
         let log = paths.attempt_dir(spec, stage, case, attempt).join("stderr.log");
-        let here = std::env::current_dir().unwrap_or_default();
-        clean(&log.strip_prefix(here).unwrap_or(&log).display().to_string())
+        clean(&from_here(&log).display().to_string())
     }
 
     fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
@@ -325,6 +329,12 @@ impl Observer for Progress {
     }
 }
 
+/// A path as it is from here, if it is below: from the root every path is, and keeps its slash.
+fn from_here(path: &Path) -> &Path {
+    let here = std::env::current_dir().ok().filter(|here| here.parent().is_some());
+    here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
+}
+
 fn ended_line(
     end: &AttemptEnd,
     case: &str,
@@ -340,7 +350,7 @@ fn ended_line(
             let values: Vec<String> = objectives
                 .iter()
                 .filter_map(|objective| Some((objective, metrics.get(&objective.metric)?.number()?)))
-                .map(|(objective, value)| format!("{} {}", objective.metric, short_number(value)))
+                .map(|(objective, value)| format!("{} {}", objective.metric, number(value)))
                 .collect();
             let values = if values.is_empty() { String::new() } else { format!(": {}", values.join(", ")) };
             format!("succeeded in {took}{values}")
@@ -362,6 +372,6 @@ fn best_so_far(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Op
     let metric = &draft.stages().get(stage as usize)?.objective.as_ref()?.metric;
     let best = best?;
     let (stage, index) = lineage.locate(best.trial)?;
-    let words = format!("best {metric} {} ({})", short_number(best.value), lineage.case(stage, index));
+    let words = format!("best {metric} {} ({})", number(best.value), lineage.case(stage, index));
     Some(BestSoFar { words, value: best.value })
 }

@@ -19,7 +19,7 @@ use piton::spec::{self, Spec, Work};
 use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
-use piton::views::{clean, duration, short_number, signal_name};
+use piton::views::{clean, duration, number, signal_name};
 use piton::{Error, identity};
 use rustix::fs::FileType;
 
@@ -381,7 +381,7 @@ impl<'a> Ending<'a> {
 
 fn metric_text(name: &str, metric: &Metric) -> String {
     match metric {
-        Metric::Number(value) => format!("{} {}", clean(name), short_number(*value)),
+        Metric::Number(value) => format!("{} {}", clean(name), number(*value)),
         Metric::Label(label) => format!("{} {}", clean(name), clean(label)),
     }
 }

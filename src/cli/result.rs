@@ -6,12 +6,12 @@ use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use piton::model::{
-    Metric, Params, Parent, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState, Value,
+    Metric, Params, Parent, Proposals, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState,
 };
 use piton::paths::StudyPaths;
 use piton::plan::Lineage;
 use piton::spec::Spec;
-use piton::views::{abort_words, clean, counted, short_number};
+use piton::views::{abort_words, clean, columns as width_of, counted, number};
 use piton::{Error, JournalError, Snapshot};
 
 use super::sink::{self, Content};
@@ -50,6 +50,7 @@ struct Context<'a> {
     store: &'a Path,
     spec: Spec,
     stages: Vec<StageRow>,
+    proposals: Proposals,
 }
 
 impl<'a> Context<'a> {
@@ -58,7 +59,8 @@ impl<'a> Context<'a> {
         let study = snapshot.study().map_err(wrong)?;
         let spec = Spec::from_json(&study.spec)
             .map_err(|error| Error::StoredSpec { store: store.into(), why: error.to_string() })?;
-        Ok(Self { snapshot, store, spec, stages: snapshot.stages().map_err(wrong)? })
+        let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX)).map_err(wrong)?;
+        Ok(Self { snapshot, store, spec, stages: snapshot.stages().map_err(wrong)?, proposals })
     }
 
     fn wrong(&self, cause: JournalError) -> Error {
@@ -66,7 +68,7 @@ impl<'a> Context<'a> {
     }
 
     fn lineage(&self) -> Lineage<'_> {
-        Lineage::new(&self.spec, &self.stages)
+        Lineage::new(&self.spec, &self.stages).with_proposals(&self.proposals)
     }
 }
 
@@ -109,17 +111,13 @@ fn survivors(context: &Context<'_>, stage: &StageRow) -> Result<Survivors, Error
             rows.push((lineage.case(index, derived), lineage.params(index, derived).unwrap_or_default(), row));
         }
     }
-    // Constants say nothing in a table of choices.
-    let params: BTreeSet<&String> = rows
-        .iter()
-        .flat_map(|(_, params, _)| params.keys())
-        .filter(|n| !context.spec.params.contains_key(*n))
-        .collect();
+    let params: BTreeSet<&String> = rows.iter().flat_map(|(_, params, _)| params.keys()).collect();
     let metrics = metric_columns(context, stage, &rows);
     let names = params.iter().chain(&metrics).map(|name| clean(name));
     let header = std::iter::once("survivor".to_owned()).chain(names).collect();
     let cells = rows.iter().map(|(case, values, row)| {
-        let values = params.iter().map(|name| values.get(*name).map_or_else(String::new, param_cell));
+        let values =
+            params.iter().map(|name| values.get(*name).map_or_else(String::new, |v| clean(&v.to_string())));
         let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
         std::iter::once(case.clone()).chain(values).chain(numbers).collect()
     });
@@ -128,15 +126,7 @@ fn survivors(context: &Context<'_>, stage: &StageRow) -> Result<Survivors, Error
 
 fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error> {
     let found = survivors(context, stage)?;
-    let mut table = Table::new();
-    let width = terminal::width(&std::io::stdout());
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(width);
-    table.set_header(found.header);
-    for row in found.rows {
-        table.add_row(row);
-    }
-    print_text(&format!("{table}\n"))?;
+    print_text(&shown(&found, usize::from(terminal::screen().width)))?;
     if found.more > 0 {
         print_line(&format!(
             "and {} more survivors; `piton dump {}` shows all",
@@ -145,6 +135,28 @@ fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error>
         ))?;
     }
     Ok(())
+}
+
+/// The table, if it fits the columns (0: any do), else each survivor's values under its name: no number is broken or cut,
+/// and all can be copied.
+fn shown(found: &Survivors, columns: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(&found.header);
+    table.add_rows(&found.rows);
+    let text = table.to_string();
+    if columns == 0 || text.lines().all(|line| width_of(line) <= columns) {
+        return format!("{text}\n");
+    }
+    let mut text = String::new();
+    for row in &found.rows {
+        let cells = found.header.iter().zip(row);
+        for (place, (name, cell)) in cells.enumerate() {
+            let line = if place == 0 { format!("{name} {cell}\n") } else { format!("  {name} = {cell}\n") };
+            text.push_str(&line);
+        }
+    }
+    text
 }
 
 /// The objectives in their order, then the other metrics by name.
@@ -161,16 +173,9 @@ fn metric_columns<'a>(
     columns
 }
 
-fn param_cell(value: &Value) -> String {
-    match value {
-        Value::Float(number) => short_number(*number),
-        other => clean(&other.to_string()),
-    }
-}
-
 fn metric_cell(metric: &Metric) -> String {
     match metric {
-        Metric::Number(number) => short_number(*number),
+        Metric::Number(value) => number(*value),
         Metric::Label(label) => clean(label),
     }
 }

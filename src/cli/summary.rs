@@ -72,7 +72,7 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
         let best = stage
             .best
             .as_ref()
-            .map(|best| format!("{} {} ({})", best.metric, piton::views::short_number(best.value), best.case));
+            .map(|best| format!("{} {} ({})", best.metric, piton::views::number(best.value), best.case));
         vec![
             stage.name.clone(),
             stage.status.to_owned(),

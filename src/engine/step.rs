@@ -294,10 +294,12 @@ impl State {
 
     fn executor_event(&mut self, now: Now, event: ExecutorEvent) -> Result<Vec<Action>, FoldError> {
         match event {
-            ExecutorEvent::Started { trial, attempt, slot, process, at_ms: _ } => {
+            ExecutorEvent::Started { trial, attempt, slot, process, at_ms } => {
                 if self.submitted.get(&trial) == Some(&attempt) {
                     let executor = ExecutorKind::Local;
-                    self.started(now, RunningRow { trial, attempt, process, executor }, slot)?;
+                    // Recorded by whoever started it, not when this commit comes.
+                    let then = Now { at_ms, ..now };
+                    self.started(then, RunningRow { trial, attempt, process, executor }, slot)?;
                 }
                 Ok(Vec::new())
             }
@@ -336,7 +338,8 @@ impl State {
         if self.submitted.get(&trial) == Some(&attempt) {
             // It could not even be started: the start is recorded with its end.
             let executor = ExecutorKind::Local;
-            self.started(now, RunningRow { trial, attempt, process: None, executor }, 0)?;
+            let then = Now { at_ms: report.ended_ms, ..now };
+            self.started(then, RunningRow { trial, attempt, process: None, executor }, 0)?;
         }
         // A report of an attempt that was given up comes too late: its end is recorded already. Another one of the
         // same trial may run by now.
@@ -408,6 +411,10 @@ impl State {
     }
 
     fn end(&mut self, now: Now, end: AttemptEnd) -> Result<(), FoldError> {
+        // A clock that was set back, or another machine's, does not end it before it began.
+        let began = self.attempts(end.trial).iter().find(|attempt| attempt.n == end.attempt);
+        let began_ms = began.map_or(end.ended_ms, |attempt| attempt.started_ms);
+        let end = AttemptEnd { ended_ms: end.ended_ms.max(began_ms), ..end };
         let (trial, next) = (end.trial, end.next);
         self.emit(now, end_event(end))?;
         if trial != TrialId::BASE

@@ -3,6 +3,8 @@
 //! Pure: two specs and the rows give the amendment. A change is only ever allowed when it is known to leave every
 //! kept result as it is; whatever is not known counts as altering results.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
@@ -173,7 +175,38 @@ fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
         change("run.on_event", hook(old), hook(new)),
         change("run.executor", executor(old), executor(new)),
     ];
-    changes.into_iter().flatten()
+    let mut changes: Vec<Change> = changes.into_iter().flatten().collect();
+    // Whatever else there is, also what will be added one day: nothing that differs is called nothing.
+    let (before, now) = (run_settings(old), run_settings(new));
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let other = |name: &&String| change(name, before.get(*name).cloned(), now.get(*name).cloned());
+    changes.extend(names.iter().filter_map(other));
+    changes.into_iter()
+}
+
+/// Settings of `[run]` and of its tables by their names, but for those that are told in words of their own.
+fn run_settings(spec: &Spec) -> BTreeMap<String, String> {
+    fn add(settings: &mut BTreeMap<String, String>, name: &str, value: &serde_json::Value) {
+        match value {
+            serde_json::Value::Object(table) => {
+                table.iter().for_each(|(key, value)| add(settings, &format!("{name}.{key}"), value));
+            }
+            serde_json::Value::Null => {}
+            value => drop(settings.insert(name.to_owned(), value.to_string())),
+        }
+    }
+    let mut settings = BTreeMap::new();
+    let Ok(serde_json::Value::Object(run)) = serde_json::to_value(&spec.run) else { return settings };
+    for (key, value) in &run {
+        match (key.as_str(), value) {
+            ("workers" | "grace_ms" | "sync_interval_ms" | "on_event", _) => {}
+            // `[run.slurm]` is the executor with that name, and the name is told already.
+            ("executor", serde_json::Value::Object(_)) => add(&mut settings, "run", value),
+            ("executor", _) => {}
+            _ => add(&mut settings, &format!("run.{key}"), value),
+        }
+    }
+    settings
 }
 
 /// Tools whose versions differ from those of an earlier time, as changes.

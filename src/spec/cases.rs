@@ -431,7 +431,7 @@ impl Spec {
         let mut known = KnownParams::new(self.params.keys().cloned());
         let mut found = Vec::new();
         for (stage, gaps) in self.stages.iter().zip(gaps) {
-            known.add(swept_names(stage), &gaps);
+            known.add(own_names(stage), &gaps);
             for name in templates(&stage.work).iter().flat_map(|template| &template.parts) {
                 let Part::Param(name) = name else { continue };
                 let place = Place { span: None, path: format!("stage {:?}.command", stage.name) };
@@ -492,7 +492,9 @@ fn templates(work: &Work) -> &[Template] {
     }
 }
 
-fn swept_names(stage: &StageSpec) -> Vec<&str> {
+/// The params that a stage itself gives its cases: those of its sweep, or of its file of cases.
+#[must_use]
+pub fn own_names(stage: &StageSpec) -> Vec<&str> {
     match &stage.sampling {
         Sampling::File(CaseFile { cases: Some(cases), .. }) => cases.names.iter().map(String::as_str).collect(),
         _ => stage.sweep.iter().map(|swept| swept.name.as_str()).collect(),

@@ -26,9 +26,9 @@ mod versions;
 mod walk;
 
 pub use builder::{SpecBuilder, StageBuilder};
-pub use cases::CASE_FILE_MAX_BYTES;
 #[doc(hidden)]
 pub use cases::fuzz_cases;
+pub use cases::{CASE_FILE_MAX_BYTES, own_names};
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};

@@ -41,6 +41,12 @@ pub enum ViewError {
         /// The case.
         case: String,
     },
+    /// A trial's log is not there. Of a log without a byte, a power cut may leave nothing.
+    #[error("there is no file `{}`: it was removed, or nothing was written to it", path.display())]
+    LogGone {
+        /// Which.
+        path: PathBuf,
+    },
     /// What was asked for makes no sense for this study; in words.
     #[error("{0}")]
     Request(String),

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io::{BufWriter, Write};
 
-use super::text::{clean, counted, fit, short_number};
+use super::text::{clean, counted, fit, number};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metric, Parent, StageRow, StageStatus, TrialId, Value};
@@ -98,7 +98,7 @@ fn label(
     let objectives = view.spec.stages.get(stage.index as usize).map_or(&[][..], |stage| &stage.objectives);
     for objective in objectives {
         if let Some(Metric::Number(value)) = row.as_ref().and_then(|row| row.metrics.get(&objective.metric)) {
-            lines.push(format!("{} {}", objective.metric, short_number(*value)));
+            lines.push(format!("{} {}", objective.metric, number(*value)));
         }
     }
     let lines: Vec<String> = lines.iter().map(|line| escaped(&fit(&clean(line), LABEL_COLUMNS))).collect();
@@ -107,7 +107,7 @@ fn label(
 
 fn short(value: &Value) -> String {
     match value {
-        Value::Float(value) => short_number(*value),
+        Value::Float(value) => number(*value),
         other => other.to_string(),
     }
 }

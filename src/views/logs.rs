@@ -70,14 +70,13 @@ pub fn path_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Str
     Some(dir.join(stream.file_name()))
 }
 
-/// Copies a log as it is now. One that is not there is empty: of logs without a byte, a power cut may leave nothing.
+/// Copies a log as it is now.
 ///
 /// # Errors
 /// [`ViewError::File`] when it cannot be read, [`ViewError::Output`] when it cannot be passed on.
 pub fn copy(path: &Path, out: &mut dyn Write) -> Result<(), ViewError> {
     let mut file = match open_log(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(cause) => return Err(unreadable(path, cause)),
     };
     copy_rest(&mut file, path, out)?;
@@ -110,6 +109,9 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 fn unreadable(path: &Path, cause: io::Error) -> ViewError {
+    if cause.kind() == io::ErrorKind::NotFound {
+        return ViewError::LogGone { path: path.into() };
+    }
     ViewError::File { what: "read", path: path.into(), cause }
 }
 
@@ -145,6 +147,10 @@ impl Position {
 impl Position {
     fn over(self, attempt: AttemptNo) -> bool {
         self.attempt > attempt || !self.running
+    }
+
+    fn goes_on_after(self, attempt: AttemptNo) -> bool {
+        self.attempt > attempt || self.goes_on
     }
 }
 
@@ -240,8 +246,17 @@ fn opened(trial: &mut dyn Followable, attempt: AttemptNo, path: &Path) -> Result
         let position = trial.position()?;
         match open_log(path) {
             Ok(file) => return Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && position.over(attempt) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(trial.wait(&Watch::nothing())?),
+            // Another attempt follows one that could not even be started.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && position.over(attempt)
+                    && position.goes_on_after(attempt) =>
+            {
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !position.over(attempt) => {
+                trial.wait(&Watch::nothing())?;
+            }
             Err(cause) => return Err(unreadable(path, cause)),
         }
     }

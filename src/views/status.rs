@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
-use super::words::{micros, seconds, stage_status, study_status};
+use super::words::{local_time, micros, seconds, stage_status, study_status, timestamp};
 use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;
-use crate::spec::Sampling;
+use crate::spec::{Sampling, Work};
 use crate::sys::words::FLUSH_HINT;
 
 /// How many running trials are listed.
@@ -52,6 +52,13 @@ pub struct Status {
     pub cluster_trouble: Option<String>,
     /// Runs so far.
     pub runs: u32,
+    /// When the last run began, RFC 3339 in UTC; `null` before the first.
+    pub run_started_at: Option<String>,
+    /// When it ended; `null` while it runs, and after an engine that died.
+    pub run_ended_at: Option<String>,
+    /// The same for people.
+    #[serde(skip)]
+    run_times: Option<RunTimes>,
     /// Running time over all runs, seconds.
     pub runtime_s: f64,
     /// Events so far.
@@ -84,6 +91,17 @@ pub struct ProposerWait {
     pub log: String,
     /// What it may lack.
     pub hint: &'static str,
+}
+
+impl RunTimes {
+    fn words(self, runs: bool) -> String {
+        let began = local_time(self.began_ms);
+        match self.ended_ms {
+            Some(ended_ms) => format!("last run {began} to {}", local_time(ended_ms)),
+            None if runs => format!("running since {began}"),
+            None => format!("last run began {began}"),
+        }
+    }
 }
 
 /// The last engine of a study.
@@ -171,8 +189,8 @@ pub struct LastFailure {
     pub kind: String,
     /// In words.
     pub reason: String,
-    /// Its error output.
-    pub log: String,
+    /// Its error output; `null` for a closure, which has none.
+    pub log: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -190,6 +208,7 @@ impl Status {
         let rows = snapshot.running()?;
         let running = rows.iter().take(RUNNING_SHOWN);
         let running = running.map(|row| running_out(view, snapshot, &lineage, row, now_ms));
+        let (last_failures, run_times) = lately(view, snapshot, &lineage)?;
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
@@ -208,6 +227,9 @@ impl Status {
             }),
             cluster_trouble: study.cluster_trouble.clone().filter(|_| view.liveness.alive),
             runs: study.runs,
+            run_started_at: run_times.map(|run| timestamp(run.began_ms)),
+            run_ended_at: run_times.and_then(|run| run.ended_ms).map(timestamp),
+            run_times,
             runtime_s: seconds(runtime_us(view, now_ms)),
             events: view.progress.last_seq,
             stages: view
@@ -217,7 +239,7 @@ impl Status {
                 .collect::<Result<_, JournalError>>()?,
             running: running.collect::<Result<_, _>>()?,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
-            last_failures: last_failures(view, snapshot, &lineage)?,
+            last_failures,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
             waits_for_proposer: waits_for_proposer(view, &rows, now_ms),
             next_command: (can_go_on && !view.liveness.alive).then(|| {
@@ -260,7 +282,9 @@ impl Status {
             );
             writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&what)))?;
             // Whole, however long: people copy it.
-            writeln!(out, "    {}", clean(&failure.log))?;
+            if let Some(log) = &failure.log {
+                writeln!(out, "    {}", clean(log))?;
+            }
         }
         if let Some(wait) = &self.waits_for_proposer {
             let since = duration(micros(wait.since_s));
@@ -299,6 +323,9 @@ impl Status {
         }
         pieces.push(format!("ran {} in {}", duration(micros(self.runtime_s)), counted(self.runs.into(), "run")));
         pieces.push(counted(self.events, "event"));
+        if let Some(run) = self.run_times {
+            pieces.push(run.words(self.status == "running"));
+        }
         for line in wrapped(&pieces, ", ", screen.columns()) {
             writeln!(out, "{}", screen.line(&line))?;
         }
@@ -394,9 +421,14 @@ impl Stage {
     fn bar(&self, width: usize) -> String {
         let mut bar = String::new();
         let mut left = width;
+        let whole = self.succeeded + self.failed + self.running >= self.planned;
         for (count, letter) in [(self.failed, "!"), (self.running, ">"), (self.succeeded, "#")] {
             let share = scaled(count, self.planned, width);
             let share = share.max(usize::from(count > 0)).min(left);
+            // What rounding left of a bar that is full.
+            let last =
+                letter == "#" || (letter == ">" && self.succeeded == 0) || self.succeeded + self.running == 0;
+            let share = if whole && last && count > 0 { left } else { share };
             left -= share;
             // Succeeded first on the screen, though the others get their column first.
             if letter == "#" {
@@ -580,15 +612,36 @@ fn remote_words(remote: &RemoteOut, elapsed_s: f64) -> String {
     format!("  for {ran}{node}, {job}, {}", remote.queued_words().unwrap_or_default())
 }
 
-fn last_failures(
+/// When the last run began, and when it ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RunTimes {
+    began_ms: UnixMs,
+    ended_ms: Option<UnixMs>,
+}
+
+/// What the last events tell: failures, and when the last run was.
+fn lately(
     view: &StudyView,
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
-) -> Result<Vec<LastFailure>, ViewError> {
+) -> Result<(Vec<LastFailure>, Option<RunTimes>), ViewError> {
+    let mut run = None;
     let from = view.progress.last_seq.saturating_sub(EVENTS_SEARCHED) + 1;
     let mut failures = Vec::new();
     for event in snapshot.events(from)? {
-        match event?.1.event {
+        let record = event?.1;
+        // What a command records between two runs has no time in one.
+        let began_ms = record.at_ms.saturating_sub_unsigned(record.run_ms);
+        match record.event {
+            Event::RunStarted { .. } => run = Some(RunTimes { began_ms: record.at_ms, ended_ms: None }),
+            Event::RunEnded { .. } => {
+                let began_ms = run.map_or(began_ms, |run| run.began_ms);
+                run = Some(RunTimes { began_ms, ended_ms: Some(record.at_ms) });
+            }
+            _ if run.is_none() && record.run_ms > 0 => run = Some(RunTimes { began_ms, ended_ms: None }),
+            _ => {}
+        }
+        match record.event {
             Event::AttemptEnded(end) => failures.extend(failure_out(view, lineage, &end)),
             // The numbers of discarded trials may be other cases' now.
             Event::SpecAmended(amended) if amended.discard_from.is_some() => failures.clear(),
@@ -597,7 +650,7 @@ fn last_failures(
     }
     failures.reverse();
     failures.truncate(FAILURES_SHOWN);
-    Ok(failures)
+    Ok((failures, run))
 }
 
 fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Option<LastFailure> {
@@ -605,11 +658,12 @@ fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Opt
     let (stage, index) = lineage.locate(end.trial)?;
     let case = lineage.case(stage, index);
     let dir = view.attempt_dir(view.stage(stage)?, &case, end.attempt);
+    let closure = view.spec.stages.get(stage as usize).is_some_and(|stage| stage.work == Work::Closure);
     Some(LastFailure {
         attempt: end.attempt,
         kind: failure.kind.clone(),
         reason: failure.reason.clone(),
-        log: dir.join("stderr.log").display().to_string(),
+        log: (!closure).then(|| dir.join("stderr.log").display().to_string()),
         case,
     })
 }

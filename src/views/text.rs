@@ -84,7 +84,8 @@ pub fn steers_or_hides(letter: char) -> bool {
 }
 
 /// Columns a terminal gives the text; near enough for alignment.
-pub(super) fn columns(text: &str) -> usize {
+#[must_use]
+pub fn columns(text: &str) -> usize {
     text.chars().map(letter_columns).sum()
 }
 
@@ -132,14 +133,15 @@ pub(super) fn pad_left(text: &str, width: usize) -> String {
     format!("{}{text}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
-/// A number to six significant digits, for tables people read; `dump` has all digits.
+/// A number to six significant digits, for the ticks of an axis: nobody copies those.
 #[must_use]
-pub fn short_number(value: f64) -> String {
+pub(super) fn short_number(value: f64) -> String {
     number(format!("{value:.5e}").parse().unwrap_or(value))
 }
 
-/// A number as people write it: whole ones without a point, very large and small ones with an exponent.
-pub(super) fn number(value: f64) -> String {
+/// A number as people write it, with every digit that counts: whole ones without a point, very large and small ones with an exponent.
+#[must_use]
+pub fn number(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-5..1e15).contains(&size) { format!("{value:e}") } else { format!("{value}") }
 }

@@ -158,6 +158,20 @@ pub fn timestamp(at_ms: UnixMs) -> String {
     }
 }
 
+/// The same in the zone of whoever looks (`TZ`, or the machine's), to the second, for people: `2026-01-31 13:00:00 +01:00`.
+/// Data has [`timestamp`].
+#[must_use]
+pub fn local_time(at_ms: UnixMs) -> String {
+    in_zone(at_ms, jiff::tz::TimeZone::system())
+}
+
+fn in_zone(at_ms: UnixMs, zone: jiff::tz::TimeZone) -> String {
+    match Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        Err(_) => timestamp(at_ms),
+    }
+}
+
 const END_OF_2199_MS: u64 = 7_258_118_400_000;
 
 /// The same for the times there are: a dump of a million trials shows millions of them.
@@ -225,6 +239,15 @@ mod tests {
             let calendar = format!("{:.3}", Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap());
             proptest::prop_assert_eq!(plain_timestamp(ms), calendar);
         }
+    }
+
+    #[test]
+    fn people_see_their_own_time() {
+        let at = |zone: &str| in_zone(1_769_860_800_250, jiff::tz::TimeZone::posix(zone).unwrap());
+        assert_eq!(at("CET-1"), "2026-01-31 13:00:00 +01:00");
+        assert_eq!(at("UTC0"), "2026-01-31 12:00:00 +00:00");
+        assert_eq!(at("XST3:30"), "2026-01-31 08:30:00 -03:30");
+        assert!(in_zone(i64::MAX, jiff::tz::TimeZone::UTC).starts_with("9999-12-30"));
     }
 
     #[test]

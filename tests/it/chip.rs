@@ -100,7 +100,7 @@ fn tells_a_designer(page: &str, dump: &serde_json::Value) {
         let mut areas: Vec<f64> = changed.iter().map(|(_, area)| *area).collect();
         areas.sort_by(f64::total_cmp);
         let median = areas[areas.len() / 2];
-        let cell = format!("{}{}", if median > 0.0 { "+" } else { "" }, piton::views::short_number(median));
+        let cell = format!("{}{}", if median > 0.0 { "+" } else { "" }, piton::views::number(median));
         assert!(row.contains(&cell), "{cell} in {row}");
     }
     for said in ["Δ area_um2", "./flow/synth.sh", "./flow/eco.sh", "./flow/signoff.sh", "Yosys 0.23"] {

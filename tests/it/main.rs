@@ -20,6 +20,8 @@
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others; `proxy`: the same behind one;
+//! - `serve`: the live page, used by that browser and attacked by others;
+//! - `shown`: what is printed is what is, and steers nothing;
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
@@ -75,6 +77,7 @@ mod report;
 mod salvage;
 mod serve;
 mod services;
+mod shown;
 mod signals;
 mod structure;
 mod telemetry;

@@ -73,7 +73,7 @@ impl Github {
             return Vec::new();
         }
         let then = if again { "; it will be tried again" } else { "" };
-        vec![annotation(level, &format!("{case} failed: {kind}"), &format!("{reason}{then}\n{log}"))]
+        vec![annotation(level, &format!("{case} failed: {kind}"), format!("{reason}{then}\n{log}").trim_end())]
     }
 
     /// The study was aborted.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
+use super::plain::plain;
 use crate::model::{Failure, Severity};
 use crate::sys::tree_hash::{errno_of, is_cut_off};
 use crate::sys::words::io_words;
@@ -126,38 +127,7 @@ pub(super) fn duration_words(duration: Duration) -> String {
 /// that returns to the line's start overwrites it.
 pub(super) fn printable(line: &str) -> String {
     let shown = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or(line);
-    let mut out = String::new();
-    let mut chars = shown.chars().peekable();
-    while let Some(char) = chars.next() {
-        match char {
-            '\u{1b}' => skip_escape(&mut chars),
-            '\u{9b}' => skip_until(&mut chars, |char| ('@'..='~').contains(&char)),
-            '\t' => out.push(' '),
-            _ if char.is_control() => {}
-            _ => out.push(char),
-        }
-    }
-    out.trim_end().to_owned()
-}
-
-/// After ESC: `[…letter` (CSI), `]…BEL` or `]…ESC \` (OSC), or one character.
-fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    match chars.next() {
-        Some('[') => skip_until(chars, |char| ('@'..='~').contains(&char)),
-        Some(']' | 'P' | 'X' | '^' | '_') => {
-            skip_until(chars, |char| matches!(char, '\u{7}' | '\u{1b}' | '\u{9c}'));
-            chars.next_if_eq(&'\\');
-        }
-        _ => {}
-    }
-}
-
-fn skip_until(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, last: impl Fn(char) -> bool) {
-    for char in chars.by_ref() {
-        if last(char) {
-            break;
-        }
-    }
+    String::from_utf8_lossy(&plain(shown.as_bytes()).bytes).trim_end().to_owned()
 }
 
 /// A number of bytes as a study file would have it: `4 GiB`, `1.5 MiB`, `999 B`.
@@ -174,7 +144,8 @@ pub(super) fn bytes_words(bytes: u64) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.lines().map(printable).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
+    lines.join(" ").replace('\t', " ")
 }
 
 /// At most `bytes` of it, at a character's border.

@@ -11,6 +11,7 @@ use regex::bytes::Regex;
 use rustix::fs::FileType;
 
 use super::failure::{is_of_trial, printable, shorten};
+use super::plain::{Plain, plain};
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 use crate::sys::words::io_words;
 
@@ -33,10 +34,10 @@ pub(super) struct Logs([Log; 2]);
 
 struct Log {
     name: &'static str,
-    /// Whether the log begins where `bytes` does.
+    /// Whether the log begins where `text` does.
     whole: bool,
     /// If the log is longer, with the byte before the part that counts, so that `^` knows what it follows.
-    bytes: Vec<u8>,
+    text: Plain<'static>,
 }
 
 /// What was found in a log.
@@ -68,7 +69,7 @@ impl Logs {
     fn read_last(dir: &Path, limit: u64) -> Result<Self, String> {
         let [first, second] = NAMES.map(|name| {
             let read = tail(dir, name, limit + 1);
-            read.map(|(bytes, whole)| Log { name, whole, bytes })
+            read.map(|(bytes, whole)| Log { name, whole, text: searched(&bytes, whole) })
         });
         Ok(Self([first?, second?]))
     }
@@ -76,7 +77,7 @@ impl Logs {
     /// The first match, in standard error if there is one.
     pub(super) fn find(&self, regex: &Regex) -> Option<Found> {
         self.0.iter().find_map(|log| {
-            let found = regex.find_at(&log.bytes, usize::from(!log.whole))?;
+            let found = regex.find_at(&log.text.bytes, usize::from(!log.whole))?;
             Some(log.found(found.start()))
         })
     }
@@ -84,7 +85,7 @@ impl Logs {
 
 impl Log {
     fn found(&self, at: usize) -> Found {
-        let (all_before, after) = self.bytes.split_at_checked(at).unwrap_or((&self.bytes, &[]));
+        let (all_before, after) = self.text.bytes.split_at_checked(at).unwrap_or((&self.text.bytes, &[]));
         let before = all_before.get(at.saturating_sub(MAX_BYTES_BEFORE)..).unwrap_or_default();
         let after = after.get(..after.len().min(MAX_EXCERPT_BYTES)).unwrap_or_default();
         let mut above: Vec<String> = lines(before);
@@ -95,7 +96,7 @@ impl Log {
         let line = shorten(clean(&line), MAX_EXCERPT_BYTES / 2);
         below = below.split_off(below.len().min(1));
         let place = match self.whole {
-            true => format!(", line {}", all_before.iter().filter(|byte| **byte == b'\n').count() + 1),
+            true => format!(", line {}", self.text.line_at(at)),
             false => String::new(),
         };
         let mut excerpt = format!("{}{place}:", self.name);
@@ -110,10 +111,15 @@ impl Log {
     }
 }
 
-/// Split at every end of a line, and where a progress bar returns to its start: what it overwrote may be what tells.
+/// What of a log's end is searched. The byte before it stays one byte.
+fn searched(bytes: &[u8], whole: bool) -> Plain<'static> {
+    let (before, counts) = bytes.split_at_checked(usize::from(!whole)).unwrap_or_default();
+    let before = before.iter().map(|byte| if *byte == b'\n' { b'\n' } else { b'.' });
+    plain(counts).behind(before.collect())
+}
+
 fn lines(bytes: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
-    text.split(['\n', '\r']).map(str::to_owned).collect()
+    String::from_utf8_lossy(bytes).split('\n').map(str::to_owned).collect()
 }
 
 fn clean(line: &str) -> String {
@@ -186,7 +192,7 @@ mod tests {
     #[test]
     fn excerpts_show_the_last_lines_and_control_nothing() {
         let log = b"one\n\x1b[31mred\x1b[0m \x07bell\n10%\r50%\r100%\n\x1b]0;title\x07after\n\xff\xfe\ta\n\n";
-        assert_eq!(excerpt_of(log), "one\nred bell\n100%\nafter\n\u{fffd}\u{fffd} a");
+        assert_eq!(excerpt_of(log), "one\nred bell\n100%\nafter\n\u{fffd}\u{fffd}\ta");
         let many: String = (0..100).map(|n| format!("line {n}\r\n")).collect();
         assert_eq!(excerpt_of(many.as_bytes()).lines().count(), 10);
         assert!(excerpt_of(many.as_bytes()).ends_with("line 98\nline 99"));
@@ -237,6 +243,17 @@ mod tests {
     fn what_a_terminal_would_obey_or_hide_is_shown_as_text() {
         let log = b"10%\r\x1b[31mError: \xff\x1b[0m\x07 bad\r100%\ndone\n";
         assert_eq!(excerpt(log, b"", "Error"), "stderr.log, line 1:\n10%\nError: \u{fffd} bad\n100%\ndone");
+    }
+
+    #[test]
+    fn a_rule_sees_what_is_shown() {
+        let log = b"x\r\n\x1b[1;31mERR: boom\x1b[0m\r\nrest\r\n";
+        assert_eq!(excerpt(log, b"", "^ERR: boom$"), "stderr.log, line 2:\nx\nERR: boom\nrest");
+        assert_eq!(excerpt(b"", b"7%\r\x1b[KFATAL\tx\r", "^FATAL\tx$"), "stdout.log, line 1:\n7%\nFATAL\tx");
+        // Also at the beginning of the part that is searched.
+        let mut log = b".\n\x1b[31mERR\r\n".to_vec();
+        log.extend(vec![b'.'; SEARCHED_BYTES as usize - log.len() + 2]);
+        assert!(find(&log, b"", "^ERR$").is_some());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod keeper;
 pub(in crate::executor) mod logs;
 mod memory;
 mod place;
+mod plain;
 mod process;
 pub mod proposer;
 mod results;
@@ -25,15 +26,15 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{ProcessId, TrialId, Usage, Verdict};
+use crate::model::{ProcessId, TrialId, UnixMs, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::opened::Opened;
@@ -72,6 +73,24 @@ enum Mode {
     Kill,
 }
 
+/// When an attempt began, by every clock there is.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    at_ms: UnixMs,
+    instant: Instant,
+    clock: Duration,
+}
+
+impl Start {
+    /// When it ended, having run for so long: a wall clock that was set meanwhile, and whatever is done with what it left,
+    /// change nothing about it. The time that it was stopped counts here, though not as running.
+    fn end_ms(self, wall_us: u64, clock: &TrialClock) -> UnixMs {
+        let stopped = self.instant.elapsed().saturating_sub(clock.now().saturating_sub(self.clock));
+        let lasted = Duration::from_micros(wall_us).saturating_add(stopped);
+        self.at_ms.saturating_add_unsigned(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// What executor and workers share.
 struct Shared {
     mode: AtomicU8,
@@ -89,6 +108,8 @@ struct Shared {
     told_broken: Arc<AtomicBool>,
     /// Reports go this way whose attempts left something that must be durable first.
     to_sync: Sender<ToSync>,
+    /// When what runs began.
+    starts: Mutex<HashMap<TrialId, Start>>,
     /// Reports that the syncer has not passed on yet.
     unsynced: Arc<AtomicUsize>,
     room: Arc<Room>,
@@ -134,7 +155,9 @@ impl Shared {
 
     fn tell_started(&self, job: &Job, slot: u32, process: Option<ProcessId>) {
         let (trial, attempt) = (job.key.trial, job.key.attempt);
-        self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: unix_ms() });
+        let start = Start { at_ms: unix_ms(), instant: Instant::now(), clock: self.clock.now() };
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).insert(trial, start);
+        self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: start.at_ms });
     }
 
     /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it.
@@ -147,7 +170,9 @@ impl Shared {
         unsynced: Unsynced,
     ) {
         let (trial, attempt) = (job.key.trial, job.key.attempt);
-        let report = AttemptReport { trial, attempt, ended_ms: unix_ms(), exit, usage, verdict };
+        let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
+        let ended_ms = start.map_or_else(unix_ms, |start| start.end_ms(usage.wall_us, &self.clock));
+        let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict };
         durable::hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
     }
 
@@ -359,6 +384,7 @@ impl LocalExecutor {
             events,
             told_broken: Arc::new(AtomicBool::new(false)),
             to_sync,
+            starts: Mutex::default(),
             unsynced: Arc::default(),
             room: Room::of_process(),
             grounds: Arc::default(),

@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 use super::durable::Unsynced;
 use super::failure::{Trouble, failure, shorten};
 use super::place::{Grounds, Way};
+use super::plain::plain;
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::json::without_bom;
 use crate::model::reported::{Reported, read_metrics};
@@ -217,9 +218,11 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
             }
             Ok(text) => Ok(text),
         };
+        // As a person sees it, like a log.
+        let text = text.as_deref().map(plain);
         for rule in of_file {
             let found = match &text {
-                Ok(text) => search(rule, text, RULE_LIMIT),
+                Ok(text) => search(rule, &text.bytes, RULE_LIMIT),
                 Err(why) => {
                     Err(failure("missing_metric", format!("`{}` needs `{}`: {why}", rule.metric, rule.file)))
                 }

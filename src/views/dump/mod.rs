@@ -235,7 +235,7 @@ fn line<W: Write + ?Sized>(out: &mut W, item: &impl Serialize) -> Result<(), Vie
     Ok(out.write_all(b"\n")?)
 }
 
-/// A param's value for people; not yet harmless.
+/// A param's value for people, as the trial gets it; not yet harmless.
 pub(super) fn value_text(value: &crate::model::Value) -> String {
     value.to_string()
 }

@@ -82,6 +82,8 @@ pub struct StageOut<'a> {
     running: u64,
     succeeded: u64,
     failed: u64,
+    /// Planned, and never run: the study was aborted before.
+    cancelled: u64,
     survivors: Vec<String>,
     opened_at: Option<String>,
     closed_at: Option<String>,
@@ -90,14 +92,18 @@ pub struct StageOut<'a> {
 impl<'a> StageOut<'a> {
     pub(super) fn new(view: &StudyView, lineage: &Lineage<'_>, stage: &'a StageRow) -> Self {
         let counters = view.counters_of(stage.index);
+        let pending = view.pending(stage);
+        let counted = counters.finished() + counters.running + pending;
+        let aborted = view.study.status == StudyStatus::Aborted;
         Self {
+            cancelled: if aborted { stage.planned().saturating_sub(counted) } else { 0 },
             index: stage.index,
             name: &stage.name,
             status: words::stage_status(stage.status),
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
             planned: stage.planned(),
-            pending: view.pending(stage),
+            pending,
             running: counters.running,
             succeeded: counters.succeeded,
             failed: counters.failed,

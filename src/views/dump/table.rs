@@ -85,8 +85,9 @@ fn metric_cell(metric: &Metric) -> String {
 
 /// Every param that any stage has.
 fn param_names(view: &StudyView) -> BTreeSet<String> {
-    let swept = view.spec.stages.iter().flat_map(|stage| stage.sweep.iter().map(|sweep| sweep.name.clone()));
-    view.spec.params.keys().cloned().chain(swept).collect()
+    let own = view.spec.stages.iter().flat_map(crate::spec::own_names).map(str::to_owned);
+    let proposed = view.proposals.values().flatten().map(|(name, _)| name.clone());
+    view.spec.params.keys().cloned().chain(own).chain(proposed).collect()
 }
 
 fn metric_names(snapshot: &Snapshot) -> Result<BTreeSet<String>, ViewError> {

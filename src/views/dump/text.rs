@@ -7,7 +7,7 @@ use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
 use crate::plan::Lineage;
 use crate::views::text::{Paint, clean, columns, counted, duration, fit, number, pad, pad_left};
-use crate::views::words::{stage_status, study_status, timestamp, trial_state};
+use crate::views::words::{local_time, stage_status, study_status, trial_state};
 use crate::views::{PlannedTrial, Screen, StudyView, ViewError, abort_words};
 
 pub(super) fn state(
@@ -40,7 +40,7 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
     let made = format!(
         "seed {}, created {}, ran {} in {}, {}",
         study.seed,
-        timestamp(study.created_ms),
+        local_time(study.created_ms),
         duration(view.runtime_us()),
         counted(study.runs.into(), "run"),
         counted(view.progress.last_seq, "event"),

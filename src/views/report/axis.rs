@@ -3,7 +3,7 @@
 //! Pure arithmetic on finite numbers; whatever the values, a place is within 0 and 1.
 
 use crate::model::Value;
-use crate::views::short_number;
+use crate::views::text::short_number;
 
 /// How values lie on a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,8 @@ impl Axis {
 
     /// For a param's values: a scale if all are numbers, else words.
     pub(super) fn of_values<'v>(values: impl Iterator<Item = &'v Value> + Clone) -> Option<Self> {
+        // A cell that is empty says nothing of what the others are.
+        let values = values.filter(|value| !matches!(value, Value::Str(text) if text.trim().is_empty()));
         if values.clone().all(|value| number_of(value).is_some()) {
             return Self::of_numbers(values.filter_map(number_of));
         }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::axis::Axis;
 use super::gather::{StageData, TrialData};
 use crate::spec::{Goal, Objective};
-use crate::views::short_number;
+use crate::views::number;
 
 /// Most points in one chart, survivors apart.
 const POINTS_MAX: usize = 1_200;
@@ -90,7 +90,7 @@ pub(super) fn objective_words(objective: &Objective) -> String {
 
 /// A trial in a tooltip.
 fn tooltip(trial: &TrialData, value: f64) -> String {
-    format!("{}: {}", trial.case, short_number(value))
+    format!("{}: {}", trial.case, number(value))
 }
 
 /// Those of a stage's valued trials that are drawn: every survivor, and of the others every n-th.
@@ -160,13 +160,13 @@ pub(super) fn progress(stage: &StageData) -> Option<Markup> {
             x: area.x(x.place(as_f64(place + 1))),
             y: area.y(y.place(value)),
             trial,
-            told: short_number(value),
+            told: number(value),
         })
         .collect();
     let told = format!(
         "{} trials in the order they ended; the best value is {}",
         trials.len(),
-        best.map_or_else(String::new, short_number)
+        best.map_or_else(String::new, number)
     );
     let body = html! {
         (frame(&area, (&x, "trials in the order they ended"), (&y, &objective_words(objective))))
@@ -190,7 +190,7 @@ pub(super) fn scatter(stage: &StageData, param: &str) -> Option<Markup> {
                 x: area.x(x.place_of(trial.params.get(param)?)?) + jitter(&x, place),
                 y: area.y(y.place(value)),
                 trial,
-                told: short_number(value),
+                told: number(value),
             })
         })
         .collect();
@@ -243,7 +243,7 @@ pub(super) fn pareto(stage: &StageData) -> Option<Markup> {
             x: area.x(x.place(*a)),
             y: area.y(y.place(*b)),
             trial,
-            told: format!("{}, {}", short_number(*a), short_number(*b)),
+            told: format!("{}, {}", number(*a), number(*b)),
         })
         .collect();
     let body = html! {

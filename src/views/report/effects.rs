@@ -6,7 +6,7 @@
 use super::axis::number_of;
 use super::gather::{StageData, TrialData};
 use crate::model::Value;
-use crate::views::short_number;
+use crate::views::number;
 
 /// Most values of one param that get rows of their own.
 const VALUES_MAX: usize = 8;
@@ -84,7 +84,7 @@ fn effect(stage: &StageData, group: &[(&Value, &TrialData, f64)]) -> Option<Effe
     let mut values: Vec<f64> = group.iter().map(|(.., value)| *value).collect();
     values.sort_by(f64::total_cmp);
     let (low, high) = (*values.first()?, *values.last()?);
-    let shown = |value: &Value| number_of(value).map_or_else(|| value.to_string(), short_number);
+    let shown = |value: &Value| number_of(value).map_or_else(|| value.to_string(), number);
     Some(Effect {
         value: match first.0 == last.0 {
             true => shown(first.0),

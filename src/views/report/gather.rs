@@ -34,6 +34,8 @@ pub(super) struct StageData {
     pub(super) failed: u64,
     /// Params that differ between its trials, by name.
     pub(super) params: Vec<String>,
+    /// Every param that any of its trials has, by name.
+    pub(super) all_params: Vec<String>,
     /// Objectives first.
     pub(super) metrics: Vec<String>,
     /// In derived order.
@@ -165,6 +167,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             succeeded: counters.succeeded,
             failed: counters.failed,
             params: Vec::new(),
+            all_params: Vec::new(),
             metrics: Vec::new(),
             trials: Vec::new(),
             left_out: 0,
@@ -208,6 +211,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         }
         stage.left_out = row.planned().saturating_sub(stage.trials.len() as u64);
         stage.params = spread.params();
+        stage.all_params = spread.first.keys().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         stage.metrics = spread.metrics(spec);
         if let Some(parents) = found.stages.last() {
             stage.compare_with(parents);

@@ -45,6 +45,8 @@ pub struct Report<'a> {
 #[derive(Debug)]
 struct Winner {
     case: String,
+    /// All its params.
+    params: String,
     /// From the first stage to its own.
     steps: Vec<StoryStep>,
 }
@@ -79,7 +81,13 @@ fn winners(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<Winner>, ViewErr
     for survivor in stage.survivors.iter().take(WINNERS_MAX) {
         let mut steps = super::why::story(view, snapshot, &lineage, survivor.trial)?;
         steps.reverse();
-        winners.push(Winner { case: view.case_of(&lineage, survivor.trial), steps });
+        let place = lineage.locate(survivor.trial);
+        let params = place.and_then(|(stage, index)| lineage.params(stage, index)).unwrap_or_default();
+        winners.push(Winner {
+            params: super::why::params_text(&params),
+            case: view.case_of(&lineage, survivor.trial),
+            steps,
+        });
     }
     Ok(winners)
 }

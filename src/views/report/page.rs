@@ -6,11 +6,11 @@ use super::charts::{self, short};
 use super::effects::effects;
 use super::gather::{StageData, anchor};
 use super::timeline::{ends, timeline};
-use super::{Options, Report, table};
-use crate::model::StageStatus;
+use super::{Options, Report, Winner, table};
+use crate::model::{StageStatus, StudyStatus};
 use crate::views::text::{counted, duration};
 use crate::views::words::{stage_status, study_status, timestamp};
-use crate::views::{StudyView, short_number};
+use crate::views::{StudyView, number};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -78,6 +78,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
                 @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
                 @for words in crate::views::abort_words(study, &view.stages, &view.lineage()) { p .note { (words) } }
+                @if let Some(winner) = report.winners.first() { (best(report, winner)) }
                 @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }
                 dl .facts { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
                 nav aria-label="sections" {
@@ -89,6 +90,19 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 }
             }
             @if options.live { (live(report)) } @else if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
+        }
+    }
+}
+
+/// Who won, or leads, with what, and with which params: what most people open the page for.
+fn best(report: &Report<'_>, winner: &Winner) -> Markup {
+    let completed = report.view.study.status == StudyStatus::Completed;
+    let word = if completed { "Winner" } else { "Best of the last stage that closed" };
+    let values = winner.steps.last().map(|step| step.metrics.as_str()).unwrap_or_default();
+    html! {
+        p .lead #winner {
+            (word) ": " strong { (winner.case) } @if !values.is_empty() { " " (values) }
+            @if !winner.params.is_empty() { br; code { (winner.params) } }
         }
     }
 }
@@ -172,7 +186,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                 @if !stage.row.survivors.is_empty() { ", " (stage.row.survivors.len()) " survived" }
                 ". "
                 @if let (Some(best), Some(objective)) = (best, stage.objective()) {
-                    "Best " (charts::objective_words(objective)) ": " strong { (short_number(best.value)) }
+                    "Best " (charts::objective_words(objective)) ": " strong { (number(best.value)) }
                     " by " code { (view.case_of(&view.lineage(), best.trial)) } "."
                 }
             }
@@ -209,13 +223,13 @@ fn effects_table(stage: &StageData) -> Markup {
                         } }
                         tbody {
                             @for (param, rows) in &params {
-                                @for (number, row) in rows.iter().enumerate() {
-                                    tr class=(if number == 0 { "first" } else { "" }) {
-                                        @if number == 0 { th scope="rowgroup" rowspan=(rows.len()) { (param) } }
+                                @for (place, row) in rows.iter().enumerate() {
+                                    tr class=(if place == 0 { "first" } else { "" }) {
+                                        @if place == 0 { th scope="rowgroup" rowspan=(rows.len()) { (param) } }
                                         td .value { (short(&row.value, 40)) }
                                         td .n { (row.trials) }
-                                        td .n { (short_number(row.median)) }
-                                        td .n { (short_number(row.best)) }
+                                        td .n { (number(row.median)) }
+                                        td .n { (number(row.best)) }
                                         td .n { (row.survivors) }
                                         @if let Some(gain) = &row.gain {
                                             td .n { (gain.better) " of " (gain.trials) }
@@ -233,9 +247,9 @@ fn effects_table(stage: &StageData) -> Markup {
 }
 
 /// A difference, with its sign.
-fn signed(number: f64) -> String {
-    let sign = if number > 0.0 { "+" } else { "" };
-    format!("{sign}{}", short_number(number))
+fn signed(value: f64) -> String {
+    let sign = if value > 0.0 { "+" } else { "" };
+    format!("{sign}{}", number(value))
 }
 
 fn failures(report: &Report<'_>) -> Markup {

@@ -11,7 +11,6 @@ use serde_json::Value as Json;
 use super::charts::short;
 use super::gather::{Gathered, StageData, TrialData};
 use crate::model::{Metric, Value};
-use crate::views::short_number;
 use crate::views::words::trial_state;
 
 /// Longest text of a cell, columns: a table of many must stay small, and `dump` has all of it.
@@ -103,7 +102,7 @@ fn stage(stage: &StageData) -> Stage<'_> {
         index: stage.row.index,
         name: &stage.row.name,
         left_out: stage.left_out,
-        params: &stage.params,
+        params: &stage.all_params,
         metrics: &stage.metrics,
         i: trials.iter().map(|trial| trial.index).collect(),
         state: trials.iter().map(|trial| Some(trial_state(trial.state).into())).collect(),
@@ -112,7 +111,7 @@ fn stage(stage: &StageData) -> Stage<'_> {
         ms: trials.iter().map(|trial| trial.wall_us / 1_000).collect(),
         failure: trials.iter().map(|trial| failure_words(trial).map(Cow::Owned)).collect(),
         parent: trials.iter().map(|trial| Some(trial.parent.as_str().into())).collect(),
-        values: stage.params.iter().map(param).chain(stage.metrics.iter().map(metric)).collect(),
+        values: stage.all_params.iter().map(param).chain(stage.metrics.iter().map(metric)).collect(),
     }
 }
 
@@ -129,23 +128,20 @@ fn column(values: impl Iterator<Item = Json>) -> Column<'static> {
     Column::Words(values.into_iter().map(text).collect())
 }
 
-/// Six digits: a table is for looking, `dump` has them all.
-fn short_json(number: f64) -> Json {
-    short_number(number).parse::<f64>().map_or(Json::Null, Json::from)
-}
-
 fn param_json(value: &Value) -> Json {
     match value {
         Value::Str(text) => text.as_str().into(),
         Value::Bool(flag) => (*flag).into(),
+        // Beyond what a script's numbers hold exactly.
+        Value::Int(number) if number.unsigned_abs() > 1 << 53 => number.to_string().into(),
         Value::Int(number) => (*number).into(),
-        Value::Float(number) => short_json(*number),
+        Value::Float(number) => (*number).into(),
     }
 }
 
 fn metric_json(metric: &Metric) -> Json {
     match metric {
-        Metric::Number(number) => short_json(*number),
+        Metric::Number(number) => (*number).into(),
         Metric::Label(label) => label.as_str().into(),
     }
 }

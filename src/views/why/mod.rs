@@ -6,6 +6,8 @@
 mod rank;
 mod text;
 
+pub(super) use text::params as params_text;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -15,7 +17,7 @@ use serde::Serialize;
 
 use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut, versions_out};
 use super::text::number;
-use super::words::{stage_status, timestamp, trial_state};
+use super::words::{local_time, stage_status, trial_state};
 use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
@@ -330,7 +332,7 @@ fn reason(
 
 fn waiting(row: Option<&TrialRow>) -> String {
     let Some(row) = row else { return "it waits for its first attempt".into() };
-    let due = if row.due_ms > 0 { format!(", not before {}", timestamp(row.due_ms)) } else { String::new() };
+    let due = if row.due_ms > 0 { format!(", not before {}", local_time(row.due_ms)) } else { String::new() };
     match row.attempts.last().and_then(|attempt| attempt.outcome) {
         Some(AttemptOutcome::Failed) if row.failures > 0 => {
             let kind = row.failure.as_ref().map_or("", |failure| failure.kind.as_str());
@@ -413,8 +415,8 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
 
 const fn goal(goal: Goal) -> &'static str {
     match goal {
-        Goal::Maximize => "maximise",
-        Goal::Minimize => "minimise",
+        Goal::Maximize => "maximize",
+        Goal::Minimize => "minimize",
     }
 }
 

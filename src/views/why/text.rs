@@ -7,7 +7,7 @@ use crate::model::{AttemptRow, Metric, Metrics, Params, TrialState};
 use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
-use crate::views::words::{exit_code, exit_signal, outcome, remote_job, timestamp, trial_state};
+use crate::views::words::{exit_code, exit_signal, local_time, outcome, remote_job, trial_state};
 use crate::views::{Screen, ViewError};
 
 impl Why {
@@ -76,7 +76,7 @@ impl Why {
         }
         for (attempt, shown) in attempts.iter().zip(&self.attempts) {
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
-            writeln!(out, "      began {}, {}", timestamp(attempt.started_ms), clean(shown.dir()))?;
+            writeln!(out, "      began {}, {}", local_time(attempt.started_ms), clean(shown.dir()))?;
             if let Some(job) = &attempt.remote {
                 let queued = shown.remote().and_then(RemoteOut::queued_words);
                 let queued = queued.map_or_else(String::new, |words| format!(", {words}"));
@@ -109,7 +109,7 @@ fn attempt_words(attempt: &AttemptRow) -> String {
     words
 }
 
-pub(super) fn params(params: &Params) -> String {
+pub(in crate::views) fn params(params: &Params) -> String {
     let words = params.iter().map(|(name, value)| format!("{}={}", clean(name), clean(&value_text(value))));
     words.collect::<Vec<_>>().join(" ")
 }
