@@ -188,8 +188,8 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
         |count: u64, noun: &str| if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") };
     let colour = if totals.regressions > 0 { AnsiColor::Red } else { AnsiColor::Green };
     let style = Style::new().fg_color(Some(colour.into())).bold();
-    print_line(&format!(
-        "{style}{}{style:#}, {}, {} unchanged",
+    print_text(&format!(
+        "{style}{}{style:#}, {}, {} unchanged\n",
         counted(totals.regressions, "regression"),
         counted(totals.improvements, "improvement"),
         totals.unchanged

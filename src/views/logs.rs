@@ -356,9 +356,8 @@ mod tests {
         let mut out = Vec::new();
         copy(&path, &mut out).unwrap();
         assert!(out == bytes);
-        // One that is not there is empty; one that cannot be read is an error.
-        copy(&dir.path().join("none"), &mut out).unwrap();
-        assert!(out == bytes);
+        let gone = copy(&dir.path().join("none"), &mut out).unwrap_err();
+        assert!(matches!(gone, ViewError::LogGone { path } if path.ends_with("none")));
         let error = copy(dir.path(), &mut out).unwrap_err();
         assert!(error.to_string().starts_with("cannot read `/"), "{error}");
     }
@@ -473,7 +472,8 @@ mod tests {
         );
         assert_eq!(script.follow(None), (Followed::Ended, "late".into()));
         let mut script = Script::new(&[(1, false, false), (1, false, false), (1, false, false)], &[]);
-        assert_eq!(script.follow(None), (Followed::Ended, String::new()));
+        let gone = follow(&mut script, None, &mut Vec::new()).unwrap_err();
+        assert!(matches!(gone, ViewError::LogGone { .. }));
     }
 
     #[test]

@@ -695,7 +695,8 @@ mod tests {
     fn a_running_study_on_one_screen() {
         insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 80), @r#"
         tiny: running
-        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run, 8 events
+        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run, 8 events,
+        running since 1970-01-01 00:00:01 +00:00
 
         explore  open     [##########!!!!!!!!!!>>>>>>>>>>..........]  2 of 4 done
           1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute; about 1–2 s left;
@@ -749,7 +750,8 @@ mod tests {
         story.complete();
         insta::assert_snapshot!(shown(&status(&story, DEAD), 80), @r#"
         tiny: completed
-        no engine, ran 0 ms in 1 run, 20 events
+        no engine, ran 0 ms in 1 run, 20 events,
+        last run 1970-01-01 00:00:01 +00:00 to 1970-01-01 00:00:19 +00:00
 
         explore  closed   [##############################!!!!!!!!!!]  4 of 4 done
           3 succeeded, 1 failed; best bytes 100 (t_0_3); 2 survivors

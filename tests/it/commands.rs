@@ -67,8 +67,11 @@ fn check_prints_the_plan_and_touches_nothing() {
     stage 0 `first`: 4 trials from `small`, 1 survives
       grid, all 4 combinations; top by largest `sum`
       small_0_0: ./trial.sh 10 1
+        base=10 n=1
       small_0_1: ./trial.sh 10 2
+        base=10 n=2
       small_0_2: ./trial.sh 10 3
+        base=10 n=3
       … and 1 more
 
     inputs     1 hashed, all there
@@ -145,11 +148,11 @@ fn run_ends_with_a_table_and_plain_lines() {
     let output = sandbox.run("run study.toml -j 1");
     assert_eq!(output.status.code(), Some(0));
     assert_snapshot!(stable(&sandbox, &String::from_utf8_lossy(&output.stdout)), @"
-    ─────────────────────
-     survivor    n   sum 
-    ═════════════════════
-     small_0_3   4   14  
-    ─────────────────────
+    ────────────────────────────
+     survivor    base   n   sum 
+    ════════════════════════════
+     small_0_3   10     4   14  
+    ────────────────────────────
     1 trial failed:
       small_0_2  exit_code: exited with code 7
       (more: `piton why study.redb small_0_2`)
@@ -349,7 +352,7 @@ fn dump_has_the_schema_and_its_formats() {
     );
     assert_eq!(
         keys(&dump["stages"][0]),
-        "closed_at failed index name opened_at pending planned running status succeeded survivor_count survivors trial_budget"
+        "cancelled closed_at failed index name opened_at pending planned running status succeeded survivor_count survivors trial_budget"
     );
     assert_eq!(
         keys(&dump["trials"][0]),

@@ -80,7 +80,7 @@ fn a_rule_sees_what_why_shows() {
     assert!(why.contains("boom") && why.contains("| ERR: boom\n"), "{why}");
     assert_eq!(sandbox.dump()["trials"][0]["failure"]["kind"], "boom");
 
-    let metric = "[stage.metrics]\ny = { file = \"stdout.log\", regex = '^y = ([0-9.]+)$' }\n";
+    let metric = "[stage.metrics]\ny = { file = \"stdout.log\", regex = '^y = ([0-9.]+)' }\n";
     let coloured = study(r#"printf "\033[1my = 2.5\033[m\r\n""#, 1, &format!("{metric}{OBJECTIVE}"));
     coloured.ok("run study.toml", 0);
     assert_eq!(coloured.dump()["trials"][0]["metrics"]["y"], 2.5);
@@ -167,7 +167,7 @@ fn no_word_of_a_proposer_steers_a_terminal_or_a_ci_server() {
 
 #[test]
 fn a_stage_says_what_was_cancelled() {
-    let sandbox = study("exit 1", 4, "[stage.sweep]\nz = [1, 2, 3, 4]\n[stage.rails]\nmax_failure_rate = 0.0\n");
+    let sandbox = study("exit 1", 4, "[stage.sweep]\nz = [1, 2, 3, 4]\n[stage.rails]\nmax_failure_rate = 0.1\n");
     sandbox.ok("run study.toml -j 1", 3);
     let stage = &sandbox.dump()["stages"][0];
     let count = |name: &str| stage[name].as_u64().unwrap();

@@ -32,8 +32,8 @@ fn json_is_schema_1_to_the_letter() {
     {"schema":1,
     "study":{"name":"tiny","status":"running","aborted":false,"abort_reason":null,"seed":7,"spec_hash":"5bec","created_at":"1970-01-01T00:00:00.000Z","runtime_s":0.0,"engine":{"pid":4242,"alive":true},"versions":{}},
     "stages":[
-    {"index":0,"name":"explore","status":"open","trial_budget":4,"survivor_count":2,"planned":4,"pending":1,"running":1,"succeeded":1,"failed":1,"survivors":[],"opened_at":"1970-01-01T00:00:02.000Z","closed_at":null},
-    {"index":1,"name":"confirm","status":"waiting","trial_budget":2,"survivor_count":1,"planned":0,"pending":0,"running":0,"succeeded":0,"failed":0,"survivors":[],"opened_at":null,"closed_at":null}
+    {"index":0,"name":"explore","status":"open","trial_budget":4,"survivor_count":2,"planned":4,"pending":1,"running":1,"succeeded":1,"failed":1,"cancelled":0,"survivors":[],"opened_at":"1970-01-01T00:00:02.000Z","closed_at":null},
+    {"index":1,"name":"confirm","status":"waiting","trial_budget":2,"survivor_count":1,"planned":0,"pending":0,"running":0,"succeeded":0,"failed":0,"cancelled":0,"survivors":[],"opened_at":null,"closed_at":null}
     ],
     "trials":[
     {"id":0,"stage":0,"case":"t_0_0","parent":"t","params":{"label":"plain","level":1,"mode":"fast"},"state":"succeeded","metrics":{"bytes":200,"tool":"xz"},"failure":null,"survivor":false,"attempts":[{"n":1,"outcome":"succeeded","exit_code":0,"signal":null,"started_at":"1970-01-01T00:00:03.000Z","ended_at":"1970-01-01T00:00:04.000Z","wall_s":1.5,"cpu_s":1.25,"peak_rss_bytes":4096,"dir":"/a/tiny/0_explore/t_0_0/attempt_1"}],"outputs":{"packed":{"bytes":3,"blake3":"1111111111111111111111111111111111111111111111111111111111111111"}}},
@@ -156,7 +156,7 @@ fn text_shows_every_trial_and_lets_nothing_hostile_through() {
     story.start(2, 1).fail(2, 1, "bad\u{1b}[2J\r\nthing", Next::Final);
     insta::assert_snapshot!(dumped(&story, ALIVE, Format::Text(Screen::PLAIN)), @r#"
     study tiny: running
-    seed 7, created 1970-01-01T00:00:00.000Z, ran 0 ms in 1 run, 7 events
+    seed 7, created 1970-01-01 00:00:00 +00:00, ran 0 ms in 1 run, 7 events
     attempts: 2 started, 1 succeeded, 1 failed, 0 interrupted, 0 running
     spec 5bec
 

@@ -22,15 +22,15 @@ fn survivors_and_others_are_ranked_against_the_last_survivor() {
     story.complete();
     assert_eq!(
         said(&story, "t_0_1"),
-        "it did not survive: ranked 3 of 3 by `bytes` (minimise): 300.5; the last survivor `t_0_0` (rank 2) had 200"
+        "it did not survive: ranked 3 of 3 by `bytes` (minimize): 300.5; the last survivor `t_0_0` (rank 2) had 200"
     );
     assert_eq!(
         said(&story, "t_0_3"),
-        "it survived: ranked 1 of 3 by `bytes` (minimise): 100; the last survivor `t_0_0` (rank 2) had 200"
+        "it survived: ranked 1 of 3 by `bytes` (minimize): 100; the last survivor `t_0_0` (rank 2) had 200"
     );
     assert_eq!(
         said(&story, "t_0_0"),
-        "it survived: ranked 2 of 3 by `bytes` (minimise): 200; it is the last survivor"
+        "it survived: ranked 2 of 3 by `bytes` (minimize): 200; it is the last survivor"
     );
     assert_eq!(said(&story, "t_0_2"), "it failed (exit_code): exited with code 3; failed trials never survive");
 }
@@ -44,12 +44,12 @@ fn unfinished_cases_say_what_they_wait_for() {
     assert_eq!(why(&story, "t_0_1", DEAD).reason, "it ran when the engine ended; it will run again");
     assert_eq!(
         said(&story, "t_0_2"),
-        "its last attempt failed (exit_code); it will run again, not before 1970-01-01T00:00:01.500Z"
+        "its last attempt failed (exit_code); it will run again, not before 1970-01-01 00:00:01 +00:00"
     );
     assert_eq!(said(&story, "t_0_3"), "it waits for its first attempt");
     assert_eq!(
         said(&story, "t_0_0"),
-        "survivors are chosen when the stage closes; so far: ranked 1 of 1 by `bytes` (minimise): 200; undecided: 3 \
+        "survivors are chosen when the stage closes; so far: ranked 1 of 1 by `bytes` (minimize): 200; undecided: 3 \
          trials unfinished, and any of them may change it"
     );
     story.interrupt(1, 1);
@@ -58,7 +58,7 @@ fn unfinished_cases_say_what_they_wait_for() {
     assert_eq!(said(&story, "t_0_3"), "it was cancelled, because the study was aborted: a rail");
     assert_eq!(
         said(&story, "t_0_0"),
-        "the study was aborted before survivors were chosen: ranked 1 of 1 by `bytes` (minimise): 200; undecided: 3 \
+        "the study was aborted before survivors were chosen: ranked 1 of 1 by `bytes` (minimize): 200; undecided: 3 \
          trials never finished, and any of them might have changed it"
     );
 }
@@ -77,7 +77,7 @@ fn the_whole_story_of_a_case() {
     };
     insta::assert_snapshot!(text("t_0_3"), @r#"
     t_0_3: succeeded, survivor, trial 3 of stage 0 explore
-    it survived: ranked 1 of 3 by `bytes` (minimise): 100; the last survivor `t_0_0` (rank 2) had 200
+    it survived: ranked 1 of 3 by `bytes` (minimize): 100; the last survivor `t_0_0` (rank 2) had 200
 
     lineage
       t_0_3  level=2.0 mode=small  bytes: 100, tool: xz
@@ -85,9 +85,9 @@ fn the_whole_story_of_a_case() {
 
     attempts
       #1  interrupted (SIGKILL)  1.5 s, 1.2 s CPU, 4.0 KiB
-          began 1970-01-01T00:00:03.000Z, /a/tiny/0_explore/t_0_3/attempt_1
+          began 1970-01-01 00:00:03 +00:00, /a/tiny/0_explore/t_0_3/attempt_1
       #2  succeeded  1.5 s, 1.2 s CPU, 4.0 KiB
-          began 1970-01-01T00:00:05.000Z, /a/tiny/0_explore/t_0_3/attempt_2
+          began 1970-01-01 00:00:05 +00:00, /a/tiny/0_explore/t_0_3/attempt_2
 
     params label=plain level=2.0 mode=small
     seed SEED
