@@ -713,7 +713,7 @@ mod tests {
         insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 60), @r#"
         tiny: running
         engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run,
-        8 events
+        8 events, running since 1970-01-01 00:00:01 +00:00
 
         explore  open     [######!!!!!!>>>>>>.........]  2 of 4 done
           1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute;

@@ -104,7 +104,7 @@ fn the_whole_story_of_a_case() {
 
     attempts
       #1  runs
-          began 1970-01-01T00:00:15.000Z, /a/tiny/1_confirm/t_1_0/attempt_1
+          began 1970-01-01 00:00:15 +00:00, /a/tiny/1_confirm/t_1_0/attempt_1
 
     params label=plain level=2.0 mode=small
     seed SEED
