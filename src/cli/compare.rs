@@ -5,12 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 use piton::spec::Goal;
 use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
 };
-use piton::views::{bundle, clean, counted, number};
+use piton::views::{bundle, clean, counted, number, short_number};
 use piton::{Error, shell_word};
 
 use super::args::CompareArgs;
@@ -208,6 +208,10 @@ fn table(rows: &[&Row], limits: &Limits) -> Table {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
+    // Between words, that is.
+    if let Some(finding) = table.column_mut(6) {
+        finding.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(12)));
+    }
     for row in rows {
         let cell = |value: Option<f64>| value.map_or_else(String::new, number);
         let finding = match &row.detail {
@@ -242,7 +246,8 @@ fn delta(row: &Row) -> String {
     let sign = if delta > 0.0 { "+" } else { "" };
     let share = row.baseline.filter(|baseline| *baseline != 0.0 && delta != 0.0);
     let share = share.map_or_else(String::new, |baseline| format!(" ({:+.1}%)", 100.0 * delta / baseline.abs()));
-    format!("{sign}{}{share}", number(delta))
+    // Worked out, so that its last places are the rounding of floats; what it was worked out from stands beside it.
+    format!("{sign}{}{share}", short_number(delta))
 }
 
 /// How far it may move, and which way.
@@ -254,5 +259,5 @@ fn allowed(row: &Row, limits: &Limits) -> String {
         Some(Goal::Maximize) => "-",
         None => "±",
     };
-    format!("{sign}{}", number(allowed))
+    format!("{sign}{}", short_number(allowed))
 }

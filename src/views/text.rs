@@ -133,9 +133,9 @@ pub(super) fn pad_left(text: &str, width: usize) -> String {
     format!("{}{text}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
-/// A number to six significant digits, for the ticks of an axis: nobody copies those.
+/// A number to six significant digits, for what nobody copies: ticks of an axis, differences.
 #[must_use]
-pub(super) fn short_number(value: f64) -> String {
+pub fn short_number(value: f64) -> String {
     number(format!("{value:.5e}").parse().unwrap_or(value))
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
@@ -40,6 +41,12 @@ pub const LEAVINGS: &[&str] = &[
     "*.redb.*.new",
     ".*.piton-tmp",
 ];
+
+/// [`LEAVINGS`], made ready to match once: that costs more than a look at a study without inputs.
+static IS_LEAVING: LazyLock<GlobSet> = LazyLock::new(|| {
+    let globs = LEAVINGS.iter().filter_map(|name| GlobBuilder::new(name).literal_separator(true).build().ok());
+    globs.fold(&mut GlobSetBuilder::new(), GlobSetBuilder::add).build().unwrap_or_default()
+});
 
 /// The file by which an artifacts directory of any study is known.
 const CLAIM_FILE: &str = ".piton-study.json";
@@ -105,30 +112,19 @@ pub(super) struct Entry<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Leave {
     patterns: Vec<Pattern>,
-    leavings: GlobSet,
     /// Files and directories of the study itself.
     own: Vec<PathBuf>,
 }
 
 impl Leave {
     pub(super) fn new(patterns: &[String], own: Vec<PathBuf>) -> Self {
-        let mut leavings = GlobSetBuilder::new();
-        for name in LEAVINGS {
-            if let Ok(glob) = GlobBuilder::new(name).literal_separator(true).build() {
-                leavings.add(glob);
-            }
-        }
-        Self {
-            // Those that are none are refused when the study file is checked.
-            patterns: patterns.iter().filter_map(|text| Pattern::new(text).ok()).collect(),
-            leavings: leavings.build().unwrap_or_default(),
-            own,
-        }
+        // Those that are none are refused when the study file is checked.
+        Self { patterns: patterns.iter().filter_map(|text| Pattern::new(text).ok()).collect(), own }
     }
 
     /// For the input named `shown`: one that is itself a leaving, or lies in one, counts with all that is in it.
     pub(super) fn below(&self, shown: &Path) -> LeaveBelow<'_> {
-        let is_leaving = shown.iter().any(|part| self.leavings.is_match(part));
+        let is_leaving = shown.iter().any(|part| IS_LEAVING.is_match(part));
         let key = |path: &PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
         LeaveBelow { leave: self, with_leavings: !is_leaving, own: self.own.iter().filter_map(key).collect() }
     }
@@ -152,7 +148,7 @@ impl LeaveBelow<'_> {
     }
 
     fn is_leaving(&self, entry: &Entry<'_>) -> bool {
-        entry.shown.file_name().is_some_and(|name| self.leave.leavings.is_match(Path::new(name)))
+        entry.shown.file_name().is_some_and(|name| IS_LEAVING.is_match(Path::new(name)))
     }
 }
 

@@ -122,7 +122,7 @@ fn the_whole_story_of_a_case() {
 
     attempts
       #1  failed (exit code 3)  1.5 s, 1.2 s CPU, 4.0 KiB
-          began 1970-01-01T00:00:11.000Z, /a/tiny/0_explore/t_0_2/attempt_1
+          began 1970-01-01 00:00:11 +00:00, /a/tiny/0_explore/t_0_2/attempt_1
 
     params label=plain level=1 mode=small
     seed SEED
