@@ -19,6 +19,8 @@ fn data(name: &str) -> std::path::PathBuf {
 fn old(name: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     std::fs::copy(data(&format!("{name}.redb")), sandbox.path("study.redb")).unwrap();
+    // Its input.
+    std::fs::copy(data("layout-1.ask.py"), sandbox.path("ask.py")).unwrap();
     sandbox
 }
 
