@@ -121,7 +121,7 @@ pub fn salvage(damaged: &Path, new: &Path, moved: impl Fn(&mut StudyCreated)) ->
 /// Whether every page that the newest commit links to is as it was written. Decodes nothing.
 pub(super) fn is_whole(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
-    let mut found = Found::new(&file)?;
+    let mut found = Found { reads_on: false, ..Found::new(&file)? };
     let header = found.bytes(0, HEADER_BYTES as u64)?.and_then(|bytes| Header::parse(&bytes));
     let Some(header) = header else { return Ok(false) };
     let slots = [header.primary, header.secondary];
@@ -166,6 +166,8 @@ struct Found<'a> {
     kept: Kept,
     /// Whether a link led to a damaged page.
     is_torn: bool,
+    /// Whether what the disk cannot read is passed over as damage, and is no error.
+    reads_on: bool,
     /// Pages left to visit: links of a damaged file may share pages, but lead to no more than there are.
     budget: u64,
     confirmed: Seq,
@@ -184,6 +186,7 @@ impl<'a> Found<'a> {
             results: BTreeSet::new(),
             kept: Kept::default(),
             is_torn: false,
+            reads_on: true,
             budget: 2 * (len / PAGE_BYTES) + 2,
             confirmed: 0,
             why: None,
@@ -199,7 +202,7 @@ impl<'a> Found<'a> {
         match self.file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(Some(bytes)),
             // A bad sector is damage like any other: around it there may be much to read.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
+            Err(error) if self.reads_on && error.raw_os_error() == Some(libc::EIO) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }

@@ -504,12 +504,12 @@ outputs = ["tree"]
 "#;
 
 /// Runs it with a trace; the lines of it that are about what lies below the sandbox, without that.
-fn traced(sandbox: &Sandbox) -> Vec<String> {
+fn traced(sandbox: &Sandbox, code: i32) -> Vec<String> {
     let mut command = sandbox.piton(["run", "study.toml"]);
     let dir = sandbox.path("").to_str().unwrap().trim_end_matches('/').to_owned();
     command.env("LD_PRELOAD", shim()).env("FAULT_DIR", &dir).env("FAULT_TRACE", sandbox.path("trace"));
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
     sandbox.lines("trace").iter().map(|line| line.replace(&dir, "")).collect()
 }
 
@@ -536,13 +536,13 @@ fn assert_ways_are_durable(trace: &[String]) {
 #[test]
 fn a_result_counts_once_every_directory_on_the_way_to_its_outputs_is_durable() {
     let sandbox = Sandbox::with_study(THREE_STAGES);
-    assert_ways_are_durable(&traced(&sandbox));
+    assert_ways_are_durable(&traced(&sandbox, 0));
     // Nobody else makes them durable by the way: the exports cannot be written.
     let sandbox = Sandbox::with_study(THREE_STAGES);
     for export in ["study_checkpoint.json", "study_telemetry.json", "telemetry.jsonl"] {
         fs::create_dir_all(sandbox.path("artifacts/deep").join(export).join("in the way")).unwrap();
     }
-    let trace = traced(&sandbox);
+    let trace = traced(&sandbox, 1);
     assert_ways_are_durable(&trace);
     // Made by somebody else: new to this run.
     for above in ["sync /artifacts/deep", "sync /artifacts", "sync "] {

@@ -189,7 +189,7 @@ fn a_stage_that_needs_approval_parks_the_study() {
 fn second_breaks() -> Sandbox {
     let line = "echo $PITON_CASE >> $PITON_STUDY_DIR/begun; if [ {n} = 2 ]; then \
                 while ! grep -q s_0_0 $PITON_STUDY_DIR/begun; do sleep 0.02; done; \
-                else while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; fi; \
+                elif [ {n} = 1 ]; then while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; fi; \
                 echo \"{{\\\"m\\\": {n}}}\" > metrics.json";
     study("", "[stage.rails]\nabort_if = [{ metric = \"m\", above = 1 }]", line)
 }
