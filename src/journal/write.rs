@@ -129,8 +129,8 @@ impl Journal {
                     tries += 1;
                     std::thread::sleep(OPEN_PAUSE);
                 }
-                // A compaction just put another file in its place.
-                Ok(_) if tries < OPEN_RETRIES && !same_file(file, Trace::of(path)) => tries += 1,
+                // A compaction just put another file in its place; over other storage there is no other file.
+                Ok(_) if tries < OPEN_RETRIES && file.is_some() && !same_file(file, Trace::of(path)) => tries += 1,
                 other => break other.map_err(|error| open_error(path, error))?,
             }
         };

@@ -134,8 +134,8 @@ fn catastrophes() -> Scenario {
 
 fn amended() -> Scenario {
     let of = |budget: u64| study([stage("a", budget, 1).int("x", 1, 6, None), stage("b", 1, 1)]);
-    let more = study([stage("a", 2, 1).int("x", 1, 6, None), stage("b", 2, 1).int("y", 1, 2, None)]);
-    Scenario { amended: Some((more, Some(1))), ..scenario("amended", 2, of(2)) }
+    let more = study([stage("a", 4, 1).int("x", 1, 6, None), stage("b", 2, 1).int("y", 1, 2, None)]);
+    Scenario { amended: Some((more, Some(1))), ..scenario("amended", 2, of(4)) }
 }
 
 fn discarded() -> Scenario {

@@ -113,6 +113,17 @@ impl Sandbox {
     }
 }
 
+/// What its engines said goes with the folder: a test that fails shows it.
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(said) = fs::read_to_string(self.path("engine.err"))
+        {
+            eprintln!("the engines in {} said:\n{said}", self.path("").display());
+        }
+    }
+}
+
 /// Both streams of a finished command, for messages.
 pub fn both(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
