@@ -3,11 +3,11 @@
 //! It is asked before a run, by whoever amends or replays, and again and again while trials run. It never decides what
 //! follows from a change.
 
-use std::sync::atomic::AtomicBool;
 
 use crate::model::{Identity, InputList, StudyRow};
 use crate::paths::StudyPaths;
 use crate::spec::{self, Change, Found, InputError, Inputs, Spec, changed_inputs};
+use crate::sys::tree_hash::to_the_end;
 
 /// The inputs of a study, as they were found.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub fn inputs_of(spec: &Spec, paths: &StudyPaths, study_file: &str) -> Inputs {
 /// [`InputError`].
 pub fn inputs_now(spec: &Spec, paths: &StudyPaths, study_file: &str) -> Result<(Inputs, Found), InputError> {
     let mut inputs = inputs_of(spec, paths, study_file);
-    let found = inputs.look(&AtomicBool::new(false))?;
+    let found = inputs.look(&to_the_end)?;
     Ok((inputs, found))
 }
 
@@ -53,7 +53,7 @@ pub fn look(
     lists: impl FnOnce() -> Vec<InputList>,
 ) -> Result<Looked, InputError> {
     let mut inputs = inputs_of(spec, paths, &row.study_file);
-    let found = match inputs.look(&AtomicBool::new(false)) {
+    let found = match inputs.look(&to_the_end) {
         Ok(found) => found,
         Err(error) => match error.is_gone() {
             Some(gone) => return Ok(Looked { inputs, found: Found::default(), changes: vec![gone] }),

@@ -8,8 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -18,6 +17,7 @@ use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, ExecutorKind, TrialId, UnixMs, Verdict};
 use crate::spec::{Found, Inputs, Spec, changed_inputs};
+use crate::sys::tree_hash::CutOff;
 
 /// How often inputs are looked at while no attempt ends.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +28,12 @@ const BUSY_SHARE: u32 = 4;
 
 /// Attempts that ended wait no longer than this for the next look to begin.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A run that is to end waits so long for what ended before to be vouched for.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
+/// When looks are given up, once that is known.
+type Hurry = Arc<OnceLock<Instant>>;
 
 /// Inputs, and what they were when they were found to be as recorded.
 #[derive(Clone, Debug)]
@@ -63,7 +69,7 @@ pub(super) enum Looker {
     /// There is nothing to look at.
     Off,
     /// A thread. It ends by itself when this is dropped; nobody waits for it, since a file system may hang.
-    Thread { reports: Sender<AttemptReport>, hurry: Arc<AtomicBool> },
+    Thread { reports: Sender<AttemptReport>, hurry: Hurry },
     /// The loop itself, in a simulation.
     #[cfg(test)]
     Inline(Box<Look>),
@@ -79,7 +85,7 @@ impl Looker {
         let Some(WatchedInputs { inputs, found }) = watched.filter(|watched| !watched.inputs.is_empty()) else {
             return Ok(Self::Off);
         };
-        let hurry = Arc::new(AtomicBool::new(false));
+        let hurry = Hurry::default();
         let look = Look {
             spec: Arc::clone(spec),
             inputs,
@@ -87,7 +93,7 @@ impl Looker {
             adopted,
             hurry: Arc::clone(&hurry),
             differs: None,
-            unreadable: None,
+            unseen: None,
             warned: HashSet::new(),
         };
         simulated!(|_machine| Ok(Self::Inline(Box::new(look))));
@@ -115,10 +121,10 @@ impl Looker {
         }
     }
 
-    /// The run is to end soon: a look that would have to read much is given up.
+    /// The run is to end soon: a look that takes longer than [`LAST_LOOK`] from now on is given up.
     pub(super) fn hurry(&self) {
         if let Self::Thread { hurry, .. } = self {
-            hurry.store(true, Ordering::Relaxed);
+            hurry.get_or_init(|| Instant::now() + LAST_LOOK);
         }
     }
 }
@@ -175,10 +181,10 @@ pub(super) struct Look {
     /// As recorded.
     found: Found,
     adopted: Adopted,
-    hurry: Arc<AtomicBool>,
+    hurry: Hurry,
     /// Once they differed, nothing that still runs can count.
     differs: Option<String>,
-    unreadable: Option<String>,
+    unseen: Option<String>,
     /// Files of which it was said that they were written.
     warned: HashSet<PathBuf>,
 }
@@ -188,13 +194,15 @@ enum Seen {
     Same,
     Differ(Vec<String>),
     Unreadable(String),
+    /// The run was to end before it was known.
+    GivenUp,
 }
 
 impl Look {
     /// Looks, and says what becomes of attempts that had ended before.
     fn after(&mut self, ended: Vec<AttemptReport>) -> Vec<ExecutorEvent> {
         let mut told = Vec::new();
-        if self.differs.is_none() && self.unreadable.is_none() {
+        if self.differs.is_none() && self.unseen.is_none() {
             match self.look() {
                 Seen::Same => {}
                 Seen::Differ(changes) => {
@@ -203,7 +211,10 @@ impl Look {
                 }
                 Seen::Unreadable(why) => {
                     told.push(ExecutorEvent::Broken(why.clone()));
-                    self.unreadable = Some(why);
+                    self.unseen = Some(why);
+                }
+                Seen::GivenUp => {
+                    self.unseen = Some("the run ended before its inputs had been looked at".to_owned());
                 }
             }
         }
@@ -217,7 +228,11 @@ impl Look {
     }
 
     fn look(&mut self) -> Seen {
-        match self.inputs.look(&self.hurry) {
+        let watch = || match self.hurry.get() {
+            Some(until) if Instant::now() >= *until => Err(io::Error::other(CutOff)),
+            _ => Ok(()),
+        };
+        match self.inputs.look(&watch) {
             Ok(found) if found.hashes == self.found.hashes => {
                 for path in self.inputs.take_rewritten() {
                     if self.warned.insert(path.clone()) {
@@ -239,9 +254,7 @@ impl Look {
             }
             Err(error) => match error.is_gone() {
                 Some(gone) => Seen::Differ(vec![gone]),
-                None if self.hurry.load(Ordering::Relaxed) => {
-                    Seen::Unreadable("the run ended before its inputs had been looked at".to_owned())
-                }
+                None if error.is_cut_off() => Seen::GivenUp,
                 None => Seen::Unreadable(error.words()),
             },
         }
@@ -254,7 +267,7 @@ impl Look {
             let written = self.inputs.changed_ms() > *started_ms;
             written.then(|| "inputs were written after it started, while no engine looked".to_owned())
         };
-        self.differs.clone().or_else(|| self.unreadable.clone()).or_else(unseen)
+        self.differs.clone().or_else(|| self.unseen.clone()).or_else(unseen)
     }
 }
 
@@ -265,15 +278,16 @@ mod tests {
     use super::*;
     use crate::model::{Metrics, Usage};
     use crate::sys::planted::{Fault, plant};
+    use crate::sys::tree_hash::to_the_end;
 
     fn look(dir: &std::path::Path, adopted: Adopted) -> Look {
         let stage = crate::spec::StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
         let spec = Spec::builder("s").input("in").stage(stage).build().unwrap();
         let mut inputs = Inputs::of(&spec, dir, &[]);
-        let found = inputs.look(&AtomicBool::new(false)).unwrap();
+        let found = inputs.look(&to_the_end).unwrap();
         let (hurry, warned) = (Arc::default(), HashSet::new());
         let spec = Arc::new(spec);
-        Look { spec, inputs, found, adopted, hurry, differs: None, unreadable: None, warned }
+        Look { spec, inputs, found, adopted, hurry, differs: None, unseen: None, warned }
     }
 
     fn report(trial: u64) -> AttemptReport {
@@ -318,6 +332,22 @@ mod tests {
         assert_eq!(counted, [true, true]);
     }
 
+    #[test]
+    fn a_run_that_ends_vouches_for_what_it_can_and_is_not_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        fs::write(dir.path().join("in/a"), "1").unwrap();
+        let mut watching = look(dir.path(), Adopted::new());
+        watching.hurry.set(Instant::now() + Duration::from_secs(3_600)).unwrap();
+        assert_eq!(told(&mut watching), (vec![true, true], 0));
+        let mut late = Look { hurry: Arc::new(OnceLock::from(Instant::now())), ..watching_again(&watching) };
+        let events = late.after(vec![report(0)]);
+        assert!(
+            matches!(&events[..], [ExecutorEvent::Looked(report)] if matches!(report.verdict, Verdict::Interrupted { .. })),
+            "{events:?}"
+        );
+    }
+
     fn watching_again(look: &Look) -> Look {
         Look {
             spec: Arc::clone(&look.spec),
@@ -326,7 +356,7 @@ mod tests {
             adopted: look.adopted.clone(),
             hurry: Arc::default(),
             differs: None,
-            unreadable: None,
+            unseen: None,
             warned: HashSet::new(),
         }
     }

@@ -249,7 +249,6 @@ fn hash_opened(file: File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io
 pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hasher> {
     const ZEROS: &[u8] = &[0; 128 * 1024];
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0_u8; 128 * 1024];
     let mut next_look = BYTES_A_LOOK;
     let mut look = |at: u64| -> io::Result<()> {
         if at >= next_look {
@@ -259,6 +258,7 @@ pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hashe
         Ok(())
     };
     let stat = fstat(file)?;
+    let mut buffer = vec![0_u8; usize::try_from(stat.st_size).unwrap_or(ZEROS.len()).clamp(4_096, ZEROS.len())];
     // A file without holes is not asked for them.
     let has_holes = stat.st_blocks.saturating_mul(512) < stat.st_size;
     let mut at = 0_u64;

@@ -10,10 +10,10 @@ mod walk;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use super::types::{Sampling, Spec};
 use crate::model::{InputHash, InputList, UnixMs};
+use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::{io_words, legible};
 use leave::Leave;
 use walk::{Memory, Walk};
@@ -34,6 +34,12 @@ pub struct InputError {
 }
 
 impl InputError {
+    /// Whether whoever watched ended it.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        is_cut_off(&self.source)
+    }
+
     /// Whether the input is not there, which is a change like another, in words; otherwise the machine failed.
     #[must_use]
     pub fn is_gone(&self) -> Option<String> {
@@ -104,20 +110,20 @@ impl Inputs {
         std::mem::take(&mut self.memory.rewritten)
     }
 
-    /// Hashes them, in order. A file that was left alone since an earlier look is not read again. It ends early, with an
-    /// error, once `stop` is set.
+    /// Hashes them, in order. A file that was left alone since an earlier look is not read again. `watch` is
+    /// asked now and then.
     ///
     /// A directory's hash covers the sorted relative paths and the contents of everything below it that is not left out.
     /// Symbolic links are followed; a directory met a second time counts as a reference to the first. Pipes, sockets and
     /// devices inside a directory count by name alone, as do links that lead nowhere.
     ///
     /// # Errors
-    /// An input is missing, cannot be read, or is neither file nor directory.
-    pub fn look(&mut self, stop: &AtomicBool) -> Result<Found, InputError> {
+    /// An input is missing, cannot be read, or is neither file nor directory; what `watch` says.
+    pub fn look(&mut self, watch: HashWatch<'_>) -> Result<Found, InputError> {
         let mut found = Found::default();
         self.memory.changed_ms = UnixMs::MIN;
         for input in self.named.clone() {
-            let (hash, list) = self.one(&input, true, stop)?;
+            let (hash, list) = self.one(&input, true, watch)?;
             found.hashes.push(hash);
             found.lists.extend(list);
         }
@@ -126,14 +132,14 @@ impl Inputs {
 
     /// One input as pitons before this one hashed it, with everything in it.
     fn unfiltered(&mut self, input: &str) -> Result<InputHash, InputError> {
-        Ok(self.one(input, false, &AtomicBool::new(false))?.0)
+        Ok(self.one(input, false, &to_the_end)?.0)
     }
 
     fn one(
         &mut self,
         input: &str,
         filtered: bool,
-        stop: &AtomicBool,
+        watch: HashWatch<'_>,
     ) -> Result<(InputHash, Option<InputList>), InputError> {
         let path = plainly(&self.study_dir.join(input));
         let failed = |source| InputError { input: input.to_owned(), within: None, source };
@@ -143,14 +149,14 @@ impl Inputs {
             blake3: blake3.to_hex().to_string(),
         };
         if !fs::metadata(&path).map_err(failed)?.is_dir() {
-            let (bytes, blake3) = self.memory.hash_file(&path, stop).map_err(failed)?;
+            let (bytes, blake3) = self.memory.hash_file(&path, watch).map_err(failed)?;
             return Ok((hash(bytes, blake3), None));
         }
         let shown = plainly(Path::new(input));
         let below = filtered.then(|| self.leave.below(&shown));
         let mut tries = 0;
         let walked = loop {
-            let walked = Walk::through((&path, &shown), below.as_ref(), &mut self.memory, stop);
+            let walked = Walk::through((&path, &shown), below.as_ref(), &mut self.memory, watch);
             match walked {
                 // Something was removed between its directory's look and its own: what is there now is asked again.
                 Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES && path.exists() => {

@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::model::{Identity, InputHash};
+use crate::sys::tree_hash::CutOff;
 
 /// A study with these inputs and patterns, in a directory.
 fn inputs(dir: &Path, named: &[&str], ignored: &[&str]) -> Inputs {
@@ -22,7 +23,7 @@ fn spec(named: &[&str], ignored: &[&str]) -> Spec {
 }
 
 fn found(inputs: &mut Inputs) -> Found {
-    inputs.look(&AtomicBool::new(false)).unwrap()
+    inputs.look(&to_the_end).unwrap()
 }
 
 fn hash(dir: &Path, input: &str) -> InputHash {
@@ -201,9 +202,19 @@ fn a_second_look_sees_every_write() {
         assert_eq!(changes(&mut inputs, &before).is_empty(), text == "1");
     }
     fs::rename(&path, dir.path().join("g")).unwrap();
-    let gone = inputs.look(&AtomicBool::new(false)).unwrap_err();
+    let gone = inputs.look(&to_the_end).unwrap_err();
     assert_eq!(gone.is_gone().as_deref(), Some("input `f` is gone"));
-    assert!(inputs.look(&AtomicBool::new(true)).is_err());
+}
+
+#[test]
+fn whoever_watches_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    files(dir.path(), &["d/a", "d/b"]);
+    fs::File::create(dir.path().join("large")).unwrap().set_len(64 << 20).unwrap();
+    for input in ["d", "large"] {
+        let ended = inputs(dir.path(), &[input], &[]).look(&|| Err(io::Error::other(CutOff))).unwrap_err();
+        assert!(ended.is_cut_off(), "{ended:?}");
+    }
 }
 
 #[test]
@@ -231,7 +242,7 @@ fn a_pipe_or_device_does_not_hang() {
     assert!(made.success());
     assert_eq!(hash(dir.path(), "d").bytes, 0);
     for input in ["d/pipe", "/dev/zero"] {
-        let error = inputs(dir.path(), &[input], &[]).look(&AtomicBool::new(false)).unwrap_err();
+        let error = inputs(dir.path(), &[input], &[]).look(&to_the_end).unwrap_err();
         assert_eq!(error.source.to_string(), "neither a file nor a directory");
     }
 }
@@ -239,7 +250,7 @@ fn a_pipe_or_device_does_not_hang() {
 #[test]
 fn a_missing_input_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let error = inputs(dir.path(), &["rtl/gone.v"], &[]).look(&AtomicBool::new(false)).unwrap_err();
+    let error = inputs(dir.path(), &["rtl/gone.v"], &[]).look(&to_the_end).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the input `rtl/gone.v`");
     assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
 }

@@ -5,15 +5,15 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::leave::{Entry, LeaveBelow};
 use crate::model::{InputEntry, UnixMs};
 use crate::sys::clock::unix_ms;
+use crate::sys::tree_hash::{HashWatch, hash_bytes};
 
 /// A file is trusted to be what it was hashed as only if it had been left alone for so long before: within one tick of
 /// a file system's clock, a second write leaves no trace in its times. Milliseconds.
@@ -68,20 +68,15 @@ pub(super) struct Memory {
     pub(super) rewritten: Vec<PathBuf>,
 }
 
-fn stopped() -> io::Error {
-    io::Error::other("the run ends")
-}
-
 impl Memory {
     /// A file's size and hash. Opening does not wait for a pipe's other end.
-    pub(super) fn hash_file(&mut self, path: &Path, stop: &AtomicBool) -> io::Result<(u64, blake3::Hash)> {
-        const BUFFER_BYTES: usize = 256 * 1024;
+    pub(super) fn hash_file(&mut self, path: &Path, watch: HashWatch<'_>) -> io::Result<(u64, blake3::Hash)> {
         let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a directory");
         if !fs::metadata(path)?.is_file() {
             return Err(not_a_file());
         }
         let now_ms = unix_ms();
-        let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(not_a_file());
@@ -91,23 +86,8 @@ impl Memory {
         if let Some(known) = self.known.get(path).filter(|known| known.settled && known.stamp == stamp) {
             return Ok((known.bytes, known.hash));
         }
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; usize::try_from(meta.len()).unwrap_or(usize::MAX).clamp(4_096, BUFFER_BYTES)];
-        let mut bytes = 0;
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Err(stopped());
-            }
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => {
-                    hasher.update(buffer.get(..length).unwrap_or_default());
-                    bytes += u64::try_from(length).unwrap_or(u64::MAX);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let hasher = hash_bytes(&file, watch)?;
+        let bytes = hasher.count();
         let hash = hasher.finalize();
         let still = Stamp::of(&file.metadata()?) == stamp;
         let settled = still && stamp.changed_ms().saturating_add(SETTLED_AFTER_MS) < now_ms;
@@ -141,7 +121,7 @@ pub(super) struct Walk<'a> {
     /// What is left out; `None`: nothing.
     leave: Option<&'a LeaveBelow<'a>>,
     memory: &'a mut Memory,
-    stop: &'a AtomicBool,
+    watch: HashWatch<'a>,
     hasher: blake3::Hasher,
     bytes: u64,
     entries: Vec<InputEntry>,
@@ -164,10 +144,10 @@ impl<'a> Walk<'a> {
         (root, shown): (&'a Path, &'a Path),
         leave: Option<&'a LeaveBelow<'a>>,
         memory: &'a mut Memory,
-        stop: &'a AtomicBool,
+        watch: HashWatch<'a>,
     ) -> Result<Walked, WalkError> {
         let (hasher, entries, seen) = (blake3::Hasher::new(), Vec::new(), HashMap::new());
-        let mut walk = Self { root, shown, leave, memory, stop, hasher, bytes: 0, entries, seen };
+        let mut walk = Self { root, shown, leave, memory, watch, hasher, bytes: 0, entries, seen };
         walk.run()?;
         Ok(Walked { bytes: walk.bytes, hash: walk.hasher.finalize(), entries: walk.entries })
     }
@@ -177,9 +157,7 @@ impl<'a> Walk<'a> {
         self.seen.insert((metadata.dev(), metadata.ino()), PathBuf::new());
         let mut waiting = self.children(Path::new(""))?;
         while let Some(relative) = waiting.pop() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err((relative, stopped()));
-            }
+            (self.watch)().map_err(|error| (relative.clone(), error))?;
             if self.entry(&relative).map_err(|error| (relative.clone(), error))? {
                 waiting.extend(self.children(&relative)?);
             }
@@ -234,7 +212,7 @@ impl<'a> Walk<'a> {
             return Ok(true);
         }
         if metadata.is_file() {
-            let (bytes, hash) = self.memory.hash_file(&path, self.stop)?;
+            let (bytes, hash) = self.memory.hash_file(&path, self.watch)?;
             self.bytes = self.bytes.saturating_add(bytes);
             self.add(EntryKind::File, relative, hash.as_bytes());
         } else {
