@@ -181,8 +181,21 @@ impl Drop for Owned {
     }
 }
 
+/// How often a keeper is made that somebody kills before it is ready.
+const START_TRIES: u32 = 5;
+
 impl Connection {
     fn start() -> io::Result<Arc<Self>> {
+        let mut tries = 1;
+        loop {
+            match Self::start_once() {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && tries < START_TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn start_once() -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
         let engine = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).ok();
