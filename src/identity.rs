@@ -3,7 +3,6 @@
 //! It is asked before a run, by whoever amends or replays, and again and again while trials run. It never decides what
 //! follows from a change.
 
-
 use crate::model::{Identity, InputList, StudyRow};
 use crate::paths::StudyPaths;
 use crate::spec::{self, Change, Found, InputError, Inputs, Spec, changed_inputs};

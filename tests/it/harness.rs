@@ -119,7 +119,7 @@ impl Drop for Sandbox {
         if std::thread::panicking()
             && let Ok(said) = fs::read_to_string(self.path("engine.err"))
         {
-            eprintln!("the engines in {} said:\n{said}", self.path("").display());
+            println!("the engines in {} said:\n{said}", self.path("").display());
         }
     }
 }
