@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_64;
 
 use super::disk::{self, Disk};
-use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialId, TrialRow};
+use crate::model::{
+    Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, names,
+};
 
 /// Largest value read: a spec of that size is beyond reason, and a damaged length must not take all memory.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -29,6 +31,9 @@ pub enum CodecError {
     /// The checksum fits, the bytes do not.
     #[error("it cannot be decoded: {0}")]
     Malformed(String),
+    /// A name in it is none that a study could have: it is damaged, or forged to lead elsewhere.
+    #[error("{0}, which no study has")]
+    Name(String),
 }
 
 /// A model type the store keeps.
@@ -42,6 +47,10 @@ pub(super) trait Stored: Sized {
     /// Puts back what its key tells.
     fn at_key(self, _key: u64) -> Self {
         self
+    }
+    /// Checks the names in it that become parts of paths, by the rules that study files are held to.
+    fn names(&self) -> Result<(), String> {
+        Ok(())
     }
     /// Reads the bytes of an older tag.
     fn older(tag: u8, _bytes: &[u8]) -> Result<Self, CodecError> {
@@ -58,18 +67,35 @@ macro_rules! stored {
     )*};
 }
 stored! {
-    Record: "event", RecordV1;
     StudyProgress: "progress", StudyProgressV1;
-    StageRow: "stage", StageRowV1;
     StageCounters: "counters", StageCountersV1;
     RunningRow: "running", RunningRowV1;
     disk::Proposal: "proposal", ProposalV1;
+}
+
+impl Stored for Record {
+    const KIND: &'static str = "event";
+    type Latest = disk::RecordV1;
+    fn names(&self) -> Result<(), String> {
+        names::event(self)
+    }
+}
+
+impl Stored for StageRow {
+    const KIND: &'static str = "stage";
+    type Latest = disk::StageRowV1;
+    fn names(&self) -> Result<(), String> {
+        names::stage(&self.name)
+    }
 }
 
 impl Stored for StudyRow {
     const KIND: &'static str = "study";
     type Latest = disk::StudyRowV2;
     const TAG: u8 = 2;
+    fn names(&self) -> Result<(), String> {
+        names::study(&self.name, &self.base_case, [&self.study_dir, &self.artifacts_dir, &self.study_file])
+    }
     fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
         match tag {
             1 => Ok(disk::StudyRowV2::from(unpack::<disk::StudyRowV1>(bytes)?).into_model()),
@@ -81,6 +107,9 @@ impl Stored for StudyRow {
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
     type Latest = disk::TrialRowV1;
+    fn names(&self) -> Result<(), String> {
+        names::outputs(&self.outputs)
+    }
     fn at_key(self, key: u64) -> Self {
         Self { trial: TrialId(key), ..self }
     }
@@ -119,11 +148,13 @@ pub(super) fn decode<T: Stored>(key: u64, bytes: &[u8]) -> Result<T, CodecError>
     if checksum(T::KIND, key, body) != *sum {
         return Err(CodecError::Checksum);
     }
-    match body.split_first() {
-        Some((tag, payload)) if *tag == T::TAG => Ok(unpack::<T::Latest>(payload)?.into_model().at_key(key)),
-        Some((tag, payload)) => T::older(*tag, payload),
-        None => Err(CodecError::Checksum),
-    }
+    let value = match body.split_first() {
+        Some((tag, payload)) if *tag == T::TAG => unpack::<T::Latest>(payload)?.into_model().at_key(key),
+        Some((tag, payload)) => T::older(*tag, payload)?,
+        None => return Err(CodecError::Checksum),
+    };
+    value.names().map_err(CodecError::Name)?;
+    Ok(value)
 }
 
 fn unpack<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {

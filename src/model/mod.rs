@@ -11,6 +11,7 @@ mod ids;
 pub(crate) mod json;
 #[doc(hidden)]
 pub mod memory;
+pub mod names;
 mod number;
 pub mod reported;
 mod rows;

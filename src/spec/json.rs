@@ -1,7 +1,8 @@
 //! The spec's JSON: what a store keeps and what a resume compares.
 //!
-//! Fields come in the order of their types, maps sorted, so equal specs have equal text. Reading checks the shape
-//! alone: what was checked once is not checked again, or a stricter version could not open an old store.
+//! Fields come in the order of their types, maps sorted, so equal specs have equal text. Reading checks the shape, and
+//! the names that become parts of paths, since a store may be forged. All else was checked once and is not checked again,
+//! or a stricter version could not open an old store.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,18 @@ use serde::Serialize;
 
 use super::rules::Rails;
 use super::types::{BaseSpec, Spec, SpecValue, StageSpec, StudySpec};
+use crate::model::names::{file_name, inner_path, said};
 
-/// The text is no spec: damage, or a newer piton's.
+/// The text is no spec: damage, a newer piton's, or forged.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored spec cannot be read: {0}")]
-pub struct SpecJsonError(#[from] serde_json::Error);
+pub enum SpecJsonError {
+    /// It has another shape.
+    #[error("the stored spec cannot be read: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A name in it is none that a study file could have.
+    #[error("the stored spec is damaged: {0}, which no study has")]
+    Name(String),
+}
 
 /// What a resume must match: everything but `[run]`, in the order of [`Spec`].
 #[derive(Serialize)]
@@ -44,9 +52,25 @@ impl Spec {
     /// Reads [`Spec::to_json`]'s text back, exactly.
     ///
     /// # Errors
-    /// The text is no JSON of this shape.
+    /// The text is no JSON of this shape, or has names that lead elsewhere.
     pub fn from_json(text: &str) -> Result<Self, SpecJsonError> {
-        Ok(serde_json::from_str(text)?)
+        let spec: Self = serde_json::from_str(text)?;
+        spec.check_names().map_err(SpecJsonError::Name)?;
+        Ok(spec)
+    }
+
+    /// Checks the names that become parts of paths.
+    fn check_names(&self) -> Result<(), String> {
+        let Self { study, stages, .. } = self;
+        said("study name", &study.name, file_name(&study.name))?;
+        said("base case", &study.base_case, file_name(&study.base_case))?;
+        for stage in stages {
+            said("stage name", &stage.name, file_name(&stage.name))?;
+            stage.outputs.iter().try_for_each(|output| said("output", output, inner_path(output)))?;
+            let mut files = stage.metrics.values().map(|rule| &rule.file);
+            files.try_for_each(|file| said("metric file", file, inner_path(file)))?;
+        }
+        Ok(())
     }
 
     /// The part a resume must match: all but `[run]`.

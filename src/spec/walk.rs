@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use crate::model::names::{self, NameFault};
 use crate::model::{Lost, Value, float_of_integer, float_text};
 
 use super::cases::Gaps;
@@ -196,7 +197,7 @@ impl Checker<'_> {
             self.wrong_type(node, place, "a string", help);
             return None;
         };
-        if let Some(at) = text.find('\0') {
+        if let Err(NameFault::Nul(at)) = names::no_nul(text) {
             let place = self.part_of(node, place, at..at + 1);
             self.report(Diagnostic::at(&place, "a NUL character cannot be passed on").label("remove it"));
             return None;
@@ -234,18 +235,14 @@ impl Checker<'_> {
     /// A name that can be part of a file's: `[A-Za-z0-9_-]{1,64}`.
     pub fn file_name(&mut self, node: &Node, place: &Place) -> Option<String> {
         let text = self.text(node, place)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let wrong = text.char_indices().find(|(_, c)| !plain(*c));
-        let (place, message) = match wrong {
-            Some((at, c)) => {
+        let Err(fault) = names::file_name(&text) else { return Some(text) };
+        let (place, message) = match fault {
+            NameFault::Character(c, at) => {
                 let place = self.part_of(node, place, at..at + c.len_utf8());
-                (place, format!("the name {} has a character that names cannot have", shown(&text)))
+                (place, format!("the name {} {fault}", shown(&text)))
             }
-            None if text.is_empty() => (place.clone(), "the name is empty".to_owned()),
-            None if text.len() > 64 => {
-                (place.clone(), format!("the name {} has {} characters, 64 at most", shown(&text), text.len()))
-            }
-            None => return Some(text),
+            NameFault::Empty => (place.clone(), format!("the name {fault}")),
+            _ => (place.clone(), format!("the name {} {fault}", shown(&text))),
         };
         let help = "names are 1 to 64 of the characters A-Z a-z 0-9 _ -";
         self.report(Diagnostic::at(&place, message).label("not allowed in a name").help(help));
@@ -441,21 +438,12 @@ impl Checker<'_> {
     /// A path below the attempt's directory.
     pub fn inner_path(&mut self, node: &Node, place: &Place) -> Option<String> {
         let text = self.non_empty_text(node, place)?;
-        let mut depth = 0_i64;
-        let mut escapes = text.starts_with('/');
-        for component in text.split('/') {
-            match component {
-                "" | "." => {}
-                ".." => depth -= 1,
-                _ => depth += 1,
-            }
-            escapes |= depth < 0;
-        }
-        if !escapes && depth > 0 {
-            return Some(text);
-        }
+        let Err(fault) = names::inner_path(&text) else { return Some(text) };
         let message = format!("{} is not inside the attempt's directory", shown(&text));
-        let label = if escapes { "leads out of it" } else { "names the directory itself" };
+        let label = match fault {
+            NameFault::Itself => "names the directory itself",
+            _ => "leads out of it",
+        };
         let help = "paths of outputs and metric files are relative to the attempt's directory";
         self.report(Diagnostic::at(place, message).label(label).help(help));
         None

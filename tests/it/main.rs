@@ -6,6 +6,7 @@
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `faults`: calls that fail, full disks, low limits, jumping clocks;
 //! - `failures`: what failures are called, and that nothing a trial writes hurts the engine;
+//! - `forged`: stores made to lead elsewhere by their names;
 //! - `gate`: export, compare, replay, and the templates;
 //! - `quickstart`: the example of the README; `everything`: the one that uses all of the study language;
 //! - `regressions`: inputs on which fuzzing failed once, and its seeds;
@@ -57,6 +58,7 @@ mod destroyed;
 mod everything;
 mod failures;
 mod faults;
+mod forged;
 mod gate;
 mod harness;
 mod hooks;

@@ -1,0 +1,183 @@
+//! Stores that somebody made to lead elsewhere: every command refuses a name that no study file could have, before it opens
+//! anything below it. What a store says of processes is in `alive`.
+
+use std::path::Path;
+
+use piton::journal::{Reader, create_with};
+use piton::model::{Event, Record, StudyCreated, Verdict};
+
+use crate::harness::{Sandbox, both, exists};
+
+const STUDY: &str = r#"
+[study]
+name = "real"
+[[stage]]
+name = "only"
+command = ["./trial.sh", "{n}"]
+trial_budget = 2
+survivor_count = 1
+outputs = ["out.txt"]
+[stage.sweep]
+n = [1, 2]
+[[stage.objective]]
+metric = "m"
+goal = "minimize"
+[stage.metrics]
+m = { file = "m.rpt", regex = "([0-9]+)" }
+"#;
+
+/// A finished study, and what happened in it.
+fn finished() -> (Sandbox, Vec<Record>) {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.script("trial.sh", "echo $1 | tee out.txt > m.rpt; echo secret > \"$PITON_STUDY_DIR/stdout.log\"");
+    sandbox.ok("run study.toml", 0);
+    let snapshot = Reader::open(&sandbox.path("study.redb")).unwrap().snapshot().unwrap();
+    let records = snapshot.events(1).unwrap().map(|event| event.unwrap().1).collect();
+    (sandbox, records)
+}
+
+fn created(records: &[Record], change: impl Fn(&mut StudyCreated)) -> Vec<Record> {
+    let mut first = records[0].clone();
+    let Event::StudyCreated(created) = &mut first.event else { panic!("{first:?}") };
+    change(created);
+    vec![first]
+}
+
+/// Every command that reads a store, by its arguments.
+const COMMANDS: [&str; 16] = [
+    "serve STORE",
+    "logs STORE real_0_0",
+    "logs STORE real_0_0 --follow",
+    "verify STORE",
+    "resume STORE",
+    "dump STORE",
+    "dump STORE --events",
+    "dump STORE --at 1",
+    "dump STORE --canonical --format json",
+    "export STORE --to out",
+    "status STORE",
+    "why STORE real_0_0",
+    "report STORE -o page.html",
+    "replay STORE real_0_0",
+    "approve STORE",
+    "amend STORE study.toml --yes",
+];
+
+/// `forged.redb`, which such a journal makes.
+fn forge(sandbox: &Sandbox, records: &[Record]) {
+    let store = sandbox.path("forged.redb");
+    drop(std::fs::remove_file(&store));
+    // It is made before it is opened, which is refused.
+    drop(create_with(&store, records));
+    assert!(exists(&store));
+}
+
+/// All of them refuse the store as damaged, and say which name it is.
+fn refused(sandbox: &Sandbox, records: &[Record], says: &str) {
+    forge(sandbox, records);
+    for command in COMMANDS {
+        let output = sandbox.run(&command.replace("STORE", "forged.redb"));
+        let told = both(&output);
+        assert_eq!(output.status.code(), Some(7), "{command}: {says}\n{told}");
+        assert!(told.contains(says) && !told.contains("secret"), "{command}: {says}\n{told}");
+        assert!(!told.contains('\u{1b}') && !told.contains('\0'), "{command}: {told:?}");
+    }
+    for made in ["out", "page.html", "salvaged.redb"] {
+        assert!(!exists(&sandbox.path(made)), "{made}");
+    }
+}
+
+const NAMES: [&str; 9] = ["../x", "/etc", "a/b", "", "..", ".", "a\0b", "\u{1b}[2Jx", "x y"];
+
+#[test]
+fn names_that_no_study_could_have_are_damage() {
+    let (sandbox, records) = finished();
+    for name in NAMES {
+        let quoted = format!("{name:?}");
+        let text = |what: &str| format!("the {what} {quoted}");
+        refused(&sandbox, &created(&records, |study| study.name = name.into()), &text("study name"));
+        assert_eq!(sandbox.run("retry forged.redb --failed").status.code(), Some(7));
+        refused(&sandbox, &created(&records, |study| study.base_case = name.into()), &text("base case"));
+    }
+    for name in &NAMES[..3] {
+        let stage = created(&records, |study| study.stages[0].name = (*name).into());
+        refused(&sandbox, &stage, &format!("the stage name {name:?}"));
+    }
+    for place in ["artifacts\0", "\0"] {
+        let says = format!("the artifacts directory {place:?} has a NUL character");
+        refused(&sandbox, &created(&records, |study| study.artifacts_dir = place.into()), &says);
+    }
+}
+
+/// The spec's own names, which its rows repeat.
+#[test]
+fn names_in_a_stored_spec_are_checked_as_well() {
+    let (sandbox, records) = finished();
+    let changed = |from: &str, to: &str| {
+        created(&records, |study| {
+            assert!(study.spec.contains(from), "{}", study.spec);
+            study.spec = study.spec.replace(from, to);
+        })
+    };
+    for (from, to, says) in [
+        (r#""name":"real""#, r#""name":"../x""#, "the study name \"../x\""),
+        (r#""base_case":"real""#, r#""base_case":"a/b""#, "the base case \"a/b\""),
+        (r#""name":"only""#, r#""name":"/etc""#, "the stage name \"/etc\""),
+        (r#""outputs":["out.txt"]"#, r#""outputs":["../../../x"]"#, "the output \"../../../x\" leads out"),
+        (r#""outputs":["out.txt"]"#, r#""outputs":["/etc/passwd"]"#, "the output \"/etc/passwd\" leads out"),
+        (r#""outputs":["out.txt"]"#, r#""outputs":["a\u0000b"]"#, "has a NUL"),
+        (r#""outputs":["out.txt"]"#, r#""outputs":[""]"#, "the output \"\" is empty"),
+        (r#""file":"m.rpt""#, r#""file":"../m.rpt""#, "the metric file \"../m.rpt\" leads out"),
+    ] {
+        refused(&sandbox, &changed(from, to), says);
+    }
+}
+
+/// Outputs that a result names, which `verify` would hash and a child's parent would be asked for.
+#[test]
+fn outputs_of_a_forged_result_are_never_looked_for() {
+    let (sandbox, records) = finished();
+    let succeeded = |record: &Record| match &record.event {
+        Event::AttemptEnded(end) => matches!(end.verdict, Verdict::Succeeded { .. }),
+        _ => false,
+    };
+    let at = records.iter().position(succeeded).unwrap();
+    for path in ["../../../../study.toml", "/etc/passwd", "", "a\0b"] {
+        let mut forged = records[..=at].to_vec();
+        let Event::AttemptEnded(end) = &mut forged[at].event else { unreachable!() };
+        let Verdict::Succeeded { outputs, .. } = &mut end.verdict else { unreachable!() };
+        outputs[0].path = path.into();
+        forge(&sandbox, &forged);
+        for command in ["verify STORE", "dump STORE", "dump STORE --events", "export STORE --to out"] {
+            let output = sandbox.run(&command.replace("STORE", "forged.redb"));
+            assert_eq!(output.status.code(), Some(7), "{command}: {path:?}\n{}", both(&output));
+            assert!(both(&output).contains(&format!("the output {path:?}")), "{command}: {}", both(&output));
+        }
+        // The trial whose result that was runs again.
+        drop(std::fs::remove_file(sandbox.path("salvaged.redb")));
+        sandbox.ok("salvage forged.redb -o salvaged.redb", 0);
+        assert!(!sandbox.ok("dump salvaged.redb --events", 0).contains("passwd"));
+        sandbox.ok("verify salvaged.redb", 0);
+    }
+}
+
+/// Salvage takes no name that leads elsewhere into a new store, and its store is refused like any other.
+#[test]
+fn salvage_brings_no_forged_name_into_another_store() {
+    let (sandbox, records) = finished();
+    let salvaged = |records: &[Record]| {
+        forge(&sandbox, records);
+        drop(std::fs::remove_file(sandbox.path("salvaged.redb")));
+        let output = sandbox.run("salvage forged.redb -o salvaged.redb");
+        (output.status.code(), both(&output), exists(Path::new(&sandbox.path("salvaged.redb"))))
+    };
+    for name in ["../x", "/etc", "a\0b"] {
+        let (code, told, made) = salvaged(&created(&records, |study| study.name = name.into()));
+        assert_eq!((code, made), (Some(7), false), "{told}");
+        let (code, told, _) = salvaged(&created(&records, |study| {
+            study.spec = study.spec.replace("out.txt", "../../out.txt");
+        }));
+        assert_eq!(code, Some(7), "{told}");
+        assert_eq!(sandbox.run("verify salvaged.redb").status.code(), Some(7));
+    }
+}
