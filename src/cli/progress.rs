@@ -329,10 +329,14 @@ impl Observer for Progress {
     }
 }
 
-/// A path as it is from here, if it is below: from the root every path is, and keeps its slash.
 fn from_here(path: &Path) -> &Path {
-    let here = std::env::current_dir().ok().filter(|here| here.parent().is_some());
-    here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
+    std::env::current_dir().map_or(path, |here| from(&here, path))
+}
+
+/// A path as it is from a directory, if it is below: from the root every path is, and keeps its slash.
+fn from<'p>(dir: &Path, path: &'p Path) -> &'p Path {
+    let dir = Some(dir).filter(|dir| dir.parent().is_some());
+    dir.and_then(|dir| path.strip_prefix(dir).ok()).unwrap_or(path)
 }
 
 fn ended_line(
@@ -374,4 +378,17 @@ fn best_so_far(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Op
     let (stage, index) = lineage.locate(best.trial)?;
     let words = format!("best {metric} {} ({})", number(best.value), lineage.case(stage, index));
     Some(BestSoFar { words, value: best.value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_from_here_and_keep_their_slash_at_the_root() {
+        let path = Path::new("/srv/study/artifacts/log");
+        assert_eq!(from(Path::new("/srv/study"), path), Path::new("artifacts/log"));
+        assert_eq!(from(Path::new("/srv/other"), path), path);
+        assert_eq!(from(Path::new("/"), path), path);
+    }
 }

@@ -2,7 +2,7 @@
 //! one suite, one test case a line of it.
 //!
 //! A trial that failed is a `failure` with its kind, reason and log excerpt; one that has no result yet, or never will, is
-//! `skipped`. Stages that have not opened are left out: nothing of them is planned. What trials wrote may be anything, so
+//! `skipped`, and so is one that ended outside of what an aborted study counts. Stages that have not opened are left out: nothing of them is planned. What trials wrote may be anything, so
 //! characters that XML has no form for are dropped. Trials are written as they are read.
 
 use std::io::{self, BufWriter, Write};
@@ -28,7 +28,10 @@ type Xml<'a> = Writer<BufWriter<&'a mut dyn Write>>;
 pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
     let mut xml = begin(out)?;
     let opened: Vec<&StageRow> = view.stages.iter().filter(|stage| stage.planned() > 0).collect();
-    let all = opened.iter().fold(Counts::default(), |all, stage| all.plus(Counts::of(view, stage)));
+    let mut all = Counts::default();
+    for stage in &opened {
+        all = all.plus(Counts::of(view, snapshot, stage)?);
+    }
     let mut suites = BytesStart::new("testsuites");
     suites.push_attribute(("name", legal(&clean(&view.study.name)).as_str()));
     all.write(&mut suites);
@@ -106,11 +109,23 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(view: &StudyView, stage: &StageRow) -> Self {
+    fn of(view: &StudyView, snapshot: &Snapshot, stage: &StageRow) -> Result<Self, ViewError> {
         let counters = view.counters_of(stage.index);
-        let (tests, failures) = (stage.planned(), counters.failed);
-        let skipped = tests.saturating_sub(counters.succeeded + failures);
-        Self { tests, failures, skipped, wall_us: counters.ended_wall_us }
+        let tests = stage.planned();
+        let (mut succeeded, mut failures) = (counters.succeeded, counters.failed);
+        // The counters have every end; what is outside is at the end of a stage, if anywhere.
+        if view.is_outside(stage.index, tests.saturating_sub(1)) {
+            for trial in view.trials(snapshot, stage)? {
+                match trial? {
+                    trial if !trial.outside => {}
+                    PlannedTrial { state: TrialState::Succeeded, .. } => succeeded = succeeded.saturating_sub(1),
+                    PlannedTrial { state: TrialState::Failed, .. } => failures = failures.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+        let skipped = tests.saturating_sub(succeeded + failures);
+        Ok(Self { tests, failures, skipped, wall_us: counters.ended_wall_us })
     }
 
     fn plus(self, other: Self) -> Self {
@@ -142,7 +157,7 @@ fn suite(
     let mut suite = BytesStart::new("testsuite");
     suite.push_attribute(("name", legal(&clean(&stage.name)).as_str()));
     suite.push_attribute(("id", stage.index.to_string().as_str()));
-    Counts::of(view, stage).write(&mut suite);
+    Counts::of(view, snapshot, stage)?.write(&mut suite);
     if let Some(opened_ms) = stage.opened_ms {
         suite.push_attribute(("timestamp", timestamp(opened_ms).as_str()));
     }
@@ -163,6 +178,10 @@ fn case(xml: &mut Xml<'_>, lineage: &Lineage<'_>, class: &str, trial: &PlannedTr
     case.push_attribute(("time", seconds(wall_us).to_string().as_str()));
     xml.write_event(Event::Start(case))?;
     match trial.state {
+        state if trial.ended_outside() => {
+            let message = format!("outside, {}", trial_state(state));
+            xml.create_element("skipped").with_attribute(("message", message.as_str())).write_empty()?;
+        }
         TrialState::Succeeded => {}
         TrialState::Failed => failure(xml, trial)?,
         TrialState::Pending | TrialState::Running | TrialState::Cancelled => {

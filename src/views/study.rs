@@ -316,6 +316,12 @@ impl PlannedTrial {
         Self { trial, stage, index, state, outside, row }
     }
 
+    /// Whether it ended, and counts for nothing.
+    #[must_use]
+    pub fn ended_outside(&self) -> bool {
+        self.outside && self.state != TrialState::Cancelled
+    }
+
     /// Where it stands as far as that counts: what is outside is cancelled, whatever became of it.
     #[must_use]
     pub fn counted_state(&self) -> TrialState {

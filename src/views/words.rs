@@ -162,13 +162,23 @@ pub fn timestamp(at_ms: UnixMs) -> String {
 /// Data has [`timestamp`].
 #[must_use]
 pub fn local_time(at_ms: UnixMs) -> String {
-    // Where a test of this library runs is nobody's zone.
-    in_zone(at_ms, if cfg!(test) { jiff::tz::TimeZone::UTC } else { jiff::tz::TimeZone::system() })
+    in_zone(at_ms, "%Y-%m-%d %H:%M:%S %:z", viewers_zone())
 }
 
-fn in_zone(at_ms: UnixMs, zone: jiff::tz::TimeZone) -> String {
+/// The same to the millisecond, for what happens many times a second.
+#[must_use]
+pub fn local_time_to_ms(at_ms: UnixMs) -> String {
+    in_zone(at_ms, "%Y-%m-%d %H:%M:%S%.3f %:z", viewers_zone())
+}
+
+fn viewers_zone() -> jiff::tz::TimeZone {
+    // Where a test of this library runs is nobody's zone.
+    if cfg!(test) { jiff::tz::TimeZone::UTC } else { jiff::tz::TimeZone::system() }
+}
+
+fn in_zone(at_ms: UnixMs, format: &str, zone: jiff::tz::TimeZone) -> String {
     match Timestamp::from_millisecond(at_ms) {
-        Ok(at) => at.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        Ok(at) => at.to_zoned_datetime(zone).strftime(format).to_string(),
         Err(_) => timestamp(at_ms),
     }
 }
@@ -244,11 +254,14 @@ mod tests {
 
     #[test]
     fn people_see_their_own_time() {
-        let at = |zone: &str| in_zone(1_769_860_800_250, jiff::tz::TimeZone::posix(zone).unwrap());
+        let at = |zone: &str| {
+            in_zone(1_769_860_800_250, "%Y-%m-%d %H:%M:%S %:z", jiff::tz::TimeZone::posix(zone).unwrap())
+        };
         assert_eq!(at("CET-1"), "2026-01-31 13:00:00 +01:00");
         assert_eq!(at("UTC0"), "2026-01-31 12:00:00 +00:00");
+        assert_eq!(local_time_to_ms(1_769_860_800_250), "2026-01-31 12:00:00.250 +00:00");
         assert_eq!(at("XST3:30"), "2026-01-31 08:30:00 -03:30");
-        assert!(in_zone(i64::MAX, jiff::tz::TimeZone::UTC).starts_with("9999-12-30"));
+        assert!(in_zone(i64::MAX, "%Y", jiff::tz::TimeZone::UTC).starts_with("9999-12-30"));
     }
 
     #[test]

@@ -204,3 +204,17 @@ fn a_terminal_shows_how_the_best_value_went() {
     assert!(bar.contains("▁▁▁") && bar.contains("best cost 2 (gated_0_1)"), "{screen}");
     assert!(screen.contains("survivor"), "{screen}");
 }
+
+#[test]
+fn a_bar_of_a_finished_stage_is_full_on_every_screen() {
+    for (columns, cells, how_it_went) in [(60, 12, false), (140, 24, true)] {
+        let sandbox = study(40);
+        sandbox.write("gate", "");
+        let terminal = Terminal::start(&sandbox, columns, "run study.toml");
+        let screen = terminal.waits_for("exit 0");
+        let bar = screen.lines().find(|line| line.contains("40/40")).unwrap();
+        assert!(bar.starts_with(&format!("only {} 40/40", "━".repeat(cells))), "{screen}");
+        assert!(bar.contains("best cost 2 (gated_0_1)"), "{screen}");
+        assert_eq!(bar.contains('▁'), how_it_went, "{screen}");
+    }
+}

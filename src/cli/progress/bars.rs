@@ -16,8 +16,10 @@ use super::super::terminal::{NoEcho, say, width};
 use super::sparkline::{Sparkline, speaks_unicode};
 use super::{BestSoFar, Message};
 
-/// Columns of a bar itself.
-const BAR_COLUMNS: usize = 24;
+/// Columns of a bar itself: a narrow screen has better use for them.
+fn bar_columns() -> usize {
+    if width(&std::io::stderr()) < 80 { 12 } else { 24 }
+}
 
 /// Columns of the line that shows how the best value went.
 const SPARKLINE_COLUMNS: usize = 12;
@@ -162,6 +164,7 @@ impl StageBar {
         if self.counters.running > 0 {
             words.push(format!("{} running", self.counters.running));
         }
+        let counts = words.len();
         let here = finished.saturating_sub(self.finished_before);
         let elapsed = self.since.elapsed().as_secs_f64();
         if here > 0 && elapsed > 0.0 {
@@ -173,11 +176,22 @@ impl StageBar {
             words
                 .push(format!("since {}", duration(u64::try_from(self.since.elapsed().as_micros()).unwrap_or(0))));
         }
+        let columns = usize::from(width(&std::io::stderr()));
+        let used = self.bar.prefix().chars().count() + bar_columns() + format!("{finished}/{planned}").len() + 3;
         if let Some(best) = &self.best {
+            let fits = |words: &[String], last: &str| {
+                let before: usize = words.iter().map(|word| word.chars().count() + " · ".chars().count()).sum();
+                used + before + last.chars().count() <= columns
+            };
             let line = self.line.draw(SPARKLINE_COLUMNS, speaks_unicode());
-            words.push(if line.is_empty() { best.words.clone() } else { format!("{line} {}", best.words) });
+            let drawn = format!("{line} {}", best.words);
+            // On a narrow screen the best value goes before how it went, and before the pace.
+            let last = if !line.is_empty() && fits(&words, &drawn) { drawn } else { best.words.clone() };
+            if !fits(&words, &last) {
+                words.truncate(counts);
+            }
+            words.push(last);
         }
-        let used = self.bar.prefix().chars().count() + BAR_COLUMNS + format!("{finished}/{planned}").len() + 3;
         let below = if running.is_empty() { String::new() } else { format!("\n  {}", cut(running, 2)) };
         self.bar.set_message(format!("{}{below}", cut(&words.join(" · "), used)));
         self.bar.set_position(finished);
@@ -190,6 +204,9 @@ fn cut(text: &str, used: usize) -> String {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:.bold} {bar:24.cyan/dim} {pos}/{len} {msg}")
-        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
+    ProgressStyle::with_template(&format!(
+        "{{prefix:.bold}} {{bar:{}.cyan/dim}} {{pos}}/{{len}} {{msg}}",
+        bar_columns()
+    ))
+    .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
 }

@@ -16,7 +16,7 @@ use crate::model::{
     StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
-use crate::views::words::{self, seconds, timestamp};
+use crate::views::words::{self, local_time_to_ms, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
 #[derive(Serialize)]
@@ -651,7 +651,7 @@ pub(super) fn text(
         let head = format!(
             "{}  {}  {}  ",
             pad_left(&seq.to_string(), digits),
-            timestamp(record.at_ms),
+            local_time_to_ms(record.at_ms),
             pad(record.event.name(), "attempt_started".len()),
         );
         let text = format!("{head}{subject}{}", clean(&names.detail(&record.event)));

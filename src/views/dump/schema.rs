@@ -168,7 +168,7 @@ impl<'a> TrialOut<'a> {
             parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
             params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
             state: words::trial_state(planned.state),
-            outside: planned.outside && planned.state != TrialState::Cancelled,
+            outside: planned.ended_outside(),
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
             failure: final_failure(planned).map(FailureOut::new),
             survivor: scope.survivors.contains(&planned.trial),

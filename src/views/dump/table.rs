@@ -1,7 +1,7 @@
 //! `--format csv`: one row a trial, for spreadsheets and data frames.
 //!
 //! Columns: `id, stage, stage_name, case, parent, state, survivor, attempts, wall_s, cpu_s, peak_rss_bytes,
-//! failure_kind`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
+//! failure_kind, outside`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
 //! last attempt. Metric names are found in a first pass; only names are kept.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::model::{Metric, TrialId, Value, float_text};
 use crate::views::words::{seconds, trial_state};
 use crate::views::{PlannedTrial, StudyView, ViewError};
 
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 13] = [
     "id",
     "stage",
     "stage_name",
@@ -26,6 +26,7 @@ const FIXED: [&str; 12] = [
     "cpu_s",
     "peak_rss_bytes",
     "failure_kind",
+    "outside",
 ];
 
 pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
@@ -67,6 +68,7 @@ fn row(
         usage.map_or_else(String::new, |usage| seconds(usage.cpu_us).to_string()),
         usage.map_or_else(String::new, |usage| usage.peak_rss_bytes.to_string()),
         final_failure(planned).map_or_else(String::new, |failure| failure.kind.clone()),
+        planned.ended_outside().to_string(),
     ];
     let values = lineage.params(stage, index).unwrap_or_default();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));

@@ -105,6 +105,18 @@ fn what_is_outside_is_kept_shown_and_no_part_of_the_canonical_dump() {
         text.contains("broken by t_0_1\nthe first 2 trials of stage `explore` count; what else ended is outside")
     );
     assert!(text.lines().any(|line| line.contains("t_0_3") && line.contains("outside")), "{text}");
+    let table = dumped(&with, DEAD, Format::Csv);
+    let outside = table.lines().next().unwrap().split(',').position(|name| name == "outside").unwrap();
+    let cells: Vec<_> = table.lines().skip(1).map(|line| line.split(',').nth(outside).unwrap()).collect();
+    assert_eq!(cells[..4], ["false", "false", "false", "true"], "{table}");
+    let suites = |story: &Story| {
+        let (view, snapshot) = story.view(DEAD);
+        written(|out| crate::views::junit::junit(&view, &snapshot, out))
+    };
+    let head = |story: &Story| suites(story).lines().find(|line| line.contains("<testsuites")).unwrap().to_owned();
+    let counted = |line: &str| line.split(" time=").next().unwrap().to_owned();
+    assert_eq!(counted(&head(&with)), counted(&head(&without)));
+    assert!(suites(&with).contains("skipped message=\"outside, succeeded\""), "{}", suites(&with));
     // What the recorded results give is another matter: this study has no rail at all.
     let checked = |story: &Story| {
         let (view, snapshot) = story.view(DEAD);
@@ -140,12 +152,12 @@ fn csv_has_a_row_for_each_trial_and_a_column_for_each_name() {
     story.run().open_explore().start(0, 1).succeed(0, 1, 200.0).start(2, 1).fail(2, 1, "no", Next::Final);
     assert_eq!(
         dumped(&story, ALIVE, Format::Csv),
-        "id,stage,stage_name,case,parent,state,survivor,attempts,wall_s,cpu_s,peak_rss_bytes,failure_kind,\
+        "id,stage,stage_name,case,parent,state,survivor,attempts,wall_s,cpu_s,peak_rss_bytes,failure_kind,outside,\
          param.label,param.level,param.mode,metric.bytes,metric.tool\n\
-         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
-         1,0,explore,t_0_1,t,pending,false,0,,,,,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
-         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,\"a,\"\"b\"\"\nc\",1,small,,\n\
-         3,0,explore,t_0_3,t,pending,false,0,,,,,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
+         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,false,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
+         1,0,explore,t_0_1,t,pending,false,0,,,,,false,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
+         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,false,\"a,\"\"b\"\"\nc\",1,small,,\n\
+         3,0,explore,t_0_3,t,pending,false,0,,,,,false,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
     );
 }
 
@@ -204,13 +216,13 @@ fn events_come_in_every_format_with_the_same_order() {
     let array: Vec<Json> = serde_json::from_str(&event_dump(&story, Format::Json)).unwrap();
     assert_eq!(array, lines);
     insta::assert_snapshot!(event_dump(&story, Format::Text(Screen::PLAIN)), @r#"
-    1  1970-01-01T00:00:00.000Z  study_created    tiny by piton 0.1.0
-    2  1970-01-01T00:00:01.000Z  run_started      pid 4242 on here, 2 workers
-    3  1970-01-01T00:00:02.000Z  stage_opened     explore: 4 trials
-    4  1970-01-01T00:00:03.000Z  attempt_started  t_0_1 #1: slot 0, pid 101
-    5  1970-01-01T00:00:04.000Z  attempt_ended    t_0_1 #1: failed after 1.5 s: exit_code: bad\nthing, runs again
-    6  1970-01-01T00:00:05.000Z  drain_started    by SIGTERM
-    7  1970-01-01T00:00:06.000Z  run_ended        drained
+    1  1970-01-01 00:00:00.000 +00:00  study_created    tiny by piton 0.1.0
+    2  1970-01-01 00:00:01.000 +00:00  run_started      pid 4242 on here, 2 workers
+    3  1970-01-01 00:00:02.000 +00:00  stage_opened     explore: 4 trials
+    4  1970-01-01 00:00:03.000 +00:00  attempt_started  t_0_1 #1: slot 0, pid 101
+    5  1970-01-01 00:00:04.000 +00:00  attempt_ended    t_0_1 #1: failed after 1.5 s: exit_code: bad\nthing, runs again
+    6  1970-01-01 00:00:05.000 +00:00  drain_started    by SIGTERM
+    7  1970-01-01 00:00:06.000 +00:00  run_ended        drained
     "#);
     insta::assert_snapshot!(event_dump(&story, Format::Csv), @r#"
     seq,at,type,trial,case,attempt,detail

@@ -135,7 +135,7 @@ fn trial_line(scope: &StageScope<'_>, trial: &PlannedTrial, case_width: usize, s
 /// Attempts, time, metrics or failure, and params.
 fn rest_of(scope: &StageScope<'_>, trial: &PlannedTrial) -> String {
     let mut words = Vec::new();
-    if trial.outside && trial.state != TrialState::Cancelled {
+    if trial.ended_outside() {
         words.push("outside".to_owned());
     }
     let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);

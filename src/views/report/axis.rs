@@ -158,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_cell_makes_no_words_of_numbers() {
+        let cells = ["", "1.5", "  "].map(|text| match text.parse() {
+            Ok(number) => Value::Float(number),
+            Err(_) => Value::Str(text.into()),
+        });
+        let axis = Axis::of_values(cells.iter()).unwrap();
+        assert!(matches!(axis, Axis::Linear { .. }), "{axis:?}");
+        assert_eq!(cells.each_ref().map(|cell| axis.place_of(cell).is_some()), [false, true, false]);
+        assert_eq!(Axis::of_values([Value::Str(String::new())].iter()), None);
+    }
+
+    #[test]
     fn words_have_places_of_their_own() {
         let values = [Value::Str("b".into()), Value::Int(1), Value::Str("a".into()), Value::Str("b".into())];
         let axis = Axis::of_values(values.iter()).unwrap();

@@ -230,7 +230,7 @@ fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bo
         case,
         parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
         state: trial.state,
-        outside: trial.outside && trial.state != TrialState::Cancelled,
+        outside: trial.ended_outside(),
         survivor,
         params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
         metrics: trial.row.as_ref().map(|row| row.metrics.clone()).unwrap_or_default(),

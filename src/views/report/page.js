@@ -87,7 +87,7 @@ const make = (tag, attributes, ...children) => {
         column.name + (c === state.sort ? (state.down ? " ▼" : " ▲") : "")))));
       const lines = visible.map((r) => make("tr", { class: stage.survivor[r] ? "survivor" : null }, ...columns.map((column) => {
         const cell = make("td", { class: [column.number ? "n" : "", column.kind ? column.kind(r) : ""].join(" ").trim() || null });
-        if (column.links && data.base !== null && stage.attempts[r]) cell.append(...logs(stage, r));
+        if (column.links && data.base !== null && stage.logs && stage.attempts[r]) cell.append(...logs(stage, r));
         else cell.textContent = column.text(r);
         return cell;
       })));
@@ -108,6 +108,16 @@ const make = (tag, attributes, ...children) => {
     place.replaceChildren(controls, shown, body);
     redraw();
   };
-  table();
-  document.addEventListener("piton:page", table);
+  // In the zone of whoever looks; the moment itself stays in the element.
+  const times = () => {
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      const at = new Date(element.dateTime);
+      if (isNaN(at)) continue;
+      element.title = element.dateTime;
+      element.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+    }
+  };
+  const draw = () => { table(); times(); };
+  draw();
+  document.addEventListener("piton:page", draw);
 })();

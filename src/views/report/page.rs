@@ -7,7 +7,7 @@ use super::effects::effects;
 use super::gather::{StageData, anchor};
 use super::timeline::{ends, timeline};
 use super::{Options, Report, Winner, table};
-use crate::model::{StageStatus, StudyStatus};
+use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::text::{counted, duration};
 use crate::views::words::{stage_status, study_status, timestamp};
 use crate::views::{StudyView, number};
@@ -52,7 +52,7 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
                     (provenance(report))
                     (trials(report, options))
                 }
-                footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (timestamp(options.now_ms)) }
+                footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (time(options.now_ms)) }
                 script nonce=(options.nonce) { (PreEscaped(SCRIPT)) }
                 @if options.live { script nonce=(options.nonce) { (PreEscaped(LIVE)) } }
             }
@@ -60,16 +60,22 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
     }
 }
 
+/// A moment: the script shows it in the zone of whoever looks.
+fn time(at_ms: UnixMs) -> Markup {
+    let at = timestamp(at_ms);
+    html! { time datetime=(at) { (at) } }
+}
+
 fn header(report: &Report<'_>, options: &Options) -> Markup {
     let view = report.view;
     let (study, accounting) = (&view.study, view.progress.accounting);
     let facts = [
-        ("running time", duration(view.runtime_us())),
-        ("created", timestamp(study.created_ms)),
-        ("runs", ends(&report.gathered.runs, view.liveness.alive)),
-        ("attempts", attempts_words(accounting)),
-        ("seed", study.seed.to_string()),
-        ("store", view.place.store.clone()),
+        ("running time", html! { (duration(view.runtime_us())) }),
+        ("created", time(study.created_ms)),
+        ("runs", html! { (ends(&report.gathered.runs, view.liveness.alive)) }),
+        ("attempts", html! { (attempts_words(accounting)) }),
+        ("seed", html! { (study.seed) }),
+        ("store", html! { (view.place.store) }),
     ];
     html! {
         header {
@@ -89,7 +95,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                     a href="#trials" { "all trials" }
                 }
             }
-            @if options.live { (live(report)) } @else if view.liveness.alive { p .note { "The study was running when this page was made (" (timestamp(options.now_ms)) ")." } }
+            @if options.live { (live(report)) } @else if view.liveness.alive { p .note { "The study was running when this page was made (" (time(options.now_ms)) ")." } }
         }
     }
 }
@@ -360,7 +366,7 @@ fn trials(report: &Report<'_>, options: &Options) -> Markup {
                 noscript { p .note { "The table needs JavaScript; `piton dump` prints the same." } }
             }
             script #data type="application/json" nonce=(options.nonce) {
-                (PreEscaped(table::data(&report.gathered, options.artifacts_link.as_deref())))
+                (PreEscaped(table::data(&report.view.spec, &report.gathered, options.artifacts_link.as_deref())))
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::charts::short;
 use super::gather::{Gathered, StageData, TrialData};
 use crate::model::{Metric, Value};
+use crate::spec::{Spec, Work};
 use crate::views::words::trial_state;
 
 /// Longest text of a cell, columns: a table of many must stay small, and `dump` has all of it.
@@ -28,6 +29,8 @@ struct Stage<'a> {
     index: u32,
     name: &'a str,
     left_out: u64,
+    /// Whether its attempts have logs: closures have none.
+    logs: bool,
     params: &'a [String],
     metrics: &'a [String],
     /// A column each: the trials' own index, then state, survivor, attempts, wall time in ms, failure.
@@ -75,8 +78,8 @@ impl<'a> FromIterator<Option<Cow<'a, str>>> for Words<'a> {
 }
 
 /// The data, ready for a script element.
-pub(super) fn data(gathered: &Gathered, base: Option<&str>) -> String {
-    let table = Table { base, stages: gathered.stages.iter().map(stage).collect() };
+pub(super) fn data(spec: &Spec, gathered: &Gathered, base: Option<&str>) -> String {
+    let table = Table { base, stages: gathered.stages.iter().map(|data| stage(spec, data)).collect() };
     let text = serde_json::to_string(&table).unwrap_or_else(|_| "null".to_owned());
     // Within JSON these can only be parts of strings.
     text.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
@@ -92,7 +95,7 @@ fn failure_words(trial: &TrialData) -> Option<String> {
     }
 }
 
-fn stage(stage: &StageData) -> Stage<'_> {
+fn stage<'a>(spec: &Spec, stage: &'a StageData) -> Stage<'a> {
     let trials = &stage.trials;
     let param =
         |name: &String| column(trials.iter().map(|trial| trial.params.get(name).map_or(Json::Null, param_json)));
@@ -102,6 +105,7 @@ fn stage(stage: &StageData) -> Stage<'_> {
         index: stage.row.index,
         name: &stage.row.name,
         left_out: stage.left_out,
+        logs: spec.stages.get(stage.row.index as usize).is_some_and(|declared| declared.work != Work::Closure),
         params: &stage.all_params,
         metrics: &stage.metrics,
         i: trials.iter().map(|trial| trial.index).collect(),

@@ -163,7 +163,7 @@ impl Why {
             stage_status: stage_status(self.stage.status),
             parent: &self.parent,
             state: trial_state(self.trial.state),
-            outside: self.trial.outside && self.trial.state != TrialState::Cancelled,
+            outside: self.trial.ended_outside(),
             survivor: self.survivor,
             reason: &self.reason,
             rank: self.rank.as_ref(),
@@ -300,7 +300,7 @@ fn reason(
     survivor: bool,
 ) -> String {
     let row = trial.row.as_ref();
-    if trial.outside && trial.state != TrialState::Cancelled {
+    if trial.ended_outside() {
         let became = match trial.state {
             TrialState::Succeeded => "it succeeded",
             TrialState::Failed => "it failed",

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::Why;
-use crate::model::{AttemptRow, Metric, Metrics, Params, TrialState};
+use crate::model::{AttemptRow, Metric, Metrics, Params};
 use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
@@ -20,7 +20,7 @@ impl Why {
             "{}: {}{}{}, trial {} of stage {} {}",
             clean(&self.case),
             trial_state(self.trial.state),
-            if self.trial.outside && self.trial.state != TrialState::Cancelled { ", outside" } else { "" },
+            if self.trial.ended_outside() { ", outside" } else { "" },
             if self.survivor { ", survivor" } else { "" },
             self.trial.trial,
             self.stage.index,
