@@ -115,6 +115,9 @@ pub struct CheckArgs {
     /// Run the commands of `[study] versions` as well; without it nothing of the study file is run
     #[arg(long)]
     pub versions: bool,
+    /// Submit one small job to the study's cluster, which looks whether trials can run there
+    #[arg(long)]
+    pub probe: bool,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,8 @@
 //! `piton check`: every mistake of a study file, or its plan.
 
+mod cluster;
+
+use piton::engine::probe::{Probed, asked_about};
 use piton::engine::resume::{Found, SpecMatch};
 use piton::model::{Params, Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId, Value};
 use piton::paths::StudyPaths;
@@ -15,8 +18,13 @@ use super::run::study_of;
 /// First commands of a stage that are shown expanded.
 const SHOWN_COMMANDS: u64 = 3;
 
+/// Exit code of a probe that found something wanting, and of one that was taken back.
+const WANTING: u8 = 1;
+
 /// Checks a study file and prints what it would do.
 pub fn check(args: &CheckArgs) -> Result<u8, Error> {
+    // Before any thread exists: the keeper is a fork of this process.
+    let keeper = if args.probe { Some(super::keeper()?) } else { None };
     let study = study_of(&args.study)?;
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
@@ -31,14 +39,41 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
         false => None,
     };
     let stages = assumed_stages(spec);
+    let answer = match spec.run.executor.kind().is_remote() && !args.probe {
+        true => asked_about(spec)?,
+        false => None,
+    };
     let plans: Vec<StagePlan> =
         (0..).zip(&spec.stages).map(|(index, stage)| StagePlan::of(spec, &stages, index, stage, &paths)).collect();
+    let probed = match keeper.filter(|_| spec.run.executor.kind().is_remote()) {
+        Some(keeper) => match cluster::run(spec, &paths, &keeper)? {
+            Some(probed) => Some(probed),
+            None => return Ok(WANTING),
+        },
+        None if args.probe => {
+            return Err(Error::Usage(
+                "trials of this study run on this machine: there is nothing to probe".into(),
+            ));
+        }
+        None => None,
+    };
+    let asked = Asked { inputs: inputs.hashes.len(), versions, answer, probed };
     if args.json {
-        print_plan_json(spec, &plans, &paths, versions.as_deref())?;
+        print_plan_json(spec, &plans, &paths, &asked)?;
     } else {
-        print_plan(&study, spec, &plans, &paths, (inputs.hashes.len(), versions.as_deref()))?;
+        print_plan(&study, spec, &plans, &paths, &asked)?;
     }
-    Ok(0)
+    Ok(if asked.probed.is_some_and(|probed| !probed.wanting.is_empty()) { WANTING } else { 0 })
+}
+
+/// What was found besides the plan.
+struct Asked {
+    /// How many inputs were hashed.
+    inputs: usize,
+    versions: Option<Vec<ToolVersion>>,
+    /// What the cluster says to a job that it is only asked about.
+    answer: Option<String>,
+    probed: Option<Probed>,
 }
 
 /// The stages as they will be if every stage has as many survivors as it may: what later stages' counts follow from.
@@ -209,7 +244,7 @@ fn print_plan(
     spec: &Spec,
     plans: &[StagePlan],
     paths: &StudyPaths,
-    (inputs, versions): (usize, Option<&[ToolVersion]>),
+    asked: &Asked,
 ) -> Result<(), Error> {
     print_line(&format!("study `{}`, seed {}: no mistakes", spec.study.name, spec.study.seed))?;
     if let Some(description) = &spec.study.description {
@@ -254,15 +289,21 @@ fn print_plan(
         }
     }
     print_line("")?;
-    if inputs > 0 {
-        print_line(&format!("inputs     {} hashed, all there", inputs))?;
+    if asked.inputs > 0 {
+        print_line(&format!("inputs     {} hashed, all there", asked.inputs))?;
     }
-    for tool in versions.unwrap_or_default() {
+    for tool in asked.versions.iter().flatten() {
         print_line(&format!("tool       {}: {}", tool.tool, clean(&tool.version)))?;
     }
-    if versions.is_none() && !spec.study.versions.is_empty() {
+    if asked.versions.is_none() && !spec.study.versions.is_empty() {
         let tools: Vec<&str> = spec.study.versions.keys().map(String::as_str).collect();
         print_line(&format!("tools      {}: `--versions` asks them", tools.join(", ")))?;
+    }
+    if let Some(answer) = &asked.answer {
+        print_line(&format!("cluster    {}", clean(answer)))?;
+    }
+    if let Some(probed) = &asked.probed {
+        cluster::print(probed)?;
     }
     let state = match study.found_status()? {
         Found { status: None, .. } => "not made yet",
@@ -282,12 +323,7 @@ fn json_of(value: &Value) -> serde_json::Value {
     }
 }
 
-fn print_plan_json(
-    spec: &Spec,
-    plans: &[StagePlan],
-    paths: &StudyPaths,
-    versions: Option<&[ToolVersion]>,
-) -> Result<(), Error> {
+fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths, asked: &Asked) -> Result<(), Error> {
     let stages: Vec<serde_json::Value> = plans
         .iter()
         .enumerate()
@@ -313,9 +349,17 @@ fn print_plan_json(
         "schema": 1, "study": spec.study.name, "seed": spec.study.seed, "spec_hash": spec.spec_hash(),
         "stages": stages, "store": paths.store, "artifacts": paths.study_artifacts(&spec.study.name),
     });
-    if let (Some(versions), Some(plan)) = (versions, plan.as_object_mut()) {
-        let versions = versions.iter().map(|tool| (tool.tool.clone(), tool.version.clone().into()));
-        plan.insert("versions".into(), serde_json::Value::Object(versions.collect()));
+    if let Some(plan) = plan.as_object_mut() {
+        if let Some(versions) = &asked.versions {
+            let versions = versions.iter().map(|tool| (tool.tool.clone(), tool.version.clone().into()));
+            plan.insert("versions".into(), serde_json::Value::Object(versions.collect()));
+        }
+        if let Some(answer) = &asked.answer {
+            plan.insert("cluster".into(), answer.as_str().into());
+        }
+        if let Some(probed) = &asked.probed {
+            plan.insert("probe".into(), cluster::json(probed));
+        }
     }
     print_json(&plan)
 }

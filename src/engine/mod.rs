@@ -9,6 +9,7 @@ mod draft;
 pub mod hooks;
 mod inputs;
 mod jobs;
+pub mod probe;
 mod proposer;
 mod rails;
 mod ready;

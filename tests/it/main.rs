@@ -69,6 +69,7 @@ mod language;
 mod library;
 mod old_stores;
 mod places;
+mod probe;
 mod proposer;
 mod proxy;
 mod quickstart;

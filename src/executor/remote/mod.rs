@@ -128,6 +128,10 @@ trait Cluster: Send {
     fn list(&mut self) -> Result<Vec<Listed>, Trouble>;
     /// Cancels jobs; those that run get a TERM, and KILL after a time of the cluster's own.
     fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble>;
+    /// What it says to a job like the study's that is not submitted: where and when it would run, if there is such a question.
+    fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
     /// Lets it forget jobs that are over.
     fn forget(&mut self, _ids: &[String]) {}
     /// Ends what was started for the study alone.
@@ -204,6 +208,20 @@ impl RemoteExecutor {
     fn send(&self, command: Command) -> Result<(), ExecutorError> {
         // Nobody listens any more once the thread has ended.
         self.commands.send(command).map_err(|_| ExecutorError::Closed)
+    }
+}
+
+/// What the study's cluster says to a job that is only asked about; `None` where there is no such question, or nobody answers it now.
+///
+/// # Errors
+/// What it refuses, in its words.
+pub(crate) fn asked_about(spec: &Spec) -> Result<Option<String>, String> {
+    let ExecutorSpec::Slurm(slurm) = &spec.run.executor else { return Ok(None) };
+    let nowhere = Path::new("/");
+    match slurm::Slurm::new(slurm, StudyId([0; 16]), nowhere, "true").asked_about() {
+        Ok(words) => Ok(words),
+        Err(Trouble::Unreachable(why)) => Ok(Some(format!("cannot be asked now: {why}"))),
+        Err(Trouble::Refused(why)) => Err(why),
     }
 }
 

@@ -226,6 +226,23 @@ impl Cluster for Slurm {
         Err(Trouble::Unreachable(ended.said))
     }
 
+    fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
+        let mut command = self.sbatch("piton-check");
+        command.arg("--test-only");
+        let (ended, out) = match asked(&mut command, "#!/bin/sh\nexit 0\n") {
+            // A study may be written where there is no Slurm.
+            Err(Trouble::Refused(why)) => return Ok(Some(format!("cannot be asked: {why}"))),
+            other => other?,
+        };
+        if !ended.status.is_some_and(|status| status.success()) {
+            return Err(trouble(&ended.said));
+        }
+        // It tells on standard error, as `sbatch: Job 7 to start at …`.
+        let said = if ended.said.trim().is_empty() { out } else { ended.said };
+        let words = said.trim().trim_start_matches("sbatch: ").to_owned();
+        Ok(Some(words).filter(|words| !words.is_empty()))
+    }
+
     fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble> {
         let mut failed = Ok(());
         for jobs in jobs.chunks(CANCEL_AT_ONCE) {
