@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use piton::model::Named;
 use piton::spec::Goal;
 use piton::views::compare::Tolerance;
 
@@ -483,11 +484,9 @@ fn tolerance(text: &str) -> Result<(String, Tolerance), String> {
 }
 
 fn direction(text: &str) -> Result<(String, Goal), String> {
-    match text.rsplit_once('=') {
-        Some((metric, "minimize")) if !metric.is_empty() => Ok((metric.to_owned(), Goal::Minimize)),
-        Some((metric, "maximize")) if !metric.is_empty() => Ok((metric.to_owned(), Goal::Maximize)),
-        _ => Err("expected METRIC=minimize or METRIC=maximize".to_owned()),
-    }
+    let named = text.rsplit_once('=').filter(|(metric, _)| !metric.is_empty());
+    let named = named.and_then(|(metric, goal)| Some((metric.to_owned(), Goal::by_name(goal)?)));
+    named.ok_or_else(|| "expected METRIC=minimize or METRIC=maximize".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

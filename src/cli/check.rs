@@ -7,7 +7,7 @@ use piton::engine::resume::{Found, SpecMatch};
 use piton::model::{Params, Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId, Value};
 use piton::paths::StudyPaths;
 use piton::plan::{self, Lineage};
-use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec};
+use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Spec, StageSpec};
 use piton::views::{clean, counted};
 use piton::{Error, Study, identity};
 
@@ -194,12 +194,6 @@ fn asked(stage: &StageSpec, proposer: &Proposer) -> String {
 
 /// How a stage's survivors are chosen.
 fn chosen(stage: &StageSpec) -> String {
-    let selection = match stage.selection {
-        Selection::Top => "top",
-        Selection::Lexicographic => "lexicographic",
-        Selection::WeightedSum => "weighted sum",
-        Selection::Pareto => "pareto",
-    };
     let objectives: Vec<String> = stage
         .objectives
         .iter()
@@ -209,7 +203,7 @@ fn chosen(stage: &StageSpec) -> String {
         })
         .collect();
     let objectives = if objectives.is_empty() { "case order".into() } else { objectives.join(", ") };
-    format!("{selection} by {objectives}")
+    format!("{} by {objectives}", stage.selection.name().replace('_', " "))
 }
 
 /// A trial's command as it would run. A parent's directory is not known before its stage ran, nor is the slot.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use piton::engine::replay::{self, Place, Replayed};
 use piton::model::{
-    AttemptNo, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
 };
 use piton::paths::StudyPaths;
 use piton::spec::{self, Spec, Work};
@@ -342,13 +342,14 @@ impl<'a> Ending<'a> {
     fn json(&self, case: &str, attempt: AttemptNo, ground: &Ground) -> serde_json::Value {
         let no_metrics = Metrics::new();
         let (outcome, metrics, failure) = match self.verdict {
-            Verdict::Failed(failure) => ("failed", &no_metrics, Some(failure)),
-            Verdict::Succeeded { metrics, .. } => ("succeeded", metrics, None),
-            Verdict::Interrupted { .. } | Verdict::Cancelled => ("interrupted", &no_metrics, None),
+            Verdict::Failed(failure) => (AttemptOutcome::Failed.name(), &no_metrics, Some(failure)),
+            Verdict::Succeeded { metrics, .. } => (AttemptOutcome::Succeeded.name(), metrics, None),
+            Verdict::Interrupted { .. } | Verdict::Cancelled => {
+                (AttemptOutcome::Interrupted.name(), &no_metrics, None)
+            }
         };
         let recorded = self.recorded.and_then(|row| match row.state {
-            TrialState::Succeeded => Some("succeeded"),
-            TrialState::Failed => Some("failed"),
+            TrialState::Succeeded | TrialState::Failed => Some(row.state.name()),
             TrialState::Pending | TrialState::Running | TrialState::Cancelled => None,
         });
         let metrics: serde_json::Map<String, serde_json::Value> =

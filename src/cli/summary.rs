@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use piton::Error;
+use piton::model::StudyStatus;
 use piton::sys::clock::unix_ms;
 use piton::views::status::Status;
 use piton::views::{clean, counted};
@@ -101,7 +102,7 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
     }
     if let Some(stage) = &status.waits_for_approval {
         let _ = writeln!(text, "\nStage {} waits for approval: <code>piton approve</code>.", plain(stage));
-    } else if status.status == "interrupted" {
+    } else if status.status == StudyStatus::Interrupted.name() {
         let _ = writeln!(text, "\nEverything that ended is recorded. Go on with <code>{}</code>.", plain(again));
     }
     text.push('\n');

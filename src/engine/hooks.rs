@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::draft::Draft;
 use super::shutdown::{Control, ShutdownHandle};
 use crate::executor::local::keeper::KeeperClient;
-use crate::model::{Accounting, Event, Parent, Record, RunEnd, StageIndex};
+use crate::model::{Accounting, Event, Parent, Record, RunEnd, StageIndex, StudyStatus};
 use crate::plan::Lineage;
 use crate::spec::Spec;
 use crate::sys::limited::{self, Deadline};
@@ -186,11 +186,9 @@ impl Hooks {
 
 const fn word(how: RunEnd) -> &'static str {
     match how {
-        RunEnd::Completed => "completed",
-        RunEnd::Aborted => "aborted",
-        RunEnd::Drained | RunEnd::Forced => "interrupted",
-        RunEnd::Waiting => "waiting",
-        RunEnd::Failed => "failed",
+        // Whoever is told need not know how hard it was asked.
+        RunEnd::Drained | RunEnd::Forced => StudyStatus::Interrupted.name(),
+        RunEnd::Completed | RunEnd::Aborted | RunEnd::Waiting | RunEnd::Failed => how.name(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The closed vocabulary of the journal: everything that can happen to a study.
 
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
+use super::named::named;
 use super::rows::{
-    Abort, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, InputList, OutputHash, Parent,
-    ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, InputList,
+    OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -288,6 +289,19 @@ pub enum Verdict {
     Cancelled,
 }
 
+impl Verdict {
+    /// Without its particulars.
+    #[must_use]
+    pub const fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Succeeded { .. } => AttemptOutcome::Succeeded,
+            Self::Failed(_) => AttemptOutcome::Failed,
+            Self::Interrupted { .. } => AttemptOutcome::Interrupted,
+            Self::Cancelled => AttemptOutcome::Cancelled,
+        }
+    }
+}
+
 /// What becomes of a trial after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -316,3 +330,12 @@ pub enum RunEnd {
     /// The next stage waits for a person's approval.
     Waiting,
 }
+
+named!(RunEnd {
+    Completed => "completed",
+    Aborted => "aborted",
+    Drained => "drained",
+    Forced => "forced",
+    Failed => "failed",
+    Waiting => "waiting",
+});

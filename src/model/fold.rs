@@ -474,12 +474,7 @@ impl Fold {
         attempts: &mut [AttemptRow],
         end: &AttemptEnd,
     ) -> Result<AttemptOutcome, E> {
-        let outcome = match &end.verdict {
-            Verdict::Succeeded { .. } => AttemptOutcome::Succeeded,
-            Verdict::Failed(_) => AttemptOutcome::Failed,
-            Verdict::Interrupted { .. } => AttemptOutcome::Interrupted,
-            Verdict::Cancelled => AttemptOutcome::Cancelled,
-        };
+        let outcome = end.verdict.outcome();
         match attempts.last_mut() {
             Some(attempt) if attempt.n == end.attempt && attempt.outcome.is_none() => {
                 attempt.outcome = Some(outcome);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
+use super::named::named;
 use super::value::{Metric, Metrics, Value};
 
 /// Where a study stands.
@@ -21,6 +22,14 @@ pub enum StudyStatus {
     Aborted,
 }
 
+named!(StudyStatus {
+    Created => "created",
+    Running => "running",
+    Interrupted => "interrupted",
+    Completed => "completed",
+    Aborted => "aborted",
+});
+
 /// Where a stage stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageStatus {
@@ -33,6 +42,13 @@ pub enum StageStatus {
     /// The study was aborted while it was open.
     Aborted,
 }
+
+named!(StageStatus {
+    Waiting => "waiting",
+    Open => "open",
+    Closed => "closed",
+    Aborted => "aborted",
+});
 
 /// Where a trial stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +65,14 @@ pub enum TrialState {
     Cancelled,
 }
 
+named!(TrialState {
+    Pending => "pending",
+    Running => "running",
+    Succeeded => "succeeded",
+    Failed => "failed",
+    Cancelled => "cancelled",
+});
+
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
@@ -61,6 +85,13 @@ pub enum AttemptOutcome {
     /// Terminated because its study was aborted.
     Cancelled,
 }
+
+named!(AttemptOutcome {
+    Succeeded => "succeeded",
+    Failed => "failed",
+    Interrupted => "interrupted",
+    Cancelled => "cancelled",
+});
 
 /// Where the proposer of a stage stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +117,13 @@ pub enum Severity {
     Catastrophic,
 }
 
+named!(Severity {
+    Low => "low",
+    Medium => "medium",
+    High => "high",
+    Catastrophic => "catastrophic",
+});
+
 /// What aborts a study. Of rails that the same result breaks the first of these counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rail {
@@ -102,6 +140,15 @@ pub enum Rail {
     /// `max_runtime`: the only one that is a matter of time, not of results.
     MaxRuntime,
 }
+
+named!(Rail {
+    Base => "base",
+    AbortIf => "abort_if",
+    MaxFailureRate => "max_failure_rate",
+    CatastrophicFailures => "catastrophic_failures",
+    NoSurvivors => "no_survivors",
+    MaxRuntime => "max_runtime",
+});
 
 /// How a study was aborted, and what of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,17 +201,13 @@ pub enum ExecutorKind {
     Slurm,
 }
 
-impl ExecutorKind {
-    /// Its name in study files and dumps.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Ray => "ray",
-            Self::Slurm => "slurm",
-        }
-    }
+named!(ExecutorKind {
+    Local => "local",
+    Ray => "ray",
+    Slurm => "slurm",
+});
 
+impl ExecutorKind {
     /// Whether attempts outlive the engine, and the next one adopts them.
     #[must_use]
     pub const fn is_remote(self) -> bool {

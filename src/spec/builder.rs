@@ -9,8 +9,8 @@ use super::check::check;
 use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostics, SpecErrors};
 use super::raw::{Entry, Kind, Node};
-use super::rules::{FailureMatch, FailureRule, word_of};
-use super::types::{Backoff, Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue, Values};
+use super::rules::{FailureMatch, FailureRule};
+use super::types::{Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue, Values};
 
 /// Builds a [`Spec`]; see [`Spec::builder`].
 #[derive(Clone, Debug)]
@@ -313,13 +313,7 @@ impl StageBuilder {
 
     /// How survivors are chosen; `top` by default.
     pub fn selection(self, selection: Selection) -> Self {
-        let word = match selection {
-            Selection::Top => "top",
-            Selection::Lexicographic => "lexicographic",
-            Selection::WeightedSum => "weighted_sum",
-            Selection::Pareto => "pareto",
-        };
-        self.key("selection", Kind::Str(word.into()))
+        self.key("selection", Kind::Str(selection.name().into()))
     }
 
     /// TERM after this long; never by default.
@@ -334,16 +328,11 @@ impl StageBuilder {
 
     /// Further attempts after failed ones.
     pub fn retry_policy(self, retries: &Retries) -> Self {
-        let backoff = match retries.backoff {
-            Backoff::Constant => "constant",
-            Backoff::Linear => "linear",
-            Backoff::Exponential => "exponential",
-        };
         self.key(
             "retries",
             Kind::Table(vec![
                 entry("count", Node::new(Kind::Int(retries.count.into()))),
-                entry("backoff", text(backoff)),
+                entry("backoff", text(retries.backoff.name())),
                 entry("delay", Node::new(Kind::Millis(retries.delay_ms.into()))),
                 entry("max_delay", Node::new(Kind::Millis(retries.max_delay_ms.into()))),
                 entry("jitter", Node::new(Kind::Bool(retries.jitter))),
@@ -389,7 +378,7 @@ impl StageBuilder {
             FailureMatch::ExitCode(code) => entry("exit_code", Node::new(Kind::Int((*code).into()))),
             FailureMatch::Signal(name) => entry("signal", text(name)),
         };
-        let severity = entry("severity", text(word_of(rule.severity)));
+        let severity = entry("severity", text(rule.severity.name()));
         let retryable = entry("retryable", Node::new(Kind::Bool(rule.retryable)));
         self.failures.push(table(vec![entry("kind", text(&rule.kind)), when, severity, retryable]));
         self
@@ -444,11 +433,7 @@ impl StageBuilder {
 
     /// An objective; `weight` for [`Selection::WeightedSum`] alone.
     pub fn objective(mut self, metric: &str, goal: Goal, weight: Option<f64>) -> Self {
-        let goal = match goal {
-            Goal::Maximize => "maximize",
-            Goal::Minimize => "minimize",
-        };
-        let mut entries = vec![entry("metric", text(metric)), entry("goal", text(goal))];
+        let mut entries = vec![entry("metric", text(metric)), entry("goal", text(goal.name()))];
         entries.extend(weight.map(|weight| entry("weight", Node::new(Kind::Float(weight)))));
         self.objectives.push(table(entries));
         self

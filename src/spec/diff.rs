@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::rules::{AbortRule, Bound, FailureMatch, FailureRule, word_of};
+use super::rules::{AbortRule, Bound, FailureMatch, FailureRule};
 use super::types::{
-    CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, StageSpec,
-    SweepParam, Work,
+    CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, StageSpec, SweepParam,
+    Work,
 };
 use crate::model::Value;
 
@@ -256,7 +256,7 @@ fn failure_rule(rule: &FailureRule) -> String {
         FailureMatch::ExitCode(code) => format!("exit_code = {code}"),
         FailureMatch::Signal(name) => format!("signal = {}", quote(name)),
     };
-    let severity = word_of(rule.severity);
+    let severity = rule.severity.name();
     format!("{{ kind = {}, {when}, severity = {severity:?}, retryable = {} }}", quote(&rule.kind), rule.retryable)
 }
 
@@ -287,12 +287,8 @@ fn domain(swept: &SweepParam) -> String {
 }
 
 fn objective(objective: &Objective) -> String {
-    let goal = match objective.goal {
-        Goal::Maximize => "maximize",
-        Goal::Minimize => "minimize",
-    };
     let weight = objective.weight.map(|weight| format!(" (weight {weight:?})")).unwrap_or_default();
-    format!("{goal} {}{weight}", quote(&objective.metric))
+    format!("{} {}{weight}", objective.goal, quote(&objective.metric))
 }
 
 fn metric(rule: &MetricRule) -> String {

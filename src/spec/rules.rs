@@ -71,7 +71,6 @@ pub struct FailureRule {
     /// Which failures it names.
     pub when: FailureMatch,
     /// How bad they are.
-    #[serde(with = "severity_word")]
     pub severity: Severity,
     /// Whether a retry could help.
     pub retryable: bool,
@@ -105,42 +104,6 @@ pub enum FailureMatch {
     ExitCode(i32),
     /// Those ended by this signal, such as `SIGSEGV`; see [`signal_number`].
     Signal(String),
-}
-
-/// A severity's JSON form: the word a study file has.
-mod severity_word {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{SEVERITIES, word_of};
-    use crate::model::Severity;
-
-    pub fn serialize<S: Serializer>(severity: &Severity, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(word_of(*severity))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Severity, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        let known = SEVERITIES.iter().find(|(known, _)| *known == word);
-        known.map(|(_, severity)| *severity).ok_or_else(|| serde::de::Error::custom("an unknown severity"))
-    }
-}
-
-/// Each severity as a study file writes it.
-pub(super) const SEVERITIES: [(&str, Severity); 4] = [
-    ("low", Severity::Low),
-    ("medium", Severity::Medium),
-    ("high", Severity::High),
-    ("catastrophic", Severity::Catastrophic),
-];
-
-/// A severity as a study file writes it.
-pub(super) fn word_of(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Catastrophic => "catastrophic",
-    }
 }
 
 /// Every signal that can end a process on Linux, real-time signals aside: `signal(7)`.

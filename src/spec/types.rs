@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ExecutorSpec;
 use super::rules::{FailureRule, Rails, StageRails};
-use crate::model::{Params, Value};
+use crate::model::{Params, Value, named};
 
 /// A whole study, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -291,8 +291,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// How survivors are chosen; see `plan::select`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// By the one objective (none: by case order).
     Top,
@@ -303,6 +302,13 @@ pub enum Selection {
     /// By non-dominated fronts, then crowding distance.
     Pareto,
 }
+
+named!(Selection {
+    Top => "top",
+    Lexicographic => "lexicographic",
+    WeightedSum => "weighted_sum",
+    Pareto => "pareto",
+});
 
 /// `retries`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -334,8 +340,7 @@ impl Default for Retries {
 }
 
 /// How a retry's delay grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
     /// The same each time.
     Constant,
@@ -344,6 +349,12 @@ pub enum Backoff {
     /// Doubled each time.
     Exponential,
 }
+
+named!(Backoff {
+    Constant => "constant",
+    Linear => "linear",
+    Exponential => "exponential",
+});
 
 /// One key of `[stage.sweep]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -471,14 +482,18 @@ pub struct Objective {
 }
 
 /// Which way is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Larger.
     Maximize,
     /// Smaller.
     Minimize,
 }
+
+named!(Goal {
+    Maximize => "maximize",
+    Minimize => "minimize",
+});
 
 /// One entry of `[stage.metrics]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use crate::model::Named;
 use crate::model::names::{self, NameFault};
 use crate::model::{Lost, Value, float_of_integer, float_text};
 
@@ -334,6 +335,12 @@ impl Checker<'_> {
         let mistake = Diagnostic::at(place, message).label(format!("expected {}", alternatives(&valid)));
         self.report(mistake.maybe_help(names_help("valid", &text, &valid)));
         None
+    }
+
+    /// The name of one of a fixed set of values.
+    pub fn named<T: Named>(&mut self, node: &Node, place: &Place) -> Option<T> {
+        let words: Vec<(&str, T)> = T::ALL.iter().map(|one| (one.name(), *one)).collect();
+        self.one_of(node, place, &words)
     }
 
     /// A duration such as `1h30m`, in whole milliseconds.

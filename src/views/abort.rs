@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::text::clean;
-use super::{StudyView, ViewError, words};
+use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId};
 use crate::plan::{self, Lineage, Selector};
@@ -38,7 +38,7 @@ impl AbortedBy {
             trial => lineage.case_of(trial).unwrap_or_else(|| format!("#{trial}")),
         };
         Some(Self {
-            rail: words::rail(abort.rail),
+            rail: abort.rail.name(),
             stage: abort.stage,
             counted: abort.counted,
             violating: study.violating.iter().map(case).collect(),
@@ -94,7 +94,7 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, Vi
             });
             let words = || match found {
                 Some(found) => {
-                    format!("`{}` with {} trials: {}", words::rail(found.rail), found.counted, found.reason)
+                    format!("`{}` with {} trials: {}", found.rail.name(), found.counted, found.reason)
                 }
                 None => "no abort".into(),
             };
@@ -120,7 +120,7 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, Vi
     Ok(differs.map(|found| {
         format!(
             "the abort says `{}` with {} trials, the recorded results give {found}",
-            words::rail(abort.rail),
+            abort.rail.name(),
             abort.counted
         )
     }))

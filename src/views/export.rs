@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::dump::{events_jsonl, survivor_cases};
-use super::words::{seconds, stage_status, study_status, timestamp};
+use super::words::{seconds, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
@@ -325,7 +325,7 @@ fn checkpoint(view: &StudyView) -> Checkpoint<'_> {
         checkpoint_version: "1.0",
         created_at: timestamp(view.study.created_ms),
         metadata: CheckpointMetadata {
-            status: study_status(view.status()),
+            status: view.status().name(),
             seed: view.study.seed,
             spec_hash: &view.study.spec_hash,
             events: view.progress.last_seq,
@@ -337,7 +337,7 @@ fn study_telemetry(view: &StudyView) -> StudyTelemetry<'_> {
     let attempts = view.progress.accounting;
     StudyTelemetry {
         study_name: &view.study.name,
-        status: study_status(view.status()),
+        status: view.status().name(),
         abort_reason: view.study.abort_reason.as_deref(),
         created_at: timestamp(view.study.created_ms),
         updated_at: timestamp(view.progress.last_event_ms),
@@ -363,7 +363,7 @@ fn summary<'a>(view: &'a StudyView, stage: &'a StageRow) -> StageSummary<'a> {
     StageSummary {
         stage_index: stage.index,
         stage_name: &stage.name,
-        status: stage_status(stage.status),
+        status: stage.status.name(),
         opened_at: stage.opened_ms.map(timestamp),
         closed_at: stage.closed_ms.map(timestamp),
         duration_s: lasted_ms.map(|lasted_ms| seconds(lasted_ms.saturating_mul(1_000))),

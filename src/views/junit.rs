@@ -13,7 +13,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use super::compare::{Comparison, Row};
 use super::dump::{final_failure, value_text};
 use super::text::{clean, number};
-use super::words::{seconds, timestamp, trial_state};
+use super::words::{seconds, timestamp};
 use super::{PlannedTrial, StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
@@ -179,13 +179,13 @@ fn case(xml: &mut Xml<'_>, lineage: &Lineage<'_>, class: &str, trial: &PlannedTr
     xml.write_event(Event::Start(case))?;
     match trial.state {
         state if trial.ended_outside() => {
-            let message = format!("outside, {}", trial_state(state));
+            let message = format!("outside, {}", state.name());
             xml.create_element("skipped").with_attribute(("message", message.as_str())).write_empty()?;
         }
         TrialState::Succeeded => {}
         TrialState::Failed => failure(xml, trial)?,
         TrialState::Pending | TrialState::Running | TrialState::Cancelled => {
-            let message = ("message", trial_state(trial.state));
+            let message = ("message", trial.state.name());
             xml.create_element("skipped").with_attribute(message).write_empty()?;
         }
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
-use super::words::{local_time, micros, seconds, stage_status, study_status, timestamp};
+use super::words::{local_time, micros, seconds, timestamp};
 use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
@@ -212,7 +212,7 @@ impl Status {
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
-            status: study_status(status),
+            status: status.name(),
             abort_reason: study.abort_reason.clone(),
             aborted_by: AbortedBy::of(study, &lineage),
             abort_words: abort_words(study, &view.stages, &lineage),
@@ -554,7 +554,7 @@ fn stage_out(
     Ok(Stage {
         index: stage.index,
         name: stage.name.clone(),
-        status: stage_status(stage.status),
+        status: stage.status.name(),
         planned: stage.expected(),
         pending,
         running: counters.running,

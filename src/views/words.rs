@@ -2,88 +2,16 @@
 
 use jiff::Timestamp;
 
-use crate::model::{
-    AttemptOutcome, Exit, Rail, RemoteJob, RunEnd, Severity, StageStatus, StudyStatus, TrialState, UnixMs,
-};
+use crate::model::{Exit, RemoteJob, UnixMs};
 
-pub(super) const fn study_status(status: StudyStatus) -> &'static str {
-    match status {
-        StudyStatus::Created => "created",
-        StudyStatus::Running => "running",
-        StudyStatus::Interrupted => "interrupted",
-        StudyStatus::Completed => "completed",
-        StudyStatus::Aborted => "aborted",
-    }
-}
-
-pub(super) const fn stage_status(status: StageStatus) -> &'static str {
-    match status {
-        StageStatus::Waiting => "waiting",
-        StageStatus::Open => "open",
-        StageStatus::Closed => "closed",
-        StageStatus::Aborted => "aborted",
-    }
-}
-
-/// What aborted a study, as a study file names it where it can.
-pub(super) const fn rail(rail: Rail) -> &'static str {
-    match rail {
-        Rail::Base => "base",
-        Rail::AbortIf => "abort_if",
-        Rail::MaxFailureRate => "max_failure_rate",
-        Rail::CatastrophicFailures => "catastrophic_failures",
-        Rail::NoSurvivors => "no_survivors",
-        Rail::MaxRuntime => "max_runtime",
-    }
-}
-
-pub(super) const fn trial_state(state: TrialState) -> &'static str {
-    match state {
-        TrialState::Pending => "pending",
-        TrialState::Running => "running",
-        TrialState::Succeeded => "succeeded",
-        TrialState::Failed => "failed",
-        TrialState::Cancelled => "cancelled",
-    }
-}
-
-pub(super) const fn outcome(outcome: AttemptOutcome) -> &'static str {
-    match outcome {
-        AttemptOutcome::Succeeded => "succeeded",
-        AttemptOutcome::Failed => "failed",
-        AttemptOutcome::Interrupted => "interrupted",
-        AttemptOutcome::Cancelled => "cancelled",
-    }
-}
-
-pub(super) const fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Catastrophic => "catastrophic",
-    }
-}
-
-pub(super) const fn run_end(how: RunEnd) -> &'static str {
-    match how {
-        RunEnd::Completed => "completed",
-        RunEnd::Aborted => "aborted",
-        RunEnd::Drained => "drained",
-        RunEnd::Forced => "forced",
-        RunEnd::Failed => "failed",
-        RunEnd::Waiting => "waiting",
-    }
-}
-
-/// Exit code, if the process exited by itself.
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {
     let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
     let node = job.node.as_ref().map_or_else(String::new, |node| format!(", on {node}"));
-    format!("{}{id}{node}", job.executor.name())
+    format!("{}{id}{node}", job.executor)
 }
 
+/// Exit code, if the process exited by itself.
 pub(super) fn exit_code(exit: Option<Exit>) -> Option<i32> {
     match exit {
         Some(Exit::Code(code)) => Some(code),

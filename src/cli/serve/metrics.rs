@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use piton::model::Accounting;
+use piton::model::{Accounting, AttemptOutcome};
 use piton::views::status::Status;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -46,11 +46,11 @@ pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt:
 
     let attempts = Family::<Labels, Counter>::default();
     for (outcome, count) in [
-        ("succeeded", accounting.succeeded),
-        ("failed", accounting.failed),
-        ("interrupted", accounting.interrupted),
+        (AttemptOutcome::Succeeded, accounting.succeeded),
+        (AttemptOutcome::Failed, accounting.failed),
+        (AttemptOutcome::Interrupted, accounting.interrupted),
     ] {
-        attempts.get_or_create(&labels([("outcome", outcome)])).inc_by(count);
+        attempts.get_or_create(&labels([("outcome", outcome.name())])).inc_by(count);
     }
     registry.register("attempts", "Attempts that ended", attempts);
 

@@ -117,10 +117,7 @@ impl Dialogue {
     /// The partner cannot be written to, in words.
     pub(super) fn open(partner: &mut dyn Partner, opening: &Opening<'_>) -> Result<Self, String> {
         let stage = opening.stage;
-        let objective = |metric: &str, goal| {
-            let goal = if goal == Goal::Maximize { "maximize" } else { "minimize" };
-            serde_json::json!({ "metric": metric, "goal": goal })
-        };
+        let objective = |metric: &str, goal: Goal| serde_json::json!({ "metric": metric, "goal": goal.name() });
         say(
             partner,
             &Message::Start {

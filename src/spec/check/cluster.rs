@@ -17,8 +17,7 @@ const SLURM_KEYS: Keys =
 impl Checker<'_> {
     /// The executor that `[run]` names, with its settings.
     pub(super) fn executor(&mut self, run: &Table<'_>) -> ExecutorSpec {
-        let names = [ExecutorKind::Local, ExecutorKind::Ray, ExecutorKind::Slurm].map(|kind| (kind.name(), kind));
-        let named = self.field(run, "executor", |c, n, p| c.one_of(n, p, &names));
+        let named = self.field(run, "executor", |c, n, p| c.named(n, p));
         let ray = self.field(run, "ray", Self::ray).or_default(RaySpec::default());
         let slurm = self.field(run, "slurm", Self::slurm).or_default(SlurmSpec::default());
         match named.or_default(ExecutorKind::Local) {

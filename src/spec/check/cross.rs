@@ -179,12 +179,7 @@ impl Checker<'_> {
     }
 
     fn selection_suits(&mut self, selection: Selection, place: &Place, objectives: &[ObjectiveParts]) {
-        let name = match selection {
-            Selection::Top => "top",
-            Selection::Lexicographic => "lexicographic",
-            Selection::WeightedSum => "weighted_sum",
-            Selection::Pareto => "pareto",
-        };
+        let name = selection.name();
         if selection == Selection::Top
             && let Some(second) = objectives.get(1)
         {

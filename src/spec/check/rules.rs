@@ -6,9 +6,7 @@ use crate::model::Severity;
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
 use crate::spec::failure_sets::{FAILURE_SETS, FailureSet};
 use crate::spec::raw::{Kind, Node};
-use crate::spec::rules::{
-    AbortRule, Bound, FailureMatch, FailureRule, Rails, SEVERITIES, SIGNALS, StageRails, log_regex,
-};
+use crate::spec::rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, SIGNALS, StageRails, log_regex};
 use crate::spec::size::{SizeError, parse_size};
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
@@ -145,7 +143,7 @@ impl Checker<'_> {
         let exit_code = self.field(&table, "exit_code", |c, n, p| c.integer(n, p, 1..=255));
         let signal = self.field(&table, "signal", |c, n, p| c.signal(n, p));
         self.exactly_one(&table, &["log", "exit_code", "signal"], "write one `[[stage.failure]]` for each");
-        let severity = self.field(&table, "severity", |c, n, p| c.one_of(n, p, &SEVERITIES));
+        let severity = self.field(&table, "severity", |c, n, p| c.named(n, p));
         let retryable = self.field(&table, "retryable", |c, n, p| c.boolean(n, p));
         let exit_code = exit_code.into_good().and_then(|code| i32::try_from(code).ok());
         let when = log.into_good().map(FailureMatch::Log);

@@ -12,7 +12,7 @@ use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{FailureRule, StageRails};
 use crate::spec::template::{BraceError, split};
 use crate::spec::types::{
-    Backoff, CaseFile, Domain, Goal, MetricRule, Part, Proposer, Retries, Sampling, Selection, Template, Work,
+    CaseFile, Domain, Goal, MetricRule, Part, Proposer, Retries, Sampling, Selection, Template, Work,
 };
 use crate::spec::walk::{Checker, Field, Keys, Table};
 
@@ -167,12 +167,6 @@ impl StageParts {
 impl Checker<'_> {
     /// Reads every key of a stage's table.
     pub(super) fn stage_parts(&mut self, table: &Table<'_>) -> StageParts {
-        let selection: [(&str, Selection); 4] = [
-            ("top", Selection::Top),
-            ("lexicographic", Selection::Lexicographic),
-            ("weighted_sum", Selection::WeightedSum),
-            ("pareto", Selection::Pareto),
-        ];
         StageParts {
             place: table.place.clone(),
             name: self.field(table, "name", |c, n, p| c.file_name(n, p)),
@@ -180,7 +174,7 @@ impl Checker<'_> {
             trial_budget: self.field(table, "trial_budget", |c, n, p| c.count(n, p, 1)),
             survivor_count: self.field(table, "survivor_count", |c, n, p| c.count(n, p, 1)),
             sampling: self.field(table, "sampling", |c, n, p| c.sampling_kind(n, p)),
-            selection: self.field(table, "selection", |c, n, p| c.one_of(n, p, &selection)),
+            selection: self.field(table, "selection", |c, n, p| c.named(n, p)),
             timeout_ms: self.field(table, "timeout", |c, n, p| c.duration(n, p, false)),
             retries: self.field(table, "retries", |c, n, p| c.retries(n, p)),
             outputs: self.field(table, "outputs", |c, n, p| c.texts(n, p, |c, n, p| c.inner_path(n, p))),
@@ -419,13 +413,11 @@ impl Checker<'_> {
             return None;
         }
         let table = self.table(node, place, "`retries`", RETRY_KEYS)?;
-        let backoffs: [(&str, Backoff); 3] =
-            [("constant", Backoff::Constant), ("linear", Backoff::Linear), ("exponential", Backoff::Exponential)];
         let count = self.field(&table, "count", |c, n, p| c.integer(n, p, most));
         if matches!(count, Field::Absent) {
             self.missing(&table, "count", None);
         }
-        let backoff = self.field(&table, "backoff", |c, n, p| c.one_of(n, p, &backoffs));
+        let backoff = self.field(&table, "backoff", |c, n, p| c.named(n, p));
         let delay = self.field(&table, "delay", |c, n, p| c.duration(n, p, true));
         let max_delay = self.field(&table, "max_delay", |c, n, p| c.duration(n, p, true));
         let jitter = self.field(&table, "jitter", |c, n, p| c.boolean(n, p));
@@ -457,7 +449,6 @@ impl Checker<'_> {
             self.wrong_type(node, place, "a list of tables", Some(help.into()));
             return None;
         }
-        let goals: [(&str, Goal); 2] = [("maximize", Goal::Maximize), ("minimize", Goal::Minimize)];
         let mut objectives = Vec::new();
         let mut good = true;
         for (node, place) in self.items(node, place, "tables")? {
@@ -466,7 +457,7 @@ impl Checker<'_> {
                 continue;
             };
             let metric = self.field(&table, "metric", |c, n, p| c.non_empty_text(n, p));
-            let goal = self.field(&table, "goal", |c, n, p| c.one_of(n, p, &goals));
+            let goal = self.field(&table, "goal", |c, n, p| c.named(n, p));
             let weight = self.field(&table, "weight", |c, n, p| c.weight(n, p));
             if matches!(metric, Field::Absent) {
                 self.missing(&table, "metric", None);

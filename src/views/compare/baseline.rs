@@ -34,7 +34,6 @@ use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measure
 use crate::spec::SpecValue;
 use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
 use crate::views::export::replace;
-use crate::views::words::trial_state;
 use crate::views::{StudyView, ViewError};
 
 /// Newest baseline file this program reads, and the one it writes.
@@ -445,7 +444,7 @@ pub fn write_baseline(
             let trial = TrialOut {
                 case: lineage.case(trial.stage, trial.index),
                 stage: trial.stage,
-                state: trial_state(trial.state),
+                state: trial.state.name(),
                 params: ParamsOut(lineage.params(trial.stage, trial.index).unwrap_or_default()),
                 metrics: MetricsOut(&metrics),
                 failure: final_failure(&trial).map(|failure| failure.kind.as_str()),

@@ -18,7 +18,6 @@ use serde::Serialize;
 
 use super::dump::{final_failure, value_text};
 use super::text::{clean, counted};
-use super::words::trial_state;
 use super::{PlannedTrial, StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Params, StageRow, TrialId, TrialState, Value};
@@ -331,7 +330,7 @@ impl<'a> Comparison<'a> {
         }
         let finding = match (&old.failure, now.counted_state()) {
             (_, TrialState::Pending | TrialState::Running | TrialState::Cancelled) => {
-                let state = trial_state(now.counted_state()).to_owned();
+                let state = now.counted_state().name().to_owned();
                 return tell(self.whole(&old.case, Finding::Unfinished, Some(state)));
             }
             (None, TrialState::Succeeded) => None,

@@ -19,7 +19,7 @@ use super::{List, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metrics, OutputHash, Proposing, StageRow, StudyStatus, TrialState};
 use crate::plan::Lineage;
-use crate::views::words::{hex, stage_status, trial_state};
+use crate::views::words::hex;
 use crate::views::{PlannedTrial, StudyView};
 
 // The fields of every struct here are in the order of their names.
@@ -130,10 +130,11 @@ fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
         seed: study.seed,
         spec_hash: &study.spec_hash,
         status: match study.status {
-            StudyStatus::Completed => "completed",
-            StudyStatus::Aborted => "aborted",
+            over @ (StudyStatus::Completed | StudyStatus::Aborted) => over.name(),
             // Whether it was ever run, runs, or was cut off is a matter of timing.
-            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => "interrupted",
+            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
+                StudyStatus::Interrupted.name()
+            }
         },
         versions: versions_out(&study.versions),
         violating: violating.into_iter().map(|trial| view.case_of(lineage, trial)).collect(),
@@ -179,7 +180,7 @@ fn stage_of<'a>(
         index: stage.index,
         name: &stage.name,
         planned,
-        status: stage_status(stage.status),
+        status: stage.status.name(),
         succeeded,
         survivor_count: stage.survivor_count,
         survivors: survivor_cases(view, lineage, stage),
@@ -208,7 +209,7 @@ fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> 
         params: ParamsOut(lineage.params(stage, index).unwrap_or_default()),
         parent: lineage.parent_case(stage, index).unwrap_or_default(),
         stage,
-        state: trial_state(state),
+        state: state.name(),
         survivor: scope.survivors.contains(&planned.trial),
     }
 }

@@ -365,13 +365,13 @@ impl<'a> Names<'a> {
             Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
             Event::StudyAbortedBy { abort, reason, violating } => self.aborted(Some(*abort), reason, violating),
             Event::Rebuilt { known, lost } => Body::Rebuilt { known: *known, lost: *lost },
-            Event::RunEnded { how } => Body::RunEnded { how: words::run_end(*how) },
+            Event::RunEnded { how } => Body::RunEnded { how: how.name() },
         }
     }
 
     fn aborted<'e>(&self, abort: Option<Abort>, reason: &'e str, violating: &[TrialId]) -> Body<'e> {
         Body::StudyAborted {
-            rail: abort.map(|abort| words::rail(abort.rail)),
+            rail: abort.map(|abort| abort.rail.name()),
             stage: abort.map(|abort| abort.stage),
             counted: abort.map(|abort| abort.counted),
             reason,
@@ -384,7 +384,7 @@ impl<'a> Names<'a> {
             trial: end.trial.0,
             case: self.case(end.trial),
             attempt: end.attempt,
-            outcome: outcome(&end.verdict),
+            outcome: end.verdict.outcome().name(),
             ended_at: timestamp(end.ended_ms),
             exit_code: words::exit_code(end.exit),
             signal: words::exit_signal(end.exit),
@@ -486,7 +486,7 @@ impl<'a> Names<'a> {
             Event::Rebuilt { known, lost } => {
                 format!("by `piton salvage`, of what was stored of each trial: {lost} of {known} events were lost")
             }
-            Event::RunEnded { how } => words::run_end(*how).into(),
+            Event::RunEnded { how } => how.name().into(),
         }
     }
 }
@@ -555,17 +555,8 @@ fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
     }
 }
 
-fn outcome(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Succeeded { .. } => "succeeded",
-        Verdict::Failed(_) => "failed",
-        Verdict::Interrupted { .. } => "interrupted",
-        Verdict::Cancelled => "cancelled",
-    }
-}
-
 fn end_detail(end: &AttemptEnd) -> String {
-    let took = format!("{} after {}", outcome(&end.verdict), duration(end.usage.wall_us));
+    let took = format!("{} after {}", end.verdict.outcome().name(), duration(end.usage.wall_us));
     let again = match end.next {
         Next::Again { .. } => ", runs again",
         Next::Final => "",

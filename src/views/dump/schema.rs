@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    Accounting, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus, ToolVersion,
-    TrialId, TrialState, Value,
+    Accounting, AttemptOutcome, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus,
+    ToolVersion, TrialId, TrialState, Value,
 };
 use crate::plan::Lineage;
 use crate::views::words::{self, hex, micros, seconds, timestamp};
@@ -47,7 +47,7 @@ impl<'a> StudyOut<'a> {
         let study = &view.study;
         Self {
             name: &study.name,
-            status: words::study_status(view.status()),
+            status: view.status().name(),
             aborted: study.status == StudyStatus::Aborted,
             abort_reason: study.abort_reason.as_deref(),
             aborted_by: AbortedBy::of(study, &view.lineage()),
@@ -99,7 +99,7 @@ impl<'a> StageOut<'a> {
             cancelled: if aborted { stage.planned().saturating_sub(counted) } else { 0 },
             index: stage.index,
             name: &stage.name,
-            status: words::stage_status(stage.status),
+            status: stage.status.name(),
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
             planned: stage.planned(),
@@ -167,7 +167,7 @@ impl<'a> TrialOut<'a> {
             stage: planned.stage,
             parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
             params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
-            state: words::trial_state(planned.state),
+            state: planned.state.name(),
             outside: planned.ended_outside(),
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
             failure: final_failure(planned).map(FailureOut::new),
@@ -202,7 +202,7 @@ impl<'a> FailureOut<'a> {
     pub(in crate::views) fn new(failure: &'a Failure) -> Self {
         Self {
             kind: &failure.kind,
-            severity: words::severity(failure.severity),
+            severity: failure.severity.name(),
             reason: &failure.reason,
             log_excerpt: &failure.log_excerpt,
         }
@@ -267,7 +267,7 @@ impl AttemptOut {
     pub(in crate::views) fn new(stage_dir: &str, case: &str, attempt: &AttemptRow) -> Self {
         Self {
             n: attempt.n,
-            outcome: attempt.outcome.map(words::outcome),
+            outcome: attempt.outcome.map(AttemptOutcome::name),
             exit_code: words::exit_code(attempt.exit),
             signal: words::exit_signal(attempt.exit),
             started_at: timestamp(attempt.started_ms),

@@ -10,7 +10,7 @@ use std::io::Write;
 use super::schema::{StageScope, final_failure};
 use crate::journal::Snapshot;
 use crate::model::{Metric, TrialId, Value, float_text};
-use crate::views::words::{seconds, trial_state};
+use crate::views::words::seconds;
 use crate::views::{PlannedTrial, StudyView, ViewError};
 
 const FIXED: [&str; 13] = [
@@ -61,7 +61,7 @@ fn row(
         scope.stage.name.clone(),
         lineage.case(stage, index),
         lineage.parent_case(stage, index).unwrap_or_default(),
-        trial_state(planned.state).to_owned(),
+        planned.state.name().to_owned(),
         scope.survivors.contains(&planned.trial).to_string(),
         attempts.len().to_string(),
         usage.map_or_else(String::new, |usage| seconds(usage.wall_us).to_string()),

@@ -7,7 +7,7 @@ use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
 use crate::plan::Lineage;
 use crate::views::text::{Paint, clean, columns, counted, duration, fit, number, pad, pad_left};
-use crate::views::words::{local_time, stage_status, study_status, trial_state};
+use crate::views::words::local_time;
 use crate::views::{PlannedTrial, Screen, StudyView, ViewError, abort_words};
 
 pub(super) fn state(
@@ -29,7 +29,7 @@ pub(super) fn state(
 
 fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
     let study = &view.study;
-    let title = format!("study {}: {}", clean(&study.name), study_status(view.status()));
+    let title = format!("study {}: {}", clean(&study.name), view.status().name());
     writeln!(out, "{}", screen.paint(Paint::Bold, &screen.line(&title)))?;
     if let Some(reason) = &study.abort_reason {
         writeln!(out, "{}", screen.line(&format!("aborted: {}", clean(reason))))?;
@@ -75,7 +75,7 @@ fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
         let row = format!(
             "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
             pad(&clean(&stage.name), name_width),
-            stage_status(stage.status),
+            stage.status.name(),
             stage.planned(),
             view.pending(stage),
             counters.running,
@@ -119,7 +119,7 @@ fn trial_line(scope: &StageScope<'_>, trial: &PlannedTrial, case_width: usize, s
         if survivor { "*" } else { " " },
         pad(&clean(&scope.lineage.case(trial.stage, trial.index)), case_width)
     );
-    let state = pad(trial_state(trial.state), "succeeded".len());
+    let state = pad(trial.state.name(), "succeeded".len());
     let paint = match trial.state {
         TrialState::Succeeded => Paint::Good,
         TrialState::Failed => Paint::Bad,

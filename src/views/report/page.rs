@@ -9,7 +9,7 @@ use super::timeline::{ends, timeline};
 use super::{Options, Report, Winner, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::text::{counted, duration};
-use crate::views::words::{stage_status, study_status, timestamp};
+use crate::views::words::timestamp;
 use crate::views::{StudyView, number};
 
 const STYLE: &str = include_str!("page.css");
@@ -80,7 +80,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
     html! {
         header {
             div #top {
-                h1 { (study.name) " " span class={ "status " (study_status(view.status())) } { (study_status(view.status())) } }
+                h1 { (study.name) " " span class={ "status " (view.status().name()) } { (view.status().name()) } }
                 @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
                 @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
                 @for words in crate::views::abort_words(study, &view.stages, &view.lineage()) { p .note { (words) } }
@@ -116,7 +116,7 @@ fn best(report: &Report<'_>, winner: &Winner) -> Markup {
 /// What the script keeps up to date, and the button that asks the engine to stop.
 fn live(report: &Report<'_>) -> Markup {
     html! {
-        section #live data-events=(report.view.progress.last_seq) data-status=(study_status(report.view.status())) aria-label="how it stands now" {
+        section #live data-events=(report.view.progress.last_seq) data-status=(report.view.status().name()) aria-label="how it stands now" {
             noscript { p .note { "The page is kept up to date by JavaScript; without it, load it again." } }
         }
         button #stop type="button" hidden { "Stop…" }
@@ -165,7 +165,7 @@ fn story(report: &Report<'_>) -> Markup {
                 div .stage {
                     h3 {
                         @if stage.planned() > 0 { a href={ "#" (anchor(stage.index)) } { (stage.name) } } @else { (stage.name) }
-                        " " span class={ "status " (stage_status(stage.status)) } { (stage_status(stage.status)) }
+                        " " span class={ "status " (stage.status.name()) } { (stage.status.name()) }
                     }
                     @if stage.planned() > 0 {
                         (bar(stage.expected(), "planned", "planned"))

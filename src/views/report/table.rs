@@ -12,7 +12,6 @@ use super::charts::short;
 use super::gather::{Gathered, StageData, TrialData};
 use crate::model::{Metric, Value};
 use crate::spec::{Spec, Work};
-use crate::views::words::trial_state;
 
 /// Longest text of a cell, columns: a table of many must stay small, and `dump` has all of it.
 const TEXT_MAX: usize = 500;
@@ -109,7 +108,7 @@ fn stage<'a>(spec: &Spec, stage: &'a StageData) -> Stage<'a> {
         params: &stage.all_params,
         metrics: &stage.metrics,
         i: trials.iter().map(|trial| trial.index).collect(),
-        state: trials.iter().map(|trial| Some(trial_state(trial.state).into())).collect(),
+        state: trials.iter().map(|trial| Some(trial.state.name().into())).collect(),
         survivor: trials.iter().map(|trial| u8::from(trial.survivor)).collect(),
         attempts: trials.iter().map(|trial| trial.attempts).collect(),
         ms: trials.iter().map(|trial| trial.wall_us / 1_000).collect(),

@@ -8,7 +8,6 @@ use super::charts::{Area, as_f64, at, picture};
 use super::gather::{Bar, Gathered, Run};
 use crate::model::{AttemptOutcome, RunEnd, UnixMs};
 use crate::views::text::duration;
-use crate::views::words::run_end;
 
 /// Most workers drawn.
 const SLOTS_MAX: u32 = 64;
@@ -115,9 +114,9 @@ pub(super) fn ends(runs: &[Run], alive: bool) -> String {
     let mut parts = vec![if runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", runs.len()) }];
     for (count, words) in [
         (killed, "killed or cut off"),
-        (how(&[RunEnd::Drained]), run_end(RunEnd::Drained)),
-        (how(&[RunEnd::Forced]), run_end(RunEnd::Forced)),
-        (how(&[RunEnd::Failed]), run_end(RunEnd::Failed)),
+        (how(&[RunEnd::Drained]), RunEnd::Drained.name()),
+        (how(&[RunEnd::Forced]), RunEnd::Forced.name()),
+        (how(&[RunEnd::Failed]), RunEnd::Failed.name()),
         (how(&[RunEnd::Waiting]), "waiting for approval"),
     ] {
         if count > 0 {
@@ -151,5 +150,5 @@ fn class(outcome: Option<AttemptOutcome>) -> &'static str {
 }
 
 fn word(outcome: Option<AttemptOutcome>) -> &'static str {
-    outcome.map_or("running", crate::views::words::outcome)
+    outcome.map_or("running", AttemptOutcome::name)
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut, versions_out};
 use super::text::number;
-use super::words::{local_time, stage_status, trial_state};
+use super::words::local_time;
 use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
@@ -25,7 +25,7 @@ use crate::model::{
     AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
 };
 use crate::plan::Lineage;
-use crate::spec::{ExpandContext, Expanded, Goal};
+use crate::spec::{ExpandContext, Expanded};
 use crate::sys::tree_hash::{open_beneath, open_dir};
 
 pub use rank::{Compared, Rank};
@@ -160,9 +160,9 @@ impl Why {
             id: self.trial.trial.0,
             stage: self.stage.index,
             stage_name: &self.stage.name,
-            stage_status: stage_status(self.stage.status),
+            stage_status: self.stage.status.name(),
             parent: &self.parent,
-            state: trial_state(self.trial.state),
+            state: self.trial.state.name(),
             outside: self.trial.ended_outside(),
             survivor: self.survivor,
             reason: &self.reason,
@@ -375,7 +375,7 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
     match rank.objectives.as_slice() {
         [] => text.push_str(" by case order (the stage has no objective)"),
         objectives => {
-            let by = |compared: &Compared| format!("`{}` ({})", compared.metric, goal(compared.goal));
+            let by = |compared: &Compared| format!("`{}` ({})", compared.metric, compared.goal);
             text.push_str(&format!(" by {}", objectives.iter().map(by).collect::<Vec<_>>().join(", ")));
             let mine = objectives.iter().map(|compared| number(compared.value)).collect::<Vec<_>>();
             text.push_str(&format!(": {}", mine.join(", ")));
@@ -411,13 +411,6 @@ fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
         text.push_str(&yet(stage, rank));
     }
     text
-}
-
-const fn goal(goal: Goal) -> &'static str {
-    match goal {
-        Goal::Maximize => "maximize",
-        Goal::Minimize => "minimize",
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::model::{AttemptRow, Metric, Metrics, Params};
 use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
-use crate::views::words::{exit_code, exit_signal, local_time, outcome, remote_job, trial_state};
+use crate::views::words::{exit_code, exit_signal, local_time, remote_job};
 use crate::views::{Screen, ViewError};
 
 impl Why {
@@ -19,7 +19,7 @@ impl Why {
         let title = format!(
             "{}: {}{}{}, trial {} of stage {} {}",
             clean(&self.case),
-            trial_state(self.trial.state),
+            self.trial.state.name(),
             if self.trial.ended_outside() { ", outside" } else { "" },
             if self.survivor { ", survivor" } else { "" },
             self.trial.trial,
@@ -92,7 +92,7 @@ fn attempt_words(attempt: &AttemptRow) -> String {
     let Some(ended) = attempt.outcome else {
         return "runs".to_owned();
     };
-    let mut words = outcome(ended).to_owned();
+    let mut words = ended.name().to_owned();
     if let Some(code) = exit_code(attempt.exit).filter(|code| *code != 0) {
         words.push_str(&format!(" (exit code {code})"));
     }
