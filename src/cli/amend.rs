@@ -4,7 +4,7 @@
 //! discards a result that the command line does not say to discard.
 
 use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io;
 use std::path::Path;
 
 use piton::engine::EngineError;
@@ -19,7 +19,10 @@ use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity
 
 use super::args::AmendArgs;
 use super::result::{print_json, print_line};
-use super::terminal::{hint, say};
+use super::terminal::{ask, can_ask, hint, say};
+
+/// What answers every question beforehand.
+const YES: &str = "`--yes` accepts the changes";
 
 /// Shows what changes, and changes it once that is accepted.
 pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
@@ -87,7 +90,7 @@ fn decide_tools(args: &AmendArgs, new: &Spec, standing: &Stands) -> Result<Optio
         }
         match args.yes {
             true => Ok(()),
-            false => ask(if presumed.is_empty() { "ask the tools" } else { "accept these changes" }),
+            false => ask(if presumed.is_empty() { "ask the tools" } else { "accept these changes" }, YES),
         }
     });
     if let Err(error) = agreed {
@@ -264,7 +267,7 @@ fn accepted(args: &AmendArgs, study: &StudyRow, plan: Amendment) -> Result<Optio
         print_plan(&plan, study)?;
     }
     let agreed = refuse(args, &plan);
-    let agreed = agreed.and_then(|()| if args.yes { Ok(()) } else { ask("accept these changes") });
+    let agreed = agreed.and_then(|()| if args.yes { Ok(()) } else { ask("accept these changes", YES) });
     if args.json {
         print_plan_json(&plan, agreed.is_ok())?;
     }
@@ -293,26 +296,6 @@ fn nothing_to_do(args: &AmendArgs, more: &str) -> Result<(), Error> {
         say(&format!("the study file says what the store says{more}"));
     }
     Ok(())
-}
-
-/// Whether somebody is there to answer.
-fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
-/// Asks on a terminal; the error is a no, or that nobody can answer.
-fn ask(what: &str) -> Result<(), Error> {
-    if !can_ask() {
-        return Err(Error::Usage("nothing was changed: `--yes` accepts the changes".into()));
-    }
-    let mut stderr = io::stderr();
-    write!(stderr, "{what}? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(|cause| Error::System { what: "read the answer", cause })?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Error::Usage("nothing was changed".into())),
-    }
 }
 
 /// What accepting runs.

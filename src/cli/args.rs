@@ -258,9 +258,12 @@ pub struct WhyArgs {
 pub struct StopArgs {
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Terminate running trials instead of letting them finish
+    /// Terminate running trials instead of letting them finish; without an engine, take back what the study has on a cluster
     #[arg(long)]
     pub now: bool,
+    /// Do not ask before anything is taken back from a cluster
+    #[arg(long, requires = "now")]
+    pub yes: bool,
 }
 
 /// `piton retry`.

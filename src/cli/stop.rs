@@ -13,11 +13,12 @@ use piton::model::{EngineId, ProcessId, StudyRow};
 use piton::sys::clock::{boot_id, host_name};
 use piton::sys::process::{Stat, handles, lives, signal_exactly, wait_gone};
 use piton::views::{clean, counted};
-use piton::{Error, OpenError, Reader};
+use piton::{Error, OpenError, Reader, Study};
 use rustix::process::Signal;
 
 use super::args::StopArgs;
-use super::terminal::{hint, say};
+use super::progress::Progress;
+use super::terminal::{ask as ask_person, hint, say};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -56,8 +57,7 @@ impl Asked {
 pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let Some(asked) = ask_to_stop(store, args.now)? else {
-        say(&format!("no engine runs the study in `{}`", store.display()));
-        return Ok(0);
+        return without_engine(args);
     };
     let how = if args.now { "terminate its trials" } else { "let its running trials finish" };
     say(&format!("asked {} to stop and {how}; waiting for it", asked.words()));
@@ -65,6 +65,51 @@ pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     say("the engine has stopped; everything it reported is recorded");
     hint(&format!("`piton resume {}` goes on", piton::shell_word(store)));
     Ok(0)
+}
+
+/// No engine runs: what it left on a cluster goes on, until it is taken back.
+fn without_engine(args: &StopArgs) -> Result<u8, Error> {
+    let store = &args.store.store;
+    let left = {
+        let snapshot = Reader::open(store)?.snapshot();
+        let running = snapshot.and_then(|snapshot| snapshot.running());
+        let running = running.map_err(|cause| Error::Journal { store: store.into(), cause })?;
+        running.iter().filter(|row| row.executor.is_remote()).map(|row| row.executor).collect::<Vec<_>>()
+    };
+    let Some(cluster) = left.first() else {
+        say(&format!("no engine runs the study in `{}`", store.display()));
+        return Ok(0);
+    };
+    let (trials, store_word) = (counted(left.len() as u64, "trial"), piton::shell_word(store));
+    say(&format!("no engine runs the study in `{}`, and {trials} may run on {cluster}", store.display()));
+    if !args.now {
+        hint(&format!(
+            "`piton resume {store_word}` goes on with them; `piton stop {store_word} --now` takes them back"
+        ));
+        return Ok(0);
+    }
+    if !args.yes {
+        ask_person(&format!("take {trials} back from {cluster}"), "`--yes` takes them back")?;
+    }
+    // A run that is told to end before it begins: it takes over what is there, records what has ended meanwhile, and cancels the rest.
+    let study = Study::from_store(store).keeper(super::keeper()?).watch_signals(true);
+    let study = match std::env::current_exe() {
+        Ok(program) => study.program(program),
+        Err(_) => study,
+    };
+    let asked = study.shutdown_handle();
+    asked.drain();
+    asked.terminate();
+    let mut progress = Progress::start(store, &format!("piton resume {store_word}"), None, false);
+    let outcome = study.run_observed(&mut progress);
+    progress.finish();
+    let outcome = outcome?;
+    match running(store) {
+        Some(0) => say("nothing of the study is left there; what was cut off will run again"),
+        _ => say("the cluster has not let go of all of it yet"),
+    }
+    hint(&format!("`piton resume {store_word}` goes on"));
+    Ok(if outcome.exit_code() == 1 { 1 } else { 0 })
 }
 
 /// Asks the engine that has the store open; `None`: none has, or it is just gone.

@@ -1,6 +1,6 @@
 //! The terminal: how wide, whether colour, and how errors look there.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 
 use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
@@ -25,6 +25,27 @@ pub fn width(stream: &impl std::os::fd::AsFd) -> u16 {
         .or_else(|| rustix::termios::tcgetwinsize(stream).ok().map(|size| size.ws_col))
         .filter(|columns| *columns > 0)
         .unwrap_or(100)
+}
+
+/// Whether somebody is there to answer.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks on a terminal; the error is a no, or that nobody can answer. `yes` is the option that answers beforehand.
+pub fn ask(what: &str, yes: &str) -> Result<(), Error> {
+    if !can_ask() {
+        return Err(Error::Usage(format!("nothing was changed: {yes}")));
+    }
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{what}? [y/N] ").and_then(|()| stderr.flush()).map_err(Error::Output)?;
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|cause| Error::System { what: "read the answer", cause })?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Error::Usage("nothing was changed".into())),
+    }
 }
 
 /// Whether `stream` wants colour: a terminal, and neither NO_COLOR nor TERM=dumb.

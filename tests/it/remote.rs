@@ -301,6 +301,31 @@ fn slurms_trials_can_be_left_and_taken_over() {
 }
 
 #[test]
+fn what_a_dead_engine_left_in_slurm_can_be_taken_back() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    far.hold(8).signal(Signal::KILL);
+    let told = |line: &str, code: i32| {
+        let output = far.command(line).stdin(std::process::Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+        both(&output)
+    };
+    // Asking changes nothing, nor does a no; a pipe is nobody who could say yes.
+    wait_until("the engine is gone", || told("stop study.redb", 0).contains("may run on slurm"));
+    assert!(told("stop study.redb --now", 2).contains("`--yes` takes them back"));
+    assert!(!slurm.is_idle());
+    let taken = told("stop study.redb --now --yes", 0);
+    assert!(taken.contains("nothing of the study is left there"), "{taken}");
+    assert_eq!(far.running(), 0);
+    wait_until("Slurm has no job", || slurm.is_idle());
+    far.sandbox.ok("verify study.redb", 0);
+    assert!(told("stop study.redb --now --yes", 0).contains("no engine runs the study"));
+    far.let_go();
+    far.ok("run study.toml", 0);
+    far.check();
+}
+
+#[test]
 fn a_study_stays_where_its_trials_run() {
     let slurm = Slurm::start();
     let far = Far::on(&slurm);
