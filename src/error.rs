@@ -93,9 +93,9 @@ pub enum Error {
     ParentChanged {
         /// The store.
         store: PathBuf,
-        /// Which output of which survivor.
+        /// Which outputs of which survivor.
         parent: Box<ParentDiffers>,
-        /// The command that makes it again, where the study has a file.
+        /// The command that discards the results from its stage on, where the study has a file.
         again: Option<String>,
     },
     /// The artifacts directory belongs to another study.
@@ -243,12 +243,8 @@ impl Error {
                 changes.iter().cloned().chain(meanwhile.then(|| safe.to_owned())).collect()
             }
             Self::ParentChanged { parent, .. } => {
-                let found = parent.found.as_deref().unwrap_or("nothing");
-                vec![
-                    format!("`{}`", parent.path.display()),
-                    format!("recorded blake3 {}, found {found}", parent.expected),
-                    "no trial was started on it, and none counts as failed for it".to_owned(),
-                ]
+                let blame = "no trial was started on it, and none counts as failed for it".to_owned();
+                parent.lines().into_iter().chain(std::iter::once(blame)).collect()
             }
             Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. } | OpenError::Nothing { .. }) => vec!["nothing was changed".into()],
@@ -313,15 +309,16 @@ impl Error {
             }
             Self::ParentChanged { store, parent, again } => {
                 let case = &parent.case;
-                let again = again.as_ref().map_or_else(
-                    || format!("`piton amend {} STUDY.toml --discard-from {}`", shell_word(store), parent.stage),
-                    |command| format!("`{command}`"),
-                );
-                vec![format!(
-                    "put it back as it was (`piton replay {} {case}` makes such an output again, in a directory it \
-                     names), then give the same command again; or run it again with all that follows: {again}",
-                    shell_word(store)
-                )]
+                vec![match again {
+                    Some(again) => format!(
+                        "put it back as it was (`piton replay {} {case} --keep` makes it again, in a directory that it \
+                         names), then give the same command again; or run its stage again with all that follows: \
+                         `{again}`, then `piton resume {0}`",
+                        shell_word(store)
+                    ),
+                    // A study of closures: only its own program could run them again.
+                    None => "put it back as it was, then run the study again; or begin a new one beside it".to_owned(),
+                }]
             }
             Self::Engine(EngineError::Executor(_)) => {
                 vec!["mend the cause, then give the same command again".into()]

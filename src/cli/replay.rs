@@ -58,7 +58,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     let place =
         Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
     let rows = (scene.stages.as_slice(), &scene.proposals);
-    let job = replay::prepare(scene.spec, scene.paths, rows, scene.trial, place)?;
+    let job = replay::prepare(scene.spec, scene.paths, rows, (scene.trial, scene.parent.as_ref()), place)?;
     if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
         note(&format!("the directory of the case it derives from is gone: `{}`", parent.display()));
     }
@@ -97,6 +97,8 @@ struct Scene {
     proposals: Proposals,
     trial: TrialId,
     row: Option<TrialRow>,
+    /// The case it derives from, if that is a trial.
+    parent: Option<TrialRow>,
     case: String,
     /// Of its last attempt, if it had one.
     attempt: AttemptNo,
@@ -116,7 +118,12 @@ impl Scene {
             return Err(Error::NoClosure(closure.name.clone()));
         }
         check_metrics(view, snapshot, &stage.into_iter().collect::<Vec<_>>(), None, limits)?;
-        let row = snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
+        let row_of =
+            |trial| snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause });
+        let row = row_of(trial)?;
+        let lineage = view.lineage();
+        let parent = lineage.locate(trial).and_then(|(stage, index)| lineage.parent(stage, index));
+        let parent = parent.map(|parent| row_of(parent.trial)).transpose()?.flatten();
         let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
         let study = &view.study;
         let looked = identity::look(&view.spec, &paths, study, || {
@@ -139,6 +146,7 @@ impl Scene {
             paths,
             trial,
             row,
+            parent,
         })
     }
 }

@@ -75,6 +75,7 @@ fn attempt(control: &Control, job: crate::executor::Job, keeper: Keeper) -> Outc
         Ok(replay::Replayed { report: None, .. }) => {
             Outcome::interrupted(unix_ms(), "it was stopped before it began".to_owned(), None)
         }
+        Err(EngineError::ParentChanged(parent)) => Outcome::refused(unix_ms(), *parent),
         Err(error) => {
             let why = error.to_string();
             Outcome::interrupted(unix_ms(), why.clone(), Some(why))

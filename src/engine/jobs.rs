@@ -1,18 +1,23 @@
 //! From a trial's number to all that running it needs: its params, its parent's directory, its own.
 //!
-//! Everything is derived from the spec, the stages and the number; nothing is looked up and nothing is kept per
-//! trial.
+//! Everything is derived from the spec, the stages and the number, but for what a parent left, which is looked up once;
+//! nothing is kept per trial.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::EngineError;
 use super::draft::Draft;
-use crate::executor::{AttemptKey, Job, StageRuntime, StudyRuntime};
-use crate::model::{AttemptNo, Parent, StudyId, TrialId};
+use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
+use crate::journal::{JournalError, Snapshot};
+use crate::model::{AttemptNo, Parent, StudyId, TrialId, TrialRow};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
+
+/// Most survivors whose outputs are remembered; more are looked up again.
+const KNOWN_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct JobMaker {
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
     base: Option<Arc<StageRuntime>>,
+    /// What the survivors left whose children were made last.
+    inherited: HashMap<TrialId, Arc<Inherited>>,
 }
 
 impl JobMaker {
@@ -37,7 +44,7 @@ impl JobMaker {
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
         let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
-        Ok(Self { spec, paths, runtimes, base })
+        Ok(Self { spec, paths, runtimes, base, inherited: HashMap::new() })
     }
 
     /// The spec jobs are made from.
@@ -56,6 +63,41 @@ impl JobMaker {
         }
         let lineage = Lineage::new(&self.spec, draft.stages()).with_proposals(draft.proposals());
         self.job_of(draft.study_row().study_id, &lineage, trial, attempt)
+    }
+
+    /// The same, with what its parent left, which `snapshot` knows; each parent is looked up once.
+    ///
+    /// # Errors
+    /// As for [`JobMaker::job`]; what reading the store fails with.
+    pub fn heir(
+        &mut self,
+        draft: &Draft,
+        snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
+        (trial, attempt): (TrialId, AttemptNo),
+    ) -> Result<Job, EngineError> {
+        let job = self.job(draft, trial, attempt)?;
+        let lineage = Lineage::new(&self.spec, draft.stages()).with_proposals(draft.proposals());
+        let parent = lineage.locate(trial).and_then(|(stage, index)| lineage.parent(stage, index));
+        let Some(parent) = parent.filter(|_| job.parent_dir.is_some()) else { return Ok(job) };
+        if let Some(known) = self.inherited.get(&parent.trial) {
+            return Ok(Job { inherited: Some(Arc::clone(known)), ..job });
+        }
+        let unknown = || EngineError::Inconsistent(format!("the parent of trial {trial} has no result"));
+        let row = snapshot()?.trial(parent.trial)?.ok_or_else(unknown)?;
+        let inherited = Arc::new(self.left_by(&lineage, &row).ok_or_else(unknown)?);
+        if self.inherited.len() >= KNOWN_MAX {
+            self.inherited.clear();
+        }
+        self.inherited.insert(parent.trial, Arc::clone(&inherited));
+        Ok(Job { inherited: Some(inherited), ..job })
+    }
+
+    /// What a survivor left for its children.
+    #[must_use]
+    pub fn left_by(&self, lineage: &Lineage<'_>, row: &TrialRow) -> Option<Inherited> {
+        let (stage, _) = lineage.locate(row.trial)?;
+        let stage = self.spec.stages.get(stage as usize)?.name.clone();
+        Some(Inherited { stage, outputs: row.outputs.clone() })
     }
 
     /// The same, from what it takes.
@@ -79,6 +121,7 @@ impl JobMaker {
             stage,
             parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
             parent_dir,
+            inherited: None,
             params: lineage.params(stage, index).ok_or_else(unplanned)?,
             seed: lineage.trial_seed(stage, index),
             slot: 0,
@@ -100,6 +143,7 @@ impl JobMaker {
             case: study.base_case.clone(),
             parent_case: study.base_case.clone(),
             parent_dir: None,
+            inherited: None,
             params: self.spec.constants(),
             seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
             slot: 0,

@@ -198,6 +198,7 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         case: "probe_0_0".into(),
         parent_case: "probe".into(),
         parent_dir: None,
+        inherited: None,
         params: Params::new(),
         seed: 0,
         slot: 0,

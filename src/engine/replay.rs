@@ -17,7 +17,7 @@ use super::jobs::JobMaker;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job};
-use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, Verdict};
+use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, TrialRow, Verdict};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
@@ -45,7 +45,7 @@ pub struct Replayed {
     pub interrupted_by: Option<SignalEvent>,
 }
 
-/// Prepares a trial of a study for another place.
+/// Prepares a trial of a study for another place; `parent` is the row of the survivor that it derives from.
 ///
 /// # Errors
 /// [`EngineError::Inconsistent`] when the trial is not planned, [`EngineError::Executor`] when its stage cannot be
@@ -54,14 +54,16 @@ pub fn prepare(
     spec: Spec,
     paths: StudyPaths,
     (stages, proposals): (&[StageRow], &Proposals),
-    trial: TrialId,
+    (trial, parent): (TrialId, Option<&TrialRow>),
     place: Place,
 ) -> Result<Job, EngineError> {
     let id = disk::random().map_err(|cause| EngineError::System { what: "get random bytes", cause })?;
     let spec = Arc::new(spec);
     let lineage = Lineage::new(&spec, stages).with_proposals(proposals);
-    let job = JobMaker::new(Arc::clone(&spec), paths)?.job_of(StudyId(id), &lineage, trial, place.attempt)?;
-    Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, ..job })
+    let jobs = JobMaker::new(Arc::clone(&spec), paths)?;
+    let job = jobs.job_of(StudyId(id), &lineage, trial, place.attempt)?;
+    let inherited = parent.and_then(|row| jobs.left_by(&lineage, row)).map(Arc::new);
+    Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, inherited, ..job })
 }
 
 /// Runs a job to its end, on the worker slot it is told. `idle` is called every `every` while it runs, and once after it ended.

@@ -16,7 +16,7 @@ use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Differs, Executor, ExecutorEvent, Job};
 use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
-use crate::model::{EngineId, Event, RunEnd, Verdict};
+use crate::model::{AttemptNo, EngineId, Event, RunEnd, TrialId, Verdict};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -263,15 +263,20 @@ impl Loop<'_> {
         }
     }
 
+    fn job(&mut self, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
+        let journal = &self.journal;
+        self.jobs.heir(self.state.draft(), || journal.snapshot(), (trial, attempt))
+    }
+
     /// Does what a committed decision calls for; some actions answer with inputs at once.
     fn act(&mut self, action: Action, inputs: &mut Vec<Input>) -> Result<(), EngineError> {
         match action {
             Action::Submit { trial, attempt, slot } => {
-                let job = Job { slot, ..self.jobs.job(self.state.draft(), trial, attempt)? };
+                let job = Job { slot, ..self.job(trial, attempt)? };
                 self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::Adopt { trial, attempt, slot } => {
-                let job = Job { slot, ..self.jobs.job(self.state.draft(), trial, attempt)? };
+                let job = Job { slot, ..self.job(trial, attempt)? };
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::Drain => {

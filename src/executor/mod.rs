@@ -4,6 +4,7 @@
 //! decides what becomes of a trial after an attempt, and never reports a success whose outputs are not durable.
 
 mod failures;
+pub mod inherited;
 pub mod local;
 pub(crate) mod remote;
 
@@ -19,6 +20,7 @@ use crate::model::{
 use crate::spec::{BaseSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 
 pub use failures::{CompiledFailure, CompiledMatch};
+pub use inherited::{Inherited, ParentDiffers};
 
 /// The environment variable by which a trial's processes are recognised, wherever they went.
 pub const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
@@ -70,6 +72,8 @@ pub struct Job {
     pub parent_case: String,
     /// The surviving parent's attempt directory, absolute; `None` in stage 0.
     pub parent_dir: Option<PathBuf>,
+    /// What the parent left there, as recorded; `None` in stage 0.
+    pub inherited: Option<Arc<Inherited>>,
     /// Its params.
     pub params: Params,
     /// Its seed, the same in every attempt.
@@ -298,7 +302,7 @@ pub enum ExecutorEvent {
 pub enum Differs {
     /// Inputs, each in words.
     Inputs(Vec<String>),
-    /// A declared output of a survivor, whose children were about to start.
+    /// What a survivor left, whose children were about to start.
     Parent(Box<ParentDiffers>),
 }
 
@@ -309,33 +313,6 @@ impl Differs {
         match self {
             Self::Inputs(changes) => changes.join("; "),
             Self::Parent(parent) => parent.to_string(),
-        }
-    }
-}
-
-/// A declared output that is not what was recorded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the output `{output}` of `{case}`, a parent of trials to come, {}", self.found_words())]
-pub struct ParentDiffers {
-    /// The survivor's case.
-    pub case: String,
-    /// The name of its stage.
-    pub stage: String,
-    /// The output, as the spec names it.
-    pub output: String,
-    /// Where it is, absolute.
-    pub path: PathBuf,
-    /// The recorded blake3, hex.
-    pub expected: String,
-    /// What is there now: its blake3, hex; `None`: nothing.
-    pub found: Option<String>,
-}
-
-impl ParentDiffers {
-    fn found_words(&self) -> String {
-        match self.found {
-            Some(_) => "is not what was recorded of it".to_owned(),
-            None => "is gone".to_owned(),
         }
     }
 }

@@ -57,12 +57,20 @@ impl Work {
     /// Whether it says where a directory is: by `{study_dir}` or `{parent_dir}`.
     #[must_use]
     pub fn names_directory(&self) -> bool {
-        let names = |template: &Template| {
-            template.parts.iter().any(|part| matches!(part, Part::StudyDir | Part::ParentDir))
-        };
+        self.has(|part| matches!(part, Part::StudyDir | Part::ParentDir))
+    }
+
+    /// Whether it says where its parent's directory is.
+    #[must_use]
+    pub fn names_parent_directory(&self) -> bool {
+        self.has(|part| matches!(part, Part::ParentDir))
+    }
+
+    fn has(&self, wanted: impl Fn(&Part) -> bool) -> bool {
+        let has = |template: &Template| template.parts.iter().any(&wanted);
         match self {
-            Self::Argv(words) => words.iter().any(names),
-            Self::Shell(line) => names(line),
+            Self::Argv(words) => words.iter().any(has),
+            Self::Shell(line) => has(line),
             Self::Closure => false,
         }
     }

@@ -36,6 +36,7 @@ pub mod parallel;
 #[cfg(test)]
 pub mod planted;
 pub mod process;
+pub mod remembered;
 pub mod reserve;
 pub mod signals;
 #[cfg(test)]

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 use super::files::start_writeback;
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
-use super::tree_hash::{HashWatch, TreeHash, hash_tree, kind_of, open_beneath, resolve};
+use super::remembered::Memory;
+use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath, resolve};
 
 /// A file or directory, open.
 #[derive(Debug)]
@@ -339,6 +340,16 @@ impl Opened {
             }
             Ok(TreeHash { bytes: bytes.len() as u64, blake3: *blake3::hash(&bytes).as_bytes() })
         })
+    }
+
+    /// Hashes it, but for files that are known and were left alone since; `path` is what it is known by. See
+    /// [`hash_tree_again`].
+    ///
+    /// # Errors
+    /// As for [`hash_tree`].
+    pub fn hash_again(&self, path: &Path, memory: &mut Memory, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+        on!(self, |file| hash_tree_again(file.try_clone()?, path, memory, watch), |_machine, _own| self
+            .hash(false, watch))
     }
 
     /// Asks the kernel to begin writing what is dirty of it.

@@ -59,11 +59,13 @@ pub enum Fault {
     RailsByArrival,
     /// Results count whatever became of the inputs meanwhile.
     InputsNotAsked,
+    /// A child starts whatever became of its parent's outputs.
+    ParentNotAsked,
 }
 
 impl Fault {
-    /// All of them that a simulated study can show; `InputsNotAsked` is tried beside its code.
-    pub const ALL: [Self; 25] = [
+    /// All of them.
+    pub const ALL: [Self; 27] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -89,6 +91,8 @@ impl Fault {
         Self::ExportsNotMended,
         Self::DirectoriesNotDurable,
         Self::RailsByArrival,
+        Self::InputsNotAsked,
+        Self::ParentNotAsked,
     ];
 }
 

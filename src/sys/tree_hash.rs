@@ -14,6 +14,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, stat, statat};
 use rustix::io::{Errno, pread};
 
+use super::remembered::Memory;
+
 /// How deep a directory may be: open descriptors grow with it.
 const MAX_DEPTH: usize = 64;
 
@@ -230,13 +232,34 @@ const BYTES_A_LOOK: u64 = 16 << 20;
 /// [`io::ErrorKind::InvalidData`] for what is neither file, directory nor link, or nested too deep; what `watch` says;
 /// otherwise what the kernel says.
 pub fn hash_tree(file: File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
-    hash_opened(file, sync, 0, watch)
+    hash_opened(file, &mut Manner { sync, watch, memory: None }, 0)
 }
 
-fn hash_opened(file: File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+/// The same, with files that are known and were left alone since not read again. `path` is what it is known by.
+///
+/// # Errors
+/// As for [`hash_tree`].
+pub fn hash_tree_again(
+    file: File,
+    path: &Path,
+    memory: &mut Memory,
+    watch: HashWatch<'_>,
+) -> io::Result<TreeHash> {
+    hash_opened(file, &mut Manner { sync: false, watch, memory: Some((memory, path.to_owned())) }, 0)
+}
+
+/// How something is hashed.
+struct Manner<'a> {
+    sync: bool,
+    watch: HashWatch<'a>,
+    /// What is known of files, and where this one is.
+    memory: Option<(&'a mut Memory, PathBuf)>,
+}
+
+fn hash_opened(file: File, manner: &mut Manner<'_>, depth: usize) -> io::Result<TreeHash> {
     match kind_of(&file)? {
-        FileType::RegularFile => hash_file(&file, sync, watch),
-        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, sync, depth, watch),
+        FileType::RegularFile => hash_file(&file, manner),
+        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, manner, depth),
         FileType::Directory => Err(io::Error::new(io::ErrorKind::InvalidData, "is nested too deep")),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "is neither a file nor a directory")),
     }
@@ -296,15 +319,19 @@ pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hashe
     }
 }
 
-fn hash_file(file: &File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
-    let hasher = hash_bytes(file, watch)?;
-    if sync {
+fn hash_file(file: &File, manner: &mut Manner<'_>) -> io::Result<TreeHash> {
+    if let Some((memory, path)) = &mut manner.memory {
+        let (bytes, hash) = memory.hash_opened(path, file, manner.watch)?;
+        return Ok(TreeHash { bytes, blake3: *hash.as_bytes() });
+    }
+    let hasher = hash_bytes(file, manner.watch)?;
+    if manner.sync {
         file.sync_all()?;
     }
     Ok(TreeHash { bytes: hasher.count(), blake3: *hasher.finalize().as_bytes() })
 }
 
-fn hash_dir(dir: &File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+fn hash_dir(dir: &File, manner: &mut Manner<'_>, depth: usize) -> io::Result<TreeHash> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
@@ -316,14 +343,20 @@ fn hash_dir(dir: &File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::R
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0_u64;
     for name in names {
-        watch()?;
+        (manner.watch)()?;
         let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         let (kind, hash) = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let target = readlinkat(dir, &name, Vec::new())?;
             (b'l', *blake3::hash(target.as_bytes()).as_bytes())
         } else {
             let child = open_entry(dir.as_fd(), &name).map_err(io::Error::from);
-            let child = child.and_then(|child| hash_opened(child.into(), sync, depth + 1, watch));
+            if let Some((_, path)) = &mut manner.memory {
+                path.push(OsStr::from_bytes(name.as_bytes()));
+            }
+            let child = child.and_then(|child| hash_opened(child.into(), manner, depth + 1));
+            if let Some((_, path)) = &mut manner.memory {
+                path.pop();
+            }
             let child = child.map_err(|cause| match is_cut_off(&cause) {
                 true => cause,
                 false => {
@@ -344,7 +377,7 @@ fn hash_dir(dir: &File, sync: bool, depth: usize, watch: HashWatch<'_>) -> io::R
         hasher.update(name.as_bytes());
         hasher.update(format!(" {}\n", blake3::Hash::from_bytes(hash).to_hex()).as_bytes());
     }
-    if sync {
+    if manner.sync {
         dir.sync_all()?;
     }
     Ok(TreeHash { bytes, blake3: *hasher.finalize().as_bytes() })

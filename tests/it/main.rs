@@ -14,6 +14,7 @@
 //! - `signals`: the signal table of the contract, row by row;
 //! - `hooks`: a program that is told of stages and ends;
 //! - `inputs`: what is an input, when it is looked at, and what a change of it means;
+//! - `parents`: what survivors left, looked at before their children start;
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
@@ -68,6 +69,7 @@ mod kills;
 mod language;
 mod library;
 mod old_stores;
+mod parents;
 mod places;
 mod probe;
 mod proposer;

@@ -230,6 +230,7 @@ impl Desk {
             case: study.base_case.clone(),
             parent_case: study.base_case.clone(),
             parent_dir: None,
+            inherited: None,
             params: params.clone(),
             seed,
             scratch_dir: dir.join("scratch"),

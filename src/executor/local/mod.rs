@@ -15,6 +15,7 @@ mod gate;
 pub mod keeper;
 pub(in crate::executor) mod logs;
 mod memory;
+mod parents;
 mod place;
 mod plain;
 mod process;
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
+use super::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{ProcessId, TrialId, UnixMs, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
@@ -46,6 +47,7 @@ use failure::{Trouble, duration_words};
 use gate::Gate;
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
+use parents::{Amiss, Parents};
 use place::Grounds;
 use results::Remains;
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
@@ -53,6 +55,7 @@ use results::Remains;
 pub(crate) mod parts {
     pub(crate) use super::durable::{Room, Syncer, ToSync, Unsynced, hand_on};
     pub(crate) use super::failure::Trouble;
+    pub(crate) use super::parents::{Amiss, Parents};
     pub(crate) use super::place::{Grounds, make};
     pub(crate) use super::results::{Remains, keep_outputs};
 }
@@ -114,6 +117,7 @@ struct Shared {
     unsynced: Arc<AtomicUsize>,
     room: Arc<Room>,
     grounds: Arc<Grounds>,
+    parents: Parents,
     gate: Gate,
     /// Attempts that never run beside another: the only one of a keeper is to blame for its death at once.
     single: bool,
@@ -205,6 +209,27 @@ impl Shared {
         Verdict::Failed(failure::failure("timeout", format!("its outputs were still being hashed after {limit}")))
     }
 
+    /// Whether a child may start on what its parent left. A look ends when the engine has to end.
+    fn look_at_parent(&self, job: &Job) -> Result<(), Amiss> {
+        self.parents.look(job, &|| match self.mode() {
+            Mode::Run => Ok(()),
+            _ => Err(io::Error::other(CutOff)),
+        })
+    }
+
+    /// Says why a child does not start.
+    fn refuse(&self, amiss: Amiss) {
+        match amiss {
+            Amiss::Differs(parent) => {
+                self.tell(ExecutorEvent::Differs(Differs::Parent(parent)));
+                // Nor do others, until the engine has heard of it.
+                self.withdrawn_from.store(0, Ordering::SeqCst);
+            }
+            Amiss::Machine(why) => self.tell_broken(&why),
+            Amiss::CutOff => {}
+        }
+    }
+
     /// The machine failed an attempt: it counts as interrupted, and nothing else starts.
     fn machine_failed(&self, why: String) -> Verdict {
         self.tell_broken(&why);
@@ -287,6 +312,10 @@ impl Worker {
     }
 
     fn run(&self, job: &Job, made: Option<Made>) {
+        if let Err(amiss) = self.shared.look_at_parent(job) {
+            self.shared.refuse(amiss);
+            return self.shared.give_back(job, made.is_some());
+        }
         match job.stage_spec.work {
             Work::Closure => {
                 self.in_closure.store(true, Ordering::SeqCst);
@@ -388,6 +417,7 @@ impl LocalExecutor {
             unsynced: Arc::default(),
             room: Room::of_process(),
             grounds: Arc::default(),
+            parents: Parents::default(),
             gate: Gate::default(),
             single,
         });

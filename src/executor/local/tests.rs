@@ -43,6 +43,7 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         case: "case_0_0".into(),
         parent_case: "case".into(),
         parent_dir: None,
+        inherited: None,
         params: Params::new(),
         seed: 7,
         slot: 0,

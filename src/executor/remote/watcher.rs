@@ -24,7 +24,7 @@ use super::wire::{Outcome, Task};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why, by_key};
 use crate::executor::local::failure::failure;
 use crate::executor::local::logs::excerpt_of;
-use crate::executor::{AttemptKey, AttemptReport, ExecutorEvent, Job};
+use crate::executor::{AttemptKey, AttemptReport, Differs, ExecutorEvent, Job};
 use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, StudyId, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
@@ -540,6 +540,9 @@ impl Watcher {
     fn ended(&mut self, trial: TrialId, outcome: Outcome, why: Why) {
         let Some(flight) = self.flights.get(&trial) else { return };
         let broken = outcome.broken.clone();
+        if let Some(parent) = outcome.parent_differs(&flight.job) {
+            let _ = self.events.send(ExecutorEvent::Differs(Differs::Parent(Box::new(parent))));
+        }
         let node = flight.control.begun().map_or_else(|| "a node".to_owned(), |begun| begun.node);
         let mut report = outcome.into_report(&flight.job.key);
         if matches!(report.verdict, Verdict::Interrupted { .. }) && self.mode < Mode::Terminate {

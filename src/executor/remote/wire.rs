@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
 use crate::model::{
     Exit, Failure, Metric, Metrics, OutputHash, Severity, StageIndex, TrialId, UnixMs, Usage, Verdict,
@@ -25,6 +26,8 @@ pub(crate) struct Task {
     case: String,
     parent_case: String,
     parent_dir: Option<PathBuf>,
+    #[serde(default)]
+    inherited: Option<InheritedOut>,
     params: BTreeMap<String, SpecValue>,
     seed: u32,
     slot: u32,
@@ -43,6 +46,35 @@ pub(crate) struct Task {
 enum Runs {
     Base(BaseSpec),
     Stage(Box<StageSpec>),
+}
+
+/// What its parent left.
+#[derive(Debug, Serialize, Deserialize)]
+struct InheritedOut {
+    stage: String,
+    outputs: Vec<OutputOut>,
+}
+
+/// A declared output: its path, bytes and blake3.
+type OutputOut = (String, u64, [u8; 32]);
+
+fn output_out(hash: OutputHash) -> OutputOut {
+    (hash.path, hash.bytes, hash.blake3)
+}
+
+fn output_in((path, bytes, blake3): OutputOut) -> OutputHash {
+    OutputHash { path, bytes, blake3 }
+}
+
+impl InheritedOut {
+    fn of(inherited: &Inherited) -> Self {
+        let outputs = inherited.outputs.iter().cloned().map(output_out).collect();
+        Self { stage: inherited.stage.clone(), outputs }
+    }
+
+    fn into_inherited(self) -> Inherited {
+        Inherited { stage: self.stage, outputs: self.outputs.into_iter().map(output_in).collect() }
+    }
 }
 
 fn malformed(what: &str) -> io::Error {
@@ -67,6 +99,7 @@ impl Task {
             case: job.case.clone(),
             parent_case: job.parent_case.clone(),
             parent_dir: job.parent_dir.clone(),
+            inherited: job.inherited.as_deref().map(InheritedOut::of),
             params: job.params.iter().map(|(name, value)| (name.clone(), SpecValue(value.clone()))).collect(),
             seed: job.seed,
             slot: job.slot,
@@ -104,6 +137,7 @@ impl Task {
             case: self.case,
             parent_case: self.parent_case,
             parent_dir: self.parent_dir,
+            inherited: self.inherited.map(|inherited| Arc::new(inherited.into_inherited())),
             params: self.params.into_iter().map(|(name, value)| (name, value.0)).collect(),
             seed: self.seed,
             slot: self.slot,
@@ -147,6 +181,9 @@ pub(crate) struct Outcome {
     verdict: VerdictOut,
     /// What is wrong with the node or its disk, if that is why it did not end well.
     pub(crate) broken: Option<String>,
+    /// What its parent left is not what was recorded: the outputs that differ; none: the directory is gone.
+    #[serde(default)]
+    differs: Option<Vec<(String, OutputFound)>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,7 +194,7 @@ enum ExitOut {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum VerdictOut {
-    Succeeded { metrics: BTreeMap<String, MetricOut>, outputs: Vec<(String, u64, [u8; 32])> },
+    Succeeded { metrics: BTreeMap<String, MetricOut>, outputs: Vec<OutputOut> },
     Failed { kind: String, severity: SeverityOut, retryable: bool, reason: String, log_excerpt: String },
     Interrupted { reason: String },
 }
@@ -187,7 +224,34 @@ impl Outcome {
             peak_rss_bytes: 0,
             verdict: VerdictOut::Interrupted { reason },
             broken,
+            differs: None,
         }
+    }
+
+    /// An attempt that did not start on what its parent left.
+    pub(crate) fn refused(ended_ms: UnixMs, parent: ParentDiffers) -> Self {
+        let reason = parent.to_string();
+        let differs = parent.outputs.into_iter().map(|output| (output.output, output.found)).collect();
+        Self { differs: Some(differs), ..Self::interrupted(ended_ms, reason, None) }
+    }
+
+    /// What it found of its parent that is not what was recorded. Only what differs is taken from what the job says.
+    pub(super) fn parent_differs(&self, job: &Job) -> Option<ParentDiffers> {
+        let (found, inherited) = (self.differs.as_ref()?, job.inherited.as_ref()?);
+        let outputs: Vec<OutputDiffers> = inherited
+            .outputs
+            .iter()
+            .filter_map(|output| {
+                let (_, found) = found.iter().find(|(path, _)| *path == output.path)?;
+                Some(OutputDiffers { output: output.path.clone(), expected: output.blake3, found: found.clone() })
+            })
+            .collect();
+        Some(ParentDiffers {
+            case: job.parent_case.clone(),
+            stage: inherited.stage.clone(),
+            dir: job.parent_dir.clone()?,
+            outputs,
+        })
     }
 
     pub(crate) fn of(report: AttemptReport) -> Self {
@@ -195,7 +259,7 @@ impl Outcome {
         let verdict = match verdict {
             Verdict::Succeeded { metrics, outputs } => VerdictOut::Succeeded {
                 metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect(),
-                outputs: outputs.into_iter().map(|hash| (hash.path, hash.bytes, hash.blake3)).collect(),
+                outputs: outputs.into_iter().map(output_out).collect(),
             },
             Verdict::Failed(failure) => VerdictOut::Failed {
                 kind: failure.kind,
@@ -223,6 +287,7 @@ impl Outcome {
             peak_rss_bytes: usage.peak_rss_bytes,
             verdict,
             broken: None,
+            differs: None,
         }
     }
 
@@ -240,10 +305,7 @@ impl Outcome {
         let verdict = match self.verdict {
             VerdictOut::Succeeded { metrics, outputs } => Verdict::Succeeded {
                 metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect::<Metrics>(),
-                outputs: outputs
-                    .into_iter()
-                    .map(|(path, bytes, blake3)| OutputHash { path, bytes, blake3 })
-                    .collect(),
+                outputs: outputs.into_iter().map(output_in).collect(),
             },
             VerdictOut::Failed { kind, severity, retryable, reason, log_excerpt } => {
                 let severity = match severity {

@@ -13,10 +13,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::types::{Sampling, Spec};
 use crate::model::{InputHash, InputList, UnixMs};
+use crate::sys::remembered::Memory;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::{io_words, legible};
 use leave::Leave;
-use walk::{Memory, Walk};
+use walk::Walk;
 
 pub use differ::{InputChange, changed_inputs, contradicted, lost};
 pub use leave::{LEAVINGS, pattern_mistake};

@@ -4,101 +4,16 @@
 //! once. It must never follow anything it has not looked at through the open file itself.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::leave::{Entry, LeaveBelow};
-use crate::model::{InputEntry, UnixMs};
-use crate::sys::clock::unix_ms;
-use crate::sys::tree_hash::{HashWatch, hash_bytes};
-
-/// A file is trusted to be what it was hashed as only if it had been left alone for so long before: within one tick of
-/// a file system's clock, a second write leaves no trace in its times. Milliseconds.
-const SETTLED_AFTER_MS: UnixMs = 10_000;
-
-/// What the kernel says of a file; every write changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    dev: u64,
-    ino: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    /// No program can set this one.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            bytes: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    fn changed_ms(&self) -> UnixMs {
-        self.changed.0.saturating_mul(1_000).saturating_add(self.changed.1 / 1_000_000)
-    }
-}
-
-/// A file as it was last hashed.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    stamp: Stamp,
-    settled: bool,
-    bytes: u64,
-    hash: blake3::Hash,
-}
-
-/// How files hashed before, so that one that was left alone since is not read again.
-///
-/// What the kernel says of a file is asked through the opened file, which a network file system answers afresh. A write
-/// always changes it, but for a program that goes on writing into memory it mapped before the hash.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    known: HashMap<PathBuf, Known>,
-    /// When any of them last changed in any way, Unix milliseconds.
-    pub(super) changed_ms: UnixMs,
-    /// Files that were written since an earlier look, and say what they said.
-    pub(super) rewritten: Vec<PathBuf>,
-}
-
-impl Memory {
-    /// A file's size and hash. Opening does not wait for a pipe's other end.
-    pub(super) fn hash_file(&mut self, path: &Path, watch: HashWatch<'_>) -> io::Result<(u64, blake3::Hash)> {
-        let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a directory");
-        if !fs::metadata(path)?.is_file() {
-            return Err(not_a_file());
-        }
-        let now_ms = unix_ms();
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(not_a_file());
-        }
-        let stamp = Stamp::of(&meta);
-        self.changed_ms = self.changed_ms.max(stamp.changed_ms());
-        if let Some(known) = self.known.get(path).filter(|known| known.settled && known.stamp == stamp) {
-            return Ok((known.bytes, known.hash));
-        }
-        let hasher = hash_bytes(&file, watch)?;
-        let bytes = hasher.count();
-        let hash = hasher.finalize();
-        let still = Stamp::of(&file.metadata()?) == stamp;
-        let settled = still && stamp.changed_ms().saturating_add(SETTLED_AFTER_MS) < now_ms;
-        let before = self.known.insert(path.to_owned(), Known { stamp, settled, bytes, hash });
-        let written = |known: &Known| (known.stamp.ino, known.stamp.modified) != (stamp.ino, stamp.modified);
-        if before.is_some_and(|known| known.hash == hash && written(&known)) {
-            self.rewritten.push(path.to_owned());
-        }
-        Ok((bytes, hash))
-    }
-}
+use crate::model::InputEntry;
+use crate::sys::remembered::Memory;
+use crate::sys::tree_hash::HashWatch;
 
 /// What an entry of a directory is; the hash covers this byte, so none can pass for another.
 #[derive(Clone, Copy)]

@@ -141,6 +141,7 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         case: format!("s_0_{trial}"),
         parent_case: "s".into(),
         parent_dir: None,
+        inherited: None,
         params: Params::new(),
         seed: 1,
         slot: 0,

@@ -1,0 +1,138 @@
+//! What a survivor left, looked at before a child starts on it.
+//!
+//! Whatever a child could see of its parent and is recorded is held against the record: a child never runs on other bytes
+//! than those its parent was chosen for. A file that was left alone since an earlier look is not read again, and workers
+//! that ask at the same time share a look.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::failure::Trouble;
+use crate::executor::Job;
+use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
+use crate::model::OutputHash;
+use crate::sys::opened::Opened;
+use crate::sys::remembered::Memory;
+use crate::sys::tree_hash::{HashWatch, is_cut_off};
+use crate::sys::words::io_words;
+
+/// Why a child does not start.
+#[derive(Debug)]
+pub(crate) enum Amiss {
+    /// Its parent's outputs are not what was recorded.
+    Differs(Box<ParentDiffers>),
+    /// They cannot be told, in words.
+    Machine(String),
+    /// Whoever watches ended the look.
+    CutOff,
+}
+
+/// What is known of the parents whose children run. One stage's survivors at a time are parents.
+#[derive(Debug, Default)]
+pub(crate) struct Parents(Mutex<HashMap<PathBuf, Arc<Mutex<Seen>>>>);
+
+/// What is known of one of them.
+#[derive(Debug, Default)]
+struct Seen {
+    memory: Memory,
+    /// When the last look began that found everything as recorded.
+    found_same: Option<Instant>,
+}
+
+impl Parents {
+    /// Holds what the job's parent left against the record.
+    ///
+    /// # Errors
+    /// [`Amiss`]; the job must not start.
+    pub(crate) fn look(&self, job: &Job, watch: HashWatch<'_>) -> Result<(), Amiss> {
+        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(()) };
+        if planted!(ParentNotAsked) {
+            return Ok(());
+        }
+        let differs = |outputs| {
+            let (case, stage) = (job.parent_case.clone(), inherited.stage.clone());
+            Amiss::Differs(Box::new(ParentDiffers { case, stage, dir: dir.clone(), outputs }))
+        };
+        if inherited.outputs.is_empty() {
+            // Nothing is recorded, so that nothing is known of it but where it is.
+            let gone = job.stage_spec.work.names_parent_directory() && is_gone(dir)?;
+            return if gone { Err(differs(Vec::new())) } else { Ok(()) };
+        }
+        let asked = Instant::now();
+        let seen = {
+            let mut parents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(parents.entry(dir.clone()).or_default())
+        };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else looked since this was asked.
+        if seen.found_same.is_some_and(|began| began >= asked) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let outputs = differing(dir, inherited, &mut seen.memory, watch)?;
+        if !outputs.is_empty() {
+            return Err(differs(outputs));
+        }
+        seen.found_same = Some(began);
+        Ok(())
+    }
+}
+
+fn is_gone(dir: &Path) -> Result<bool, Amiss> {
+    match Opened::dir(dir) {
+        Ok(_) => Ok(false),
+        Err(error) => match Trouble::of_left("gone", &format!("cannot open `{}`", dir.display()), &error) {
+            Trouble::Machine(why) => Err(Amiss::Machine(why)),
+            Trouble::Trial(_) | Trouble::CutOff => Ok(true),
+        },
+    }
+}
+
+/// Outputs that are not what was recorded. The way to the directory is followed as the child will follow it; the outputs
+/// are reached in it as when they were hashed first.
+fn differing(
+    dir: &Path,
+    inherited: &Inherited,
+    memory: &mut Memory,
+    watch: HashWatch<'_>,
+) -> Result<Vec<OutputDiffers>, Amiss> {
+    let opened = Opened::dir(dir);
+    let mut differing = Vec::new();
+    for OutputHash { path, blake3, .. } in &inherited.outputs {
+        let hash = match &opened {
+            Ok(opened) => opened.resolve(Path::new(path)).and_then(|(real, _)| {
+                watch()?;
+                opened.open(&real)?.hash_again(&dir.join(&real), memory, watch)
+            }),
+            Err(error) => Err(same_error(error)),
+        };
+        let found = match hash {
+            Ok(hash) if hash.blake3 == *blake3 => continue,
+            Ok(hash) => OutputFound::Other(hash.blake3),
+            Err(error) if is_cut_off(&error) => return Err(Amiss::CutOff),
+            Err(error) if is_nothing(&error) => OutputFound::Nothing,
+            Err(error) => {
+                let what = format!("cannot read the parent's output `{}`", dir.join(path).display());
+                match Trouble::of_left("missing_output", &what, &error) {
+                    Trouble::Machine(why) => return Err(Amiss::Machine(why)),
+                    Trouble::Trial(_) | Trouble::CutOff => OutputFound::Unreadable(io_words(&error)),
+                }
+            }
+        };
+        differing.push(OutputDiffers { output: path.clone(), expected: *blake3, found });
+    }
+    Ok(differing)
+}
+
+fn is_nothing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+fn same_error(error: &std::io::Error) -> std::io::Error {
+    match error.raw_os_error() {
+        Some(errno) => std::io::Error::from_raw_os_error(errno),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    }
+}

@@ -1,0 +1,190 @@
+//! What survivors left is looked at before their children start on it, and nobody is blamed for what became of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Sandbox, both, wait_until};
+
+/// Two survivors leave a file, a link to it and a directory; their children read all of that once a person let them.
+const STUDY: &str = r#"
+[study]
+name = "s"
+[run]
+workers = 1
+grace = "1s"
+[[stage]]
+name = "a"
+command = ["sh", "-c", "echo $0 > o; ln -s o l; mkdir d; echo deep > d/f; echo note > undeclared", "{x}"]
+trial_budget = 3
+survivor_count = 2
+outputs = ["o", "l", "d"]
+[stage.sweep]
+x = [1, 2, 3]
+[[stage]]
+name = "b"
+approve = true
+command = ["sh", "{study_dir}/b.sh", "{parent_dir}"]
+trial_budget = 4
+survivor_count = 1
+retries = 3
+outputs = ["sum"]
+[stage.sweep]
+y = [1, 2]
+"#;
+
+const CHILD: &str = r#"echo $PITON_CASE >> "$PITON_STUDY_DIR/started"
+cat "$1/o" "$1/l" "$1/d/f" > sum || exit 1
+"#;
+
+/// With the first stage done.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.write("b.sh", CHILD);
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    sandbox
+}
+
+const FIRST: &str = "artifacts/s/0_a/s_0_0/attempt_1";
+
+/// Runs it: refused in these words, and nobody is to blame.
+fn refused(sandbox: &Sandbox, words: &[&str]) -> String {
+    let output = sandbox.run("run study.toml");
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    for word in words.iter().chain(&["none counts as failed", "--discard-from a", "piton replay"]) {
+        assert!(said.contains(word), "{word} in\n{said}");
+    }
+    let accounting = &sandbox.dump()["accounting"];
+    assert_eq!((&accounting["failed"], &accounting["interrupted"]), (&json!(0), &json!(0)), "{accounting}");
+    said
+}
+
+fn hinted(said: &str, begins: &str) -> String {
+    let found = said.split('`').find(|part| part.starts_with(begins));
+    found.unwrap_or_else(|| panic!("no hint `{begins}…` in\n{said}")).trim_start_matches("piton ").to_owned()
+}
+
+fn finished(sandbox: &Sandbox) -> Value {
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+    sandbox.dump()
+}
+
+#[test]
+fn a_child_does_not_start_on_what_was_changed_or_purged() {
+    let sandbox = sandbox();
+    let at = |name: &str| sandbox.path(&format!("{FIRST}/{name}"));
+    let away = sandbox.path("away");
+    // Each is undone again; with the same bytes, and other times and inodes, it is what it was.
+    fs::write(at("o"), "9\n").unwrap();
+    refused(&sandbox, &["2 outputs of `s_0_0`, a parent of trials to come", &format!("{FIRST}/o`"), "/l`"]);
+    fs::write(at("o"), "1\n").unwrap();
+    fs::remove_file(at("l")).unwrap();
+    refused(&sandbox, &["the output `l` of `s_0_0`", "is gone"]);
+    fs::write(at("l"), "1\n").unwrap();
+    fs::write(at("d/more"), "").unwrap();
+    refused(&sandbox, &["the output `d` of `s_0_0`", "is not what was recorded"]);
+    fs::remove_file(at("d/more")).unwrap();
+    fs::rename(at("o"), &away).unwrap();
+    symlink(&away, at("o")).unwrap();
+    refused(&sandbox, &["the output `o` of `s_0_0`", "link out of the attempt"]);
+    fs::remove_file(at("o")).unwrap();
+    fs::copy(&away, at("o")).unwrap();
+    fs::rename(sandbox.path(FIRST), sandbox.path("away_too")).unwrap();
+    refused(&sandbox, &["3 outputs of `s_0_0`", "are gone"]);
+    fs::rename(sandbox.path("away_too"), sandbox.path(FIRST)).unwrap();
+    assert!(!sandbox.path("started").exists());
+    // What nothing was recorded of is nobody's business.
+    fs::write(at("undeclared"), "other").unwrap();
+    let dump = finished(&sandbox);
+    assert_eq!(dump["accounting"]["attempts_started"], 7);
+}
+
+#[test]
+fn what_is_lost_is_made_again_by_the_command_that_is_named() {
+    let sandbox = sandbox();
+    fs::remove_dir_all(sandbox.path(FIRST)).unwrap();
+    let said = refused(&sandbox, &["3 outputs of `s_0_0`"]);
+    // A replay brings it back.
+    let replayed = both(&sandbox.run(&hinted(&said, "piton replay")));
+    let dir = replayed.split("its directory stays: ").nth(1).unwrap().trim().to_owned();
+    fs::create_dir_all(sandbox.path("artifacts/s/0_a/s_0_0")).unwrap();
+    fs::rename(&dir, sandbox.path(FIRST)).or_else(|_| copy_dir(&dir, &sandbox.path(FIRST))).unwrap();
+    sandbox.ok("replay study.redb s_1_0", 0);
+    fs::remove_dir_all(sandbox.path(FIRST).join("d")).unwrap();
+    // A child is not replayed on something else either.
+    let output = sandbox.run("replay study.redb s_1_0");
+    assert_eq!(output.status.code(), Some(6), "{}", both(&output));
+    let said = refused(&sandbox, &["the output `d`"]);
+    sandbox.ok(&hinted(&said, "piton amend"), 0);
+    sandbox.ok(&hinted(&said, "piton resume"), 8);
+    sandbox.ok("approve study.redb", 0);
+    let dump = finished(&sandbox);
+    assert_eq!(dump["stages"][1]["succeeded"], 4);
+}
+
+fn copy_dir(from: &str, to: &std::path::Path) -> std::io::Result<()> {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    if copied.success() { Ok(()) } else { Err(std::io::Error::other("cp failed")) }
+}
+
+#[test]
+fn what_changes_between_two_children_stops_the_second_and_not_what_runs() {
+    let sandbox = Sandbox::with_study(STUDY);
+    let gate = "while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.02; done\n";
+    sandbox.write("b.sh", &format!("echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n{gate}"));
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    let engine = sandbox.start("run study.toml");
+    wait_until("the first child runs", || sandbox.path("started").exists());
+    fs::write(sandbox.path(&format!("{FIRST}/o")), "9\n").unwrap();
+    sandbox.write("go", "");
+    assert_eq!(engine.wait().code(), Some(6));
+    let dump = sandbox.dump();
+    assert_eq!((&dump["stages"][1]["succeeded"], &dump["accounting"]["failed"]), (&json!(1), &json!(0)));
+    assert_eq!(sandbox.lines("started"), ["s_1_0"]);
+    fs::write(sandbox.path(&format!("{FIRST}/o")), "1\n").unwrap();
+    assert_eq!(finished(&sandbox)["stages"][1]["succeeded"], 4);
+}
+
+#[test]
+fn a_directory_that_a_command_names_must_be_there_and_one_that_nobody_names_need_not() {
+    for (command, code) in [("[\"ls\", \"{parent_dir}\"]", 6), ("[\"true\"]", 0)] {
+        let text = format!(
+            "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = 1\nsurvivor_count = 1\n\
+             [[stage]]\nname = \"b\"\napprove = true\ncommand = {command}\ntrial_budget = 1\nsurvivor_count = 1\n"
+        );
+        let sandbox = Sandbox::with_study(&text);
+        sandbox.ok("run study.toml", 8);
+        sandbox.ok("approve study.redb", 0);
+        fs::remove_dir_all(sandbox.path(FIRST)).unwrap();
+        let output = sandbox.run("run study.toml");
+        assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+        if code == 6 {
+            assert!(both(&output).contains("the directory of `s_0_0`, a parent of trials to come, is gone"));
+            fs::create_dir_all(sandbox.path(FIRST)).unwrap();
+            sandbox.ok("run study.toml", 0);
+        }
+    }
+}
+
+#[test]
+fn a_large_output_that_is_looked_at_holds_up_no_stop() {
+    let text = STUDY.replace("echo note > undeclared", "truncate -s 200M o");
+    let sandbox = Sandbox::with_study(&text);
+    sandbox.write("b.sh", CHILD);
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    // Longer than anybody waits to be hashed; a signal ends the look.
+    fs::File::options().write(true).open(sandbox.path(&format!("{FIRST}/o"))).unwrap().set_len(15 << 40).unwrap();
+    let engine = sandbox.start("run study.toml");
+    wait_until("the run began", || sandbox.dump()["study"]["status"] == "running");
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.wait().code(), Some(75));
+    let dump = sandbox.dump();
+    assert_eq!((&dump["accounting"]["attempts_started"], &dump["accounting"]["failed"]), (&json!(3), &json!(0)));
+}
