@@ -1,8 +1,9 @@
-//! `piton verify`: whether the journal still tells the stored state, and the outputs are what was recorded.
+//! `piton verify`: whether the journal still tells the stored state, the outputs are what was recorded, and all results were
+//! made with what the study names now.
 
 use piton::Error;
 use piton::journal;
-use piton::views::{abort, outputs, planned};
+use piton::views::{abort, made_with, outputs, planned};
 
 use super::args::VerifyArgs;
 use super::look::Look;
@@ -17,7 +18,10 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let plan = planned::check(&look.view);
     let outputs = outputs::check(&look.view, &look.snapshot)?;
     let aborted = abort::check(&look.view, &look.snapshot)?;
-    let same = replay.differences.is_empty() && plan.is_empty() && outputs.differing == 0 && aborted.is_none();
+    let made_with = made_with::check(&look.view, &look.snapshot)?;
+    let counted = [replay.differences.len(), plan.len(), made_with.len(), usize::from(aborted.is_some())];
+    let found = counted.iter().sum::<usize>() as u64 + outputs.differing;
+    let same = found == 0;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -28,6 +32,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences, "abort_difference": aborted,
+            "made_with_differences": made_with,
         }))?;
     } else {
         print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
@@ -46,8 +51,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         if let Some(difference) = &aborted {
             print_line(&format!("differs: {difference}"))?;
         }
-        let found =
-            (replay.differences.len() + plan.len()) as u64 + outputs.differing + u64::from(aborted.is_some());
+        for difference in &made_with {
+            print_line(&format!("differs: {difference}"))?;
+        }
         print_line(&match found {
             0 => "the store is consistent".to_owned(),
             1 => "1 difference".to_owned(),

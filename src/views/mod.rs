@@ -15,6 +15,7 @@ pub mod export;
 pub mod junit;
 pub mod lineage;
 pub mod logs;
+pub mod made_with;
 pub mod outputs;
 mod pace;
 pub mod planned;
