@@ -317,7 +317,9 @@ impl Error {
                         shell_word(store)
                     ),
                     // A study of closures: only its own program could run them again.
-                    None => "put it back as it was, then run the study again; or begin a new one beside it".to_owned(),
+                    None => {
+                        "put it back as it was, then run the study again; or begin a new one beside it".to_owned()
+                    }
                 }]
             }
             Self::Engine(EngineError::Executor(_)) => {

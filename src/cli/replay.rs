@@ -118,8 +118,7 @@ impl Scene {
             return Err(Error::NoClosure(closure.name.clone()));
         }
         check_metrics(view, snapshot, &stage.into_iter().collect::<Vec<_>>(), None, limits)?;
-        let row_of =
-            |trial| snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause });
+        let row_of = |trial| snapshot.trial(trial).map_err(|cause| Error::Journal { store: store.clone(), cause });
         let row = row_of(trial)?;
         let lineage = view.lineage();
         let parent = lineage.locate(trial).and_then(|(stage, index)| lineage.parent(stage, index));

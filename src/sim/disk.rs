@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{Error, ErrorKind, Result};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::content::Content;
 use super::random::Random;
@@ -68,6 +68,8 @@ pub(super) struct Files {
     changes: u64,
     /// Hashes of contents that were synced whole; a file that is replaced atomically is one of them.
     pub(super) synced: BTreeSet<[u8; 32]>,
+    /// Files that somebody else changed behind the study's back, and what they were.
+    pub(super) meddled: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 fn missing() -> Error {
@@ -82,7 +84,7 @@ impl Files {
             pending: Vec::new(),
             gave_up: false,
         };
-        let mut files = Self { inodes: vec![root], changes: 0, synced: BTreeSet::new() };
+        let mut files = Self { inodes: vec![root], changes: 0, synced: BTreeSet::new(), meddled: BTreeMap::new() };
         let mut ancestors: Vec<_> = dir.ancestors().collect();
         ancestors.pop();
         for made in ancestors.iter().rev() {
@@ -178,6 +180,37 @@ impl Files {
         self.content(id)?;
         self.change(id, Change::SetLen(len));
         Ok(())
+    }
+
+    /// Somebody else writes a whole file, and it is durable at once.
+    fn overwrite(&mut self, path: &Path, bytes: &[u8]) {
+        let id = self.find(path).unwrap();
+        let mut content = Content::default();
+        content.write(0, bytes);
+        self.inodes[id].pending.clear();
+        self.inodes[id].node = Node::File { now: content.clone(), durable: content };
+    }
+
+    /// A file that was there before the study.
+    pub(super) fn lay(&mut self, path: &Path, bytes: &[u8]) {
+        self.create(path, true).unwrap();
+        self.overwrite(path, bytes);
+        self.sync(self.find(path.parent().unwrap()).unwrap());
+    }
+
+    /// Somebody changes a file behind the study's back, until it is put back.
+    pub(super) fn meddle(&mut self, path: &Path) {
+        let Some(was) = self.read(path).filter(|_| !self.meddled.contains_key(path)) else { return };
+        let other: Vec<u8> = was.iter().map(|byte| byte ^ 1).collect();
+        self.overwrite(path, &other);
+        self.meddled.insert(path.into(), was);
+    }
+
+    /// Puts all that was changed so back as it was; whether there was anything.
+    pub(super) fn put_back(&mut self) -> bool {
+        let meddled = std::mem::take(&mut self.meddled);
+        meddled.iter().for_each(|(path, was)| self.overwrite(path, was));
+        !meddled.is_empty()
     }
 
     /// Renames within one directory.
@@ -276,7 +309,8 @@ impl Files {
             };
             Inode { node, pending: Vec::new(), gave_up: false }
         });
-        Self { inodes: inodes.collect(), changes: 0, synced: self.synced.clone() }
+        let (synced, meddled) = (self.synced.clone(), self.meddled.clone());
+        Self { inodes: inodes.collect(), changes: 0, synced, meddled }
     }
 }
 

@@ -13,8 +13,8 @@ use super::disk::{Files, Loss};
 use super::play::{DIR, Told, User};
 use super::promises::{Broken, hold_after_crash, hold_at_end};
 use super::random::Random;
-use super::studies::{self, Exports, Scenario};
-use super::world::{Camera, Failure, Image, World};
+use super::studies::{self, Exports, INPUT, Meddled, Scenario};
+use super::world::{Camera, Failure, Image, Meddler, World};
 use crate::error::Error;
 
 /// Crashes in a row, at most.
@@ -135,12 +135,21 @@ struct Ran {
 
 fn fresh(scenario: &Scenario, random: Random, camera: Camera) -> World {
     let dir = Path::new(DIR);
-    let files = if scenario.neighbour { Files::new(&dir.join("artifacts")) } else { Files::new(dir) };
+    let mut files = if scenario.neighbour { Files::new(&dir.join("artifacts")) } else { Files::new(dir) };
+    files.lay(Path::new(INPUT), b"one");
     World::new(files, random, 0, camera)
 }
 
 fn run(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result<Ran, Broken> {
-    world.state().exports_fail = scenario.exports == Exports::Never;
+    {
+        let mut state = world.state();
+        state.exports_fail = scenario.exports == Exports::Never;
+        state.meddler = (scenario.meddled == Meddled::Input).then(|| Meddler {
+            path: INPUT.into(),
+            random: Random::of(&[seed, 17]),
+            left: 2,
+        });
+    }
     let user = User::new(scenario, world.clone(), seed, told);
     let played = catch_unwind(AssertUnwindSafe(|| user.play()));
     let told = user.told.borrow().clone();
@@ -178,7 +187,7 @@ fn run_well(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result
 impl Hunt {
     /// Runs the study once, undisturbed and with one worker: what it gives then it must give whatever happens.
     pub(super) fn of(scenario: Scenario) -> Self {
-        let alone = Scenario { workers: 1, ..scenario.clone() };
+        let alone = Scenario { workers: 1, meddled: Meddled::Nothing, ..scenario.clone() };
         let world = fresh(&alone, Random::new(0), Camera::Off);
         let told = run_well(&alone, &world, 0, Vec::new());
         let expected = told.and_then(|told| hold_at_end(&world, &told, &alone, true));

@@ -19,6 +19,8 @@ fn study(fault: Fault) -> &'static str {
         DirectoryNotSynced => "gated",
         OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
         NewEntryNotSynced => "staged_outputs",
+        InputsNotAsked => "inputs",
+        ParentNotAsked => "inherited",
         _ => "two_stages",
     }
 }

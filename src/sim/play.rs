@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::random::Random;
-use super::studies::Scenario;
+use super::studies::{Meddled, Scenario};
 use super::trials::{self, Setting};
 use super::world::World;
 use crate::engine::{Draft, Manner, Observer, Surroundings, run_on};
@@ -77,6 +77,9 @@ fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
     }
 }
 
+/// Runs in which outputs of parents are changed.
+const MEDDLED_RUNS: usize = 3;
+
 /// Runs of one study, at most.
 const RUNS: usize = 40;
 
@@ -93,7 +96,10 @@ impl<'a> User<'a> {
     pub(super) fn play(&self) -> Result<StudyStatus, Error> {
         on(Rc::new(self.world.clone()), || {
             for run in 0..RUNS {
-                let outcome = self.run(run)?;
+                let outcome = match self.run(run) {
+                    Err(error) if error.exit_code() == 6 && self.world.state().files.put_back() => continue,
+                    other => other?,
+                };
                 let status = outcome.status;
                 let goes_on = match status {
                     StudyStatus::Completed => self.amend()?,
@@ -142,6 +148,8 @@ impl<'a> User<'a> {
         let (world, nature) = (self.world.clone(), self.scenario.nature);
         let (done, wrong) = (Rc::clone(&self.done), Rc::clone(&self.wrong));
         let (seed, remote) = (random.next(), !spec.run.executor.is_local());
+        // He tires of it, or the study would never end.
+        let meddles = self.scenario.meddled == Meddled::Parents && run < MEDDLED_RUNS;
         let mut study = Study::new(spec).store(store()).workers(self.scenario.workers);
         for stage in ["a", "b", "c"] {
             study = study.closure(stage, |_| unreachable!("a simulated pool runs it"));
@@ -149,8 +157,18 @@ impl<'a> User<'a> {
         let study = study.simulated(Box::new(move |journal, spec, paths, how, observer| {
             let Simulated { workers, inputs, shutdown } = how;
             let shutdown_too = shutdown.clone();
-            let setting =
-                Setting { world, seed, nature, workers, remote, requests, shutdown: shutdown_too, done, wrong };
+            let setting = Setting {
+                world,
+                seed,
+                nature,
+                workers,
+                remote,
+                requests,
+                meddles,
+                shutdown: shutdown_too,
+                done,
+                wrong,
+            };
             let (pool, clock, events) = trials::pool(setting);
             let process = ProcessId { pid: 4_194_400, start_ticks: 1 };
             let engine = EngineId { process, boot_id: "simulated".into(), host: "simulated".into() };

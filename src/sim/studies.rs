@@ -26,7 +26,22 @@ pub(super) struct Scenario {
     pub(super) clock_percent: u64,
     /// How the exports fare.
     pub(super) exports: Exports,
+    /// What is changed behind the study's back.
+    pub(super) meddled: Meddled,
 }
+
+/// What somebody else changes while the study runs; when it is refused, the user puts that back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meddled {
+    Nothing,
+    /// Its input, at any moment.
+    Input,
+    /// An output of a parent, just before a child is to start.
+    Parents,
+}
+
+/// The input of a study that has one.
+pub(super) const INPUT: &str = "/home/ada/study/in";
 
 /// How the thread for the exports fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +64,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         neighbour: false,
         clock_percent: 0,
         exports: Exports::Slow,
+        meddled: Meddled::Nothing,
     }
 }
 
@@ -82,6 +98,8 @@ pub(super) fn all() -> Vec<Scenario> {
         based(),
         reset(),
         remote(),
+        inputs(),
+        inherited(),
     ]
 }
 
@@ -181,6 +199,22 @@ fn remote() -> Scenario {
     Scenario { nature, requests, ..scenario("remote", 3, spec) }
 }
 
+/// An input that somebody changes while trials read it.
+fn inputs() -> Scenario {
+    let nature = Nature { flaky_percent: 30, flaky: 1, ..Nature::default() };
+    let first = stage("a", 3, 1).int("x", 1, 3, None).retry_policy(&retries(1));
+    let second = stage("b", 1, 1).retry_policy(&retries(1));
+    let spec = Spec::builder("s").seed(7).input(INPUT).stage(first).stage(second).build().unwrap();
+    Scenario { nature, meddled: Meddled::Input, ..scenario("inputs", 2, spec) }
+}
+
+/// Outputs of parents that somebody changes.
+fn inherited() -> Scenario {
+    let first = stage("a", 2, 2).int("x", 1, 2, None).output("result.bin").output("sub/more.txt");
+    let second = stage("b", 4, 1).int("y", 1, 2, None).retry_policy(&retries(1));
+    Scenario { meddled: Meddled::Parents, ..scenario("inherited", 2, study([first, second])) }
+}
+
 fn on_cluster() -> ExecutorSpec {
     ExecutorSpec::Slurm(SlurmSpec { lost_after_ms: 100, ..SlurmSpec::default() })
 }
@@ -241,5 +275,13 @@ pub(super) fn random(seed: u64) -> Scenario {
         spec.run.executor = on_cluster();
     }
     let neighbour = random.percent(30);
-    Scenario { nature, requests, clock_percent, neighbour, ..scenario(&format!("random_{seed}"), workers, spec) }
+    let meddled = if random.percent(30) { Meddled::Parents } else { Meddled::Nothing };
+    Scenario {
+        meddled,
+        nature,
+        requests,
+        clock_percent,
+        neighbour,
+        ..scenario(&format!("random_{seed}"), workers, spec)
+    }
 }

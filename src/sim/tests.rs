@@ -39,7 +39,7 @@ macro_rules! crashed_everywhere {
 }
 crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
-    based, reset, remote
+    based, reset, remote, inputs, inherited
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.

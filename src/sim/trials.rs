@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +15,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::random::Random;
+use super::studies::INPUT;
 use super::world::World;
 use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{
-    Grounds, Remains, Room, Syncer, ToSync, Trouble, Unsynced, hand_on, keep_outputs, make,
+    Amiss, Grounds, Parents, Remains, Room, Syncer, ToSync, Trouble, Unsynced, hand_on, keep_outputs, make,
 };
-use crate::executor::{AttemptReport, Executor, ExecutorError, ExecutorEvent, Job};
+use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{
     AttemptNo, ExecutorKind, Exit, Failure, Metric, Metrics, OutputHash, RemoteJob, Severity, TrialId, Usage,
     Verdict,
@@ -98,7 +100,12 @@ struct Running {
     slot: u32,
     /// It was terminated.
     cut: bool,
+    /// What it saw of its inputs or its parent is not what was recorded of them.
+    tainted: bool,
 }
+
+/// What a trial reports as its metric that saw something else than is recorded.
+pub(super) const TAINTED: f64 = 1.0e6;
 
 /// Requests that come from outside, and when: milliseconds after the run began.
 pub(super) type Requests = Vec<(i64, Request)>;
@@ -131,6 +138,8 @@ struct Shared {
     unsynced: Arc<AtomicUsize>,
     sync_at_ms: Option<i64>,
     closed: bool,
+    parents: Parents,
+    meddles: bool,
     /// Trials from here on were withdrawn.
     withdrawn_from: Option<TrialId>,
     events: Sender<ExecutorEvent>,
@@ -155,6 +164,8 @@ pub(super) struct Setting {
     pub(super) workers: u32,
     pub(super) remote: bool,
     pub(super) requests: Requests,
+    /// Whether outputs of parents are changed before children start.
+    pub(super) meddles: bool,
     pub(super) shutdown: ShutdownHandle,
     pub(super) done: Rc<RefCell<BTreeSet<TrialId>>>,
     pub(super) wrong: Rc<RefCell<Vec<String>>>,
@@ -184,6 +195,8 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         unsynced,
         sync_at_ms: None,
         closed: false,
+        parents: Parents::default(),
+        meddles: setting.meddles,
         withdrawn_from: None,
         events,
         requests: setting.requests.into(),
@@ -209,7 +222,7 @@ impl Shared {
             let turn = if self.queue.len() > 1 && self.random.percent(25) { 1 } else { 0 };
             let Some(job) = self.queue.remove(turn) else { return };
             let (trial, attempt) = (job.key.trial, job.key.attempt);
-            if !self.make_place(&job) {
+            if !self.parent_is_well(&job) || !self.make_place(&job) {
                 self.tell(ExecutorEvent::Returned { trial });
                 continue;
             }
@@ -218,6 +231,35 @@ impl Shared {
             self.tell(ExecutorEvent::Started { trial, attempt, slot, process: None, at_ms });
             self.start(job, slot);
         }
+    }
+
+    /// What the real executor asks before a child starts; somebody may just have changed an output of its parent.
+    fn parent_is_well(&mut self, job: &Job) -> bool {
+        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return true };
+        let meddles = self.meddles && !inherited.outputs.is_empty() && self.random.percent(25);
+        if meddles {
+            self.meddles = false;
+            let which = self.random.below(inherited.outputs.len() as u64) as usize;
+            self.world.state().files.meddle(&dir.join(&inherited.outputs[which].path));
+        }
+        match self.parents.look(job, &to_the_end) {
+            Ok(()) => return true,
+            Err(Amiss::Differs(parent)) => self.tell(ExecutorEvent::Differs(Differs::Parent(parent))),
+            Err(Amiss::Machine(why)) => self.tell(ExecutorEvent::Broken(why)),
+            Err(Amiss::CutOff) => panic!("nobody cut it off"),
+        }
+        false
+    }
+
+    /// Whether a trial that looks now sees another input than what is recorded.
+    fn sees_other_input(&self) -> bool {
+        self.world.state().files.meddled.contains_key(Path::new(INPUT))
+    }
+
+    /// Likewise of what its parent left.
+    fn sees_other_parent(&self, job: &Job) -> bool {
+        let is_parents = |path: &PathBuf| job.parent_dir.as_ref().is_some_and(|dir| path.starts_with(dir));
+        self.world.state().files.meddled.keys().any(is_parents)
     }
 
     fn start(&mut self, job: Job, slot: u32) {
@@ -232,15 +274,16 @@ impl Shared {
             let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
             ends_ms = now_ms + timeout;
         }
-        self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false });
+        let tainted = self.sees_other_input() || self.sees_other_parent(&job);
+        self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false, tainted });
     }
 
     /// On a cluster: a node that cannot make the place is as good as lost.
     fn start_remote(&mut self, job: Job) {
-        if self.make_place(&job) {
+        if self.parent_is_well(&job) && self.make_place(&job) {
             return self.start(job, 0);
         }
-        let verdict = Verdict::Interrupted { reason: "its node failed".into() };
+        let verdict = Verdict::Interrupted { reason: "its node could not run it".into() };
         let (trial, attempt, ended_ms) = (job.key.trial, job.key.attempt, self.now_ms());
         let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage: Usage::default(), verdict };
         self.tell(ExecutorEvent::Ended(Box::new(report)));
@@ -309,6 +352,10 @@ impl Shared {
         let mut unsynced = Unsynced::new(&self.room);
         let (verdict, exit) = match self.nature.fate(job) {
             _ if running.cut => (Verdict::Interrupted { reason: "terminated".into() }, Some(Exit::Signal(15))),
+            // It read its input at its start, and does so once more at its end.
+            Fate::Good(_) if running.tainted || self.sees_other_input() => {
+                self.succeeded(job, TAINTED, &mut unsynced)
+            }
             Fate::Good(value) => self.succeeded(job, value, &mut unsynced),
             Fate::Bad { retryable, severity } => (failed("exit_code", retryable, severity), Some(Exit::Code(1))),
             Fate::Hangs => (failed("timeout", true, Severity::Medium), Some(Exit::Signal(15))),

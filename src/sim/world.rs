@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Files, Id, Loss};
@@ -69,7 +69,21 @@ pub(super) struct State {
     pub(super) failure: Option<Failure>,
     /// Whether the exports cannot be written.
     pub(super) exports_fail: bool,
+    /// Who changes a file behind the study's back.
+    pub(super) meddler: Option<Meddler>,
 }
+
+/// Somebody who changes a file once the study runs, before an operation that chance chooses.
+#[derive(Debug)]
+pub(super) struct Meddler {
+    pub(super) path: PathBuf,
+    pub(super) random: Random,
+    /// How often.
+    pub(super) left: u32,
+}
+
+/// Before one operation in so many.
+const MEDDLED_ONE_IN: u64 = 60;
 
 /// The machine, as many hold it.
 #[derive(Clone, Debug)]
@@ -82,8 +96,9 @@ impl World {
     pub(super) fn new(files: Files, random: Random, told: usize, camera: Camera) -> Self {
         let after_sync = false;
         let (now_ms, failure, exports_fail) = (EPOCH_MS, None, false);
-        let (ops, syncs) = (0, 0);
-        let state = State { files, now_ms, random, ops, syncs, after_sync, told, camera, failure, exports_fail };
+        let (ops, syncs, meddler) = (0, 0, None);
+        let state =
+            State { files, now_ms, random, ops, syncs, after_sync, told, camera, failure, exports_fail, meddler };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -96,6 +111,7 @@ impl State {
     /// The machine is about to change its disk.
     fn tick(&mut self, is_sync: bool) -> io::Result<()> {
         self.picture();
+        self.meddle();
         let op = self.ops;
         self.ops += 1;
         self.after_sync = is_sync;
@@ -105,6 +121,16 @@ impl State {
                 Err(io::Error::from_raw_os_error(libc::EIO))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn meddle(&mut self) {
+        let Some(meddler) = self.meddler.as_mut().filter(|meddler| meddler.left > 0 && self.told > 0) else {
+            return;
+        };
+        if meddler.random.below(MEDDLED_ONE_IN) == 0 {
+            meddler.left -= 1;
+            self.files.meddle(&meddler.path);
         }
     }
 

@@ -16,9 +16,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, ren
 use rustix::io::Errno;
 
 use super::files::start_writeback;
+use super::remembered::Memory;
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
-use super::remembered::Memory;
 use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath, resolve};
 
 /// A file or directory, open.

@@ -60,7 +60,10 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewE
     let line = |(time, cases): (usize, Vec<String>)| {
         let changes = others.get(&time).map(|changes| listed(changes, "; ")).unwrap_or_default();
         let count = if cases.len() == 1 { "1 result".to_owned() } else { format!("{} results", cases.len()) };
-        format!("{count} made with other inputs or tools than the study has now: {} ({changes})", listed(&cases, ", "))
+        format!(
+            "{count} made with other inputs or tools than the study has now: {} ({changes})",
+            listed(&cases, ", ")
+        )
     };
     Ok(made.into_iter().map(line).collect())
 }
@@ -138,7 +141,10 @@ mod tests {
         let lines = told(&story);
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with("1 result made with other inputs or tools"), "{lines:?}");
-        assert!(lines[0].contains(": `t_0_0` (input \"t.sh\": blake3 ") && lines[1].contains("`t_0_1`"), "{lines:?}");
+        assert!(
+            lines[0].contains(": `t_0_0` (input \"t.sh\": blake3 ") && lines[1].contains("`t_0_1`"),
+            "{lines:?}"
+        );
         // What ends from now on is the study's.
         story.start(2, 1).succeed(2, 1, 100.0);
         assert_eq!(told(&story).len(), 2);
@@ -160,6 +166,10 @@ mod tests {
         with(&mut story, "1");
         story.run().open_explore().start(0, 1).fail(0, 1, "no", crate::model::Next::Final);
         with(&mut story, "2");
-        assert!(matches!(&told(&story)[..], [line] if line.contains("`t_0_0` (input \"src/a.v\"")), "{:?}", told(&story));
+        assert!(
+            matches!(&told(&story)[..], [line] if line.contains("`t_0_0` (input \"src/a.v\"")),
+            "{:?}",
+            told(&story)
+        );
     }
 }

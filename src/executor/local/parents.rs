@@ -67,7 +67,7 @@ impl Parents {
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody else looked since this was asked.
-        if seen.found_same.is_some_and(|began| began >= asked) {
+        if seen.found_same.is_some_and(|began| began > asked) {
             return Ok(());
         }
         let began = Instant::now();

@@ -7,12 +7,12 @@ mod differ;
 mod leave;
 mod walk;
 
-use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::types::{Sampling, Spec};
 use crate::model::{InputHash, InputList, UnixMs};
+use crate::sys::disk;
 use crate::sys::remembered::Memory;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::{io_words, legible};
@@ -149,7 +149,7 @@ impl Inputs {
             bytes,
             blake3: blake3.to_hex().to_string(),
         };
-        if !fs::metadata(&path).map_err(failed)?.is_dir() {
+        if !disk::is_dir(&path) {
             let (bytes, blake3) = self.memory.hash_file(&path, watch).map_err(failed)?;
             return Ok((hash(bytes, blake3), None));
         }
