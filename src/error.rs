@@ -2,7 +2,6 @@
 //!
 //! Errors keep their causes as values until they are printed, in one place, by `cli`. Exit codes are the contract's.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{CommitError, EngineError, ParentDiffers};
@@ -331,24 +330,6 @@ impl Error {
             _ => Vec::new(),
         }
     }
-}
-
-/// The command that amends a study to what its file says, with the results from a stage on discarded. Where nobody can
-/// be asked it says yes.
-#[must_use]
-pub fn amend_command(store: &Path, study: &Path, overrides: &[(String, String)], from: Option<&str>) -> String {
-    let study = study.strip_prefix(".").unwrap_or(study);
-    let mut command = format!("piton amend {} {}", shell_word(store), shell_word(study));
-    for (name, value) in overrides {
-        command.push_str(&format!(" --set {}", shell_quoted(&format!("{name}={value}"))));
-    }
-    if let Some(from) = from {
-        command.push_str(&format!(" --discard-from {from}"));
-    }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        command.push_str(" --yes");
-    }
-    command
 }
 
 fn salvage_hint(store: &str) -> String {

@@ -33,10 +33,11 @@ mod sim;
 pub mod spec;
 mod study;
 pub mod views;
+mod way_on;
 
 pub use claim::is_of_study;
 pub use engine::ShutdownHandle;
-pub use error::{Error, amend_command, shell_word};
+pub use error::{Error, shell_word};
 pub use executor::local::closure::{TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
 pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, verify};
@@ -44,3 +45,4 @@ pub use model::{Metric, Metrics, Params, Value};
 pub use salvage::salvage;
 pub use spec::{Spec, StageBuilder};
 pub use study::{Outcome, Study};
+pub use way_on::{amend_command, overrides_of, run_command};

@@ -18,7 +18,7 @@ use crate::engine::resume::{Decision, Found, SpecMatch, decide};
 use crate::engine::{
     self, Draft, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs,
 };
-use crate::error::{Error, amend_command};
+use crate::error::Error;
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
@@ -38,6 +38,7 @@ use crate::sys::files::remove_leftover_temps;
 use crate::sys::reserve::Reserve;
 use crate::sys::words;
 use crate::views::export;
+use crate::way_on::{amend_command, overrides_of};
 
 /// A study and how it is to be run here.
 ///
@@ -655,7 +656,11 @@ impl Study {
             ("", stored) => paths::seen_from_here(&paths.study_dir.join(stored)),
             (given, _) => self.study_dir.join(given),
         };
-        Some(amend_command(&self.store, &file, &self.overrides, from))
+        let overrides = match self.spec {
+            Some(_) => self.overrides.clone(),
+            None => overrides_of(row, &file),
+        };
+        Some(amend_command(&self.store, &file, &overrides, from))
     }
 
     /// Opens the store, or makes it; with the inputs as they were found to be as recorded.

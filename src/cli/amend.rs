@@ -15,7 +15,7 @@ use piton::paths::StudyPaths;
 use piton::plan::amend::{Amendment, Class, Discarded, Judged, Present, Standing, amendment, changed_tools};
 use piton::spec::{self, Change, Spec};
 use piton::sys::clock::unix_ms;
-use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity, shell_word};
+use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity, run_command, shell_word};
 
 use super::args::AmendArgs;
 use super::result::{print_json, print_line};
@@ -52,7 +52,8 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     journal.close().map_err(journal_error)?;
     if !args.json {
         say("the study is amended");
-        hint(&format!("`piton run {}` or `piton resume {}` goes on", shell_word(&args.study), shell_word(store)));
+        let run = run_command(&args.study, Some(store), &args.set);
+        hint(&format!("`{run}` or `piton resume {}` goes on", shell_word(store)));
     }
     Ok(0)
 }

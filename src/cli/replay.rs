@@ -58,9 +58,13 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     let place =
         Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
     let rows = (scene.stages.as_slice(), &scene.proposals);
-    let job = replay::prepare(scene.spec, scene.paths, rows, (scene.trial, scene.parent.as_ref()), place)?;
+    let mut job = replay::prepare(scene.spec, scene.paths, rows, (scene.trial, scene.parent.as_ref()), place)?;
     if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
         note(&format!("the directory of the case it derives from is gone: `{}`", parent.display()));
+        job.inherited = None;
+    }
+    for line in replay::take_parent_as_it_is(&mut job) {
+        note(&format!("not everything is what it was when its parent was chosen: {line}"));
     }
     say(&format!("running `{}` (attempt {}) in `{}`", scene.case, scene.attempt, ground.dir.display()));
     let mut tails = [Tail::of(&ground.dir, "stdout.log", !args.json), Tail::of(&ground.dir, "stderr.log", false)];

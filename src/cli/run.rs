@@ -7,7 +7,7 @@ use piton::model::{RunEnd, StudyStatus};
 use piton::paths::{StudyPaths, seen_from_here};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
-use piton::{Error, Outcome, Reader, Snapshot, Study, amend_command, shell_word};
+use piton::{Error, Outcome, Reader, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::look::Look;
@@ -42,7 +42,7 @@ pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
 /// `piton run`.
 pub fn run(args: &RunArgs) -> Result<u8, Error> {
     let study = study_of(&args.study)?;
-    let again = again(&args.study);
+    let again = run_command(&args.study.study, args.study.store.as_deref(), &args.study.set);
     let (store, set) = (study.store_path().to_owned(), args.study.set.clone());
     go(study, &args.how, &again, Take { store, file: Some(args.study.study.clone()), set })
 }
@@ -52,18 +52,6 @@ pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
     let again = format!("piton resume {}", shell_word(&args.store.store));
     let store = args.store.store.clone();
     go(Study::from_store(&store), &args.how, &again, Take { store: store.clone(), file: None, set: Vec::new() })
-}
-
-/// The command that goes on.
-fn again(args: &StudyArgs) -> String {
-    let mut command = format!("piton run {}", shell_word(&args.study));
-    if let Some(store) = &args.store {
-        command.push_str(&format!(" --store {}", shell_word(store)));
-    }
-    for (name, value) in &args.set {
-        command.push_str(&format!(" --set {}", shell_word(Path::new(&format!("{name}={value}")))));
-    }
-    command
 }
 
 fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error> {
@@ -127,7 +115,10 @@ impl Take {
             (!study.study_file.is_empty()).then(|| seen_from_here(&paths.study_dir.join(&study.study_file)));
         let file = self.file.clone().or(stored).filter(|_| !study.inputs.is_empty());
         let first = stages.first().map(|stage| stage.name.as_str());
-        Ok(file.map(|file| amend_command(&self.store, &file, &self.set, first)))
+        Ok(file.map(|file| {
+            let set = if self.file.is_some() { self.set.clone() } else { overrides_of(&study, &file) };
+            amend_command(&self.store, &file, &set, first)
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use super::EngineError;
 use super::jobs::JobMaker;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
+use crate::executor::local::parents;
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job};
 use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, TrialRow, Verdict};
 use crate::paths::StudyPaths;
@@ -64,6 +65,15 @@ pub fn prepare(
     let job = jobs.job_of(StudyId(id), &lineage, trial, place.attempt)?;
     let inherited = parent.and_then(|row| jobs.left_by(&lineage, row)).map(Arc::new);
     Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, inherited, ..job })
+}
+
+/// How what the job's parent left differs from what is recorded of it, in lines; empty: not at all. A replay records
+/// nothing, so that it runs all the same: without what was recorded, nothing is held against that.
+#[must_use]
+pub fn take_parent_as_it_is(job: &mut Job) -> Vec<String> {
+    let differs = parents::words_of(job);
+    job.inherited = None;
+    differs
 }
 
 /// Runs a job to its end, on the worker slot it is told. `idle` is called every `every` while it runs, and once after it ended.

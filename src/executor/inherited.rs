@@ -90,7 +90,7 @@ fn shown(path: &Path) -> String {
 
 impl fmt::Display for ParentDiffers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = format!("`{}`, a parent of trials to come,", legible(&self.case));
+        let of = format!("the parent `{}`", legible(&self.case));
         match self.outputs.as_slice() {
             [] => write!(f, "the directory of {of} is gone"),
             [only] => {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Engine, Sandbox, both, wait_until};
 
@@ -333,4 +333,44 @@ fn an_input_of_a_base_command_that_has_run_is_no_harmless_change() {
     sandbox.ok("approve study.redb", 0);
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("built"), ["two"]);
+}
+
+/// A command as it was printed, in a shell; its exit code and what it said.
+fn in_shell(sandbox: &Sandbox, line: &str) -> (Option<i32>, String) {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("piton() {{ \"$PITON_BIN\" \"$@\"; }}\n{line}")]);
+    shell.env("PITON_BIN", env!("CARGO_BIN_EXE_piton")).env("NO_COLOR", "1").stdin(std::process::Stdio::null());
+    let output = shell.current_dir(sandbox.path("")).output().unwrap();
+    (output.status.code(), both(&output))
+}
+
+#[test]
+fn hints_of_a_study_whose_params_were_set_lead_on_as_they_are_printed() {
+    let text = study(SRC)
+        .replace("[run]", "[params]\nk = \"a\"\nn = 1\n[run]")
+        .replace("{x}\"]", "{x}\", \"{k}\", \"{n}\"]");
+    for (given, kept) in [("b c", "b c"), ("'1.5'", "1.5"), ("1.50", "1.50")] {
+        let sandbox = Sandbox::with_study(&text);
+        fs::create_dir(sandbox.path("src")).unwrap();
+        sandbox.write("src/t.sh", "exit 3");
+        let argument = format!("k={given}");
+        let first =
+            sandbox.piton(["run", "study.toml", "--store", "other.redb", "--set", &argument]).output().unwrap();
+        assert_eq!(first.status.code(), Some(3), "{}", both(&first));
+        let shell = |line: &str| in_shell(&sandbox, line);
+        // Mended, it is not what is recorded: whichever command notices leads on.
+        sandbox.write("src/t.sh", SCRIPT);
+        let (code, said) = shell("piton resume other.redb");
+        assert_eq!(code, Some(6), "{said}");
+        let amend = format!("piton {}", hinted(&said, "piton amend"));
+        assert!(hinted(&both(&first), "piton amend").contains(" --set "), "{}", both(&first));
+        let (code, said) = shell(&amend);
+        assert_eq!(code, Some(0), "{amend}\n{said}");
+        let (code, said) = shell(&format!("piton {}", hinted(&said, "piton run")));
+        assert_eq!(code, Some(0), "{said}");
+        let dump: Value = serde_json::from_str(&sandbox.ok("dump other.redb --format json", 0)).unwrap();
+        let params: Vec<&Value> =
+            dump["trials"].as_array().unwrap().iter().map(|trial| &trial["params"]["k"]).collect();
+        assert_eq!(params, vec![&json!(kept); 4], "{given}");
+    }
 }

@@ -15,7 +15,7 @@ mod gate;
 pub mod keeper;
 pub(in crate::executor) mod logs;
 mod memory;
-mod parents;
+pub(crate) mod parents;
 mod place;
 mod plain;
 mod process;

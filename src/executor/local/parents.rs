@@ -15,7 +15,7 @@ use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDi
 use crate::model::OutputHash;
 use crate::sys::opened::Opened;
 use crate::sys::remembered::Memory;
-use crate::sys::tree_hash::{HashWatch, is_cut_off};
+use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::io_words;
 
 /// Why a child does not start.
@@ -47,10 +47,10 @@ impl Parents {
     /// # Errors
     /// [`Amiss`]; the job must not start.
     pub(crate) fn look(&self, job: &Job, watch: HashWatch<'_>) -> Result<(), Amiss> {
-        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(()) };
         if planted!(ParentNotAsked) {
             return Ok(());
         }
+        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(()) };
         let differs = |outputs| {
             let (case, stage) = (job.parent_case.clone(), inherited.stage.clone());
             Amiss::Differs(Box::new(ParentDiffers { case, stage, dir: dir.clone(), outputs }))
@@ -77,6 +77,15 @@ impl Parents {
         }
         seen.found_same = Some(began);
         Ok(())
+    }
+}
+
+/// How what a job's parent left differs from the record, in lines; empty: not at all.
+pub(crate) fn words_of(job: &Job) -> Vec<String> {
+    match Parents::default().look(job, &to_the_end) {
+        Ok(()) | Err(Amiss::CutOff) => Vec::new(),
+        Err(Amiss::Differs(parent)) => parent.lines(),
+        Err(Amiss::Machine(why)) => vec![why],
     }
 }
 
