@@ -406,7 +406,7 @@ impl Loop<'_> {
         waiting.into_iter().filter_map(|control| self.control(control)).collect()
     }
 
-    /// What a request means now. The signal table of the README is this function.
+    /// What a request means now. The signal table of `docs/commands.md` is this function.
     fn control(&mut self, control: Control) -> Option<Input> {
         let limit_ms =
             |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

@@ -56,6 +56,7 @@ mod clusters;
 mod commands;
 mod compact;
 mod destroyed;
+mod docs;
 mod everything;
 mod failures;
 mod faults;
