@@ -284,11 +284,11 @@ impl Observer for Progress {
                 self.send(Message::Line(line));
             }
             Event::ClusterChanged { trouble: Some(why) } => {
-                let line = format!("the cluster does not answer, trials there go on: {}", clean(why));
+                let line = format!("the cluster: {}", clean(why));
                 self.send(Message::Line(line));
             }
             Event::ClusterChanged { trouble: None } => {
-                self.send(Message::Line("the cluster answers again".into()));
+                self.send(Message::Line("the cluster answers, and takes jobs".into()));
             }
             Event::AttemptPlaced { .. }
             | Event::StageApproved { .. }

@@ -12,6 +12,7 @@ use crate::executor::local::keeper::Keeper;
 use crate::executor::remote::control::Control;
 pub use crate::executor::remote::wire::AttemptEnded;
 use crate::executor::remote::wire::{Begun, Outcome};
+use crate::spec::BEAT_MS;
 use crate::sys::clock::{host_name, unix_ms};
 use crate::sys::signals::terminate_self;
 use crate::sys::words::io_words;
@@ -19,7 +20,11 @@ use crate::sys::words::io_words;
 /// How often it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(500);
 /// It gives a sign of life once in so many looks.
-const LOOKS_A_BEAT: u64 = 10;
+const LOOKS_A_BEAT: u64 = BEAT_MS / 500;
+/// A result that cannot be left is tried again after this long, then after twice as long, and so on.
+const AGAIN: Duration = Duration::from_secs(1);
+/// At least this often.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Runs the attempt of this control directory.
 ///
@@ -34,18 +39,67 @@ pub fn run(control: &Path, keeper: Keeper) -> Result<AttemptEnded, EngineError> 
     if !control.claim().map_err(system("claim the attempt"))? {
         return Ok(AttemptEnded::NotOurs);
     }
+    let mut signs = Signs { control: &control, looks: 0 };
+    signs.look();
     let begun = Begun { node: node_name(), at_ms: unix_ms() };
-    control.begin(&begun).map_err(system("say that the job runs"))?;
+    if let Err(error) = control.begin(&begun) {
+        // Nothing depends on it.
+        log::warn!("cannot say that the job runs: {}", io_words(&error));
+    }
     let outcome = match task.into_job() {
-        Ok(job) => attempt(&control, job, keeper),
+        Ok(job) => attempt(&control, &mut signs, job, keeper),
         Err(error) => {
             let why = format!("the job cannot be read: {}", io_words(&error));
             Outcome::interrupted(unix_ms(), why.clone(), Some(why))
         }
     };
     let ended = outcome.ended();
-    control.end(&outcome).map_err(system("leave the result"))?;
+    leave(&control, &outcome, |time| signs.wait(time)).map_err(system("leave the result"))?;
     Ok(ended)
+}
+
+/// Leaves the result. A disk that is full, or a share that is away, may be so for a moment only: as long as the job lives it
+/// tries again, for the trial's work would be lost.
+fn leave(control: &Control, outcome: &Outcome, mut wait: impl FnMut(Duration)) -> io::Result<()> {
+    let mut again = AGAIN;
+    loop {
+        match control.end(outcome) {
+            // Nobody asks for it any more.
+            Err(error) if control.is_gone() => return Err(error),
+            Err(error) => log::warn!("cannot leave the result, and try again in {again:?}: {}", io_words(&error)),
+            Ok(()) => return Ok(()),
+        }
+        wait(again);
+        again = (again * 2).min(AGAIN_MAX);
+    }
+}
+
+/// The job's signs of life.
+struct Signs<'a> {
+    control: &'a Control,
+    looks: u64,
+}
+
+impl Signs<'_> {
+    /// To be called every [`LOOK`].
+    fn look(&mut self) {
+        if self.looks.is_multiple_of(LOOKS_A_BEAT)
+            && let Err(error) = self.control.beat(self.looks)
+        {
+            log::warn!("cannot give a sign of life: {}", io_words(&error));
+        }
+        self.looks += 1;
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(LOOK);
+            std::thread::sleep(step);
+            left = left.saturating_sub(step);
+            self.look();
+        }
+    }
 }
 
 /// What Slurm calls this node, elsewhere its host's name.
@@ -53,18 +107,12 @@ fn node_name() -> String {
     std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| host_name())
 }
 
-fn attempt(control: &Control, job: crate::executor::Job, keeper: Keeper) -> Outcome {
+fn attempt(control: &Control, signs: &mut Signs<'_>, job: crate::executor::Job, keeper: Keeper) -> Outcome {
     let slot = job.slot;
-    let mut looks = 0_u64;
     let mut asked = false;
     let mut idle = || {
-        if looks.is_multiple_of(LOOKS_A_BEAT)
-            && let Err(error) = control.beat(looks)
-        {
-            log::warn!("cannot give a sign of life: {}", io_words(&error));
-        }
-        looks += 1;
-        if !asked && control.is_cancelled() {
+        signs.look();
+        if !asked && control.is_to_end() {
             asked = true;
             terminate_self();
         }
@@ -80,5 +128,38 @@ fn attempt(control: &Control, job: crate::executor::Job, keeper: Keeper) -> Outc
             let why = error.to_string();
             Outcome::interrupted(unix_ms(), why.clone(), Some(why))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_cannot_be_left_is_tried_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("attempt");
+        std::fs::create_dir(&dir).unwrap();
+        let control = Control::at(&dir);
+        assert!(control.claim().unwrap());
+        let outcome = Outcome::interrupted(1, "r".into(), None);
+        // What has its name keeps it from being there.
+        std::fs::create_dir(dir.join("exit.json")).unwrap();
+        let mut waits = Vec::new();
+        let tried = leave(&control, &outcome, |time| {
+            waits.push(time.as_secs());
+            if waits.len() == 8 {
+                std::fs::remove_dir(dir.join("exit.json")).unwrap();
+            }
+        });
+        tried.unwrap();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert!(dir.join("exit.json").is_file());
+        // The attempt's end is recorded, and nobody asks for a result.
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(leave(&control, &outcome, |_| panic!("waits")).is_err());
+        assert!(control.is_to_end());
+        std::fs::remove_dir(root.path()).unwrap();
+        assert!(!control.is_to_end(), "a share that is away says nothing");
     }
 }

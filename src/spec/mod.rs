@@ -29,7 +29,7 @@ pub use builder::{SpecBuilder, StageBuilder};
 #[doc(hidden)]
 pub use cases::fuzz_cases;
 pub use cases::{CASE_FILE_MAX_BYTES, own_names};
-pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
+pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};
 pub use inputs::{

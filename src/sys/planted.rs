@@ -61,10 +61,12 @@ pub enum Fault {
     InputsNotAsked,
     /// A child starts whatever became of its parent's outputs.
     ParentNotAsked,
+    /// What a cluster's list does not show counts as over.
+    AbsentIsOver,
 }
 
 impl Fault {
-    /// All of them.
+    /// All of them that a simulated study can show; `AbsentIsOver` is tried beside its code.
     pub const ALL: [Self; 27] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,

@@ -47,7 +47,7 @@ pub struct Status {
     pub lost_events: u64,
     /// The last engine.
     pub engine: Option<Engine>,
-    /// Why the cluster that trials run on cannot be asked.
+    /// What is wrong with the cluster that trials run on, or was when the last run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_trouble: Option<String>,
     /// Runs so far.
@@ -225,7 +225,10 @@ impl Status {
                 workers: study.workers,
                 sync_interval_s: seconds(study.sync_interval_ms.saturating_mul(1_000)),
             }),
-            cluster_trouble: study.cluster_trouble.clone().filter(|_| view.liveness.alive),
+            cluster_trouble: study
+                .cluster_trouble
+                .clone()
+                .filter(|_| !matches!(view.status(), StudyStatus::Completed | StudyStatus::Aborted)),
             runs: study.runs,
             run_started_at: run_times.map(|run| timestamp(run.began_ms)),
             run_ended_at: run_times.and_then(|run| run.ended_ms).map(timestamp),
@@ -330,7 +333,11 @@ impl Status {
             writeln!(out, "{}", screen.line(&line))?;
         }
         if let Some(trouble) = &self.cluster_trouble {
-            let words = format!("the cluster does not answer, trials there go on: {}", clean(trouble));
+            let when = match self.engine.as_ref().is_some_and(|engine| engine.alive) {
+                true => "the cluster",
+                false => "the cluster, when the last run ended",
+            };
+            let words = format!("{when}: {}", clean(trouble));
             writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&words)))?;
         }
         if let Some(engine) = self.engine.as_ref().filter(|engine| engine.alive && engine.sync_interval_s > 0.0) {

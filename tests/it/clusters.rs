@@ -43,9 +43,14 @@ impl Base {
 
     /// The same; what it starts is known by this mark, too.
     fn daemon_marked(&self, line: &str, node: &str) -> Child {
+        self.daemon_of(line.split_whitespace(), node)
+    }
+
+    /// The same, word by word.
+    fn daemon_of<'a>(&self, words: impl IntoIterator<Item = &'a str>, node: &str) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.path("daemons.log")).unwrap();
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).args(line.split_whitespace());
+        command.args(["--pdeathsig", "KILL", "--"]).args(words);
         command.envs(self.env.iter().cloned()).env_remove("PITON_ATTEMPT_KEY").env(NODE, node);
         // slurmstepd writes its title over its environment; its working directory still tells whose it is.
         command.current_dir(self.dir.path());
@@ -122,6 +127,11 @@ pub struct Slurm {
 
 impl Slurm {
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more lines of its configuration; the last one of a name counts.
+    pub fn start_with(more: &str) -> Self {
         let mut base = Base::new();
         let [controller_port, first, second] = free_ports();
         for name in ["state", "spool-n1", "spool-n2"] {
@@ -130,6 +140,7 @@ impl Slurm {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let host = host.trim().split('.').next().unwrap();
         let dir = base.dir.path().display();
+        let age = if more.contains("MinJobAge") { "" } else { "MinJobAge=300\n" };
         let conf = format!(
             "ClusterName=test\nSlurmctldHost={host}(127.0.0.1)\nSlurmUser=root\nSlurmdUser=root\n\
              AuthType=auth/munge\nAuthInfo=socket={dir}/munge.sock\nCredType=cred/munge\n\
@@ -140,11 +151,11 @@ impl Slurm {
              AccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/none\n\
              SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\n\
              SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=1000,default_queue_depth=1000\n\
-             MinJobAge=300\nKillWait=5\nSlurmdTimeout=8\nReturnToService=2\nMpiDefault=none\n\
+             {age}KillWait=5\nSlurmdTimeout=8\nReturnToService=2\nMpiDefault=none\n\
              SlurmdParameters=config_overrides\n\
              NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=4000\n\
              NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=4000\n\
-             PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+             PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n{more}"
         );
         fs::write(base.path("slurm.conf"), conf).unwrap();
         fs::write(base.path("key"), [7; 1024]).unwrap();
@@ -159,7 +170,9 @@ impl Slurm {
         let controller = base.daemon("slurmctld -D -i -c");
         let nodes = [base.daemon("slurmd -D -N n1"), base.daemon("slurmd -D -N n2")];
         let slurm = Self { base, controller, nodes, munged };
-        wait_until("both nodes are idle", || slurm.ask(&["sinfo", "-h", "-N", "-o", "%T"]) == "idle\nidle\n");
+        wait_until("both nodes are idle", || {
+            slurm.ask(&["sinfo", "-h", "-p", "debug", "-N", "-o", "%T"]) == "idle\nidle\n"
+        });
         slurm
     }
 
@@ -188,6 +201,29 @@ impl Slurm {
         self.nodes[n - 1] = self.base.daemon(&format!("slurmd -D -N n{n}"));
     }
 
+    /// On this node the study's directory is another from now on: what `sh` has to do for that, before the node starts.
+    pub fn spoil_node(&mut self, n: usize, how: &str) {
+        let idle = |slurm: &Self, state: &str| {
+            slurm.ask(&["sinfo", "-h", "-p", "debug", "-N", "-n", &format!("n{n}"), "-o", "%T"]).starts_with(state)
+        };
+        end(&mut self.nodes[n - 1]);
+        self.ask(&["scontrol", "update", &format!("NodeName=n{n}"), "State=DOWN", "Reason=test"]);
+        let script = format!("{how} && exec slurmd -D -N n{n}");
+        self.nodes[n - 1] = self.base.daemon_of(["unshare", "--mount", "sh", "-c", &script], "");
+        self.ask(&["scontrol", "update", &format!("NodeName=n{n}"), "State=RESUME"]);
+        wait_until("it is idle again", || idle(self, "idle\n"));
+    }
+
+    /// A node's daemon dies, and its jobs live on.
+    pub fn kill_daemon(&mut self, n: usize) {
+        end(&mut self.nodes[n - 1]);
+    }
+
+    /// Lets other users reach its files.
+    pub fn open_to_others(&self) {
+        fs::set_permissions(self.base.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
     pub fn scancel_all(&self) {
         self.ask(&["scancel", "-u", "root"]);
     }
@@ -209,7 +245,7 @@ impl Slurm {
 
 impl Cluster for Slurm {
     fn run_table(&self) -> String {
-        "executor = \"slurm\"\n[run.slurm]\npartition = \"debug\"\ncpus = 1\nlost_after = \"3s\"\n".to_owned()
+        "executor = \"slurm\"\n[run.slurm]\npartition = \"debug\"\ncpus = 1\nlost_after = \"15s\"\n".to_owned()
     }
 
     fn env(&self) -> Vec<(String, String)> {
@@ -254,7 +290,13 @@ pub struct Ray {
 
 impl Ray {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With this in its environment, too.
+    pub fn start_with(env: &[(&str, &str)]) -> Self {
         let mut base = Base::new();
+        base.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         base.env.push(path_with_ray());
         base.env.push(("RAY_USAGE_STATS_ENABLED".to_owned(), "0".to_owned()));
         let [port, dashboard] = free_ports();
@@ -297,9 +339,12 @@ impl Ray {
 
     /// What the dashboard answers.
     pub fn get(&self, path: &str) -> Option<String> {
-        let script = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=10).read().decode())";
+        let script = "import os, sys, urllib.request as r\n\
+            q = r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + os.environ.get('RAY_AUTH_TOKEN', '')})\n\
+            sys.stdout.write(r.urlopen(q, timeout=10).read().decode())";
         let output = Command::new(python_bin().join("python3"))
             .args(["-c", script, &format!("{}{path}", self.address())])
+            .envs(self.env())
             .output()
             .unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
@@ -336,7 +381,7 @@ impl Ray {
 
 impl Cluster for Ray {
     fn run_table(&self) -> String {
-        format!("executor = \"ray\"\n[run.ray]\naddress = \"{}\"\nlost_after = \"3s\"\n", self.address())
+        format!("executor = \"ray\"\n[run.ray]\naddress = \"{}\"\nlost_after = \"15s\"\n", self.address())
     }
 
     fn env(&self) -> Vec<(String, String)> {

@@ -85,6 +85,7 @@ mod serve;
 mod services;
 mod shown;
 mod signals;
+mod sites;
 mod structure;
 mod telemetry;
 mod values;

@@ -63,46 +63,46 @@ awk -v x="$1" 'BEGIN { printf "{\"z\": %.17g}\n", (x - 9.3) * (x - 9.3) / 3 }' >
 "#;
 
 /// A study, and what the program needs in its environment.
-struct Far {
-    sandbox: Sandbox,
-    env: Vec<(String, String)>,
+pub struct Far {
+    pub sandbox: Sandbox,
+    pub env: Vec<(String, String)>,
 }
 
 impl Far {
-    fn on(cluster: &impl Cluster) -> Self {
+    pub fn on(cluster: &impl Cluster) -> Self {
         Self::with(&cluster.run_table(), cluster.env())
     }
 
-    fn with(run: &str, env: Vec<(String, String)>) -> Self {
+    pub fn with(run: &str, env: Vec<(String, String)>) -> Self {
         let sandbox = Sandbox::with_study(&study(run));
         sandbox.script("trial.sh", TRIAL);
         Self { sandbox, env }
     }
 
     /// So many trials at once.
-    fn workers(&self, cluster: &impl Cluster, workers: u32) {
+    pub fn workers(&self, cluster: &impl Cluster, workers: u32) {
         let text = study(&cluster.run_table()).replace("workers = 8", &format!("workers = {workers}"));
         self.sandbox.write("study.toml", &text);
     }
 
-    fn start(&self, line: &str) -> Engine {
+    pub fn start(&self, line: &str) -> Engine {
         self.sandbox.start_with(line, &self.env)
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = self.sandbox.piton(line.split_whitespace());
         command.envs(self.env.iter().cloned());
         command
     }
 
     /// Runs it to its end.
-    fn ok(&self, line: &str, code: i32) {
+    pub fn ok(&self, line: &str, code: i32) {
         let output = self.command(line).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "`piton {line}`\n{}", both(&output));
     }
 
     /// Completed, with the result of this machine; how many attempts began more than once.
-    fn check(&self) -> Vec<String> {
+    pub fn check(&self) -> Vec<String> {
         assert_eq!(self.sandbox.canonical(), local(), "as on this machine");
         self.sandbox.ok("verify study.redb", 0);
         let dump = self.sandbox.dump();
@@ -121,34 +121,34 @@ impl Far {
     }
 
     /// The same, and no trial ran more than once.
-    fn check_once(&self) {
+    pub fn check_once(&self) {
         assert_eq!(self.check().len(), 40, "each trial's command ran once");
     }
 
-    fn running(&self) -> usize {
+    pub fn running(&self) -> usize {
         if !self.sandbox.path("study.redb").exists() {
             return 0;
         }
         self.sandbox.dump()["accounting"]["running"].as_u64().unwrap() as usize
     }
 
-    fn begun(&self) -> usize {
+    pub fn begun(&self) -> usize {
         self.sandbox.lines("begun").len()
     }
 
     /// Lets trials wait, and wait for so many of them.
-    fn hold(&self, wanted: usize) -> Engine {
+    pub fn hold(&self, wanted: usize) -> Engine {
         self.hold_by("run study.toml", wanted)
     }
 
-    fn hold_by(&self, line: &str, wanted: usize) -> Engine {
+    pub fn hold_by(&self, line: &str, wanted: usize) -> Engine {
         self.sandbox.write("hold", "");
         let engine = self.start(line);
         wait_until("trials run", || self.begun() >= wanted);
         engine
     }
 
-    fn let_go(&self) {
+    pub fn let_go(&self) {
         std::fs::remove_file(self.sandbox.path("hold")).unwrap();
     }
 
@@ -354,8 +354,24 @@ fn limits_and_refusals_of_slurms_are_told() {
     far.check_once();
     let lost = Far::with(&format!("{}program = \"/no/piton\"\n", slurm.run_table()), slurm.env());
     let output = lost.command("run study.toml").output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", both(&output));
-    assert!(both(&output).contains("/no/piton"), "{}", both(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(
+        both(&output).contains("jobs cannot start") && both(&output).contains("/no/piton"),
+        "{}",
+        both(&output)
+    );
+    let dump = lost.sandbox.dump();
+    assert_eq!(dump["accounting"]["failed"], 0, "no trial is blamed");
+    let why = lost.sandbox.ok("why study.redb far_0_0", 0);
+    assert!(why.contains("could not start on n") && why.contains("/no/piton"), "{why}");
+    let status = lost.sandbox.ok("status study.redb", 0);
+    assert!(status.contains("when the last run ended: jobs cannot start"), "{status}");
+    let events = lost.sandbox.ok("dump study.redb --events", 0);
+    assert_eq!(events.matches("cluster_changed").count(), 1, "{events}");
+    // Once they can, the same command goes on.
+    lost.sandbox.write("study.toml", &study(&slurm.run_table()));
+    lost.ok("run study.toml", 0);
+    lost.check();
 }
 
 #[test]
@@ -554,7 +570,7 @@ fn slurm_takes_paths_as_they_are() {
         let table = format!("{}program = \"/no/piton\"\n{more}", slurm.run_table());
         lost.sandbox.write(&format!("{name}/study.toml"), &study(&table));
         let output = lost.command(&format!("run {name}/study.toml")).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
         assert!(both(&output).contains("/no/piton"), "{}", both(&output));
     }
 }

@@ -201,8 +201,19 @@ impl Control {
         }
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         is_there(&self.dir.join(CANCEL)).unwrap_or(false)
+    }
+
+    /// Whether the job is to end its trial: it is asked to, or its attempt's end is recorded already.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.is_cancelled() || self.is_gone()
+    }
+
+    /// Whether it was removed, and not only the file system is away that it lies on.
+    pub(crate) fn is_gone(&self) -> bool {
+        let root_is_there = self.dir.parent().is_some_and(|root| is_there(root).unwrap_or(false));
+        root_is_there && matches!(is_there(&self.dir.join(CLAIM)), Ok(false))
     }
 
     /// The job's last word.

@@ -10,6 +10,7 @@
 
 pub(crate) mod control;
 mod ray;
+mod refusals;
 mod slurm;
 mod watcher;
 pub(crate) mod wire;
@@ -26,16 +27,13 @@ use crossbeam_channel::{Receiver, Sender};
 use super::local::keeper::KeeperClient;
 use super::{Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{AttemptNo, StudyId, TrialId};
-use crate::spec::{ExecutorSpec, Spec};
+use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
 use crate::sys::words::io_words;
 use watcher::{Command, Watcher};
 
 /// The directory, in the study's own, through which engine and jobs speak.
 const CONTROL_DIR: &str = ".remote";
-
-/// On this machine, a job that is over and leaves no result is lost after so long, milliseconds.
-const LOST_HERE_MS: u64 = 2_000;
 
 /// A job to submit.
 #[derive(Clone, Debug)]
@@ -58,13 +56,23 @@ struct Listed {
     state: JobState,
     /// Where it runs or ran.
     node: Option<String>,
+    /// By what the cluster knows that place, when jobs are to avoid it.
+    place: Option<String>,
+    /// What the cluster says of it.
+    said: Option<String>,
 }
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JobState {
     Queued,
+    /// It waits, and ran before: the cluster put it back into its queue.
+    Requeued,
+    /// Likewise, and it stays there until somebody lets it go.
+    Held,
     Running,
+    /// What it ran has ended, and the cluster tidies up.
+    Ending,
     /// It will not run any more, for this reason.
     Over(Why),
 }
@@ -84,6 +92,10 @@ enum Why {
     Preempted,
     /// Somebody cancelled it.
     Cancelled,
+    /// The cluster found no place for it in time.
+    NotPlaced,
+    /// The cluster put it back into its queue.
+    Requeued,
     /// The cluster knows nothing of it.
     Unknown,
 }
@@ -97,6 +109,8 @@ impl Why {
             Self::NodeFailed => "its node failed",
             Self::Preempted => "its job was preempted",
             Self::Cancelled => "its job was cancelled",
+            Self::NotPlaced => "the cluster found no place for its job in time",
+            Self::Requeued => "the cluster put its job back into the queue",
             Self::Unknown => "the cluster does not know its job any more",
         }
     }
@@ -108,14 +122,19 @@ enum Trouble {
     /// The cluster cannot be reached or is busy: it is asked again, for as long as it takes. What was asked for may have
     /// happened.
     Unreachable(String),
+    /// It may be none: if nothing there ever answered this run, a refusal once that has lasted so long. Otherwise as if it
+    /// were unreachable.
+    Stranger(String, Duration),
     /// It refuses, and would again.
     Refused(String),
+    /// It is no more, and nothing of what ran there is.
+    Gone(String),
 }
 
 impl Trouble {
     fn words(self) -> String {
         match self {
-            Self::Unreachable(why) | Self::Refused(why) => why,
+            Self::Unreachable(why) | Self::Stranger(why, _) | Self::Refused(why) | Self::Gone(why) => why,
         }
     }
 }
@@ -132,6 +151,8 @@ trait Cluster: Send {
     fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
         Ok(None)
     }
+    /// From now on no job of the study's runs there, as far as the cluster can see to it; whether another place may be left.
+    fn avoid(&mut self, place: &str) -> bool;
     /// Lets it forget jobs that are over.
     fn forget(&mut self, _ids: &[String]) {}
     /// Ends what was started for the study alone.
@@ -190,13 +211,14 @@ impl RemoteExecutor {
             }
             ExecutorSpec::Ray(ray) => {
                 let cluster = ray::Ray::new(ray, study, &root, &program, keeper, &left)?;
-                // Jobs of the study's own head node are processes of this machine, and end with their job at once.
-                let longest_ms = if ray.address == "local" { LOST_HERE_MS } else { u64::MAX };
+                // Jobs of the study's own head node are processes of this machine: there is no network to wait for.
+                let longest_ms = if ray.address == "local" { LOST_AFTER_LEAST_MS } else { u64::MAX };
                 (Box::new(cluster), ray.lost_after_ms.min(longest_ms))
             }
             ExecutorSpec::Local => return Err("trials on this machine need no cluster".to_owned()),
         };
-        let lost_after = Duration::from_millis(lost_after_ms);
+        // A store of an earlier piton may say less than a study file can.
+        let lost_after = Duration::from_millis(lost_after_ms.max(LOST_AFTER_LEAST_MS));
         control::remove_others(&root, study, &left);
         let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
         let watcher = Watcher::new(cluster, spec, root, study, lost_after, inbox, events);
@@ -220,8 +242,8 @@ pub(crate) fn asked_about(spec: &Spec) -> Result<Option<String>, String> {
     let nowhere = Path::new("/");
     match slurm::Slurm::new(slurm, StudyId([0; 16]), nowhere, "true").asked_about() {
         Ok(words) => Ok(words),
-        Err(Trouble::Unreachable(why)) => Ok(Some(format!("cannot be asked now: {why}"))),
         Err(Trouble::Refused(why)) => Err(why),
+        Err(trouble) => Ok(Some(format!("cannot be asked now: {}", trouble.words()))),
     }
 }
 
@@ -299,8 +321,11 @@ fn by_key(listed: Vec<Listed>) -> HashMap<String, Listed> {
     for job in listed {
         let rank = |state: JobState| match state {
             JobState::Over(_) => 0,
-            JobState::Queued => 1,
-            JobState::Running => 2,
+            JobState::Held => 1,
+            JobState::Requeued => 2,
+            JobState::Queued => 3,
+            JobState::Ending => 4,
+            JobState::Running => 5,
         };
         match jobs.get(&job.key) {
             Some(other) if rank(other.state) >= rank(job.state) => {}

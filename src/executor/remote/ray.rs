@@ -6,6 +6,7 @@
 
 mod head;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::head::{Head, is_ours};
+use super::refusals::{Meaning, RAY, meaning};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
 use crate::executor::AttemptKey;
 use crate::executor::local::keeper::KeeperClient;
@@ -27,10 +29,14 @@ use crate::sys::words::{io_words, shell_quoted};
 const LIMIT_S: u64 = 20;
 /// Requests under way at once: submitting takes Ray half a second, most of it waiting.
 const REQUESTS: usize = 8;
+/// Nobody who ever answered, at an address that a person wrote, is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A head node of the study's own is up within this, or not at all.
 const HEAD_LIMIT: Duration = Duration::from_secs(120);
 /// So often one is started: somebody may have taken its ports just before.
 const HEAD_TRIES: u32 = 3;
+/// Of what Ray says of a job, so much is kept, bytes.
+const MESSAGE_MAX: usize = 2_000;
 /// The variable that holds the token where Ray's own clients look for it.
 const TOKEN_VAR: &str = "RAY_AUTH_TOKEN";
 
@@ -42,6 +48,8 @@ pub(super) struct Ray {
     program: String,
     api: Api,
     head: Option<Head>,
+    /// Nodes that cannot run its jobs.
+    avoided: BTreeSet<String>,
 }
 
 /// How to ask.
@@ -72,7 +80,15 @@ impl Api {
         if let Some(body) = body {
             request = request.with_body(body);
         }
-        let response = request.send().map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        let response = request.send().map_err(|error| {
+            let said = error.to_string();
+            // A name that is none will be none.
+            let patience = match meaning(&RAY, &said) {
+                Some(Meaning::Stranger) => Duration::ZERO,
+                _ => PATIENCE,
+            };
+            Trouble::Stranger(format!("`{}`: {said}", self.address), patience)
+        })?;
         let text = String::from_utf8_lossy(response.as_bytes()).into_owned();
         match response.status_code {
             401 | 403 => Err(Trouble::Refused(format!("it wants another token ({})", brief(&text)))),
@@ -91,12 +107,37 @@ fn brief(text: &str) -> String {
     line.trim().chars().take(300).collect()
 }
 
+/// The end of a job's message: after its first line, up to 20,000 characters of what it printed.
+fn end_of(message: &str) -> String {
+    let from = message.len().saturating_sub(MESSAGE_MAX);
+    message
+        .char_indices()
+        .find(|(at, _)| *at >= from)
+        .map_or("", |(at, _)| message.get(at..).unwrap_or_default())
+        .to_owned()
+}
+
 /// One entry of the list of jobs, as far as it matters.
 #[derive(Deserialize)]
 struct Entry {
     submission_id: Option<String>,
     status: String,
     message: Option<String>,
+    /// Why it failed, in a word; Ray before 2.10 has none.
+    error_type: Option<String>,
+    /// How what it ran ended, if that ended by itself.
+    driver_exit_code: Option<i32>,
+    driver_node_id: Option<String>,
+    /// `http://<node>:<port>`
+    driver_agent_http_address: Option<String>,
+}
+
+impl Entry {
+    fn node(&self) -> Option<String> {
+        let address = self.driver_agent_http_address.as_deref()?;
+        let host = address.rsplit_once("//").map_or(address, |(_, host)| host);
+        Some(host.rsplit_once(':').map_or(host, |(host, _)| host).to_owned()).filter(|host| !host.is_empty())
+    }
 }
 
 impl Ray {
@@ -117,6 +158,7 @@ impl Ray {
             program: program.to_owned(),
             api: Api { address: spec.address.trim_end_matches('/').to_owned(), token: None, own: None },
             head: None,
+            avoided: BTreeSet::new(),
         };
         if spec.address != "local" {
             ray.api.token = match &spec.token_env {
@@ -197,6 +239,11 @@ impl Ray {
             if let Some(bytes) = self.spec.memory_bytes {
                 body.insert("entrypoint_memory".to_owned(), json!(bytes));
             }
+            if !self.avoided.is_empty() {
+                let nodes: Vec<&str> = self.avoided.iter().map(String::as_str).collect();
+                let selector = json!({ "ray.io/node-id": format!("!in({})", nodes.join(",")) });
+                body.insert("entrypoint_label_selector".to_owned(), selector);
+            }
             if !self.spec.resources.is_empty() {
                 body.insert("entrypoint_resources".to_owned(), json!(self.spec.resources));
             }
@@ -220,19 +267,36 @@ fn submitted(status: i32, text: &str) -> Result<(), Trouble> {
     match status {
         200..300 => Ok(()),
         _ if text.contains("already exists") => Ok(()),
+        _ if meaning(&RAY, text) == Some(Meaning::Passing) => Err(Trouble::Unreachable(brief(text))),
+        _ if meaning(&RAY, text) == Some(Meaning::Refusal) => Err(Trouble::Refused(brief(text))),
         400..500 => Err(Trouble::Refused(brief(text))),
         _ => Err(Trouble::Unreachable(brief(text))),
     }
 }
 
-/// What a status of Ray's means.
-fn state_of(status: &str, message: &str) -> JobState {
-    match status {
-        "PENDING" => JobState::Queued,
-        "STOPPED" => JobState::Over(Why::Cancelled),
+/// What an entry of Ray's list means. Its message may hold what the job printed, so no word of it decides anything.
+fn state_of(entry: &Entry) -> JobState {
+    match (entry.status.as_str(), entry.error_type.as_deref()) {
+        ("PENDING", _) => JobState::Queued,
+        ("STOPPED", _) => JobState::Over(Why::Cancelled),
+        ("SUCCEEDED", _) => JobState::Over(Why::Ended),
+        // It waited in the queue for longer than Ray lets jobs wait.
+        ("FAILED", Some("JOB_SUPERVISOR_ACTOR_START_TIMEOUT")) => JobState::Over(Why::NotPlaced),
         // Its supervisor or its node is gone; the trial may live on for a minute.
-        "FAILED" if message.contains("died") || message.contains("node") => JobState::Over(Why::NodeFailed),
-        "SUCCEEDED" | "FAILED" => JobState::Over(Why::Ended),
+        ("FAILED", Some("JOB_SUPERVISOR_ACTOR_DIED" | "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")) => {
+            JobState::Over(Why::NodeFailed)
+        }
+        ("FAILED", Some(_)) => JobState::Over(Why::Ended),
+        // An older Ray: what ended by itself has an exit code, or at least the message that begins so.
+        ("FAILED", None) => {
+            let message = entry.message.as_deref().unwrap_or_default();
+            let ended = entry.driver_exit_code.is_some() || message.starts_with("Job entrypoint command failed");
+            let died = ["Job supervisor actor died", "Unexpected error occurred"];
+            match !ended && died.iter().any(|died| message.starts_with(died)) {
+                true => JobState::Over(Why::NodeFailed),
+                false => JobState::Over(Why::Ended),
+            }
+        }
         _ => JobState::Running,
     }
 }
@@ -245,17 +309,52 @@ impl Cluster for Ray {
         })
     }
 
+    /// Ray itself would let a job wait that has no place.
+    fn avoid(&mut self, place: &str) -> bool {
+        self.avoided.insert(place.to_owned());
+        let Ok((200, text)) = self.api.ask(minreq::Method::Get, "/nodes?view=summary", None) else { return true };
+        let nodes: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let Some(nodes) = nodes.pointer("/data/summary").and_then(serde_json::Value::as_array) else {
+            return true;
+        };
+        let text = |node: &serde_json::Value, what: &str| {
+            node.pointer(what).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let alive = nodes.iter().filter(|node| text(node, "/raylet/state") == "ALIVE");
+        alive.map(|node| text(node, "/raylet/nodeId")).any(|id| !self.avoided.contains(&id))
+    }
+
     fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
-        let (status, text) = self.api.ask(minreq::Method::Get, "/api/jobs/", None)?;
-        if status != 200 {
-            return Err(Trouble::Unreachable(format!("HTTP {status}: {}", brief(&text))));
+        if let Some(head) = self.head.as_ref().filter(|head| head.has_ended()) {
+            return Err(Trouble::Gone(format!("Ray's head node has ended; what it said is in `{}`", head.log)));
         }
-        let entries: Vec<Entry> = serde_json::from_str(&text)
-            .map_err(|error| Trouble::Unreachable(format!("its list of jobs cannot be read: {error}")))?;
+        let (status, text) = self.api.ask(minreq::Method::Get, "/api/jobs/", None)?;
+        let address = &self.api.address;
+        match status {
+            200 => {}
+            400..500 => {
+                let why = format!(
+                    "`{address}` is not Ray's dashboard, or an old one: HTTP {status} for its list of jobs"
+                );
+                return Err(Trouble::Stranger(why, Duration::ZERO));
+            }
+            _ => {
+                let why = format!("`{address}`: HTTP {status}: {}", brief(&text));
+                return Err(Trouble::Stranger(why, PATIENCE));
+            }
+        }
+        let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|error| {
+            Trouble::Stranger(
+                format!("`{address}` is not Ray's dashboard: no list of jobs ({error})"),
+                Duration::ZERO,
+            )
+        })?;
         let ours = entries.into_iter().filter_map(|entry| {
+            let (state, node) = (state_of(&entry), entry.node());
             let key = entry.submission_id.filter(|id| id.starts_with(&self.study))?;
-            let state = state_of(&entry.status, entry.message.as_deref().unwrap_or_default());
-            Some(Listed { id: key.clone(), key, state, node: None })
+            let said = entry.message.filter(|_| matches!(state, JobState::Over(_)));
+            let said = said.map(|said| end_of(&said));
+            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said })
         });
         Ok(ours.collect())
     }
@@ -337,10 +436,39 @@ mod tests {
         assert_eq!(submitted(500, twice), Ok(()));
         assert!(matches!(submitted(500, "oops"), Err(Trouble::Unreachable(why)) if why == "oops"));
         assert!(matches!(submitted(400, "bad\nkey"), Err(Trouble::Refused(why)) if why == "key"));
-        assert_eq!(state_of("PENDING", ""), JobState::Queued);
-        assert_eq!(state_of("RUNNING", ""), JobState::Running);
-        assert_eq!(state_of("STOPPED", ""), JobState::Over(Why::Cancelled));
-        assert_eq!(state_of("FAILED", "exit code 1"), JobState::Over(Why::Ended));
-        assert_eq!(state_of("FAILED", "the job supervisor actor died"), JobState::Over(Why::NodeFailed));
+    }
+
+    #[test]
+    fn what_a_job_printed_is_no_word_of_rays() {
+        let entry = |status: &str, error_type: Option<&str>, message: &str, code: Option<i32>| Entry {
+            submission_id: None,
+            status: status.to_owned(),
+            message: Some(message.to_owned()),
+            error_type: error_type.map(str::to_owned),
+            driver_exit_code: code,
+            driver_node_id: None,
+            driver_agent_http_address: Some("http://10.0.0.7:52365".to_owned()),
+        };
+        let state = |status: &str, error_type, message: &str| state_of(&entry(status, error_type, message, None));
+        assert_eq!(state("PENDING", None, "a node died"), JobState::Queued);
+        assert_eq!(state("RUNNING", None, ""), JobState::Running);
+        assert_eq!(state("STOPPED", None, ""), JobState::Over(Why::Cancelled));
+        let printed = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 \
+                       chars):\nerror: node 7 of the netlist died";
+        let ended = JobState::Over(Why::Ended);
+        assert_eq!(state("FAILED", Some("JOB_ENTRYPOINT_COMMAND_ERROR"), printed), ended);
+        assert_eq!(state("FAILED", None, printed), ended);
+        assert_eq!(state_of(&entry("FAILED", None, "Job supervisor actor died: x", Some(1))), ended);
+        assert_eq!(state("FAILED", Some("RUNTIME_ENV_SETUP_FAILURE"), "no such node package"), ended);
+        let gone = JobState::Over(Why::NodeFailed);
+        assert_eq!(state("FAILED", Some("JOB_SUPERVISOR_ACTOR_DIED"), ""), gone);
+        assert_eq!(state("FAILED", None, "Job supervisor actor died: the node is gone"), gone);
+        let waited = Some("JOB_SUPERVISOR_ACTOR_START_TIMEOUT");
+        assert_eq!(
+            state("FAILED", waited, "Job supervisor actor failed to start"),
+            JobState::Over(Why::NotPlaced)
+        );
+        assert_eq!(entry("FAILED", None, "", None).node().as_deref(), Some("10.0.0.7"));
+        assert_eq!(end_of(&"é".repeat(3_000)).len(), MESSAGE_MAX);
     }
 }

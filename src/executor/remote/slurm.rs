@@ -6,12 +6,13 @@
 //!
 //! Where a job writes is said in its script alone: in the paths of its options `sbatch` takes `%` and backslashes for patterns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::control::{BATCH_KEYS, LOG, batch_keys};
+use super::refusals::of_slurm;
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
@@ -24,21 +25,56 @@ use crate::sys::words::shell_quoted;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Jobs cancelled by one command.
 const CANCEL_AT_ONCE: usize = 200;
-/// Fields of a line of `squeue`: the name comes last.
-const FORMAT: &str = "%i|%T|%N|%j";
+/// Fields of a line of `squeue`: the name comes last, since it may hold anything.
+const FORMAT: &str = "JobArrayID:|,State:|,NodeList:|,exit_code:|,RestartCnt:|,Reason:|,Name:|";
+/// So many.
+const FIELDS: usize = 7;
 
-/// What `sbatch` says when asking again can help.
-const PASSING: [&str; 9] = [
-    "contact slurm controller",
-    "timed out",
-    "connection",
-    "temporarily",
-    "socket",
-    "limit", // of jobs in the queue, by account or partition
-    "zero bytes",
-    "standby",
-    "try again",
+/// What a job's script says by its exit code, where it can say nothing else.
+const NOT_THERE: i32 = 91;
+/// Likewise.
+const NOT_WRITABLE: i32 = 92;
+
+/// Variables of Slurm's that its commands are left: where the cluster is, who asks, and what a site wants to be said of each
+/// job. Any other may change what a command does: `SQUEUE_PARTITION` hides jobs, `SBATCH_ARRAY_INX` multiplies them, and
+/// an engine inside a job has that job's own.
+const LEFT: [&str; 14] = [
+    "SLURM_CONF",
+    "SLURM_CONF_SERVER",
+    "SLURM_JWT",
+    "SACK_SOCKET",
+    "SBATCH_ACCOUNT",
+    "SBATCH_PARTITION",
+    "SBATCH_QOS",
+    "SBATCH_RESERVATION",
+    "SBATCH_CONSTRAINT",
+    "SBATCH_GRES",
+    "SBATCH_GPUS",
+    "SBATCH_TIMELIMIT",
+    "SBATCH_WCKEY",
+    "SBATCH_EXPORT",
 ];
+
+/// A command of Slurm's, in an environment that changes nothing of what it means.
+fn slurm_command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(changes_meaning) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn changes_meaning(name: &str) -> bool {
+    let prefixes = ["SLURM_", "SQUEUE_", "SBATCH_", "SCANCEL_", "SALLOC_", "SRUN_", "SINFO_"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) && !LEFT.contains(&name)
+}
+
+/// A path where `sbatch` takes patterns; `None`: it cannot be said.
+fn pattern(path: &Path) -> Option<String> {
+    path.to_str().filter(|path| !path.contains('\\')).map(|path| path.replace('%', "%%"))
+}
 
 /// See the module.
 pub(super) struct Slurm {
@@ -48,18 +84,28 @@ pub(super) struct Slurm {
     program: String,
     /// Keys of the tasks of batches, read once.
     batches: HashMap<String, Vec<String>>,
+    /// The users whose jobs may be the study's: its own, and whoever began it.
+    users: String,
+    /// Nodes that cannot run its jobs.
+    avoided: BTreeSet<String>,
+    /// Whether it took a job of the study's.
+    taken: bool,
 }
 
 impl Slurm {
     pub(super) fn new(spec: &SlurmSpec, study: StudyId, root: &Path, program: &str) -> Self {
+        let (spec, users) = (spec.clone(), users_of(root));
         let (root, program) = (root.to_owned(), program.to_owned());
-        Self { spec: spec.clone(), study, root, program, batches: HashMap::new() }
+        let (batches, avoided) = (HashMap::new(), BTreeSet::new());
+        Self { spec, study, root, program, batches, users, avoided, taken: false }
     }
 
     /// `sbatch` with what all jobs share.
-    fn sbatch(&self, name: &str) -> Command {
-        let mut command = Command::new("sbatch");
-        command.args(["--parsable", "--no-requeue", "--chdir=/", "--ntasks=1", "--output=/dev/null"]);
+    /// What Slurm itself has to say of a job goes to `output`, a pattern.
+    fn sbatch(&self, name: &str, output: Option<String>) -> Command {
+        let mut command = slurm_command("sbatch");
+        command.args(["--parsable", "--no-requeue", "--chdir=/", "--ntasks=1", "--open-mode=append"]);
+        command.arg(format!("--output={}", output.as_deref().unwrap_or("/dev/null")));
         command.arg(format!("--job-name={name}"));
         let spec = &self.spec;
         let texts =
@@ -72,15 +118,30 @@ impl Slurm {
         command.args(spec.cpus.map(|cpus| format!("--cpus-per-task={cpus}")));
         command.args(spec.mem_bytes.map(|bytes| format!("--mem={}K", bytes.div_ceil(1 << 10))));
         command.args(&spec.extra);
+        if !self.avoided.is_empty() {
+            // The last one counts.
+            let named = spec.extra.iter().filter_map(|extra| extra.strip_prefix("--exclude="));
+            let nodes: Vec<&str> = named.chain(self.avoided.iter().map(String::as_str)).collect();
+            command.arg(format!("--exclude={}", nodes.join(",")));
+        }
         command
+    }
+
+    /// The start of a job's script: where the study's directory is not as it is here, the exit code says so.
+    fn prelude(&self) -> String {
+        let root = shell_quoted(&self.root.to_string_lossy());
+        format!("#!/bin/sh\n[ -d {root} ] || exit {NOT_THERE}\n")
     }
 
     fn submit_one(&self, job: &Submission) -> Result<Option<String>, Trouble> {
         let control = job.control.to_string_lossy();
         let log = shell_quoted(&job.log.to_string_lossy());
         let (program, control) = (shell_quoted(&self.program), shell_quoted(&control));
-        let script = format!("#!/bin/sh\nexec >>{log} 2>&1\nexec {program} attempt {control}\n");
-        let id = submitted(&mut self.sbatch(&job.key), &script)?;
+        let script = format!(
+            "{}(: >>{log}) 2>/dev/null || exit {NOT_WRITABLE}\nexec >>{log} 2>&1\nexec {program} attempt {control}\n",
+            self.prelude()
+        );
+        let id = self.submitted(&mut self.sbatch(&job.key, pattern(&job.log)), &script)?;
         Ok(Some(id))
     }
 
@@ -100,13 +161,18 @@ impl Slurm {
             .map_err(|error| refused(&error))?;
         let (program, root) = (shell_quoted(&self.program), shell_quoted(&self.root.to_string_lossy()));
         let list = shell_quoted(&dir.join(BATCH_KEYS).to_string_lossy());
+        // What Slurm itself says of a task is to be found where the task's own words are.
+        let batch = shell_quoted(&dir.to_string_lossy());
         let script = format!(
-            "#!/bin/sh\nkey=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {list}) || exit 1\n\
-             exec >>{root}/\"$key\"/{LOG} 2>&1\nexec {program} attempt {root}/\"$key\"\n"
+            "{}key=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {list}) || exit {NOT_THERE}\n\
+             ln {batch}/\"$SLURM_ARRAY_TASK_ID.log\" {root}/\"$key\"/{LOG} 2>/dev/null\n\
+             (: >>{root}/\"$key\"/{LOG}) 2>/dev/null || exit {NOT_WRITABLE}\n\
+             exec >>{root}/\"$key\"/{LOG} 2>&1\nexec {program} attempt {root}/\"$key\"\n",
+            self.prelude()
         );
-        let mut command = self.sbatch(&name);
+        let mut command = self.sbatch(&name, pattern(&dir).map(|dir| format!("{dir}/%a.log")));
         command.arg(format!("--array=0-{}", keys.len().saturating_sub(1)));
-        let id = submitted(&mut command, &script)?;
+        let id = self.submitted(&mut command, &script)?;
         let ids = (0..keys.len()).map(|task| Some(format!("{id}_{task}"))).collect();
         self.batches.insert(name, keys);
         Ok(ids)
@@ -131,33 +197,85 @@ impl Slurm {
     fn parse(&mut self, out: &str) -> Vec<Listed> {
         let mut listed = Vec::new();
         for line in out.lines() {
-            let mut fields = line.splitn(4, '|').map(str::trim);
-            let (Some(id), Some(state), Some(node), Some(name)) =
-                (fields.next(), fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
+            let fields: Vec<&str> = line.splitn(FIELDS, '|').map(str::trim).collect();
+            let [id, state, node, status, restarts, reason, name] = fields[..] else { continue };
+            let name = name.strip_suffix('|').unwrap_or(name);
             let Some(key) = self.key_of(name, id) else { continue };
             let node = Some(node.to_owned()).filter(|node| !node.is_empty());
-            listed.push(Listed { key, id: id.to_owned(), state: state_of(state), node });
+            let state = state_of(state, restarts, reason);
+            let said = self.words_of(state, status, reason);
+            listed.push(Listed { key, id: id.to_owned(), state, place: node.clone(), node, said });
         }
         listed
     }
+
+    /// What Slurm says of a job that did not get far.
+    fn words_of(&self, state: JobState, status: &str, reason: &str) -> Option<String> {
+        let reason = Some(reason).filter(|reason| !reason.is_empty() && *reason != "None");
+        match state {
+            JobState::Over(_) => {
+                let code =
+                    status.parse::<i32>().ok().filter(|status| status & 0x7f == 0).map(|status| status >> 8);
+                let root = self.root.display();
+                Some(match code.filter(|code| (1..=255).contains(code)) {
+                    Some(NOT_THERE) => format!("`{root}` is not there: nodes and this machine have to share it"),
+                    Some(NOT_WRITABLE) => format!("cannot write in `{root}`"),
+                    Some(126) => format!("`{}` cannot be run", self.program),
+                    Some(127) => format!("`{}` is not there, or a library of its", self.program),
+                    Some(code) => format!("exit code {code}"),
+                    // It could not even open the file that its output goes to.
+                    None if reason == Some("JobLaunchFailure") => {
+                        format!("Slurm says JobLaunchFailure; `{root}` may not be there, or not open to you")
+                    }
+                    None => format!("Slurm says {}", reason?),
+                })
+            }
+            JobState::Held | JobState::Requeued => Some(format!("Slurm says `{}`", reason?)),
+            JobState::Queued | JobState::Running | JobState::Ending => None,
+        }
+    }
+
+    /// Submits; the job's id.
+    fn submitted(&self, command: &mut Command, script: &str) -> Result<String, Trouble> {
+        let (ended, out) = asked(command, script)?;
+        if ended.status.is_some_and(|status| status.success()) {
+            // `id` or `id;cluster`
+            let id = out.trim().split(';').next().unwrap_or_default();
+            return Ok(id.to_owned());
+        }
+        Err(of_slurm(&ended.said, true, self.taken))
+    }
+}
+
+/// Who owns what lies in the directory of the control directories, and this user: numbers, with commas in between.
+fn users_of(root: &Path) -> String {
+    let mut users = BTreeSet::from([rustix::process::geteuid().as_raw()]);
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        users.extend(entry.metadata().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta)));
+    }
+    users.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// What a state of Slurm's means.
-fn state_of(state: &str) -> JobState {
+fn state_of(state: &str, restarts: &str, reason: &str) -> JobState {
     match state {
-        "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT" | "CONFIGURING" => {
-            JobState::Queued
-        }
+        // A node failed to start it, and Slurm waits for somebody to let it go.
+        "PENDING" if reason.contains("requeued held") => JobState::Held,
+        "REQUEUE_HOLD" | "SPECIAL_EXIT" => JobState::Held,
+        "PENDING" if restarts.parse().is_ok_and(|restarts: u32| restarts > 0) => match reason {
+            "JobHeldUser" | "JobHeldAdmin" | "JobHoldMaxRequeue" => JobState::Held,
+            _ => JobState::Requeued,
+        },
+        "REQUEUED" | "REQUEUE_FED" => JobState::Requeued,
+        "PENDING" | "CONFIGURING" => JobState::Queued,
         "TIMEOUT" | "DEADLINE" => JobState::Over(Why::TimedOut),
         "OUT_OF_MEMORY" => JobState::Over(Why::OutOfMemory),
         "NODE_FAIL" | "BOOT_FAIL" => JobState::Over(Why::NodeFailed),
         "PREEMPTED" => JobState::Over(Why::Preempted),
         "CANCELLED" | "REVOKED" => JobState::Over(Why::Cancelled),
         "COMPLETED" | "FAILED" => JobState::Over(Why::Ended),
-        // Also COMPLETING, STOPPED, SUSPENDED, SIGNALING, STAGE_OUT, RESIZING, and what a later Slurm may say.
+        "COMPLETING" => JobState::Ending,
+        // Also STOPPED, SUSPENDED, SIGNALING, STAGE_OUT, RESIZING, and what a later Slurm may say.
         _ => JobState::Running,
     }
 }
@@ -166,43 +284,27 @@ fn state_of(state: &str) -> JobState {
 fn asked(command: &mut Command, input: &str) -> Result<(Ended, String), Trouble> {
     let program = command.get_program().to_string_lossy().into_owned();
     match limited::output(command, input.as_bytes(), LIMIT) {
-        Ok((ended, _)) if ended.status.is_none() => {
+        Ok((ended, _)) if ended.status.is_none() && ended.said.is_empty() => {
             Err(Trouble::Unreachable(format!("`{program}` does not answer")))
         }
+        Ok((ended, _)) if ended.status.is_none() => Err(of_slurm(&ended.said, false, false)),
         Ok((ended, out)) => Ok((ended, String::from_utf8_lossy(&out).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Trouble::Refused(format!("`{program}` is not installed here")))
+            Err(Trouble::Refused(format!("`{program}` is not installed here, or not in `PATH`")))
         }
         Err(error) => Err(Trouble::Unreachable(format!("cannot run `{program}`: {error}"))),
-    }
-}
-
-/// Submits; the job's id.
-fn submitted(command: &mut Command, script: &str) -> Result<String, Trouble> {
-    let (ended, out) = asked(command, script)?;
-    if ended.status.is_some_and(|status| status.success()) {
-        // `id` or `id;cluster`
-        let id = out.trim().split(';').next().unwrap_or_default();
-        return Ok(id.to_owned());
-    }
-    Err(trouble(&ended.said))
-}
-
-fn trouble(said: &str) -> Trouble {
-    let lower = said.to_lowercase();
-    match PASSING.iter().any(|passing| lower.contains(passing)) {
-        true => Trouble::Unreachable(said.to_owned()),
-        false => Trouble::Refused(said.to_owned()),
     }
 }
 
 impl Cluster for Slurm {
     fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
         if self.spec.array {
-            return match self.submit_array(jobs) {
+            let answers: Vec<Result<Option<String>, Trouble>> = match self.submit_array(jobs) {
                 Ok(ids) => ids.into_iter().map(Ok).collect(),
                 Err(trouble) => jobs.iter().map(|_| Err(trouble.clone())).collect(),
             };
+            self.taken |= answers.iter().any(Result::is_ok);
+            return answers;
         }
         let mut answers: Vec<Result<Option<String>, Trouble>> = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -211,23 +313,33 @@ impl Cluster for Slurm {
                 Some(Err(trouble)) => Err(trouble.clone()),
                 _ => self.submit_one(job),
             };
+            self.taken |= answer.is_ok();
             answers.push(answer);
         }
         answers
     }
 
     fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
-        let mut squeue = Command::new("squeue");
-        squeue.args(["--noheader", "--array", "--states=all", "--me", "--format", FORMAT]);
+        let mut squeue = slurm_command("squeue");
+        // Also of partitions that are hidden from this user.
+        squeue.args(["--noheader", "--all", "--array", "--states=all", "--user", &self.users, "--Format", FORMAT]);
         let (ended, out) = asked(&mut squeue, "")?;
         if ended.status.is_some_and(|status| status.success()) {
-            return Ok(self.parse(&out));
+            let listed = self.parse(&out);
+            self.taken |= !listed.is_empty();
+            return Ok(listed);
         }
-        Err(Trouble::Unreachable(ended.said))
+        Err(of_slurm(&ended.said, false, self.taken))
+    }
+
+    fn avoid(&mut self, place: &str) -> bool {
+        self.avoided.insert(place.to_owned());
+        // Where none is left, `sbatch` says so.
+        true
     }
 
     fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
-        let mut command = self.sbatch("piton-check");
+        let mut command = self.sbatch("piton-check", None);
         command.arg("--test-only");
         let (ended, out) = match asked(&mut command, "#!/bin/sh\nexit 0\n") {
             // A study may be written where there is no Slurm.
@@ -235,7 +347,7 @@ impl Cluster for Slurm {
             other => other?,
         };
         if !ended.status.is_some_and(|status| status.success()) {
-            return Err(trouble(&ended.said));
+            return Err(of_slurm(&ended.said, true, false));
         }
         // It tells on standard error, as `sbatch: Job 7 to start at …`.
         let said = if ended.said.trim().is_empty() { out } else { ended.said };
@@ -251,13 +363,13 @@ impl Cluster for Slurm {
             let names: Vec<&str> = unknown.iter().map(|(name, _)| name.as_str()).collect();
             let mut commands = Vec::new();
             if !ids.is_empty() {
-                let mut command = Command::new("scancel");
+                let mut command = slurm_command("scancel");
                 command.args(["--quiet", "--full"]).args(ids);
                 commands.push(command);
             }
             if !names.is_empty() {
-                let mut command = Command::new("scancel");
-                command.args(["--quiet", "--full", "--me", "--jobname"]).arg(names.join(","));
+                let mut command = slurm_command("scancel");
+                command.args(["--quiet", "--full", "--jobname"]).arg(names.join(","));
                 commands.push(command);
             }
             for mut command in commands {
@@ -291,8 +403,12 @@ mod tests {
         std::fs::write(root.path().join(&batch).join(BATCH_KEYS), format!("{study}.7.1\n{study}.8.2\n")).unwrap();
         let other = "cd".repeat(16);
         let out = format!(
-            "12|RUNNING|n1|{study}.0.1\n13|PENDING||{study}.1.1\n14_1|NODE_FAIL|n2|{batch}\n14_9|RUNNING|n2|{batch}\n\
-             15|RUNNING|n1|{other}.0.1\n16|RUNNING|n1|my|job\nnonsense\n17|OUT_OF_MEMORY|n1|{study}.2.3\n"
+            "12|RUNNING|n1|0|0|None|{study}.0.1|\n13|PENDING||0|0|Priority|{study}.1.1|\n\
+             14_1|NODE_FAIL|n2|1|0|NodeDown|{batch}|\n14_9|RUNNING|n2|0|0|None|{batch}|\n\
+             15|RUNNING|n1|0|0|None|{other}.0.1|\n16|RUNNING|n1|0|0|None|my|job|\nnonsense\n\
+             17|OUT_OF_MEMORY|n1|9|0|OutOfMemory|{study}.2.3|\n18|PENDING||0|1|BeginTime|{study}.3.1|\n\
+             19|PENDING||0|0|launch failed requeued held|{study}.4.1|\n20|PENDING||0|0|JobHeldUser|{study}.5.1|\n\
+             21|PENDING||0|1|JobHeldUser|{study}.6.1|\n22|FAILED|n1|23296|0|NonZeroExitCode|{study}.7.9|\n"
         );
         let listed = slurm(root.path()).parse(&out);
         let seen: Vec<_> = listed
@@ -304,19 +420,25 @@ mod tests {
             ("1.1", "13", JobState::Queued, None),
             ("8.2", "14_1", JobState::Over(Why::NodeFailed), Some("n2")),
             ("2.3", "17", JobState::Over(Why::OutOfMemory), Some("n1")),
+            ("3.1", "18", JobState::Requeued, None),
+            ("4.1", "19", JobState::Held, None),
+            ("5.1", "20", JobState::Queued, None),
+            ("6.1", "21", JobState::Held, None),
+            ("7.9", "22", JobState::Over(Why::Ended), Some("n1")),
         ];
         assert_eq!(seen, expected);
+        let said = |n: usize| listed[n].said.as_deref().unwrap_or_default();
+        assert!(said(5).contains("launch failed requeued held") && said(8).contains("is not there"), "{listed:?}");
     }
 
     #[test]
-    fn what_passes_is_told_from_what_does_not() {
-        let busy =
-            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)";
-        assert!(matches!(trouble(busy), Trouble::Unreachable(_)));
-        let full = "sbatch: error: QOSMaxSubmitJobPerUserLimit";
-        assert!(matches!(trouble(full), Trouble::Unreachable(_)));
-        let wrong = "sbatch: error: invalid partition specified: nowhere";
-        assert!(matches!(trouble(wrong), Trouble::Refused(_)));
+    fn variables_that_change_what_a_command_does_are_left_out() {
+        for name in ["SQUEUE_PARTITION", "SBATCH_ARRAY_INX", "SCANCEL_STATE", "SLURM_CLUSTERS", "SLURM_JOB_ID"] {
+            assert!(changes_meaning(name), "{name}");
+        }
+        for name in ["SLURM_CONF", "SLURM_JWT", "SBATCH_ACCOUNT", "PATH", "HOME", "MUNGE_SOCKET"] {
+            assert!(!changes_meaning(name), "{name}");
+        }
     }
 
     #[test]
@@ -326,16 +448,19 @@ mod tests {
             time_s: Some(3_661),
             cpus: Some(4),
             mem_bytes: Some((4 << 30) + 1),
-            extra: vec!["--constraint=avx".into()],
+            extra: vec!["--constraint=avx".into(), "--exclude=n7".into()],
             ..SlurmSpec::default()
         };
-        let slurm = Slurm::new(&spec, StudyId([0; 16]), Path::new("/r"), "/p");
-        let command = slurm.sbatch("key");
+        let mut slurm = Slurm::new(&spec, StudyId([0; 16]), Path::new("/r"), "/p");
+        slurm.avoid("n2");
+        slurm.avoid("n1");
+        let command = slurm.sbatch("key", pattern(Path::new("/a%b")));
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
         for expected in [
             "--no-requeue",
             "--job-name=key",
-            "--output=/dev/null",
+            "--output=/a%%b",
+            "--exclude=n7,n1,n2",
             "--partition=debug",
             "--time=61:01",
             "--cpus-per-task=4",

@@ -3,16 +3,24 @@
 //! | the cluster says | control directory | then |
 //! | --- | --- | --- |
 //! | queued, running | | wait |
-//! | over, or knows nothing | `exit.json` | that is the result, whatever the cluster says |
-//! | knows nothing | no claim | the same key is submitted again |
-//! | over | no claim | claimed here, so that it can never run; failed if the job could not start, otherwise interrupted |
-//! | over, or knows nothing | claim, no `exit.json` | lost, once no sign of life came for `lost_after` |
+//! | over, tidying up, in the queue again, or knows nothing | `exit.json` | that is the result, whatever the cluster says |
+//! | knows nothing | no claim | the same key is submitted again, less and less often |
+//! | over, or held after a node failed to start it | no claim | claimed here, so that it can never run; interrupted, and where the job could not start that place is avoided |
+//! | knows nothing | claim, signs of life | it runs |
+//! | over | claim, signs of life | it is asked to end |
+//! | over, held, or knows nothing | claim, silent for `lost_after` | lost, and asked to end should it live after all |
+//! | shows none of several jobs that it took | no claim | wait for `lost_after`, and tell: a list can be wrong |
 //! | cannot be asked | `exit.json` | that is the result |
 //! | cannot be asked | | wait: a list that failed is not an empty list |
 //!
-//! An attempt is reported once, and only when it can run no more.
+//! An attempt is reported once, and only when it can run no more. Silence is measured by this machine's clock alone.
 
-use std::collections::{BTreeMap, HashMap};
+mod look;
+mod starts;
+mod troubles;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +33,11 @@ use super::{Cluster, JobState, Listed, Submission, Trouble, Why, by_key};
 use crate::executor::local::failure::failure;
 use crate::executor::local::logs::excerpt_of;
 use crate::executor::{AttemptKey, AttemptReport, Differs, ExecutorEvent, Job};
-use crate::model::{AttemptNo, ExecutorKind, Failure, RemoteJob, StudyId, TrialId, Usage, Verdict};
+use crate::model::{AttemptNo, ExecutorKind, RemoteJob, StudyId, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
-use crate::sys::words::io_words;
+use starts::Starts;
+use troubles::Troubles;
 
 /// The list is asked for this often at most, and takes a tenth of the time at most.
 const POLL_MIN: Duration = Duration::from_secs(1);
@@ -40,6 +49,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const SUBMIT_AT_ONCE: usize = 500;
 /// A job that was just submitted may not be listed yet.
 const LIST_LAG: Duration = Duration::from_secs(10);
+/// A job that stays missing is submitted again at least this often.
+const MISSING_MAX: Duration = Duration::from_secs(1_800);
+/// From so many jobs on, a list that shows none of them is not believed.
+const SEVERAL: usize = 2;
 
 /// What the engine asks for.
 pub(super) enum Command {
@@ -70,10 +83,24 @@ struct Flight {
     job: Box<Job>,
     control: Control,
     sent: Sent,
-    /// What was last told of it.
+    /// When it was submitted last, or was taken over.
+    submitted: Instant,
+    /// How often it was submitted.
+    times: u32,
+    /// When it was submitted or listed last.
+    seen: Instant,
+    /// What is known of its job.
     told: RemoteJob,
+    /// Of that, what the engine was told.
+    known: RemoteJob,
+    /// The cluster's name for where it is or was.
+    place: Option<String>,
+    /// What the cluster last said of it.
+    said: Option<String>,
     /// Its last sign of life, and when that was new.
     beat: Option<(Option<Vec<u8>>, Instant)>,
+    /// Since when its job tidies up.
+    ending: Option<Instant>,
 }
 
 /// How the watching ends.
@@ -83,6 +110,9 @@ enum Mode {
     Drain,
     Terminate,
 }
+
+/// What time it is. A test has its own.
+type Clock = Box<dyn Fn() -> Instant + Send>;
 
 /// See the module.
 pub(super) struct Watcher {
@@ -103,9 +133,21 @@ pub(super) struct Watcher {
     /// When to ask next, and how long after that again.
     poll_at: Instant,
     interval: Duration,
-    /// The cluster cannot be asked.
-    unreachable: bool,
+    /// Why the cluster cannot be asked, or takes no jobs now.
+    troubles: Troubles,
+    /// Whether it ever answered, or holds trials of an earlier run, which must not be given up.
+    known: bool,
+    /// Since when it has not, if it never did.
+    asked_since: Option<Instant>,
+    /// When to submit again, and how long after that again.
+    submit_at: Option<Instant>,
+    submit_interval: Duration,
+    /// Jobs that could not start.
+    starts: Starts,
+    /// Nodes of which that was said.
+    told_starts: BTreeSet<Option<String>>,
     told_broken: bool,
+    clock: Clock,
     /// When those that were asked to end are cancelled by the cluster's means.
     cancel_at: Option<Instant>,
 }
@@ -136,10 +178,21 @@ impl Watcher {
             reported: HashMap::new(),
             poll_at: Instant::now(),
             interval: POLL_MIN,
-            unreachable: false,
+            troubles: Troubles::default(),
+            known: false,
+            asked_since: None,
+            submit_at: None,
+            submit_interval: POLL_MIN,
+            starts: Starts::default(),
+            told_starts: BTreeSet::new(),
             told_broken: false,
+            clock: Box::new(Instant::now),
             cancel_at: None,
         }
+    }
+
+    fn now(&self) -> Instant {
+        (self.clock)()
     }
 
     pub(super) fn run(mut self) {
@@ -161,7 +214,8 @@ impl Watcher {
     }
 
     fn may_submit(&self) -> bool {
-        self.mode == Mode::Run && !self.unreachable
+        let due = self.submit_at.is_none_or(|at| self.now() >= at);
+        self.mode == Mode::Run && self.troubles.list.is_none() && !self.told_broken && due
     }
 
     /// Takes what the engine asks for, until the next poll is due; whether to go on.
@@ -171,7 +225,10 @@ impl Watcher {
             let left = match () {
                 () if waits => Duration::ZERO,
                 () if self.flights.is_empty() => Duration::MAX,
-                () => self.poll_at.saturating_duration_since(Instant::now()),
+                () => {
+                    let next = self.submit_at.map_or(self.poll_at, |at| at.min(self.poll_at).max(self.now()));
+                    next.saturating_duration_since(self.now())
+                }
             };
             let first = match left {
                 Duration::MAX => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -199,6 +256,7 @@ impl Watcher {
         match command {
             Command::Submit(job) => self.take(job, Sent::No),
             Command::Adopt(job) => {
+                self.known = true;
                 self.take(job, Sent::Perhaps);
                 self.poll_at = Instant::now();
             }
@@ -224,7 +282,21 @@ impl Watcher {
         let control = Control::of(&self.root, &job.key);
         let told = RemoteJob { executor: self.kind, id: String::new(), node: None, started_ms: None };
         let trial = job.key.trial;
-        self.flights.insert(trial, Flight { job, control, sent, told, beat: None });
+        let flight = Flight {
+            job,
+            control,
+            sent,
+            submitted: self.now(),
+            times: 0,
+            seen: self.now(),
+            known: told.clone(),
+            told,
+            place: None,
+            said: None,
+            beat: None,
+            ending: None,
+        };
+        self.flights.insert(trial, flight);
         if self.mode > Mode::Run {
             self.enter(self.mode);
         }
@@ -301,29 +373,41 @@ impl Watcher {
             return;
         }
         let answers = self.cluster.submit(&jobs);
-        let mut refused = Vec::new();
+        let now = self.now();
+        let (mut refused, mut trouble) = (Vec::new(), None);
         for (trial, answer) in trials.into_iter().zip(answers) {
             let Some(flight) = self.flights.get_mut(&trial) else { continue };
+            (flight.submitted, flight.seen, flight.times) = (now, now, flight.times.saturating_add(1));
             match answer {
                 Ok(id) => {
-                    flight.sent = Sent::At(Instant::now());
+                    flight.sent = Sent::At(now);
                     if let Some(id) = id {
                         let told = RemoteJob { id, ..flight.told.clone() };
                         flight.tell(told, &self.events);
                     }
                 }
-                Err(Trouble::Unreachable(why)) => {
+                Err(Trouble::Unreachable(why) | Trouble::Stranger(why, _)) => {
                     flight.sent = Sent::Perhaps;
-                    self.lost_sight(&why);
+                    trouble = Some(why);
                 }
-                Err(Trouble::Refused(why)) => refused.push((trial, why)),
+                Err(Trouble::Refused(why) | Trouble::Gone(why)) => refused.push((trial, why)),
             }
         }
+        match &trouble {
+            // What was not taken is tried again less and less often, while the list is looked at as before.
+            Some(_) => {
+                self.submit_at = Some(now + self.submit_interval);
+                self.submit_interval = (self.submit_interval * 2).min(RETRY_MAX);
+            }
+            None => (self.submit_at, self.submit_interval) = (None, POLL_MIN),
+        }
+        self.troubles.submit = trouble;
+        self.tell_troubles();
         for (trial, why) in refused {
             self.refused(trial, why);
         }
         self.interval = POLL_MIN;
-        self.poll_at = self.poll_at.min(Instant::now() + POLL_MIN);
+        self.poll_at = self.poll_at.min(now + POLL_MIN);
     }
 
     /// The cluster takes no such job; if one got through all the same, it must not run.
@@ -331,7 +415,9 @@ impl Watcher {
         let claimed = self.flights.get(&trial).map(|flight| flight.control.take_back());
         match claimed {
             Some(Ok(true)) => {
-                self.broken(format!("{} refuses the job: {why}", self.kind.name()));
+                let refusal = format!("{} refuses the job: {why}", self.kind.name());
+                let words = self.starts.nothing_left(&refusal).unwrap_or(refusal);
+                self.broken(words);
                 self.interrupted(trial, "it could not be submitted".to_owned());
             }
             _ => {
@@ -343,11 +429,11 @@ impl Watcher {
     }
 
     fn poll(&mut self) {
-        if self.cancel_at.take_if(|at| Instant::now() >= *at).is_some() {
+        if self.cancel_at.take_if(|at| (self.clock)() >= *at).is_some() {
             let jobs: Vec<_> = self.flights.values().map(Flight::name).collect();
             if let Err(trouble) = self.cluster.cancel(&jobs) {
                 log::warn!("the cluster does not cancel: {}", trouble.words());
-                self.cancel_at = Some(Instant::now() + POLL_MAX);
+                self.cancel_at = Some(self.now() + POLL_MAX);
             }
         }
         let asked = Instant::now();
@@ -355,27 +441,37 @@ impl Watcher {
         let took = asked.elapsed();
         let changed = match listed {
             Ok(listed) => {
-                if std::mem::take(&mut self.unreachable) {
+                if self.troubles.list.take().is_some() {
                     log::info!("{} answers again", self.kind.name());
-                    let _ = self.events.send(ExecutorEvent::Cluster { trouble: None });
                 }
+                self.known = true;
                 let jobs = by_key(listed);
                 self.forget_others(&jobs);
-                self.look(&jobs)
+                self.troubles.doubt = self.doubt(&jobs);
+                let changed = self.look(&jobs);
+                if self.flights.values().all(|flight| matches!(flight.sent, Sent::At(_))) {
+                    self.troubles.submit = None;
+                }
+                self.tell_troubles();
+                changed
+            }
+            Err(Trouble::Gone(why)) => {
+                self.broken(why);
+                self.look(&HashMap::new())
             }
             Err(trouble) => {
-                self.lost_sight(&trouble.words());
+                self.not_listed(trouble);
                 self.look_alone()
             }
         };
-        let longest = if self.unreachable { RETRY_MAX } else { POLL_MAX };
+        let longest = if self.troubles.list.is_some() { RETRY_MAX } else { POLL_MAX };
         self.interval = match changed || self.mode == Mode::Terminate {
             true => POLL_MIN,
             false => self.interval.mul_f64(1.25).min(longest),
         };
         // A list that failed says nothing of how long one takes.
-        let rest = if self.unreachable { Duration::ZERO } else { took.saturating_mul(10) };
-        self.poll_at = Instant::now() + self.interval.max(rest);
+        let rest = if self.troubles.list.is_some() { Duration::ZERO } else { took.saturating_mul(10) };
+        self.poll_at = self.now() + self.interval.max(rest);
     }
 
     /// Lets the cluster forget jobs that are over and whose end is recorded: those that a crash left there, and those that
@@ -391,197 +487,11 @@ impl Watcher {
         self.cluster.forget(&others);
     }
 
-    /// Goes through all attempts with what the cluster said; whether anything changed.
-    fn look(&mut self, jobs: &HashMap<String, Listed>) -> bool {
-        let mut changed = false;
-        let trials: Vec<TrialId> = self.flights.keys().copied().collect();
-        for trial in trials {
-            let Some(flight) = self.flights.get_mut(&trial) else { continue };
-            let job = jobs.get(&flight.job.key.to_string());
-            if let Some(job) = job {
-                let mut told = RemoteJob { id: job.id.clone(), ..flight.told.clone() };
-                told.node = told.node.or_else(|| job.node.clone());
-                if job.state == JobState::Running
-                    && told.started_ms.is_none()
-                    && let Some(begun) = flight.control.begun()
-                {
-                    (told.node, told.started_ms) = (Some(begun.node), Some(begun.at_ms));
-                }
-                match job.state {
-                    // Told together with its end.
-                    JobState::Over(_) => flight.told = told,
-                    JobState::Queued | JobState::Running => changed |= flight.tell(told, &self.events),
-                }
-                if flight.sent == Sent::Perhaps {
-                    flight.sent = Sent::At(Instant::now());
-                }
-            }
-            let over = match (job.map(|job| job.state), flight.sent) {
-                (Some(JobState::Queued | JobState::Running), _) | (None, Sent::No) => {
-                    flight.beat = None;
-                    continue;
-                }
-                (None, Sent::At(at)) if at.elapsed() < self.list_lag => {
-                    changed |= self.take_result(trial, Why::Unknown);
-                    continue;
-                }
-                (Some(JobState::Over(why)), _) => why,
-                (None, _) => Why::Unknown,
-            };
-            changed |= self.settle(trial, over);
-        }
-        changed
-    }
-
-    /// The same without a word of the cluster's: only results count.
-    fn look_alone(&mut self) -> bool {
-        let trials: Vec<TrialId> = self.flights.keys().copied().collect();
-        let mut any = false;
-        for trial in trials {
-            any |= self.take_result(trial, Why::Unknown);
-        }
-        any
-    }
-
-    /// Reports an attempt's result, if it left one; whether it did.
-    fn take_result(&mut self, trial: TrialId, why: Why) -> bool {
-        let Some(flight) = self.flights.get(&trial) else { return false };
-        match flight.control.outcome() {
-            Ok(Some(outcome)) => {
-                self.ended(trial, outcome, why);
-                true
-            }
-            Ok(None) => false,
-            // A torn or foreign file is no result; one that cannot be read now may be readable later.
-            Err(error) => {
-                log::warn!("cannot read the result of trial {trial}: {error}");
-                false
-            }
-        }
-    }
-
-    /// An attempt's job is over, or unknown: finds out what became of the attempt; whether that is known now.
-    fn settle(&mut self, trial: TrialId, why: Why) -> bool {
-        if self.take_result(trial, why) {
-            return true;
-        }
-        let Some(flight) = self.flights.get_mut(&trial) else { return false };
-        let claimed = match flight.control.is_claimed() {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                log::warn!("cannot look at trial {trial}: {error}");
-                return false;
-            }
-        };
-        if claimed {
-            let beat = flight.control.last_beat();
-            let since = match &flight.beat {
-                Some((last, since)) if *last == beat => *since,
-                _ => Instant::now(),
-            };
-            flight.beat = Some((beat, since));
-            if since.elapsed() < self.lost_after {
-                // Should it live after all, it ends.
-                let _ = flight.control.cancel();
-                return false;
-            }
-            self.lost(trial, why);
-            return true;
-        }
-        if why == Why::Unknown && self.mode == Mode::Run {
-            flight.sent = Sent::No;
-            return true;
-        }
-        match flight.control.take_back() {
-            Ok(true) => {
-                self.never_began(trial, why);
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                log::warn!("cannot take trial {trial} back: {error}");
-                false
-            }
-        }
-    }
-
-    /// A job is over that never claimed its attempt.
-    fn never_began(&mut self, trial: TrialId, why: Why) {
-        let Some(flight) = self.flights.get(&trial) else { return };
-        let verdict = match why {
-            Why::Ended | Why::TimedOut | Why::OutOfMemory => match flight.control.said() {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    let why = format!("cannot read the log of the job of trial {trial}: {}", io_words(&error));
-                    self.broken(why.clone());
-                    Verdict::Interrupted { reason: why }
-                }
-                log => {
-                    let log = excerpt_of(&log.unwrap_or_default());
-                    let failed = failure("spawn_failed", format!("the job could not start: {log}"));
-                    Verdict::Failed(Failure { log_excerpt: log, ..failed })
-                }
-            },
-            other => Verdict::Interrupted { reason: other.words().to_owned() },
-        };
-        self.report(trial, verdict);
-    }
-
-    /// A job is over, was silent for long, and left no result.
-    fn lost(&mut self, trial: TrialId, why: Why) {
-        let verdict = by_cluster(why).unwrap_or_else(|| Verdict::Interrupted { reason: why.words().to_owned() });
-        self.report(trial, verdict);
-    }
-
-    fn interrupted(&mut self, trial: TrialId, reason: String) {
-        self.report(trial, Verdict::Interrupted { reason });
-    }
-
-    /// A job left its result.
-    fn ended(&mut self, trial: TrialId, outcome: Outcome, why: Why) {
-        let Some(flight) = self.flights.get(&trial) else { return };
-        let broken = outcome.broken.clone();
-        if let Some(parent) = outcome.parent_differs(&flight.job) {
-            let _ = self.events.send(ExecutorEvent::Differs(Differs::Parent(Box::new(parent))));
-        }
-        let node = flight.control.begun().map_or_else(|| "a node".to_owned(), |begun| begun.node);
-        let mut report = outcome.into_report(&flight.job.key);
-        if matches!(report.verdict, Verdict::Interrupted { .. }) && self.mode < Mode::Terminate {
-            // What cut it off was the cluster's limit.
-            report.verdict = by_cluster(why).unwrap_or(report.verdict);
-        }
-        if let Some(broken) = broken {
-            self.broken(format!("on {node}: {broken}"));
-        }
-        self.pass_on(trial, report);
-    }
-
-    fn report(&mut self, trial: TrialId, verdict: Verdict) {
-        let Some(flight) = self.flights.get(&trial) else { return };
-        let (attempt, usage) = (flight.job.key.attempt, Usage::default());
-        self.pass_on(trial, AttemptReport { trial, attempt, ended_ms: unix_ms(), exit: None, usage, verdict });
-    }
-
-    /// Reports an end, after all that is known of the job.
-    fn pass_on(&mut self, trial: TrialId, report: AttemptReport) {
-        let Some(mut flight) = self.flights.remove(&trial) else { return };
-        if let Some(begun) = flight.control.begun() {
-            let told = RemoteJob { node: Some(begun.node), started_ms: Some(begun.at_ms), ..flight.told.clone() };
-            flight.tell(told, &self.events);
-        }
-        self.reported.insert((trial, report.attempt), (flight.control, flight.told.id));
-        let _ = self.events.send(ExecutorEvent::Ended(Box::new(report)));
-    }
-
-    fn lost_sight(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.unreachable, true) {
-            log::info!("{} does not answer; waiting for it: {why}", self.kind.name());
-            let _ = self.events.send(ExecutorEvent::Cluster { trouble: Some(why.to_owned()) });
-        }
-    }
-
     /// Once: nothing more can be submitted.
     fn broken(&mut self, why: String) {
         if !std::mem::replace(&mut self.told_broken, true) {
+            // It stays with the study until the next run.
+            let _ = self.events.send(ExecutorEvent::Cluster { trouble: Some(why.clone()) });
             let _ = self.events.send(ExecutorEvent::Broken(why));
         }
     }
@@ -592,26 +502,56 @@ impl Flight {
         (self.job.key.to_string(), Some(self.told.id.clone()).filter(|id| !id.is_empty()))
     }
 
+    /// Notes what the cluster's list says of it; whether that is news.
+    fn is_listed(&mut self, job: &Listed, now: Instant, events: &Sender<ExecutorEvent>) -> bool {
+        let mut told = RemoteJob { id: job.id.clone(), ..self.told.clone() };
+        if told.started_ms.is_none() {
+            told.node = job.node.clone().or(told.node);
+            if matches!(job.state, JobState::Running | JobState::Ending)
+                && let Some(begun) = self.control.begun()
+            {
+                (told.node, told.started_ms) = (Some(begun.node), Some(begun.at_ms));
+            }
+        }
+        self.place = job.place.clone().or(self.place.take());
+        self.said.clone_from(&job.said);
+        if self.sent == Sent::Perhaps || matches!(self.sent, Sent::At(_)) {
+            // It is there: if it goes missing, that begins then.
+            self.sent = Sent::At(now);
+            self.seen = now;
+        }
+        match job.state {
+            // Told together with its end.
+            JobState::Over(_) => {
+                self.told = told;
+                false
+            }
+            _ => self.tell(told, events),
+        }
+    }
+
+    /// How long it has given no sign of life, by this machine's clock.
+    fn silent_for(&mut self, now: Instant) -> Duration {
+        let beat = self.control.last_beat();
+        let since = match &self.beat {
+            Some((last, since)) if *last == beat => *since,
+            _ => now,
+        };
+        self.beat = Some((beat, since));
+        now.saturating_duration_since(since)
+    }
+
     /// Says what is known by now, if it is more than before.
     fn tell(&mut self, told: RemoteJob, events: &Sender<ExecutorEvent>) -> bool {
-        let news = told != self.told;
+        self.told = told.clone();
+        let news = told != self.known;
         if news {
-            self.told = told.clone();
+            self.known = told.clone();
             let (trial, attempt) = (self.job.key.trial, self.job.key.attempt);
             let _ = events.send(ExecutorEvent::Placed { trial, attempt, job: told });
         }
         news
     }
-}
-
-/// The verdict on an attempt that a limit of the cluster's cut off: its own fault, as a limit of the study's would be.
-fn by_cluster(why: Why) -> Option<Verdict> {
-    let kind = match why {
-        Why::TimedOut => "timeout",
-        Why::OutOfMemory => "out_of_memory",
-        _ => return None,
-    };
-    Some(Verdict::Failed(failure(kind, why.words())))
 }
 
 #[cfg(test)]

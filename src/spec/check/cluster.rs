@@ -7,7 +7,7 @@ use super::super::template::is_name;
 use super::super::walk::{Checker, Keys, Table};
 use crate::model::ExecutorKind;
 use crate::spec::raw::{Entry, Kind, Node};
-use crate::spec::{ExecutorSpec, RaySpec, SlurmSpec};
+use crate::spec::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 
 const RAY_KEYS: Keys =
     &["address", "runtime_env", "num_cpus", "num_gpus", "memory", "resources", "token", "program", "lost_after"];
@@ -38,7 +38,7 @@ impl Checker<'_> {
         let resources = self.field(&table, "resources", Self::resources);
         let token = self.field(&table, "token", Self::token);
         let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
-        let lost_after = self.field(&table, "lost_after", |c, n, p| c.duration(n, p, false));
+        let lost_after = self.field(&table, "lost_after", Self::lost_after);
         Some(RaySpec {
             address: address.or_default(default.address),
             runtime_env: runtime_env.or_default(default.runtime_env),
@@ -63,7 +63,7 @@ impl Checker<'_> {
         let array = self.field(&table, "array", |c, n, p| c.boolean(n, p));
         let extra = self.field(&table, "extra", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
         let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
-        let lost_after = self.field(&table, "lost_after", |c, n, p| c.duration(n, p, false));
+        let lost_after = self.field(&table, "lost_after", Self::lost_after);
         Some(SlurmSpec {
             partition,
             account,
@@ -77,6 +77,23 @@ impl Checker<'_> {
             program: program.into_good(),
             lost_after_ms: lost_after.or_default(default.lost_after_ms),
         })
+    }
+
+    /// A job that lives must not count as lost between two of its signs of life.
+    fn lost_after(&mut self, node: &Node, place: &Place) -> Option<u64> {
+        let ms = self.duration(node, place, false)?;
+        if ms >= LOST_AFTER_LEAST_MS {
+            return Some(ms);
+        }
+        let (beat_s, least_s) = (BEAT_MS / 1_000, LOST_AFTER_LEAST_MS / 1_000);
+        let mistake = Diagnostic::at(place, "`lost_after` is too short");
+        let label = format!("must be \"{least_s}s\" or more");
+        let help = format!(
+            "a job gives a sign of life every {beat_s} s: one that misses three may be lost, one that misses fewer may \
+             still run, and its trial would run twice"
+        );
+        self.report(mistake.label(label).help(help));
+        None
     }
 
     fn address(&mut self, node: &Node, place: &Place) -> Option<String> {

@@ -609,7 +609,7 @@ fn old_specs_keep_their_hash() {
 #[test]
 fn clusters_are_named_and_described() {
     let tables = "[run.slurm]\npartition = \"debug\"\ntime = \"90m\"\ncpus = 4\nmem = \"2GiB\"\narray = true\n\
-                  extra = [\"--constraint=avx\"]\nlost_after = \"5s\"\n\
+                  extra = [\"--constraint=avx\"]\nlost_after = \"20s\"\n\
                   [run.ray]\naddress = \"http://head:8265\"\nnum_cpus = 0.5\ntoken = \"$RAY_TOKEN\"\n\
                   resources = { licence = 1 }\nruntime_env = { env_vars = { A = \"b\" }, pip = [\"x\"] }\n";
     let with = |executor: &str| {
@@ -623,7 +623,7 @@ fn clusters_are_named_and_described() {
         mem_bytes: Some(2 << 30),
         array: true,
         extra: vec!["--constraint=avx".into()],
-        lost_after_ms: 5_000,
+        lost_after_ms: 20_000,
         ..SlurmSpec::default()
     };
     assert_eq!(with("slurm"), ExecutorSpec::Slurm(slurm));
@@ -652,13 +652,14 @@ fn clusters_are_named_and_described() {
 #[test]
 fn mistakes_about_clusters_are_all_told() {
     let text = stage_with("", "")
-        + "\n[run]\nexecutor = \"slurm\"\n[run.slurm]\npartition = \"-x\"\nmem = \"a\"\ncpu = 1\n\
+        + "\n[run]\nexecutor = \"slurm\"\n[run.slurm]\npartition = \"-x\"\nmem = \"a\"\ncpu = 1\nlost_after = \"14s\"\n\
            [run.ray]\naddress = \"https://a\"\ntoken = \"s3cret\"\nnum_cpus = -1\n";
     let mut found: Vec<String> =
         mistakes(&text, &[]).iter().map(|mistake| mistake.split_once(' ').unwrap().1.to_owned()).collect();
     found.sort();
     let expected = [
         "\"-x\" | not a name of Slurm's",
+        "\"14s\" | `lost_after` is too short",
         "\"a\" | `mem` is no size",
         "\"https://a\" | not an address of Ray's",
         "\"s3cret\" | a study file is no place for a secret",

@@ -462,7 +462,7 @@ impl<'a> Names<'a> {
                 None => format!("slot {slot}"),
             },
             Event::AttemptPlaced { job, .. } => words::remote_job(job),
-            Event::ClusterChanged { trouble: Some(why) } => format!("does not answer: {why}"),
+            Event::ClusterChanged { trouble: Some(why) } => why.clone(),
             Event::ClusterChanged { trouble: None } => "answers again".into(),
             Event::InputsListed { lists } => {
                 let list = |list: &InputList| format!("{}: {} entries", list.input, list.entries.len());

@@ -22,7 +22,8 @@ use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::{
-    AttemptOutcome, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
+    AttemptNo, AttemptOutcome, AttemptRow, Event, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion,
+    TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::plan::Lineage;
 use crate::spec::{ExpandContext, Expanded};
@@ -41,6 +42,8 @@ pub struct Why {
     parent: String,
     command: Option<Vec<String>>,
     attempts: Vec<AttemptOut>,
+    /// Why attempts were interrupted, as far as that is found.
+    interruptions: BTreeMap<AttemptNo, String>,
     survivor: bool,
     lineage: Vec<Step>,
     base_case: String,
@@ -86,6 +89,9 @@ struct WhyOut<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     left_out: &'a BTreeMap<String, String>,
     attempts: &'a [AttemptOut],
+    /// Why attempts were interrupted, by their number.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    interruptions: &'a BTreeMap<AttemptNo, String>,
     /// From the case up to stage 0.
     lineage: Vec<StepOut<'a>>,
     base_case: &'a str,
@@ -100,6 +106,36 @@ struct StepOut<'a> {
     stage_name: &'a str,
     params: ParamsOut,
     metrics: MetricsOut<'a>,
+}
+
+/// Reasons of interruptions are looked for in so many of the last events: a trial's row has none.
+const EVENTS_READ: u64 = 200_000;
+
+/// Why a trial's attempts were interrupted.
+fn interruptions(
+    snapshot: &Snapshot,
+    trial: TrialId,
+    attempts: &[AttemptRow],
+    last_seq: u64,
+) -> Result<BTreeMap<AttemptNo, String>, ViewError> {
+    let mut found = BTreeMap::new();
+    if !attempts.iter().any(|attempt| attempt.outcome == Some(AttemptOutcome::Interrupted)) {
+        return Ok(found);
+    }
+    for event in snapshot.events(last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
+        match event?.1.event {
+            Event::AttemptEnded(end) if end.trial == trial => {
+                if let Verdict::Interrupted { reason } = end.verdict {
+                    found.insert(end.attempt, reason);
+                }
+            }
+            // Numbers are given anew where a discarded stage's are.
+            Event::TrialReset { trial: reset, .. } if reset == trial => found.clear(),
+            _ => {}
+        }
+    }
+    found.retain(|n, _| attempts.iter().any(|attempt| attempt.n == *n));
+    Ok(found)
 }
 
 const NO_METRICS: &Metrics = &Metrics::new();
@@ -130,6 +166,7 @@ impl Why {
             parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
             command: command(view, &lineage, &trial, &params),
             attempts: attempts.iter().map(|attempt| AttemptOut::new(&stage_dir, case, attempt)).collect(),
+            interruptions: interruptions(snapshot, id, attempts, view.progress.last_seq)?,
             survivor,
             lineage: steps(view, snapshot, &lineage, id)?,
             base_case: view.study.base_case.clone(),
@@ -174,6 +211,7 @@ impl Why {
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
             left_out: &self.left_out,
             attempts: &self.attempts,
+            interruptions: &self.interruptions,
             lineage: steps.collect(),
             base_case: &self.base_case,
             versions: versions_out(&self.versions),

@@ -86,6 +86,7 @@ fn the_whole_story_of_a_case() {
     attempts
       #1  interrupted (SIGKILL)  1.5 s, 1.2 s CPU, 4.0 KiB
           began 1970-01-01 00:00:03 +00:00, /a/tiny/0_explore/t_0_3/attempt_1
+          its engine ended
       #2  succeeded  1.5 s, 1.2 s CPU, 4.0 KiB
           began 1970-01-01 00:00:05 +00:00, /a/tiny/0_explore/t_0_3/attempt_2
 

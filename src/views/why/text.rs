@@ -83,6 +83,10 @@ impl Why {
                 let line = format!("      {}{queued}", clean(&remote_job(job)));
                 writeln!(out, "{}", screen.line(&line))?;
             }
+            // A sentence, and what a job said itself: whole.
+            for line in self.interruptions.get(&attempt.n).iter().flat_map(|reason| reason.lines()) {
+                writeln!(out, "      {}", clean(line))?;
+            }
         }
         Ok(())
     }

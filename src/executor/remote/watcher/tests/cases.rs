@@ -1,0 +1,206 @@
+//! What real clusters did: lists that hide, nodes that start nothing, jobs that are put back, troubles that flip.
+
+use super::*;
+
+#[test]
+fn what_is_hidden_and_gives_signs_of_life_runs() {
+    let mut bench = Bench::new(SILENT);
+    for trial in 0..3 {
+        bench.begin(trial);
+        bench.world().start(trial as usize);
+    }
+    bench.world().hides = 100;
+    for _ in 0..40 {
+        bench.world().pass(3);
+        bench.watcher.poll();
+    }
+    assert!(bench.world().jobs.iter().all(|job| job.lives && !job.control.is_cancelled()));
+    let told: Vec<String> = bench
+        .events
+        .try_iter()
+        .filter_map(|event| match event {
+            ExecutorEvent::Cluster { trouble } => Some(trouble.unwrap_or_default()),
+            ExecutorEvent::Ended(report) => panic!("{report:?}"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["it may not tell all: its list shows none of 3 jobs that it took"]);
+    // One dies, and no list says so.
+    bench.world().die(1);
+    for _ in 0..6 {
+        bench.world().pass(3);
+        bench.watcher.poll();
+    }
+    assert_eq!(bench.kinds(), [(1, Why::Unknown.words().to_owned())]);
+    bench.world().finish(0);
+    bench.world().pass(15);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(0, "succeeded".to_owned())]);
+}
+
+#[test]
+fn what_is_hidden_and_waits_is_not_submitted_over_and_over() {
+    let mut bench = Bench::new(SILENT);
+    bench.begin(0);
+    bench.begin(1);
+    bench.world().hides = 100;
+    for _ in 0..400 {
+        bench.world().pass(1);
+        bench.watcher.poll();
+        bench.watcher.submit();
+    }
+    // After 15, 45, 105, 225 s.
+    let made = bench.world().jobs.len();
+    assert!((6..=12).contains(&made), "{made} jobs for two trials");
+    bench.world().start(0);
+    bench.world().start(2);
+    assert!(bench.kinds().is_empty());
+}
+
+/// What a node does is no failure of a trial, and a cluster where nothing starts ends the run.
+#[test]
+fn jobs_that_cannot_start_are_interrupted_and_end_the_run_when_there_are_enough() {
+    let mut bench = Bench::new(SILENT);
+    let fail = |bench: &mut Bench, trial: u64, node: &str| {
+        bench.begin(trial);
+        let mut world = bench.world();
+        let job = world.jobs.last_mut().unwrap();
+        (job.state, job.node) = (JobState::Over(Why::Ended), Some(node.to_owned()));
+        job.said = Some("exit code 126".to_owned());
+        drop(world);
+        bench.world().pass(1);
+        bench.watcher.poll();
+    };
+    fail(&mut bench, 0, "n1");
+    assert_eq!(bench.kinds(), [(0, "the job could not start on n1: exit code 126".to_owned())]);
+    fail(&mut bench, 1, "n2");
+    fail(&mut bench, 2, "n3");
+    assert_eq!(bench.world().avoided, ["n1", "n2", "n3"]);
+    let broken = bench.events.try_iter().filter_map(|event| match event {
+        ExecutorEvent::Broken(why) => Some(why),
+        _ => None,
+    });
+    let expected =
+        "jobs cannot start: on n1: exit code 126; on n2: exit code 126; on n3: exit code 126".to_owned();
+    assert_eq!(broken.collect::<Vec<_>>(), [expected]);
+    assert!(!bench.watcher.may_submit());
+}
+
+#[test]
+fn a_result_of_a_job_that_is_held_again_counts_at_once_and_the_job_goes() {
+    let mut bench = Bench::new(SILENT);
+    bench.begin(0);
+    bench.begin(1);
+    bench.world().start(0);
+    bench.world().finish(0);
+    bench.world().start(1);
+    {
+        let mut world = bench.world();
+        (world.jobs[0].state, world.jobs[1].state) = (JobState::Held, JobState::Requeued);
+        world.jobs[1].lives = false;
+    }
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(0, "succeeded".to_owned())]);
+    assert_eq!(bench.world().cancelled.len(), 1);
+    // The other one was cut off when its job was put back.
+    bench.world().pass(16);
+    bench.watcher.poll();
+    assert_eq!(bench.kinds(), [(1, Why::Requeued.words().to_owned())]);
+    // A node that failed to start one.
+    bench.begin(2);
+    let job = bench.world().jobs.len() - 1;
+    bench.world().jobs[job].state = JobState::Held;
+    bench.watcher.poll();
+    assert!(bench.kinds().is_empty(), "somebody holds it");
+    bench.world().jobs[job].said = Some("Slurm says `launch failed requeued held`".to_owned());
+    bench.watcher.poll();
+    assert_eq!(
+        bench.kinds(),
+        [(2, "the job could not start: Slurm says `launch failed requeued held`".to_owned())]
+    );
+}
+
+#[test]
+fn what_slurm_wrote_when_it_ended_a_job_counts_when_it_has_forgotten_the_job() {
+    for (line, kind) in [
+        (
+            "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-12-01T00:00:00 DUE TO TIME LIMIT ***",
+            "timeout",
+        ),
+        (
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-12-01T00:00:00 DUE TO PREEMPTION ***",
+            "its job was preempted",
+        ),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-12-01T00:00:00 ***", "its job was cancelled"),
+        ("DUE TO TIME LIMIT", "asked"),
+    ] {
+        let mut bench = Bench::new(SILENT);
+        bench.begin(0);
+        bench.world().start(0);
+        let control = bench.world().jobs[0].control.clone();
+        std::fs::write(control.log(), format!("{line}\n")).unwrap();
+        control.cancel().unwrap();
+        bench.world().finish(0);
+        bench.world().jobs.clear();
+        bench.watcher.poll();
+        assert_eq!(bench.kinds(), [(0, kind.to_owned())], "{line}");
+    }
+}
+
+#[test]
+fn a_child_that_slurm_killed_for_its_memory_is_no_exit_code() {
+    for (state, kind) in [(Why::OutOfMemory, "out_of_memory"), (Why::Ended, "exit_code")] {
+        let mut bench = Bench::new(SILENT);
+        bench.begin(0);
+        bench.world().start(0);
+        let verdict = Verdict::Failed(failure("exit_code", "exit code 137"));
+        let (usage, ended_ms, attempt) = (Usage::default(), 9, 1);
+        let report = AttemptReport { trial: TrialId(0), attempt, ended_ms, exit: None, usage, verdict };
+        bench.world().jobs[0].control.end(&Outcome::of(report)).unwrap();
+        bench.world().jobs[0].state = JobState::Over(state);
+        bench.watcher.poll();
+        assert_eq!(bench.kinds(), [(0, kind.to_owned())]);
+    }
+}
+
+/// Slurm answers whoever asks for the list, and takes no jobs: that is one trouble, not one an attempt.
+#[test]
+fn a_trouble_that_comes_and_goes_is_told_once() {
+    let mut bench = Bench::new(SILENT);
+    bench.world().refuses = Some(Trouble::Unreachable("QOSMaxSubmitJobPerUserLimit".to_owned()));
+    bench.begin(0);
+    for _ in 0..60 {
+        bench.world().pass(1);
+        bench.watcher.poll();
+        if bench.watcher.may_submit() {
+            bench.watcher.submit();
+        }
+    }
+    let told = |bench: &Bench| {
+        let told = bench.events.try_iter().filter_map(|event| match event {
+            ExecutorEvent::Cluster { trouble } => Some(trouble),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&bench), [Some("it takes no jobs now: QOSMaxSubmitJobPerUserLimit".to_owned())]);
+    bench.world().refuses = None;
+    bench.world().pass(30);
+    bench.watcher.poll();
+    bench.watcher.submit();
+    assert_eq!(told(&bench), [None]);
+    assert_eq!(bench.world().queued().len(), 1);
+}
+
+#[test]
+fn nobody_who_never_answered_is_waited_for_without_an_end() {
+    for (known, broken) in [(false, true), (true, false)] {
+        let mut bench = Bench::new(SILENT);
+        bench.watcher.known = known;
+        bench.watcher.not_listed(Trouble::Stranger("nobody".to_owned(), SILENT));
+        assert!(!bench.watcher.told_broken);
+        bench.world().pass(20);
+        bench.watcher.not_listed(Trouble::Stranger("nobody".to_owned(), SILENT));
+        assert_eq!(bench.watcher.told_broken, broken);
+    }
+}

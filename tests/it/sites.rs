@@ -1,0 +1,234 @@
+//! Clusters as their sites have them: hidden partitions, nodes that lack something, limits, wrong names. Always the real
+//! Slurm and the real Ray, whose words count.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
+use crate::harness::{both, wait_until};
+use crate::remote::Far;
+
+/// An ordinary user.
+const NOBODY: u32 = 65_534;
+
+fn events(far: &Far) -> String {
+    far.sandbox.ok("dump study.redb --events --format jsonl", 0)
+}
+
+fn count(far: &Far, what: &str) -> u64 {
+    far.sandbox.dump()["accounting"][what].as_u64().unwrap()
+}
+
+/// Ends by a refusal: exit code 1, these words, once in the journal, and nobody blamed.
+fn refused(far: &Far, words: &[&str]) {
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    for words in words {
+        assert!(both(&output).contains(words), "{words}:\n{}", both(&output));
+    }
+    assert_eq!(count(far, "failed"), 0);
+    let events = events(far);
+    let told = events.matches("cluster_changed").count();
+    // What it may have waited for before it gave up, and why it did.
+    assert!((1..=2).contains(&told), "{told} times:\n{events}");
+    let status: serde_json::Value = serde_json::from_str(&far.sandbox.ok("status study.redb --json", 0)).unwrap();
+    assert!(status["cluster_trouble"].as_str().is_some_and(|trouble| trouble.contains(words[0])), "{status}");
+    assert!(far.sandbox.ok("status study.redb", 0).contains("the cluster, when the last run ended: "));
+}
+
+#[test]
+fn an_ordinary_user_on_a_hidden_partition_of_slurms() {
+    let slurm = Slurm::start_with("PartitionName=hid Nodes=ALL Hidden=YES MaxTime=INFINITE State=UP\n");
+    slurm.open_to_others();
+    let table = slurm.run_table().replace("\"debug\"", "\"hid\"");
+    let far = Far::with(&table, slurm.env());
+    let own = |path: &std::path::Path| std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    for path in ["", "study.toml", "trial.sh"] {
+        own(&far.sandbox.path(path));
+    }
+    let piton = far.sandbox.path("piton");
+    std::fs::copy(env!("CARGO_BIN_EXE_piton"), &piton).unwrap();
+    own(&piton);
+    let run = |line: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&piton);
+        command.args(line.split_whitespace()).current_dir(far.sandbox.path("")).envs(slurm.env());
+        // Whatever this user exported for other jobs.
+        command.envs([("SQUEUE_PARTITION", "debug"), ("SQUEUE_STATES", "PD"), ("SQUEUE_FORMAT", "%i")]);
+        command.envs([("SBATCH_ARRAY_INX", "0-3"), ("SCANCEL_STATE", "PD"), ("SLURM_JOB_ID", "7")]);
+        command.env("HOME", far.sandbox.path(""));
+        command
+    };
+    far.sandbox.write("hold", "");
+    let mut engine = run("run study.toml").spawn().unwrap();
+    wait_until("trials run", || far.begun() >= 8);
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    // Another user goes on, to whom those jobs are not their own, for longer than jobs may be silent.
+    let adopting = far.start("run study.toml");
+    let adopted = || events(&far).matches("run_started").count() == 2;
+    wait_until("it is taken over", adopted);
+    let lost_after = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    wait_until("as long as silent jobs are waited for", || std::time::Instant::now() > lost_after);
+    assert_eq!((count(&far, "running"), far.begun()), (8, 8), "{}", events(&far));
+    assert!(!events(&far).contains("cluster_changed"), "{}", events(&far));
+    far.let_go();
+    assert_eq!(adopting.wait().code(), Some(0));
+    far.check_once();
+}
+
+/// What is wrong with a node's view of a directory, and what is said of it.
+const SPOILED: [(&str, &str, &str); 3] = [
+    ("noexec", "mount --bind DIR DIR && mount -o remount,bind,noexec DIR", "ermission denied"),
+    ("read-only", "mount --bind DIR DIR && mount -o remount,bind,ro DIR", ""),
+    ("not there", "mount -t tmpfs none DIR", ""),
+];
+
+#[test]
+fn a_node_of_slurms_that_cannot_start_piton_is_avoided() {
+    let mut slurm = Slurm::start();
+    for (what, how, words) in SPOILED {
+        for more in ["", "array = true\n"] {
+            let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
+            let dir = far.sandbox.path("").canonicalize().unwrap();
+            slurm.spoil_node(1, &how.replace("DIR", dir.to_str().unwrap().trim_end_matches('/')));
+            let output = far.command("run study.toml").output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{what}: {}", both(&output));
+            far.check_once();
+            let interrupted = count(&far, "interrupted");
+            assert!((1..=16).contains(&interrupted), "{what}: {interrupted} jobs went to the node");
+            let events = events(&far);
+            assert!(events.contains("could not start on n1: "), "{what}:\n{events}");
+            assert!(!events.contains("could not start on n2"), "{what}:\n{events}");
+            let line = events.lines().find(|line| line.contains("could not start on n1: ")).unwrap();
+            let told = line.split_once("on n1: ").unwrap().1;
+            assert!(told.contains(words) && told.len() > 8, "{what}: {told}");
+            println!("{what}: {told}");
+        }
+    }
+    // Neither node can.
+    let far = Far::on(&slurm);
+    let dir = far.sandbox.path("").canonicalize().unwrap();
+    for n in [1, 2] {
+        slurm.spoil_node(n, &SPOILED[0].1.replace("DIR", dir.to_str().unwrap().trim_end_matches('/')));
+    }
+    refused(&far, &["jobs cannot start", "on n1: ", "ermission denied"]);
+}
+
+#[test]
+fn what_slurm_refuses_for_good_ends_the_run_with_its_words() {
+    let slurm = Slurm::start_with(
+        "EnforcePartLimits=ALL\nPartitionName=short Nodes=ALL MaxTime=1 State=UP\n\
+         PartitionName=idle Nodes=ALL State=INACTIVE\nPartitionName=theirs Nodes=ALL AllowAccounts=foo State=UP\n",
+    );
+    let partition = |name: &str| slurm.run_table().replace("\"debug\"", &format!("{name:?}"));
+    let refusals = [
+        (
+            format!("{}time = \"10m\"\n", partition("short")),
+            "Requested time limit is invalid (missing or exceeds some limit)",
+        ),
+        (partition("idle"), "Required partition not available (inactive or drain)"),
+        (partition("theirs"), "Invalid account or account/partition combination specified"),
+        (format!("{}gres = \"gpu:1\"\n", slurm.run_table()), "Invalid generic resource (gres) specification"),
+        (format!("{}mem = \"4TiB\"\n", slurm.run_table()), "Requested node configuration is not available"),
+        (format!("{}extra = [\"--constraint=x\"]\n", slurm.run_table()), "Invalid feature specification"),
+        (format!("{}extra = [\"--licenses=x:3\"]\n", slurm.run_table()), "Invalid license specification"),
+        (format!("{}extra = [\"--no-such\"]\n", slurm.run_table()), "unrecognized option '--no-such'"),
+        (slurm.run_table().replace("cpus = 1", "cpus = 400"), "More processors requested than permitted"),
+    ];
+    for (table, words) in refusals {
+        refused(&Far::with(&table, slurm.env()), &[words]);
+    }
+    // No Slurm at all.
+    let far = Far::with(&slurm.run_table(), slurm.env());
+    std::fs::create_dir(far.sandbox.path("bin")).unwrap();
+    let path = ("PATH".to_owned(), far.sandbox.path("bin").display().to_string());
+    refused(&Far { env: vec![path], ..far }, &["`squeue` is not installed here, or not in `PATH`"]);
+    let far = Far::with(&slurm.run_table(), slurm.env());
+    let nowhere = ("SLURM_CONF".to_owned(), far.sandbox.path("none").display().to_string());
+    refused(&Far { env: vec![nowhere], ..far }, &["cannot stat file"]);
+}
+
+#[test]
+fn what_is_no_ray_is_not_waited_for() {
+    let far = |address: &str| {
+        Far::with(&format!("executor = \"ray\"\n[run.ray]\naddress = \"{address}\"\n"), vec![path_with_ray()])
+    };
+    refused(&far("http://no.such.host.invalid:8265"), &["no ray answers", "failed to lookup address information"]);
+    // Something else listens there.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = std::io::Write::write_all(
+                &mut stream,
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
+    });
+    refused(&far(&format!("http://127.0.0.1:{port}")), &["is not Ray's dashboard", "HTTP 404"]);
+    // Nothing does: that may be a cluster that starts, for a while.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    refused(&far(&format!("http://127.0.0.1:{nobody}")), &["no ray answers", "Connection refused"]);
+}
+
+#[test]
+fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided() {
+    let ray = Ray::start_with(&[("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN", "right-0123456789abcdef")]);
+    let far = Far::on(&ray);
+    let mut env = far.env.clone();
+    env.push(("RAY_AUTH_TOKEN".to_owned(), "wrong-0123456789abcdef".to_owned()));
+    refused(&Far { env, ..far }, &["it wants another token"]);
+    // Nowhere can it start: Ray's words say why.
+    let far = Far::with(&format!("{}program = \"/no/piton\"\n", ray.run_table()), ray.env());
+    refused(&far, &["jobs cannot start", "/no/piton"]);
+    assert!(far.sandbox.ok("why study.redb far_0_0", 0).contains("/no/piton"));
+}
+
+#[test]
+fn a_time_limit_of_slurms_that_was_reached_with_nobody_there_is_a_timeout() {
+    let slurm = Slurm::start_with("MinJobAge=2\n");
+    let far = Far::with(&format!("{}time = \"1m\"\n", slurm.run_table()), slurm.env());
+    let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
+    far.sandbox.write("study.toml", &text.replace("workers = 8", "workers = 2"));
+    let engine = far.hold(2);
+    engine.signal(Signal::KILL);
+    engine.wait();
+    let forgotten = || slurm.ask(&["squeue", "-h", "-a", "-t", "all"]).is_empty();
+    wait_until("Slurm has ended and forgotten them", forgotten);
+    far.let_go();
+    far.ok("run study.toml", 0);
+    let dump = far.sandbox.dump();
+    let kinds: Vec<_> =
+        dump["trials"].as_array().unwrap().iter().map(|trial| trial["failure"]["kind"].as_str()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == Some("timeout")).count(), 2, "{kinds:?}");
+}
+
+#[test]
+fn trials_that_ignore_term_on_a_node_of_slurms_that_is_lost_overlap_nobody() {
+    let mut slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    // The lock goes with the process that holds it, however that dies.
+    far.sandbox.script(
+        "trial.sh",
+        "trap '' TERM\nexec 9>\"$PITON_STUDY_DIR/lock_$PITON_CASE\"\n\
+         flock -n 9 || echo $PITON_CASE >> \"$PITON_STUDY_DIR/overlaps\"\n\
+         echo \"$PITON_CASE $PITON_ATTEMPT\" >> \"$PITON_STUDY_DIR/begun\"\n\
+         while [ -e \"$PITON_STUDY_DIR/hold\" ]; do sleep 0.05; done\n\
+         echo \"$1\" > out.txt\necho \"{\\\"z\\\": $1}\" > metrics.json\n",
+    );
+    // Some places stay free on the other node.
+    far.workers(&slurm, 6);
+    let engine = far.hold(6);
+    slurm.kill_daemon(1);
+    // Slurm calls them over; they live, and are told to end, and are killed after the grace.
+    wait_until("trials of the lost node run again", || far.begun() > 6);
+    far.let_go();
+    assert_eq!(engine.wait().code(), Some(0));
+    assert_eq!(far.sandbox.lines("overlaps"), Vec::<String>::new());
+    assert!(count(&far, "interrupted") > 0);
+    far.sandbox.ok("verify study.redb", 0);
+}
