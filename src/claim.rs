@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::Reader;
+use crate::journal::{self, Reader};
 use crate::model::StudyId;
 use crate::paths::{self, StudyPaths};
 use crate::sys::disk;
-use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
+use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::temporary::{Access, remove_leftovers_in};
 use crate::sys::tree_hash::open_beneath;
 
 /// Name of the file that says so.
@@ -77,11 +78,12 @@ pub(crate) fn claim(paths: &StudyPaths, study: &str, id: StudyId) -> io::Result<
     let dir = paths.study_artifacts(study);
     create_dir_all_durable(&dir)?;
     // Of a claim that a crash cut off; the exports clean up, too, but may never be written.
-    let _ = remove_leftover_temps(&dir);
+    let _ = remove_leftovers_in(&dir);
+    journal::remove_leftovers(&paths.store);
     let claim = Claim { study_id: id.to_string(), store: paths::relative(&paths.store, &dir) };
     let text = serde_json::to_vec(&claim)?;
     if disk::read(&dir.join(CLAIM_FILE)).is_ok_and(|now| now == text) {
         return Ok(());
     }
-    replace_atomically(&dir.join(CLAIM_FILE), |out| out.write_all(&text))
+    replace_atomically(&dir.join(CLAIM_FILE), Access::Usual, |out| out.write_all(&text))
 }

@@ -19,6 +19,7 @@ use crate::engine::{
     self, Draft, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs,
 };
 use crate::error::Error;
+use crate::executor;
 use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::strays::KilledStray;
@@ -34,8 +35,8 @@ use crate::plan;
 use crate::spec::{self, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
-use crate::sys::files::remove_leftover_temps;
 use crate::sys::reserve::Reserve;
+use crate::sys::temporary::remove_leftovers_in;
 use crate::sys::words;
 use crate::views::export;
 use crate::way_on::{amend_command, overrides_of};
@@ -402,6 +403,9 @@ impl Study {
                 self.settle()?;
                 let exports_failed = self.mend_exports()?;
                 Reserve::remove_leftover(&self.store);
+                if let Some((_, spec, _)) = &found {
+                    executor::remote::remove_leftovers(&spec.run.executor);
+                }
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
                 Ok(Outcome { decision, status, report: None, exports_failed })
             }
@@ -492,7 +496,7 @@ impl Study {
         if !current {
             return Ok(write_exports(&snapshot, &paths));
         }
-        if let Err(error) = remove_leftover_temps(&dir) {
+        if let Err(error) = remove_leftovers_in(&dir) {
             // The same state may be exported twice, and a crash have come in between.
             log::warn!("cannot clean up in `{}`: {error}", dir.display());
         }

@@ -1,11 +1,12 @@
 //! `status`, `dump`, `logs` and `why`: thin over the library's views.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use piton::journal::replayed;
 use piton::model::{AttemptNo, TrialId};
 use piton::sys::clock::unix_ms;
+use piton::sys::opened::Below;
 use piton::views::logs::{self, Followable, Followed, Position, Stream};
 use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
 use piton::{Error, JournalError, Reader, Snapshot};
@@ -121,8 +122,8 @@ pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
     let stream = if args.stderr { Stream::Stderr } else { Stream::Stdout };
     let mut out = sink::stdout(Content::Printed);
     if !args.follow {
-        let path = logs::locate(&look.view, &look.snapshot, &args.case, args.attempt, stream)?;
-        logs::copy(&path, &mut out)?;
+        let log = logs::locate(&look.view, &look.snapshot, &args.case, args.attempt, stream)?;
+        logs::copy(&log, &mut out)?;
         return Ok(0);
     }
     let Look { snapshot, view } = look;
@@ -152,8 +153,9 @@ impl Followable for Following<'_> {
         Position::of(&snapshot, self.trial, liveness).map_err(Into::into)
     }
 
-    fn log_path(&mut self, attempt: AttemptNo) -> PathBuf {
-        logs::path_of(&self.view, self.trial, attempt, self.stream).unwrap_or_else(|| self.store.to_owned())
+    fn log(&mut self, attempt: AttemptNo) -> Result<Below, ViewError> {
+        let planned = logs::place_of(&self.view, self.trial, attempt, self.stream);
+        planned.ok_or_else(|| ViewError::NotStarted { case: self.view.case_of(&self.view.lineage(), self.trial) })
     }
 
     fn attempt_begins(&mut self, attempt: AttemptNo) {

@@ -3,11 +3,10 @@
 //! The store is read first and closed again: it is never opened for writing, and an engine may be at work on it. The
 //! directory it runs in is a new one.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use piton::engine::replay::{self, Place, Replayed};
@@ -16,8 +15,9 @@ use piton::model::{
 };
 use piton::paths::StudyPaths;
 use piton::spec::{self, Spec, Work};
+use piton::sys::opened::Opened;
 use piton::sys::signals::{SignalEvent, die_by};
-use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use piton::sys::temporary::TemporaryDir;
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
 use piton::views::{clean, duration, number, signal_name};
 use piton::{Error, identity};
@@ -55,8 +55,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     };
     let slot = scene.slot;
     let ground = Ground::make(args)?;
-    let place =
-        Place { dir: ground.dir.clone(), scratch_dir: ground.root.join("scratch"), attempt: scene.attempt };
+    let place = Place { dir: ground.dir.clone(), scratch_dir: ground.scratch.clone(), attempt: scene.attempt };
     let rows = (scene.stages.as_slice(), &scene.proposals);
     let mut job = replay::prepare(scene.spec, scene.paths, rows, (scene.trial, scene.parent.as_ref()), place)?;
     if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
@@ -67,7 +66,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
         note(&format!("not everything is what it was when its parent was chosen: {line}"));
     }
     say(&format!("running `{}` (attempt {}) in `{}`", scene.case, scene.attempt, ground.dir.display()));
-    let mut tails = [Tail::of(&ground.dir, "stdout.log", !args.json), Tail::of(&ground.dir, "stderr.log", false)];
+    let mut tails = [Tail::of(&ground, "stdout.log", !args.json), Tail::of(&ground, "stderr.log", false)];
     let replayed =
         replay::run(job, slot, keeper, EVERY, &mut || tails.iter_mut().for_each(|tail| tail.pass_on()))?;
     tails.iter_mut().for_each(Tail::pass_on_rest);
@@ -156,18 +155,38 @@ impl Scene {
 
 /// Where it runs. The directories go when this does, unless they are to stay.
 struct Ground {
-    root: PathBuf,
+    /// Gone only once this is.
+    root: Option<TemporaryDir>,
+    scratch: PathBuf,
+    /// What the attempt's directory is made in, held: wherever its name leads by now, the logs are below this one.
+    above: Arc<Opened>,
     dir: PathBuf,
     stays: bool,
     keep_root: bool,
 }
 
+/// What the names of replays' directories begin with.
+const PREFIX: &str = "piton-replay-";
+/// And of those that are to stay, which are no leftovers.
+const KEPT_PREFIX: &str = "piton-replayed-";
+
 impl Ground {
     fn make(args: &ReplayArgs) -> Result<Self, Error> {
         let chosen = args.attempt_dir.as_deref().map(chosen_dir).transpose()?;
-        let root = make_root()?;
-        let dir = chosen.clone().unwrap_or_else(|| root.join("attempt"));
-        Ok(Self { root, dir, stays: args.keep || chosen.is_some(), keep_root: args.keep })
+        let root = make_root(if args.keep { KEPT_PREFIX } else { PREFIX })?;
+        let dir = chosen.clone().unwrap_or_else(|| root.path().join("attempt"));
+        let scratch = root.path().join("scratch");
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        let above = Opened::dir(parent).map(Arc::new);
+        let above = above.map_err(|cause| Error::File { what: "open", path: parent.into(), cause })?;
+        Ok(Self {
+            root: Some(root),
+            scratch,
+            above,
+            dir,
+            stays: args.keep || chosen.is_some(),
+            keep_root: args.keep,
+        })
     }
 }
 
@@ -176,25 +195,20 @@ impl Drop for Ground {
         if self.keep_root {
             return;
         }
-        if let Err(error) = fs::remove_dir_all(&self.root) {
-            log::warn!("cannot remove `{}`: {error}", self.root.display());
+        let Some(root) = self.root.take() else { return };
+        let path = root.path().to_owned();
+        if let Err(error) = root.remove() {
+            log::warn!("cannot remove `{}`: {error}", path.display());
         }
     }
 }
 
 /// A directory that nobody else can look into, where temporary files go.
-fn make_root() -> Result<PathBuf, Error> {
+fn make_root(prefix: &str) -> Result<TemporaryDir, Error> {
     let temp = std::env::temp_dir();
-    let failed = |path: &Path, cause| Error::File { what: "make", path: path.into(), cause };
+    let failed = |path: &Path, cause| Error::File { what: "make a directory in", path: path.into(), cause };
     let temp = std::path::absolute(&temp).map_err(|cause| failed(&temp, cause))?;
-    for number in 0..1_000 {
-        let root = temp.join(format!("piton-replay-{}-{number}", std::process::id()));
-        match DirBuilder::new().mode(0o700).create(&root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| root.clone()).map_err(|cause| failed(&root, cause)),
-        }
-    }
-    Err(failed(&temp, io::ErrorKind::AlreadyExists.into()))
+    TemporaryDir::new_in(&temp, prefix).map_err(|cause| failed(&temp, cause))
 }
 
 /// The directory somebody named, absolute and without links: the executor makes it anew, so nothing may be in it.
@@ -222,17 +236,19 @@ fn chosen_dir(dir: &Path) -> Result<PathBuf, Error> {
 
 /// One of the trial's logs, passed on as it grows. It is the trial's own: it may be gone, or anything.
 struct Tail {
-    dir: PathBuf,
-    name: &'static str,
+    above: Arc<Opened>,
+    /// Below it.
+    log: PathBuf,
     out: Sink<Box<dyn Write>>,
     file: Option<File>,
     failed: Option<io::Error>,
 }
 
 impl Tail {
-    fn of(dir: &Path, name: &'static str, to_stdout: bool) -> Self {
+    fn of(ground: &Ground, name: &'static str, to_stdout: bool) -> Self {
         let out = sink::shared(sink::Content::Printed, to_stdout);
-        Self { dir: dir.into(), name, out, file: None, failed: None }
+        let log = Path::new(ground.dir.file_name().unwrap_or_default()).join(name);
+        Self { above: Arc::clone(&ground.above), log, out, file: None, failed: None }
     }
 
     fn pass_on(&mut self) {
@@ -250,10 +266,9 @@ impl Tail {
             return 0;
         }
         if self.file.is_none() {
-            self.file = open_dir(&self.dir)
-                .and_then(|dir| open_beneath(dir.as_fd(), Path::new(self.name)))
-                .ok()
-                .filter(|file| kind_of(file).is_ok_and(|kind| kind == FileType::RegularFile));
+            let opened = self.above.open(&self.log).ok();
+            let opened = opened.filter(|log| log.kind().is_ok_and(|kind| kind == FileType::RegularFile));
+            self.file = opened.and_then(|log| log.file().ok()?.try_clone().ok());
         }
         let Some(file) = &mut self.file else { return 0 };
         // A log that was cut is begun anew.

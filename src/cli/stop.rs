@@ -146,13 +146,20 @@ fn ask(
     // Not SIGTERM: a second `stop` must not count as a second signal, and --now leaves the exit code at 75.
     let signal = if now { Signal::USR2 } else { Signal::USR1 };
     let run = RunName { study: study.study_id, run: study.runs };
-    let mut found = writers(store).unwrap_or_default();
-    if settling && !found.is_empty() && !found.iter().any(|process| handles(*process, signal)) {
+    let cannot = |cause| Error::System { what: "look for the engine", cause };
+    let found = writers(store).map_err(cannot)?;
+    let mut listening = Vec::new();
+    for process in &found {
+        if handles(*process, signal).map_err(cannot)? {
+            listening.push(*process);
+        }
+    }
+    if settling && !found.is_empty() && listening.is_empty() {
         return Ok(None);
     }
     // Between a fork of the engine and what it becomes there may be two: the engine is the older one.
-    found.sort_by_key(|process| (*process != engine.process, process.start_ticks));
-    let process = found.into_iter().find(|process| handles(*process, signal));
+    listening.sort_by_key(|process| (*process != engine.process, process.start_ticks));
+    let process = listening.into_iter().next();
     if let Some(process) = process
         && signal_exactly(process, signal).map_err(|cause| Error::System { what: "signal the engine", cause })?
     {
@@ -168,7 +175,7 @@ fn ask(
 /// Where an engine is that is not seen from here.
 fn whereabouts(engine: &EngineId) -> String {
     let host = clean(&engine.host);
-    if engine.boot_id == boot_id() {
+    if boot_id().is_ok_and(|boot| boot == engine.boot_id) {
         format!("with the number {} in another PID namespace of this machine", engine.process.pid)
     } else if engine.host == host_name() {
         format!("with the number {} on another machine that is called `{host}`, too", engine.process.pid)
@@ -182,7 +189,9 @@ fn wait_until_stopped(store: &Path, asked: &Asked, now: bool) -> Result<(), Erro
     let (mut said_at, mut stopped_since) = (begun, None);
     while runs(store, asked)? {
         std::thread::sleep(PAUSE);
-        let stopped = asked.process.filter(|process| Stat::of(process.pid).is_some_and(|stat| stat.stopped));
+        // One that cannot be looked at for a moment is looked at again.
+        let is_stopped_now = |pid| matches!(Stat::of(pid), Ok(Some(stat)) if stat.stopped);
+        let stopped = asked.process.filter(|process| is_stopped_now(process.pid));
         stopped_since = stopped.map(|_| stopped_since.unwrap_or_else(Instant::now));
         if let (Some(process), Some(since)) = (stopped, stopped_since) {
             if now {
@@ -219,7 +228,7 @@ fn runs(store: &Path, asked: &Asked) -> Result<bool, Error> {
     }
     // An engine that has said goodbye still writes exports.
     match asked.process {
-        Some(process) => Ok(lives(process)),
+        Some(process) => lives(process).map_err(|cause| Error::System { what: "look at the engine", cause }),
         None => study_of(store).map(|study| study.runs == asked.run.run && study.study_id == asked.run.study),
     }
 }

@@ -23,6 +23,7 @@ mod survivors;
 mod timing;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, ancestors_of_trials, kill_strays};
 use crate::executor::remote::{RemoteExecutor, RemoteSetup};
 use crate::executor::{AttemptReport, Executor, ExecutorEvent};
-use crate::journal::{self, Journal, JournalError, Reader, Snapshot};
+use crate::journal::{self, Journal, JournalError, OpenError, Reader, Snapshot};
 use crate::model::{
     Accounting, AttemptEnd, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex,
     StudyRow, StudyStatus,
@@ -187,7 +188,7 @@ pub enum EngineError {
         what: &'static str,
         /// Why.
         #[source]
-        cause: std::io::Error,
+        cause: io::Error,
     },
 }
 
@@ -229,9 +230,9 @@ pub fn run(
     let asked_to_end = signals.map(|watched| Arc::clone(&watched.asked_to_end)).unwrap_or_default();
     let snapshot = journal.snapshot()?;
     let study = snapshot.study()?;
-    let boot_id = clock::boot_id();
+    let boot_id = this_boot()?;
     // This store is ours alone, but it may be a copy of one whose engine lives: its trials are not ours to kill.
-    if let Some(pid) = runs_elsewhere(&study) {
+    if let Some(pid) = runs_elsewhere(&study).map_err(unseen)? {
         return Err(EngineError::Copied { pid });
     }
     let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
@@ -368,12 +369,13 @@ pub(crate) fn run_on(
 pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let snapshot = journal.snapshot()?;
     let (study, left) = (snapshot.study()?, snapshot.running()?);
-    if runs_elsewhere(&study).is_some() {
+    if runs_elsewhere(&study).map_err(unseen)?.is_some() {
         // A copy of a store whose engine still winds up.
         return Ok(Vec::new());
     }
     refuse_elsewhere(&left, ExecutorKind::Local)?;
-    let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == clock::boot_id());
+    let boot_id = this_boot()?;
+    let same_boot = study.engine.as_ref().is_some_and(|engine| engine.boot_id == boot_id);
     kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
     let at_ms = clock::unix_ms();
@@ -444,18 +446,41 @@ fn refuse_elsewhere(left: &[RunningRow], kind: ExecutorKind) -> Result<(), Engin
     }
 }
 
+fn this_boot() -> Result<String, EngineError> {
+    clock::boot_id().map_err(|cause| EngineError::System { what: "tell this boot of the machine", cause })
+}
+
+fn unseen(cause: io::Error) -> EngineError {
+    EngineError::System { what: "look for an engine that runs the same study", cause }
+}
+
 /// The engine of another store of the same study, of which this one is a copy: the process that the store names, or one
 /// that trials of the study descend from, if it writes such a store.
-fn runs_elsewhere(study: &StudyRow) -> Option<u32> {
+///
+/// # Errors
+/// If a process that may be it cannot be looked at.
+fn runs_elsewhere(study: &StudyRow) -> io::Result<Option<u32>> {
     let me = this_process();
-    let named = study.open_engine().filter(|engine| is_alive(&engine.process, &engine.boot_id));
-    let above = ancestors_of_trials(study.study_id).unwrap_or_default();
-    let mut others = named.map(|engine| engine.process).into_iter().chain(above).filter(|process| *process != me);
-    let is_same = |store: &PathBuf| {
-        let other = Reader::open(store).ok().and_then(|reader| reader.snapshot().ok()?.study().ok());
-        other.is_some_and(|other| other.study_id == study.study_id)
+    let mut others = ancestors_of_trials(study.study_id)?;
+    if let Some(engine) = study.open_engine()
+        && is_alive(&engine.process, &engine.boot_id)?
+    {
+        others.insert(0, engine.process);
+    }
+    let is_same = |store: &PathBuf| match Reader::open(store).map(|reader| reader.snapshot()?.study()) {
+        Ok(Ok(other)) => Ok(other.study_id == study.study_id),
+        Ok(Err(JournalError::Io(error))) | Err(OpenError::Io { cause: JournalError::Io(error), .. }) => Err(error),
+        // Another file, or gone meanwhile.
+        _ => Ok(false),
     };
-    others.find(|process| journal::written_by(process.pid).iter().any(is_same)).map(|process| process.pid)
+    for process in others.into_iter().filter(|process| *process != me) {
+        for store in journal::written_by(process.pid)? {
+            if is_same(&store)? {
+                return Ok(Some(process.pid));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a run ended because it was asked to.

@@ -21,6 +21,7 @@ use super::shutdown::{Control, ShutdownHandle};
 use crate::model::StudyId;
 use crate::sys::files::replace_atomically;
 use crate::sys::signals::SignalEvent;
+use crate::sys::temporary::Access;
 use crate::sys::words::io_words;
 
 /// How often an engine looks.
@@ -66,7 +67,7 @@ pub fn request(store: &Path, run: RunName, now: bool) -> io::Result<PathBuf> {
     let request = Request { schema: 1, study_id: run.study.to_string(), run: run.run, now };
     let text = serde_json::to_vec(&request)?;
     let path = request_path(store);
-    replace_atomically(&path, |out| out.write_all(&text).and_then(|()| out.write_all(b"\n")))?;
+    replace_atomically(&path, Access::Usual, |out| out.write_all(&text).and_then(|()| out.write_all(b"\n")))?;
     Ok(path)
 }
 

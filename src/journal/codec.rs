@@ -202,6 +202,15 @@ mod tests {
         assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
     }
 
+    /// Variant 20, how many events there were and how many were lost.
+    #[test]
+    fn golden_bytes_of_what_salvage_says_of_itself() {
+        let record = Record { event: Event::Rebuilt { known: 300, lost: 7 }, ..record() };
+        let bytes = encode(2, &record).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [1, 251, 0xd0, 0x07, 5, 20, 251, 0x2c, 0x01, 7]);
+        assert_eq!(decode::<Record>(2, &bytes).unwrap(), record);
+    }
+
     fn usage() -> Usage {
         Usage { wall_us: 7, cpu_us: 6, peak_rss_bytes: 300 }
     }

@@ -6,25 +6,22 @@
 //! next call removes. Nothing may be dropped here, and nothing that does not fit its checksum or the hash chain be
 //! passed on as if it did. (redb's own compaction moves pages inside the one file, by commits without quick repair.)
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
 use super::codec::{Stored, chain_after};
+use super::create::remove_leftovers;
 use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::read::Snapshot;
 use super::tables::{self, RecordTable, decoded};
 use super::write::{Journal, builder, sync_directory_of};
 use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
-
-/// What the unfinished file's name ends in.
-const UNFINISHED: &str = ".compact.new";
+use crate::sys::temporary::{Access, Temporary};
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,28 +61,22 @@ pub fn compact(store: &Path) -> Result<Compacted, CompactError> {
     let path = fs::canonicalize(store).map_err(|_| OpenError::Missing { path: store.into() })?;
     let journal = Journal::open(&path).map_err(|error| named(error, store))?;
     let snapshot = journal.snapshot()?;
-    let unfinished = unfinished_name(&path);
-    let done = written(&snapshot, &path, &unfinished).and_then(|before_bytes| {
-        let failed = |cause| CompactError::Copy { path: unfinished.clone(), cause };
-        let after_bytes = fs::metadata(&unfinished).map_err(failed)?.len();
-        if !journal.is_in_place() {
-            return Err(failed(io::Error::other("the store was removed or replaced meanwhile")));
-        }
-        fs::rename(&unfinished, &path).map_err(failed)?;
-        sync_directory_of(&path).map_err(failed)?;
-        Ok(Compacted { before_bytes, after_bytes })
-    });
-    if done.is_err() {
-        // The first error is the one to tell; a leftover is harmless.
-        drop(fs::remove_file(&unfinished));
+    remove_leftovers(&path);
+    let made = Temporary::beside(&path, Access::Own);
+    let made = made.map_err(|cause| CompactError::Copy { path: path.clone(), cause })?;
+    let unfinished = made.path().to_owned();
+    let failed = |cause| CompactError::Copy { path: unfinished.clone(), cause };
+    let before_bytes = fs::metadata(&path).map_err(failed)?.len();
+    copy(&snapshot, &unfinished).map_err(|error| blamed(error, &unfinished))?;
+    let file = File::open(&unfinished).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    let after_bytes = file.metadata().map_err(failed)?.len();
+    if !journal.is_in_place() {
+        return Err(failed(io::Error::other("the store was removed or replaced meanwhile")));
     }
-    done
-}
-
-fn unfinished_name(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path.file_name().unwrap_or_default());
-    name.push(UNFINISHED);
-    path.with_file_name(name)
+    made.replace().map_err(failed)?;
+    sync_directory_of(&path).map_err(failed)?;
+    Ok(Compacted { before_bytes, after_bytes })
 }
 
 /// By the name the user gave it.
@@ -97,26 +88,6 @@ fn named(error: OpenError, store: &Path) -> OpenError {
         OpenError::Io { cause, .. } => OpenError::Io { path: store.into(), cause },
         other => other,
     }
-}
-
-/// Writes the whole new file, compared and synced. The old one's size.
-fn written(snapshot: &Snapshot, path: &Path, unfinished: &Path) -> Result<u64, CompactError> {
-    let failed = |cause| CompactError::Copy { path: unfinished.into(), cause };
-    let store = fs::metadata(path).map_err(failed)?;
-    // What a killed call left; the store's lock is ours, so nobody works on it.
-    match fs::remove_file(unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished);
-    drop(private.map_err(failed)?);
-    copy(snapshot, unfinished).map_err(|error| blamed(error, unfinished))?;
-    let file = File::open(unfinished).map_err(failed)?;
-    // Best effort: who may read the store should be able to read it still.
-    drop(std::os::unix::fs::fchown(&file, Some(store.uid()), Some(store.gid())));
-    file.set_permissions(fs::Permissions::from_mode(store.mode())).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    Ok(store.len())
 }
 
 /// A copy that failed, by whose fault.

@@ -4,9 +4,8 @@
 //! built under another name, closed, synced, and only then renamed; the directory is synced before anyone is told.
 //! It must never replace an existing store.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redb::Database;
 
@@ -14,12 +13,7 @@ use super::error::{JournalError, OpenError};
 use super::write::{Journal, create_database, damaged_or_io, initialise, open_error, sync_directory_of};
 use crate::model::Record;
 use crate::sys::disk;
-
-/// Ending of a store that is still being made.
-const UNFINISHED: &str = ".new";
-
-/// How often a creation is tried again whose unfinished file another process took for a leftover.
-const RETRIES: u32 = 5;
+use crate::sys::temporary::{self, Access, Temporary};
 
 /// Makes a store with its first event and opens it.
 ///
@@ -38,104 +32,47 @@ pub fn create_with(path: &Path, first: &[Record]) -> Result<Journal, OpenError> 
     Journal::open(path)
 }
 
-/// Makes a store that `fill` puts everything into, whole or not at all.
+/// Makes a store that `fill` puts everything into, whole or not at all. The study's environment is in it, so that it is
+/// closed to other users until its owner opens it.
 pub(super) fn make(path: &Path, fill: &dyn Fn(&Database) -> Result<(), JournalError>) -> Result<(), OpenError> {
-    let io_error = |error: io::Error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
-    let mut tries = 0;
-    loop {
-        if disk::is_taken(path) {
-            return Err(OpenError::Exists { path: path.into() });
-        }
-        remove_leftovers(path);
-        let unfinished = unfinished_name(path).map_err(io_error)?;
-        match build(&unfinished, path, fill) {
-            Ok(()) => return Ok(()),
-            Err(BuildError::Gone) if tries < RETRIES => tries += 1,
-            Err(error) => {
-                // Best effort: a leftover is harmless and goes with the next creation.
-                drop(disk::remove_file(&unfinished));
-                return Err(error.into_open_error(path));
-            }
-        }
+    let io_error = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => OpenError::Exists { path: path.into() },
+        _ => OpenError::Io { path: path.into(), cause: JournalError::Io(error) },
+    };
+    if disk::is_taken(path) {
+        return Err(OpenError::Exists { path: path.into() });
     }
+    remove_leftovers(path);
+    let unfinished = if planted!(CreatedInPlace) {
+        Temporary::in_place(path, true)
+    } else {
+        Temporary::beside(path, Access::Own)
+    };
+    // Locked until it has its name: nobody may take it for a leftover. redb's own lock ends before that.
+    let unfinished = unfinished.map_err(io_error)?;
+    unfinished.is_locked().map_err(io_error)?;
+    let db = create_database(unfinished.path()).map_err(|error| open_error(path, error))?;
+    fill(&db).map_err(|cause| damaged_or_io(path, cause))?;
+    db.close().map_err(|error| open_error(path, error))?;
+    disk::sync(unfinished.path()).map_err(io_error)?;
+    unfinished.place_new().map_err(io_error)?;
+    sync_directory_of(path).map_err(io_error)
 }
 
-/// Why an unfinished store did not become one.
-enum BuildError {
-    /// Another process removed it, between its making and its lock.
-    Gone,
-    Open(OpenError),
-    Io(io::Error),
-}
-
-impl From<io::Error> for BuildError {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::NotFound { Self::Gone } else { Self::Io(error) }
-    }
-}
-
-impl BuildError {
-    fn into_open_error(self, path: &Path) -> OpenError {
-        match self {
-            Self::Open(error) => error,
-            Self::Gone => Self::Io(io::ErrorKind::NotFound.into()).into_open_error(path),
-            Self::Io(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                OpenError::Exists { path: path.into() }
-            }
-            Self::Io(error) => OpenError::Io { path: path.into(), cause: JournalError::Io(error) },
-        }
-    }
-}
-
-fn build(
-    unfinished: &Path,
-    path: &Path,
-    fill: &dyn Fn(&Database) -> Result<(), JournalError>,
-) -> Result<(), BuildError> {
-    let unfinished = if planted!(CreatedInPlace) { path } else { unfinished };
-    // Held until it has its name: nobody may take it for a leftover. redb's own lock ends before that.
-    let _claimed = disk::create_claimed(unfinished)?;
-    let db = create_database(unfinished);
-    let db = db.map_err(|error| BuildError::Open(open_error(path, error)))?;
-    fill(&db).map_err(|cause| BuildError::Open(damaged_or_io(path, cause)))?;
-    db.close().map_err(|error| BuildError::Open(open_error(path, error)))?;
-    disk::sync(unfinished)?;
-    if unfinished != path {
-        disk::rename_new(unfinished, path)?;
-    }
-    Ok(sync_directory_of(path)?)
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// `<store>.<random>.new`, in the store's directory, so that two processes never build in the same file.
-fn unfinished_name(path: &Path) -> io::Result<PathBuf> {
-    let mut name = OsString::from(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(format!(".{:016x}{UNFINISHED}", u64::from_le_bytes(disk::random()?)));
-    Ok(directory(path).join(name))
-}
-
-/// Removes what killed creations of this store left; one that is still being made is locked and stays.
-fn remove_leftovers(path: &Path) {
-    let (Some(name), Ok(entries)) = (path.file_name(), disk::names(directory(path))) else { return };
+/// Removes what killed creations and compactions of this store left, those of earlier versions too: `<store>.new`,
+/// `<store>.<16 digits>.new` and `<store>.compact.new`. What is still being made is locked and stays.
+pub(crate) fn remove_leftovers(path: &Path) {
+    temporary::remove_leftovers_of(path);
+    let Some(name) = path.file_name() else { return };
     let prefix = format!("{}.", name.to_string_lossy());
-    for entry in entries {
-        let entry_name = entry.to_string_lossy();
-        if !entry_name.strip_prefix(&prefix).is_some_and(is_unfinished) {
-            continue;
-        }
-        if let Err(error) = disk::remove_unclaimed(&directory(path).join(&entry)) {
-            log::warn!("cannot remove the leftover `{entry_name}`: {error}");
-        }
-    }
-}
-
-/// Whether the rest of a name, after the store's, is that of an unfinished store: 16 hex digits and the ending.
-fn is_unfinished(rest: &str) -> bool {
-    rest == UNFINISHED.trim_start_matches('.')
-        || rest
-            .strip_suffix(UNFINISHED)
-            .is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let is_old = |name: &str| {
+        name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix("new")).is_some_and(|rest| {
+            let random = rest.strip_suffix('.').unwrap_or_default();
+            let is_random = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+            rest.is_empty() || rest == "compact." || is_random
+        })
+    };
+    let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A directory that cannot be listed is told of where it matters.
+    drop(temporary::remove_leftovers(dir, is_old));
 }

@@ -15,7 +15,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use crate::model::ProcessId;
-use crate::sys::process::{Stat, all_processes, write_locked_files};
+use crate::sys::process::{all_processes, write_locked_files};
 
 /// redb's bytes of a writer: the one that writes, and the one that says that it is the only one.
 const WRITERS_BYTES: (Bound<u64>, Bound<u64>) = (Bound::Included(1 << 62), Bound::Excluded((1 << 62) + 2));
@@ -41,14 +41,23 @@ pub fn is_locked(store: &Path) -> io::Result<bool> {
 /// If the store or `/proc` cannot be read.
 pub fn writers(store: &Path) -> io::Result<Vec<ProcessId>> {
     let file = file_id(&std::fs::metadata(store)?);
-    let writes = |stat: &Stat| write_locked_files(stat.pid).iter().any(|path| is_file(path, file));
-    Ok(all_processes()?.iter().filter(|stat| !stat.dead && writes(stat)).map(Stat::id).collect())
+    let mut found = Vec::new();
+    for stat in all_processes()?.iter().filter(|stat| !stat.dead) {
+        if write_locked_files(stat.pid)?.iter().any(|path| is_file(path, file)) {
+            found.push(stat.id());
+        }
+    }
+    Ok(found)
 }
 
 /// The stores, and other files under such a lock, that a process writes; as names to open them by.
-pub(crate) fn written_by(pid: u32) -> Vec<PathBuf> {
+///
+/// # Errors
+/// If the process cannot be looked at.
+pub(crate) fn written_by(pid: u32) -> io::Result<Vec<PathBuf>> {
+    // One that it has closed meanwhile is not locked.
     let locked = |path: &PathBuf| is_locked(path).unwrap_or(false);
-    write_locked_files(pid).into_iter().filter(locked).collect()
+    Ok(write_locked_files(pid)?.into_iter().filter(locked).collect())
 }
 
 fn is_file(path: &Path, file: (u64, u64)) -> bool {
@@ -63,26 +72,11 @@ fn file_id(meta: &std::fs::Metadata) -> (u64, u64) {
 mod tests {
     use super::*;
     use crate::journal::{Journal, Reader, create};
-    use crate::model::{Event, Record, StudyCreated, StudyId};
+    use crate::model::{Event, Record, StudyCreated};
     use crate::sys::process::this_process;
 
     fn created() -> Record {
-        let created = StudyCreated {
-            study_id: StudyId([1; 16]),
-            piton_version: "0.1.0".into(),
-            name: "s".into(),
-            base_case: "s".into(),
-            seed: 0,
-            spec: String::new(),
-            spec_hash: String::new(),
-            inputs: Vec::new(),
-            versions: Vec::new(),
-            study_dir: ".".into(),
-            artifacts_dir: "artifacts".into(),
-            study_file: String::new(),
-            plan_version: 1,
-            stages: Vec::new(),
-        };
+        let created = StudyCreated::of_nothing();
         Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) }
     }
 
@@ -93,7 +87,7 @@ mod tests {
         let journal = create(&store, &created()).unwrap();
         assert!(is_locked(&store).unwrap());
         assert_eq!(writers(&store).unwrap(), [this_process()]);
-        assert_eq!(written_by(std::process::id()).len(), 1);
+        assert_eq!(written_by(std::process::id()).unwrap().len(), 1);
         // Asking took nothing: the lock is still the writer's, and it can go on.
         assert!(Journal::open(&store).is_err());
         journal.close().unwrap();

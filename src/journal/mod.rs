@@ -28,6 +28,7 @@ mod write;
 
 pub use codec::CodecError;
 pub use compact::{CompactError, Compacted, compact};
+pub(crate) use create::remove_leftovers;
 pub use create::{create, create_with};
 pub use error::{JournalError, OpenError};
 pub(crate) use lock::written_by;

@@ -42,12 +42,12 @@ impl Kept {
     pub(super) fn take(&mut self, record: &Record, is_last_word: bool) {
         match &record.event {
             Event::AttemptStarted { trial, attempt, slot, .. } => {
-                let row = self.older.entry(*trial).or_insert_with(|| new_row(*trial));
+                let row = self.older.entry(*trial).or_insert_with(|| TrialRow::new(*trial, 0));
                 if *attempt == 1 {
-                    *row = new_row(*trial);
+                    *row = TrialRow::new(*trial, 0);
                 }
                 fill_up(row, attempt.saturating_sub(1), record.at_ms);
-                row.attempts.push(begun(*attempt, *slot, record.at_ms));
+                row.attempts.push(AttemptRow::begun(*attempt, *slot, record.at_ms));
                 row.state = TrialState::Running;
             }
             Event::AttemptPlaced { trial, attempt, job } => {
@@ -57,7 +57,7 @@ impl Kept {
                 }
             }
             Event::AttemptEnded(end) => {
-                let row = self.older.entry(end.trial).or_insert_with(|| new_row(end.trial));
+                let row = self.older.entry(end.trial).or_insert_with(|| TrialRow::new(end.trial, 0));
                 ended(row, end, is_last_word);
             }
             Event::TrialReset { trial } => {
@@ -361,33 +361,6 @@ fn lost_failure() -> Failure {
     }
 }
 
-fn new_row(trial: TrialId) -> TrialRow {
-    TrialRow {
-        trial,
-        stage: 0,
-        state: TrialState::Pending,
-        due_ms: 0,
-        failures: 0,
-        attempts: Vec::new(),
-        metrics: Default::default(),
-        failure: None,
-        outputs: Vec::new(),
-    }
-}
-
-fn begun(n: u32, slot: u32, started_ms: i64) -> AttemptRow {
-    AttemptRow {
-        n,
-        outcome: None,
-        slot,
-        started_ms,
-        ended_ms: None,
-        exit: None,
-        usage: Default::default(),
-        remote: None,
-    }
-}
-
 /// Most attempts of a trial whose events are lost that are stood in for: beyond it, the trial runs again.
 const FILLED_MAX: u32 = 10_000;
 
@@ -396,7 +369,7 @@ fn fill_up(row: &mut TrialRow, count: u32, at_ms: i64) {
     row.attempts.truncate(usize::try_from(count).unwrap_or(usize::MAX));
     while (row.attempts.len() as u64) < u64::from(count.min(FILLED_MAX)) {
         let n = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX - 1) + 1;
-        row.attempts.push(begun(n, 0, at_ms));
+        row.attempts.push(AttemptRow::begun(n, 0, at_ms));
     }
     for attempt in row.attempts.iter_mut().filter(|attempt| attempt.outcome.is_none()) {
         (attempt.outcome, attempt.ended_ms) = (Some(AttemptOutcome::Interrupted), Some(attempt.started_ms));
@@ -408,7 +381,7 @@ fn ended(row: &mut TrialRow, end: &AttemptEnd, is_last_word: bool) {
     if !row.attempts.last().is_some_and(is_running) {
         let started_ms = end.ended_ms.saturating_sub(i64::try_from(end.usage.wall_us / 1_000).unwrap_or(0));
         fill_up(row, end.attempt.saturating_sub(1), started_ms);
-        row.attempts.push(begun(end.attempt, 0, started_ms));
+        row.attempts.push(AttemptRow::begun(end.attempt, 0, started_ms));
     }
     let Some(last) = row.attempts.last_mut() else { return };
     (last.ended_ms, last.exit, last.usage) = (Some(end.ended_ms), end.exit, end.usage);

@@ -653,7 +653,7 @@ fn fill(
 mod tests {
     use super::*;
     use crate::journal::{Reader, create, verify};
-    use crate::model::{RunEnd, StudyId};
+    use crate::model::RunEnd;
 
     fn record(at_ms: i64, event: Event) -> Record {
         Record { at_ms, run_ms: 0, event }
@@ -661,23 +661,8 @@ mod tests {
 
     /// A store whose fourth event is of this time; the others are always the same.
     fn store(dir: &Path, fourth_ms: i64) -> Vec<u8> {
-        let created = StudyCreated {
-            study_id: StudyId([1; 16]),
-            piton_version: "0.1.0".into(),
-            name: "s".into(),
-            base_case: "s".into(),
-            seed: 0,
-            // Larger than the smallest page.
-            spec: "x".repeat(50_000),
-            spec_hash: String::new(),
-            inputs: Vec::new(),
-            versions: Vec::new(),
-            study_dir: ".".into(),
-            artifacts_dir: "artifacts".into(),
-            study_file: String::new(),
-            plan_version: 1,
-            stages: Vec::new(),
-        };
+        // Larger than the smallest page.
+        let created = StudyCreated { spec: "x".repeat(50_000), ..StudyCreated::of_nothing() };
         let path = dir.join(format!("{fourth_ms}.redb"));
         let mut journal = create(&path, &record(1, Event::StudyCreated(Box::new(created)))).unwrap();
         for at_ms in [2, 3, fourth_ms] {

@@ -202,6 +202,29 @@ pub struct StudyCreated {
     pub stages: Vec<StageDecl>,
 }
 
+#[cfg(test)]
+impl StudyCreated {
+    /// A study without stages, for tests that need any.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            study_id: StudyId([1; 16]),
+            piton_version: "0.1.0".into(),
+            name: "s".into(),
+            base_case: "s".into(),
+            seed: 0,
+            spec: String::new(),
+            spec_hash: String::new(),
+            inputs: Vec::new(),
+            versions: Vec::new(),
+            study_dir: ".".into(),
+            artifacts_dir: "artifacts".into(),
+            study_file: String::new(),
+            plan_version: 1,
+            stages: Vec::new(),
+        }
+    }
+}
+
 /// What a study is from now on. Everything it does happens at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpecAmended {

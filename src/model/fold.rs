@@ -389,17 +389,7 @@ impl Fold {
         let derived = trial.0 - stage.first_trial.0;
         let mut row = match rows.trial(trial)? {
             Some(row) => row,
-            None => TrialRow {
-                trial,
-                stage: index,
-                state: TrialState::Pending,
-                due_ms: 0,
-                failures: 0,
-                attempts: Vec::new(),
-                metrics: Default::default(),
-                failure: None,
-                outputs: Vec::new(),
-            },
+            None => TrialRow::new(trial, index),
         };
         let number = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX - 1) + 1;
         if row.state != TrialState::Pending || running.attempt != number {
@@ -430,16 +420,7 @@ impl Fold {
     }
 
     fn begun(&self, n: AttemptNo, slot: u32) -> AttemptRow {
-        AttemptRow {
-            n,
-            outcome: None,
-            slot,
-            started_ms: self.at_ms,
-            ended_ms: None,
-            exit: None,
-            usage: Default::default(),
-            remote: None,
-        }
+        AttemptRow::begun(n, slot, self.at_ms)
     }
 
     fn attempt_placed<R: Rows>(

@@ -701,6 +701,23 @@ pub struct TrialRow {
     pub outputs: Vec<OutputHash>,
 }
 
+impl TrialRow {
+    /// A trial that has not started.
+    pub(crate) fn new(trial: TrialId, stage: StageIndex) -> Self {
+        Self {
+            trial,
+            stage,
+            state: TrialState::Pending,
+            due_ms: 0,
+            failures: 0,
+            attempts: Vec::new(),
+            metrics: Metrics::default(),
+            failure: None,
+            outputs: Vec::new(),
+        }
+    }
+}
+
 /// One attempt of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRow {
@@ -720,6 +737,22 @@ pub struct AttemptRow {
     pub usage: Usage,
     /// Its job, if it runs or ran on a cluster that has told of it.
     pub remote: Option<RemoteJob>,
+}
+
+impl AttemptRow {
+    /// An attempt that runs.
+    pub(crate) fn begun(n: AttemptNo, slot: u32, started_ms: UnixMs) -> Self {
+        Self {
+            n,
+            outcome: None,
+            slot,
+            started_ms,
+            ended_ms: None,
+            exit: None,
+            usage: Usage::default(),
+            remote: None,
+        }
+    }
 }
 
 /// An attempt that runs, as the next engine needs it to clean up after this one.

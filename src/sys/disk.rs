@@ -5,11 +5,15 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+
+use super::opened::Below;
+use super::temporary::{is_at, parent_of};
 
 /// Whether something is there, also a link that leads nowhere.
 #[must_use]
@@ -32,13 +36,16 @@ pub fn is_dir(path: &Path) -> bool {
     path.is_dir()
 }
 
-/// All of a file.
+/// All of a regular file; a link in its place is not followed.
 ///
 /// # Errors
 /// Whatever the file system says; so for all here.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     simulated!(|machine| machine.read(path));
-    fs::read(path)
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut bytes = Vec::new();
+    Below::root(parent_of(path).into()).join(name).open_file()?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The names in a directory, in no order.
@@ -82,7 +89,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         }
     });
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+        Err(Errno::INVAL | Errno::NOSYS) => {
             fs::hard_link(from, to)?;
             fs::remove_file(from)
         }
@@ -108,56 +115,101 @@ pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a file, never through a link; with `sync` its contents are durable after `Ok` (not its name).
-///
-/// # Errors
-/// As for [`read`], and whatever `write` says.
-pub fn write_file(
-    path: &Path,
-    sync: bool,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    simulated!(|machine| {
-        let mut bytes = Vec::new();
-        machine.create(path, false)?;
-        write(&mut bytes)?;
-        bytes.chunks(8 << 10).try_for_each(|chunk| machine.append(path, chunk))?;
-        if sync { machine.sync(path) } else { Ok(()) }
-    });
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    let mut buffered = io::BufWriter::new(file);
-    write(&mut buffered)?;
-    let file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-    if sync { file.sync_all() } else { Ok(()) }
-}
-
 /// A file that was made and is locked, until this is dropped.
 #[derive(Debug)]
-pub struct Claimed {
-    _file: Option<File>,
+pub struct Claimed(Made);
+
+#[derive(Debug)]
+enum Made {
+    /// With why it is not locked, if it is not.
+    Real(File, Option<Errno>),
+    #[cfg(test)]
+    Simulated(std::path::PathBuf),
 }
 
-/// Makes a file that is not there, empty, and marks it as being in use.
+impl Claimed {
+    /// The file, on a real machine.
+    #[must_use]
+    pub const fn real(&self) -> Option<&File> {
+        match &self.0 {
+            Made::Real(file, _) => Some(file),
+            #[cfg(test)]
+            Made::Simulated(_) => None,
+        }
+    }
+
+    /// Why it is not locked, if it is not: its file system cannot do that.
+    #[must_use]
+    pub const fn lock_error(&self) -> Option<Errno> {
+        match &self.0 {
+            Made::Real(_, why) => *why,
+            #[cfg(test)]
+            Made::Simulated(_) => None,
+        }
+    }
+
+    /// Writes the file; with `sync` its contents are durable after `Ok` (not its name).
+    ///
+    /// # Errors
+    /// As for [`read`], and whatever `write` says.
+    pub fn write(&self, sync: bool, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        match &self.0 {
+            Made::Real(file, _) => {
+                let mut buffered = io::BufWriter::new(file);
+                write(&mut buffered)?;
+                buffered.flush()?;
+                if sync { file.sync_all() } else { Ok(()) }
+            }
+            #[cfg(test)]
+            Made::Simulated(path) => {
+                let machine = super::simulated::machine().ok_or(io::ErrorKind::NotFound)?;
+                let mut bytes = Vec::new();
+                write(&mut bytes)?;
+                bytes.chunks(8 << 10).try_for_each(|chunk| machine.append(path, chunk))?;
+                if sync { machine.sync(path) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// Makes a file that is not there, empty, and marks it as being in use where the file system can do that.
+///
+/// # Errors
+/// As for [`read`]; [`io::ErrorKind::WouldBlock`] if somebody took it for a leftover at once.
+pub fn create_claimed(path: &Path, mode: u32) -> io::Result<Claimed> {
+    simulated!(|machine| machine.create(path, true).map(|()| Claimed(Made::Simulated(path.into()))));
+    // Network file systems lock exclusively what is open for writing, and in common what is open for reading.
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) if is_at(&file, path) => Ok(Claimed(Made::Real(file, None))),
+        Ok(()) | Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(errno) => Ok(Claimed(Made::Real(file, Some(errno)))),
+    }
+}
+
+/// Empties a file, or makes it: what a crash then leaves of it is anything.
 ///
 /// # Errors
 /// As for [`read`].
-pub fn create_claimed(path: &Path) -> io::Result<Claimed> {
-    simulated!(|machine| machine.create(path, true).map(|()| Claimed { _file: None }));
-    let file = File::create_new(path)?;
-    let locked = flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from);
-    locked.map_err(super::words::unlockable)?;
-    Ok(Claimed { _file: Some(file) })
+pub fn create_over(path: &Path) -> io::Result<Claimed> {
+    simulated!(|machine| machine.create(path, false).map(|()| Claimed(Made::Simulated(path.into()))));
+    Ok(Claimed(Made::Real(File::create(path)?, None)))
 }
 
-/// Removes a file unless somebody has it in use.
+/// Removes a file unless somebody has it in use; whether it did.
 ///
 /// # Errors
 /// When it is free and cannot be removed.
-pub fn remove_unclaimed(path: &Path) -> io::Result<()> {
-    simulated!(|machine| machine.remove_file(path));
-    let free = File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
-    if free { fs::remove_file(path) } else { Ok(()) }
+pub fn remove_unclaimed(path: &Path) -> io::Result<bool> {
+    simulated!(|machine| machine.remove_file(path).map(|()| true));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let Ok(file) = options.open(path) else { return Ok(false) };
+    let free = file.metadata()?.is_file() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if free && is_at(&file, path) {
+        fs::remove_file(path)?;
+    }
+    Ok(free)
 }
 
 /// Random bytes from the kernel.

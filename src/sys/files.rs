@@ -8,64 +8,28 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::disk;
 use super::opened::Opened;
-
-/// What the temporary files of [`replace_atomically`] end in. One that is left over after a crash is harmless.
-pub const TEMP_SUFFIX: &str = ".piton-tmp";
+use super::temporary::{Access, Temporary, parent_of};
 
 /// Replaces a file's contents, or makes it. After `Ok` the new contents survive a power cut; after an error the old
 /// contents are there, whole (or, if only the last step failed, the new ones).
 ///
 /// # Errors
 /// Whatever `write` or the file system says; the temporary file is removed.
-pub fn replace_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` names no file", path.display())));
-    };
+pub fn replace_atomically(
+    path: &Path,
+    access: Access,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     if planted!(ExportInPlace) {
-        return disk::write_file(path, true, write);
+        return Temporary::in_place(path, false)?.write(true, write);
     }
-    let mut temp_name = std::ffi::OsString::from(".");
-    temp_name.push(name);
-    temp_name.push(format!(".{}-{}{TEMP_SUFFIX}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let temp = path.with_file_name(temp_name);
-    let sync = !planted!(ExportNotSynced);
-    let done = disk::write_file(&temp, sync, write).and_then(|()| disk::rename(&temp, path));
-    if let Err(error) = done {
-        // The first error is the one to tell; a leftover is harmless.
-        let _ = disk::remove_file(&temp);
-        return Err(error);
-    }
+    let temporary = Temporary::beside(path, access)?;
+    temporary.write(!planted!(ExportNotSynced), write)?;
+    temporary.replace()?;
     sync_entry(path)
-}
-
-/// Removes what crashed calls of [`replace_atomically`] left in `dir`: temporary files of this process, and of processes
-/// that are gone. How many.
-///
-/// # Errors
-/// If the directory cannot be listed. A leftover that cannot be removed stays: it is harmless.
-pub fn remove_leftover_temps(dir: &Path) -> io::Result<usize> {
-    let mut removed = 0;
-    for name in disk::names(dir)? {
-        let abandoned = name
-            .to_str()
-            .and_then(temp_owner)
-            .is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists());
-        if abandoned && disk::remove_file(&dir.join(&name)).is_ok() {
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-/// The process that made a temporary file of [`replace_atomically`], by its name `.<name>.<pid>-<number><suffix>`.
-fn temp_owner(name: &str) -> Option<u32> {
-    let (_, owner) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
-    owner.split_once('-')?.0.parse().ok()
 }
 
 /// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files
@@ -135,15 +99,6 @@ fn is_top(dir: &Path) -> bool {
     dir.parent().is_none() || own.is_none() || own != parent_of(dir).metadata().ok().map(|meta| meta.dev())
 }
 
-/// The directory a path lies in; the current one for a bare name.
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => path,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -161,8 +116,8 @@ mod tests {
     fn replaces_and_leaves_nothing_beside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("view.json");
-        replace_atomically(&path, |out| out.write_all(b"one")).unwrap();
-        replace_atomically(&path, |out| out.write_all(b"two")).unwrap();
+        replace_atomically(&path, Access::Usual, |out| out.write_all(b"one")).unwrap();
+        replace_atomically(&path, Access::Usual, |out| out.write_all(b"two")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["view.json"]);
     }
@@ -172,25 +127,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("view.json");
         fs::write(&path, b"old").unwrap();
-        let failed = replace_atomically(&path, |out| {
+        let failed = replace_atomically(&path, Access::Usual, |out| {
             out.write_all(b"half")?;
             Err(io::Error::from(io::ErrorKind::StorageFull))
         });
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["view.json"]);
-    }
-
-    #[test]
-    fn leftovers_are_recognised_and_others_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        // Beyond the largest pid there can be; this process; one that lives for ever.
-        let ours = format!(".view.json.{}-0.piton-tmp", std::process::id());
-        for name in [".view.json.4194305-0.piton-tmp", &ours, ".view.json.1-0.piton-tmp", "mine.piton-tmp"] {
-            fs::write(dir.path().join(name), b"").unwrap();
-        }
-        assert_eq!(remove_leftover_temps(dir.path()).unwrap(), 2);
-        assert_eq!(names(dir.path()), [".view.json.1-0.piton-tmp", "mine.piton-tmp"]);
     }
 
     #[test]

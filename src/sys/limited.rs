@@ -338,8 +338,7 @@ mod tests {
         assert!(sh(&script, b"", Duration::from_millis(300)).status.is_none());
         let pid: u32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         // Only the leader of the group is waited for: the others were killed, and die in a moment.
-        let lives =
-            || crate::sys::process::Stat::of(pid).is_some_and(|stat| crate::sys::process::lives(stat.id()));
+        let lives = || matches!(crate::sys::process::Stat::of(pid), Ok(Some(stat)) if !stat.dead);
         let begun = Instant::now();
         while lives() {
             assert!(begun.elapsed() < LONG, "the sleep it started is left");

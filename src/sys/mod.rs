@@ -41,5 +41,6 @@ pub mod reserve;
 pub mod signals;
 #[cfg(test)]
 pub mod simulated;
+pub mod temporary;
 pub mod tree_hash;
 pub mod words;

@@ -45,6 +45,57 @@ pub struct Id {
     born: (i64, u32),
 }
 
+/// A place below a directory that is the user's: what leads to that directory is followed, what is below it is not, whoever
+/// put links there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    root: PathBuf,
+    below: PathBuf,
+}
+
+impl Below {
+    /// The directory itself.
+    #[must_use]
+    pub const fn root(root: PathBuf) -> Self {
+        Self { root, below: PathBuf::new() }
+    }
+
+    /// What is below it.
+    #[must_use]
+    pub fn join(&self, name: impl AsRef<Path>) -> Self {
+        Self { root: self.root.clone(), below: self.below.join(name) }
+    }
+
+    /// For people, and for whoever needs a name alone.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self.below.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(&self.below),
+        }
+    }
+
+    /// Opens it, for looking.
+    ///
+    /// # Errors
+    /// As for [`open_beneath`].
+    pub fn open(&self) -> io::Result<Opened> {
+        Opened::dir(&self.root)?.open(&self.below)
+    }
+
+    /// Opens it, if it is a regular file.
+    ///
+    /// # Errors
+    /// As for [`Below::open`], and [`io::ErrorKind::InvalidData`] for anything else.
+    pub fn open_file(&self) -> io::Result<File> {
+        let opened = self.open()?;
+        match opened.kind()? {
+            FileType::RegularFile => opened.file()?.try_clone(),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")),
+        }
+    }
+}
+
 /// The machine this thread simulates, where it must be there.
 #[cfg(test)]
 fn machine() -> io::Result<std::rc::Rc<dyn Machine>> {

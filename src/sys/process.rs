@@ -1,7 +1,8 @@
 //! Processes that cannot be confused: a pid together with its start time.
 //!
 //! Nothing here may ever signal a process by pid alone: numbers are used again. Every signal goes through a pidfd
-//! whose process was checked *after* the pidfd was opened, so what was checked is what is hit.
+//! whose process was checked *after* the pidfd was opened, so what was checked is what is hit. And a process that cannot
+//! be looked at (no descriptor left, no memory) is not dead: that is an error, and never "there is none".
 
 use std::fs;
 use std::io::{self, Read};
@@ -36,9 +37,14 @@ pub struct Stat {
 
 impl Stat {
     /// Reads it; `None` when there is no such process (any more).
-    #[must_use]
-    pub fn of(pid: u32) -> Option<Self> {
-        Self::parse(&read_kernel_file(format!("/proc/{pid}/stat")).ok()?)
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+        let text = if_there(read_kernel_file(format!("/proc/{pid}/stat")))?;
+        let Some(text) = text.filter(|text| !is_released(text)) else { return Ok(None) };
+        let nonsense = || io::Error::new(io::ErrorKind::InvalidData, format!("`/proc/{pid}/stat` makes no sense"));
+        Self::parse(&text).map(Some).ok_or_else(nonsense)
     }
 
     /// Parses the file's bytes. The second field, the program's name in parentheses, may hold anything at all,
@@ -75,6 +81,32 @@ impl Stat {
     }
 }
 
+/// Whether `/proc/<pid>/stat` was read of a process that was being reaped just then: it has no group any more, and shows -1
+/// in its place.
+fn is_released(stat: &[u8]) -> bool {
+    let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let mut fields = rest.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    stat.is_empty() || fields.nth(2).is_some_and(|group| group == b"-1")
+}
+
+/// What was read of a process; `None` if it is gone.
+fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        // The second: it went between opening and reading.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Likewise, or if it is somebody else's.
+fn if_ours<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match if_there(read) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => Ok(None),
+        read => read,
+    }
+}
+
 /// Most that [`read_kernel_file`] reads, bytes.
 const KERNEL_FILE_BYTES: usize = 4096;
 
@@ -90,10 +122,11 @@ pub fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`); `None` if there is none.
+/// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`); `None` if there is none, or it
+/// cannot be told.
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {
-    Stat::of(pid).map(|stat| stat.start_ticks)
+    Stat::of(pid).ok()?.map(|stat| stat.start_ticks)
 }
 
 /// This process. Start time 0 if `/proc` is not there.
@@ -104,15 +137,19 @@ pub fn this_process() -> ProcessId {
 }
 
 /// Whether exactly this process, noted during the boot called `boot_id`, is alive. A zombie is not.
-#[must_use]
-pub fn is_alive(process: &ProcessId, boot_id: &str) -> bool {
-    !boot_id.is_empty() && boot_id == super::clock::boot_id() && lives(*process)
+///
+/// # Errors
+/// If it cannot be looked at; so for all here.
+pub fn is_alive(process: &ProcessId, boot_id: &str) -> io::Result<bool> {
+    Ok(!boot_id.is_empty() && boot_id == super::clock::boot_id()? && lives(*process)?)
 }
 
 /// Whether exactly this process of this boot is alive. A zombie is not.
-#[must_use]
-pub fn lives(process: ProcessId) -> bool {
-    Stat::of(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead)
+///
+/// # Errors
+/// As for [`is_alive`].
+pub fn lives(process: ProcessId) -> io::Result<bool> {
+    Ok(Stat::of(process.pid)?.is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead))
 }
 
 /// Sends `signal` to exactly this process. `false` if it is gone, or its number belongs to another by now.
@@ -143,7 +180,7 @@ pub fn signal_group_exactly(leader: ProcessId, signal: Signal) -> io::Result<boo
     match open_exactly(leader)? {
         Opened::Gone => Ok(false),
         Opened::Held(_) | Opened::NoPidfd(_) => {
-            let leads = Stat::of(leader.pid)
+            let leads = Stat::of(leader.pid)?
                 .is_some_and(|stat| stat.start_ticks == leader.start_ticks && stat.group == leader.pid);
             let Some(pid) = as_pid(leader.pid).filter(|_| leads) else { return Ok(false) };
             match kill_process_group(pid, signal) {
@@ -175,7 +212,7 @@ pub fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool
         match step {
             Ok(true) => return Ok(true),
             Ok(false) | Err(Errno::INTR) if left().is_some_and(|left| left.is_zero()) => {
-                return Ok(!lives(process));
+                return Ok(!lives(process)?);
             }
             Ok(false) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -212,7 +249,7 @@ fn open_exactly(process: ProcessId) -> io::Result<Opened> {
         Err(errno) => return Err(errno.into()),
     };
     // After opening: now the number cannot come to mean another process behind our back.
-    Ok(if lives(process) { opened } else { Opened::Gone })
+    Ok(if lives(process)? { opened } else { Opened::Gone })
 }
 
 /// The number as a pid; never 0, which would mean "my own group", and never beyond what the kernel knows.
@@ -226,35 +263,40 @@ fn poll_readable(fd: &OwnedFd, limit: Option<Duration>) -> Result<bool, Errno> {
     poll(&mut fds, limit.as_ref()).map(|ready| ready > 0)
 }
 
-/// Every process there is, read from `/proc`. Those that vanish while looking are left out.
+/// Every process there is, read from `/proc`. Those that vanish while looking are left out, and those that the system
+/// hides from this user.
 ///
 /// # Errors
-/// If `/proc` cannot be listed.
+/// If `/proc` cannot be listed, or one of them cannot be looked at.
 pub fn all_processes() -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        if let Some(stat) = name.to_str().and_then(|name| name.parse().ok()).and_then(Stat::of) {
-            found.push(stat);
-        }
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        found.extend(if_ours(Stat::of(pid))?.flatten());
     }
     Ok(found)
 }
 
 /// The files that a process holds an exclusive lock on, of the kind that belongs to an open file: by the names that
 /// `/proc` has for its descriptors. None for a process that is gone or not ours to look into.
-#[must_use]
-pub fn write_locked_files(pid: u32) -> Vec<PathBuf> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+///
+/// # Errors
+/// As for [`is_alive`].
+pub fn write_locked_files(pid: u32) -> io::Result<Vec<PathBuf>> {
+    let Some(descriptors) = if_ours(fs::read_dir(format!("/proc/{pid}/fdinfo")))? else { return Ok(Vec::new()) };
     let locked = |info: &[u8]| {
         let mut lines = info.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"lock:"));
         lines.any(|line| has_word(line, b"OFDLCK") && has_word(line, b"WRITE"))
     };
-    descriptors
-        .flatten()
-        .filter(|entry| read_kernel_file(entry.path()).is_ok_and(|info| locked(&info)))
-        .map(|entry| Path::new("/proc").join(pid.to_string()).join("fd").join(entry.file_name()))
-        .collect()
+    let mut found = Vec::new();
+    for entry in descriptors {
+        let Some(entry) = if_ours(entry)? else { break };
+        if if_ours(read_kernel_file(entry.path()))?.is_some_and(|info| locked(&info)) {
+            found.push(Path::new("/proc").join(pid.to_string()).join("fd").join(entry.file_name()));
+        }
+    }
+    Ok(found)
 }
 
 fn has_word(line: &[u8], word: &[u8]) -> bool {
@@ -262,14 +304,17 @@ fn has_word(line: &[u8], word: &[u8]) -> bool {
 }
 
 /// Whether exactly this process has a handler for a signal: any other would die of it, or not notice.
-#[must_use]
-pub fn handles(process: ProcessId, signal: Signal) -> bool {
-    let Ok(status) = read_kernel_file(format!("/proc/{}/status", process.pid)) else { return false };
+///
+/// # Errors
+/// As for [`is_alive`].
+pub fn handles(process: ProcessId, signal: Signal) -> io::Result<bool> {
+    let status = read_kernel_file(format!("/proc/{}/status", process.pid));
+    let Some(status) = if_there(status)? else { return Ok(false) };
     let status = String::from_utf8_lossy(&status);
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     let bit = u32::try_from(signal.as_raw() - 1).unwrap_or(u32::MAX);
-    lives(process) && caught.checked_shr(bit).is_some_and(|caught| caught & 1 == 1)
+    Ok(lives(process)? && caught.checked_shr(bit).is_some_and(|caught| caught & 1 == 1))
 }
 
 /// Another process's environment as it was at its `execve`.
@@ -278,9 +323,11 @@ pub struct Environ(Vec<u8>);
 
 impl Environ {
     /// Reads it; `None` if the process is gone or not ours to look at.
-    #[must_use]
-    pub fn of(pid: u32) -> Option<Self> {
-        fs::read(format!("/proc/{pid}/environ")).ok().map(Self)
+    ///
+    /// # Errors
+    /// As for [`is_alive`].
+    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+        Ok(if_ours(fs::read(format!("/proc/{pid}/environ")))?.map(Self))
     }
 
     /// Whether there is nothing in it: a kernel thread, a zombie, a process that was given none, or one in the middle
@@ -320,6 +367,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_just_reaped_is_gone() {
+        assert!(
+            is_released(b"24400 (a) b) X 0 -1 -1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 0 0 98765 0 0")
+                && is_released(b"")
+        );
+        assert!(!is_released(b"42 (a) S 7 9 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 98765 100 200"));
+        assert!(!is_released(b"42 (-1 -1 -1) S 7 0 0 0 -1 4194560"));
+    }
+
+    #[test]
     fn damaged_lines_are_refused() {
         for text in
             [&b""[..], b"1", b"1 (a", b"1 (a) S 1", b")(", b"x (a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7"]
@@ -331,7 +388,8 @@ mod tests {
     #[test]
     fn this_process_is_alive_in_this_boot_only() {
         let me = this_process();
-        let boot = crate::sys::clock::boot_id();
+        let boot = crate::sys::clock::boot_id().unwrap();
+        let is_alive = |process: &ProcessId, boot: &str| is_alive(process, boot).unwrap();
         assert!(is_alive(&me, &boot));
         assert!(!is_alive(&me, "another boot"));
         assert!(!is_alive(&me, ""));
@@ -341,7 +399,7 @@ mod tests {
     #[test]
     fn a_number_used_again_is_never_hit() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let real = Stat::of(child.id()).unwrap().id();
+        let real = Stat::of(child.id()).unwrap().unwrap().id();
         let earlier = ProcessId { start_ticks: real.start_ticks - 1, ..real };
         assert!(!signal_exactly(earlier, Signal::KILL).unwrap());
         assert!(!signal_group_exactly(earlier, Signal::KILL).unwrap());
@@ -349,10 +407,10 @@ mod tests {
         assert!(!signal_group_exactly(real, Signal::KILL).unwrap());
         assert!(wait_gone(earlier, None).unwrap());
         assert!(!wait_gone(real, Some(Duration::ZERO)).unwrap());
-        assert!(lives(real));
+        assert!(lives(real).unwrap());
         assert!(signal_exactly(real, Signal::KILL).unwrap());
         assert!(wait_gone(real, None).unwrap());
-        assert!(!lives(real), "a zombie counts as gone");
+        assert!(!lives(real).unwrap(), "a zombie counts as gone");
         assert!(!signal_exactly(real, Signal::KILL).unwrap());
         child.wait().unwrap();
     }
@@ -367,7 +425,7 @@ mod tests {
             .unwrap();
         // Bare until the kernel is done with its execve.
         let environ = loop {
-            match Environ::of(child.id()).unwrap() {
+            match Environ::of(child.id()).unwrap().unwrap() {
                 environ if environ.is_bare() => std::thread::yield_now(),
                 environ => break environ,
             }
@@ -377,5 +435,49 @@ mod tests {
         assert!(all_processes().unwrap().iter().any(|stat| stat.pid == child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();
+    }
+
+    /// Runs this where no descriptor is left, on a thread whose descriptors are its own.
+    fn without_descriptors<T: Send>(look: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let looked = scope.spawn(|| {
+                // SAFETY: a plain system call; from here on this thread has a table of descriptors of its own.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0, "{}", io::Error::last_os_error());
+                let any = fs::File::open("/dev/null").unwrap();
+                let mut taken = Vec::new();
+                while let Ok(another) = any.try_clone() {
+                    taken.push(another);
+                }
+                let answer = look();
+                drop(taken);
+                answer
+            });
+            looked.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn who_cannot_be_looked_at_is_not_dead() {
+        let me = this_process();
+        let boot = crate::sys::clock::boot_id().unwrap();
+        let emfile = |error: io::Error| assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        without_descriptors(|| {
+            emfile(Stat::of(me.pid).unwrap_err());
+            emfile(lives(me).unwrap_err());
+            emfile(is_alive(&me, &boot).unwrap_err());
+            emfile(all_processes().unwrap_err());
+            emfile(Environ::of(me.pid).unwrap_err());
+            emfile(write_locked_files(me.pid).unwrap_err());
+            emfile(handles(me, Signal::TERM).unwrap_err());
+            emfile(signal_exactly(me, Signal::CONT).unwrap_err());
+            emfile(signal_group_exactly(me, Signal::CONT).unwrap_err());
+            emfile(wait_gone(me, Some(Duration::ZERO)).unwrap_err());
+            emfile(hold(me).map(drop).unwrap_err());
+        });
+        assert!(lives(me).unwrap());
+        // The number after the largest one that can be.
+        let nobody = ProcessId { pid: 4_194_305, start_ticks: 1 };
+        assert!(!lives(nobody).unwrap() && Environ::of(nobody.pid).unwrap().is_none());
+        assert!(write_locked_files(nobody.pid).unwrap().is_empty() && !handles(nobody, Signal::TERM).unwrap());
     }
 }

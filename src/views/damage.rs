@@ -232,19 +232,14 @@ fn begun(path: &Path, trials: u64) -> Journal {
     let spec = Spec::builder("large").seed(7).stage(stage.minimize("y")).build().unwrap();
     let created = StudyCreated {
         study_id: StudyId([7; 16]),
-        piton_version: "0.1.0".into(),
         name: "large".into(),
         base_case: "large".into(),
         seed: 7,
         spec: spec.to_json(),
         spec_hash: spec.spec_hash(),
-        inputs: Vec::new(),
-        versions: Vec::new(),
-        study_dir: ".".into(),
-        artifacts_dir: "artifacts".into(),
-        study_file: String::new(),
         plan_version: plan::VERSION,
         stages: plan::declared(&spec),
+        ..StudyCreated::of_nothing()
     };
     let mut journal = create(path, &record(Event::StudyCreated(Box::new(created)))).unwrap();
     let process = ProcessId { pid: 4242, start_ticks: 1 };

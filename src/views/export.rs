@@ -28,7 +28,8 @@ use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
 use crate::sys::disk;
-use crate::sys::files::{create_dir_all_durable, remove_leftover_temps, replace_atomically};
+use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::temporary::{Access, remove_leftovers_in};
 
 /// Name of the compatible checkpoint.
 pub const CHECKPOINT: &str = "study_checkpoint.json";
@@ -227,7 +228,7 @@ fn write_files(
 ) -> Result<Vec<String>, ViewError> {
     let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
     create_dir_all_durable(dir).map_err(failed)?;
-    remove_leftover_temps(dir).map_err(failed)?;
+    remove_leftovers_in(dir).map_err(failed)?;
     replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
     let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
@@ -240,7 +241,7 @@ fn write_files(
         names.push(name);
     }
     if with_events {
-        replace(&dir.join(EVENTS), |out| events_jsonl(view, snapshot, out))?;
+        replace(&dir.join(EVENTS), Access::Own, |out| events_jsonl(view, snapshot, out))?;
         names.push(EVENTS.to_owned());
     }
     // Last: whoever finds it current knows that the others are.
@@ -270,7 +271,7 @@ pub fn write_checkpoint(view: &StudyView) -> Result<(), ViewError> {
 }
 
 fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), ViewError> {
-    replace(path, |out| {
+    replace(path, Access::Own, |out| {
         serde_json::to_writer_pretty(&mut *out, value)?;
         Ok(out.write_all(b"\n")?)
     })
@@ -279,10 +280,11 @@ fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), ViewError> {
 /// Replaces a file. What the store is to blame for is told apart from what the file is to blame for.
 pub(super) fn replace(
     path: &Path,
+    access: Access,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
     let mut other = None;
-    let done = replace_atomically(path, |out| {
+    let done = replace_atomically(path, access, |out| {
         write(out).map_err(|error| match error {
             ViewError::Output(error) => error,
             error => {

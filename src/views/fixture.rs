@@ -101,19 +101,14 @@ impl Story {
         };
         let created = StudyCreated {
             study_id: StudyId([0xab; 16]),
-            piton_version: "0.1.0".into(),
             name: "tiny".into(),
             base_case: "t".into(),
             seed: 7,
             spec: serde_json::to_string(&spec).unwrap(),
             spec_hash: "5bec".into(),
-            inputs: Vec::new(),
-            versions: Vec::new(),
-            study_dir: ".".into(),
-            artifacts_dir: "artifacts".into(),
             study_file: "tiny.toml".into(),
-            plan_version: 1,
             stages: spec.stages.iter().map(decl).collect(),
+            ..StudyCreated::of_nothing()
         };
         let first = Record { at_ms: 0, run_ms: 0, event: Event::StudyCreated(Box::new(created)) };
         let journal = create(&dir.path().join("tiny.redb"), &first).unwrap();

@@ -8,16 +8,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, inotify};
+use rustix::fs::inotify;
 
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
-use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use crate::sys::opened::Below;
 
 /// Which of a trial's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn locate(
     case: &str,
     attempt: Option<AttemptNo>,
     stream: Stream,
-) -> Result<PathBuf, ViewError> {
+) -> Result<Below, ViewError> {
     let trial = view.find_case(case)?;
     let attempts = snapshot.trial(trial)?.map_or_else(Vec::new, |row| row.attempts);
     let not_started = || ViewError::NotStarted { case: case.to_owned() };
@@ -58,15 +58,15 @@ pub fn locate(
     if !attempts.iter().any(|attempt| attempt.n == wanted) {
         return Err(ViewError::UnknownAttempt { case: case.into(), attempt: wanted, attempts: attempts.len() });
     }
-    path_of(view, trial, wanted, stream).ok_or_else(not_started)
+    place_of(view, trial, wanted, stream).ok_or_else(not_started)
 }
 
 /// The log file of an attempt, whether it is there or not; `None` when the trial is not planned.
 #[must_use]
-pub fn path_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Stream) -> Option<PathBuf> {
+pub fn place_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Stream) -> Option<Below> {
     let lineage = view.lineage();
     let (stage, index) = lineage.locate(trial)?;
-    let dir = view.attempt_dir(view.stage(stage)?, &lineage.case(stage, index), attempt);
+    let dir = view.attempt_place(view.stage(stage)?, &lineage.case(stage, index), attempt);
     Some(dir.join(stream.file_name()))
 }
 
@@ -74,45 +74,33 @@ pub fn path_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Str
 ///
 /// # Errors
 /// [`ViewError::File`] when it cannot be read, [`ViewError::Output`] when it cannot be passed on.
-pub fn copy(path: &Path, out: &mut dyn Write) -> Result<(), ViewError> {
-    let mut file = match open_log(path) {
-        Ok(file) => file,
-        Err(cause) => return Err(unreadable(path, cause)),
-    };
-    copy_rest(&mut file, path, out)?;
+pub fn copy(log: &Below, out: &mut dyn Write) -> Result<(), ViewError> {
+    // A trial may have put anything in its log's place: only a regular file is read, and no link is followed.
+    let mut file = log.open_file().map_err(|cause| unreadable(log, cause))?;
+    copy_rest(&mut file, log, out)?;
     Ok(out.flush()?)
 }
 
 /// Copies from where the file stands to its end.
-fn copy_rest(file: &mut File, path: &Path, out: &mut dyn Write) -> Result<(), ViewError> {
+fn copy_rest(file: &mut File, log: &Below, out: &mut dyn Write) -> Result<(), ViewError> {
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let read = match file.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(cause) => return Err(unreadable(path, cause)),
+            Err(cause) => return Err(unreadable(log, cause)),
         };
         out.write_all(chunk.get(..read).unwrap_or_default())?;
     }
 }
 
-/// A trial may have put anything in its log's place: only a regular file is read, and no link is followed.
-fn open_log(path: &Path) -> io::Result<File> {
-    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let file = open_beneath(open_dir(dir)?.as_fd(), Path::new(name))?;
-    match kind_of(&file)? {
-        FileType::RegularFile => Ok(file),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")),
+fn unreadable(log: &Below, cause: io::Error) -> ViewError {
+    let path = log.path();
+    match cause.kind() {
+        io::ErrorKind::NotFound => ViewError::LogGone { path },
+        _ => ViewError::File { what: "read", path, cause },
     }
-}
-
-fn unreadable(path: &Path, cause: io::Error) -> ViewError {
-    if cause.kind() == io::ErrorKind::NotFound {
-        return ViewError::LogGone { path: path.into() };
-    }
-    ViewError::File { what: "read", path: path.into(), cause }
 }
 
 /// Where a trial stands, as far as following it asks.
@@ -173,7 +161,10 @@ pub trait Followable {
     fn position(&mut self) -> Result<Position, ViewError>;
 
     /// The log file of an attempt.
-    fn log_path(&mut self, attempt: AttemptNo) -> PathBuf;
+    ///
+    /// # Errors
+    /// [`ViewError::NotStarted`]
+    fn log(&mut self, attempt: AttemptNo) -> Result<Below, ViewError>;
 
     /// Tells people which attempt's output comes next (not on the output itself).
     fn attempt_begins(&mut self, attempt: AttemptNo);
@@ -221,14 +212,15 @@ pub fn follow(
 }
 
 fn follow_attempt(trial: &mut dyn Followable, attempt: AttemptNo, out: &mut dyn Write) -> Result<(), ViewError> {
-    let path = trial.log_path(attempt);
-    let Some(mut file) = opened(trial, attempt, &path)? else { return Ok(()) };
-    let watch = Watch::file(&path);
+    let log = trial.log(attempt)?;
+    let Some(mut file) = opened(trial, attempt, &log)? else { return Ok(()) };
+    // The one that is read, whatever has its name by now.
+    let watch = Watch::file(&Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()));
     loop {
         // First the state, then the bytes: what was written before the end is all there after it.
         let position = trial.position()?;
         loop {
-            copy_rest(&mut file, &path, out)?;
+            copy_rest(&mut file, &log, out)?;
             out.flush()?;
             if position.over(attempt) {
                 return Ok(());
@@ -241,10 +233,10 @@ fn follow_attempt(trial: &mut dyn Followable, attempt: AttemptNo, out: &mut dyn 
 }
 
 /// The log, as soon as it is there; `None` if the attempt ended without one (it could not be started).
-fn opened(trial: &mut dyn Followable, attempt: AttemptNo, path: &Path) -> Result<Option<File>, ViewError> {
+fn opened(trial: &mut dyn Followable, attempt: AttemptNo, log: &Below) -> Result<Option<File>, ViewError> {
     loop {
         let position = trial.position()?;
-        match open_log(path) {
+        match log.open_file() {
             Ok(file) => return Ok(Some(file)),
             // Another attempt follows one that could not even be started.
             Err(error)
@@ -257,7 +249,7 @@ fn opened(trial: &mut dyn Followable, attempt: AttemptNo, path: &Path) -> Result
             Err(error) if error.kind() == io::ErrorKind::NotFound && !position.over(attempt) => {
                 trial.wait(&Watch::nothing())?;
             }
-            Err(cause) => return Err(unreadable(path, cause)),
+            Err(cause) => return Err(unreadable(log, cause)),
         }
     }
 }
@@ -326,6 +318,7 @@ impl Watch {
 mod tests {
     use std::collections::VecDeque;
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::model::Next;
@@ -336,7 +329,8 @@ mod tests {
         let mut story = Story::new();
         story.run().open_explore().start(1, 1).fail(1, 1, "no", Next::Again { due_ms: 0 }).start(1, 2);
         let (view, snapshot) = story.view(ALIVE);
-        let locate = |case: &str, attempt| locate(&view, &snapshot, case, attempt, Stream::Stderr);
+        let locate =
+            |case: &str, attempt| locate(&view, &snapshot, case, attempt, Stream::Stderr).map(|log| log.path());
         let path = |n: u32| PathBuf::from(format!("/a/tiny/0_explore/t_0_1/attempt_{n}/stderr.log"));
         assert_eq!(locate("t_0_1", None).unwrap(), path(2));
         assert_eq!(locate("t_0_1", Some(1)).unwrap(), path(1));
@@ -351,14 +345,14 @@ mod tests {
     fn bytes_are_copied_as_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        let path = dir.path().join("stdout.log");
-        fs::write(&path, &bytes).unwrap();
+        let root = Below::root(dir.path().into());
+        fs::write(dir.path().join("stdout.log"), &bytes).unwrap();
         let mut out = Vec::new();
-        copy(&path, &mut out).unwrap();
+        copy(&root.join("stdout.log"), &mut out).unwrap();
         assert!(out == bytes);
-        let gone = copy(&dir.path().join("none"), &mut out).unwrap_err();
+        let gone = copy(&root.join("none"), &mut out).unwrap_err();
         assert!(matches!(gone, ViewError::LogGone { path } if path.ends_with("none")));
-        let error = copy(dir.path(), &mut out).unwrap_err();
+        let error = copy(&root, &mut out).unwrap_err();
         assert!(error.to_string().starts_with("cannot read `/"), "{error}");
     }
 
@@ -399,7 +393,7 @@ mod tests {
         }
 
         fn append(&mut self, attempt: u32, text: &str) {
-            let path = self.log_path(attempt);
+            let path = self.log(attempt).unwrap().path();
             let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
             file.write_all(text.as_bytes()).unwrap();
         }
@@ -416,8 +410,8 @@ mod tests {
         fn position(&mut self) -> Result<Position, ViewError> {
             Ok(self.positions.pop_front().expect("asked no further than the script goes"))
         }
-        fn log_path(&mut self, attempt: AttemptNo) -> PathBuf {
-            self.dir.path().join(attempt.to_string())
+        fn log(&mut self, attempt: AttemptNo) -> Result<Below, ViewError> {
+            Ok(Below::root(self.dir.path().into()).join(attempt.to_string()))
         }
         fn attempt_begins(&mut self, attempt: AttemptNo) {
             self.begun.push(attempt);

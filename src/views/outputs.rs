@@ -2,13 +2,14 @@
 //!
 //! Every declared output of every succeeded trial is hashed again. It only reads, and goes on after a difference.
 
-use std::os::fd::AsFd;
+use std::io;
 use std::path::Path;
 
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{OutputHash, TrialId, TrialState};
-use crate::sys::tree_hash::{hash_tree, open_beneath, open_dir, resolve, to_the_end};
+use crate::sys::opened::Opened;
+use crate::sys::tree_hash::to_the_end;
 use crate::sys::words::io_words;
 
 /// Differences kept; the rest are counted.
@@ -41,10 +42,10 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, View
             }
             let case = view.case_of(&lineage, row.trial);
             let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
-            let dir = view.attempt_dir(stage, &case, attempt);
+            let dir = view.attempt_place(stage, &case, attempt).open();
             for output in &row.outputs {
                 found.checked += 1;
-                if let Err(why) = compare(&dir, output) {
+                if let Err(why) = compare(dir.as_ref(), output) {
                     found.differing += 1;
                     if found.differences.len() < KEPT {
                         found.differences.push(format!("output `{}` of `{case}` {why}", output.path));
@@ -56,18 +57,23 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, View
     Ok(found)
 }
 
-fn compare(dir: &Path, output: &OutputHash) -> Result<(), String> {
-    let hash = open_dir(dir).and_then(|dir| {
-        let (real, _) = resolve(dir.as_fd(), Path::new(&output.path))?;
-        hash_tree(open_beneath(dir.as_fd(), &real)?, false, &to_the_end)
-    });
+fn compare(dir: Result<&Opened, &io::Error>, output: &OutputHash) -> Result<(), String> {
+    let dir = dir.map_err(unreadable)?;
+    let hash =
+        dir.resolve(Path::new(&output.path)).and_then(|(real, _)| dir.open(&real)?.hash(false, &to_the_end));
     match hash {
         Ok(hash) if hash.blake3 == output.blake3 && hash.bytes == output.bytes => Ok(()),
         Ok(hash) if hash.bytes != output.bytes => {
             Err(format!("has {} bytes; {} were recorded", hash.bytes, output.bytes))
         }
         Ok(_) => Err("has another content than was recorded".into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("is gone".into()),
-        Err(error) => Err(format!("cannot be read: {}", io_words(&error))),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "is gone".into(),
+        _ => format!("cannot be read: {}", io_words(error)),
     }
 }

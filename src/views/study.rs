@@ -16,6 +16,7 @@ use crate::model::{
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
+use crate::sys::opened::Below;
 
 /// Whether an engine has the store open, as the caller found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,10 +163,14 @@ impl StudyView {
     /// The directory of an attempt: `<artifacts>/<study>/<stage_index>_<stage>/<case>/attempt_<n>`.
     #[must_use]
     pub fn attempt_dir(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> PathBuf {
-        let mut dir = self.stage_dir(stage);
-        dir.push(case);
-        dir.push(format!("attempt_{attempt}"));
-        dir
+        self.attempt_place(stage, case, attempt).path()
+    }
+
+    /// It, to be opened: trials may have put anything there.
+    #[must_use]
+    pub fn attempt_place(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> Below {
+        let stage_dir = format!("{}_{}", stage.index, stage.name);
+        Below::root(self.study_artifacts_dir()).join(stage_dir).join(case).join(format!("attempt_{attempt}"))
     }
 
     /// A trial's case, or its number where the plan does not know it.

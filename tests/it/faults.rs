@@ -571,8 +571,11 @@ fn without_permission_nothing_is_changed() {
     assert!(!said_well(&output, &"no store"), "{}", both(&output));
     assert!(both(&output).contains("permission denied"), "{}", both(&output));
     assert!(!sandbox.path("study.redb").exists() && !sandbox.path("artifacts").exists());
-    // A study of somebody else's: everybody may look, and only its owner changes it.
+    // A study of somebody else's is closed. Once its owner opens it everybody may look, and only its owner changes it.
     sandbox.ok("run study.toml", 0);
+    let closed = as_nobody(&sandbox, "status study.redb");
+    assert!(closed.status.code() == Some(1) && both(&closed).contains("permission denied"), "{}", both(&closed));
+    fs::set_permissions(sandbox.path("study.redb"), fs::Permissions::from_mode(0o644)).unwrap();
     let before = fs::read(sandbox.path("study.redb")).unwrap();
     let looked = as_nobody(&sandbox, "status study.redb");
     assert_eq!(looked.status.code(), Some(0), "{}", both(&looked));

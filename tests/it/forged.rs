@@ -1,12 +1,14 @@
 //! Stores that somebody made to lead elsewhere: every command refuses a name that no study file could have, before it opens
-//! anything below it. What a store says of processes is in `alive`.
+//! anything below it, and a process that a store names is nobody to signal. More of that is in `alive`.
 
 use std::path::Path;
+use std::process::Command;
 
 use piton::journal::{Reader, create_with};
-use piton::model::{Event, Record, StudyCreated, Verdict};
+use piton::model::{Event, ProcessId, Record, StudyCreated, Verdict};
 
 use crate::harness::{Sandbox, both, exists};
+use crate::serve::Server;
 
 const STUDY: &str = r#"
 [study]
@@ -159,6 +161,37 @@ fn outputs_of_a_forged_result_are_never_looked_for() {
         assert!(!sandbox.ok("dump salvaged.redb --events", 0).contains("passwd"));
         sandbox.ok("verify salvaged.redb", 0);
     }
+}
+
+/// A store that names a process which lives, in every detail: neither the page's button nor `stop` signals it.
+#[test]
+fn a_process_that_a_store_names_is_not_stopped_from_the_page() {
+    let (sandbox, records) = finished();
+    let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", victim.id())).unwrap();
+    let start_ticks = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+    let mut forged = records[..2].to_vec();
+    let Event::RunStarted { engine, .. } = &mut forged[1].event else { panic!("{:?}", forged[1]) };
+    engine.process = ProcessId { pid: victim.id(), start_ticks };
+    forge(&sandbox, &forged);
+    let dump = sandbox.ok("dump forged.redb --format json", 0);
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    assert_eq!(dump["study"]["engine"]["pid"], victim.id());
+    assert_eq!(dump["study"]["engine"]["alive"], false);
+    let server = Server::of_store(&sandbox, "forged.redb");
+    let origin = format!("Origin: http://{}\r\n", server.host);
+    let (code, answer) = server.ask("POST", "stop", &origin);
+    assert_eq!(code, 409, "{answer}");
+    for line in ["stop forged.redb", "stop forged.redb --now"] {
+        assert!(both(&sandbox.run(line)).contains("no engine runs"));
+    }
+    // Nor while somebody else has the store open, who listens to no such signal: a request is left beside it at most.
+    let held = piton::journal::Journal::open(&sandbox.path("forged.redb")).unwrap();
+    server.ask("POST", "stop", &origin);
+    drop(held);
+    assert!(victim.try_wait().unwrap().is_none(), "it was not signalled");
+    victim.kill().unwrap();
+    victim.wait().unwrap();
 }
 
 /// Salvage takes no name that leads elsewhere into a new store, and its store is refused like any other.

@@ -29,6 +29,27 @@ impl Sandbox {
         sandbox
     }
 
+    /// With six trials that run `trial.sh N` for N from 1 to 6. `more` stands before the stage.
+    pub fn with_six_trials(name: &str, more: &str) -> Self {
+        Self::with_study(&format!(
+            r#"
+[study]
+name = "{name}"
+{more}
+[[stage]]
+name = "only"
+command = ["./trial.sh", "{{n}}"]
+trial_budget = 6
+survivor_count = 1
+[stage.sweep]
+n = {{ min = 1, max = 6, type = "int" }}
+[[stage.objective]]
+metric = "n"
+goal = "maximize"
+"#
+        ))
+    }
+
     /// With an example's files, but nothing of whoever ran it there before.
     pub fn of_example(name: &str) -> Self {
         let sandbox = Self::new();

@@ -333,23 +333,7 @@ survivor_count = 1
 
 /// Six trials, of which some kill the keeper, out of what leaves its group, its session and its environment.
 fn killers(killing: &str, extra: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "killers"
-{extra}
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 6
-survivor_count = 1
-[stage.sweep]
-n = {{ min = 1, max = 6, type = "int" }}
-[[stage.objective]]
-metric = "n"
-goal = "maximize"
-"#
-    ));
+    let sandbox = Sandbox::with_six_trials("killers", extra);
     sandbox.script(
         "trial.sh",
         &format!(

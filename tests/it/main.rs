@@ -18,6 +18,7 @@
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
+//! - `leftovers`: temporary files of the dead and of the living, and who may read what is made;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
@@ -68,6 +69,7 @@ mod inputs;
 mod interval;
 mod kills;
 mod language;
+mod leftovers;
 mod library;
 mod old_stores;
 mod parents;

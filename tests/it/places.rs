@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
@@ -221,4 +222,97 @@ fn hashing_what_a_trial_left_ends_with_its_time_and_with_the_engine() {
     engine.signal(Signal::TERM);
     assert_eq!(engine.wait().code(), None, "it dies by the signal");
     assert_eq!(sandbox.dump()["accounting"]["interrupted"], 1);
+}
+
+/// Who reads what a trial left is led nowhere else, whichever directory on the way is a link by now.
+#[test]
+fn no_reader_follows_a_link_below_the_artifacts() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("real")).unwrap();
+    symlink("real", sandbox.path("artifacts")).unwrap();
+    sandbox.write("study.toml", &study("echo true; echo {x} > o", O));
+    sandbox.ok("run study.toml", 0);
+    let readers = ["logs study.redb s_0_0", "logs study.redb s_0_0 --follow"];
+    for line in readers {
+        assert_eq!(sandbox.ok(line, 0), "true\n");
+    }
+    sandbox.ok("verify study.redb", 0);
+    for swapped in ["0_a", "0_a/s_0_0", "0_a/s_0_0/attempt_1", "0_a/s_0_0/attempt_1/stdout.log"] {
+        let (place, elsewhere) = (sandbox.path("artifacts/s").join(swapped), sandbox.path("elsewhere"));
+        fs::rename(&place, &elsewhere).unwrap();
+        // The same things but for the log: whoever followed the link would not notice.
+        let log = match Path::new("0_a/s_0_0/attempt_1/stdout.log").strip_prefix(swapped) {
+            Ok(below) if elsewhere.is_dir() => elsewhere.join(below),
+            _ => elsewhere.clone(),
+        };
+        fs::write(&log, "secret\n").unwrap();
+        symlink(&elsewhere, &place).unwrap();
+        for line in readers {
+            let output = sandbox.run(line);
+            assert_eq!(output.status.code(), Some(1), "{swapped}: {line}: {}", both(&output));
+            assert!(!both(&output).contains("secret"), "{swapped}: {line}: {}", both(&output));
+        }
+        if elsewhere.is_dir() {
+            let told = sandbox.ok("verify study.redb", 4);
+            assert!(told.contains("cannot be read"), "{swapped}: {told}");
+        }
+        sandbox.ok("why study.redb s_0_0", 0);
+        fs::remove_file(&place).unwrap();
+        fs::rename(&elsewhere, &place).unwrap();
+        sandbox.ok("verify study.redb", 0);
+    }
+    // In the place of a file of piton's own: nobody waits for a FIFO, and what is a link is replaced.
+    for own in [".piton-study.json", "study_telemetry.json", "study_checkpoint.json"] {
+        let place = sandbox.path("artifacts/s").join(own);
+        fs::remove_file(&place).unwrap();
+        assert!(Command::new("mkfifo").arg(&place).status().unwrap().success());
+        // A test that hangs has failed.
+        sandbox.run("run study.toml");
+        drop(fs::remove_file(&place));
+        symlink(sandbox.path("study.toml"), &place).unwrap();
+        sandbox.run("run study.toml");
+        drop(fs::remove_file(&place));
+    }
+    assert!(fs::read_to_string(sandbox.path("study.toml")).unwrap().starts_with("[study]"));
+    sandbox.ok("run study.toml", 0);
+}
+
+/// A trial that puts a link in the place of its own directory leads what is quoted of its logs nowhere, in a replay neither.
+#[test]
+fn a_failure_quotes_nothing_from_elsewhere() {
+    for at in ["$d", "${d%/*}"] {
+        let text = study("sh {study_dir}/swap.sh {x}", "").replace("trial_budget = 4", "trial_budget = 1");
+        let sandbox = Sandbox::with_study(&text);
+        sandbox.write(
+            "swap.sh",
+            &format!(
+                "e=$PITON_STUDY_DIR/e; mkdir -p $e/attempt_1 $e/attempt\n\
+                 for to in $e $e/attempt_1 $e/attempt; do echo secret | tee $to/stdout.log > $to/stderr.log; done\n\
+                 d=$PWD; cd /; mv \"{at}\" \"{at}.away\"; ln -s $e \"{at}\"; exit 3\n"
+            ),
+        );
+        let output = sandbox.run("run study.toml");
+        let dump = sandbox.ok("dump study.redb", 0) + &sandbox.ok("why study.redb s_0_0", 0);
+        assert!(!dump.contains("secret") && !both(&output).contains("secret"), "{at}: {dump}{}", both(&output));
+        let temp = tempfile::tempdir().unwrap();
+        let replayed =
+            sandbox.piton(["replay", "study.redb", "s_0_0"]).env("TMPDIR", temp.path()).output().unwrap();
+        assert!(!both(&replayed).contains("secret"), "{at}: {}", both(&replayed));
+    }
+}
+
+/// A program that somebody is writing: the machine's moment, and no failure of the trial.
+#[test]
+fn a_program_that_is_being_written_fails_no_trial() {
+    let sandbox = Sandbox::with_study(&study("X", "").replace("'''X'''", "[\"./prog\", \"{x}\"]"));
+    fs::copy("/bin/true", sandbox.path("prog")).unwrap();
+    let writing = fs::OpenOptions::new().append(true).open(sandbox.path("prog")).unwrap();
+    let output = sandbox.run("run study.toml");
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).to_lowercase().contains("text file busy"), "{}", both(&output));
+    let dump = sandbox.dump();
+    assert_eq!((&dump["accounting"]["failed"], &dump["study"]["status"]), (&0.into(), &"interrupted".into()));
+    drop(writing);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(succeeded(&sandbox, "study.redb"), 4);
 }

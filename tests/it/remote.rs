@@ -403,10 +403,24 @@ fn a_ray_cluster_that_dies_and_comes_back_interrupts_its_trials() {
 
 #[test]
 fn a_ray_head_of_the_studys_own_is_gone_with_it() {
-    let far =
-        Far::with("executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n", vec![path_with_ray()]);
+    // Ray's sockets need short paths.
+    let temp = tempfile::Builder::new().prefix("r").tempdir().unwrap();
+    let own_temp = ("TMPDIR".to_owned(), temp.path().display().to_string());
+    let far = Far::with(
+        "executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n",
+        vec![path_with_ray(), own_temp],
+    );
+    let heads = || {
+        let mut there: Vec<_> =
+            std::fs::read_dir(temp.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+        // Not what Ray's own helpers leave.
+        there.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("piton-ray-"));
+        there
+    };
     let engine = far.hold(2);
     closed_to_others(&far);
+    let killed = heads();
+    assert_eq!(killed.len(), 1, "{killed:?}");
     engine.signal(Signal::KILL);
     engine.wait();
     let of_ray = || {
@@ -423,10 +437,16 @@ fn a_ray_head_of_the_studys_own_is_gone_with_it() {
             .any(|pid| of_study(&pid))
     };
     wait_until("the head is gone with the engine", || !of_ray() && far.sandbox.trial_processes().is_empty());
+    assert_eq!(heads(), killed, "nobody could clean up");
     far.let_go();
     far.ok("run study.toml", 0);
     assert!(!of_ray());
+    assert_eq!(heads(), Vec::<std::path::PathBuf>::new(), "what was left went at the next run");
     far.check();
+    // One that died when its study was over.
+    std::fs::create_dir(temp.path().join("piton-ray-0123456789")).unwrap();
+    far.ok("run study.toml", 0);
+    assert_eq!(heads(), Vec::<std::path::PathBuf>::new());
 }
 
 /// What another user of this machine gets of the head node: nothing.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::clusters::{Cluster, Slurm};
 use crate::harness::{Sandbox, both};
 
 const STUDY: &str = r#"
@@ -163,6 +164,52 @@ fn whatever_a_study_went_through_is_rebuilt_from_its_rows() {
     ended.run("retry study.redb --failed");
     ended.ok("run study.toml", 0);
     check_every_page(&ended);
+}
+
+const SEEK: &str = r#"
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["type"] == "ask":
+        print(json.dumps({"params": {"x": 1 + message["ask"] * 7 % 50}}), flush=True)
+"#;
+
+/// Proposals are in rows of their own; the base command's attempts are in the study's.
+#[test]
+fn proposals_and_the_base_command_are_rebuilt() {
+    let asks = STUDY
+        .replace(
+            "trial_budget = 12",
+            "trial_budget = 8\nsampling = { ask = [\"python3\", \"seek.py\"], parallel = 2 }",
+        )
+        .replace("max = 12", "max = 100")
+        .replace("[[stage]]\nname = \"first\"", "[base]\ncommand = [\"./base.sh\"]\n[[stage]]\nname = \"first\"");
+    let sandbox = Sandbox::with_study(&asks);
+    sandbox.write("seek.py", SEEK);
+    sandbox.script("base.sh", "echo built > base.txt");
+    sandbox.script("trial.sh", "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json");
+    sandbox.ok("run study.toml", 0);
+    assert!(sandbox.ok("dump study.redb --events", 0).contains("trial_proposed"));
+    check_every_page(&sandbox);
+    // One whose base command failed: nothing else happened.
+    let failed = Sandbox::with_study(&asks);
+    failed.write("seek.py", SEEK);
+    failed.script("base.sh", "exit 3");
+    failed.ok("run study.toml", 3);
+    check_every_page(&failed);
+}
+
+/// What ran on a cluster is said to have run there.
+#[test]
+fn attempts_on_a_cluster_are_rebuilt() {
+    let slurm = Slurm::start();
+    let sandbox =
+        Sandbox::with_study(&STUDY.replace("workers = 2\n", &format!("workers = 4\n{}", slurm.run_table())));
+    sandbox.script("trial.sh", "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json");
+    let output = sandbox.piton(["run", "study.toml"]).envs(slurm.env()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert!(sandbox.ok("dump study.redb --events", 0).contains("attempt_placed"));
+    check_every_page(&sandbox);
 }
 
 /// Each page is zeroed in its turn: what is salvaged verifies and says the same, or names what it lost.

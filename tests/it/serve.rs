@@ -63,6 +63,11 @@ impl Server {
         Self::of(&mut sandbox.piton([&["serve", "study.redb"], more].concat()))
     }
 
+    /// For another store.
+    pub fn of_store(sandbox: &Sandbox, store: &str) -> Self {
+        Self::of(&mut sandbox.piton(["serve", store]))
+    }
+
     fn of(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();

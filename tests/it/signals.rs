@@ -10,25 +10,7 @@ use crate::harness::{Engine, Sandbox, exists, state_of, wait_until};
 
 /// Six trials, two at a time, that each wait for `gate`.
 fn gated(extra_run: &str, body: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "gated"
-[run]
-workers = 2
-{extra_run}
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 6
-survivor_count = 1
-[stage.sweep]
-n = {{ min = 1, max = 6, type = "int" }}
-[[stage.objective]]
-metric = "n"
-goal = "maximize"
-"#
-    ));
+    let sandbox = Sandbox::with_six_trials("gated", &format!("[run]\nworkers = 2\n{extra_run}"));
     sandbox.script("trial.sh", body);
     sandbox
 }

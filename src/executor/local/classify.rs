@@ -3,10 +3,9 @@
 //! The study's own rules name what the trial did by itself: how it exited, and what it left undone. What piton or the
 //! kernel did to it keeps its name, whatever the log says. Nothing here is ever asked about a success.
 
-use std::path::Path;
-
 use super::failure::{reason_of, shorten};
 use super::logs::{Found, Logs, last_lines};
+use super::results::Remains;
 use crate::executor::{CompiledFailure, CompiledMatch};
 use crate::model::{Exit, Failure};
 
@@ -20,7 +19,7 @@ const MAX_LINE_BYTES: usize = 240;
 /// In words, if the machine cannot read a log: then nothing is known of the failure's name.
 pub(super) fn by_rules(
     rules: &[CompiledFailure],
-    dir: &Path,
+    left: &Remains,
     exit: Exit,
     failed: Failure,
     otherwise: impl FnOnce(Failure) -> Result<Failure, String>,
@@ -32,7 +31,7 @@ pub(super) fn by_rules(
             CompiledMatch::Log(regex) => {
                 let logs = match &mut logs {
                     Some(logs) => logs,
-                    unread => unread.insert(Logs::read(dir)?),
+                    unread => unread.insert(Logs::read(left)?),
                 };
                 logs.find(regex).map(Some)
             }
@@ -43,7 +42,7 @@ pub(super) fn by_rules(
             Failure { kind: rule.kind.clone(), severity: rule.severity, retryable: rule.retryable, ..failed };
         return match found {
             Some(found) => Ok(with_found(named, found)),
-            None => with_last_lines(named, dir),
+            None => with_last_lines(named, left),
         };
     }
     otherwise(failed)
@@ -62,8 +61,8 @@ pub(super) fn with_found(failed: Failure, found: Found) -> Failure {
 ///
 /// # Errors
 /// As for [`by_rules`].
-pub(super) fn with_last_lines(failed: Failure, dir: &Path) -> Result<Failure, String> {
-    Ok(Failure { log_excerpt: last_lines(dir)?, ..failed })
+pub(super) fn with_last_lines(failed: Failure, left: &Remains) -> Result<Failure, String> {
+    Ok(Failure { log_excerpt: last_lines(left)?, ..failed })
 }
 
 #[cfg(test)]
@@ -83,8 +82,8 @@ mod tests {
     fn named(rules: &[CompiledFailure], stderr: &str, exit: Exit) -> Failure {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
-        by_rules(rules, dir.path(), exit, failure("exit_code", "exited with code 3"), |failed| {
-            with_last_lines(failed, dir.path())
+        by_rules(rules, &Remains::in_dir(dir.path()), exit, failure("exit_code", "exited with code 3"), |failed| {
+            with_last_lines(failed, &Remains::in_dir(dir.path()))
         })
         .unwrap()
     }

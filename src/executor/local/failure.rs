@@ -71,7 +71,9 @@ impl Trouble {
                 | libc::ETIMEDOUT
                 | libc::EHOSTDOWN
                 | libc::EREMOTEIO
-                | libc::ENOTCONN,
+                | libc::ENOTCONN
+                // Somebody has the program open for writing.
+                | libc::ETXTBSY,
             ) => Self::Machine(why),
             _ => Self::Trial(failure(kind, why)),
         }
@@ -162,6 +164,7 @@ mod tests {
     fn errors_are_words() {
         let of = |errno| Trouble::of("spawn_failed", "cannot x", &io::Error::from_raw_os_error(errno));
         assert!(matches!(of(libc::ENOSPC), Trouble::Machine(why) if why == "cannot x: no space left on device"));
+        assert!(matches!(of(libc::ETXTBSY), Trouble::Machine(_)));
         assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
         let left = |errno| Trouble::of_left("missing_output", "cannot x", &io::Error::from_raw_os_error(errno));
         for errno in [libc::ENOENT, libc::ELOOP, libc::EACCES, libc::ENXIO] {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::logs::Logs;
+use super::results::Remains;
 use super::results::{MAX_LABEL_BYTES, parse_metrics, search};
 use crate::executor::CompiledRule;
 use crate::model::Metric;
@@ -36,7 +37,8 @@ pub fn rule(pattern: &str, text: &[u8]) {
 /// Searches a directory's logs, as a failure rule does: what is quoted controls no terminal.
 pub fn log_rule(pattern: &str, dir: &Path) {
     let Ok(regex) = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build() else { return };
-    for logs in [Logs::read(dir), Logs::read_ends(dir)].into_iter().flatten() {
+    let left = Remains::in_dir(dir);
+    for logs in [Logs::read(&left), Logs::read_ends(&left)].into_iter().flatten() {
         if let Some(found) = logs.find(&regex) {
             // Tabs stay: what is shown is what the rule saw.
             let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');

@@ -1,10 +1,9 @@
 //! A trial's logs, read for what they tell about its failure.
 //!
-//! Logs are the trial's: of any size, in any bytes, even no files at all. Only the end of each is ever read, and nothing
-//! of them that could control a terminal gets through.
+//! Logs are the trial's: of any size, in any bytes, even no files at all. Only the end of each is ever read, in the
+//! directory that is held, never through a link; and nothing of them that could control a terminal gets through.
 
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use regex::bytes::Regex;
@@ -12,7 +11,7 @@ use rustix::fs::FileType;
 
 use super::failure::{is_of_trial, printable, shorten};
 use super::plain::{Plain, plain};
-use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use super::results::Remains;
 use crate::sys::words::io_words;
 
 /// Of the end of a log, so much is looked at for an excerpt.
@@ -54,21 +53,21 @@ impl Logs {
     ///
     /// # Errors
     /// In words, if the machine cannot read one: what is not known is not taken for nothing.
-    pub(super) fn read(dir: &Path) -> Result<Self, String> {
-        Self::read_last(dir, SEARCHED_BYTES)
+    pub(super) fn read(left: &Remains) -> Result<Self, String> {
+        Self::read_last(left, SEARCHED_BYTES)
     }
 
     /// Likewise, but only what a program says last.
     ///
     /// # Errors
     /// As for [`Logs::read`].
-    pub(super) fn read_ends(dir: &Path) -> Result<Self, String> {
-        Self::read_last(dir, TAIL_BYTES)
+    pub(super) fn read_ends(left: &Remains) -> Result<Self, String> {
+        Self::read_last(left, TAIL_BYTES)
     }
 
-    fn read_last(dir: &Path, limit: u64) -> Result<Self, String> {
+    fn read_last(left: &Remains, limit: u64) -> Result<Self, String> {
         let [first, second] = NAMES.map(|name| {
-            let read = tail(dir, name, limit + 1);
+            let read = tail(left, name, limit + 1);
             read.map(|(bytes, whole)| Log { name, whole, text: searched(&bytes, whole) })
         });
         Ok(Self([first?, second?]))
@@ -131,9 +130,9 @@ fn clean(line: &str) -> String {
 ///
 /// # Errors
 /// As for [`Logs::read`].
-pub(super) fn last_lines(dir: &Path) -> Result<String, String> {
+pub(super) fn last_lines(left: &Remains) -> Result<String, String> {
     for name in NAMES {
-        let (bytes, _) = tail(dir, name, TAIL_BYTES)?;
+        let (bytes, _) = tail(left, name, TAIL_BYTES)?;
         let excerpt = excerpt_of(&bytes);
         if !excerpt.is_empty() {
             return Ok(excerpt);
@@ -143,18 +142,19 @@ pub(super) fn last_lines(dir: &Path) -> Result<String, String> {
 }
 
 /// The last `limit` bytes of a log, and whether that is all of it; nothing of what the trial made unreadable.
-fn tail(dir: &Path, name: &str, limit: u64) -> Result<(Vec<u8>, bool), String> {
-    match read_tail(dir, name, limit) {
+fn tail(left: &Remains, name: &str, limit: u64) -> Result<(Vec<u8>, bool), String> {
+    match read_tail(left, name, limit) {
         Err(error) if is_of_trial(&error) => Ok((Vec::new(), true)),
         read => read.map_err(|error| format!("cannot read `{name}` of an attempt: {}", io_words(&error))),
     }
 }
 
-fn read_tail(dir: &Path, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
-    let mut file = open_beneath(open_dir(dir)?.as_fd(), Path::new(name))?;
-    if kind_of(&file)? != FileType::RegularFile {
+fn read_tail(left: &Remains, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
+    let opened = left.open_real(Path::new(name))?;
+    if opened.kind()? != FileType::RegularFile {
         return Ok((Vec::new(), true));
     }
+    let mut file = opened.file()?;
     let length = file.seek(SeekFrom::End(0))?;
     let start = length.saturating_sub(limit);
     file.seek(SeekFrom::Start(start))?;
@@ -203,17 +203,17 @@ mod tests {
     #[test]
     fn only_the_tail_of_a_log_is_read_and_output_stands_in_for_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(last_lines(dir.path()).unwrap(), "");
+        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "");
         fs::write(dir.path().join("stdout.log"), "from stdout\n").unwrap();
         fs::write(dir.path().join("stderr.log"), "\n").unwrap();
-        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
+        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
         // Sparse: 1 TiB that cannot be read whole.
         let log = fs::File::create(dir.path().join("stderr.log")).unwrap();
         log.set_len(1 << 40).unwrap();
-        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
+        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
         fs::remove_file(dir.path().join("stderr.log")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("stderr.log")).unwrap();
-        assert_eq!(last_lines(dir.path()).unwrap(), "from stdout");
+        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
     }
 
     fn find(stderr: &[u8], stdout: &[u8], regex: &str) -> Option<Found> {
@@ -221,7 +221,7 @@ mod tests {
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
         fs::write(dir.path().join("stdout.log"), stdout).unwrap();
         let regex = regex::bytes::RegexBuilder::new(regex).multi_line(true).build().unwrap();
-        Logs::read(dir.path()).unwrap().find(&regex)
+        Logs::read(&Remains::in_dir(dir.path())).unwrap().find(&regex)
     }
 
     fn excerpt(stderr: &[u8], stdout: &[u8], regex: &str) -> String {
@@ -293,7 +293,10 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(Logs::read(dir.path()).unwrap().find(&Regex::new("root|.").unwrap()), None);
-        assert_eq!(Logs::read(&dir.path().join("gone")).unwrap().find(&Regex::new(".").unwrap()), None);
+        assert_eq!(Logs::read(&Remains::in_dir(dir.path())).unwrap().find(&Regex::new("root|.").unwrap()), None);
+        assert_eq!(
+            Logs::read(&Remains::in_dir(&dir.path().join("gone"))).unwrap().find(&Regex::new(".").unwrap()),
+            None
+        );
     }
 }

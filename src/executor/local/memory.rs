@@ -7,7 +7,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -19,6 +18,7 @@ use super::classify::{by_rules, with_found, with_last_lines};
 use super::failure::{bytes_words, failure};
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started};
 use super::logs::{Found, Logs};
+use super::results::Remains;
 use crate::executor::{AttemptKey, Job};
 use crate::model::{Exit, Failure};
 use crate::sys::words::io_words;
@@ -193,33 +193,34 @@ impl Memory {
     pub(super) fn classify(
         &self,
         job: &Job,
+        left: &Remains,
         watch: &Watch,
         exit: Exit,
         failed: Failure,
     ) -> Result<Failure, String> {
         let stage = &*job.stage_spec;
         let limit = bytes_words(stage.memory_limit_bytes.unwrap_or_default());
-        by_rules(&stage.failures, &job.dir, exit, failed, |failed| match &watch.held {
+        by_rules(&stage.failures, left, exit, failed, |failed| match &watch.held {
             Held::ByCgroup(cgroup) => match cgroup.oom_killed()? {
                 true => {
                     let reason = format!("killed by the kernel for using more than its memory limit of {limit}");
-                    with_last_lines(over_limit(reason), &job.dir)
+                    with_last_lines(over_limit(reason), left)
                 }
-                false => self.by_counter(job, watch, exit, failed),
+                false => self.by_counter(left, watch, exit, failed),
             },
-            Held::ByAddressSpace => match says_out_of_memory(&job.dir)? {
+            Held::ByAddressSpace => match says_out_of_memory(left)? {
                 Some(found) => {
                     let reason = format!("{} within its memory limit of {limit}", failed.reason);
                     Ok(with_found(over_limit(reason), found))
                 }
-                None => self.by_counter(job, watch, exit, failed),
+                None => self.by_counter(left, watch, exit, failed),
             },
-            Held::No => self.by_counter(job, watch, exit, failed),
+            Held::No => self.by_counter(left, watch, exit, failed),
         })
     }
 
     /// Without a cgroup of its own: the trial was killed, and meanwhile the kernel did kill for want of memory here.
-    fn by_counter(&self, job: &Job, watch: &Watch, exit: Exit, failed: Failure) -> Result<Failure, String> {
+    fn by_counter(&self, left: &Remains, watch: &Watch, exit: Exit, failed: Failure) -> Result<Failure, String> {
         let failed = match exit {
             Exit::Signal(libc::SIGKILL) | Exit::Code(SHELL_KILLED) => {
                 match (watch.kills_before.clone()?, self.counter.now()?) {
@@ -231,7 +232,7 @@ impl Memory {
             }
             _ => failed,
         };
-        with_last_lines(failed, &job.dir)
+        with_last_lines(failed, left)
     }
 }
 
@@ -247,8 +248,8 @@ fn over_limit(reason: String) -> Failure {
 }
 
 /// What a program says last, if that is it.
-fn says_out_of_memory(dir: &Path) -> Result<Option<Found>, String> {
-    let logs = Logs::read_ends(dir)?;
+fn says_out_of_memory(left: &Remains) -> Result<Option<Found>, String> {
+    let logs = Logs::read_ends(left)?;
     Ok(SAYS_OUT_OF_MEMORY.as_ref().and_then(|regex| logs.find(regex)))
 }
 
@@ -275,7 +276,9 @@ mod tests {
         let job = job(stage, root.path());
         fs::create_dir_all(&job.dir).unwrap();
         fs::write(job.dir.join("stderr.log"), log).unwrap();
-        memory.classify(&job, &watch, exit, failure("signal", "killed by SIGKILL")).unwrap()
+        memory
+            .classify(&job, &Remains::in_dir(&job.dir), &watch, exit, failure("signal", "killed by SIGKILL"))
+            .unwrap()
     }
 
     const KILLED: Exit = Exit::Signal(libc::SIGKILL);
@@ -314,7 +317,13 @@ mod tests {
         assert_eq!(why, "cannot read `/proc/self/mem`: input/output error");
         let named = |counter, held, kills_before, exit| {
             let memory = Memory { counter, ..Memory::new(&[]) };
-            memory.classify(&job, &Watch { held, kills_before }, exit, failure("signal", "killed"))
+            memory.classify(
+                &job,
+                &Remains::in_dir(&job.dir),
+                &Watch { held, kills_before },
+                exit,
+                failure("signal", "killed"),
+            )
         };
         assert!(named(broken(), Held::No, Ok(Some(0)), KILLED).is_err());
         assert!(named(OomCounter::default(), Held::No, Err(why), KILLED).is_err());

@@ -15,9 +15,9 @@ use serde::Serialize as _;
 use super::failure::Trouble;
 use crate::executor::Job;
 use crate::model::{Params, Value, float_text};
-use crate::sys::clock::unix_ms;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
+use crate::sys::temporary::random_digits;
 use crate::sys::words::io_words;
 
 /// The trial's params, in its directory.
@@ -189,7 +189,7 @@ fn enter_or_make(at: &Opened, name: &OsStr, own: bool) -> io::Result<Opened> {
                 _ => {}
             },
             Err(error) if error.kind() == io::ErrorKind::NotADirectory && own && tries < TRIES => {
-                at.rename(name, &aside(name))?;
+                at.rename(name, &aside(name)?)?;
             }
             other => return other,
         }
@@ -197,8 +197,8 @@ fn enter_or_make(at: &Opened, name: &OsStr, own: bool) -> io::Result<Opened> {
 }
 
 /// A name for what is in the way and cannot be removed.
-fn aside(name: &OsStr) -> OsString {
-    format!(".{}.discarded-{}-{}", name.to_string_lossy(), std::process::id(), unix_ms()).into()
+fn aside(name: &OsStr) -> io::Result<OsString> {
+    Ok(format!(".{}.discarded-{}", name.to_string_lossy(), random_digits()?).into())
 }
 
 /// Makes a directory of a job, empty. One that is there is of an attempt whose start was never recorded: it goes, or, if it
@@ -214,7 +214,7 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if above.remove(name).is_err() {
                 // A directory without write permission in it, for instance.
-                above.rename(name, &aside(name))?;
+                above.rename(name, &aside(name)?)?;
             }
             above.make(name)?;
         }

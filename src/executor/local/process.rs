@@ -131,6 +131,10 @@ fn not_started(shared: &Shared, pass: &Pass<'_>, job: &Job, slot: u32, why: NotS
     }
 }
 
+/// A program that somebody writes, or whose writer has just forked, cannot be run: mostly that is over in a moment.
+const BUSY_TRIES: u32 = 40;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// Starts it in its directory, which is held meanwhile: whatever takes its name, the trial is in no other.
 fn start(
     shared: &Shared,
@@ -152,7 +156,19 @@ fn start(
         address_space_bytes: None,
         cgroup_procs: None,
     };
-    match shared.memory.spawn(keeper, job, &request) {
+    let mut tries = 0;
+    let spawned = loop {
+        tries += 1;
+        match shared.memory.spawn(keeper, job, &request) {
+            Err(SpawnError::Refused { step: SpawnStep::Exec, errno: Errno::TXTBSY })
+                if tries < BUSY_TRIES && shared.mode() < Mode::Terminate =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            other => break other,
+        }
+    };
+    match spawned {
         Ok((started, memory)) => Ok((started, Told { command, memory })),
         // It may have started the trial and died before it could say so.
         Err(SpawnError::KeeperDied) => Err(NotStarted::Lost),
@@ -283,8 +299,11 @@ fn lost(shared: &Shared, pass: &Pass<'_>, job: &Job, wall: Duration) {
     let verdict = if did_it && shared.mode() < Mode::Terminate {
         let reason = format!("the process that keeps the trials died while this one ran alone{left}");
         let remains = Remains::of(&shared.grounds, job);
-        let failed = classify::with_last_lines(failure(KILLED_KEEPER, reason), &job.dir);
-        match remains.and_then(|remains| Ok((remains, failed?))) {
+        let named = remains.and_then(|remains| {
+            let failed = classify::with_last_lines(failure(KILLED_KEEPER, reason), &remains)?;
+            Ok((remains, failed))
+        });
+        match named {
             Ok((remains, failed)) => shared.keep_rest(job, Verdict::Failed(failed), &remains, &mut unsynced),
             Err(why) => shared.machine_failed(why),
         }
@@ -348,7 +367,7 @@ fn judge(
             let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
             let failed = failure("timeout", format!("ran longer than {limit}"));
             // Piton's own doing: how it exits then, and what it says about it, only follows from that.
-            return match classify::with_last_lines(failed, &job.dir) {
+            return match classify::with_last_lines(failed, left.remains) {
                 Ok(failed) => Verdict::Failed(failed),
                 Err(why) => shared.machine_failed(why),
             };
@@ -376,7 +395,7 @@ fn judge(
     if let Some(why) = full_disk(job) {
         return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
     }
-    match shared.memory.classify(job, &told.memory, exited.exit, failed) {
+    match shared.memory.classify(job, left.remains, &told.memory, exited.exit, failed) {
         Ok(failed) => Verdict::Failed(failed),
         Err(why) => shared.machine_failed(why),
     }

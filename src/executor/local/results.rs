@@ -96,8 +96,13 @@ impl Remains {
         self.find(name).map(|(file, _)| file)
     }
 
+    /// What a directory holds, wherever it is.
+    pub(super) fn in_dir(dir: &Path) -> Self {
+        Self { dir: Opened::dir(dir).map(Arc::new).map_err(|_| "the directory is gone") }
+    }
+
     /// Opens what is in it by its path without links.
-    fn open_real(&self, path: &Path) -> io::Result<Opened> {
+    pub(super) fn open_real(&self, path: &Path) -> io::Result<Opened> {
         match &self.dir {
             Ok(dir) => dir.open(path),
             Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),

@@ -46,7 +46,7 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
     for row in running.iter().filter(|_| same_boot) {
         let Some(process) = row.process else { continue };
         let key = AttemptKey { study, trial: row.trial, attempt: row.attempt };
-        let environ = Environ::of(process.pid);
+        let environ = Environ::of(process.pid)?;
         let says = environ.as_ref().and_then(|environ| environ.value(ATTEMPT_KEY_VAR));
         let owned = says.is_some_and(|says| says == key.to_string().as_bytes());
         if owned && signal_group_exactly(process, Signal::KILL)? {
@@ -69,9 +69,10 @@ pub fn ancestors_of_trials(study: StudyId) -> io::Result<Vec<ProcessId>> {
     let by_pid: BTreeMap<u32, &Stat> = processes.iter().map(|stat| (stat.pid, stat)).collect();
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for stat in
-        processes.iter().filter(|stat| !stat.dead && key_of(stat.pid).is_some_and(|key| key.study == study))
-    {
+    for stat in processes.iter().filter(|stat| !stat.dead) {
+        if !key_of(stat.pid)?.is_some_and(|key| key.study == study) {
+            continue;
+        }
         let mut at = Some(stat);
         while let Some(stat) = at.filter(|stat| seen.insert(stat.pid)) {
             found.push(stat.id());
@@ -81,8 +82,13 @@ pub fn ancestors_of_trials(study: StudyId) -> io::Result<Vec<ProcessId>> {
     Ok(found)
 }
 
-fn key_of(pid: u32) -> Option<AttemptKey> {
-    Environ::of(pid)?.value(ATTEMPT_KEY_VAR).and_then(|value| AttemptKey::parse(std::str::from_utf8(value).ok()?))
+/// The key that a process shows; none of one that is gone or somebody else's.
+fn key_of(pid: u32) -> io::Result<Option<AttemptKey>> {
+    Ok(Environ::of(pid)?.as_ref().and_then(key_in))
+}
+
+fn key_in(environ: &Environ) -> Option<AttemptKey> {
+    AttemptKey::parse(std::str::from_utf8(environ.value(ATTEMPT_KEY_VAR)?).ok()?)
 }
 
 /// Their cgroups, empty now. One that stays costs next to nothing, so this is no reason not to start.
@@ -112,13 +118,9 @@ fn kill_by_key(killed: &mut Vec<KilledStray>, ours: impl Fn(&AttemptKey) -> bool
         let mut alive: Vec<ProcessId> =
             killed.iter().map(|stray| stray.process).filter(|process| is_among(*process, &processes)).collect();
         for stat in processes.iter().filter(|stat| !stat.dead && !spared.contains(&stat.pid)) {
-            let Some(environ) = Environ::of(stat.pid) else { continue };
+            let Some(environ) = Environ::of(stat.pid)? else { continue };
             bare |= environ.is_bare() && stat.parent != KERNEL_THREADS;
-            let key = environ
-                .value(ATTEMPT_KEY_VAR)
-                .and_then(|value| AttemptKey::parse(std::str::from_utf8(value).ok()?))
-                .filter(&ours);
-            let Some(key) = key else { continue };
+            let Some(key) = key_in(&environ).filter(&ours) else { continue };
             if signal_exactly(stat.id(), Signal::KILL)? && !killed.iter().any(|stray| stray.process == stat.id()) {
                 killed.push(KilledStray { process: stat.id(), key });
             }
@@ -181,7 +183,7 @@ mod tests {
             .stderr(Stdio::null())
             .output()
             .unwrap();
-        Stat::of(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()).unwrap().id()
+        Stat::of(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()).unwrap().unwrap().id()
     }
 
     fn key(study: u8, trial: u64) -> AttemptKey {
@@ -202,11 +204,11 @@ mod tests {
         let mut found: Vec<_> = killed.iter().map(|stray| (stray.key.trial, stray.process.pid)).collect();
         found.sort();
         assert_eq!(found, [(TrialId(1), mine[0].pid), (TrialId(2), mine[1].pid)]);
-        assert!(!mine.into_iter().any(crate::sys::process::lives));
-        assert!(crate::sys::process::lives(other));
+        assert!(!mine.into_iter().any(|process| crate::sys::process::lives(process).unwrap()));
+        assert!(crate::sys::process::lives(other).unwrap());
         assert_eq!(kill_attempt(&key(2, 9)).unwrap(), []);
         assert_eq!(kill_attempt(&key(2, 1)).unwrap(), [KilledStray { process: other, key: key(2, 1) }]);
-        assert!(!crate::sys::process::lives(other));
+        assert!(!crate::sys::process::lives(other).unwrap());
     }
 
     #[test]
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!(kill_strays(study, &[row(1, reused)], true).unwrap(), []);
         assert_eq!(kill_strays(study, &[row(1, other)], false).unwrap(), [], "another boot's number");
         assert_eq!(kill_strays(study, &[row(1, other)], true).unwrap(), [], "it says it is another study's");
-        assert!(crate::sys::process::lives(other));
+        assert!(crate::sys::process::lives(other).unwrap());
         kill_attempt(&key(3, 1)).unwrap();
     }
 
@@ -234,9 +236,9 @@ mod tests {
                 .output()
                 .unwrap();
             let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-            let innocent = Stat::of(pid).unwrap().id();
+            let innocent = Stat::of(pid).unwrap().unwrap().id();
             assert_eq!(kill_strays(StudyId([6; 16]), &[row(1, innocent)], true).unwrap(), []);
-            assert!(crate::sys::process::lives(innocent));
+            assert!(crate::sys::process::lives(innocent).unwrap());
             signal_exactly(innocent, Signal::KILL).unwrap();
         }
     }

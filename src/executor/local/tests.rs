@@ -128,7 +128,9 @@ impl Bench {
         let start = Instant::now();
         loop {
             match fs::read_to_string(&path) {
-                Ok(text) if text.ends_with('\n') => return Stat::of(text.trim().parse().unwrap()).unwrap().id(),
+                Ok(text) if text.ends_with('\n') => {
+                    return Stat::of(text.trim().parse().unwrap()).unwrap().unwrap().id();
+                }
                 _ => assert!(start.elapsed() < LONG, "`{name}` never came"),
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -322,7 +324,7 @@ fn a_timeout_terminates_and_then_kills() {
     let report = bench.ended();
     assert_eq!(report.exit, Some(Exit::Signal(libc::SIGKILL)));
     assert_eq!(failure_of(report).kind, "timeout");
-    assert!(!lives(child));
+    assert!(!lives(child).unwrap());
 }
 
 #[test]
@@ -517,7 +519,7 @@ fn killed_keeper(times: u32) -> Bench {
         let keeper = bench.pool.keeper_process().unwrap();
         assert!(crate::sys::process::signal_exactly(keeper, rustix::process::Signal::KILL).unwrap());
         let report = bench.ended();
-        assert!(!lives(daemon) && wait_gone(process, Some(LONG)).unwrap());
+        assert!(!lives(daemon).unwrap() && wait_gone(process, Some(LONG)).unwrap());
         fs::remove_file(bench.dir.path().join("daemon")).unwrap();
         match (time, &report.verdict) {
             (0, Verdict::Interrupted { .. }) => {}

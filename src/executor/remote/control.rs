@@ -10,7 +10,7 @@
 //! whatever lies there may be theirs: a link, a FIFO, a file without an end. It is opened as an attempt's results are.
 
 use std::collections::HashSet;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +23,7 @@ use super::wire::{Begun, Outcome, Task};
 use crate::executor::AttemptKey;
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::sys::files::{create_dir_all_durable, replace_atomically, sync_entry};
+use crate::sys::temporary::Access;
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 
 const TASK: &str = "job.json";
@@ -137,8 +138,7 @@ impl Control {
         create_dir_all_durable(&self.dir)?;
         // A link in its place would lead elsewhere.
         drop(open_dir(&self.dir)?);
-        self.write(TASK, task)?;
-        std::fs::set_permissions(self.dir.join(TASK), Permissions::from_mode(0o600))
+        self.write(TASK, task)
     }
 
     /// What the job has to do.
@@ -236,7 +236,7 @@ impl Control {
     }
 
     fn write(&self, name: &str, what: &impl serde::Serialize) -> io::Result<()> {
-        replace_atomically(&self.dir.join(name), |file| Ok(serde_json::to_writer(file, what)?))
+        replace_atomically(&self.dir.join(name), Access::Own, |file| Ok(serde_json::to_writer(file, what)?))
     }
 
     /// Writes a small file as it comes: it is no record.
@@ -284,6 +284,7 @@ pub(super) fn remove_others(root: &Path, study: StudyId, left: &[(TrialId, Attem
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -29,6 +29,7 @@ use super::{Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
+use crate::sys::temporary::{Access, remove_leftovers_in};
 use crate::sys::words::io_words;
 use watcher::{Command, Watcher};
 
@@ -194,6 +195,8 @@ impl RemoteExecutor {
         let cannot =
             |error: &io::Error| format!("cannot make `{}` for you alone: {}", root.display(), io_words(error));
         control::make_root(&root).map_err(|error| cannot(&error))?;
+        // Of the program's copy; what jobs wrote lies in their own directories.
+        drop(remove_leftovers_in(&root));
         if root.to_str().is_none() {
             return Err(format!("`{}` is not UTF-8: jobs cannot be told of it", root.display()));
         }
@@ -247,6 +250,13 @@ pub(crate) fn asked_about(spec: &Spec) -> Result<Option<String>, String> {
     }
 }
 
+/// Removes what killed engines left of clusters of their own.
+pub(crate) fn remove_leftovers(executor: &ExecutorSpec) {
+    if matches!(executor, ExecutorSpec::Ray(ray) if ray.address == "local") {
+        ray::remove_leftovers();
+    }
+}
+
 /// Lays the program where the nodes find it: under a name of its content, so that jobs of an older one go on with theirs.
 fn copy_program(own: &Path, root: &Path) -> Result<String, String> {
     let cannot = |error: &io::Error| format!("cannot copy `{}` to `{}`: {error}", own.display(), root.display());
@@ -255,11 +265,8 @@ fn copy_program(own: &Path, root: &Path) -> Result<String, String> {
     let path = root.join(format!("piton-{}", hash.get(..16).unwrap_or_default()));
     // What has the name is not taken for it: a crash or a trial may have left anything there.
     if !control::holds(root, &path, &bytes) {
-        let aside = path.with_extension("new");
-        replace_atomically(&aside, |file| file.write_all(&bytes)).map_err(|error| cannot(&error))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&aside, mode).map_err(|error| cannot(&error))?;
-        std::fs::rename(&aside, &path).map_err(|error| cannot(&error))?;
+        replace_atomically(&path, Access::Program, |file| file.write_all(&bytes))
+            .map_err(|error| cannot(&error))?;
     }
     path.to_str().map(str::to_owned).ok_or_else(|| format!("`{}` is not UTF-8", path.display()))
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
+pub(super) use self::head::remove_leftovers;
 use self::head::{Head, is_ours};
 use super::refusals::{Meaning, RAY, meaning};
 use super::{Cluster, JobState, Listed, Submission, Trouble, Why};

@@ -19,6 +19,7 @@ use crate::model::StudyId;
 use crate::spec::SlurmSpec;
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
 use crate::sys::limited::{self, Ended};
+use crate::sys::temporary::Access;
 use crate::sys::words::shell_quoted;
 
 /// No command of Slurm's is waited for longer; they retry by themselves for some 10 s.
@@ -154,7 +155,7 @@ impl Slurm {
         let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
         create_dir_all_durable(&dir)
             .and_then(|()| {
-                replace_atomically(&dir.join(BATCH_KEYS), |file| {
+                replace_atomically(&dir.join(BATCH_KEYS), Access::Own, |file| {
                     keys.iter().try_for_each(|key| writeln!(file, "{key}"))
                 })
             })

@@ -32,6 +32,7 @@ use crate::journal::Snapshot;
 use crate::model::json::without_bom;
 use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measured};
 use crate::spec::SpecValue;
+use crate::sys::temporary::Access;
 use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
 use crate::views::export::replace;
 use crate::views::{StudyView, ViewError};
@@ -481,7 +482,7 @@ pub fn save_baseline(
         ));
     }
     let mut written = 0;
-    replace(path, |out| {
+    replace(path, Access::Usual, |out| {
         written = write_baseline(view, snapshot, stage, includes, out)?;
         Ok(())
     })?;

@@ -10,8 +10,6 @@ pub(super) use text::params as params_text;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -27,7 +25,6 @@ use crate::model::{
 };
 use crate::plan::Lineage;
 use crate::spec::{ExpandContext, Expanded};
-use crate::sys::tree_hash::{open_beneath, open_dir};
 
 pub use rank::{Compared, Rank};
 
@@ -227,9 +224,7 @@ fn left_out(view: &StudyView, stage: &StageRow, case: &str, trial: &PlannedTrial
         return BTreeMap::new();
     };
     let Some(attempt) = row.attempts.last() else { return BTreeMap::new() };
-    let dir = view.attempt_dir(stage, case, attempt.n);
-    let text = open_dir(&dir).and_then(|dir| open_beneath(dir.as_fd(), Path::new("metrics.json")));
-    let text = text.and_then(|file| {
+    let text = view.attempt_place(stage, case, attempt.n).join("metrics.json").open_file().and_then(|file| {
         let mut text = Vec::new();
         file.take(METRICS_MAX_BYTES).read_to_end(&mut text).map(|_| text)
     });

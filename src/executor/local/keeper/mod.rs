@@ -203,7 +203,7 @@ impl Connection {
         drop((theirs, engine));
         let mut verdict = [0_u8; 4];
         let ready = (&ours).read_exact(&mut verdict).and_then(|()| match i32::from_le_bytes(verdict) {
-            0 => Stat::of(pid).map(|stat| stat.id()).ok_or_else(|| io::Error::other("`/proc` is not there")),
+            0 => Stat::of(pid)?.map(|stat| stat.id()).ok_or_else(|| io::Error::other("`/proc` is not there")),
             errno => Err(io::Error::from_raw_os_error(errno)),
         });
         let started = ready.and_then(|process| {
@@ -457,7 +457,7 @@ impl Connection {
             if poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })) != Ok(0) {
                 return;
             }
-            if Stat::of(self.process.pid).is_some_and(|stat| stat.stopped) {
+            if matches!(Stat::of(self.process.pid), Ok(Some(stat)) if stat.stopped) {
                 log::warn!("the trial keeper was stopped; it is continued");
                 let _ = signal_exactly(self.process, Signal::CONT);
             }

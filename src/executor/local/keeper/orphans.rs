@@ -200,7 +200,7 @@ impl Orphans {
             return Owner::Ended(index);
         }
         // Unreadable: someone else's, or on its way out with its memory already gone.
-        let Some(environ) = Environ::of(stat.pid) else { return Owner::Unknown { bare: true } };
+        let Ok(Some(environ)) = Environ::of(stat.pid) else { return Owner::Unknown { bare: true } };
         let Some(key) = environ.value(ATTEMPT_KEY_VAR) else { return Owner::Unknown { bare: environ.is_bare() } };
         if let Some(index) = self.ending.iter().position(|ending| ending.trial.key == key) {
             return Owner::Ended(index);
@@ -212,9 +212,16 @@ impl Orphans {
     /// out since the first of the ended trials started, looking at just those takes microseconds. `None`: cannot look now.
     fn look(&self, running: &BTreeMap<u32, Trial>) -> Option<Vec<Stat>> {
         let Some(range) = self.young_pids() else { return all_processes().ok() };
-        let strangers = range.filter(|pid| !running.contains_key(pid)).filter_map(Stat::of);
+        let strangers = range.filter(|pid| !running.contains_key(pid)).map(Stat::of);
+        let strangers: Vec<Option<Stat>> = strangers.collect::<Result<_, _>>().ok()?;
         // `/proc/<number>/stat` is there for threads too; they are no processes.
-        Some(strangers.filter(|stat| stat.parent != self.me || leads_threads(stat.pid)).collect())
+        Some(
+            strangers
+                .into_iter()
+                .flatten()
+                .filter(|stat| stat.parent != self.me || leads_threads(stat.pid))
+                .collect(),
+        )
     }
 
     /// The pids given out since the first ended trial started, if that can be known and they are few.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::Exit;
-use crate::sys::process::{lives, wait_gone};
+use crate::sys::process::{self, wait_gone};
 
 /// Far beyond anything a healthy run needs.
 const LONG: Duration = Duration::from_secs(60);
@@ -69,9 +69,14 @@ impl Bench {
         eventually(|| fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
         let pid = fs::read_to_string(&path).unwrap().trim().parse().unwrap();
         Stat::of(pid)
+            .unwrap()
             .unwrap_or(Stat { pid, parent: 0, group: 0, session: 0, dead: true, stopped: false, start_ticks: 0 })
             .id()
     }
+}
+
+fn lives(process: ProcessId) -> bool {
+    process::lives(process).unwrap()
 }
 
 fn eventually(mut what: impl FnMut() -> bool) {
@@ -154,7 +159,7 @@ fn the_keeper_holds_nothing_of_the_engine() {
     assert_eq!(named("comm"), "trial-keeper\n");
     assert_eq!(named("cmdline").trim_end_matches('\0'), "trial-keeper");
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap(), Path::new("/"));
-    assert_eq!(Stat::of(process.pid).unwrap().group, process.pid);
+    assert_eq!(Stat::of(process.pid).unwrap().unwrap().group, process.pid);
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn what_a_trial_left_in_the_background_is_dead_when_it_ends() {
     assert_eq!(end(&started).exit, Exit::Code(0));
     let left: Vec<u32> =
         ["one", "two"].map(|name| fs::read_to_string(bench.path(name)).unwrap().trim().parse().unwrap()).to_vec();
-    assert!(left.iter().all(|pid| Stat::of(*pid).is_none_or(|stat| stat.dead)), "{left:?}");
+    assert!(left.iter().all(|pid| Stat::of(*pid).unwrap().is_none_or(|stat| stat.dead)), "{left:?}");
 }
 
 const DAEMON: &str = "setsid sh -c 'sleep 1000 & echo $$ > daemon.tmp; mv daemon.tmp daemon; wait' & \
@@ -176,7 +181,7 @@ fn a_daemon_is_dead_when_its_trial_ends() {
     let started = bench.sh(&format!("{DAEMON} mkfifo go; read line < go"));
     let daemon = bench.noted("daemon");
     let below: Vec<ProcessId> = eventually_children(daemon.pid);
-    assert!(lives(daemon) && Stat::of(daemon.pid).unwrap().group == daemon.pid);
+    assert!(lives(daemon) && Stat::of(daemon.pid).unwrap().unwrap().group == daemon.pid);
     fs::write(bench.path("go"), "\n").unwrap();
     assert_eq!(end(&started).exit, Exit::Code(0));
     assert!(!lives(daemon) && !below.iter().any(|child| lives(*child)));
@@ -185,7 +190,7 @@ fn a_daemon_is_dead_when_its_trial_ends() {
 fn eventually_children(of: u32) -> Vec<ProcessId> {
     let mut found = Vec::new();
     eventually(|| {
-        let all = crate::sys::process::all_processes().unwrap();
+        let all = process::all_processes().unwrap();
         found = all.iter().filter(|stat| stat.parent == of).map(Stat::id).collect();
         !found.is_empty()
     });
@@ -210,7 +215,7 @@ fn a_daemon_of_a_running_trial_is_left_alone() {
     let bench = Bench::new();
     let owner = bench.sh(&format!("({DAEMON}) ; {HANG}"));
     let daemon = bench.noted("daemon");
-    eventually(|| Stat::of(daemon.pid).unwrap().parent == bench.keeper.process().pid);
+    eventually(|| Stat::of(daemon.pid).unwrap().unwrap().parent == bench.keeper.process().pid);
     for _ in 0..3 {
         end(&bench.sh("(true); sleep 1000 & exit 0"));
     }

@@ -7,12 +7,12 @@
 //! another one is started, and whoever answers instead is not told the token.
 
 use std::ffi::{CString, OsString};
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Signal, geteuid};
@@ -22,6 +22,7 @@ use crate::executor::local::strays::kill_attempt;
 use crate::executor::{ATTEMPT_KEY_VAR, AttemptKey};
 use crate::model::{StudyId, TrialId};
 use crate::sys::disk;
+use crate::sys::temporary::{TemporaryDir, remove_leftover_dirs};
 use crate::sys::words::{io_words, shell_quoted};
 
 /// From TERM to KILL.
@@ -38,18 +39,25 @@ pub(super) struct Head {
     pub(super) token: String,
     pub(super) log: String,
     /// Ray's files and the token; it makes sockets in it, whose paths must be short.
-    dir: PathBuf,
+    dir: TemporaryDir,
+}
+
+/// What the names of such directories begin with.
+const PREFIX: &str = "piton-ray-";
+
+/// Removes the directories of heads whose engines were killed.
+pub(in super::super) fn remove_leftovers() {
+    remove_leftover_dirs(&std::env::temp_dir(), PREFIX);
 }
 
 impl Head {
     pub(super) fn start(keeper: &KeeperClient, study: StudyId, root: &Path) -> Result<Self, String> {
         let cannot = |what: &str, error: &io::Error| format!("cannot {what}: {}", io_words(error));
-        let random = disk::random::<9>().map_err(|error| cannot("get random bytes", &error))?;
-        let [name @ .., a, b, c] = random;
-        let name = name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let dir = std::env::temp_dir().join(format!("piton-ray-{name}"));
+        let [a, b, c] = disk::random::<3>().map_err(|error| cannot("get random bytes", &error))?;
         // Ray opens its own directories to everybody; nobody else gets through this one.
-        DirBuilder::new().mode(0o700).create(&dir).map_err(|error| cannot("make a directory for Ray", &error))?;
+        let own_dir = TemporaryDir::new_in(&std::env::temp_dir(), PREFIX)
+            .map_err(|error| cannot("make a directory for Ray", &error))?;
+        let dir = own_dir.path();
         let token = make_token(&dir.join("token")).map_err(|error| cannot("make a token for Ray", &error))?;
         // An address that nobody else uses, and nobody could have foreseen.
         let own = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
@@ -103,7 +111,7 @@ impl Head {
             SpawnError::Refused { errno, .. } => cannot("start Ray", &errno.into()),
         })?;
         let (address, log) = (SocketAddrV4::new(own, dashboard), log.to_string_lossy().into_owned());
-        Ok(Self { keeper: keeper.clone(), started, key, address, token, log, dir })
+        Ok(Self { keeper: keeper.clone(), started, key, address, token, log, dir: own_dir })
     }
 
     /// Whether its process is gone.
@@ -121,7 +129,7 @@ impl Head {
         if let Err(error) = kill_attempt(&self.key) {
             log::warn!("some processes of Ray's may be left: {}", io_words(&error));
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+        if let Err(error) = self.dir.remove() {
             log::warn!("cannot remove Ray's files: {}", io_words(&error));
         }
     }
