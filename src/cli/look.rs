@@ -169,12 +169,12 @@ impl Followable for Following<'_> {
 fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
     let mut snapshot = reader.snapshot()?;
     let mut study = snapshot.study()?;
-    let mut liveness = Liveness::of(store, &study);
+    let mut liveness = Liveness::of(store, &study)?;
     if study.open_engine().is_some() && !liveness.alive {
         // It may have said goodbye between the two looks: now that it is gone, what it said last is there.
         snapshot = reader.snapshot()?;
         study = snapshot.study()?;
-        liveness = Liveness::of(store, &study);
+        liveness = Liveness::of(store, &study)?;
     }
     Ok((snapshot, liveness))
 }

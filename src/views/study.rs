@@ -26,11 +26,21 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Whether the engine that a study names has the store open: the lock tells, wherever the engine runs. A store that
-    /// cannot be asked has none.
-    #[must_use]
-    pub fn of(store: &Path, study: &StudyRow) -> Self {
-        Self { alive: study.open_engine().is_some() && journal::is_locked(store).unwrap_or(false) }
+    /// Whether the engine that a study names has the store open: the lock tells, wherever the engine runs. Where a file
+    /// system knows no locks there is none.
+    ///
+    /// # Errors
+    /// If the machine cannot ask now.
+    pub fn of(store: &Path, study: &StudyRow) -> std::io::Result<Self> {
+        if study.open_engine().is_none() {
+            return Ok(Self { alive: false });
+        }
+        match journal::is_locked(store) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                Err(error)
+            }
+            asked => Ok(Self { alive: asked.unwrap_or(false) }),
+        }
     }
 }
 

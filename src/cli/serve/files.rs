@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use piton::model::StudyId;
-use piton::sys::tree_hash::{kind_of, open_beneath, open_dir};
+use piton::sys::opened::Opened;
 use rustix::fs::FileType;
 
 use super::http::Head;
@@ -33,19 +33,19 @@ pub fn path_of(address: &str) -> Option<PathBuf> {
     (path.components().count() > 1).then_some(path)
 }
 
-/// Opens a regular file below the artifacts of a study, following no link.
+/// Opens a regular file below the artifacts of a study, following no link below them.
 ///
 /// # Errors
 /// What the kernel says; [`io::ErrorKind::InvalidData`] for what is no regular file, and
 /// [`io::ErrorKind::PermissionDenied`] for a directory that is not the study's.
 pub fn open(artifacts: &Path, study: StudyId, path: &Path) -> io::Result<File> {
-    let dir = open_dir(artifacts)?;
-    if !piton::is_of_study(dir.as_fd(), study) {
+    let dir = Opened::dir(artifacts)?;
+    if !piton::is_of_study(dir.file()?.as_fd(), study) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let file = open_beneath(dir.as_fd(), path)?;
-    match kind_of(&file)? {
-        FileType::RegularFile => Ok(file),
+    let opened = dir.open(path)?;
+    match opened.kind()? {
+        FileType::RegularFile => opened.file()?.try_clone(),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -111,6 +111,9 @@ mod tests {
             assert!(open(&artifacts, STUDY, Path::new(bad)).is_err(), "{bad}");
         }
         assert!(open(&artifacts, STUDY, Path::new("sub/log")).is_ok());
+        // What leads to them is the user's.
+        std::os::unix::fs::symlink(&artifacts, dir.path().join("through")).unwrap();
+        assert!(open(&dir.path().join("through"), STUDY, Path::new("sub/log")).is_ok());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::wire::{Begun, Outcome, Task};
 use crate::executor::AttemptKey;
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::sys::files::{create_dir_all_durable, replace_atomically, sync_entry};
+use crate::sys::opened::Below;
 use crate::sys::temporary::Access;
 use crate::sys::tree_hash::{kind_of, open_beneath, open_dir};
 
@@ -59,9 +60,22 @@ pub(super) fn make_root(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a regular file in a directory where trials may have put anything. `None`: there is none of this name.
-fn open(dir: &Path, name: &str) -> io::Result<Option<File>> {
-    let file = match open_dir(dir).and_then(|dir| open_beneath(dir.as_fd(), Path::new(name))) {
+/// Opens a directory so many names below the study's artifacts, none of them through a link: trials may have put anything
+/// there.
+fn enter(dir: &Path, below: usize) -> io::Result<File> {
+    let Some(study) = dir.ancestors().nth(below) else { return Err(ErrorKind::InvalidInput.into()) };
+    let names = dir.strip_prefix(study).unwrap_or(dir);
+    Below::root(study.into()).join(names).open()?.file()?.try_clone()
+}
+
+/// A control directory, or a batch's.
+const OF_ATTEMPT: usize = 2;
+/// The directory of them all.
+const OF_ALL: usize = 1;
+
+/// Opens a regular file in such a directory. `None`: there is none of this name.
+fn open(dir: &Path, below: usize, name: &str) -> io::Result<Option<File>> {
+    let file = match enter(dir, below).and_then(|dir| open_beneath(dir.as_fd(), Path::new(name))) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
@@ -72,8 +86,8 @@ fn open(dir: &Path, name: &str) -> io::Result<Option<File>> {
 }
 
 /// All of it, if that is not more than `most` bytes.
-fn read(dir: &Path, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some(file) = open(dir, name)? else { return Ok(None) };
+fn read(dir: &Path, below: usize, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = open(dir, below, name)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
@@ -86,12 +100,12 @@ fn read(dir: &Path, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
 pub(super) fn holds(dir: &Path, path: &Path, bytes: &[u8]) -> bool {
     let Some(name) = path.file_name().and_then(std::ffi::OsStr::to_str) else { return false };
     let runs = path.symlink_metadata().is_ok_and(|meta| meta.permissions().mode() & 0o500 == 0o500);
-    runs && read(dir, name, bytes.len() as u64).is_ok_and(|found| found.as_deref() == Some(bytes))
+    runs && read(dir, OF_ALL, name, bytes.len() as u64).is_ok_and(|found| found.as_deref() == Some(bytes))
 }
 
 /// The keys that a batch's directory lists; `None`: it is none.
 pub(super) fn batch_keys(dir: &Path) -> Option<Vec<String>> {
-    let text = String::from_utf8(read(dir, BATCH_KEYS, KEYS_MAX).ok()??).ok()?;
+    let text = String::from_utf8(read(dir, OF_ATTEMPT, BATCH_KEYS, KEYS_MAX).ok()??).ok()?;
     Some(text.lines().map(str::to_owned).collect())
 }
 
@@ -122,7 +136,7 @@ impl Control {
 
     /// The end of what the job printed itself.
     pub(super) fn said(&self) -> io::Result<Vec<u8>> {
-        let mut log = open(&self.dir, LOG)?.ok_or(ErrorKind::NotFound)?;
+        let mut log = open(&self.dir, OF_ATTEMPT, LOG)?.ok_or(ErrorKind::NotFound)?;
         let end = log.metadata()?.len();
         log.seek(SeekFrom::Start(end.saturating_sub(LOG_END)))?;
         let mut said = Vec::new();
@@ -132,12 +146,12 @@ impl Control {
 
     /// Makes it, with what the job has to do. What is there already stays: a job may have begun.
     pub(super) fn prepare(&self, task: &Task) -> io::Result<()> {
-        if open(&self.dir, TASK).is_ok_and(|file| file.is_some()) {
+        if open(&self.dir, OF_ATTEMPT, TASK).is_ok_and(|file| file.is_some()) {
             return Ok(());
         }
         create_dir_all_durable(&self.dir)?;
         // A link in its place would lead elsewhere.
-        drop(open_dir(&self.dir)?);
+        drop(enter(&self.dir, OF_ATTEMPT)?);
         self.write(TASK, task)
     }
 
@@ -148,6 +162,7 @@ impl Control {
 
     /// Makes the attempt the caller's; whether that came first.
     pub(crate) fn claim(&self) -> io::Result<bool> {
+        drop(enter(&self.dir, OF_ATTEMPT)?);
         let claim = self.dir.join(CLAIM);
         match std::fs::create_dir(&claim) {
             Ok(()) => {
@@ -188,7 +203,7 @@ impl Control {
 
     /// The last sign of life.
     pub(super) fn last_beat(&self) -> Option<Vec<u8>> {
-        read(&self.dir, BEAT, BEAT_MAX).ok().flatten()
+        read(&self.dir, OF_ATTEMPT, BEAT, BEAT_MAX).ok().flatten()
     }
 
     /// Asks the job to end its trial as a signal would.
@@ -236,6 +251,7 @@ impl Control {
     }
 
     fn write(&self, name: &str, what: &impl serde::Serialize) -> io::Result<()> {
+        drop(enter(&self.dir, OF_ATTEMPT)?);
         replace_atomically(&self.dir.join(name), Access::Own, |file| Ok(serde_json::to_writer(file, what)?))
     }
 
@@ -243,12 +259,13 @@ impl Control {
     fn write_over(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let safely = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let mut file = File::from(openat(open_dir(&self.dir)?, name, how | safely, Mode::RUSR | Mode::WUSR)?);
+        let mut file =
+            File::from(openat(enter(&self.dir, OF_ATTEMPT)?, name, how | safely, Mode::RUSR | Mode::WUSR)?);
         file.write_all(bytes)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        read(&self.dir, name, JSON_MAX)?.map(|text| Ok(serde_json::from_slice(&text)?)).transpose()
+        read(&self.dir, OF_ATTEMPT, name, JSON_MAX)?.map(|text| Ok(serde_json::from_slice(&text)?)).transpose()
     }
 }
 
@@ -356,6 +373,14 @@ mod tests {
         assert!(control.beat(1).is_err() && control.task().is_err());
         assert!(std::fs::read_dir(&elsewhere).unwrap().next().is_none());
         symlink(&elsewhere, dir.path().join("root")).unwrap();
+        // Nor one in the place of the directory of all of them.
+        std::fs::create_dir(elsewhere.join("attempt")).unwrap();
+        let below = Control { dir: dir.path().join("root/attempt") };
+        assert!(
+            below.beat(1).is_err() && below.task().is_err() && below.said().is_err() && below.cancel().is_err()
+        );
+        assert!(below.claim().is_err() && below.begin(&begun()).is_err());
+        assert!(std::fs::read_dir(elsewhere.join("attempt")).unwrap().next().is_none());
         std::fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
         assert!(make_root(&dir.path().join("root")).is_err());
         assert_eq!(std::fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777, 0o755);
