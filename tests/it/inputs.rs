@@ -374,3 +374,35 @@ fn hints_of_a_study_whose_params_were_set_lead_on_as_they_are_printed() {
         assert_eq!(params, vec![&json!(kept); 4], "{given}");
     }
 }
+
+#[test]
+fn an_input_is_what_it_says_whatever_lies_in_its_place() {
+    let sandbox = sandbox(SRC);
+    in_its_second_trial(&sandbox).killed();
+    // A link to the same bytes is the same, and to others is not.
+    fs::rename(sandbox.path("src/m.txt"), sandbox.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", sandbox.path("src/m.txt")).unwrap();
+    let engine = sandbox.start("run study.toml");
+    wait_until("it runs on", || sandbox.lines("started").len() >= 3);
+    sandbox.write("elsewhere", "two");
+    assert_eq!(engine.wait().code(), Some(6));
+    refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
+    // Nor does it help to name where the link leads, and to leave the link out.
+    sandbox.write("other.toml", &study("inputs = [\"elsewhere\", \"src/t.sh\"]"));
+    refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "`src/m.txt` changed"]);
+    sandbox.write("elsewhere", "one");
+    // Another directory with the same in it, under the same name, is the same one.
+    fs::rename(sandbox.path("src"), sandbox.path("away")).unwrap();
+    refused(&sandbox, "run study.toml", &["input `src` is gone"]);
+    fs::create_dir(sandbox.path("src")).unwrap();
+    fs::write(sandbox.path("src/t.sh"), SCRIPT).unwrap();
+    refused(&sandbox, "run study.toml", &["`src/m.txt` removed"]);
+    fs::create_dir(sandbox.path("src/m.txt")).unwrap();
+    refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
+    fs::remove_dir(sandbox.path("src/m.txt")).unwrap();
+    fs::copy(sandbox.path("elsewhere"), sandbox.path("src/m.txt")).unwrap();
+    ungate(&sandbox);
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    assert_eq!((&dump["accounting"]["succeeded"], &dump["accounting"]["failed"]), (&json!(4), &json!(0)));
+}

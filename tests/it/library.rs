@@ -205,3 +205,33 @@ fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
     write("v\n 1.2\n");
     assert_ne!(beside(&exact).identity_json(), exact.identity_json());
 }
+
+#[test]
+fn a_closure_does_not_start_on_what_its_parent_did_not_leave() {
+    let sandbox = Sandbox::new();
+    let run = || {
+        let first = StageBuilder::closure("first").budget(1).survivors(1).output("o");
+        let second = StageBuilder::closure("second").budget(1).survivors(1);
+        let spec = Spec::builder("heirs").stage(first).stage(second.approve()).build().unwrap();
+        let study = Study::new(spec).store(sandbox.path("study.redb")).closure("first", |trial| {
+            std::fs::write(trial.dir()?.join("o"), "1")?;
+            Ok(Metrics::new())
+        });
+        let read = |trial: &piton::TrialContext<'_>| {
+            let text = std::fs::read_to_string(trial.parent_dir().unwrap().join("o"))?;
+            if text == "1" { Ok(Metrics::new()) } else { Err(TrialError::new(text)) }
+        };
+        study.closure("second", read).run()
+    };
+    assert!(run().unwrap().waits_for_approval());
+    sandbox.ok("approve study.redb", 0);
+    let left = sandbox.path("artifacts/heirs/0_first/heirs_0_0/attempt_1/o");
+    std::fs::write(&left, "2").unwrap();
+    let error = run().unwrap_err();
+    assert_eq!(error.exit_code(), 6, "{error}");
+    assert!(matches!(&error, Error::ParentChanged { again: None, .. }), "{error:?}");
+    assert!(error.hints().iter().all(|hint| !hint.contains("STUDY.toml")), "{:?}", error.hints());
+    assert_eq!(sandbox.dump()["accounting"]["failed"], 0);
+    std::fs::write(&left, "1").unwrap();
+    assert!(run().unwrap().is_completed());
+}

@@ -531,4 +531,50 @@ fn a_watcher_that_takes_what_is_hidden_for_over_is_found_out() {
     assert!(found, "the simulation does not bite");
 }
 
+#[test]
+fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
+    use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
+    let mut bench = Bench::new(LONG);
+    let output = |path: &str| crate::model::OutputHash { path: path.into(), bytes: 1, blake3: [1; 32] };
+    let inherited = Inherited { stage: "first".into(), outputs: vec![output("o"), output("p")] };
+    let parent_dir = Some(bench.root.path().join("parent"));
+    let child = job(bench.root.path(), 0, 1);
+    let child = Job { parent_dir: parent_dir.clone(), inherited: Some(Arc::new(inherited.clone())), ..*child };
+    bench.tell(Command::Submit(Box::new(child.clone())));
+    bench.watcher.submit();
+    let found = |output: &str, found| OutputDiffers { output: output.into(), expected: [1; 32], found };
+    {
+        let mut world = bench.world();
+        world.start(0);
+        // The node knows what was recorded.
+        let told = world.jobs[0].control.task().unwrap().unwrap().into_job().unwrap();
+        assert_eq!((told.inherited.as_deref(), &told.parent_dir), (Some(&inherited), &parent_dir));
+        // What the job says of names is not believed: it lies where trials could write it.
+        let said = ParentDiffers {
+            case: "; rm -r".into(),
+            stage: "; rm -r".into(),
+            dir: "/".into(),
+            outputs: vec![found("p", OutputFound::Nothing), found("other", OutputFound::Nothing)],
+        };
+        world.jobs[0].control.end(&Outcome::refused(9, said)).unwrap();
+        world.jobs[0].state = JobState::Over(Why::Ended);
+    }
+    bench.watcher.poll();
+    let events: Vec<_> = bench.events.try_iter().collect();
+    let told = events.iter().find_map(|event| match event {
+        ExecutorEvent::Differs(Differs::Parent(parent)) => Some((**parent).clone()),
+        _ => None,
+    });
+    let expected = ParentDiffers {
+        case: child.parent_case,
+        stage: "first".into(),
+        dir: parent_dir.unwrap(),
+        outputs: vec![found("p", OutputFound::Nothing)],
+    };
+    assert_eq!(told, Some(expected));
+    let is_interrupted = |event: &ExecutorEvent| matches!(event, ExecutorEvent::Ended(report) if matches!(report.verdict, Verdict::Interrupted { .. }));
+    assert!(events.iter().any(is_interrupted), "{events:?}");
+    assert!(!events.iter().any(|event| matches!(event, ExecutorEvent::Broken(_))), "{events:?}");
+}
+
 mod cases;
