@@ -11,7 +11,7 @@ use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, Parent, StudyId, TrialId, TrialRow};
+use crate::model::{AttemptNo, OutputHash, Parent, StudyId, TrialId};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::spec::Spec;
@@ -82,9 +82,9 @@ impl JobMaker {
         if let Some(known) = self.inherited.get(&parent.trial) {
             return Ok(Job { inherited: Some(Arc::clone(known)), ..job });
         }
-        let unknown = || EngineError::Inconsistent(format!("the parent of trial {trial} has no result"));
-        let row = snapshot()?.trial(parent.trial)?.ok_or_else(unknown)?;
-        let inherited = Arc::new(self.left_by(&lineage, &row).ok_or_else(unknown)?);
+        // Of a parent without a row nothing is recorded: in a store that was salvaged.
+        let outputs = snapshot()?.trial(parent.trial)?.map_or_else(Vec::new, |row| row.outputs);
+        let Some(inherited) = self.left_by(&lineage, parent.trial, outputs).map(Arc::new) else { return Ok(job) };
         if self.inherited.len() >= KNOWN_MAX {
             self.inherited.clear();
         }
@@ -92,12 +92,12 @@ impl JobMaker {
         Ok(Job { inherited: Some(inherited), ..job })
     }
 
-    /// What a survivor left for its children.
+    /// What a survivor with these outputs left for its children.
     #[must_use]
-    pub fn left_by(&self, lineage: &Lineage<'_>, row: &TrialRow) -> Option<Inherited> {
-        let (stage, _) = lineage.locate(row.trial)?;
+    pub fn left_by(&self, lineage: &Lineage<'_>, trial: TrialId, outputs: Vec<OutputHash>) -> Option<Inherited> {
+        let (stage, _) = lineage.locate(trial)?;
         let stage = self.spec.stages.get(stage as usize)?.name.clone();
-        Some(Inherited { stage, outputs: row.outputs.clone() })
+        Some(Inherited { stage, outputs })
     }
 
     /// The same, from what it takes.

@@ -537,9 +537,10 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
     let mut bench = Bench::new(LONG);
     let output = |path: &str| crate::model::OutputHash { path: path.into(), bytes: 1, blake3: [1; 32] };
     let inherited = Inherited { stage: "first".into(), outputs: vec![output("o"), output("p")] };
-    let parent_dir = Some(bench.root.path().join("parent"));
+    let parent_dir = bench.root.path().join("parent");
     let child = job(bench.root.path(), 0, 1);
-    let child = Job { parent_dir: parent_dir.clone(), inherited: Some(Arc::new(inherited.clone())), ..*child };
+    let child =
+        Job { parent_dir: Some(parent_dir.clone()), inherited: Some(Arc::new(inherited.clone())), ..*child };
     bench.tell(Command::Submit(Box::new(child.clone())));
     bench.watcher.submit();
     let found = |output: &str, found| OutputDiffers { output: output.into(), expected: [1; 32], found };
@@ -548,7 +549,7 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
         world.start(0);
         // The node knows what was recorded.
         let told = world.jobs[0].control.task().unwrap().unwrap().into_job().unwrap();
-        assert_eq!((told.inherited.as_deref(), &told.parent_dir), (Some(&inherited), &parent_dir));
+        assert_eq!((told.inherited.as_deref(), told.parent_dir.as_ref()), (Some(&inherited), Some(&parent_dir)));
         // What the job says of names is not believed: it lies where trials could write it.
         let said = ParentDiffers {
             case: "; rm -r".into(),
@@ -568,7 +569,7 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
     let expected = ParentDiffers {
         case: child.parent_case,
         stage: "first".into(),
-        dir: parent_dir.unwrap(),
+        dir: parent_dir,
         outputs: vec![found("p", OutputFound::Nothing)],
     };
     assert_eq!(told, Some(expected));
