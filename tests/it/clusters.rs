@@ -38,15 +38,10 @@ impl Base {
 
     /// Starts a daemon in the foreground: it dies with the test's process.
     fn daemon(&self, line: &str) -> Child {
-        self.daemon_marked(line, "")
+        self.daemon_of(line.split_whitespace(), "")
     }
 
-    /// The same; what it starts is known by this mark, too.
-    fn daemon_marked(&self, line: &str, node: &str) -> Child {
-        self.daemon_of(line.split_whitespace(), node)
-    }
-
-    /// The same, word by word.
+    /// What it starts is known by this mark, too; word by word.
     fn daemon_of<'a>(&self, words: impl IntoIterator<Item = &'a str>, node: &str) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.path("daemons.log")).unwrap();
         let mut command = Command::new("setpriv");
@@ -323,6 +318,11 @@ impl Ray {
     }
 
     fn start_worker(base: &Base, port: u16) -> Child {
+        Self::start_worker_after(base, port, "true")
+    }
+
+    /// The same, after what `sh` has to do for it.
+    fn start_worker_after(base: &Base, port: u16, how: &str) -> Child {
         let [agent, grpc, metrics, object, node] = free_ports::<5>();
         let line = format!(
             "ray start --block --disable-usage-stats --num-cpus=4 --address=127.0.0.2:{port} \
@@ -330,7 +330,18 @@ impl Ray {
              --dashboard-agent-grpc-port={grpc} --metrics-export-port={metrics} \
              --object-manager-port={object} --node-manager-port={node}"
         );
-        base.daemon_marked(&line, "worker")
+        let script = format!("{how} && exec {line}");
+        base.daemon_of(["unshare", "--mount", "sh", "-c", &script], "worker")
+    }
+
+    /// On the worker node the study's directory is another from now on.
+    pub fn spoil_worker(&mut self, how: &str) {
+        let alive =
+            |ray: &Self| ray.get("/nodes?view=summary").map_or(0, |text| text.matches("\"ALIVE\"").count());
+        self.kill_worker();
+        wait_until("the worker is gone", || alive(self) == 1);
+        self.worker = Self::start_worker_after(&self.base, self.port, how);
+        wait_until("another one is there", || alive(self) == 2);
     }
 
     pub fn address(&self) -> String {

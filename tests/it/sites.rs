@@ -232,3 +232,47 @@ fn trials_that_ignore_term_on_a_node_of_slurms_that_is_lost_overlap_nobody() {
     assert!(count(&far, "interrupted") > 0);
     far.sandbox.ok("verify study.redb", 0);
 }
+
+#[test]
+fn a_ray_head_of_the_studys_own_that_dies_is_noticed() {
+    let table = "executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n";
+    let far = Far::with(table, vec![path_with_ray()]);
+    let engine = far.hold(2);
+    // The head is the process that the keeper started for it.
+    let heads = || {
+        let pids =
+            std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let of_head = |pid: &String| {
+            let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let ours = far.sandbox.path("").display().to_string();
+            let log = std::fs::read_link(format!("/proc/{pid}/fd/1"));
+            line.contains("start --head --block") && log.is_ok_and(|log| log.starts_with(&ours))
+        };
+        pids.filter(of_head).filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    };
+    let found = heads();
+    assert!(!found.is_empty());
+    for pid in found {
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL);
+    }
+    assert_eq!(engine.wait().code(), Some(1));
+    assert_eq!((count(&far, "running"), count(&far, "failed")), (0, 0));
+    assert!(events(&far).contains("Ray's head node has ended"), "{}", events(&far));
+    wait_until("nothing of it is left", || far.sandbox.trial_processes().is_empty());
+    far.let_go();
+    far.ok("run study.toml", 0);
+    far.check();
+}
+
+#[test]
+fn a_node_of_rays_that_cannot_start_piton_is_avoided() {
+    let mut ray = Ray::start();
+    let far = Far::on(&ray);
+    let dir = far.sandbox.path("").canonicalize().unwrap();
+    ray.spoil_worker(&SPOILED[0].1.replace("DIR", dir.to_str().unwrap().trim_end_matches('/')));
+    far.ok("run study.toml", 0);
+    far.check_once();
+    assert!((1..=16).contains(&count(&far, "interrupted")), "{}", events(&far));
+    assert!(events(&far).contains("could not start on 127.0.0.3: "), "{}", events(&far));
+}
