@@ -522,16 +522,23 @@ fn ray_node(ray: RaySpec) -> Node {
         entry("lost_after", Node::new(Kind::Millis(ray.lost_after_ms.into()))),
     ];
     keys.extend(ray.memory_bytes.map(|bytes| entry("memory", Node::new(Kind::Int(bytes.into())))));
+    put_list(&mut keys, "setup", ray.setup.iter().map(|line| text(line)).collect());
     keys.extend(ray.token_env.map(|name| entry("token", text(&format!("${name}")))));
     keys.extend(ray.program.map(|program| entry("program", text(&program))));
     table(keys)
 }
 
 fn slurm_node(slurm: SlurmSpec) -> Node {
-    let SlurmSpec { partition, account, qos, time_s, cpus, mem_bytes, gres, array, extra, program, lost_after_ms } =
-        slurm;
-    let texts =
-        [("partition", partition), ("account", account), ("qos", qos), ("gres", gres), ("program", program)];
+    let SlurmSpec { partition, account, qos, time_s, cpus, mem_bytes, gres, array, .. } = slurm;
+    let SlurmSpec { exclude, export, setup, extra, program, lost_after_ms, .. } = slurm;
+    let texts = [
+        ("partition", partition),
+        ("account", account),
+        ("qos", qos),
+        ("gres", gres),
+        ("export", export),
+        ("program", program),
+    ];
     let mut keys = vec![
         entry("array", Node::new(Kind::Bool(array))),
         entry("lost_after", Node::new(Kind::Millis(lost_after_ms.into()))),
@@ -540,6 +547,8 @@ fn slurm_node(slurm: SlurmSpec) -> Node {
     keys.extend(time_s.map(|seconds| entry("time", Node::new(Kind::Millis(u128::from(seconds) * 1_000)))));
     keys.extend(cpus.map(|cpus| entry("cpus", Node::new(Kind::Int(cpus.into())))));
     keys.extend(mem_bytes.map(|bytes| entry("mem", Node::new(Kind::Int(bytes.into())))));
+    put_list(&mut keys, "exclude", exclude.iter().map(|node| text(node)).collect());
+    put_list(&mut keys, "setup", setup.iter().map(|line| text(line)).collect());
     put_list(&mut keys, "extra", extra.iter().map(|argument| text(argument)).collect());
     table(keys)
 }

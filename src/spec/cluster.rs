@@ -100,6 +100,9 @@ pub struct RaySpec {
     pub resources: BTreeMap<String, f64>,
     /// The environment variable that holds the token.
     pub token_env: Option<String>,
+    /// Lines of shell before each trial, from the study's directory: what makes its tools be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
     /// See [`ExecutorSpec::program`].
     pub program: Option<String>,
     /// See [`ExecutorSpec::lost_after_ms`].
@@ -116,6 +119,7 @@ impl Default for RaySpec {
             memory_bytes: None,
             resources: BTreeMap::new(),
             token_env: None,
+            setup: Vec::new(),
             program: None,
             lost_after_ms: LOST_AFTER_MS,
         }
@@ -141,6 +145,15 @@ pub struct SlurmSpec {
     pub gres: Option<String>,
     /// Whether trials that are submitted together are one job array.
     pub array: bool,
+    /// Nodes that are not to be used, as `--exclude` has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// `--export`: what of this environment reaches the jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<String>,
+    /// Lines of shell before each trial, from the study's directory: what makes its tools be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
     /// Further arguments of `sbatch`.
     pub extra: Vec<String>,
     /// See [`ExecutorSpec::program`].
@@ -160,6 +173,9 @@ impl Default for SlurmSpec {
             mem_bytes: None,
             gres: None,
             array: false,
+            exclude: Vec::new(),
+            export: None,
+            setup: Vec::new(),
             extra: Vec::new(),
             program: None,
             lost_after_ms: LOST_AFTER_MS,

@@ -325,6 +325,37 @@ fn what_a_dead_engine_left_in_slurm_can_be_taken_back() {
     far.check();
 }
 
+/// Only where the setup has run there is what trials need; jobs and arrays alike.
+#[test]
+fn what_trials_need_is_set_up_before_them() {
+    let slurm = Slurm::start();
+    for array in [false, true] {
+        let setup = r#"setup = [". ./env.sh # as on a login", "test \"$LIBRARY\" = there"]"#;
+        let table = format!("{}exclude = [\"n2\"]\n{setup}\narray = {array}\n", slurm.run_table());
+        let far = Far::with(&table, slurm.env());
+        far.sandbox.write("env.sh", "export LIBRARY=there\n");
+        far.sandbox.script("trial.sh", &format!("[ \"$LIBRARY\" = there ] || exit 9\n{TRIAL}"));
+        // The one node that is left has four processors.
+        let engine = far.hold(4);
+        let comments = slurm.ask(&["squeue", "--noheader", "--format=%k %N"]);
+        assert!(comments.contains("far/wide/far_0_0 n1") && !comments.contains("n2"), "{comments}");
+        far.let_go();
+        assert_eq!(engine.wait().code(), Some(0));
+        let dump = far.sandbox.dump();
+        assert_eq!(dump["stages"][0]["failed"], 2, "as without any setup");
+        assert_eq!(dump["accounting"]["interrupted"], 0);
+    }
+    // No trial is to blame for a setup that fails.
+    let far = Far::with(&format!("{}setup = [\"module load nothing\"]\n", slurm.run_table()), slurm.env());
+    let output = far.command("run study.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("setup failed: module load nothing"), "{}", both(&output));
+    let dump = far.sandbox.dump();
+    assert_eq!(dump["accounting"]["failed"], 0, "{}", both(&output));
+    let why = far.sandbox.ok("why study.redb far_0_0", 0);
+    assert!(why.contains("setup failed: module load nothing"), "{why}");
+}
+
 #[test]
 fn a_study_stays_where_its_trials_run() {
     let slurm = Slurm::start();

@@ -30,7 +30,7 @@ use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
 use crate::sys::temporary::{Access, remove_leftovers_in};
-use crate::sys::words::io_words;
+use crate::sys::words::{io_words, shell_quoted};
 use watcher::{Command, Watcher};
 
 /// The directory, in the study's own, through which engine and jobs speak.
@@ -45,6 +45,29 @@ struct Submission {
     control: PathBuf,
     /// What the job prints itself goes here.
     log: PathBuf,
+    /// What people are to read of it in the cluster's own lists: `study/stage/case`.
+    about: String,
+    /// The study's directory: where `setup` begins.
+    study_dir: PathBuf,
+}
+
+/// What a job's script or entrypoint says by its exit code when a line of `setup` failed.
+const NOT_SET_UP: i32 = 93;
+
+/// The lines of `setup` as a part of a script of shell: they begin in the study's directory, and the first that fails ends the script.
+fn setup_script(setup: &[String], study_dir: &Path) -> String {
+    if setup.is_empty() {
+        return String::new();
+    }
+    let mut script = format!("cd {} || exit {NOT_SET_UP}\n", shell_quoted(&study_dir.to_string_lossy()));
+    for line in setup {
+        // The line's own end comes first: it may close with a comment.
+        script.push_str(&format!(
+            "{{ {line}\n}} || {{ echo {} >&2; exit {NOT_SET_UP}; }}\n",
+            shell_quoted(&format!("setup failed: {line}"))
+        ));
+    }
+    script
 }
 
 /// What a cluster says of a job.

@@ -17,7 +17,7 @@ use serde_json::json;
 pub(super) use self::head::remove_leftovers;
 use self::head::{Head, is_ours};
 use super::refusals::{Meaning, RAY, meaning};
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
+use super::{Cluster, JobState, Listed, Submission, Trouble, Why, setup_script};
 use crate::executor::AttemptKey;
 use crate::executor::local::keeper::KeeperClient;
 use crate::executor::local::strays::kill_attempt;
@@ -225,13 +225,21 @@ impl Ray {
 
     fn body(&self, job: &Submission) -> String {
         let control = job.control.to_string_lossy();
+        let run = format!("exec {} attempt {}", shell_quoted(&self.program), shell_quoted(&control));
+        let entrypoint = match self.spec.setup.is_empty() {
+            true => run,
+            false => {
+                let script = format!("{}{run}", setup_script(&self.spec.setup, &job.study_dir));
+                format!("exec bash -lc {}", shell_quoted(&script))
+            }
+        };
         let mut body = json!({
             "submission_id": job.key,
-            "entrypoint": format!("exec {} attempt {}", shell_quoted(&self.program), shell_quoted(&control)),
+            "entrypoint": entrypoint,
             // Without it every job would run on the head node.
             "entrypoint_num_cpus": self.spec.num_cpus,
             "runtime_env": self.runtime_env,
-            "metadata": { "piton": env!("CARGO_PKG_VERSION") },
+            "metadata": { "piton": env!("CARGO_PKG_VERSION"), "trial": job.about },
         });
         if let Some(body) = body.as_object_mut() {
             if self.spec.num_gpus > 0.0 {

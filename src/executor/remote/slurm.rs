@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::control::{BATCH_KEYS, LOG, batch_keys};
 use super::refusals::of_slurm;
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why};
+use super::{Cluster, JobState, Listed, NOT_SET_UP, Submission, Trouble, Why, setup_script};
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
 use crate::spec::SlurmSpec;
@@ -118,11 +118,13 @@ impl Slurm {
         command.args(spec.time_s.map(|time_s| format!("--time={}:{:02}", time_s / 60, time_s % 60)));
         command.args(spec.cpus.map(|cpus| format!("--cpus-per-task={cpus}")));
         command.args(spec.mem_bytes.map(|bytes| format!("--mem={}K", bytes.div_ceil(1 << 10))));
+        command.args(spec.export.as_ref().map(|export| format!("--export={export}")));
         command.args(&spec.extra);
-        if !self.avoided.is_empty() {
-            // The last one counts.
-            let named = spec.extra.iter().filter_map(|extra| extra.strip_prefix("--exclude="));
-            let nodes: Vec<&str> = named.chain(self.avoided.iter().map(String::as_str)).collect();
+        // The last one counts.
+        let named = spec.extra.iter().filter_map(|extra| extra.strip_prefix("--exclude="));
+        let own = spec.exclude.iter().chain(&self.avoided).map(String::as_str);
+        let nodes: Vec<&str> = named.chain(own).collect();
+        if !nodes.is_empty() {
             command.arg(format!("--exclude={}", nodes.join(",")));
         }
         command
@@ -131,7 +133,9 @@ impl Slurm {
     /// The start of a job's script: where the study's directory is not as it is here, the exit code says so.
     fn prelude(&self) -> String {
         let root = shell_quoted(&self.root.to_string_lossy());
-        format!("#!/bin/sh\n[ -d {root} ] || exit {NOT_THERE}\n")
+        // `module` and its like are functions of a login shell.
+        let shell = if self.spec.setup.is_empty() { "/bin/sh" } else { "/bin/bash -l" };
+        format!("#!{shell}\n[ -d {root} ] || exit {NOT_THERE}\n")
     }
 
     fn submit_one(&self, job: &Submission) -> Result<Option<String>, Trouble> {
@@ -139,10 +143,13 @@ impl Slurm {
         let log = shell_quoted(&job.log.to_string_lossy());
         let (program, control) = (shell_quoted(&self.program), shell_quoted(&control));
         let script = format!(
-            "{}(: >>{log}) 2>/dev/null || exit {NOT_WRITABLE}\nexec >>{log} 2>&1\nexec {program} attempt {control}\n",
-            self.prelude()
+            "{}(: >>{log}) 2>/dev/null || exit {NOT_WRITABLE}\nexec >>{log} 2>&1\n{}exec {program} attempt {control}\n",
+            self.prelude(),
+            setup_script(&self.spec.setup, &job.study_dir)
         );
-        let id = self.submitted(&mut self.sbatch(&job.key, pattern(&job.log)), &script)?;
+        let mut command = self.sbatch(&job.key, pattern(&job.log));
+        command.arg(format!("--comment={}", job.about));
+        let id = self.submitted(&mut command, &script)?;
         Ok(Some(id))
     }
 
@@ -168,11 +175,13 @@ impl Slurm {
             "{}key=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {list}) || exit {NOT_THERE}\n\
              ln {batch}/\"$SLURM_ARRAY_TASK_ID.log\" {root}/\"$key\"/{LOG} 2>/dev/null\n\
              (: >>{root}/\"$key\"/{LOG}) 2>/dev/null || exit {NOT_WRITABLE}\n\
-             exec >>{root}/\"$key\"/{LOG} 2>&1\nexec {program} attempt {root}/\"$key\"\n",
-            self.prelude()
+             exec >>{root}/\"$key\"/{LOG} 2>&1\n{}exec {program} attempt {root}/\"$key\"\n",
+            self.prelude(),
+            setup_script(&self.spec.setup, jobs.first().map_or(Path::new("/"), |job| &job.study_dir))
         );
         let mut command = self.sbatch(&name, pattern(&dir).map(|dir| format!("{dir}/%a.log")));
         command.arg(format!("--array=0-{}", keys.len().saturating_sub(1)));
+        command.args(jobs.first().map(|job| format!("--comment={}", job.about)));
         let id = self.submitted(&mut command, &script)?;
         let ids = (0..keys.len()).map(|task| Some(format!("{id}_{task}"))).collect();
         self.batches.insert(name, keys);
@@ -221,6 +230,7 @@ impl Slurm {
                 Some(match code.filter(|code| (1..=255).contains(code)) {
                     Some(NOT_THERE) => format!("`{root}` is not there: nodes and this machine have to share it"),
                     Some(NOT_WRITABLE) => format!("cannot write in `{root}`"),
+                    Some(NOT_SET_UP) => "a line of `setup` failed".to_owned(),
                     Some(126) => format!("`{}` cannot be run", self.program),
                     Some(127) => format!("`{}` is not there, or a library of its", self.program),
                     Some(code) => format!("exit code {code}"),

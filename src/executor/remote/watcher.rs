@@ -366,7 +366,14 @@ impl Watcher {
                 continue;
             }
             let control = flight.control.dir().to_owned();
-            jobs.push(Submission { key: flight.job.key.to_string(), control, log: flight.control.log() });
+            let (job, stage) = (&flight.job, &flight.job.stage_spec);
+            jobs.push(Submission {
+                key: job.key.to_string(),
+                control,
+                log: flight.control.log(),
+                about: format!("{}/{}/{}", stage.study, stage.name, job.case),
+                study_dir: stage.study_dir.clone(),
+            });
             trials.push(trial);
         }
         if jobs.is_empty() {

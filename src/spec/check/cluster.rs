@@ -9,10 +9,34 @@ use crate::model::ExecutorKind;
 use crate::spec::raw::{Entry, Kind, Node};
 use crate::spec::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 
-const RAY_KEYS: Keys =
-    &["address", "runtime_env", "num_cpus", "num_gpus", "memory", "resources", "token", "program", "lost_after"];
-const SLURM_KEYS: Keys =
-    &["partition", "account", "qos", "time", "cpus", "mem", "gres", "array", "extra", "program", "lost_after"];
+const RAY_KEYS: Keys = &[
+    "address",
+    "runtime_env",
+    "num_cpus",
+    "num_gpus",
+    "memory",
+    "resources",
+    "token",
+    "setup",
+    "program",
+    "lost_after",
+];
+const SLURM_KEYS: Keys = &[
+    "partition",
+    "account",
+    "qos",
+    "time",
+    "cpus",
+    "mem",
+    "gres",
+    "array",
+    "exclude",
+    "export",
+    "setup",
+    "extra",
+    "program",
+    "lost_after",
+];
 
 impl Checker<'_> {
     /// The executor that `[run]` names, with its settings.
@@ -37,6 +61,7 @@ impl Checker<'_> {
         let memory = self.field(&table, "memory", |c, n, p| c.memory_limit(n, p));
         let resources = self.field(&table, "resources", Self::resources);
         let token = self.field(&table, "token", Self::token);
+        let setup = self.field(&table, "setup", Self::setup);
         let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
         let lost_after = self.field(&table, "lost_after", Self::lost_after);
         Some(RaySpec {
@@ -47,6 +72,7 @@ impl Checker<'_> {
             memory_bytes: memory.into_good(),
             resources: resources.or_default(default.resources),
             token_env: token.into_good(),
+            setup: setup.or_default(default.setup),
             program: program.into_good(),
             lost_after_ms: lost_after.or_default(default.lost_after_ms),
         })
@@ -55,12 +81,14 @@ impl Checker<'_> {
     fn slurm(&mut self, node: &Node, place: &Place) -> Option<SlurmSpec> {
         let table = self.table(node, place, "`[run.slurm]`", SLURM_KEYS)?;
         let default = SlurmSpec::default();
-        let [partition, account, qos, gres] =
-            ["partition", "account", "qos", "gres"].map(|key| self.field(&table, key, Self::option).into_good());
+        let [partition, account, qos, gres, export] = ["partition", "account", "qos", "gres", "export"]
+            .map(|key| self.field(&table, key, Self::option).into_good());
         let time = self.field(&table, "time", |c, n, p| c.duration(n, p, false));
         let cpus = self.field(&table, "cpus", |c, n, p| c.integer(n, p, 1..=super::WORKERS_MAX));
         let mem = self.field(&table, "mem", |c, n, p| c.memory_limit(n, p));
         let array = self.field(&table, "array", |c, n, p| c.boolean(n, p));
+        let exclude = self.field(&table, "exclude", |c, n, p| c.texts(n, p, Self::option));
+        let setup = self.field(&table, "setup", Self::setup);
         let extra = self.field(&table, "extra", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
         let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
         let lost_after = self.field(&table, "lost_after", Self::lost_after);
@@ -73,10 +101,18 @@ impl Checker<'_> {
             cpus: cpus.into_good().and_then(|cpus| u32::try_from(cpus).ok()),
             mem_bytes: mem.into_good(),
             array: array.or_default(default.array),
+            exclude: exclude.or_default(default.exclude),
+            export,
+            setup: setup.or_default(default.setup),
             extra: extra.or_default(default.extra),
             program: program.into_good(),
             lost_after_ms: lost_after.or_default(default.lost_after_ms),
         })
+    }
+
+    /// Lines of shell.
+    fn setup(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
+        self.texts(node, place, |checker, node, place| checker.non_empty_text(node, place))
     }
 
     /// A job that lives must not count as lost between two of its signs of life.
