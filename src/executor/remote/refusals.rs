@@ -130,10 +130,8 @@ mod tests {
     fn the_words_are_those_of_slurm_itself() {
         let library = "/usr/lib/x86_64-linux-gnu/slurm-wlm/libslurmfull.so";
         let programs = ["/usr/bin/sbatch", "/usr/bin/squeue", "/lib/x86_64-linux-gnu/libc.so.6", library];
-        let Ok(texts) = programs.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>() else {
-            println!("skipped: Slurm is not installed here");
-            return;
-        };
+        let read = |path: &&str| std::fs::read(path).unwrap_or_else(|error| panic!("`{path}`, of Slurm: {error}"));
+        let texts: Vec<_> = programs.iter().map(read).collect();
         let has = |words: &str| texts.iter().any(|text| holds(text, words.as_bytes()));
         let lacking: Vec<&str> = SLURM.iter().map(|(words, _)| *words).filter(|words| !has(words)).collect();
         assert!(lacking.is_empty(), "{lacking:?}");
