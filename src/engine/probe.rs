@@ -24,6 +24,7 @@ use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::signals::SignalEvent;
+use crate::sys::temporary::TemporaryDir;
 use crate::sys::tree_hash::{open_beneath, open_dir};
 use crate::sys::words::shell_quoted;
 
@@ -83,13 +84,17 @@ pub fn run(
     let system = |what| move |cause| EngineError::System { what, cause };
     let id: [u8; 16] = disk::random().map_err(system("get random bytes"))?;
     let study = StudyId(id);
-    let own = paths.artifacts.join(format!(".piton-probe-{study}"));
-    let made = first_missing(&own);
-    create_dir_all_durable(&own).map_err(system("make a directory for the probe"))?;
-    let probed = probe(spec, paths, &own, study, (program, keeper), signals, tell);
+    let missing = first_missing(&paths.artifacts);
+    create_dir_all_durable(&paths.artifacts).map_err(system("make the directory of the artifacts"))?;
+    // One that a killed probe left goes when the next is made.
+    let own = TemporaryDir::new_in(&paths.artifacts, ".piton-probe-");
+    let own = own.map_err(system("make a directory for the probe"))?;
+    let probed = probe(spec, paths, own.path(), study, (program, keeper), signals, tell);
+    let removed = own.remove();
     // Also the directories above that were made for it; whatever somebody else put there meanwhile stays.
-    let removed = fs::remove_dir_all(&own);
-    for dir in own.ancestors().skip(1).take_while(|dir| dir.starts_with(&made)) {
+    for dir in
+        paths.artifacts.ancestors().take_while(|dir| missing.as_ref().is_some_and(|top| dir.starts_with(top)))
+    {
         drop(fs::remove_dir(dir));
     }
     let probed = probed?;
@@ -97,10 +102,9 @@ pub fn run(
     Ok(probed)
 }
 
-/// The topmost directory on the way to `dir` that is not there yet.
-fn first_missing(dir: &Path) -> PathBuf {
-    let missing = dir.ancestors().take_while(|dir| !dir.exists()).last();
-    missing.unwrap_or(dir).to_owned()
+/// The topmost directory on the way to `dir` that is not there yet; `None`: all are.
+fn first_missing(dir: &Path) -> Option<PathBuf> {
+    dir.ancestors().take_while(|dir| !dir.exists()).last().map(Path::to_path_buf)
 }
 
 fn probe(
