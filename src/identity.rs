@@ -5,7 +5,7 @@
 
 use crate::model::{Identity, InputList, StudyRow};
 use crate::paths::StudyPaths;
-use crate::spec::{self, Change, Found, InputError, Inputs, Spec, changed_inputs};
+use crate::spec::{self, CaseFiles, Change, Found, InputError, Inputs, Spec, changed_inputs};
 use crate::sys::tree_hash::to_the_end;
 
 /// The inputs of a study, as they were found.
@@ -46,7 +46,7 @@ pub fn inputs_now(spec: &Spec, paths: &StudyPaths, study_file: &str) -> Result<(
 /// # Errors
 /// [`InputError`] when the machine fails; an input that is gone is a change.
 pub fn look(
-    spec: &Spec,
+    (spec, case_files): (&Spec, CaseFiles),
     paths: &StudyPaths,
     row: &StudyRow,
     lists: impl FnOnce() -> Vec<InputList>,
@@ -61,7 +61,7 @@ pub fn look(
     };
     let changes = match found.hashes == row.inputs {
         true => Vec::new(),
-        false => changed_inputs(spec, (&row.inputs, &lists()), &found, &mut inputs),
+        false => changed_inputs((spec, case_files), (&row.inputs, &lists()), &found, &mut inputs),
     };
     Ok(Looked { inputs, found, changes: changes.iter().map(ToString::to_string).collect() })
 }
@@ -89,7 +89,7 @@ pub fn present(
     let (_, found) = inputs_now(new, paths, &row.study_file)?;
     let mut conflicts = Vec::new();
     let lists = || lists_of(identities.to_vec());
-    let looked = look(old, paths, row, lists)?;
+    let looked = look((old, CaseFiles::JustRead), paths, row, lists)?;
     let recorded = Identity { lists: lists(), ..Identity::new(row.inputs.clone(), Vec::new()) };
     if looked.found.hashes.is_empty() {
         conflicts.extend(looked.changes.iter().map(|what| Change { path: what.clone(), old: None, new: None }));

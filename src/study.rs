@@ -32,7 +32,7 @@ use crate::model::{
 };
 use crate::paths::{self, StudyPaths};
 use crate::plan;
-use crate::spec::{self, Spec, Values, Work};
+use crate::spec::{self, CaseFiles, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::reserve::Reserve;
@@ -589,13 +589,20 @@ impl Study {
     fn look_at_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Looked, Error> {
         let paths = self.stored_paths(row)?;
         let lists = || Reader::open(&self.store).ok()?.snapshot().ok()?.identities().ok();
-        let looked = identity::look(spec, &paths, row, || identity::lists_of(lists().unwrap_or_default()));
+        let looked = identity::look((spec, self.case_files()), &paths, row, || {
+            identity::lists_of(lists().unwrap_or_default())
+        });
         let mut looked = looked.map_err(Error::Input)?;
         // Asking tools runs programs, which a study that runs nothing has no need of.
         if !matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) {
             looked.changes.extend(spec::changed_tools(&paths.study_dir, spec, &row.versions));
         }
         Ok(looked)
+    }
+
+    /// Whether the spec at hand, with its files of cases, was read just now or long ago.
+    fn case_files(&self) -> CaseFiles {
+        if self.spec.is_some() { CaseFiles::JustRead } else { CaseFiles::AreInputs }
     }
 
     /// A stage that needs a closure nobody gave.
@@ -741,7 +748,9 @@ impl Study {
         let recorded = (row.inputs.as_slice(), &[][..]);
         let changes = match watched.found.hashes == row.inputs {
             true => Vec::new(),
-            false => spec::changed_inputs(&spec, recorded, &watched.found, &mut watched.inputs),
+            false => {
+                spec::changed_inputs((&spec, self.case_files()), recorded, &watched.found, &mut watched.inputs)
+            }
         };
         if !changes.is_empty() {
             let changes = changes.iter().map(ToString::to_string).collect();

@@ -14,7 +14,7 @@ use piton::model::{
     AttemptNo, AttemptOutcome, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
 };
 use piton::paths::StudyPaths;
-use piton::spec::{self, Spec, Work};
+use piton::spec::{self, CaseFiles, Spec, Work};
 use piton::sys::opened::Opened;
 use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::temporary::TemporaryDir;
@@ -128,7 +128,7 @@ impl Scene {
         let parent = parent.map(|parent| row_of(parent.trial)).transpose()?.flatten();
         let paths = StudyPaths::of(store, &view.study).map_err(Error::no_current_dir)?;
         let study = &view.study;
-        let looked = identity::look(&view.spec, &paths, study, || {
+        let looked = identity::look((&view.spec, CaseFiles::AreInputs), &paths, study, || {
             identity::lists_of(snapshot.identities().unwrap_or_default())
         });
         let inputs = looked.map_or_else(|error| vec![error.words()], |looked| looked.changes);

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, ExecutorKind, TrialId, UnixMs, Verdict};
-use crate::spec::{Found, Inputs, Spec, changed_inputs};
+use crate::spec::{CaseFiles, Found, Inputs, Spec, changed_inputs};
 use crate::sys::tree_hash::CutOff;
 
 /// How often inputs are looked at while no attempt ends.
@@ -246,7 +246,8 @@ impl Look {
             }
             Ok(found) => {
                 let recorded = (self.found.hashes.as_slice(), self.found.lists.as_slice());
-                let changes = changed_inputs(&self.spec, recorded, &found, &mut self.inputs);
+                let changes =
+                    changed_inputs((&self.spec, CaseFiles::AreInputs), recorded, &found, &mut self.inputs);
                 match changes.is_empty() {
                     true => Seen::Same,
                     false => Seen::Differ(changes.iter().map(ToString::to_string).collect()),

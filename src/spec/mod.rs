@@ -33,7 +33,8 @@ pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};
 pub use inputs::{
-    Found, InputChange, InputError, Inputs, LEAVINGS, changed_inputs, contradicted, is_case_file, lost, same_path,
+    CaseFiles, Found, InputChange, InputError, Inputs, LEAVINGS, changed_inputs, contradicted, is_case_file, lost,
+    same_path,
 };
 pub use json::SpecJsonError;
 pub use parse::{parse, parse_bytes, parse_study, parse_study_as};

@@ -310,10 +310,36 @@ fn rows_added_to_a_file_of_cases_are_no_changed_input() {
         assert!(said.contains("extends") && !said.contains("invalidates"), "{said}");
         sandbox.ok("run study.toml", 0);
         assert_eq!(sandbox.dump()["stages"][0]["succeeded"], 3, "{named}");
+        sandbox.ok("resume study.redb", 0);
         sandbox.write("cases.csv", "x\n7\n2\n3\n");
         let said = refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "cases"]);
         assert!(!said.contains("input "), "{said}");
     }
+}
+
+#[test]
+fn a_file_of_cases_counts_wherever_it_is_not_read_again() {
+    let text = study("inputs = [\"./cases.csv\"]").replace("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
+    let text = text.replace("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
+    let sandbox = Sandbox::with_study(&text);
+    fs::create_dir(sandbox.path("src")).unwrap();
+    sandbox.write("src/t.sh", SCRIPT);
+    sandbox.write("cases.csv", "x\n1\n2\n3\n4\n");
+    // While trials run.
+    let engine = in_its_second_trial(&sandbox);
+    sandbox.write("cases.csv", "x\n1\n2\n3\n5\n");
+    assert_eq!(engine.wait().code(), Some(6));
+    ungate(&sandbox);
+    // On `resume`, which has the recorded spec.
+    let said = refused(&sandbox, "resume study.redb", &["input `./cases.csv` has changed"]);
+    assert!(!said.contains("cases.csv` is gone"), "{said}");
+    // `run` reads it again: what it says is what counts.
+    sandbox.write("cases.csv", "x\n1\n\n2\n3\n4\n");
+    refused(&sandbox, "resume study.redb", &["input `./cases.csv` has changed"]);
+    sandbox.ok("run study.toml", 0);
+    sandbox.write("cases.csv", "x\n1\n2\n3\n4\n");
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
 }
 
 #[test]

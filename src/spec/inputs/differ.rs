@@ -29,17 +29,27 @@ impl std::fmt::Display for InputChange {
     }
 }
 
+/// What becomes of files of cases that are inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaseFiles {
+    /// The study file and they have just been read: the spec has what they say, and is compared by itself.
+    JustRead,
+    /// The spec is the recorded one: they are inputs as any other.
+    AreInputs,
+}
+
 /// What changed between inputs as recorded (with the lists there are of directories) and as they are now, of those that
-/// both name. Files of cases are no part of it: the spec has what they say.
+/// both name.
 #[must_use]
 pub fn changed_inputs(
-    spec: &Spec,
+    (spec, case_files): (&Spec, CaseFiles),
     (recorded, lists): (&[InputHash], &[InputList]),
     now: &Found,
     inputs: &mut Inputs,
 ) -> Vec<InputChange> {
     let mut changes = Vec::new();
-    for old in recorded.iter().filter(|old| !is_case_file(spec, &old.path)) {
+    let compared = |old: &&InputHash| case_files == CaseFiles::AreInputs || !is_case_file(spec, &old.path);
+    for old in recorded.iter().filter(compared) {
         let Some(new) = now.hashes.iter().find(|new| new.path == old.path) else { continue };
         if new.blake3 == old.blake3 {
             continue;

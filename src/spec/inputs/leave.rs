@@ -122,18 +122,30 @@ impl Leave {
         Self { patterns: patterns.iter().filter_map(|text| Pattern::new(text).ok()).collect(), own }
     }
 
-    /// For the input named `shown`: one that is itself a leaving, or lies in one, counts with all that is in it.
-    pub(super) fn below(&self, shown: &Path) -> LeaveBelow<'_> {
+    /// For the input named `shown`, which is at `path`: one that is itself a leaving, or lies in one, counts with all that
+    /// is in it; one that is an artifacts directory, or lies in one, with all such directories in it.
+    pub(super) fn below(&self, shown: &Path, path: &Path, study_dir: &Path) -> LeaveBelow<'_> {
         let is_leaving = shown.iter().any(|part| IS_LEAVING.is_match(part));
         let key = |path: &PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        LeaveBelow { leave: self, with_leavings: !is_leaving, own: self.own.iter().filter_map(key).collect() }
+        let own: HashSet<_> = self.own.iter().filter_map(key).collect();
+        let is_own = key(&path.to_owned()).is_some_and(|key| own.contains(&key));
+        let names_artifacts = !is_own && lies_in_artifacts(path, study_dir);
+        LeaveBelow {
+            leave: self,
+            with_leavings: !is_leaving,
+            with_artifacts: !is_leaving && !names_artifacts,
+            own,
+        }
     }
 }
 
 /// What is left out of one input directory.
 pub(super) struct LeaveBelow<'a> {
     leave: &'a Leave,
+    /// Whether leavings are left out.
     with_leavings: bool,
+    /// Whether artifacts of any study are.
+    with_artifacts: bool,
     /// The study's own things, whatever path leads there.
     own: HashSet<(u64, u64)>,
 }
@@ -144,12 +156,21 @@ impl LeaveBelow<'_> {
         self.leave.patterns.iter().any(|pattern| pattern.matches(entry))
             || self.own.contains(&entry.key)
             || self.leave.own.iter().any(|own| own == entry.path)
-            || (self.with_leavings && (self.is_leaving(entry) || (entry.is_dir && is_artifacts(entry.path))))
+            || (self.with_leavings && self.is_leaving(entry))
+            || (self.with_artifacts && entry.is_dir && is_artifacts(entry.path))
     }
 
     fn is_leaving(&self, entry: &Entry<'_>) -> bool {
         entry.shown.file_name().is_some_and(|name| IS_LEAVING.is_match(Path::new(name)))
     }
+}
+
+/// Whether a path, links followed, is an artifacts directory of some study or in one. A study may lie in one itself, as those
+/// do that a trial makes; then what is around it says nothing.
+fn lies_in_artifacts(path: &Path, study_dir: &Path) -> bool {
+    let Ok(real) = fs::canonicalize(path) else { return false };
+    let around = fs::canonicalize(study_dir).unwrap_or_else(|_| study_dir.to_owned());
+    real.ancestors().take_while(|dir| !around.starts_with(dir)).any(is_artifacts)
 }
 
 /// Whether a directory holds what trials of some study left: it is claimed by a study, or is an `artifacts` that has

@@ -19,7 +19,7 @@ use crate::sys::words::{io_words, legible};
 use leave::Leave;
 use walk::Walk;
 
-pub use differ::{InputChange, changed_inputs, contradicted, lost};
+pub use differ::{CaseFiles, InputChange, changed_inputs, contradicted, lost};
 pub use leave::{LEAVINGS, pattern_mistake};
 
 /// An input that cannot be hashed.
@@ -154,7 +154,7 @@ impl Inputs {
             return Ok((hash(bytes, blake3), None));
         }
         let shown = plainly(Path::new(input));
-        let below = filtered.then(|| self.leave.below(&shown));
+        let below = filtered.then(|| self.leave.below(&shown, &path, &self.study_dir));
         let mut tries = 0;
         let walked = loop {
             let walked = Walk::through((&path, &shown), below.as_ref(), &mut self.memory, watch);
@@ -177,8 +177,8 @@ impl Inputs {
     }
 }
 
-/// The files of cases that the spec names, relative to the study file. What they say is part of the spec, so they are no
-/// inputs besides, wherever they lie.
+/// The files of cases that the spec names, relative to the study file. What they say is part of the spec, so directories
+/// are hashed without them.
 fn case_files(spec: &Spec) -> impl Iterator<Item = &str> {
     spec.stages.iter().filter_map(|stage| match &stage.sampling {
         Sampling::File(file) => Some(file.path.as_str()),

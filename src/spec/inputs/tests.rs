@@ -43,7 +43,7 @@ fn files(dir: &Path, names: &[&str]) {
 fn changes(inputs: &mut Inputs, before: &Found) -> Vec<String> {
     let now = found(inputs);
     let spec = spec(&[], &[]);
-    let changes = changed_inputs(&spec, (&before.hashes, &before.lists), &now, inputs);
+    let changes = changed_inputs((&spec, CaseFiles::AreInputs), (&before.hashes, &before.lists), &now, inputs);
     changes.iter().map(ToString::to_string).collect()
 }
 
@@ -123,6 +123,38 @@ fn what_tools_and_piton_leave_is_no_input_and_what_is_named_is() {
         files(dir, &[name]);
         assert_ne!(hash(dir, "d"), was, "{name}");
     }
+}
+
+#[test]
+fn artifacts_count_that_the_study_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let result = "artifacts/s/0_a/s_0_0/attempt_1/metrics.json";
+    files(dir, &[&format!("a/{result}"), "a/artifacts/s/.piton-study.json", "b/f", "out/other/.piton-study.json"]);
+    files(dir, &[&format!("out/{result}"), "out/other/1"]);
+    symlink("../a/artifacts", dir.join("b/link")).unwrap();
+    let study_dir = dir.join("b");
+    let change = |named: &str, changed: &str| {
+        let was = hash(&study_dir, named);
+        fs::write(dir.join(changed), format!("{named} changes")).unwrap();
+        hash(&study_dir, named) != was
+    };
+    let absolute = dir.join("a/artifacts").display().to_string();
+    for named in ["../a/artifacts", "link", &absolute, "../a/artifacts/s", "../a/artifacts/s/0_a"] {
+        assert!(change(named, &format!("a/{result}")), "{named}");
+    }
+    // They do not where a directory is named that has other things as well.
+    assert!(!change("../a", &format!("a/{result}")));
+    assert!(!change("..", &format!("a/{result}")));
+    // A study that lies in an artifacts directory has said nothing of that by `.`.
+    let inside = dir.join("a/artifacts/s/0_a/s_0_0/attempt_1");
+    let was = hash(&inside, ".");
+    files(&inside, &["x/.piton-study.json", "x/0_a/log"]);
+    assert_eq!(hash(&inside, "."), was);
+    // Its own are no input of it.
+    let was = hash(dir, "out");
+    files(dir, &["out/other/2"]);
+    assert_eq!(hash(dir, "out"), was);
 }
 
 #[test]
