@@ -302,7 +302,7 @@ pub enum ExecutorEvent {
 pub enum Differs {
     /// Inputs, each in words.
     Inputs(Vec<String>),
-    /// What a survivor left, whose children were about to start.
+    /// What a survivor left, whose children were about to start or have run.
     Parent(Box<ParentDiffers>),
 }
 

@@ -20,7 +20,7 @@ fn study(fault: Fault) -> &'static str {
         OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
         NewEntryNotSynced => "staged_outputs",
         InputsNotAsked => "inputs",
-        ParentNotAsked => "inherited",
+        ParentNotAsked | ParentNotAskedAgain => "inherited",
         _ => "two_stages",
     }
 }

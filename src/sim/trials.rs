@@ -242,13 +242,16 @@ impl Shared {
             let which = self.random.below(inherited.outputs.len() as u64) as usize;
             self.world.state().files.meddle(&dir.join(&inherited.outputs[which].path));
         }
-        match self.parents.look(job, &to_the_end) {
-            Ok(()) => return true,
-            Err(Amiss::Differs(parent)) => self.tell(ExecutorEvent::Differs(Differs::Parent(parent))),
-            Err(Amiss::Machine(why)) => self.tell(ExecutorEvent::Broken(why)),
-            Err(Amiss::CutOff) => panic!("nobody cut it off"),
+        let looked = self.parents.look(job, &to_the_end).map_err(|amiss| self.tell_amiss(amiss));
+        looked.is_ok()
+    }
+
+    fn tell_amiss(&self, amiss: Amiss) {
+        match amiss {
+            Amiss::Differs(parent) => self.tell(ExecutorEvent::Differs(Differs::Parent(parent))),
+            Amiss::Machine(why) => self.tell(ExecutorEvent::Broken(why)),
+            Amiss::CutOff => panic!("nobody cut it off"),
         }
-        false
     }
 
     /// Whether a trial that looks now sees another input than what is recorded.
@@ -352,14 +355,19 @@ impl Shared {
         let mut unsynced = Unsynced::new(&self.room);
         let (verdict, exit) = match self.nature.fate(job) {
             _ if running.cut => (Verdict::Interrupted { reason: "terminated".into() }, Some(Exit::Signal(15))),
-            // It read its input at its start, and does so once more at its end.
-            Fate::Good(_) if running.tainted || self.sees_other_input() => {
+            // It read its input and what its parent left at its start, and does so once more at its end.
+            Fate::Good(_) if running.tainted || self.sees_other_input() || self.sees_other_parent(job) => {
                 self.succeeded(job, TAINTED, &mut unsynced)
             }
             Fate::Good(value) => self.succeeded(job, value, &mut unsynced),
             Fate::Bad { retryable, severity } => (failed("exit_code", retryable, severity), Some(Exit::Code(1))),
             Fate::Hangs => (failed("timeout", true, Severity::Medium), Some(Exit::Signal(15))),
         };
+        // What the real executor does once a child has ended.
+        let (verdict, amiss) = self.parents.vouch(job, verdict, &to_the_end);
+        if let Some(amiss) = amiss {
+            self.tell_amiss(amiss);
+        }
         let wall_us = u64::try_from(self.now_ms() - running.started_ms).unwrap_or(0) * 1_000;
         let report = AttemptReport {
             trial: job.key.trial,

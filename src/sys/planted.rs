@@ -61,13 +61,15 @@ pub enum Fault {
     InputsNotAsked,
     /// A child starts whatever became of its parent's outputs.
     ParentNotAsked,
+    /// A child's result counts whatever became of its parent's outputs while it ran.
+    ParentNotAskedAgain,
     /// What a cluster's list does not show counts as over.
     AbsentIsOver,
 }
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` is tried beside its code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -95,6 +97,7 @@ impl Fault {
         Self::RailsByArrival,
         Self::InputsNotAsked,
         Self::ParentNotAsked,
+        Self::ParentNotAskedAgain,
     ];
 }
 

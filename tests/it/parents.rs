@@ -133,7 +133,7 @@ fn copy_dir(from: &str, to: &std::path::Path) -> std::io::Result<()> {
 }
 
 #[test]
-fn what_changes_between_two_children_stops_the_second_and_not_what_runs() {
+fn what_ran_while_its_parents_output_was_changed_does_not_count() {
     let sandbox = Sandbox::with_study(STUDY);
     let gate = "while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.02; done\n";
     sandbox.write("b.sh", &format!("echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n{gate}"));
@@ -145,9 +145,50 @@ fn what_changes_between_two_children_stops_the_second_and_not_what_runs() {
     sandbox.write("go", "");
     assert_eq!(engine.wait().code(), Some(6));
     let dump = sandbox.dump();
-    assert_eq!((&dump["stages"][1]["succeeded"], &dump["accounting"]["failed"]), (&json!(1), &json!(0)));
+    let of = |what: &str| dump["accounting"][what].clone();
+    assert_eq!(dump["stages"][1]["succeeded"], 0, "{dump}");
+    assert_eq!((of("failed"), of("interrupted")), (json!(0), json!(1)));
     assert_eq!(sandbox.lines("started"), ["s_1_0"]);
     fs::write(sandbox.path(&format!("{FIRST}/o")), "1\n").unwrap();
+    assert_eq!(finished(&sandbox)["stages"][1]["succeeded"], 4);
+    assert_eq!(sandbox.lines("started").iter().filter(|case| *case == "s_1_0").count(), 2);
+}
+
+#[test]
+fn what_is_put_back_before_a_child_ends_is_not_forgotten_and_another_parents_children_count() {
+    let sandbox = Sandbox::with_study(&STUDY.replace("workers = 1", "workers = 3"));
+    let gate = "while [ ! -e \"$PITON_STUDY_DIR/go_$PITON_CASE\" ]; do sleep 0.02; done\n";
+    // One of them even fails.
+    let fails = "[ $PITON_CASE != s_1_0 ] || [ -e \"$PITON_STUDY_DIR/again\" ] || exit 1\n";
+    let begins = "echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n";
+    sandbox.write("b.sh", &format!("{begins}{gate}{fails}"));
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    let children: Vec<String> = (0..4).map(|n| format!("s_1_{n}")).collect();
+    let engine = sandbox.start("run study.toml");
+    wait_until("three children run", || sandbox.path("started").exists() && sandbox.lines("started").len() == 3);
+    let trials = sandbox.dump()["trials"].clone();
+    let parent_of = |case: &str| {
+        let row = trials.as_array().unwrap().iter().find(|row| row["case"] == case);
+        row.map(|row| row["parent"].clone()).unwrap_or_else(|| panic!("no {case} in {trials}"))
+    };
+    let (mut one, mut other): (Vec<_>, Vec<_>) =
+        sandbox.lines("started").into_iter().partition(|case| parent_of(case) == parent_of("s_1_0"));
+    one.sort();
+    assert_eq!((one.len(), other.len()), (2, 1), "{children:?}");
+    fs::write(sandbox.path(&format!("{FIRST}/o")), "9\n").unwrap();
+    sandbox.write(&format!("go_{}", one[1]), "");
+    wait_until("it is found", || sandbox.dump()["accounting"]["interrupted"] == 1);
+    fs::write(sandbox.path(&format!("{FIRST}/o")), "1\n").unwrap();
+    sandbox.write(&format!("go_{}", one[0]), "");
+    sandbox.write(&format!("go_{}", other.remove(0)), "");
+    assert_eq!(engine.wait().code(), Some(6));
+    let dump = sandbox.dump();
+    let of = |what: &str| dump["accounting"][what].clone();
+    assert_eq!((of("failed"), of("interrupted")), (json!(0), json!(2)), "{dump}");
+    assert_eq!(dump["stages"][1]["succeeded"], 1);
+    children.iter().for_each(|case| sandbox.write(&format!("go_{case}"), ""));
+    sandbox.write("again", "");
     assert_eq!(finished(&sandbox)["stages"][1]["succeeded"], 4);
 }
 

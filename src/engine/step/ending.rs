@@ -35,7 +35,8 @@ impl State {
     }
 
     /// What trials depend on is not what is recorded. Nothing of a trial that saw other inputs can count, so what runs is
-    /// ended; a survivor's outputs are looked at before a child starts, so what runs may finish.
+    /// ended. A survivor's outputs are looked at again when a child of it has ended, so what runs may finish: children of
+    /// another parent count.
     pub(super) fn differ(&mut self, now: Now, differs: Differs) -> Result<Vec<Action>, FoldError> {
         let ends = matches!(differs, Differs::Inputs(_));
         let by = differs.words();

@@ -164,7 +164,8 @@ impl Shared {
         self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: start.at_ms });
     }
 
-    /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it.
+    /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it, and what its parent left was
+    /// looked at again.
     fn tell_ended(
         &self,
         job: &Job,
@@ -174,6 +175,13 @@ impl Shared {
         unsynced: Unsynced,
     ) {
         let (trial, attempt) = (job.key.trial, job.key.attempt);
+        let (verdict, amiss) = self.parents.vouch(job, verdict, &|| match self.mode() {
+            Mode::Run | Mode::Drain => Ok(()),
+            _ => Err(io::Error::other(CutOff)),
+        });
+        if let Some(amiss) = amiss {
+            self.refuse(amiss);
+        }
         let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
         let ended_ms = start.map_or_else(unix_ms, |start| start.end_ms(usage.wall_us, &self.clock));
         let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict };
@@ -217,7 +225,7 @@ impl Shared {
         })
     }
 
-    /// Says why a child does not start.
+    /// Says why a child does not start, or does not count.
     fn refuse(&self, amiss: Amiss) {
         match amiss {
             Amiss::Differs(parent) => {

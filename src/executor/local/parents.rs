@@ -1,7 +1,7 @@
-//! What a survivor left, looked at before a child starts on it.
+//! What a survivor left, looked at before a child starts on it and again when it has ended.
 //!
-//! Whatever a child could see of its parent and is recorded is held against the record: a child never runs on other bytes
-//! than those its parent was chosen for. A file that was left alone since an earlier look is not read again, and workers
+//! Whatever a child could see of its parent and is recorded is held against the record: no result counts of a child that
+//! was found to have run on other bytes than those its parent was chosen for. A file that was left alone since an earlier look is not read again, and workers
 //! that ask at the same time share a look.
 
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use std::time::Instant;
 use super::failure::Trouble;
 use crate::executor::Job;
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
-use crate::model::OutputHash;
+use crate::model::{OutputHash, Verdict};
 use crate::sys::opened::Opened;
 use crate::sys::remembered::Memory;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::io_words;
 
-/// Why a child does not start.
+/// Why a child does not start, or does not count.
 #[derive(Debug)]
 pub(crate) enum Amiss {
     /// Its parent's outputs are not what was recorded.
@@ -39,6 +39,9 @@ struct Seen {
     memory: Memory,
     /// When the last look began that found everything as recorded.
     found_same: Option<Instant>,
+    /// What was found once. No child of it counts from then on, also when it is put back: nobody knows what those read that
+    /// ran meanwhile.
+    differed: Option<Box<ParentDiffers>>,
 }
 
 impl Parents {
@@ -66,6 +69,9 @@ impl Parents {
             Arc::clone(parents.entry(dir.clone()).or_default())
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(differed) = &seen.differed {
+            return Err(Amiss::Differs(differed.clone()));
+        }
         // Somebody else looked since this was asked.
         if seen.found_same.is_some_and(|began| began > asked) {
             return Ok(());
@@ -73,10 +79,31 @@ impl Parents {
         let began = Instant::now();
         let outputs = differing(dir, inherited, &mut seen.memory, watch)?;
         if !outputs.is_empty() {
-            return Err(differs(outputs));
+            let differs = differs(outputs);
+            if let Amiss::Differs(parent) = &differs {
+                seen.differed = Some(parent.clone());
+            }
+            return Err(differs);
         }
         seen.found_same = Some(began);
         Ok(())
+    }
+
+    /// What an attempt that ended comes to, and what is amiss: nothing counts whose parent's recorded outputs were found
+    /// changed since it started.
+    pub(crate) fn vouch(&self, job: &Job, verdict: Verdict, watch: HashWatch<'_>) -> (Verdict, Option<Amiss>) {
+        let counts = matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_));
+        let has_outputs = job.inherited.as_ref().is_some_and(|inherited| !inherited.outputs.is_empty());
+        if !counts || !has_outputs || planted!(ParentNotAskedAgain) {
+            return (verdict, None);
+        }
+        let Err(amiss) = self.look(job, watch) else { return (verdict, None) };
+        let reason = match &amiss {
+            Amiss::Differs(parent) => format!("found when it had run: {parent}"),
+            Amiss::Machine(why) => why.clone(),
+            Amiss::CutOff => "the run ended before what its parent left had been looked at".to_owned(),
+        };
+        (Verdict::Interrupted { reason }, Some(amiss))
     }
 }
 

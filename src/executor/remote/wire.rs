@@ -228,7 +228,7 @@ impl Outcome {
         }
     }
 
-    /// An attempt that did not start on what its parent left.
+    /// An attempt that did not start on what its parent left, or that does not count for it.
     pub(crate) fn refused(ended_ms: UnixMs, parent: ParentDiffers) -> Self {
         let reason = parent.to_string();
         let differs = parent.outputs.into_iter().map(|output| (output.output, output.found)).collect();
