@@ -43,6 +43,7 @@ use args::{Cli, Command};
 pub fn main() -> ExitCode {
     // Before anything else: what the parent ignored or blocked must not matter.
     piton::sys::signals::settle();
+    own_is_open_to_its_owner();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -72,6 +73,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Under a umask that takes even from the owner, nothing could be opened that was just made: neither a store nor a trial's log.
+fn own_is_open_to_its_owner() {
+    use rustix::fs::Mode;
+    // The only way to ask for it is to set it.
+    let others = rustix::process::umask(Mode::RWXG | Mode::RWXO).difference(Mode::RWXU);
+    rustix::process::umask(others);
 }
 
 /// Where the last panic was, and what it said.

@@ -7,7 +7,7 @@ use piton::Error;
 use piton::paths;
 use piton::sys::clock::unix_ms;
 use piton::sys::disk;
-use piton::sys::files::replace_atomically;
+use piton::sys::files::replace_asked;
 use piton::sys::temporary::Access;
 use piton::views::report::{Options, Report};
 
@@ -31,7 +31,7 @@ pub fn report(args: &ReportArgs) -> Result<u8, Error> {
     };
     let mut html = Vec::new();
     Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;
-    replace_atomically(&page, Access::Usual, |out| out.write_all(&html)).map_err(|cause| Error::File {
+    replace_asked(&page, Access::Usual, |out| out.write_all(&html)).map_err(|cause| Error::File {
         what: "write the report",
         path: args.output.clone(),
         cause,

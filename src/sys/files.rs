@@ -9,6 +9,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::disk;
 use super::opened::Opened;
 use super::temporary::{Access, Temporary, parent_of};
@@ -30,6 +32,41 @@ pub fn replace_atomically(
     temporary.write(!planted!(ExportNotSynced), write)?;
     temporary.replace()?;
     sync_entry(path)
+}
+
+/// Links that are followed on one way, at most: as the kernel has it.
+pub(super) const MAX_LINKS: usize = 40;
+
+/// Writes a file that a person named. A link there is that person's and stays: what it leads to is replaced, as in
+/// [`replace_atomically`]. What is no regular file (a pipe, a device) is written to, and stays what it is.
+///
+/// # Errors
+/// As for [`replace_atomically`].
+pub fn replace_asked(
+    path: &Path,
+    access: Access,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    simulated!(|_machine| replace_atomically(path, access, write));
+    // The kernel follows the links first: it refuses those that others planted in a directory that all may write to.
+    match path.metadata() {
+        Ok(meta) if !meta.is_file() => {
+            let file = File::options().write(true).custom_flags(libc::O_NOCTTY).open(path)?;
+            let mut out = io::BufWriter::new(file);
+            write(&mut out)?;
+            return out.flush();
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut target = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = parent_of(&target).join(next),
+            Err(_) => return replace_atomically(&target, access, write),
+        }
+    }
+    Err(Errno::LOOP.into())
 }
 
 /// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files
@@ -134,6 +171,52 @@ mod tests {
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["view.json"]);
+    }
+
+    #[test]
+    fn what_was_asked_for_goes_where_its_name_leads() {
+        use std::io::Read;
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let put = |name: &str, text: &'static str| {
+            replace_asked(&at(name), Access::Usual, |out| out.write_all(text.as_bytes()))
+        };
+        fs::create_dir(at("there")).unwrap();
+        fs::write(at("there/old"), b"old").unwrap();
+        // Relative, of a link, to what is there and to what is not.
+        for (link, target) in [("l", "there/old"), ("ll", "l"), ("new", "there/new")] {
+            symlink(target, at(link)).unwrap();
+            put(link, "text").unwrap();
+            assert_eq!(fs::read_link(at(link)).unwrap(), Path::new(target));
+            assert_eq!(fs::read(at(link)).unwrap(), b"text");
+            fs::write(at(link), b"old").unwrap();
+        }
+        assert_eq!(names(&at("there")), ["new", "old"]);
+        symlink("circle", at("circle")).unwrap();
+        assert_eq!(put("circle", "x").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert!(put("there", "x").is_err() && at("there").is_dir());
+        // A pipe with a reader, by its name and by a descriptor's.
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        symlink("pipe", at("to_pipe")).unwrap();
+        let pipe = File::options().read(true).write(true).open(at("pipe")).unwrap();
+        symlink(format!("/proc/self/fd/{}", pipe.as_raw_fd()), at("fd")).unwrap();
+        for name in ["pipe", "to_pipe", "fd"] {
+            put(name, "text").unwrap();
+            let mut read = [0; 4];
+            (&pipe).read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"text");
+        }
+        assert!(at("pipe").symlink_metadata().unwrap().file_type().is_fifo());
+        // What could not be written is told, though it was only kept to be written in the end.
+        drop(pipe);
+        let reader =
+            rustix::fs::open(at("pipe"), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK, 0.into());
+        let failed = replace_asked(&at("pipe"), Access::Usual, |out| {
+            drop(reader);
+            out.write_all(b"text")
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -29,6 +29,7 @@ macro_rules! planted {
 pub mod clock;
 pub mod disk;
 pub mod files;
+mod let_in;
 pub mod limited;
 pub mod opened;
 pub mod orphans;

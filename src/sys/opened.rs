@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, ren
 use rustix::io::Errno;
 
 use super::files::start_writeback;
+use super::let_in::{let_owner_in_at, let_owner_in_below};
 use super::remembered::Memory;
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
@@ -166,6 +167,22 @@ impl Opened {
             },
             |_machine, path| Self::dir(&path.join(name))
         )
+    }
+
+    /// Lets this process's user read what has this name in it, if it is that user's: a trial may have forbidden it.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn let_owner_in_at(&self, name: &OsStr) -> io::Result<()> {
+        on!(self, |file| let_owner_in_at(file.as_fd(), name), |_machine, _path| Ok(()))
+    }
+
+    /// Lets this process's user read this directory and all that is below it, as far as it is that user's.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn let_owner_in(&self) -> io::Result<()> {
+        on!(self, |file| let_owner_in_below(file.as_fd(), 0), |_machine, _path| Ok(()))
     }
 
     /// Makes a directory in this one.

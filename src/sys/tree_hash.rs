@@ -14,10 +14,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, stat, statat};
 use rustix::io::{Errno, pread};
 
+use super::files::MAX_LINKS;
 use super::remembered::Memory;
 
 /// How deep a directory may be: open descriptors grow with it.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// How a file or directory hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +74,6 @@ fn enter<'a>(dir: BorrowedFd<'_>, names: impl IntoIterator<Item = &'a OsStr>) ->
     }
     Ok(at)
 }
-
-/// Links that are followed on one way, at most: as the kernel has it.
-const MAX_LINKS: usize = 40;
 
 /// What `path` really names below `dir`, without links, and the directories whose entries lead there, those of links
 /// included. A link may lead anywhere below `dir`, by a relative path or by an absolute one to the same directory.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::compare::Comparison;
 use super::dump::{self, Format};
-use super::export::{replace, write_into};
+use super::export::{Named, replace, write_into};
 use super::junit::{junit, junit_of_comparison};
 use super::lineage::dot;
 use super::{StudyView, ViewError};
@@ -30,7 +30,7 @@ pub fn write(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<St
     let mut names = write_into(view, snapshot, dir)?;
     let mut file = |name: &str, write: &mut dyn FnMut(&mut dyn std::io::Write) -> Result<(), ViewError>| {
         names.push(name.to_owned());
-        replace(&dir.join(name), Access::Own, write)
+        replace(&dir.join(name), Named::ByPerson, Access::Own, write)
     };
     file("trials.csv", &mut |out| dump::state(view, snapshot, Format::Csv, out))?;
     file("trials.jsonl", &mut |out| dump::trials_jsonl(view, snapshot, out))?;
@@ -44,7 +44,7 @@ pub fn write(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<St
 /// # Errors
 /// [`ViewError::File`], [`ViewError::Journal`].
 pub fn write_junit(view: &StudyView, snapshot: &Snapshot, path: &Path) -> Result<(), ViewError> {
-    replace(path, Access::Usual, |out| junit(view, snapshot, out))
+    replace(path, Named::ByPerson, Access::Usual, |out| junit(view, snapshot, out))
 }
 
 /// Writes a comparison as a JUnit report, whole or not at all.
@@ -52,7 +52,7 @@ pub fn write_junit(view: &StudyView, snapshot: &Snapshot, path: &Path) -> Result
 /// # Errors
 /// [`ViewError::File`], and as for [`junit_of_comparison`].
 pub fn write_junit_of_comparison(comparison: &Comparison<'_>, path: &Path) -> Result<(), ViewError> {
-    replace(path, Access::Usual, |out| junit_of_comparison(comparison, out))
+    replace(path, Named::ByPerson, Access::Usual, |out| junit_of_comparison(comparison, out))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
 use crate::sys::disk;
-use crate::sys::files::{create_dir_all_durable, replace_atomically};
+use crate::sys::files::{create_dir_all_durable, replace_asked, replace_atomically};
 use crate::sys::temporary::{Access, remove_leftovers_in};
 
 /// Name of the compatible checkpoint.
@@ -175,7 +175,7 @@ impl Sum {
 /// written before stay, each whole.
 pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
     let view = engines_view(snapshot, artifacts_dir)?;
-    write_into(&view, snapshot, &view.study_artifacts_dir()).map(drop)
+    write_files(&view, snapshot, &view.study_artifacts_dir(), Named::ByPiton, true).map(drop)
 }
 
 /// The same without the events, whose number has no bound: for the end of a stage.
@@ -184,7 +184,7 @@ pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewEr
 /// As for [`write_all`].
 pub fn write_sums(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
     let view = engines_view(snapshot, artifacts_dir)?;
-    write_files(&view, snapshot, &view.study_artifacts_dir(), false).map(drop)
+    write_files(&view, snapshot, &view.study_artifacts_dir(), Named::ByPiton, false).map(drop)
 }
 
 fn engines_view(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<StudyView, ViewError> {
@@ -211,41 +211,42 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
     Ok(disk::exists(&dir.join(CHECKPOINT)) && events.is_some_and(|found| found.events == last))
 }
 
-/// Writes all files of a study that is loaded already into any directory, which is made if need be. The names of the
+/// Writes all files of a study that is loaded already into a directory that a person named, which is made if need be. The names of the
 /// files written, in that order.
 ///
 /// # Errors
 /// As for [`write_all`].
 pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
-    write_files(view, snapshot, dir, true)
+    write_files(view, snapshot, dir, Named::ByPerson, true)
 }
 
 fn write_files(
     view: &StudyView,
     snapshot: &Snapshot,
     dir: &Path,
+    named: Named,
     with_events: bool,
 ) -> Result<Vec<String>, ViewError> {
     let failed = |cause| ViewError::File { what: "write", path: dir.into(), cause };
     create_dir_all_durable(dir).map_err(failed)?;
     remove_leftovers_in(dir).map_err(failed)?;
-    replace_json(&dir.join(CHECKPOINT), &checkpoint(view))?;
+    replace_json(&dir.join(CHECKPOINT), named, &checkpoint(view))?;
     let mut names = vec![CHECKPOINT.to_owned()];
     for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
         let name = format!("stage_{}_telemetry.json", stage.index);
         let path = dir.join(&name);
         // Nothing of a closed stage changes any more, and summing it up reads all its trials.
         if stage.status != StageStatus::Closed || !is_told(&path, &summary(view, stage)) {
-            replace_json(&path, &stage_telemetry(view, snapshot, stage)?)?;
+            replace_json(&path, named, &stage_telemetry(view, snapshot, stage)?)?;
         }
         names.push(name);
     }
     if with_events {
-        replace(&dir.join(EVENTS), Access::Own, |out| events_jsonl(view, snapshot, out))?;
+        replace(&dir.join(EVENTS), named, Access::Own, |out| events_jsonl(view, snapshot, out))?;
         names.push(EVENTS.to_owned());
     }
     // Last: whoever finds it current knows that the others are.
-    replace_json(&dir.join(STUDY_TELEMETRY), &study_telemetry(view))?;
+    replace_json(&dir.join(STUDY_TELEMETRY), named, &study_telemetry(view))?;
     names.push(STUDY_TELEMETRY.to_owned());
     Ok(names)
 }
@@ -267,24 +268,34 @@ fn is_told(path: &Path, summary: &StageSummary<'_>) -> bool {
 pub fn write_checkpoint(view: &StudyView) -> Result<(), ViewError> {
     let dir = view.study_artifacts_dir();
     create_dir_all_durable(&dir).map_err(|cause| ViewError::File { what: "write", path: dir.clone(), cause })?;
-    replace_json(&dir.join(CHECKPOINT), &checkpoint(view))
+    replace_json(&dir.join(CHECKPOINT), Named::ByPiton, &checkpoint(view))
 }
 
-fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), ViewError> {
-    replace(path, Access::Own, |out| {
+fn replace_json(path: &Path, named: Named, value: &impl Serialize) -> Result<(), ViewError> {
+    replace(path, named, Access::Own, |out| {
         serde_json::to_writer_pretty(&mut *out, value)?;
         Ok(out.write_all(b"\n")?)
     })
 }
 
+/// Who named a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named {
+    /// Piton: what lies in its place is replaced.
+    ByPiton,
+    /// A person, who may have something else in its place; see [`replace_asked`].
+    ByPerson,
+}
+
 /// Replaces a file. What the store is to blame for is told apart from what the file is to blame for.
 pub(super) fn replace(
     path: &Path,
+    named: Named,
     access: Access,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
     let mut other = None;
-    let done = replace_atomically(path, access, |out| {
+    let put = |out: &mut dyn Write| {
         write(out).map_err(|error| match error {
             ViewError::Output(error) => error,
             error => {
@@ -293,7 +304,11 @@ pub(super) fn replace(
                 stopped
             }
         })
-    });
+    };
+    let done = match named {
+        Named::ByPiton => replace_atomically(path, access, put),
+        Named::ByPerson => replace_asked(path, access, put),
+    };
     match (done, other) {
         (_, Some(error)) => Err(error),
         (done, None) => done.map_err(|cause| ViewError::File { what: "write", path: path.into(), cause }),

@@ -18,6 +18,8 @@
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
+//! - `asked`: files that a person names: pipes, devices, links;
+//! - `closed`: files and processes that permission lacks for;
 //! - `leftovers`: temporary files of the dead and of the living, and who may read what is made;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
@@ -50,9 +52,11 @@
 
 mod alive;
 mod amend;
+mod asked;
 mod browser;
 mod chip;
 mod ci;
+mod closed;
 mod clusters;
 mod commands;
 mod compact;

@@ -119,34 +119,30 @@ impl Unsynced {
     pub(crate) fn keep_rest(&mut self, job: &Job, remains: &Remains) -> Result<(), (String, io::Error)> {
         let Some(dir) = remains.dir() else { return Ok(()) };
         for name in TELLING {
-            self.keep_file(dir, name)?;
+            self.keep_file(remains, dir, name)?;
         }
         if !self.something {
             return Ok(());
         }
-        self.keep_file(dir, PARAMS_FILE)?;
+        self.keep_file(remains, dir, PARAMS_FILE)?;
         let named = |error| ("the attempt's directory".to_owned(), error);
-        let own = dir.open(Path::new(".")).map_err(named)?;
+        let own = remains.open_real(Path::new(".")).map_err(named)?;
         self.keep("the attempt's directory", own).map_err(named)?;
         self.way = Some(Way::to(&job.dir, job));
         Ok(())
     }
 
-    fn keep_file(&mut self, dir: &Opened, name: &str) -> Result<(), (String, io::Error)> {
+    fn keep_file(&mut self, remains: &Remains, dir: &Opened, name: &str) -> Result<(), (String, io::Error)> {
         // What is no file is none of ours.
         let bytes = dir.length_of(name).map_err(|error| (format!("`{name}`"), error))?;
         if bytes.unwrap_or(0) == 0 || self.held.iter().any(|(held, _)| held == name) {
             return Ok(());
         }
-        let file = dir.open(Path::new(name)).and_then(|file| match file.kind()? {
+        let file = remains.open_real(Path::new(name)).and_then(|file| match file.kind()? {
             FileType::RegularFile => self.keep(name, file),
             _ => Ok(()),
         });
-        match file {
-            // Its permissions are the trial's: what nobody can read, nobody misses.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            other => other.map_err(|error| (format!("`{name}`"), error)),
-        }
+        file.map_err(|error| (format!("`{name}`"), error))
     }
 
     fn is_empty(&self) -> bool {

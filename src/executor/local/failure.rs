@@ -90,8 +90,9 @@ impl Trouble {
     }
 }
 
-/// Whether a trial can bring this error about by what it leaves in its directory: nothing, a link, a directory, a socket, a
-/// file that nobody may read. Any other is the machine's: a disk that cannot be read, too many open files, no memory.
+/// Whether a trial can bring this error about by what it leaves in its directory: nothing, a link, a directory, a
+/// socket. Any other is the machine's: a disk that cannot be read, too many open files, no memory; and what is still forbidden
+/// after its owner was let in (see [`super::results::Remains`]): what is not known is not taken for nothing.
 pub(super) fn is_of_trial(error: &io::Error) -> bool {
     // An error without a number is one that piton made for what it found, or for what the file system cannot do.
     errno_of(error).map_or(error.kind() != io::ErrorKind::Unsupported, |errno| {
@@ -101,8 +102,6 @@ pub(super) fn is_of_trial(error: &io::Error) -> bool {
                 | libc::ENOTDIR
                 | libc::EISDIR
                 | libc::ELOOP
-                | libc::EACCES
-                | libc::EPERM
                 | libc::ENXIO
                 | libc::ENODEV
                 | libc::ENAMETOOLONG
@@ -167,10 +166,19 @@ mod tests {
         assert!(matches!(of(libc::ETXTBSY), Trouble::Machine(_)));
         assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
         let left = |errno| Trouble::of_left("missing_output", "cannot x", &io::Error::from_raw_os_error(errno));
-        for errno in [libc::ENOENT, libc::ELOOP, libc::EACCES, libc::ENXIO] {
+        for errno in [libc::ENOENT, libc::ELOOP, libc::ENOTDIR, libc::ENXIO] {
             assert!(matches!(left(errno), Trouble::Trial(_)), "{errno}");
         }
-        for errno in [libc::EIO, libc::EMFILE, libc::ENOMEM, libc::ESTALE, libc::EBADMSG, libc::EUCLEAN] {
+        for errno in [
+            libc::EIO,
+            libc::EACCES,
+            libc::EPERM,
+            libc::EMFILE,
+            libc::ENOMEM,
+            libc::ESTALE,
+            libc::EBADMSG,
+            libc::EUCLEAN,
+        ] {
             assert!(matches!(left(errno), Trouble::Machine(_)), "{errno}");
         }
         assert_eq!(signal_name(libc::SIGSEGV), "SIGSEGV");

@@ -173,13 +173,17 @@ fn start(
         // It may have started the trial and died before it could say so.
         Err(SpawnError::KeeperDied) => Err(NotStarted::Lost),
         Err(SpawnError::KeeperGone(why)) => Err(NotStarted::keeper_gone(&format!(" ({why})"))),
-        Err(SpawnError::Refused { step, errno }) => {
-            let refused = refusal(job, &command, step, errno);
-            match Trouble::of(&refused.kind, &refused.reason, &errno.into()) {
-                Trouble::Machine(_) if refused.kind == "spawn_failed" => Err(NotStarted::Broken(refused.reason)),
-                _ => Err(NotStarted::Failed(refused)),
-            }
-        }
+        Err(SpawnError::Refused { step, errno }) => Err(refused(refusal(job, &command, step, errno), step, errno)),
+    }
+}
+
+/// Who is to blame. What the engine could not make for a trial says nothing about it, whatever the number; what became of
+/// its program may.
+fn refused(refused: Failure, step: SpawnStep, errno: Errno) -> NotStarted {
+    let of_machine = || matches!(Trouble::of(&refused.kind, &refused.reason, &errno.into()), Trouble::Machine(_));
+    match step {
+        SpawnStep::Exec if refused.kind != "spawn_failed" || !of_machine() => NotStarted::Failed(refused),
+        _ => NotStarted::Broken(refused.reason),
     }
 }
 
@@ -431,5 +435,35 @@ fn ended_by_shutdown_signal(exit: Exit) -> bool {
     match exit {
         Exit::Signal(signal) => signals.contains(&signal),
         Exit::Code(code) => signals.contains(&(code - 128)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_cannot_make_is_no_verdict_on_a_trial() {
+        let is_broken = |kind: &str, step, errno| match refused(failure(kind, "why"), step, errno) {
+            NotStarted::Broken(why) => why == "why",
+            _ => false,
+        };
+        use SpawnStep::{Cgroup, Clone, Cwd, Exec, Limits, Logs, Setup};
+        for step in [Cwd, Logs, Clone, Setup, Cgroup, Limits] {
+            for errno in [Errno::ACCESS, Errno::PERM, Errno::LOOP, Errno::NOENT, Errno::INVAL, Errno::NOSPC] {
+                assert!(is_broken("spawn_failed", step, errno), "{step:?} {errno}");
+            }
+        }
+        // Its program's are its own, but for what passes or is the machine's.
+        for (kind, errno, broken) in [
+            ("spawn_failed", Errno::ACCESS, false),
+            ("spawn_failed", Errno::NOEXEC, false),
+            ("command_not_found", Errno::NOENT, false),
+            ("out_of_memory", Errno::NOMEM, false),
+            ("spawn_failed", Errno::NOMEM, true),
+            ("spawn_failed", Errno::TXTBSY, true),
+        ] {
+            assert_eq!(is_broken(kind, Exec, errno), broken, "{kind} {errno}");
+        }
     }
 }

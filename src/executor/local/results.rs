@@ -20,7 +20,7 @@ use crate::model::json::without_bom;
 use crate::model::reported::{Reported, read_metrics};
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
 use crate::sys::opened::Opened;
-use crate::sys::tree_hash::HashWatch;
+use crate::sys::tree_hash::{HashWatch, errno_of};
 use crate::sys::words::io_words;
 
 pub(super) const METRICS_FILE: &str = "metrics.json";
@@ -62,7 +62,10 @@ impl Remains {
             other => other.map_err(failed)?,
         };
         for name in way.names.iter().skip(shared.names.len()) {
-            dir = match dir.enter(name) {
+            let entered = dir.enter(name);
+            let entered =
+                entered.or_else(|error| if_let_in(error, || dir.let_owner_in_at(name), || dir.enter(name)));
+            dir = match entered {
                 Ok(dir) => Arc::new(dir),
                 Err(error) => match error.kind() {
                     io::ErrorKind::NotFound => return Ok(gone),
@@ -70,9 +73,6 @@ impl Remains {
                         return Ok(Self {
                             dir: Err("something else lies in the place of the attempt's directory"),
                         });
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        return Ok(Self { dir: Err("the attempt's directory was locked") });
                     }
                     _ => return Err(failed(error)),
                 },
@@ -103,21 +103,34 @@ impl Remains {
 
     /// Opens what is in it by its path without links.
     pub(super) fn open_real(&self, path: &Path) -> io::Result<Opened> {
-        match &self.dir {
-            Ok(dir) => dir.open(path),
-            Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),
-        }
+        self.look(|dir| dir.open(path))
     }
 
     /// Likewise, with the directories in it whose entries lead there, innermost first.
     fn find(&self, name: &str) -> io::Result<(Opened, Vec<PathBuf>)> {
+        let (real, way) = self.look(|dir| dir.resolve(Path::new(name)))?;
+        Ok((self.open_real(&real)?, way))
+    }
+
+    /// Looks at what the attempt left. What it forbade its own user to read is read nevertheless.
+    fn look<T>(&self, look: impl Fn(&Opened) -> io::Result<T>) -> io::Result<T> {
         match &self.dir {
-            Ok(dir) => {
-                let (real, way) = dir.resolve(Path::new(name))?;
-                Ok((self.open_real(&real)?, way))
-            }
+            Ok(dir) => look(dir).or_else(|error| if_let_in(error, || dir.let_owner_in(), || look(dir))),
             Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),
         }
+    }
+}
+
+/// Where permission is all that lacked, gives it and asks again.
+fn if_let_in<T>(
+    error: io::Error,
+    let_in: impl FnOnce() -> io::Result<()>,
+    again: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    match errno_of(&error) {
+        // Who cannot give it says what lacked.
+        Some(libc::EACCES) => let_in().or(Err(error)).and_then(|()| again()),
+        _ => Err(error),
     }
 }
 
@@ -358,7 +371,7 @@ pub(crate) fn keep_outputs(
     for name in &stage.outputs {
         let hash = remains.find(name).and_then(|(file, way)| {
             let is_file = file.kind()? == FileType::RegularFile;
-            let hash = file.hash(!is_file, watch)?;
+            let hash = remains.look(|_dir| file.hash(!is_file, watch))?;
             if is_file {
                 unsynced.keep(name, file)?;
             } else {

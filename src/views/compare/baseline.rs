@@ -34,7 +34,7 @@ use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measure
 use crate::spec::SpecValue;
 use crate::sys::temporary::Access;
 use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
-use crate::views::export::replace;
+use crate::views::export::{Named, replace};
 use crate::views::{StudyView, ViewError};
 
 /// Newest baseline file this program reads, and the one it writes.
@@ -482,7 +482,7 @@ pub fn save_baseline(
         ));
     }
     let mut written = 0;
-    replace(path, Access::Usual, |out| {
+    replace(path, Named::ByPerson, Access::Usual, |out| {
         written = write_baseline(view, snapshot, stage, includes, out)?;
         Ok(())
     })?;
