@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use piton::engine::resume::Decision;
-use piton::model::{RunEnd, StudyStatus};
+use piton::model::{Rail, RunEnd, StudyRow, StudyStatus};
 use piton::paths::{StudyPaths, seen_from_here};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
@@ -96,7 +96,7 @@ fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error>
     Ok(code)
 }
 
-/// What it takes to name the command that takes inputs as they are.
+/// What it takes to name the commands that lead on after an abort.
 struct Take {
     store: PathBuf,
     /// The study file, if one was given.
@@ -104,21 +104,57 @@ struct Take {
     set: Vec<(String, String)>,
 }
 
+/// A study file, and the params that are set besides.
+type FileAndSet = (PathBuf, Vec<(String, String)>);
+
 impl Take {
-    /// The command, for a study that has inputs and a file.
-    fn command(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
+    /// What leads on from an abort, by its rail: each as it can be done.
+    fn after_abort(&self, snapshot: &Snapshot, again: &str) -> Result<Vec<String>, Error> {
         let wrong = |cause| Error::Journal { store: self.store.clone(), cause };
         let study = snapshot.study().map_err(wrong)?;
         let stages = snapshot.stages().map_err(wrong)?;
-        let paths = StudyPaths::of(&self.store, &study).map_err(Error::no_current_dir)?;
-        let stored =
-            (!study.study_file.is_empty()).then(|| seen_from_here(&paths.study_dir.join(&study.study_file)));
-        let file = self.file.clone().or(stored).filter(|_| !study.inputs.is_empty());
         let first = stages.first().map(|stage| stage.name.as_str());
-        Ok(file.map(|file| {
-            let set = if self.file.is_some() { self.set.clone() } else { overrides_of(&study, &file) };
-            amend_command(&self.store, &file, &set, first)
-        }))
+        let file = self.file(&study)?;
+        let amend = |from: Option<&str>| match &file {
+            Some((file, set)) => format!("`{}`", amend_command(&self.store, file, set, from)),
+            None => "`piton amend` with a study file".to_owned(),
+        };
+        let loosen = |rail: &str| format!("{rail} in the study file, then {} and `{again}`", amend(None));
+        let first_way = match study.abort.map(|abort| (abort.rail, abort.counted)) {
+            Some((Rail::Base, _)) => {
+                // No trial has run, so nothing is lost by beginning anew.
+                let way = amend(first);
+                return Ok(vec![format!("mend what the base command needs, then {way} and `{again}`")]);
+            }
+            Some((Rail::AbortIf, _)) => loosen("if the bound is too tight: change `abort_if`"),
+            Some((Rail::MaxRuntime, _)) => loosen("raise `max_runtime`"),
+            // None of the open stage's trials broke it: there is nothing to retry.
+            Some((Rail::CatastrophicFailures, 0)) => loosen("raise `catastrophic_failures`"),
+            Some((Rail::MaxFailureRate | Rail::CatastrophicFailures | Rail::NoSurvivors, _)) | None => {
+                let store = shell_word(&self.store);
+                format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`")
+            }
+        };
+        let mut ways = vec![first_way];
+        if file.is_some() && !study.inputs.is_empty() {
+            let way = amend(first);
+            ways.push(format!("if what you mend is an input of the study: {way}, then `{again}`"));
+        }
+        Ok(ways)
+    }
+
+    /// The study's file, with the params that are set besides; `None` for a study that has none.
+    fn file(&self, study: &StudyRow) -> Result<Option<FileAndSet>, Error> {
+        if let Some(file) = &self.file {
+            return Ok(Some((file.clone(), self.set.clone())));
+        }
+        if study.study_file.is_empty() {
+            return Ok(None);
+        }
+        let paths = StudyPaths::of(&self.store, study).map_err(Error::no_current_dir)?;
+        let file = seen_from_here(&paths.study_dir.join(&study.study_file));
+        let set = overrides_of(study, &file);
+        Ok(Some((file, set)))
     }
 }
 
@@ -156,12 +192,7 @@ fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &
         result::print_result(&snapshot, store)?;
     }
     if outcome.status == StudyStatus::Aborted {
-        let word = shell_word(store);
-        let store = word.as_str();
-        hint(&format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`"));
-        if let Some(command) = take.command(&snapshot)? {
-            hint(&format!("if what you mend is an input of the study: `{command}`, then `{again}`"));
-        }
+        take.after_abort(&snapshot, again)?.iter().for_each(|way| hint(way));
     }
     if outcome.waits_for_approval() {
         let (_, look) = Look::at_store(store)?;

@@ -129,7 +129,7 @@ pub fn amendment(
         })
         .collect();
     let extended = judge.extended(&changes);
-    let reopen = judge.reopens(&changes, extended.is_some(), !discarded.is_empty());
+    let reopen = judge.reopens(&changes, extended.is_some(), discard_from.is_some());
     let event = SpecAmended {
         spec: new.to_json(),
         spec_hash: new.spec_hash(),
@@ -402,10 +402,16 @@ impl Judge<'_> {
             "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => {
                 extends(change, later(row))
             }
-            "rails.abort_if" | "rails.max_failure_rate" if row.status != StageStatus::Closed => {
-                extends(change, "asked of all results of the stage")
+            "rails.abort_if" | "rails.max_failure_rate" => {
+                let opens = last && (!self.more(place).is_empty() || self.chooses_anew(place));
+                match row.status {
+                    StageStatus::Closed if !opens => {
+                        extends(change, "the stage is closed: asked of all its results once it gets more trials")
+                    }
+                    _ => extends(change, "asked of all results of the stage"),
+                }
             }
-            "retries" | "failure" | "rails.abort_if" | "rails.max_failure_rate" => extends(change, later(row)),
+            "retries" | "failure" => extends(change, later(row)),
             "approve" => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
         }
@@ -467,7 +473,8 @@ impl Judge<'_> {
         (!more.is_empty() || self.chooses_anew(last)).then(|| Extension { stage: index_of(last), more })
     }
 
-    /// Whether a study that is over goes on.
+    /// Whether a study that is over goes on. One that its base command aborted has no trial to discard, and goes on all the
+    /// same when it is told to begin anew.
     fn reopens(&self, changes: &[Judged], extended: bool, discards: bool) -> bool {
         let limits = |judged: &Judged| match subject(&judged.change.path) {
             Subject::Study(path) => path.starts_with("rails.") || path.starts_with("base."),

@@ -86,11 +86,12 @@ fn last_results(snapshot: &Snapshot) -> Result<BTreeMap<TrialId, usize>, ViewErr
 }
 
 fn is_a_result(view: &StudyView, snapshot: &Snapshot, trial: TrialId) -> Result<bool, ViewError> {
-    if trial == TrialId::BASE {
-        return Ok(view.study.base.as_ref().is_some_and(|base| !base.attempts.is_empty()));
-    }
-    let row = snapshot.trial(trial)?;
-    Ok(row.is_some_and(|row| matches!(row.state, TrialState::Succeeded | TrialState::Failed)))
+    // One that is to run again has none, whatever its attempts so far said.
+    let state = match trial {
+        TrialId::BASE => view.study.base.as_ref().map(|base| base.state),
+        trial => snapshot.trial(trial)?.map(|row| row.state),
+    };
+    Ok(state.is_some_and(|state| matches!(state, TrialState::Succeeded | TrialState::Failed)))
 }
 
 #[cfg(test)]

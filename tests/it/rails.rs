@@ -133,6 +133,52 @@ fn a_failed_base_command_ends_the_study_before_any_trial() {
     sandbox.ok("verify study.redb", 0);
 }
 
+/// Mends the study file, follows the hint that begins so, and goes on as it says. `said` is what ended with the abort.
+fn leads_on(sandbox: &Sandbox, said: &str, mend: (&str, &str), first: &str) {
+    let file = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    sandbox.write("study.toml", &file.replace(mend.0, mend.1));
+    sandbox.write("mended", "");
+    let hint = said.lines().find(|line| line.starts_with("hint: ") && line.contains("piton")).unwrap();
+    let commands: Vec<&str> = hint.split('`').filter_map(|part| part.strip_prefix("piton ")).collect();
+    assert!(commands.len() == 2 && commands[0].starts_with(first), "{said}");
+    sandbox.ok(commands[0], 0);
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok(commands[1], 0);
+    sandbox.ok("verify study.redb", 0);
+    assert_eq!(sandbox.dump()["stages"][0]["succeeded"], 10);
+}
+
+#[test]
+fn the_hint_after_an_abort_leads_on_whatever_the_rail() {
+    let aborted = |sandbox: &Sandbox, command: &str| {
+        let output = sandbox.run(command);
+        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+        both(&output)
+    };
+    let mended = "[ -e $PITON_STUDY_DIR/mended ] || exit 1";
+    // What failed may lie outside of the study file, and be named as an input or not.
+    for inputs in ["", "inputs = [\"b.sh\"]\n"] {
+        let base = format!("{inputs}[base]\ncommand = \"sh {{study_dir}}/b.sh\"");
+        let sandbox = study(&base, "", REPORT);
+        for command in ["run study.toml", "resume study.redb"] {
+            sandbox.write("b.sh", "exit 4");
+            let said = aborted(&sandbox, command);
+            sandbox.write("b.sh", "exit 0");
+            if command.starts_with("resume") {
+                leads_on(&sandbox, &said, ("", ""), "amend");
+            }
+        }
+    }
+    let bound = study("", "[stage.rails]\nabort_if = [{ metric = \"m\", above = 3 }]", REPORT);
+    leads_on(&bound, &aborted(&bound, "run study.toml"), ("above = 3", "above = 30"), "amend");
+    let time = study("[rails]\nmax_runtime = \"300ms\"", "", &format!("sleep 0.1; {REPORT}"));
+    leads_on(&time, &aborted(&time, "run study.toml"), ("300ms", "300s"), "amend");
+    let rate = study("", "[stage.rails]\nmax_failure_rate = 0.5", &format!("{mended}; {REPORT}"));
+    leads_on(&rate, &aborted(&rate, "run study.toml"), ("", ""), "retry");
+    let none = study("", "", &format!("{mended}; {REPORT}"));
+    leads_on(&none, &aborted(&none, "run study.toml"), ("", ""), "retry");
+}
+
 #[test]
 fn the_base_command_runs_once_and_again_only_if_it_was_cut_off() {
     let base = "[base]\ncommand = \"echo $PITON_ATTEMPT >> $PITON_STUDY_DIR/log; \

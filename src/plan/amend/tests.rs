@@ -222,6 +222,41 @@ fn only_work_reopens_a_study_that_is_over() {
 }
 
 #[test]
+fn a_rail_of_a_closed_stage_is_asked_of_its_results_when_it_opens_again() {
+    let mut store = store(3, StudyStatus::Completed);
+    store.stages[2].status = StageStatus::Closed;
+    let cost = |change: fn(&mut Spec)| {
+        let amendment = store.amend(&changed(change), None);
+        amendment.changes.into_iter().find(|judged| judged.change.path.contains("rails")).unwrap().cost
+    };
+    let closed = "the stage is closed: asked of all its results once it gets more trials";
+    assert_eq!(cost(|s| s.stages[2].rails.max_failure_rate = Some(0.5)), closed);
+    assert_eq!(cost(|s| s.stages[1].rails.max_failure_rate = Some(0.5)), closed);
+    for more in [
+        |s: &mut Spec| {
+            s.stages[2].rails.max_failure_rate = Some(0.5);
+            s.stages[2].trial_budget = 2;
+        },
+        |s: &mut Spec| {
+            s.stages[2].rails.max_failure_rate = Some(0.5);
+            s.stages[2].selection = crate::spec::Selection::Pareto;
+        },
+    ] {
+        assert_eq!(cost(more), "asked of all results of the stage");
+    }
+}
+
+/// Its base command failed: there is no trial to discard, and beginning anew is the way on all the same.
+#[test]
+fn a_study_that_its_base_command_aborted_goes_on_when_it_is_told_to_begin_anew() {
+    let aborted = store(0, StudyStatus::Aborted);
+    let anew = aborted.amend(&spec(), Some(0));
+    assert!(anew.discarded.is_empty() && anew.event.reopen);
+    assert!(!aborted.amend(&spec(), None).event.reopen);
+    assert!(!store(3, StudyStatus::Completed).amend(&spec(), None).event.reopen);
+}
+
+#[test]
 fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
     let file = |rows: &[i64]| {
         let rows = rows.iter().map(|n| vec![Some((*n).into())]).collect();
