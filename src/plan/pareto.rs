@@ -129,7 +129,8 @@ enum Distance {
 
 /// Positions of a front's members, best first, each with its crowding distance when those after it are gone.
 ///
-/// O(n log n) while the ends stay, which they do until only ends are left.
+/// O(n log n): who leaves at a finite distance is no end, so the ends stay; and of members that are all ends none is
+/// measured again until an objective has a single value left.
 fn thinned(members: &[&Candidate]) -> Vec<(usize, f64)> {
     let mut crowd = Crowd::new(members);
     let mut order = Vec::with_capacity(members.len());
@@ -169,6 +170,11 @@ impl Chain {
         Self { first: end(order.first()), last: end(order.last()), links, values }
     }
 
+    /// Whether its values differ: only then has it ends.
+    fn has_ends(&self) -> bool {
+        self.values.get(self.first) != self.values.get(self.last)
+    }
+
     fn value(&self, position: usize) -> BigInt {
         self.values.get(position).cloned().unwrap_or_default()
     }
@@ -202,6 +208,9 @@ struct Crowd {
     /// The next to leave on top; entries that no longer fit their member's distance are passed over.
     queue: BinaryHeap<Reverse<(Distance, Reverse<u64>, usize)>>,
     left: usize,
+    /// Distances that were taken: what the whole costs.
+    #[cfg(test)]
+    measured: usize,
 }
 
 impl Crowd {
@@ -214,6 +223,8 @@ impl Crowd {
             distances: vec![Some(Distance::Infinite); members.len()],
             queue: BinaryHeap::new(),
             left: members.len(),
+            #[cfg(test)]
+            measured: 0,
         };
         crowd.measure_all();
         crowd
@@ -235,18 +246,19 @@ impl Crowd {
             *gone = None;
         }
         self.left -= 1;
+        // The finite leave first. Who is an end stays one, whoever leaves, as long as the objective has ends.
+        let all_infinite = distance == Distance::Infinite;
+        let mut anew = self.left == 2 && !all_infinite;
         let mut touched = Vec::new();
-        let mut ends_moved = self.left == 2;
         for chain in &mut self.chains {
-            let span = chain.span();
+            let had_ends = chain.has_ends();
             let (before, after) = chain.unlink(position);
             touched.extend([before, after].into_iter().flatten());
-            // A smallest or largest value that others have, too, stays an end.
-            ends_moved |= chain.span() != span;
+            anew |= had_ends && !chain.has_ends();
         }
-        if ends_moved {
+        if anew {
             self.measure_all();
-        } else {
+        } else if !all_infinite {
             for position in touched {
                 self.measure(position);
             }
@@ -266,6 +278,10 @@ impl Crowd {
     }
 
     fn measure(&mut self, position: usize) {
+        #[cfg(test)]
+        {
+            self.measured += 1;
+        }
         let distance = self.distance(position);
         let index = self.indices.get(position).copied().unwrap_or(0);
         self.queue.push(Reverse((distance.clone(), Reverse(index), position)));
@@ -291,6 +307,39 @@ impl Crowd {
         match self.left {
             0..=2 => Distance::Infinite,
             _ => Distance::Finite(self.scale.sum(gaps.into_iter())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many distances are taken until all members are gone.
+    fn measured(members: &[Vec<f64>]) -> usize {
+        let members: Vec<Candidate> =
+            (0..).zip(members).map(|(index, costs)| Candidate { index, costs: costs.clone() }).collect();
+        let mut crowd = Crowd::new(&members.iter().collect::<Vec<_>>());
+        while crowd.leave().is_some() {}
+        crowd.measured
+    }
+
+    /// One of two values in an objective makes every member an end.
+    #[test]
+    fn members_that_are_all_ends_are_not_measured_again_at_each_that_leaves() {
+        let count = 400;
+        let front = |third: fn(i32) -> f64| {
+            let member = |number: i32| vec![f64::from(number), f64::from(-number), third(number)];
+            (0..count).map(member).collect::<Vec<_>>()
+        };
+        let two_valued = front(|number| f64::from(number % 2));
+        let lopsided = front(|number| f64::from(u8::from(number == 200)));
+        let spread = front(|number| f64::from(number * 7 % 400));
+        for members in [&two_valued, &lopsided, &spread] {
+            // At first, once for each objective that loses its ends, and the neighbours of each that leaves.
+            let most = members.len() * (2 + 3 + 2 * 3);
+            let measured = measured(members);
+            assert!(measured <= most, "{measured} of at most {most}");
         }
     }
 }
