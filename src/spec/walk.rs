@@ -27,8 +27,8 @@ pub(super) struct Checker<'s> {
     /// Where files of cases are; `None`: they are not read now.
     pub study_dir: Option<&'s Path>,
     pub values: Values,
-    /// Of the files of cases that are read, by path.
-    pub gaps: BTreeMap<String, Gaps>,
+    /// Of the files of cases that are read, by path and renamed columns: stages may call the same columns otherwise.
+    pub gaps: BTreeMap<(String, BTreeMap<String, String>), Gaps>,
     pub found: Vec<Diagnostic>,
 }
 

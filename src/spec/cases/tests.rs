@@ -358,6 +358,20 @@ fn a_command_asks_only_for_what_every_case_has() {
     let missing = missing.replace("`s`", "`z`");
     assert_eq!(parsed(dir.path(), &later("")).unwrap_err(), [missing]);
     assert!(parsed(dir.path(), &later("[stage.sweep]\nb = [1]\n")).is_ok());
+    // Two stages may call the columns of one file otherwise: each asks of its own.
+    let renamed = |first: &str, second: &str| {
+        let stage = |name: &str, rename: &str, asks: &str| {
+            let stage = STUDY.split_once("[[stage]]").unwrap().1.replace("\"s\"", &format!("\"{name}\""));
+            let file = format!("file = \"cases.csv\", rename = {{ {rename} }}");
+            format!("[[stage]]{}", stage.replace("{a}{b}", asks).replace("file = \"cases.csv\"", &file))
+        };
+        let (first, second) =
+            (stage("s", "a = \"p\", b = \"q\"", first), stage("z", "a = \"q\", b = \"p\"", second));
+        parsed(dir.path(), &format!("study.name = \"t\"\n{first}{second}"))
+    };
+    assert_eq!(renamed("{p}", "{q}").map(|spec| spec.stages.len()), Ok(2));
+    assert_eq!(renamed("{q}", "{q}").unwrap_err().len(), 1, "the first stage lacks what the second has");
+    assert!(renamed("{p}", "{p}").is_ok(), "what the second lacks it inherits");
     // A spec from code is asked the same.
     let stage = StageBuilder::argv("s", ["x", "{b}"]).budget(2).survivors(1).case_file("cases.csv");
     let found = Spec::builder("t").stage(stage).build().unwrap().load_cases(dir.path()).unwrap_err();

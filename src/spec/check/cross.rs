@@ -7,8 +7,8 @@ use crate::spec::cases::{Gaps, KnownParams};
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
 use crate::spec::rules::StageRails;
 use crate::spec::types::{
-    Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection,
-    StageSpec, SweepParam,
+    CaseFile, Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling,
+    Selection, StageSpec, SweepParam,
 };
 use crate::spec::walk::{Checker, Field};
 
@@ -50,7 +50,9 @@ impl Checker<'_> {
     fn gaps_of(&self, parts: &StageParts) -> &Gaps {
         static NONE: Gaps = Gaps::new();
         match parts.sampling.good() {
-            Some(Sampling::File(file)) => self.gaps.get(&file.path).unwrap_or(&NONE),
+            Some(Sampling::File(CaseFile { path, rename, .. })) => {
+                self.gaps.get(&(path.clone(), rename.clone())).unwrap_or(&NONE)
+            }
             _ => &NONE,
         }
     }

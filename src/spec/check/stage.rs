@@ -252,7 +252,7 @@ impl Checker<'_> {
             None => {}
             Some(Ok(read)) => {
                 file.cases = Some(read.list);
-                self.gaps.entry(file.path.clone()).or_default().extend(read.gaps);
+                self.gaps.insert((file.path.clone(), file.rename.clone()), read.gaps);
             }
             Some(Err(mistakes)) => {
                 self.found.extend(mistakes.into_iter().map(|mistake| mistake.diagnostic(&file.path, &place)));
