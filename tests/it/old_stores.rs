@@ -107,4 +107,7 @@ fn they_go_on() {
     sandbox.ok("resume study.redb", 0);
     let sandbox = old("layout-1-aborted");
     sandbox.ok("resume study.redb", 3);
+    // Why it was aborted is asked again; the words are those of then.
+    let said = both(&sandbox.run("verify study.redb"));
+    assert!(!said.contains("the abort says"), "{said}");
 }

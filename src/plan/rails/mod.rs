@@ -8,7 +8,7 @@
 mod judge;
 
 use crate::model::{
-    Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState,
+    Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text,
 };
 use crate::spec::{AbortRule, Bound, Spec, StageRails};
 
@@ -27,7 +27,7 @@ pub fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
         Bound::Below(bound) => (value < bound, "below", bound),
         Bound::Above(bound) => (value > bound, "above", bound),
     };
-    broken.then(|| format!("`{}` {value} is {side} {bound}", rule.metric))
+    broken.then(|| format!("`{}` {} is {side} {}", rule.metric, float_text(value), float_text(bound)))
 }
 
 /// Whether more than `max`, a share in `(0, 1]`, of the `finished` trials have `failed`; never with fewer than
@@ -113,7 +113,7 @@ pub fn broken<E>(
     }
     Ok(judge.verdict().map(|(rail, counted)| match rail {
         Rail::MaxFailureRate => {
-            let max = of.rails.max_failure_rate.unwrap_or(1.0);
+            let max = float_text(of.rails.max_failure_rate.unwrap_or(1.0));
             let (name, failures) = (&of.name, failed.len());
             let reason = format!(
                 "stage `{name}`: {failures} of {counted} finished trials failed, more than the rate of {max} allows"
@@ -141,8 +141,9 @@ mod tests {
         ]);
         let violation =
             |metric: &str, bound| abort_violation(&AbortRule { metric: metric.into(), bound }, &metrics);
-        assert_eq!(violation("wns", Bound::Below(-5_000.0)).as_deref(), Some("`wns` -5000.5 is below -5000"));
-        assert_eq!(violation("wns", Bound::Above(-1e4)).as_deref(), Some("`wns` -5000.5 is above -10000"));
+        assert_eq!(violation("wns", Bound::Below(-5_000.0)).as_deref(), Some("`wns` -5000.5 is below -5000.0"));
+        assert_eq!(violation("wns", Bound::Above(-1e4)).as_deref(), Some("`wns` -5000.5 is above -10000.0"));
+        assert_eq!(violation("wns", Bound::Above(-1e300)).as_deref(), Some("`wns` -5000.5 is above -1e300"));
         for bound in [Bound::Below(-5_000.5), Bound::Above(-5_000.5), Bound::Above(0.0)] {
             assert_eq!(violation("wns", bound), None, "{bound:?}");
         }
