@@ -241,7 +241,7 @@ pub fn what_is_safe(snapshot: &Snapshot, store: &Path) -> Result<String, Error> 
     for stage in &context.stages {
         let counters = snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?;
         finished += counters.finished();
-        left += counters.pending(stage.planned());
+        left += counters.pending(stage.expected());
     }
     let waiting = context.stages.iter().filter(|stage| stage.status == StageStatus::Waiting).count();
     let results = if finished == 1 { "1 result is".into() } else { format!("{finished} results are") };

@@ -73,7 +73,8 @@ fn metric(text: &str) -> Result<Metric, String> {
     Err(what.to_owned())
 }
 
-/// The text with what programs write for numbers that are not finite replaced, outside strings.
+/// The text with what programs write for numbers that are not finite replaced, outside strings. What is only a part of
+/// something else, as in `5nan`, stays: words for it must quote what stands there.
 fn finite(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let (mut copied, mut at) = (0, 0);
@@ -90,7 +91,8 @@ fn finite(text: &str) -> Cow<'_, str> {
                 let rest = bytes.get(at..).unwrap_or_default();
                 let length = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
                 let word = text.get(at..at + length).unwrap_or_default();
-                if ["nan", "inf", "infinity"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
+                let known = ["nan", "inf", "infinity"].iter().any(|known| word.eq_ignore_ascii_case(known));
+                if known && begins_value(bytes.get(..at)) && ends_value(rest.get(length)) {
                     // A plus is no JSON either.
                     let before = text.get(copied..at).unwrap_or_default();
                     out.push_str(before.strip_suffix('+').unwrap_or(before));
@@ -107,6 +109,18 @@ fn finite(text: &str) -> Cow<'_, str> {
     }
     out.push_str(text.get(copied..).unwrap_or_default());
     Cow::Owned(out)
+}
+
+/// Whether a value may begin after these bytes; it may have a sign already.
+fn begins_value(before: Option<&[u8]>) -> bool {
+    let before = before.unwrap_or_default();
+    let before = before.strip_suffix(b"-").or(before.strip_suffix(b"+")).unwrap_or(before);
+    before.last().is_none_or(|byte| matches!(byte, b':' | b',' | b'[') || byte.is_ascii_whitespace())
+}
+
+/// Whether a value may end before this byte.
+fn ends_value(next: Option<&u8>) -> bool {
+    next.is_none_or(|byte| matches!(byte, b',' | b']' | b'}') || byte.is_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -170,6 +184,16 @@ mod tests {
         ] {
             let why = read_metrics(text).unwrap_err();
             assert!(why.starts_with(words), "{why}");
+        }
+        // A part of something else is no number of its own: what is said of it is said of what stands there.
+        for (text, column) in
+            [("5nan", 8), ("5+inf", 8), ("-5Infinity", 9), ("1.nan", 9), ("nan5", 8), ("inf-1", 7)]
+        {
+            let why = read_metrics(format!("{{\"y\": {text}}}").as_bytes()).unwrap_err();
+            assert!(
+                why.starts_with("is not JSON: ") && why.ends_with(&format!("column {column}")),
+                "{text}: {why}"
+            );
         }
         assert!(read_metrics(&[b'['; 1 << 20]).is_err());
     }

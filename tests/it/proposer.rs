@@ -252,6 +252,12 @@ fn a_proposer_that_hangs_does_not_hold_up_the_end() {
         let status = engine.wait();
         assert!(status.code() == Some(75) || signals == 2, "{status:?}");
         assert!(sandbox.trial_processes().is_empty());
+        if signals == 1 {
+            // What is still to be proposed is left as well.
+            let left = 6 - xs(&sandbox.dump()).len();
+            let said = std::fs::read_to_string(sandbox.path("engine.err")).unwrap();
+            assert!(said.contains(&format!("{left} trials of the open stage are left")), "{said}");
+        }
         sandbox.write("seek.py", SEEKER);
         sandbox.ok("run study.toml", 0);
         assert_eq!(xs(&sandbox.dump()).len(), 6);
