@@ -217,7 +217,8 @@ fn a_directory_that_a_command_names_must_be_there_and_one_that_nobody_names_need
 fn a_large_output_that_is_looked_at_holds_up_no_stop() {
     let text = STUDY.replace("echo note > undeclared", "truncate -s 200M o");
     let sandbox = Sandbox::with_study(&text);
-    sandbox.write("b.sh", CHILD);
+    // Should it ever start, it must not fill the disk.
+    sandbox.write("b.sh", &format!("ulimit -f 100000\n{CHILD}"));
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
     // Longer than anybody waits to be hashed; a signal ends the look.
