@@ -3,6 +3,7 @@
 //! A store remembers its study's directory and its artifacts relative to itself, so that a project that is moved as
 //! a whole still resumes. Nothing here touches the disk beyond resolving a path.
 
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use crate::model::{AttemptNo, StageIndex, StudyRow};
@@ -17,6 +18,18 @@ pub struct StudyPaths {
     pub study_dir: PathBuf,
     /// The artifacts directory; the study's own folder is inside.
     pub artifacts: PathBuf,
+}
+
+/// The file of a store's requests to stop.
+#[must_use]
+pub fn request_path(store: &Path) -> PathBuf {
+    beside(store, ".stop")
+}
+
+fn beside(store: &Path, ending: &str) -> PathBuf {
+    let mut name = store.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(ending);
+    store.with_file_name(name)
 }
 
 impl StudyPaths {
@@ -38,9 +51,9 @@ impl StudyPaths {
     /// artifacts.
     #[must_use]
     pub fn own(&self, study_file: &str) -> Vec<PathBuf> {
-        let mut reserve = self.store.clone().into_os_string();
-        reserve.push(".reserve");
-        let mut own = vec![self.store.clone(), reserve.into(), self.artifacts.clone()];
+        let beside = [beside(&self.store, ".reserve"), request_path(&self.store)];
+        let mut own = vec![self.store.clone(), self.artifacts.clone()];
+        own.extend(beside);
         if !study_file.is_empty() {
             own.push(clean(&self.study_dir.join(study_file)));
         }

@@ -6,7 +6,6 @@
 //! the engine's user, to the store's owner or to root counts. Nothing depends on its being durable: a request that a crash
 //! takes along meant the engine that the crash ended.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,6 +15,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
+
+pub use crate::paths::request_path;
 
 use super::shutdown::{Control, ShutdownHandle};
 use crate::model::StudyId;
@@ -48,14 +49,6 @@ struct Request {
     run: u32,
     /// Whether running trials are to be terminated.
     now: bool,
-}
-
-/// The file of a store's requests.
-#[must_use]
-pub fn request_path(store: &Path) -> PathBuf {
-    let mut name = store.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(".stop");
-    store.with_file_name(name)
 }
 
 /// Asks the engine of this run to stop, as SIGUSR1 does, or, `now`, as SIGUSR2 does. The file that says so stays until it is
