@@ -585,7 +585,7 @@ impl Study {
         Ok((decide(Found { status: Some(row.status), spec: spec_match, inputs_same, told_to_wait }), looked))
     }
 
-    /// The inputs and, of a study that goes on, the tools, against the record.
+    /// The inputs and the tools against the record.
     fn look_at_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Looked, Error> {
         let paths = self.stored_paths(row)?;
         let lists = || Reader::open(&self.store).ok()?.snapshot().ok()?.identities().ok();
@@ -593,10 +593,7 @@ impl Study {
             identity::lists_of(lists().unwrap_or_default())
         });
         let mut looked = looked.map_err(Error::Input)?;
-        // Asking tools runs programs, which a study that runs nothing has no need of.
-        if !matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) {
-            looked.changes.extend(spec::changed_tools(&paths.study_dir, spec, &row.versions));
-        }
+        looked.changes.extend(spec::changed_tools(&paths.study_dir, spec, &row.versions));
         Ok(looked)
     }
 
@@ -745,12 +742,16 @@ impl Study {
         self.refuse_executor(&spec)?;
         let paths = self.stored_paths(&row)?;
         // Compared again under the lock: another program may have amended the study since it was looked at.
-        let recorded = (row.inputs.as_slice(), &[][..]);
+        let identities = journal.snapshot().and_then(|snapshot| snapshot.identities());
+        let lists = || identity::lists_of(identities.unwrap_or_default());
         let changes = match watched.found.hashes == row.inputs {
             true => Vec::new(),
-            false => {
-                spec::changed_inputs((&spec, self.case_files()), recorded, &watched.found, &mut watched.inputs)
-            }
+            false => spec::changed_inputs(
+                (&spec, self.case_files()),
+                (&row.inputs, &lists()),
+                &watched.found,
+                &mut watched.inputs,
+            ),
         };
         if !changes.is_empty() {
             let changes = changes.iter().map(ToString::to_string).collect();

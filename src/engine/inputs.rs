@@ -238,7 +238,7 @@ impl Look {
                     if self.warned.insert(path.clone()) {
                         let name = path.display();
                         log::warn!(
-                            "the input `{name}` was written while trials ran, and says what it said before"
+                            "the input `{name}` was written, replaced or moved while trials ran, and says what it said before"
                         );
                     }
                 }

@@ -62,7 +62,8 @@ pub struct Memory {
     known: HashMap<PathBuf, Known>,
     /// When any of them last changed in any way, Unix milliseconds.
     pub changed_ms: UnixMs,
-    /// Files that were written since an earlier look, and say what they said.
+    /// Files that were touched in any way since an earlier look, be it that they were away for a while, and say what they
+    /// said.
     pub rewritten: Vec<PathBuf>,
 }
 
@@ -109,8 +110,7 @@ impl Memory {
         let still = Stamp::of(&file.metadata()?) == stamp;
         let settled = still && stamp.changed_ms().saturating_add(SETTLED_AFTER_MS) < now_ms;
         let before = self.known.insert(path.to_owned(), Known { stamp, settled, bytes, hash });
-        let written = |known: &Known| (known.stamp.ino, known.stamp.modified) != (stamp.ino, stamp.modified);
-        if before.is_some_and(|known| known.hash == hash && written(&known)) {
+        if before.is_some_and(|known| known.hash == hash && known.stamp != stamp) {
             self.rewritten.push(path.to_owned());
         }
         Ok((bytes, hash))
@@ -118,5 +118,16 @@ impl Memory {
 }
 
 fn not_a_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a directory")
+    io::Error::new(io::ErrorKind::InvalidInput, NotAFile)
+}
+
+/// What lies there has no contents to hash.
+#[derive(Debug, thiserror::Error)]
+#[error("neither a file nor a directory")]
+struct NotAFile;
+
+/// Whether the error is that of hashing what is no file.
+#[must_use]
+pub fn is_not_a_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<NotAFile>())
 }

@@ -190,6 +190,61 @@ fn a_trial_that_changes_its_input_is_not_believed_and_neither_is_a_killed_engine
 }
 
 #[test]
+fn a_request_to_stop_and_empty_directories_are_no_inputs() {
+    let sandbox = sandbox(ALL);
+    let engine = in_its_second_trial(&sandbox);
+    fs::create_dir_all(sandbox.path("src/out/deep")).unwrap();
+    // One that means no run stays until a run begins; the engine is asked as by `piton stop` where no signal reaches it.
+    sandbox.write("study.redb.stop", "{}");
+    sandbox.write("other.redb.stop", "{}");
+    sandbox.write("go_s_0_1", "");
+    wait_until("a look has passed", || sandbox.lines("started").len() >= 3);
+    ungate(&sandbox);
+    assert_eq!(engine.wait().code(), Some(0));
+    fs::remove_dir_all(sandbox.path("src/out")).unwrap();
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["accounting"]["interrupted"], 0);
+}
+
+#[test]
+fn what_cannot_be_an_input_in_the_place_of_one_is_a_change() {
+    let sandbox = sandbox("inputs = [\"src/m.txt\"]");
+    let engine = in_its_second_trial(&sandbox);
+    let at = sandbox.path("src/m.txt");
+    let pipe = || assert!(std::process::Command::new("mkfifo").arg(&at).status().unwrap().success());
+    fs::remove_file(&at).unwrap();
+    pipe();
+    assert_eq!(engine.wait().code(), Some(6));
+    refused(&sandbox, "run study.toml", &["input `src/m.txt` is no file or directory any more"]);
+    fs::remove_file(&at).unwrap();
+    std::os::unix::fs::symlink("m.txt", &at).unwrap();
+    refused(&sandbox, "run study.toml", &["input `src/m.txt` is a link that leads to itself"]);
+    fs::remove_file(&at).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(&at).unwrap();
+    refused(&sandbox, "resume study.redb", &["input `src/m.txt` is no file or directory any more"]);
+    drop(socket);
+    fs::remove_file(&at).unwrap();
+    sandbox.write("src/m.txt", "one");
+    ungate(&sandbox);
+    sandbox.ok("run study.toml", 0);
+}
+
+#[test]
+fn an_input_that_was_away_for_a_while_is_told() {
+    let sandbox = sandbox(SRC);
+    let engine = in_its_second_trial(&sandbox);
+    let (at, away) = (sandbox.path("src/m.txt"), sandbox.path("away"));
+    // As after another was put into its place and this one back: the same inode, with the same time of its last write.
+    fs::rename(&at, &away).and_then(|()| fs::rename(&away, &at)).unwrap();
+    sandbox.write("go_s_0_1", "");
+    wait_until("the next one runs", || sandbox.lines("started").len() >= 3);
+    ungate(&sandbox);
+    assert_eq!(engine.wait().code(), Some(0));
+    let said = fs::read_to_string(sandbox.path("engine.err")).unwrap();
+    assert!(said.contains("src/m.txt` was written, replaced or moved while trials ran"), "{said}");
+}
+
+#[test]
 fn an_input_that_is_gone_is_a_change() {
     let sandbox = sandbox(SRC);
     let engine = in_its_second_trial(&sandbox);
@@ -424,7 +479,7 @@ fn an_input_is_what_it_says_whatever_lies_in_its_place() {
     fs::write(sandbox.path("src/t.sh"), SCRIPT).unwrap();
     refused(&sandbox, "run study.toml", &["`src/m.txt` removed"]);
     fs::create_dir(sandbox.path("src/m.txt")).unwrap();
-    refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
+    refused(&sandbox, "run study.toml", &["`src/m.txt` removed"]);
     fs::remove_dir(sandbox.path("src/m.txt")).unwrap();
     fs::copy(sandbox.path("elsewhere"), sandbox.path("src/m.txt")).unwrap();
     ungate(&sandbox);

@@ -50,10 +50,14 @@ fn versions_are_told_once_and_recorded() {
     assert!(why.contains("tool 1"), "{why}");
     sandbox.ok("approve study.redb", 0);
     sandbox.ok("run study.toml", 0);
-    // A study that is over asks nobody.
-    let asked = sandbox.lines("asked").len();
+    // So does a study that is over: what it says is of other tools.
     sandbox.ok("run study.toml", 0);
-    assert_eq!(sandbox.lines("asked").len(), asked);
+    sandbox.script("tool", "echo $* >> asked; echo tool 2");
+    for line in ["run study.toml", "resume study.redb"] {
+        refused(&sandbox, line, 6, &["tool `tool` is `tool 2`, was `tool 1`", "piton amend"]);
+    }
+    sandbox.script("tool", "echo $* >> asked; echo tool 1");
+    sandbox.ok("run study.toml", 0);
     assert!(sandbox.ok("check study.toml --versions", 0).contains("tool: tool 1"));
     let plan: serde_json::Value =
         serde_json::from_str(&sandbox.ok("check study.toml --versions --json", 0)).unwrap();
@@ -132,6 +136,16 @@ fn another_version_does_not_go_on_unless_results_are_discarded() {
     assert_eq!(sandbox.dump()["study"]["versions"]["tool"], "tool 2");
     sandbox.run("run study.toml");
     sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn an_aborted_study_says_that_its_tool_changed() {
+    let sandbox = Sandbox::with_study(STUDY);
+    sandbox.script("tool", "[ $# = 0 ] || { echo tool 1; exit 0; }; exit 3");
+    sandbox.ok("run study.toml", 3);
+    sandbox.ok("run study.toml", 3);
+    sandbox.script("tool", "echo tool 2");
+    refused(&sandbox, "run study.toml", 6, &["tool `tool` is `tool 2`, was `tool 1`"]);
 }
 
 #[test]

@@ -54,18 +54,17 @@ pub fn changed_inputs(
         if new.blake3 == old.blake3 {
             continue;
         }
-        let list = |lists: &[InputList], hash: &InputHash| {
-            let found = lists.iter().find(|list| list.input == hash.path && list.blake3 == hash.blake3);
-            found.filter(|list| !list.entries.is_empty()).map(|list| list.entries.clone())
-        };
         let is_directory = now.lists.iter().any(|list| list.input == new.path);
         let was_listed = lists.iter().any(|list| list.input == old.path && list.blake3 == old.blake3);
-        // Pitons before this one left nothing out.
-        if is_directory && !was_listed && inputs.unfiltered(&old.path).is_ok_and(|all| all.blake3 == old.blake3) {
+        let (was, is) = (list_of(lists, old), list_of(&now.lists, new));
+        if is_directory && was.is_none() && inputs.is_as_recorded_before(old) {
             continue;
         }
-        let what = match (list(lists, old), list(&now.lists, new)) {
-            (Some(was), Some(is)) => format!("has changed: {}", differing(&old.path, &was, &is)),
+        let what = match (was, is) {
+            (Some(was), Some(is)) => match differing(&old.path, was, is) {
+                Some(files) => format!("has changed: {files}"),
+                None => continue,
+            },
             _ => {
                 let sizes = match new.bytes == old.bytes {
                     true => format!("still {} bytes", old.bytes),
@@ -83,10 +82,13 @@ pub fn changed_inputs(
     changes
 }
 
-/// The first files that differ, and how.
-fn differing(input: &str, was: &[InputEntry], is: &[InputEntry]) -> String {
+/// The first files that differ, and how; `None`: at most directories, each of which is what is in it.
+fn differing(input: &str, was: &[InputEntry], is: &[InputEntry]) -> Option<String> {
     let index = |entries: &[InputEntry]| {
-        let entries = entries.iter().map(|entry| (entry.path.clone(), (entry.kind, entry.content)));
+        let entries = entries
+            .iter()
+            .filter(|entry| entry.kind != b'd')
+            .map(|entry| (entry.path.clone(), (entry.kind, entry.content)));
         entries.collect::<BTreeMap<_, _>>()
     };
     let (was, is) = (index(was), index(is));
@@ -104,20 +106,17 @@ fn differing(input: &str, was: &[InputEntry], is: &[InputEntry]) -> String {
     let shown: Vec<String> =
         differ.iter().take(NAMED_MAX).map(|(path, how)| format!("`{}` {how}", name(path))).collect();
     match differ.len().saturating_sub(NAMED_MAX) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+        _ if shown.is_empty() => None,
+        0 => Some(shown.join(", ")),
+        more => Some(format!("{} and {more} more", shown.join(", "))),
     }
 }
 
-/// A list of a recorded identity that is of one of its hashes.
-fn list_of<'a>(identity: &'a Identity, hash: &InputHash) -> Option<&'a [InputEntry]> {
-    let found = identity.lists.iter().find(|list| list.input == hash.path && list.blake3 == hash.blake3);
-    found.map(|list| list.entries.as_slice()).filter(|entries| !entries.is_empty())
-}
-
-fn list_now<'a>(now: &'a Found, hash: &InputHash) -> Option<&'a [InputEntry]> {
-    let found = now.lists.iter().find(|list| list.input == hash.path);
-    found.map(|list| list.entries.as_slice()).filter(|entries| !entries.is_empty())
+/// The list that is of a hash; `None` where there is none, or where it was too long to be kept.
+fn list_of<'a>(lists: &'a [InputList], hash: &InputHash) -> Option<&'a [InputEntry]> {
+    let found = lists.iter().find(|list| list.input == hash.path && list.blake3 == hash.blake3)?;
+    let is_empty = || blake3::hash(b"").to_hex().as_str() == hash.blake3;
+    (!found.entries.is_empty() || is_empty()).then_some(found.entries.as_slice())
 }
 
 fn hash_words(hash: &InputHash) -> String {
@@ -142,19 +141,24 @@ pub fn lost(spec: &Spec, recorded: &Identity, now: &Found) -> Vec<Change> {
         let Some(new) = now.hashes.iter().find(|new| new.path == old.path && new.blake3 != old.blake3) else {
             continue;
         };
-        match (list_of(recorded, old), list_now(now, new)) {
+        match (list_of(&recorded.lists, old), list_of(&now.lists, new)) {
             (Some(was), Some(is)) => {
                 let index: BTreeMap<_, _> = is.iter().map(|entry| (&entry.path, entry)).collect();
                 let kept: Vec<_> =
                     was.iter().filter_map(|entry| index.get(&entry.path).map(|entry| (*entry).clone())).collect();
-                if kept != was {
-                    changes.push(change(old, new, Some(differing(&old.path, was, &kept))));
+                if let Some(files) = differing(&old.path, was, &kept) {
+                    changes.push(change(old, new, Some(files)));
                 }
             }
             _ => changes.push(change(old, new, None)),
         }
     }
     changes
+}
+
+/// Of all but directories, each of which is what is in it.
+fn paths_of(entries: &[InputEntry]) -> BTreeSet<&Vec<u8>> {
+    entries.iter().filter(|entry| entry.kind != b'd').map(|entry| &entry.path).collect()
 }
 
 /// Inputs, as they are now, that contradict what was recorded when results were made: the same file says something else, or
@@ -192,9 +196,8 @@ pub fn contradicted(spec: &Spec, made_with: &Identity, now: &Found, study_dir: &
     for old in &made_with.inputs {
         let same = |new: &&InputHash| plainly(Path::new(&new.path)) == plainly(Path::new(&old.path));
         let Some(new) = now.hashes.iter().find(same) else { continue };
-        let (Some(was), Some(is)) = (list_of(made_with, old), list_now(now, new)) else { continue };
-        let (was_there, is_there): (BTreeSet<_>, BTreeSet<_>) =
-            (was.iter().map(|entry| &entry.path).collect(), is.iter().map(|entry| &entry.path).collect());
+        let (Some(was), Some(is)) = (list_of(&made_with.lists, old), list_of(&now.lists, new)) else { continue };
+        let (was_there, is_there): (BTreeSet<_>, BTreeSet<_>) = (paths_of(was), paths_of(is));
         let dir = study_dir.join(&new.path);
         let gone = |path: &&&Vec<u8>| dir.join(OsStr::from_bytes(path)).symlink_metadata().is_err();
         let removed = was_there.difference(&is_there).filter(gone).map(|path| (*path, "is gone"));

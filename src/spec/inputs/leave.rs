@@ -38,6 +38,7 @@ pub const LEAVINGS: &[&str] = &[
     // Stores of any study, what lies beside them, and unfinished exports.
     "*.redb",
     "*.redb.reserve",
+    "*.redb.stop",
     "*.redb.*.new",
     ".*.piton-tmp",
 ];

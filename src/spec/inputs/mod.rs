@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use super::types::{Sampling, Spec};
 use crate::model::{InputHash, InputList, UnixMs};
 use crate::sys::disk;
-use crate::sys::remembered::Memory;
+use crate::sys::remembered::{Memory, is_not_a_file};
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::{io_words, legible};
 use leave::Leave;
@@ -41,11 +41,17 @@ impl InputError {
         is_cut_off(&self.source)
     }
 
-    /// Whether the input is not there, which is a change like another, in words; otherwise the machine failed.
+    /// Whether the input is not there, or something in its place that cannot be one, which is a change like another, in
+    /// words; otherwise the machine failed.
     #[must_use]
     pub fn is_gone(&self) -> Option<String> {
-        let gone = matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        (gone && self.within.is_none()).then(|| format!("input `{}` is gone", legible(&self.input)))
+        let what = match self.source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "is gone",
+            _ if is_not_a_file(&self.source) => "is no file or directory any more",
+            _ if self.source.raw_os_error() == Some(libc::ELOOP) => "is a link that leads to itself",
+            _ => return None,
+        };
+        self.within.is_none().then(|| format!("input `{}` {what}", legible(&self.input)))
     }
 
     /// All of it in one line.
@@ -69,6 +75,16 @@ const LISTED_MAX: usize = 200_000;
 
 /// How often a directory is walked again in which something vanished meanwhile.
 const TRIES: u32 = 5;
+
+/// How directories are hashed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Now,
+    /// As by pitons for which a directory counted in which nothing does.
+    WithEmptyDirectories,
+    /// As by those that left nothing out.
+    WithEverything,
+}
 
 /// The inputs of a study, ready to be looked at.
 #[derive(Clone, Debug)]
@@ -114,7 +130,8 @@ impl Inputs {
     /// Hashes them, in order. A file that was left alone since an earlier look is not read again. `watch` is
     /// asked now and then.
     ///
-    /// A directory's hash covers the sorted relative paths and the contents of everything below it that is not left out.
+    /// A directory's hash covers the sorted relative paths and the contents of everything below it that is not left out; a
+    /// directory in which there is nothing of that counts for nothing.
     /// Symbolic links are followed; a directory met a second time counts as a reference to the first. Pipes, sockets and
     /// devices inside a directory count by name alone, as do links that lead nowhere.
     ///
@@ -124,22 +141,24 @@ impl Inputs {
         let mut found = Found::default();
         self.memory.changed_ms = UnixMs::MIN;
         for input in self.named.clone() {
-            let (hash, list) = self.one(&input, true, watch)?;
+            let (hash, list) = self.one(&input, How::Now, watch)?;
             found.hashes.push(hash);
             found.lists.extend(list);
         }
         Ok(found)
     }
 
-    /// One input as pitons before this one hashed it, with everything in it.
-    fn unfiltered(&mut self, input: &str) -> Result<InputHash, InputError> {
-        Ok(self.one(input, false, &to_the_end)?.0)
+    /// Whether one input is what an older piton recorded of it.
+    fn is_as_recorded_before(&mut self, recorded: &InputHash) -> bool {
+        let mut is =
+            |how| self.one(&recorded.path, how, &to_the_end).is_ok_and(|(hash, _)| hash.blake3 == recorded.blake3);
+        is(How::WithEmptyDirectories) || is(How::WithEverything)
     }
 
     fn one(
         &mut self,
         input: &str,
-        filtered: bool,
+        how: How,
         watch: HashWatch<'_>,
     ) -> Result<(InputHash, Option<InputList>), InputError> {
         let path = plainly(&self.study_dir.join(input));
@@ -154,10 +173,10 @@ impl Inputs {
             return Ok((hash(bytes, blake3), None));
         }
         let shown = plainly(Path::new(input));
-        let below = filtered.then(|| self.leave.below(&shown, &path, &self.study_dir));
+        let below = (how != How::WithEverything).then(|| self.leave.below(&shown, &path, &self.study_dir));
         let mut tries = 0;
         let walked = loop {
-            let walked = Walk::through((&path, &shown), below.as_ref(), &mut self.memory, watch);
+            let walked = Walk::through((&path, &shown), how != How::Now, below.as_ref(), &mut self.memory, watch);
             match walked {
                 // Something was removed between its directory's look and its own: what is there now is asked again.
                 Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES && path.exists() => {

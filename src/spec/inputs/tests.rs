@@ -91,6 +91,7 @@ fn what_tools_and_piton_leave_is_no_input_and_what_is_named_is() {
         "d/.nfs00000001",
         "s.redb",
         "s.redb.reserve",
+        "d/other.redb.stop",
         "d/other.redb",
         "d/other.redb.0123456789abcdef.new",
         "out/s/0_a/s_0_0/attempt_1/stdout.log",
@@ -206,11 +207,48 @@ fn a_change_is_told_by_its_files() {
 }
 
 #[test]
+fn a_directory_is_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("d")).unwrap();
+    let mut ignoring = inputs(dir, &["d"], &["*.log", "gen/*.v"]);
+    let empty = found(&mut ignoring);
+    fs::create_dir_all(dir.join("d/x/y")).unwrap();
+    files(dir, &["d/gen/out.log", "d/x/b~"]);
+    assert_eq!(found(&mut ignoring), empty);
+    // It is also told what came into one that was empty.
+    files(dir, &["d/x/y/f"]);
+    let full = found(&mut ignoring);
+    assert_eq!(changes(&mut ignoring, &empty), ["input `d` has changed: `d/x/y/f` added"]);
+    // With the directories it lies in, as ever, and no others.
+    let entries: Vec<_> = full.lists[0].entries.iter().map(|entry| (entry.kind, entry.path.clone())).collect();
+    assert_eq!(entries, [(b'd', b"x".to_vec()), (b'd', b"x/y".to_vec()), (b'f', b"x/y/f".to_vec())]);
+    // Stores of today have them all: with a list they may come and go, without one they are as they were.
+    let mut before = full.clone();
+    before.hashes[0] = ignoring.one("d", How::WithEmptyDirectories, &to_the_end).unwrap().0;
+    before.lists = vec![ignoring.one("d", How::WithEmptyDirectories, &to_the_end).unwrap().1.unwrap()];
+    assert_ne!(before.hashes, full.hashes);
+    let unlisted = Found { lists: Vec::new(), ..before.clone() };
+    assert!(changes(&mut ignoring, &before).is_empty() && changes(&mut ignoring, &unlisted).is_empty());
+    fs::remove_dir_all(dir.join("d/gen")).unwrap();
+    fs::create_dir(dir.join("d/new")).unwrap();
+    assert!(changes(&mut ignoring, &before).is_empty());
+    files(dir, &["d/new/f"]);
+    assert_eq!(changes(&mut ignoring, &before), ["input `d` has changed: `d/new/f` added"]);
+    // A directory is no file.
+    fs::remove_file(dir.join("d/x/y/f")).unwrap();
+    fs::create_dir(dir.join("d/x/y/f")).unwrap();
+    fs::remove_file(dir.join("d/new/f")).unwrap();
+    assert_eq!(changes(&mut ignoring, &full), ["input `d` has changed: `d/x/y/f` removed"]);
+}
+
+#[test]
 fn an_old_store_whose_hash_left_nothing_out_still_fits() {
     let dir = tempfile::tempdir().unwrap();
     files(dir.path(), &["d/a", "d/a~"]);
     let mut now = inputs(dir.path(), &["d"], &[]);
-    let recorded = Found { hashes: vec![now.unfiltered("d").unwrap()], lists: Vec::new() };
+    let recorded =
+        Found { hashes: vec![now.one("d", How::WithEverything, &to_the_end).unwrap().0], lists: Vec::new() };
     assert_ne!(recorded.hashes, found(&mut now).hashes);
     assert!(changes(&mut now, &recorded).is_empty());
     fs::write(dir.path().join("d/a"), "other").unwrap();
@@ -228,6 +266,12 @@ fn a_second_look_sees_every_write() {
     age();
     let mut inputs = inputs(dir.path(), &["f"], &[]);
     let before = found(&mut inputs);
+    // It was away and is back, the same inode with the same times of its writes.
+    inputs.take_rewritten();
+    fs::rename(&path, dir.path().join("g")).and_then(|()| fs::rename(dir.path().join("g"), &path)).unwrap();
+    assert!(changes(&mut inputs, &before).is_empty());
+    assert_eq!(inputs.take_rewritten(), std::slice::from_ref(&path));
+    assert!(changes(&mut inputs, &before).is_empty() && inputs.take_rewritten().is_empty());
     for text in ["2", "3", "1"] {
         // The same size and the same time of its last write.
         fs::write(&path, text).unwrap();

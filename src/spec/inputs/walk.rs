@@ -40,6 +40,10 @@ pub(super) struct Walk<'a> {
     hasher: blake3::Hasher,
     bytes: u64,
     entries: Vec<InputEntry>,
+    /// Whether directories count in which nothing counts.
+    every_directory: bool,
+    /// Directories in which nothing that counts was met yet, each in the one before it.
+    pending: Vec<PathBuf>,
     /// Directories by device and inode, with the relative path they were first met under.
     seen: HashMap<(u64, u64), PathBuf>,
 }
@@ -54,15 +58,18 @@ pub(super) struct Walked {
 type WalkError = (PathBuf, io::Error);
 
 impl<'a> Walk<'a> {
-    /// Through the directory `root`, which the study names `shown`.
+    /// Through the directory `root`, which the study names `shown`. Pitons before this one counted every directory.
     pub(super) fn through(
         (root, shown): (&'a Path, &'a Path),
+        every_directory: bool,
         leave: Option<&'a LeaveBelow<'a>>,
         memory: &'a mut Memory,
         watch: HashWatch<'a>,
     ) -> Result<Walked, WalkError> {
         let (hasher, entries, seen) = (blake3::Hasher::new(), Vec::new(), HashMap::new());
-        let mut walk = Self { root, shown, leave, memory, watch, hasher, bytes: 0, entries, seen };
+        let pending = Vec::new();
+        let mut walk =
+            Self { root, shown, leave, memory, watch, hasher, bytes: 0, entries, every_directory, pending, seen };
         walk.run()?;
         Ok(Walked { bytes: walk.bytes, hash: walk.hasher.finalize(), entries: walk.entries })
     }
@@ -123,7 +130,11 @@ impl<'a> Walk<'a> {
                 return Ok(false);
             }
             self.seen.insert(key, relative.to_owned());
-            self.add(EntryKind::Directory, relative, b"");
+            self.pending.retain(|dir| relative.starts_with(dir));
+            self.pending.push(relative.to_owned());
+            if self.every_directory {
+                self.add_pending(relative);
+            }
             return Ok(true);
         }
         if metadata.is_file() {
@@ -136,8 +147,22 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// Every field with its length, so that no two trees give the same bytes.
+    /// What counts, after the directories it lies in.
     fn add(&mut self, kind: EntryKind, relative: &Path, content: &[u8]) {
+        self.add_pending(relative);
+        self.add_one(kind, relative, content);
+    }
+
+    fn add_pending(&mut self, relative: &Path) {
+        for dir in std::mem::take(&mut self.pending) {
+            if relative.starts_with(&dir) {
+                self.add_one(EntryKind::Directory, &dir, b"");
+            }
+        }
+    }
+
+    /// Every field with its length, so that no two trees give the same bytes.
+    fn add_one(&mut self, kind: EntryKind, relative: &Path, content: &[u8]) {
         let path = relative.as_os_str().as_bytes();
         self.hasher.update(&[kind as u8]);
         for field in [path, content] {
