@@ -364,7 +364,6 @@ impl Loop<'_> {
         for event in waiting {
             match event {
                 ExecutorEvent::Ended(report) => ready.extend(self.looker.look_after(report)),
-                ExecutorEvent::Looked(report) => ready.push(ExecutorEvent::Ended(report)),
                 other => ready.push(other),
             }
         }

@@ -189,7 +189,7 @@ pub struct State {
     detach: bool,
     /// Attempts started when the queue last grew: it grows once it has been emptied whole, not at a start.
     started_when_adapted: u64,
-    /// Whether an answer to `Select` or `Refill` is awaited.
+    /// Whether an answer to `Select`, `Refill` or `Judge` is awaited.
     asked: bool,
     /// Whether an answer to `Ask` is awaited.
     asks: bool,
@@ -313,7 +313,7 @@ impl State {
                 }
                 Ok(Vec::new())
             }
-            ExecutorEvent::Ended(report) => self.attempt_ended(now, *report),
+            ExecutorEvent::Ended(report) | ExecutorEvent::Looked(report) => self.attempt_ended(now, *report),
             ExecutorEvent::Returned { trial } => {
                 self.submitted.remove(&trial);
                 if self.cannot_matter(trial) {
@@ -321,7 +321,6 @@ impl State {
                 }
                 Ok(Vec::new())
             }
-            ExecutorEvent::Looked(report) => self.attempt_ended(now, *report),
             ExecutorEvent::Differs(differs) => self.differ(now, differs),
             ExecutorEvent::Proposed(answer) => self.proposed(now, *answer),
             ExecutorEvent::Broken(why) => {
