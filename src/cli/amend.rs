@@ -19,7 +19,7 @@ use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity
 
 use super::args::AmendArgs;
 use super::result::{print_json, print_line};
-use super::terminal::{ask, can_ask, hint, say};
+use super::terminal::{ask, can_ask, hint, note, say};
 
 /// What answers every question beforehand.
 const YES: &str = "`--yes` accepts the changes";
@@ -262,7 +262,9 @@ fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
 /// Shows the plan and gets it accepted; `None`: there is nothing to do. The error says why it is not.
 fn accepted(args: &AmendArgs, study: &StudyRow, plan: Amendment) -> Result<Option<Amendment>, Error> {
     if plan.is_empty() {
-        return nothing_to_do(args, ": there is nothing to amend").map(|()| None);
+        nothing_to_do(args, ": there is nothing to amend")?;
+        print_idle(args, study);
+        return Ok(None);
     }
     if !args.json {
         print_plan(&plan, study)?;
@@ -297,6 +299,15 @@ fn nothing_to_do(args: &AmendArgs, more: &str) -> Result<(), Error> {
         say(&format!("the study file says what the store says{more}"));
     }
     Ok(())
+}
+
+/// Tables of the file that count for nothing: whoever wrote one may well wonder why there is nothing to amend.
+fn print_idle(args: &AmendArgs, study: &StudyRow) {
+    let (Ok(bytes), Ok(stored)) = (fs::read(&args.study), Spec::from_json(&study.spec)) else { return };
+    let executor = stored.run.executor.kind();
+    for table in spec::idle_tables(&bytes, executor).into_iter().filter(|_| !args.json) {
+        note(&format!("`[run.{table}]` counts for nothing while `executor` is `{}`", executor.name()));
+    }
 }
 
 /// What accepting runs.

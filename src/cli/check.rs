@@ -170,6 +170,7 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
     let part = match all {
         _ if of.is_empty() => String::new(),
         Some(all) if planned < all => format!(", {planned} of {all} {of} (cut by the budget)"),
+        Some(1) => format!(", the only {}", of.trim_end_matches('s')),
         Some(all) => format!(", all {all} {of}"),
         None => String::new(),
     };

@@ -32,7 +32,7 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
     }
     tell(&salvaged, results, &lost)?;
     if accounting.running > 0 {
-        note(&format!("{} that were running by then run again", counted(accounting.running, "trial")));
+        note(&run_again(accounting.running));
     }
     hint(&format!(
         "`piton resume {0}` goes on with it; `piton verify {0}` checks it and the outputs",
@@ -69,7 +69,10 @@ fn tell(salvaged: &Salvaged, results: u64, lost: &[String]) -> Result<(), Error>
         print_line(&format!("it ends there because {why}{beyond}"))?;
     }
     if *unconfirmed > 0 {
-        note(&format!("the last {unconfirmed} events are vouched for by nothing but their own checksums"));
+        note(&match unconfirmed {
+            1 => "the last event is vouched for by nothing but its own checksum".to_owned(),
+            n => format!("the last {n} events are vouched for by nothing but their own checksums"),
+        });
     }
     if !lost.is_empty() {
         let named = lost.iter().take(SHOWN).map(|case| format!("`{case}`")).collect::<Vec<_>>().join(", ");
@@ -78,4 +81,22 @@ fn tell(salvaged: &Salvaged, results: u64, lost: &[String]) -> Result<(), Error>
         print_line(&format!("lost results, which will be computed again: {named}{more}"))?;
     }
     Ok(())
+}
+
+fn run_again(running: u64) -> String {
+    match running {
+        1 => "1 trial that was running by then runs again".to_owned(),
+        n => format!("{n} trials that were running by then run again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_trial_is_one() {
+        assert_eq!(run_again(1), "1 trial that was running by then runs again");
+        assert_eq!(run_again(2), "2 trials that were running by then run again");
+    }
 }

@@ -37,7 +37,7 @@ pub use inputs::{
     same_path,
 };
 pub use json::SpecJsonError;
-pub use parse::{parse, parse_bytes, parse_study, parse_study_as};
+pub use parse::{idle_tables, parse, parse_bytes, parse_study, parse_study_as};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{

@@ -13,6 +13,7 @@ use super::check::check;
 use super::diagnostics::{Diagnostic, Diagnostics, Place};
 use super::raw::{Kind, Node};
 use super::types::{Spec, Values};
+use crate::model::ExecutorKind;
 
 /// Reads and checks a study file.
 ///
@@ -94,6 +95,16 @@ pub fn parse_study_as(
     values: Values,
 ) -> Result<Spec, Diagnostics> {
     parse_any(source_name, bytes, overrides, (Some(study_dir), values))
+}
+
+/// Tables of `[run]` that a study file has for an executor other than this one, by their names: they count for nothing.
+#[must_use]
+pub fn idle_tables(bytes: &[u8], executor: ExecutorKind) -> Vec<&'static str> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
+    let (table, _) = DeTable::parse_recoverable(text);
+    let run = table.get_ref().get("run").and_then(|run| run.get_ref().as_table());
+    let idle = |kind: &ExecutorKind| *kind != executor && run.is_some_and(|run| run.contains_key(kind.name()));
+    [ExecutorKind::Ray, ExecutorKind::Slurm].into_iter().filter(idle).map(ExecutorKind::name).collect()
 }
 
 fn parse_any(

@@ -178,6 +178,12 @@ fn harmless_changes_run_nothing_and_no_change_records_nothing() {
     let before = last_seq(&sandbox);
     assert!(amend(&sandbox, &study(3, ""), "--yes", 0).contains("nothing to amend"));
     assert_eq!(last_seq(&sandbox), before);
+    // A table for an executor that is not used is checked, and counts for nothing.
+    let idle = study(3, "").replace("workers = 1", "workers = 1\n[run.slurm]\npartition = \"x\"");
+    let words = amend(&sandbox, &idle, "--yes", 0);
+    assert!(words.contains("`[run.slurm]` counts for nothing while `executor` is `local`"), "{words}");
+    assert!(!words.contains("run.ray"), "{words}");
+    assert_eq!(last_seq(&sandbox), before);
     let described = study(3, "").replace("name = \"s\"", "name = \"s\"\ndescription = \"d\"");
     let words = amend(&sandbox, &described, "", 2);
     assert!(words.contains("harmless") && words.contains("--yes"), "{words}");

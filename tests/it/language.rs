@@ -38,6 +38,13 @@ fn listed() -> Sandbox {
     sandbox
 }
 
+/// A study of one trial.
+fn only(sampling: &str, sweep: &str) -> String {
+    format!(
+        "study.name = \"s\"\n[[stage]]\nname = \"a\"\ncommand = \"echo {{n}}\"\ntrial_budget = 1\nsurvivor_count = 1\n{sampling}\n{sweep}\n"
+    )
+}
+
 #[test]
 fn cases_come_from_a_file_and_from_a_sequence_and_none_comes_twice() {
     let sandbox = listed();
@@ -52,6 +59,13 @@ fn cases_come_from_a_file_and_from_a_sequence_and_none_comes_twice() {
     sandbox.write("cut.toml", &cut);
     let plan = sandbox.ok("check cut.toml", 0);
     assert!(plan.contains("the budget leaves `b` at the first value"), "{plan}");
+    let one = Sandbox::with_study(&only("sampling = { file = \"one.csv\" }", ""));
+    one.write("one.csv", "n\n1\n");
+    let plan = one.ok("check study.toml", 0);
+    assert!(plan.contains("file `one.csv`, the only case;"), "{plan}");
+    one.write("study.toml", &only("", "[stage.sweep]\nn = [1]"));
+    let plan = one.ok("check study.toml", 0);
+    assert!(plan.contains("grid, the only combination;"), "{plan}");
     sandbox.ok("run study.toml", 0);
     let dump = sandbox.dump();
     let of_stage = |stage: u64| -> Vec<String> {
