@@ -199,7 +199,8 @@ impl Error {
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
             Self::Engine(EngineError::Elsewhere { .. }) => 2,
-            Self::Open(OpenError::Locked { .. }) | Self::Engine(EngineError::Copied { .. }) => 5,
+            Self::Open(OpenError::Locked { .. } | OpenError::Withheld { .. })
+            | Self::Engine(EngineError::Copied { .. }) => 5,
             Self::SpecDiffers { .. }
             | Self::InputsChanged { .. }
             | Self::ParentChanged { .. }
@@ -260,6 +261,12 @@ impl Error {
                 "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
                 shell_word(path)
             )],
+            Self::Open(OpenError::Withheld { path }) => {
+                vec![format!(
+                    "`fuser -v {}` names the program; once it has let go, the command works",
+                    shell_word(path)
+                )]
+            }
             Self::Open(OpenError::Damaged { path, .. })
                 if path.extension().is_some_and(|ending| ending == "toml") =>
             {

@@ -66,11 +66,17 @@ impl StudyPaths {
         self.artifacts.join(study_name)
     }
 
+    /// `artifacts/<study>/<stage_index>_<stage>`.
+    #[must_use]
+    pub fn stage_dir(&self, spec: &Spec, stage: StageIndex) -> PathBuf {
+        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
+        self.study_artifacts(&spec.study.name).join(format!("{stage}_{name}"))
+    }
+
     /// `artifacts/<study>/<stage_index>_<stage>/<case>`.
     #[must_use]
     pub fn case_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
-        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
-        self.study_artifacts(&spec.study.name).join(format!("{stage}_{name}")).join(case)
+        self.stage_dir(spec, stage).join(case)
     }
 
     /// An attempt of the base command: `artifacts/<study>/base/attempt_<n>`.

@@ -350,7 +350,7 @@ impl Study {
     /// What cannot work, in words.
     pub fn refuse_unfit_places(&self) -> Result<(), Error> {
         match &self.spec {
-            Some(spec) => fitness::refuse_unfit(spec, &self.planned_paths()?),
+            Some(spec) => fitness::refuse_unfit(spec, &self.planned_paths()?, None),
             None => Ok(()),
         }
     }
@@ -419,7 +419,9 @@ impl Study {
                     return Err(Error::NoClosure(stage));
                 }
                 match &found {
-                    Some((row, stored, _)) => fitness::refuse_unfit(stored, &self.stored_paths(row)?)?,
+                    Some((row, stored, _)) => {
+                        fitness::refuse_unfit(stored, &self.stored_paths(row)?, Some(row.study_id))?;
+                    }
                     None => self.refuse_unfit_places()?,
                 }
                 let (journal, watched) = self.open(decision, looked)?;
@@ -688,7 +690,7 @@ impl Study {
         {
             return Err(Error::File { what: "make a store in", path: dir.into(), cause });
         }
-        refuse_taken(&paths, &spec.study.name, None)?;
+        fitness::refuse_taken(&paths, &spec.study.name, None)?;
         for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
             let rows = match plan::merged(stage) {
                 1 => "1 row".to_owned(),
@@ -760,7 +762,7 @@ impl Study {
         }
         // Another process may have made the store since it was looked for.
         self.refuse_artifacts(&row)?;
-        refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
+        fitness::refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
         claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
             what: "make the artifacts directory",
             path: paths.study_artifacts(&spec.study.name),
@@ -827,16 +829,6 @@ impl Study {
 fn told_to_wait(snapshot: &Snapshot) -> Result<bool, journal::JournalError> {
     let newest = snapshot.events(snapshot.progress()?.last_seq)?.last().transpose()?;
     Ok(newest.is_some_and(|(_, record)| record.event == Event::RunEnded { how: RunEnd::Waiting }))
-}
-
-/// Refuses an artifacts directory that another study's store still needs.
-fn refuse_taken(paths: &StudyPaths, study: &str, id: Option<StudyId>) -> Result<(), Error> {
-    let dir = paths.study_artifacts(study);
-    match claim::other_owner(paths, study, id) {
-        Ok(None) => Ok(()),
-        Ok(Some(owner)) => Err(Error::ArtifactsTaken { dir, owner }),
-        Err(cause) => Err(Error::File { what: "look into the artifacts directory", path: dir, cause }),
-    }
 }
 
 /// The first event of a new study.

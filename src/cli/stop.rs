@@ -11,10 +11,10 @@ use piton::engine::stop::{RunName, request, request_path, withdraw};
 use piton::journal::{is_locked, writers};
 use piton::model::{EngineId, ProcessId, StudyRow};
 use piton::sys::clock::{boot_id, host_name};
-use piton::sys::process::{Stat, handles, lives, signal_exactly, wait_gone};
+use piton::sys::process::{Stat, handles, lives, signal_exactly, user_of, wait_gone};
 use piton::views::{clean, counted};
 use piton::{Error, OpenError, Reader, Study};
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 
 use super::args::StopArgs;
 use super::progress::Progress;
@@ -165,11 +165,23 @@ fn ask(
     {
         return Ok(Some(Asked { engine: engine.clone(), run, process: Some(process) }));
     }
+    if let Some(user) = user_elsewhere(engine).map_err(cannot)? {
+        let why = format!("the engine is another user's (uid {user}): they, or root, can stop it");
+        return Err(Error::System { what: "stop the engine", cause: std::io::Error::other(why) });
+    }
     request(store, run, now).map_err(|cause| {
         say(&format!("no signal from here reaches the engine {}: `piton stop` there works", whereabouts(engine)));
         Error::File { what: "write the request to stop", path: request_path(store), cause }
     })?;
     Ok(Some(Asked { engine: engine.clone(), run, process: None }))
+}
+
+/// Whose an engine is that runs here, if that is somebody else who hears neither a signal nor a request of this user.
+fn user_elsewhere(engine: &EngineId) -> std::io::Result<Option<u32>> {
+    let here = boot_id().is_ok_and(|boot| boot == engine.boot_id) && lives(engine.process)?;
+    let user = if here { user_of(engine.process.pid)? } else { None };
+    let own = geteuid();
+    Ok(user.filter(|user| *user != own.as_raw() && !own.is_root()))
 }
 
 /// Where an engine is that is not seen from here.

@@ -117,21 +117,36 @@ impl Drop for Watcher {
     }
 }
 
-/// Takes the request that is there, if one is: whether it says `now`. One that means another run is removed.
+/// Takes the request that is there, if one is: whether it says `now`. One that means another run is removed, and so is what
+/// is none.
 fn take(store: &Path, run: RunName) -> io::Result<Option<bool>> {
     let path = request_path(store);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-        Ok(file) => file,
+    let opened = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        opened => opened,
     };
-    let request = read(file, store)?;
+    let request = opened.and_then(|file| read(file, store));
+    let request = request.inspect_err(|error| {
+        // What cannot be removed is harmless, too.
+        if is_junk(error) && fs::remove_file(&path).is_ok() {
+            log::debug!("`{}` is removed", path.display());
+        }
+    })?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     Ok((request.study_id == run.study.to_string() && request.run == run.run).then_some(request.now))
+}
+
+/// Whether there is no request, as opposed to one that could not be read just now. What another user asks, who may not, is
+/// for that user to take back: whoever waits sees by it that it is not heard.
+fn is_junk(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(errno) => matches!(errno, libc::ELOOP | libc::EACCES | libc::ENXIO),
+        None => error.kind() != io::ErrorKind::PermissionDenied,
+    }
 }
 
 fn read(file: File, store: &Path) -> io::Result<Request> {
@@ -141,7 +156,8 @@ fn read(file: File, store: &Path) -> io::Result<Request> {
     }
     let trusted = [0, rustix::process::geteuid().as_raw(), fs::metadata(store)?.uid()];
     if !trusted.contains(&meta.uid()) {
-        return Err(io::Error::other(format!("it belongs to user {}", meta.uid())));
+        let words = format!("it belongs to user {}", meta.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
     let mut text = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut text)?;
@@ -186,18 +202,25 @@ mod tests {
         for text in [&b""[..], b"stop", b"{}", b"{\"schema\":1,\"study_id\":1}", &[b' '; 1 << 20]] {
             fs::write(&path, text).unwrap();
             assert!(take(&store, run(1, 1)).is_err());
+            assert_eq!(take(&store, run(1, 1)).unwrap(), None, "it is removed");
         }
-        fs::remove_file(&path).unwrap();
         let real = dir.path().join("real");
         request(&real, run(1, 1), false).unwrap();
         std::os::unix::fs::symlink(request_path(&real), &path).unwrap();
         assert!(take(&store, run(1, 1)).is_err(), "a link is not followed");
-        fs::remove_file(&path).unwrap();
+        assert!(path.symlink_metadata().is_err() && request_path(&real).exists());
         fs::create_dir(&path).unwrap();
         assert!(take(&store, run(1, 1)).is_err());
         fs::remove_dir(&path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
         assert!(take(&store, run(1, 1)).is_err(), "and a pipe is not waited for");
+        assert!(path.symlink_metadata().is_err());
+        if rustix::process::geteuid().is_root() {
+            request(&store, run(1, 1), false).unwrap();
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            assert!(take(&store, run(1, 1)).unwrap_err().to_string().contains("user 65534"));
+            assert!(path.exists(), "who waits sees that it is not taken");
+        }
     }
 
     #[test]

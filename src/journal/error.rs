@@ -28,6 +28,12 @@ pub enum OpenError {
         /// The store.
         path: PathBuf,
     },
+    /// Some program has locked all of it, which no engine does.
+    #[error("a program that is no engine of piton's has locked the store `{}`, so that it can be neither read nor written", path.display())]
+    Withheld {
+        /// The store.
+        path: PathBuf,
+    },
     /// Not a store, or not any more.
     #[error("the store `{}` is damaged or no piton store", path.display())]
     Damaged {

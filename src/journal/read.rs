@@ -55,8 +55,11 @@ impl Reader {
         if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
+        let mut withheld = false;
         for _ in 0..RETRIES {
-            match storage::open_read_only(path) {
+            let opened = storage::open_read_only(path);
+            withheld = matches!(opened, Err(DatabaseError::DatabaseAlreadyOpen));
+            match opened {
                 Ok(db) => return Self::checked(Source::Shared(db), path),
                 Err(DatabaseError::RepairAborted) => match repair(path)? {
                     Repair::Done => {}
@@ -64,10 +67,13 @@ impl Reader {
                     // Somebody is at it; they take milliseconds.
                     Repair::Busy => std::thread::sleep(Duration::from_millis(25)),
                 },
+                // Engines let others look; but who just made the file holds it for a moment.
+                Err(DatabaseError::DatabaseAlreadyOpen) => std::thread::sleep(Duration::from_millis(25)),
                 Err(error) => return Err(open_error(path, error)),
             }
         }
-        Err(OpenError::Locked { path: path.into() })
+        let path = path.into();
+        Err(if withheld { OpenError::Withheld { path } } else { OpenError::Locked { path } })
     }
 
     /// Opens a store that is no file but bytes in memory; `name` is what errors call it. What a crash left is repaired

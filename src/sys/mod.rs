@@ -31,6 +31,7 @@ pub mod disk;
 pub mod files;
 mod let_in;
 pub mod limited;
+mod links;
 pub mod opened;
 pub mod orphans;
 pub mod parallel;

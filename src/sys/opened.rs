@@ -17,10 +17,11 @@ use rustix::io::Errno;
 
 use super::files::start_writeback;
 use super::let_in::{let_owner_in_at, let_owner_in_below};
+use super::links::resolve;
 use super::remembered::Memory;
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
-use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath, resolve};
+use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath};
 
 /// A file or directory, open.
 #[derive(Debug)]

@@ -317,6 +317,17 @@ pub fn handles(process: ProcessId, signal: Signal) -> io::Result<bool> {
     Ok(lives(process)? && caught.checked_shr(bit).is_some_and(|caught| caught & 1 == 1))
 }
 
+/// Whose a process is: its effective user; `None` if it is gone.
+///
+/// # Errors
+/// As for [`is_alive`].
+pub fn user_of(pid: u32) -> io::Result<Option<u32>> {
+    let Some(status) = if_there(read_kernel_file(format!("/proc/{pid}/status")))? else { return Ok(None) };
+    let status = String::from_utf8_lossy(&status);
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    Ok(users.and_then(|users| users.split_ascii_whitespace().nth(1)?.parse().ok()))
+}
+
 /// Another process's environment as it was at its `execve`.
 #[derive(Clone, Debug)]
 pub struct Environ(Vec<u8>);

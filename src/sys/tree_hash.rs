@@ -2,7 +2,7 @@
 //!
 //! Everything is opened below a directory that is already open, one component at a time, never through a symbolic
 //! link, never blocking on a FIFO: a trial may have put anything anywhere, and may still be changing it. Links that
-//! stay below that directory are followed by [`resolve`] alone, by their text.
+//! stay below that directory are followed by [`resolve`](super::links::resolve) alone, by their text.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,10 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, stat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, statat};
 use rustix::io::{Errno, pread};
 
-use super::files::MAX_LINKS;
 use super::remembered::Memory;
 
 /// How deep a directory may be: open descriptors grow with it.
@@ -65,7 +64,10 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
 }
 
 /// The directory these names lead to from `dir`, one after the other and never through a link; `None` for none of them.
-fn enter<'a>(dir: BorrowedFd<'_>, names: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Option<OwnedFd>> {
+pub(super) fn enter<'a>(
+    dir: BorrowedFd<'_>,
+    names: impl IntoIterator<Item = &'a OsStr>,
+) -> io::Result<Option<OwnedFd>> {
     let mut at: Option<OwnedFd> = None;
     for name in names {
         let from = at.as_ref().map_or(dir, AsFd::as_fd);
@@ -73,99 +75,6 @@ fn enter<'a>(dir: BorrowedFd<'_>, names: impl IntoIterator<Item = &'a OsStr>) ->
         at = Some(openat(from, name, flags, Mode::empty())?);
     }
     Ok(at)
-}
-
-/// What `path` really names below `dir`, without links, and the directories whose entries lead there, those of links
-/// included. A link may lead anywhere below `dir`, by a relative path or by an absolute one to the same directory.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidInput`] for a way that leaves `dir`, in words; otherwise what the kernel says. What it names
-/// need not be there.
-pub fn resolve(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
-    let leaves = |words: String| io::Error::new(io::ErrorKind::InvalidInput, words);
-    // What is left to go, the next name last.
-    let mut left: Vec<PathBuf> = parts(path);
-    let (mut real, mut dirs, mut links) = (PathBuf::new(), Vec::new(), 0);
-    while let Some(part) = left.pop() {
-        match part.components().next() {
-            Some(Component::ParentDir) => {
-                if !real.pop() {
-                    return Err(leaves("leads out of the attempt's directory".to_owned()));
-                }
-                continue;
-            }
-            Some(Component::Normal(_)) => {}
-            Some(Component::CurDir) | None => continue,
-            Some(_) => return Err(leaves("leads out of the attempt's directory".to_owned())),
-        }
-        let next = real.join(&part);
-        // Strictly: each directory before it was seen to be no link.
-        let above = enter(dir, real.iter())?;
-        let target = match readlinkat(above.as_ref().map_or(dir, AsFd::as_fd), &part, Vec::new()) {
-            Ok(target) => PathBuf::from(OsStr::from_bytes(target.as_bytes())),
-            // No link.
-            Err(Errno::INVAL) => {
-                if !left.is_empty() {
-                    dirs.push(next.clone());
-                }
-                real = next;
-                continue;
-            }
-            Err(errno) => return Err(errno.into()),
-        };
-        links += 1;
-        if links > MAX_LINKS {
-            return Err(Errno::LOOP.into());
-        }
-        if !real.as_os_str().is_empty() {
-            dirs.push(real.clone());
-        }
-        let shown = target.display().to_string();
-        let (from, target) = match target.is_absolute() {
-            true => match below(dir, &target)? {
-                Some(below) => (PathBuf::new(), below),
-                None => {
-                    return Err(leaves(format!(
-                        "is a symbolic link out of the attempt's directory, to `{shown}`"
-                    )));
-                }
-            },
-            false => (real, target),
-        };
-        // From where the link lies.
-        real = from;
-        let depth = real.components().count();
-        let mut deep = depth;
-        for part in target.components() {
-            match part {
-                Component::ParentDir if deep == 0 => {
-                    return Err(leaves(format!(
-                        "is a symbolic link out of the attempt's directory, to `{shown}`"
-                    )));
-                }
-                Component::ParentDir => deep -= 1,
-                Component::Normal(_) => deep += 1,
-                _ => {}
-            }
-        }
-        left.extend(parts(&target));
-    }
-    dirs.sort_by_key(|dir: &PathBuf| std::cmp::Reverse(dir.components().count()));
-    dirs.dedup();
-    Ok((if real.as_os_str().is_empty() { ".".into() } else { real }, dirs))
-}
-
-/// The names of a path, the first one last.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    path.components().rev().map(|part| part.as_os_str().into()).collect()
-}
-
-/// The rest of an absolute path below `dir`, if it leads there.
-fn below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<PathBuf>> {
-    let own = fstat(dir)?;
-    let leads_here = |path: &&Path| stat(*path).is_ok_and(|at| (at.st_dev, at.st_ino) == (own.st_dev, own.st_ino));
-    let above = path.ancestors().find(leads_here);
-    Ok(above.and_then(|above| path.strip_prefix(above).ok()).map(Path::to_path_buf))
 }
 
 fn open_entry(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
@@ -514,48 +423,6 @@ mod tests {
             };
             assert!(is_cut_off(&hash_tree(file, false, &watch).unwrap_err()), "{name}");
             assert_eq!(looks.get(), 3);
-        }
-    }
-
-    #[test]
-    fn links_are_followed_as_long_as_they_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let own = dir.path().join("own");
-        fs::create_dir_all(own.join("a/b")).unwrap();
-        fs::write(own.join("a/b/file"), b"x").unwrap();
-        fs::write(dir.path().join("secret"), b"y").unwrap();
-        let far = own.join("a/b");
-        let links: [(&str, &Path); 8] = [
-            ("near", Path::new("a/b/file")),
-            ("dir", Path::new("a/../a/b")),
-            ("chain", Path::new("dir/file")),
-            ("a/back", Path::new("../dir")),
-            ("far", &far),
-            ("circle", Path::new("circle")),
-            ("out", Path::new("../secret")),
-            ("away", Path::new("/etc")),
-        ];
-        links.iter().for_each(|(name, target)| symlink(target, own.join(name)).unwrap());
-        let opened = open_dir(&own).unwrap();
-        let find = |name: &str| {
-            resolve(opened.as_fd(), Path::new(name)).map(|(real, way)| {
-                let way: Vec<_> = way.iter().map(|dir| dir.display().to_string()).collect();
-                (real.display().to_string(), way.join(" "))
-            })
-        };
-        let found = |real: &str, way: &str| (real.to_owned(), way.to_owned());
-        assert_eq!(find("a/b/file").unwrap(), found("a/b/file", "a/b a"));
-        assert_eq!(find("near").unwrap(), found("a/b/file", "a/b a"));
-        assert_eq!(find("dir").unwrap(), found("a/b", "a"));
-        assert_eq!(find("chain").unwrap(), found("a/b/file", "a/b a"));
-        assert_eq!(find("a/back/file").unwrap().0, "a/b/file");
-        assert_eq!(find("far/file").unwrap().0, "a/b/file");
-        assert_eq!(find(".").unwrap(), found(".", ""));
-        assert_eq!(find("circle").unwrap_err().raw_os_error(), Some(libc::ELOOP));
-        assert_eq!(find("gone").unwrap_err().kind(), io::ErrorKind::NotFound);
-        for name in ["out", "away/passwd", "../secret", "/etc/passwd", "a/../../secret", "a/back/../../../secret"]
-        {
-            assert_eq!(find(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
         }
     }
 }
