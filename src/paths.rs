@@ -146,4 +146,15 @@ mod tests {
         assert_eq!(relative("/p/./a/../study", "/p"), "study");
         assert_eq!(relative("/data/art", "/home/me"), "/data/art");
     }
+
+    #[test]
+    fn what_lies_beside_a_store_of_any_name_is_the_studys_own() {
+        let at = |path: &str| Path::new("/p").join(path);
+        let paths = StudyPaths { store: at("x.db"), study_dir: at("s"), artifacts: at("out") };
+        let own = paths.own("s.toml");
+        for name in ["x.db", "x.db.reserve", "x.db.stop", "out", "s/s.toml"] {
+            assert!(own.contains(&at(name)), "{name}");
+        }
+        assert_eq!(own.len(), 5);
+    }
 }

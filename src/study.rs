@@ -381,10 +381,10 @@ impl Study {
             );
             self.spec = Some(before);
         }
-        let over = found
-            .as_ref()
-            .is_some_and(|(row, ..)| matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted));
-        if self.keeper.is_none() && !self.is_simulated() && !over {
+        let runs_nothing = found.as_ref().is_some_and(|(row, spec, _)| {
+            matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) && spec.study.versions.is_empty()
+        });
+        if self.keeper.is_none() && !self.is_simulated() && !runs_nothing {
             let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
             self.keeper = Some(Keeper::start().map_err(failed)?);
         }
