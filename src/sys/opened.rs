@@ -218,10 +218,10 @@ impl Opened {
         })
     }
 
-    /// What `path` really names below this directory: links that stay in it are followed. See [`resolve`].
+    /// What `path` really names below this directory: links that stay in it are followed. See `sys::links`.
     ///
     /// # Errors
-    /// As for [`resolve`].
+    /// As for `links::resolve`: what leaves the directory, and what the kernel says.
     pub fn resolve(&self, path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
         on!(self, |file| resolve(file.as_fd(), path), |_machine, _own| {
             Ok((

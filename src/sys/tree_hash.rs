@@ -2,7 +2,7 @@
 //!
 //! Everything is opened below a directory that is already open, one component at a time, never through a symbolic
 //! link, never blocking on a FIFO: a trial may have put anything anywhere, and may still be changing it. Links that
-//! stay below that directory are followed by [`resolve`](super::links::resolve) alone, by their text.
+//! stay below that directory are followed by `links::resolve` alone, by their text.
 
 use std::ffi::OsStr;
 use std::fs::File;
