@@ -156,6 +156,8 @@ impl Slurm {
         fs::write(base.path("key"), [7; 1024]).unwrap();
         fs::set_permissions(base.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
         base.env.push(("SLURM_CONF".to_owned(), base.path("slurm.conf").display().to_string()));
+        // A login shell reads its profile there: what is in this machine's may wait for a lock for minutes.
+        base.env.push(("HOME".to_owned(), base.dir.path().display().to_string()));
         let munged = base.daemon(&format!(
             "munged --foreground --force --key-file={0}/key --socket={0}/munge.sock --pid-file={0}/munged.pid \
              --log-file={0}/munged.log --seed-file={0}/munged.seed",

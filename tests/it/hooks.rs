@@ -189,8 +189,8 @@ fn nothing_that_a_helper_started_outlives_it() {
     let leave = |file: &str| {
         format!(
             "sleep 1000 & echo $! >> {file}; setsid sleep 1000 & echo $! >> {file}; \
-             env -i setsid setsid sh -c 'echo $$ >> {file}; exec sleep 1000' & \
-             while [ $(cat {file} | wc -l) -lt 3 ]; do sleep 0.02; done; echo 1"
+             env -i setsid setsid sh -c 'echo $$ >> {file}; : > {file}.$0; exec sleep 1000' $$ & \
+             while [ ! -e {file}.$$ ]; do sleep 0.02; done; echo 1"
         )
     };
     let sandbox = study(&format!("\"{}\"", leave("hook")));
