@@ -1,7 +1,13 @@
-//! The documentation: links lead somewhere, and its study files are ones.
+//! The documentation: links lead somewhere, its study files are ones, and pages to follow do what they say.
+//!
+//! A page to follow has blocks that make files, `toml file=study.toml` (or `append=`), and blocks of `console`: lines
+//! after `$ ` are commands, run in the order of the page in one directory, and what stands below a command is printed by
+//! it, line by line in this order. `…` stands for anything, a line of it for any lines; `(exit code 75)` is the code.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::harness::Sandbox;
 
@@ -9,7 +15,14 @@ fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let markdown = docs.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    let others = ["README.md", "CHANGELOG.md", "tests/README.md", "benches/README.md", "src/sim/README.md"];
+    let others = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "tests/README.md",
+        "benches/README.md",
+        "src/sim/README.md",
+    ];
     markdown.chain(others.iter().map(|name| root.join(name))).collect()
 }
 
@@ -73,12 +86,20 @@ fn every_whole_study_file_is_one() {
     let mut count = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        let whole = |(language, block): &&(&str, String)| *language == "toml" && block.starts_with("[study]");
+        let whole =
+            |(language, block): &&(&str, String)| language.starts_with("toml") && block.starts_with("[study]");
         for (_, study) in parts(&text).1.iter().filter(whole) {
             count += 1;
             let sandbox = Sandbox::with_study(study);
             for name in program.find_iter(study) {
                 sandbox.script(name.as_str().trim_start_matches("./"), "exit 0");
+            }
+            for (language, block) in &parts(&text).1 {
+                if let Some(name) =
+                    language.split_once("file=").map(|(_, name)| name).filter(|name| *name != "study.toml")
+                {
+                    sandbox.write(name, block);
+                }
             }
             if study.contains("data/UnicodeData.txt") {
                 fs::create_dir(sandbox.path("data")).unwrap();
@@ -88,4 +109,75 @@ fn every_whole_study_file_is_one() {
         }
     }
     assert!(count >= 2, "study files are written otherwise now: {count}");
+}
+
+/// Runs a command of a page, and holds what it prints against what the page says.
+fn follow(sandbox: &Sandbox, command: &str, said: &[&str]) {
+    let program = Path::new(env!("CARGO_BIN_EXE_piton")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    // As a terminal has it: both streams in the order in which they are written.
+    bash.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(sandbox.path("")).env("PATH", path).stdin(Stdio::null());
+    let output = bash.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (codes, said): (Vec<&str>, Vec<&str>) = said.iter().partition(|line| line.starts_with("(exit code "));
+    // A shell's code for a command that a signal ended.
+    let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap();
+    let expected = codes.first().map_or("(exit code 0)", |code| *code);
+    assert_eq!(format!("(exit code {code})"), expected, "{command}\n{printed}");
+    let mut lines = printed.lines();
+    for line in said.into_iter().filter(|line| *line != "…") {
+        let parts: Vec<_> = line.split_whitespace().map(|word| regex::escape(word).replace('…', ".*")).collect();
+        let wanted = regex::Regex::new(&format!("^\\s*{}\\s*$", parts.join("\\s+"))).unwrap();
+        assert!(lines.any(|printed| wanted.is_match(printed)), "{command}: no `{line}` in\n{printed}");
+    }
+}
+
+#[test]
+fn pages_to_follow_do_what_they_say() {
+    let mut followed = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let sandbox = Sandbox::new();
+        for (language, block) in parts(&text).1 {
+            let file = |key: &str| language.split_whitespace().find_map(|word| word.strip_prefix(key));
+            if let Some(name) = file("file=") {
+                sandbox.write(name, &block);
+            } else if let Some(name) = file("append=") {
+                let before = fs::read_to_string(sandbox.path(name)).unwrap();
+                sandbox.write(name, &format!("{before}{block}"));
+            } else if language == "console" {
+                let lines: Vec<_> = block.lines().collect();
+                for command in lines.chunk_by(|_, next| !next.starts_with("$ ")) {
+                    follow(&sandbox, command[0].trim_start_matches("$ "), &command[1..]);
+                    followed += 1;
+                }
+            }
+        }
+    }
+    assert!(followed > 20, "pages are written otherwise now: {followed}");
+}
+
+/// What the page of messages quotes is what the program says.
+#[test]
+fn quoted_messages_are_the_programs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut dirs = vec![root.join("src")];
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => sources.push_str(&fs::read_to_string(path).unwrap()),
+            }
+        }
+    }
+    let text = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let quoted: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).collect();
+    assert!(quoted.len() > 15, "messages are quoted otherwise now");
+    for part in
+        quoted.iter().flat_map(|(message, _)| message.split('…')).map(str::trim).filter(|part| !part.is_empty())
+    {
+        assert!(sources.contains(part), "no message says `{part}`");
+    }
 }
