@@ -119,6 +119,14 @@ pub enum Error {
     /// A stage's closure is missing.
     #[error("stage `{0}` runs a closure of the program that made the study")]
     NoClosure(String),
+    /// A closure was given for a stage that has none.
+    #[error("the study has no stage `{given}` whose trials are a closure; it has {}", closure_stages(stages))]
+    NoClosureStage {
+        /// What it was given for.
+        given: String,
+        /// The stages whose trials are closures.
+        stages: Vec<String>,
+    },
     /// A view cannot be shown.
     #[error(transparent)]
     View(ViewError),
@@ -168,6 +176,10 @@ impl From<ViewError> for Error {
     }
 }
 
+fn closure_stages(stages: &[String]) -> String {
+    if stages.is_empty() { "no such stage".into() } else { stages.join(", ") }
+}
+
 fn mistakes(count: usize) -> String {
     if count == 1 { "a mistake".into() } else { format!("{count} mistakes") }
 }
@@ -186,6 +198,7 @@ impl Error {
             Self::Spec(_)
             | Self::Usage(_)
             | Self::NoClosure(_)
+            | Self::NoClosureStage { .. }
             | Self::ArtifactsTaken { .. }
             | Self::Version(_) => 2,
             Self::View(

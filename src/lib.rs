@@ -4,8 +4,8 @@
 //! and are the parents of the next stage's trials. One study is one file, and every transition is an ACID transaction
 //! in it: there is no "save checkpoint" to forget, and going on means opening the file again.
 //!
-//! [`Study`] is the front door, with a runnable example. A study file is read by [`Study::from_file`]; a spec in code is
-//! made by [`Spec::builder`]. A [`ShutdownHandle`] stops a run from any thread, and runs callbacks when it does.
+//! [`Study`] is the front door, with a runnable example. A study file is read by [`Study::from_file`]; one in code is
+//! made by [`Study::builder`]. A [`ShutdownHandle`] stops a run from any thread, and runs callbacks when it does.
 //! Whatever happened, the store tells: [`Reader`] and [`views`] look into it at any moment, also while an engine runs.
 //!
 //! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
@@ -15,10 +15,12 @@
 pub mod sys;
 
 pub mod architecture;
+mod builder;
 mod claim;
 pub mod engine;
 mod error;
 pub mod executor;
+mod exporting;
 mod fitness;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -35,14 +37,15 @@ mod study;
 pub mod views;
 mod way_on;
 
+pub use builder::{Range, Stage, StudyBuilder};
 pub use claim::is_of_study;
 pub use engine::ShutdownHandle;
 pub use error::{Error, shell_word};
-pub use executor::local::closure::{TrialContext, TrialError};
+pub use executor::local::closure::{IntoMetrics, TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
 pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, verify};
 pub use model::{Metric, Metrics, Params, Value};
 pub use salvage::salvage;
-pub use spec::{Spec, StageBuilder};
+pub use spec::Spec;
 pub use study::{Outcome, Study};
 pub use way_on::{amend_command, overrides_of, run_command};

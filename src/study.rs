@@ -7,28 +7,23 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender};
 
 use crate::claim;
 use crate::engine::hooks::Hooks;
 use crate::engine::resume::{Decision, Found, SpecMatch, decide};
-use crate::engine::{
-    self, Draft, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs,
-};
+use crate::engine::{self, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs};
 use crate::error::Error;
 use crate::executor;
-use crate::executor::local::closure::{ClosureFn, TrialContext, TrialError};
+use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
 use crate::executor::local::keeper::Keeper;
-use crate::executor::local::strays::KilledStray;
+use crate::exporting::{Exporting, write_exports};
 use crate::fitness;
 use crate::identity::{self, Looked};
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::{
-    Event, ExecutorKind, InputHash, Metrics, Record, RunEnd, Seq, StageIndex, StageStatus, StudyCreated, StudyId,
-    StudyRow, StudyStatus, ToolVersion,
+    Event, ExecutorKind, InputHash, Record, RunEnd, StageStatus, StudyCreated, StudyId, StudyRow, StudyStatus,
+    ToolVersion,
 };
 use crate::paths::{self, StudyPaths};
 use crate::plan;
@@ -37,29 +32,25 @@ use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::reserve::Reserve;
 use crate::sys::temporary::remove_leftovers_in;
-use crate::sys::words;
-use crate::views::export;
+use crate::views::{Survivor, export, survivors};
 use crate::way_on::{amend_command, overrides_of};
 
 /// A study and how it is to be run here.
 ///
 /// ```
-/// use piton::{Metrics, Spec, StageBuilder, Study};
+/// use piton::{Range, Stage, Study};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let dir = tempfile::tempdir()?;
-/// let spec = Spec::builder("parabola")
-///     .seed(7)
-///     .stage(StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"))
-///     .build()?;
-/// let outcome = Study::new(spec)
-///     .store(dir.path().join("parabola.redb"))
-///     .closure("explore", |trial| {
-///         let x = trial.float("x")?;
-///         Ok(Metrics::from([("y".to_owned(), piton::Metric::Number((x - 1.0).powi(2)))]))
-///     })
-///     .run()?;
+/// let explore = Stage::closure("explore", |trial| Ok([("y", (trial.float("x")? - 1.0).powi(2))]))
+///     .budget(9)
+///     .survivors(2)
+///     .range("x", Range::float(-2.0..=2.0).steps(9))
+///     .minimize("y");
+/// let study = Study::builder("parabola").seed(7).stage(explore).build()?;
+/// let outcome = study.store(dir.path().join("parabola.redb")).run()?;
 /// assert!(outcome.is_completed());
+/// assert_eq!(outcome.survivors[0].params["x"].to_string(), "1.0");
 /// // Run again on the same store: it is finished, nothing runs twice.
 /// # Ok(())
 /// # }
@@ -81,8 +72,8 @@ pub struct Study {
     keeper: Option<Keeper>,
     program: Option<PathBuf>,
     detach: bool,
-    #[cfg(test)]
-    simulation: Option<Simulation>,
+    /// What runs it in place of [`engine::run`]: the simulation.
+    pub(crate) backend: Option<Backend>,
 }
 
 /// A study file as it was read.
@@ -93,19 +84,9 @@ struct Source {
     dir: PathBuf,
 }
 
-/// Runs a study that is ready to run, in a simulation: what [`engine::run`] is on a real machine.
-#[cfg(test)]
-pub(crate) type Simulation = Box<
-    dyn FnOnce(Journal, Arc<Spec>, StudyPaths, Simulated<'_>, &mut dyn Observer) -> Result<RunReport, EngineError>,
->;
-
-/// How a simulation goes about.
-#[cfg(test)]
-pub(crate) struct Simulated<'a> {
-    pub(crate) workers: u32,
-    pub(crate) inputs: Option<WatchedInputs>,
-    pub(crate) shutdown: &'a ShutdownHandle,
-}
+/// Runs a study that is ready to run. It has no keeper and no hooks: nothing of it is a process.
+pub(crate) type Backend =
+    Box<dyn FnOnce(Journal, Arc<Spec>, StudyPaths, RunOptions<'_>) -> Result<RunReport, EngineError>>;
 
 impl std::fmt::Debug for Study {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,12 +95,15 @@ impl std::fmt::Debug for Study {
 }
 
 /// How a call of [`Study::run`] ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// What was found and decided at the start.
     pub decision: Decision,
     /// Where the study stands now.
     pub status: StudyStatus,
+    /// The survivors of the last stage that closed, best first.
+    pub survivors: Vec<Survivor>,
     /// How the run ended; `None` when nothing had to run.
     pub report: Option<RunReport>,
     /// Why the exports in the artifacts directory are not those of the end, in words, if they could not be written. They are
@@ -209,16 +193,8 @@ impl Study {
             keeper: None,
             program: None,
             detach: false,
-            #[cfg(test)]
-            simulation: None,
+            backend: None,
         }
-    }
-
-    /// Makes it run in a simulation.
-    #[cfg(test)]
-    pub(crate) fn simulated(mut self, simulation: Simulation) -> Self {
-        self.simulation = Some(simulation);
-        self
     }
 
     /// The redb file.
@@ -271,14 +247,19 @@ impl Study {
         self
     }
 
-    /// What the trials of a closure stage do. It gets the trial's params and gives its metrics; a panic in it fails
-    /// the trial, nothing else.
+    /// What the trials of a closure stage do, for a study that does not come from [`Study::builder`]; see
+    /// [`Stage::closure`](crate::Stage::closure).
     #[must_use]
-    pub fn closure<F>(mut self, stage: impl Into<String>, run: F) -> Self
-    where
-        F: Fn(&TrialContext) -> Result<Metrics, TrialError> + Send + Sync + 'static,
-    {
-        self.closures.insert(stage.into(), Arc::new(run));
+    pub fn closure<M: IntoMetrics>(
+        self,
+        stage: impl Into<String>,
+        run: impl Fn(&TrialContext<'_>) -> Result<M, TrialError> + Send + Sync + 'static,
+    ) -> Self {
+        self.with_closure(stage.into(), closure_fn(run))
+    }
+
+    pub(crate) fn with_closure(mut self, stage: String, run: ClosureFn) -> Self {
+        self.closures.insert(stage, run);
         self
     }
 
@@ -384,7 +365,7 @@ impl Study {
         let runs_nothing = found.as_ref().is_some_and(|(row, spec, _)| {
             matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) && spec.study.versions.is_empty()
         });
-        if self.keeper.is_none() && !self.is_simulated() && !runs_nothing {
+        if self.keeper.is_none() && self.backend.is_none() && !runs_nothing {
             let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
             self.keeper = Some(Keeper::start().map_err(failed)?);
         }
@@ -401,13 +382,13 @@ impl Study {
             Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
             Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
                 self.settle()?;
-                let exports_failed = self.mend_exports()?;
+                let (exports_failed, survivors) = self.mend_exports()?;
                 Reserve::remove_leftover(&self.store);
                 if let Some((_, spec, _)) = &found {
                     executor::remote::remove_leftovers(&spec.run.executor);
                 }
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
-                Ok(Outcome { decision, status, report: None, exports_failed })
+                Ok(Outcome { decision, status, survivors, report: None, exports_failed })
             }
             Decision::SpecDiffers | Decision::InputsChanged => {
                 let changes = looked.map_or_else(Vec::new, |looked| looked.changes);
@@ -415,8 +396,8 @@ impl Study {
             }
             Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
                 let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored, _)| stored));
-                if let Some(stage) = spec.and_then(|spec| self.missing_closure(spec)) {
-                    return Err(Error::NoClosure(stage));
+                if let Some(spec) = spec {
+                    self.refuse_unmatched_closures(spec)?;
                 }
                 match &found {
                     Some((row, stored, _)) => {
@@ -428,17 +409,6 @@ impl Study {
                 self.go(decision, journal, watched, observer)
             }
         }
-    }
-
-    #[cfg(test)]
-    const fn is_simulated(&self) -> bool {
-        self.simulation.is_some()
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "the library's own tests look at it")]
-    const fn is_simulated(&self) -> bool {
-        false
     }
 
     /// What the store says, if there is one, and whether that is still that a person is waited for.
@@ -485,24 +455,26 @@ impl Study {
         journal.close().map_err(|cause| self.unreadable(cause))
     }
 
-    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them; why that failed.
-    fn mend_exports(&self) -> Result<Option<String>, Error> {
+    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them: why that failed,
+    /// and the survivors.
+    fn mend_exports(&self) -> Result<(Option<String>, Vec<Survivor>), Error> {
         let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
         let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
+        let survivors = survivors(&snapshot).map_err(Error::View)?;
         let paths = self.stored_paths(&row)?;
         let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
         let dir = paths.study_artifacts(&row.name);
         if !disk::is_dir(&dir) || planted!(ExportsNotMended) {
-            return Ok(None);
+            return Ok((None, survivors));
         }
         if !current {
-            return Ok(write_exports(&snapshot, &paths));
+            return Ok((write_exports(&snapshot, &paths), survivors));
         }
         if let Err(error) = remove_leftovers_in(&dir) {
             // The same state may be exported twice, and a crash have come in between.
             log::warn!("cannot clean up in `{}`: {error}", dir.display());
         }
-        Ok(None)
+        Ok((None, survivors))
     }
 
     fn stored_paths(&self, row: &StudyRow) -> Result<StudyPaths, Error> {
@@ -537,7 +509,7 @@ impl Study {
             executor.can_be_left().map_err(|why| Error::Usage(why.to_owned()))?;
         }
         match spec.stages.iter().find(|stage| stage.work == Work::Closure) {
-            Some(stage) if !executor.is_local() && !self.is_simulated() => Err(Error::Usage(format!(
+            Some(stage) if !executor.is_local() && self.backend.is_none() => Err(Error::Usage(format!(
                 "stage `{}` is a closure of this program, which {} cannot run",
                 stage.name,
                 executor.kind().name()
@@ -604,10 +576,21 @@ impl Study {
         if self.spec.is_some() { CaseFiles::JustRead } else { CaseFiles::AreInputs }
     }
 
-    /// A stage that needs a closure nobody gave.
-    fn missing_closure(&self, spec: &Spec) -> Option<String> {
-        let missing = spec.stages.iter().find(|s| s.work == Work::Closure && !self.closures.contains_key(&s.name));
-        missing.map(|stage| stage.name.clone())
+    /// Refuses a stage that needs a closure nobody gave, and a closure that no stage needs.
+    fn refuse_unmatched_closures(&self, spec: &Spec) -> Result<(), Error> {
+        let stages: Vec<&str> = spec.stages.iter().filter(|s| s.work == Work::Closure).map(|s| &*s.name).collect();
+        if let Some(missing) = stages.iter().find(|stage| !self.closures.contains_key(**stage)) {
+            return Err(Error::NoClosure((*missing).to_owned()));
+        }
+        let mut given: Vec<&String> = self.closures.keys().collect();
+        given.sort_unstable();
+        match given.into_iter().find(|name| !stages.contains(&name.as_str())) {
+            Some(name) => Err(Error::NoClosureStage {
+                given: name.clone(),
+                stages: stages.into_iter().map(str::to_owned).collect(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What a run would find now, without touching anything. Inputs are not looked at.
@@ -734,7 +717,9 @@ impl Study {
             _ => decision,
         };
         if matches!(decision, Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits) {
-            return Ok(Outcome { decision, status: row.status, report: None, exports_failed: None });
+            let snapshot = journal.snapshot().map_err(|cause| Error::Journal { store, cause })?;
+            let survivors = survivors(&snapshot).map_err(Error::View)?;
+            return Ok(Outcome { decision, status: row.status, survivors, report: None, exports_failed: None });
         }
         let spec = self.spec_to_run(&row)?;
         if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
@@ -776,35 +761,30 @@ impl Study {
         });
         let workers = workers.max(1);
         let mut exporting = Exporting::start(paths.clone(), observer);
-        #[cfg(test)]
-        if let Some(simulation) = self.simulation {
-            let how = Simulated { workers, inputs: Some(watched), shutdown: &self.shutdown };
-            let report = simulation(journal, Arc::new(spec), paths, how, &mut exporting)?;
-            let exports_failed = exporting.failed;
-            return Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed });
-        }
         let keeper = self.keeper.take();
         let client = keeper.as_ref().map(Keeper::client);
-        exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir, client);
+        let backend = self.backend.take();
+        if backend.is_none() {
+            exporting.hooks = Hooks::start(&spec, journal.path(), &paths.study_dir, client);
+        }
         let signals = self.watch_signals.then(|| Watched::start(&self.shutdown)).transpose()?;
         let given = Arc::new(spec);
-        let report = engine::run(
-            journal,
-            Arc::clone(&given),
-            paths,
-            RunOptions {
-                workers,
-                drain_limit: self.drain_limit,
-                signals: signals.as_ref(),
-                shutdown: &self.shutdown,
-                keeper: keeper.clone(),
-                program: self.program.clone(),
-                detach: self.detach,
-                closures: std::mem::take(&mut self.closures),
-                inputs: Some(watched),
-                observer: &mut exporting,
-            },
-        );
+        let options = RunOptions {
+            workers,
+            drain_limit: self.drain_limit,
+            signals: signals.as_ref(),
+            shutdown: &self.shutdown,
+            keeper: keeper.clone(),
+            program: self.program.clone(),
+            detach: self.detach,
+            closures: std::mem::take(&mut self.closures),
+            inputs: Some(watched),
+            observer: &mut exporting,
+        };
+        let report = match backend {
+            Some(run) => run(journal, Arc::clone(&given), paths, options),
+            None => engine::run(journal, Arc::clone(&given), paths, options),
+        };
         // Also after an error: what was recorded is told.
         if let Some(hooks) = exporting.hooks.take() {
             hooks.finish(&self.shutdown);
@@ -820,7 +800,9 @@ impl Study {
             }
             other => other.into(),
         })?;
-        Ok(Outcome { decision, status: report.status, report: Some(report), exports_failed: exporting.failed })
+        let survivors = exporting.survivors.map_err(Error::View)?;
+        let exports_failed = exporting.failed;
+        Ok(Outcome { decision, status: report.status, survivors, report: Some(report), exports_failed })
     }
 }
 
@@ -868,123 +850,4 @@ const SLURM_WORKERS: u32 = 1_000;
 /// Watches nothing.
 struct Nobody;
 
-impl Observer for Nobody {
-    fn committed(&mut self, _: Seq, _: &Record, _: &Draft) {}
-}
-
-/// Brings the exports up to date beside the engine: from a thread of its own after each stage, and before `run`
-/// returns. They are views: a failure ends no study; of the last ones it is told at the end.
-struct Exporting<'a> {
-    paths: StudyPaths,
-    inner: &'a mut dyn Observer,
-    /// Who is told when a stage closes and the run ends.
-    hooks: Option<Hooks>,
-    sender: Option<Sender<Snapshot>>,
-    /// The thread's own end, to take back a snapshot that is not the newest any more.
-    waiting: Receiver<Snapshot>,
-    thread: Option<JoinHandle<()>>,
-    /// What the thread has not got round to yet, in a simulation.
-    #[cfg(test)]
-    later: Option<Snapshot>,
-    /// Why the last exports could not be written.
-    failed: Option<String>,
-}
-
-impl<'a> Exporting<'a> {
-    fn start(paths: StudyPaths, observer: &'a mut dyn Observer) -> Self {
-        // Room for one: a snapshot that waits pins what it sees, and only the newest is of use.
-        let (sender, waiting) = crossbeam_channel::bounded::<Snapshot>(1);
-        let mut this = Self {
-            paths,
-            inner: observer,
-            hooks: None,
-            sender: Some(sender),
-            waiting,
-            thread: None,
-            failed: None,
-            #[cfg(test)]
-            later: None,
-        };
-        // A simulation has one thread.
-        simulated!(|_machine| this);
-        let (places, snapshots) = (this.paths.clone(), this.waiting.clone());
-        let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
-            for snapshot in snapshots {
-                told(export::write_sums(&snapshot, &places.artifacts), &places);
-            }
-        });
-        this.thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
-        this
-    }
-
-    /// In a simulation the thread gets its turn when chance will have it: of a hundred times so often.
-    #[cfg(test)]
-    fn turn(&mut self, percent: u8) {
-        let Some(machine) = crate::sys::simulated::machine() else { return };
-        let mut random = [0];
-        machine.random(&mut random);
-        if self.later.is_some() && random[0] % 100 < percent {
-            let snapshot = self.later.take();
-            let snapshot = snapshot.filter(|_| !machine.exports_fail());
-            snapshot.into_iter().for_each(|it| told(export::write_sums(&it, &self.paths.artifacts), &self.paths));
-        }
-    }
-}
-
-/// Writes them all; why not, in words.
-fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) -> Option<String> {
-    #[cfg(test)]
-    if crate::sys::simulated::machine().is_some_and(|machine| machine.exports_fail()) {
-        return None;
-    }
-    let error = export::write_all(snapshot, &paths.artifacts).err()?;
-    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-    Some(causes.map(|error| words::plain(&error.to_string())).collect::<Vec<_>>().join(": "))
-}
-
-/// Exports are views: a failure is nobody's but theirs.
-fn told(written: Result<(), crate::views::ViewError>, paths: &StudyPaths) {
-    if let Err(error) = written {
-        log::warn!("cannot write the exports in `{}`: {error}", paths.artifacts.display());
-    }
-}
-
-impl Observer for Exporting<'_> {
-    fn committed(&mut self, seq: Seq, record: &Record, draft: &Draft) {
-        self.inner.committed(seq, record, draft);
-        if let Some(hooks) = &mut self.hooks {
-            hooks.committed(record, draft);
-        }
-        #[cfg(test)]
-        self.turn(20);
-    }
-    fn killed_strays(&mut self, strays: &[KilledStray]) {
-        self.inner.killed_strays(strays);
-    }
-    fn draining(&mut self, running: usize) {
-        self.inner.draining(running);
-    }
-    fn forcing(&mut self, running: usize) {
-        self.inner.forcing(running);
-    }
-    fn stage_closed(&mut self, _: StageIndex, snapshot: Snapshot) {
-        simulated!(|_machine| {
-            self.later = Some(snapshot);
-            self.turn(30);
-        });
-        if let Some(sender) = self.sender.as_ref().filter(|_| self.thread.is_some()) {
-            drop(self.waiting.try_recv());
-            drop(sender.try_send(snapshot));
-        }
-    }
-    fn ended(&mut self, snapshot: &Snapshot) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-        #[cfg(test)]
-        self.turn(100);
-        self.failed = write_exports(snapshot, &self.paths);
-        self.inner.ended(snapshot);
-    }
-}
+impl Observer for Nobody {}

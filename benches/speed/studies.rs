@@ -1,6 +1,7 @@
 //! The studies that are measured: three params, two metrics, one objective, a grid.
 
-use piton::{Metric, Metrics, Spec, StageBuilder, TrialContext, TrialError};
+use piton::{Metric, Metrics, Spec, Stage, TrialContext, TrialError};
+use piton::{Range, Study};
 
 use crate::Fallible;
 
@@ -8,13 +9,13 @@ use crate::Fallible;
 pub const STAGE: &str = "explore";
 
 /// A grid of exactly so many points, or of more where that does not factor.
-fn sweep(stage: StageBuilder, trials: u64) -> StageBuilder {
+fn sweep(stage: Stage, trials: u64) -> Stage {
     let efforts = 8;
     let clocks = trials.div_ceil(efforts * 2).max(1);
     stage
         .choices("abc", ["speed", "area"])
-        .int("effort", 1, i64::try_from(efforts).unwrap_or(1), None)
-        .float("clock_ns", 0.4, 0.8, Some(clocks))
+        .range("effort", Range::int(1..=i64::try_from(efforts).unwrap_or(1)))
+        .range("clock_ns", Range::float(0.4..=0.8).steps(clocks))
         .budget(trials)
         .survivors(1)
         .minimize("area_um2")
@@ -22,12 +23,12 @@ fn sweep(stage: StageBuilder, trials: u64) -> StageBuilder {
 
 /// A study of closures.
 pub fn of_closures(trials: u64) -> Fallible<Spec> {
-    Ok(Spec::builder("bench").seed(7).stage(sweep(StageBuilder::closure(STAGE), trials)).build()?)
+    Ok(Study::builder("bench").seed(7).stage(sweep(Stage::unbound(STAGE), trials)).spec()?)
 }
 
 /// A study of commands.
 pub fn of_commands(trials: u64, argv: &[String]) -> Fallible<Spec> {
-    Ok(Spec::builder("bench").seed(7).stage(sweep(StageBuilder::argv(STAGE, argv), trials)).build()?)
+    Ok(Study::builder("bench").seed(7).stage(sweep(Stage::argv(STAGE, argv), trials)).spec()?)
 }
 
 /// What a closure trial gives: cheap, and different for every trial.

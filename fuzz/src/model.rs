@@ -1,5 +1,6 @@
 //! Operations on a journal, against a model of its rows in ordinary maps.
 
+use piton::{Range, Study};
 use std::path::Path;
 
 use piton::fuzzing::Memory;
@@ -9,14 +10,19 @@ use piton::model::{
     Parent, ProcessId, Record, RunEnd, Segment, Severity, SpecAmended, StageDecl, StageIndex, StudyCreated,
     StudyId, StudyProgress, TrialId, Usage, Verdict, fold,
 };
-use piton::{Journal, Spec, StageBuilder, Value};
+use piton::{Journal, Spec, Stage, Value};
 
 use super::scratch;
 
 fn spec() -> Spec {
-    let stage = |name: &str, trials| StageBuilder::closure(name).budget(trials).survivors(2).minimize("y");
-    let explore = stage("explore", 6).int("x", 1, 6, None);
-    Spec::builder("fuzzed").seed(7).stage(explore).stage(stage("confirm", 4).int("z", 1, 2, None)).build().unwrap()
+    let stage = |name: &str, trials| Stage::unbound(name).budget(trials).survivors(2).minimize("y");
+    let explore = stage("explore", 6).range("x", Range::int(1..=6));
+    Study::builder("fuzzed")
+        .seed(7)
+        .stage(explore)
+        .stage(stage("confirm", 4).range("z", Range::int(1..=2)))
+        .spec()
+        .unwrap()
 }
 
 fn created() -> Record {

@@ -266,6 +266,7 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
+    use crate::Study;
     use std::fs;
 
     use super::*;
@@ -274,8 +275,8 @@ mod tests {
     use crate::sys::tree_hash::to_the_end;
 
     fn look(dir: &std::path::Path, adopted: Adopted) -> Look {
-        let stage = crate::spec::StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
-        let spec = Spec::builder("s").input("in").stage(stage).build().unwrap();
+        let stage = crate::Stage::argv("a", ["true"]).budget(1).survivors(1);
+        let spec = Study::builder("s").input("in").stage(stage).spec().unwrap();
         let mut inputs = Inputs::of(&spec, dir, &[]);
         let found = inputs.look(&to_the_end).unwrap();
         let (hurry, warned) = (Arc::default(), HashSet::new());

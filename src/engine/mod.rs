@@ -60,7 +60,7 @@ use crate::sys::words::io_words;
 /// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
 pub trait Observer {
     /// An event is on disk; `draft` is the state after it (or later).
-    fn committed(&mut self, seq: Seq, record: &Record, draft: &Draft);
+    fn committed(&mut self, _seq: Seq, _record: &Record, _draft: &Draft) {}
     /// Processes of an engine that died were found alive and killed.
     fn killed_strays(&mut self, _strays: &[KilledStray]) {}
     /// A first signal came while `running` attempts run.

@@ -42,6 +42,24 @@ pub enum Metric {
     Label(String),
 }
 
+impl From<f64> for Metric {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<&str> for Metric {
+    fn from(label: &str) -> Self {
+        Self::Label(label.to_owned())
+    }
+}
+
+impl From<String> for Metric {
+    fn from(label: String) -> Self {
+        Self::Label(label)
+    }
+}
+
 impl Metric {
     /// The number, if it is one.
     #[must_use]

@@ -180,15 +180,15 @@ mod tests {
     use super::*;
     use crate::model::{Segment, StageStatus};
     use crate::plan::shares;
-    use crate::spec::StageBuilder;
+    use crate::{Range, Stage, Study};
 
     fn spec() -> Spec {
-        let explore = StageBuilder::closure("explore").budget(6).survivors(2);
-        let explore = explore.choices("abc", ["speed", "area"]).int("effort", 1, 3, None);
-        let refine = StageBuilder::closure("refine").budget(5).survivors(1).choices("effort", [7, 8, 9]);
-        let repeat = StageBuilder::closure("repeat").budget(1).survivors(1);
-        let builder = Spec::builder("tune").base_case("gcd_x").seed(7).param("design", "d").param("effort", 0);
-        builder.stage(explore).stage(refine).stage(repeat).build().unwrap()
+        let explore = Stage::unbound("explore").budget(6).survivors(2);
+        let explore = explore.choices("abc", ["speed", "area"]).range("effort", Range::int(1..=3));
+        let refine = Stage::unbound("refine").budget(5).survivors(1).choices("effort", [7, 8, 9]);
+        let repeat = Stage::unbound("repeat").budget(1).survivors(1);
+        let builder = Study::builder("tune").base_case("gcd_x").seed(7).param("design", "d").param("effort", 0);
+        builder.stage(explore).stage(refine).stage(repeat).spec().unwrap()
     }
 
     fn row(index: StageIndex, first: u64, parents: &[u64], spec: &Spec) -> StageRow {

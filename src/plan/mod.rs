@@ -109,16 +109,17 @@ pub fn merged(stage: &StageSpec) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Spec, StageBuilder};
 
-    fn stage(build: impl FnOnce(StageBuilder) -> StageBuilder) -> StageSpec {
-        let stage = build(StageBuilder::closure("s").survivors(1));
-        Spec::builder("t").stage(stage).build().unwrap().stages.remove(0)
+    use crate::{Range, Stage, Study};
+
+    fn stage(build: impl FnOnce(Stage) -> Stage) -> StageSpec {
+        let stage = build(Stage::unbound("s").survivors(1));
+        Study::builder("t").stage(stage).spec().unwrap().stages.remove(0)
     }
 
     #[test]
     fn the_budget_is_cut_evenly_and_the_best_get_the_rest() {
-        let wide = stage(|s| s.budget(11).int("n", 1, 100, None));
+        let wide = stage(|s| s.budget(11).range("n", Range::int(1..=100)));
         assert_eq!(shares(&wide, 0), [11]);
         assert_eq!(shares(&wide, 1), [11]);
         assert_eq!(shares(&wide, 4), [3, 3, 3, 2]);
@@ -127,13 +128,14 @@ mod tests {
 
     #[test]
     fn no_parent_gets_more_than_there_are_combinations() {
-        let grid = stage(|s| s.budget(100).choices("a", [1, 2, 3]).float("f", 0.0, 1.0, Some(2)));
+        let grid = stage(|s| s.budget(100).choices("a", [1, 2, 3]).range("f", Range::float(0.0..=1.0).steps(2)));
         assert_eq!(shares(&grid, 0), [6]);
         assert_eq!(shares(&grid, 3), [6, 6, 6]);
         let random = stage(|s| s.budget(100).sampling(Sampling::Random).choices("a", [1, 2, 3]));
         assert_eq!(shares(&random, 3), [3, 3, 3]);
-        let ranged =
-            stage(|s| s.budget(100).sampling(Sampling::Random).choices("a", [1, 2]).float("f", 0.0, 1.0, None));
+        let ranged = stage(|s| {
+            s.budget(100).sampling(Sampling::Random).choices("a", [1, 2]).range("f", Range::float(0.0..=1.0))
+        });
         assert_eq!(shares(&ranged, 3), [34, 33, 33]);
         let sobol = stage(|s| s.budget(100).sampling(Sampling::Sobol).choices("a", [1, 2, 3]));
         assert_eq!(shares(&sobol, 2), [3, 3]);

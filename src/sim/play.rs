@@ -13,15 +13,15 @@ use super::random::Random;
 use super::studies::{Meddled, Scenario};
 use super::trials::{self, Setting};
 use super::world::World;
-use crate::engine::{Draft, Manner, Observer, Surroundings, run_on};
+use crate::engine::{Draft, Manner, Observer, RunOptions, Surroundings, run_on};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::model::{
     EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, TrialState, Verdict,
 };
 use crate::plan::amend::{Present, Standing, amendment};
-use crate::spec::Spec;
-use crate::study::{Outcome, Simulated, Study};
+use crate::spec::{Spec, Work};
+use crate::study::{Outcome, Study};
 use crate::sys::simulated::{Kind, Machine, on};
 
 /// Where the simulated study lies.
@@ -150,12 +150,16 @@ impl<'a> User<'a> {
         let (seed, remote) = (random.next(), !spec.run.executor.is_local());
         // He tires of it, or the study would never end.
         let meddles = self.scenario.meddled == Meddled::Parents && run < MEDDLED_RUNS;
+        let closures =
+            spec.stages.iter().filter(|stage| stage.work == Work::Closure).map(|stage| stage.name.clone());
+        let closures: Vec<_> = closures.collect();
         let mut study = Study::new(spec).store(store()).workers(self.scenario.workers);
-        for stage in ["a", "b", "c"] {
-            study = study.closure(stage, |_| unreachable!("a simulated pool runs it"));
+        for stage in closures {
+            study = study
+                .closure(stage, |_| -> Result<crate::Metrics, _> { unreachable!("a simulated pool runs it") });
         }
-        let study = study.simulated(Box::new(move |journal, spec, paths, how, observer| {
-            let Simulated { workers, inputs, shutdown } = how;
+        study.backend = Some(Box::new(move |journal, spec, paths, options| {
+            let RunOptions { workers, inputs, shutdown, observer, .. } = options;
             let shutdown_too = shutdown.clone();
             let setting = Setting {
                 world,

@@ -1,11 +1,12 @@
 //! The studies that are simulated: a small one for each feature, and larger ones made up by chance.
 
+use crate::{Range, Stage, Study};
 use std::time::Duration;
 
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use crate::model::StageIndex;
-use crate::spec::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec, StageBuilder};
+use crate::spec::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec};
 
 /// A study, how its trials fare, and what its user does.
 #[derive(Clone, Debug)]
@@ -68,12 +69,12 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
     }
 }
 
-fn stage(name: &str, budget: u64, survivors: u64) -> StageBuilder {
-    StageBuilder::closure(name).budget(budget).survivors(survivors).minimize("m")
+fn stage(name: &str, budget: u64, survivors: u64) -> Stage {
+    Stage::unbound(name).budget(budget).survivors(survivors).minimize("m")
 }
 
-fn study(stages: impl IntoIterator<Item = StageBuilder>) -> Spec {
-    stages.into_iter().fold(Spec::builder("s").seed(7), |spec, stage| spec.stage(stage)).build().unwrap()
+fn study(stages: impl IntoIterator<Item = Stage>) -> Spec {
+    stages.into_iter().fold(Study::builder("s").seed(7), |spec, stage| spec.stage(stage)).spec().unwrap()
 }
 
 fn retries(count: u32) -> Retries {
@@ -104,32 +105,32 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 fn two_stages() -> Scenario {
-    let first = stage("a", 5, 2).int("x", 1, 5, None);
+    let first = stage("a", 5, 2).range("x", Range::int(1..=5));
     scenario("two_stages", 2, study([first, stage("b", 2, 1)]))
 }
 
 fn outputs() -> Scenario {
-    let first = stage("a", 3, 1).int("x", 1, 3, None).output("result.bin").output("sub/more.txt");
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("result.bin").output("sub/more.txt");
     scenario("outputs", 2, study([first]))
 }
 
 /// Outputs in every stage, and nobody but the executor who would make them durable by the way.
 fn staged_outputs() -> Scenario {
-    let first = stage("a", 2, 1).int("x", 1, 2, None).output("result.bin");
+    let first = stage("a", 2, 1).range("x", Range::int(1..=2)).output("result.bin");
     let (second, third) = (stage("b", 1, 1).output("result.bin"), stage("c", 1, 1).output("sub/more.txt"));
     Scenario { exports: Exports::Never, ..scenario("staged_outputs", 2, study([first, second, third])) }
 }
 
 fn retried() -> Scenario {
     let nature = Nature { bad_percent: 20, flaky_percent: 60, flaky: 2, late_reports: true, ..Nature::default() };
-    let first = stage("a", 6, 1).int("x", 1, 6, None).retry_policy(&retries(2));
+    let first = stage("a", 6, 1).range("x", Range::int(1..=6)).retry_policy(&retries(2));
     Scenario { nature, ..scenario("retries", 2, study([first])) }
 }
 
 /// Trials that a rail aborts in the midst of others: some of a higher number end first, some below run again.
 fn rails() -> Scenario {
     let nature = Nature { flaky_percent: 40, flaky: 1, late_reports: true, ..Nature::default() };
-    let first = stage("a", 9, 1).int("x", 1, 9, None).abort_above("m", 400.0).retry_policy(&retries(1));
+    let first = stage("a", 9, 1).range("x", Range::int(1..=9)).abort_above("m", 400.0).retry_policy(&retries(1));
     Scenario { nature, ..scenario("rails", 3, study([first])) }
 }
 
@@ -137,27 +138,28 @@ fn rails() -> Scenario {
 fn rate() -> Scenario {
     let nature = Nature { bad_percent: 60, flaky_percent: 20, flaky: 1, ..Nature::default() };
     let requests = vec![vec![(30, Request::Drain)], vec![(25, Request::DrainFor(5))]];
-    let first = stage("a", 12, 1).int("x", 1, 12, None).max_failure_rate(0.4).retry_policy(&retries(1));
+    let first = stage("a", 12, 1).range("x", Range::int(1..=12)).max_failure_rate(0.4).retry_policy(&retries(1));
     Scenario { nature, requests, ..scenario("rate", 4, study([first])) }
 }
 
 /// Catastrophes of two stages, among trials that do not listen.
 fn catastrophes() -> Scenario {
     let nature = Nature { bad_percent: 35, catastrophic: true, stubborn: true, ..Nature::default() };
-    let first = stage("a", 4, 2).int("x", 1, 4, None).retry_policy(&retries(0));
-    let mut spec = study([first, stage("b", 8, 1).int("y", 1, 4, None).retry_policy(&retries(0))]);
+    let first = stage("a", 4, 2).range("x", Range::int(1..=4)).retry_policy(&retries(0));
+    let mut spec = study([first, stage("b", 8, 1).range("y", Range::int(1..=4)).retry_policy(&retries(0))]);
     spec.rails.catastrophic_failures = Some(3);
     Scenario { nature, ..scenario("catastrophes", 3, spec) }
 }
 
 fn amended() -> Scenario {
-    let of = |budget: u64| study([stage("a", budget, 1).int("x", 1, 6, None), stage("b", 1, 1)]);
-    let more = study([stage("a", 4, 1).int("x", 1, 6, None), stage("b", 2, 1).int("y", 1, 2, None)]);
+    let of = |budget: u64| study([stage("a", budget, 1).range("x", Range::int(1..=6)), stage("b", 1, 1)]);
+    let more =
+        study([stage("a", 4, 1).range("x", Range::int(1..=6)), stage("b", 2, 1).range("y", Range::int(1..=2))]);
     Scenario { amended: Some((more, Some(1))), ..scenario("amended", 2, of(4)) }
 }
 
 fn discarded() -> Scenario {
-    let of = |budget: u64| study([stage("a", budget, 1).int("x", 1, 8, None)]);
+    let of = |budget: u64| study([stage("a", budget, 1).range("x", Range::int(1..=8))]);
     Scenario { amended: Some((of(5), None)), ..scenario("extended", 2, of(3)) }
 }
 
@@ -168,30 +170,34 @@ fn drained() -> Scenario {
         vec![(15, Request::Drain), (18, Request::Terminate)],
     ];
     let nature = Nature { stubborn: true, ..Nature::default() };
-    let spec = study([stage("a", 7, 1).int("x", 1, 7, None)]);
+    let spec = study([stage("a", 7, 1).range("x", Range::int(1..=7))]);
     Scenario { requests, nature, ..scenario("drained", 2, spec) }
 }
 
 fn timed() -> Scenario {
     let nature = Nature { hanging_percent: 40, ..Nature::default() };
-    let first = stage("a", 5, 1).int("x", 1, 5, None).timeout(Duration::from_secs(2)).retry_policy(&retries(1));
+    let first =
+        stage("a", 5, 1).range("x", Range::int(1..=5)).timeout(Duration::from_secs(2)).retry_policy(&retries(1));
     Scenario { nature, ..scenario("timeouts", 2, study([first])) }
 }
 
 fn gated() -> Scenario {
-    let spec = study([stage("a", 2, 1).int("x", 1, 2, None), stage("b", 2, 1).int("y", 1, 2, None).approve()]);
+    let spec = study([
+        stage("a", 2, 1).range("x", Range::int(1..=2)),
+        stage("b", 2, 1).range("y", Range::int(1..=2)).approve(),
+    ]);
     Scenario { neighbour: true, ..scenario("gated", 2, spec) }
 }
 
 fn based() -> Scenario {
-    let first = StageBuilder::argv("a", ["true"]).budget(2).survivors(1).minimize("m").int("x", 1, 2, None);
-    let spec = Spec::builder("s").base_argv(["true"]).stage(first).build().unwrap();
+    let first = Stage::argv("a", ["true"]).budget(2).survivors(1).minimize("m").range("x", Range::int(1..=2));
+    let spec = Study::builder("s").base_argv(["true"]).stage(first).spec().unwrap();
     scenario("based", 1, spec)
 }
 
 /// Trials outlive the engine; see what a simulated pool makes of adoption.
 fn remote() -> Scenario {
-    let first = stage("a", 3, 1).int("x", 1, 3, None).output("out.bin").retry_policy(&retries(1));
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("out.bin").retry_policy(&retries(1));
     let mut spec = study([first, stage("b", 1, 1).retry_policy(&retries(1))]);
     spec.run.executor = on_cluster();
     let nature = Nature { flaky_percent: 40, flaky: 1, stubborn: true, ..Nature::default() };
@@ -202,16 +208,16 @@ fn remote() -> Scenario {
 /// An input that somebody changes while trials read it.
 fn inputs() -> Scenario {
     let nature = Nature { flaky_percent: 30, flaky: 1, ..Nature::default() };
-    let first = stage("a", 3, 1).int("x", 1, 3, None).retry_policy(&retries(1));
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).retry_policy(&retries(1));
     let second = stage("b", 1, 1).retry_policy(&retries(1));
-    let spec = Spec::builder("s").seed(7).input(INPUT).stage(first).stage(second).build().unwrap();
+    let spec = Study::builder("s").seed(7).input(INPUT).stage(first).stage(second).spec().unwrap();
     Scenario { nature, meddled: Meddled::Input, ..scenario("inputs", 2, spec) }
 }
 
 /// Outputs of parents that somebody changes.
 fn inherited() -> Scenario {
-    let first = stage("a", 2, 2).int("x", 1, 2, None).output("result.bin").output("sub/more.txt");
-    let second = stage("b", 4, 1).int("y", 1, 2, None).retry_policy(&retries(1));
+    let first = stage("a", 2, 2).range("x", Range::int(1..=2)).output("result.bin").output("sub/more.txt");
+    let second = stage("b", 4, 1).range("y", Range::int(1..=2)).retry_policy(&retries(1));
     Scenario { meddled: Meddled::Parents, ..scenario("inherited", 2, study([first, second])) }
 }
 
@@ -234,7 +240,7 @@ pub(super) fn random(seed: u64) -> Scenario {
         let budget = 2 + random.below(16);
         let survivors = 1 + random.below(budget.min(4));
         let mut made = stage(name, budget.max(parents), survivors)
-            .float(&format!("x{name}"), 0.0, 1.0, None)
+            .range(&format!("x{name}"), Range::float(0.0..=1.0))
             .sampling(if random.percent(50) { Sampling::Random } else { Sampling::Sobol })
             .retry_policy(&retries(1 + random.below(2) as u32));
         if random.percent(40) {

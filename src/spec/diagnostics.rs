@@ -98,7 +98,7 @@ pub type SpecErrors = Diagnostics;
 
 impl Diagnostics {
     /// Sorts the mistakes by place and says each only once: one in `[defaults]` is met again in every stage.
-    pub(super) fn new(source_name: &str, source: &str, found: Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(source_name: &str, source: &str, found: Vec<Diagnostic>) -> Self {
         let mut list: Vec<Diagnostic> = Vec::with_capacity(found.len());
         let mut seen = std::collections::HashSet::new();
         for mistake in found {

@@ -6,7 +6,6 @@
 //! A stage's own key replaces the same key of `[defaults]` whole: a stage with a `[stage.sweep]` has that sweep, not
 //! the defaults' as well.
 
-mod builder;
 mod cases;
 mod check;
 mod cluster;
@@ -16,7 +15,7 @@ mod failure_sets;
 mod inputs;
 mod json;
 mod parse;
-mod raw;
+pub(crate) mod raw;
 mod rules;
 mod shell;
 mod size;
@@ -25,10 +24,10 @@ mod types;
 mod versions;
 mod walk;
 
-pub use builder::{SpecBuilder, StageBuilder};
 #[doc(hidden)]
 pub use cases::fuzz_cases;
 pub use cases::{CASE_FILE_MAX_BYTES, own_names};
+pub(crate) use check::check;
 pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};

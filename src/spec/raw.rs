@@ -12,14 +12,14 @@ use crate::model::{Lost, Value, float_text, read_exactly};
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub kind: Kind,
     pub span: Option<Range<usize>>,
 }
 
 /// What a value is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Str(String),
     /// Saturated far outside any integer piton takes.
     Int(i128),
@@ -39,7 +39,7 @@ pub(super) enum Kind {
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub key_span: Option<Range<usize>>,
     pub node: Node,

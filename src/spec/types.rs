@@ -481,6 +481,26 @@ pub struct Objective {
     pub weight: Option<f64>,
 }
 
+impl Objective {
+    /// The smaller, the better.
+    #[must_use]
+    pub fn minimize(metric: &str) -> Self {
+        Self { metric: metric.to_owned(), goal: Goal::Minimize, weight: None }
+    }
+
+    /// The larger, the better.
+    #[must_use]
+    pub fn maximize(metric: &str) -> Self {
+        Self { metric: metric.to_owned(), goal: Goal::Maximize, weight: None }
+    }
+
+    /// How much it counts, for [`Selection::WeightedSum`] alone.
+    #[must_use]
+    pub fn weight(self, weight: f64) -> Self {
+        Self { weight: Some(weight), ..self }
+    }
+}
+
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
@@ -507,6 +527,18 @@ pub struct MetricRule {
 }
 
 impl MetricRule {
+    /// Reads the first group of the regex's last match in this file.
+    #[must_use]
+    pub fn regex(file: &str, regex: &str) -> Self {
+        Self { file: file.to_owned(), regex: regex.to_owned(), scale: 1.0 }
+    }
+
+    /// Multiplies what was read.
+    #[must_use]
+    pub fn scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
     /// The rule's regex, ready for logs that need not be UTF-8.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! in pages that no way reads is only counted; the figures name both kinds.
 //! `PITON_DAMAGE_MUTATIONS` says how many random changes are made, `PITON_DAMAGE_SEED` from which seed.
 
+use crate::{Range, Stage, Study};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +25,6 @@ use crate::model::{
     StudyCreated, StudyId, TrialId, Usage, Verdict,
 };
 use crate::plan;
-use crate::spec::{Spec, StageBuilder};
 
 const PAGE: usize = 4096;
 
@@ -228,8 +228,8 @@ fn record(event: Event) -> Record {
 
 /// A study of `trials` trials in one stage, which has just begun.
 fn begun(path: &Path, trials: u64) -> Journal {
-    let stage = StageBuilder::closure("explore").budget(trials).survivors(2).int("x", 1, trials as i64, None);
-    let spec = Spec::builder("large").seed(7).stage(stage.minimize("y")).build().unwrap();
+    let stage = Stage::unbound("explore").budget(trials).survivors(2).range("x", Range::int(1..=trials as i64));
+    let spec = Study::builder("large").seed(7).stage(stage.minimize("y")).spec().unwrap();
     let created = StudyCreated {
         study_id: StudyId([7; 16]),
         name: "large".into(),

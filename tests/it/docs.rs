@@ -117,7 +117,10 @@ fn follow(sandbox: &Sandbox, command: &str, said: &[&str]) {
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
     // As a terminal has it: both streams in the order in which they are written.
-    bash.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(sandbox.path("")).env("PATH", path).stdin(Stdio::null());
+    bash.args(["-c", &format!("exec 2>&1; {command}")])
+        .current_dir(sandbox.path(""))
+        .env("PATH", path)
+        .stdin(Stdio::null());
     let output = bash.output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let (codes, said): (Vec<&str>, Vec<&str>) = said.iter().partition(|line| line.starts_with("(exit code "));

@@ -5,26 +5,31 @@ use std::sync::{Arc, Mutex};
 
 use piton::engine::resume::Decision;
 use piton::model::StudyStatus;
-use piton::{Error, Metric, Metrics, Reader, Spec, StageBuilder, Study, TrialError, verify};
+use piton::{Error, Metric, Metrics, Range, Reader, Spec, Stage, Study, TrialError, verify};
 
 use crate::harness::Sandbox;
 
 fn spec() -> Spec {
-    Spec::builder("parabola")
+    Study::builder("parabola")
         .seed(7)
         .stage(
-            StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"),
+            Stage::unbound("explore")
+                .budget(9)
+                .survivors(2)
+                .range("x", Range::float(-2.0..=2.0).steps(9))
+                .minimize("y"),
         )
-        .stage(StageBuilder::closure("confirm").budget(2).survivors(1).minimize("y"))
-        .build()
+        .stage(Stage::unbound("confirm").budget(2).survivors(1).minimize("y"))
+        .spec()
         .unwrap()
 }
 
 /// The same with many trials, for stopping in the middle.
 fn long_spec() -> Spec {
-    let explore = StageBuilder::closure("explore").budget(500).survivors(2).float("x", -2.0, 2.0, Some(500));
-    let confirm = StageBuilder::closure("confirm").budget(2).survivors(1).minimize("y");
-    Spec::builder("parabola").stage(explore.minimize("y")).stage(confirm).build().unwrap()
+    let explore =
+        Stage::unbound("explore").budget(500).survivors(2).range("x", Range::float(-2.0..=2.0).steps(500));
+    let confirm = Stage::unbound("confirm").budget(2).survivors(1).minimize("y");
+    Study::builder("parabola").stage(explore.minimize("y")).stage(confirm).spec().unwrap()
 }
 
 fn y(x: f64) -> Result<Metrics, TrialError> {
@@ -62,6 +67,42 @@ fn closures_run_through_the_same_engine_and_journal() {
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("why study.redb parabola_0_7", 0);
     assert_eq!(sandbox.run("resume study.redb").status.code(), Some(0), "a finished study needs no closure");
+}
+
+/// The whole of it from code: stages with their closures, metrics in a line, survivors in the outcome.
+#[test]
+fn a_study_in_code_needs_nothing_else() {
+    let sandbox = Sandbox::new();
+    let explore = Stage::closure("explore", |trial| Ok([("y", (trial.float("x")? - 1.0).powi(2))]));
+    let confirm = Stage::closure("confirm", |trial| {
+        let x = trial.float("x")?;
+        Ok([("y", Metric::from((x - 1.0).powi(2))), ("side", if x < 1.0 { "left" } else { "right" }.into())])
+    });
+    let explore = explore.budget(9).survivors(2).range("x", Range::float(-2.0..=2.0).steps(9)).minimize("y");
+    let confirm = confirm.budget(2).survivors(1).minimize("y");
+    let study = || {
+        let study = Study::builder("parabola").seed(7).stage(explore.clone()).stage(confirm.clone());
+        study.build().unwrap().store(sandbox.path("study.redb"))
+    };
+    let outcome = study().run().unwrap();
+    let [winner] = &outcome.survivors[..] else { panic!("{outcome:?}") };
+    assert_eq!((winner.case.as_str(), winner.params["x"].to_string().as_str()), ("parabola_1_0", "1.0"));
+    assert_eq!(winner.metrics, Metrics::from([("side".into(), "right".into()), ("y".into(), 0.0.into())]));
+    assert_eq!(study().run().unwrap().survivors, outcome.survivors, "also of a study that is over");
+    // It is the study of the same spec.
+    let same = Study::new(spec()).store(sandbox.path("study.redb")).run().unwrap();
+    assert_eq!(same.decision, Decision::AlreadyCompleted);
+}
+
+#[test]
+fn a_closure_that_no_stage_needs_is_refused() {
+    let sandbox = Sandbox::new();
+    let study = Study::new(spec()).closure("explore", |_| y(0.0)).closure("confirm", |_| y(0.0));
+    let error = study.store(sandbox.path("study.redb")).closure("confrim", |_| y(0.0)).run().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let words = "the study has no stage `confrim` whose trials are a closure; it has explore, confirm";
+    assert_eq!(error.to_string(), words);
+    assert!(!crate::harness::exists(&sandbox.path("study.redb")), "nothing was made");
 }
 
 #[test]
@@ -138,7 +179,7 @@ fn a_forced_end_interrupts_closures_that_listen() {
             while !trial.should_stop() {
                 std::thread::yield_now();
             }
-            Err(TrialError::from("told to stop"))
+            Err::<Metrics, _>(TrialError::from("told to stop"))
         })
         .closure("confirm", |trial| y(trial.float("x")?))
         .run()
@@ -160,13 +201,17 @@ fn another_spec_is_refused_and_a_missing_closure_is_named() {
     assert_eq!(study.run().unwrap().exit_code(), 75, "a request made before the run is the first thing it sees");
     assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 0);
 
-    let other = Spec::builder("parabola")
+    let other = Study::builder("parabola")
         .seed(8)
         .stage(
-            StageBuilder::closure("explore").budget(9).survivors(2).float("x", -2.0, 2.0, Some(9)).minimize("y"),
+            Stage::unbound("explore")
+                .budget(9)
+                .survivors(2)
+                .range("x", Range::float(-2.0..=2.0).steps(9))
+                .minimize("y"),
         )
-        .stage(StageBuilder::closure("confirm").budget(2).survivors(1).minimize("y"))
-        .build()
+        .stage(Stage::unbound("confirm").budget(2).survivors(1).minimize("y"))
+        .spec()
         .unwrap();
     let error = Study::new(other).store(&store).run().unwrap_err();
     assert_eq!(error.exit_code(), 6);
@@ -210,9 +255,9 @@ fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
 fn a_closure_does_not_start_on_what_its_parent_did_not_leave() {
     let sandbox = Sandbox::new();
     let run = || {
-        let first = StageBuilder::closure("first").budget(1).survivors(1).output("o");
-        let second = StageBuilder::closure("second").budget(1).survivors(1);
-        let spec = Spec::builder("heirs").stage(first).stage(second.approve()).build().unwrap();
+        let first = Stage::unbound("first").budget(1).survivors(1).output("o");
+        let second = Stage::unbound("second").budget(1).survivors(1);
+        let spec = Study::builder("heirs").stage(first).stage(second.approve()).spec().unwrap();
         let study = Study::new(spec).store(sandbox.path("study.redb")).closure("first", |trial| {
             std::fs::write(trial.dir()?.join("o"), "1")?;
             Ok(Metrics::new())

@@ -1,5 +1,6 @@
 //! The decisions, without processes: a store in a scratch directory, and inputs made by hand.
 
+use crate::{Range, Stage, Study};
 use std::sync::Arc;
 
 use super::*;
@@ -7,7 +8,6 @@ use crate::journal::{Journal, create};
 use crate::model::{
     Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StudyCreated, StudyId, TrialState, Verdict,
 };
-use crate::spec::StageBuilder;
 
 /// A state over a real journal, with the loop's part done by hand: commit, then answer what needs the store.
 struct Bench {
@@ -24,11 +24,11 @@ struct Bench {
 }
 
 fn spec(trials: i64, retries: u32) -> Spec {
-    let stage = |name: &str| StageBuilder::closure(name).retries(retries).survivors(1).maximize("m");
-    Spec::builder("s")
-        .stage(stage("a").budget(trials.unsigned_abs()).int("n", 1, trials, None))
+    let stage = |name: &str| Stage::unbound(name).retries(retries).survivors(1).maximize("m");
+    Study::builder("s")
+        .stage(stage("a").budget(trials.unsigned_abs()).range("n", Range::int(1..=trials)))
         .stage(stage("b").budget(1))
-        .build()
+        .spec()
         .unwrap()
 }
 

@@ -20,11 +20,38 @@ use super::results::{Remains, complete};
 use super::{Mode, Shared, place};
 use crate::executor::Job;
 use crate::model::reported::Reported;
-use crate::model::{AttemptNo, Failure, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict};
+use crate::model::{
+    AttemptNo, Failure, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
+};
 use crate::sys::words::io_words;
 
 /// What a closure stage runs.
 pub type ClosureFn = Arc<dyn Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync>;
+
+/// What a closure may give as its metrics: [`Metrics`], or names with what they came to, such as `[("y", 1.5)]`.
+pub trait IntoMetrics {
+    /// The metrics.
+    fn into_metrics(self) -> Metrics;
+}
+
+impl IntoMetrics for Metrics {
+    fn into_metrics(self) -> Metrics {
+        self
+    }
+}
+
+impl<K: Into<String>, V: Into<Metric>, const N: usize> IntoMetrics for [(K, V); N] {
+    fn into_metrics(self) -> Metrics {
+        self.into_iter().map(|(name, metric)| (name.into(), metric.into())).collect()
+    }
+}
+
+/// The closure as workers have it.
+pub(crate) fn closure_fn<M: IntoMetrics>(
+    run: impl Fn(&TrialContext<'_>) -> Result<M, TrialError> + Send + Sync + 'static,
+) -> ClosureFn {
+    Arc::new(move |trial| run(trial).map(M::into_metrics))
+}
 
 /// What a closure sees of its trial.
 pub struct TrialContext<'a> {

@@ -1,13 +1,13 @@
 use super::*;
 use crate::model::{BaseRow, Parent, StudyId, TrialId};
-use crate::spec::StageBuilder;
+use crate::{Range, Stage, Study};
 
 /// Stage `a` of 4 trials, two of which survive; stage `b` of 5 children, stage `c` of one.
 pub(super) fn spec() -> Spec {
-    let stage = |name: &str, budget| StageBuilder::closure(name).budget(budget).int("n", 1, 100, None);
-    let builder = Spec::builder("s").param("p", 1);
+    let stage = |name: &str, budget| Stage::unbound(name).budget(budget).range("n", Range::int(1..=100));
+    let builder = Study::builder("s").param("p", 1);
     let builder = builder.stage(stage("a", 4).survivors(2).minimize("m"));
-    builder.stage(stage("b", 5).survivors(1).minimize("m")).stage(stage("c", 1).survivors(1)).build().unwrap()
+    builder.stage(stage("b", 5).survivors(1).minimize("m")).stage(stage("c", 1).survivors(1)).spec().unwrap()
 }
 
 pub(super) struct Store {

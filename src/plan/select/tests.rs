@@ -1,16 +1,18 @@
+use crate::{Stage, Study};
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::Metric;
-use crate::spec::{Spec, StageBuilder};
+use crate::spec::Objective;
 
 /// A stage with these objectives: goal and weight.
 fn stage(selection: Selection, survivors: u64, objectives: &[(Goal, Option<f64>)]) -> StageSpec {
-    let mut stage = StageBuilder::closure("s").budget(1_000).survivors(survivors).selection(selection);
+    let mut stage = Stage::unbound("s").budget(1_000).survivors(survivors).selection(selection);
     for (position, (goal, weight)) in objectives.iter().enumerate() {
-        stage = stage.objective(&format!("m{position}"), *goal, *weight);
+        let metric = format!("m{position}");
+        stage = stage.objective(Objective { metric, goal: *goal, weight: *weight });
     }
-    Spec::builder("t").stage(stage).build().unwrap().stages.remove(0)
+    Study::builder("t").stage(stage).spec().unwrap().stages.remove(0)
 }
 
 fn metrics(values: &[f64]) -> Metrics {

@@ -1,10 +1,11 @@
+use crate::{Stage, Study};
 use std::fs;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::Value;
-use crate::spec::{StageBuilder, parse_study};
+use crate::spec::parse_study;
 
 fn read(format: CaseFormat, bytes: &[u8], values: Values) -> Result<CaseList, Vec<CaseMistake>> {
     parse_cases(format, bytes, &file("c.csv", &[]), values).map(|read| read.list)
@@ -315,8 +316,8 @@ fn cases_that_grow_in_the_store_are_refused_too() {
 #[test]
 fn a_spec_from_code_reads_its_cases_later() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = |hole: &str| StageBuilder::argv("s", ["x", hole]).budget(2).survivors(1).case_file("cases.jsonl");
-    let mut spec = Spec::builder("t").stage(stage("{a}")).build().unwrap();
+    let stage = |hole: &str| Stage::argv("s", ["x", hole]).budget(2).survivors(1).case_file("cases.jsonl");
+    let mut spec = Study::builder("t").stage(stage("{a}")).spec().unwrap();
     let unread = spec.clone();
     let missing = spec.load_cases(dir.path()).unwrap_err();
     assert_eq!(missing.list()[0].path, "stage \"s\".sampling");
@@ -328,7 +329,7 @@ fn a_spec_from_code_reads_its_cases_later() {
     spec.load_cases(dir.path()).unwrap();
     assert_eq!(spec, read, "what is read stays");
     fs::write(dir.path().join("cases.jsonl"), "{\"a\": 1}\n").unwrap();
-    let mut wrong = Spec::builder("t").stage(stage("{b}")).build().unwrap();
+    let mut wrong = Study::builder("t").stage(stage("{b}")).spec().unwrap();
     let found = wrong.load_cases(dir.path()).unwrap_err();
     let list = found.list();
     assert_eq!(
@@ -373,8 +374,8 @@ fn a_command_asks_only_for_what_every_case_has() {
     assert_eq!(renamed("{q}", "{q}").unwrap_err().len(), 1, "the first stage lacks what the second has");
     assert!(renamed("{p}", "{p}").is_ok(), "what the second lacks it inherits");
     // A spec from code is asked the same.
-    let stage = StageBuilder::argv("s", ["x", "{b}"]).budget(2).survivors(1).case_file("cases.csv");
-    let found = Spec::builder("t").stage(stage).build().unwrap().load_cases(dir.path()).unwrap_err();
+    let stage = Stage::argv("s", ["x", "{b}"]).budget(2).survivors(1).case_file("cases.csv");
+    let found = Study::builder("t").stage(stage).spec().unwrap().load_cases(dir.path()).unwrap_err();
     assert_eq!(found.list()[0].path, "cases.csv:3");
 }
 

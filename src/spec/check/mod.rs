@@ -67,7 +67,7 @@ type BaseParts = (Field<WorkParts>, Option<u64>);
 
 /// Checks a whole raw tree. `source` is the study file's text, for places inside strings; files of cases are read
 /// from `study_dir`, if it is given, and as `values` says.
-pub(super) fn check(
+pub(crate) fn check(
     source: &str,
     root: &Node,
     overrides: &[(String, String)],

@@ -1,3 +1,4 @@
+use crate::Study;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -12,15 +13,15 @@ fn inputs(dir: &Path, named: &[&str], ignored: &[&str]) -> Inputs {
 }
 
 fn spec(named: &[&str], ignored: &[&str]) -> Spec {
-    let stage = crate::spec::StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
-    let mut builder = Spec::builder("s").stage(stage);
+    let stage = crate::Stage::argv("a", ["true"]).budget(1).survivors(1);
+    let mut builder = Study::builder("s").stage(stage);
     for input in named {
         builder = builder.input(input);
     }
     for pattern in ignored {
         builder = builder.ignore_input(pattern);
     }
-    builder.build().unwrap()
+    builder.spec().unwrap()
 }
 
 fn found(inputs: &mut Inputs) -> Found {

@@ -1,3 +1,4 @@
+use crate::{Stage, Study};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -6,8 +7,7 @@ use super::*;
 use crate::model::{Severity, Value};
 use crate::spec::{
     AbortRule, Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, Part, Rails, RaySpec,
-    Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecBuilder, SpecValue, StageBuilder, StageRails, Template,
-    Work, diff,
+    Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecValue, StageRails, Template, Work, diff,
 };
 
 mod identity;
@@ -640,8 +640,8 @@ fn clusters_are_named_and_described() {
     assert_eq!(Spec::from_json(&spec.to_json()).unwrap(), spec);
     // What code says comes out as what a study file says.
     let built = |executor: ExecutorSpec| {
-        let stage = StageBuilder::argv("a", ["true"]).budget(1).survivors(1);
-        Spec::builder("s").executor(executor).stage(stage).build().unwrap().run.executor
+        let stage = Stage::argv("a", ["true"]).budget(1).survivors(1);
+        Study::builder("s").executor(executor).stage(stage).spec().unwrap().run.executor
     };
     for executor in ["local", "ray", "slurm"] {
         assert_eq!(built(with(executor)), with(executor));

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{Metrics, TrialId};
-use crate::spec::{Sampling, Spec, StageBuilder};
+use crate::spec::Sampling;
+use crate::{Range, Stage, Study};
 
 /// Answers a question, given its message.
 struct Closure<F> {
@@ -58,8 +59,8 @@ impl Past for Tried {
 
 fn talk<F: FnMut(&Json) -> i64>(parallel: u32, answer: F) -> (Dialogue, Closure<F>) {
     let stage =
-        StageBuilder::closure("s").budget(10).survivors(1).sampling(Sampling::Random).int("n", 0, 99, None);
-    let spec = Spec::builder("t").stage(stage).build().unwrap();
+        Stage::unbound("s").budget(10).survivors(1).sampling(Sampling::Random).range("n", Range::int(0..=99));
+    let spec = Study::builder("t").stage(stage).spec().unwrap();
     let mut partner = Closure { answer, said: Vec::new(), waiting: None };
     let stage = spec.stages.first().unwrap();
     let opening = Opening { study: "t", stage_index: 0, seed: 1, stage, parallel, params: Params::new() };

@@ -1,22 +1,22 @@
 //! The rails, asked in the order of the trials' numbers, whatever the order of the results.
 
+use crate::{Range, Stage, Study};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
 use super::*;
 use crate::model::{Abort, Rail};
-use crate::spec::StageBuilder;
 
 /// One stage with these rails.
-fn railed(trials: i64, retries: u32, rails: impl FnOnce(StageBuilder) -> StageBuilder, most: Option<u64>) -> Spec {
-    let stage = StageBuilder::closure("a").budget(trials.unsigned_abs()).int("n", 1, trials, None);
+fn railed(trials: i64, retries: u32, rails: impl FnOnce(Stage) -> Stage, most: Option<u64>) -> Spec {
+    let stage = Stage::unbound("a").budget(trials.unsigned_abs()).range("n", Range::int(1..=trials));
     let stage = rails(stage.retries(retries).survivors(1).maximize("m"));
-    let mut spec = Spec::builder("s").stage(stage).build().unwrap();
+    let mut spec = Study::builder("s").stage(stage).spec().unwrap();
     spec.rails.catastrophic_failures = most;
     spec
 }
 
-fn above_10(stage: StageBuilder) -> StageBuilder {
+fn above_10(stage: Stage) -> Stage {
     stage.abort_above("m", 10.0)
 }
 
@@ -96,9 +96,11 @@ fn catastrophes_are_counted_in_order_and_over_stages() {
         let Verdict::Failed(failure) = bad(false) else { unreachable!() };
         Verdict::Failed(Failure { severity: Severity::Catastrophic, ..failure })
     };
-    let stage = |name: &str| StageBuilder::closure(name).budget(3).survivors(1).maximize("m");
-    let spec = Spec::builder("s").stage(stage("a").int("n", 1, 3, None)).stage(stage("b").int("k", 1, 3, None));
-    let mut spec = spec.build().unwrap();
+    let stage = |name: &str| Stage::unbound(name).budget(3).survivors(1).maximize("m");
+    let spec = Study::builder("s")
+        .stage(stage("a").range("n", Range::int(1..=3)))
+        .stage(stage("b").range("k", Range::int(1..=3)));
+    let mut spec = spec.spec().unwrap();
     spec.rails.catastrophic_failures = Some(2);
     let mut bench = Bench::of(spec, 3);
     bench.run(0, burnt());
@@ -284,7 +286,7 @@ proptest! {
         workers in 1..6_u32,
         seed in 1..u64::MAX,
     ) {
-        let rails = |stage: StageBuilder| {
+        let rails = |stage: Stage| {
             let stage = if bounds { above_10(stage) } else { stage };
             match rate {
                 Some(rate) => stage.max_failure_rate(rate),

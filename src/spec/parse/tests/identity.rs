@@ -1,11 +1,12 @@
 //! Specs from code, their JSON, what their identity is and how differences read.
 
 use super::*;
+use crate::{Range, Stage, Study, StudyBuilder};
 
-fn in_code() -> SpecBuilder {
+fn in_code() -> StudyBuilder {
     let (when, severity) = (FailureMatch::ExitCode(3), Severity::Low);
     let crash = FailureRule { kind: "crash".into(), when, severity, retryable: false };
-    let explore = StageBuilder::closure("explore")
+    let explore = Stage::unbound("explore")
         .memory_limit(1 << 30)
         .abort_below("area", 1.0)
         .max_failure_rate(0.5)
@@ -14,15 +15,15 @@ fn in_code() -> SpecBuilder {
         .budget(24)
         .survivors(6)
         .choices("abc", ["speed", "area"])
-        .float("clock", 0.4, 0.8, Some(5))
+        .range("clock", Range::float(0.4..=0.8).steps(5))
         .minimize("area");
-    let builder = Spec::builder("tune").seed(7).param("design", "x").stage(explore);
+    let builder = Study::builder("tune").seed(7).param("design", "x").stage(explore);
     builder.max_runtime(Duration::from_secs(60)).catastrophic_failures(2).base_shell("check {design}")
 }
 
 #[test]
 fn code_and_text_give_the_same_spec() {
-    let built = in_code().build().unwrap();
+    let built = in_code().spec().unwrap();
     let text = "study = { name = \"tune\", seed = 7 }\nparams.design = \"x\"\n".to_owned()
         + "[[stage]]\nname = \"explore\"\ncommand = [\"x\"]\ntrial_budget = 24\nsurvivor_count = 6\n"
         + "sweep.abc = [\"speed\", \"area\"]\nsweep.clock = { min = 0.4, max = 0.8, steps = 5 }\n"
@@ -37,8 +38,8 @@ fn code_and_text_give_the_same_spec() {
 
 #[test]
 fn mistakes_in_code_are_named_by_path() {
-    let stage = StageBuilder::argv("explore", ["run", "{nope}"]).budget(2).survivors(3).choices("x", [f64::NAN]);
-    let errors = Spec::builder("a b").stage(stage).build().unwrap_err();
+    let stage = Stage::argv("explore", ["run", "{nope}"]).budget(2).survivors(3).choices("x", [f64::NAN]);
+    let errors = Study::builder("a b").stage(stage).spec().unwrap_err();
     let paths: Vec<&str> = errors.list().iter().map(|mistake| mistake.path.as_str()).collect();
     assert_eq!(
         paths,

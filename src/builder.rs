@@ -1,21 +1,25 @@
-//! Specs built in code.
+//! Studies built in code.
 //!
 //! A builder writes down the same raw tree a study file gives, and the same checks judge it: what a study file
-//! cannot say, code cannot say either. Mistakes are named by path. Nothing fails before `build`.
+//! cannot say, code cannot say either. Closures stay with their stages until the study is built. Mistakes are named by
+//! path. Nothing fails before `build`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::check::check;
-use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
-use super::diagnostics::{Diagnostics, SpecErrors};
-use super::raw::{Entry, Kind, Node};
-use super::rules::{FailureMatch, FailureRule};
-use super::types::{Goal, Proposer, Retries, Sampling, Selection, Spec, SpecValue, Values};
+use crate::error::Error;
+use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
+use crate::spec::raw::{Entry, Kind, Node};
+use crate::spec::{
+    Diagnostics, ExecutorSpec, FailureMatch, FailureRule, MetricRule, Objective, Proposer, RaySpec, Retries,
+    Sampling, Selection, SlurmSpec, Spec, SpecErrors, SpecValue, Values, check,
+};
+use crate::study::Study;
 
-/// Builds a [`Spec`]; see [`Spec::builder`].
-#[derive(Clone, Debug)]
+/// Builds a [`Study`]; see [`Study::builder`].
+#[derive(Clone)]
 #[must_use]
-pub struct SpecBuilder {
+pub struct StudyBuilder {
     study: Vec<Entry>,
     tags: Vec<Node>,
     inputs: Vec<Node>,
@@ -27,27 +31,26 @@ pub struct SpecBuilder {
     rails: Vec<Entry>,
     base: Vec<Entry>,
     stages: Vec<Node>,
+    closures: Vec<(String, ClosureFn)>,
 }
 
-impl Spec {
-    /// Starts a spec in code.
+impl Study {
+    /// Starts a study in code.
     ///
     /// ```
-    /// use piton::spec::{Sampling, Spec, StageBuilder};
+    /// use piton::{Range, Stage, Study};
     ///
-    /// let stage = StageBuilder::closure("explore")
-    ///     .budget(24)
-    ///     .survivors(6)
-    ///     .sampling(Sampling::Grid)
+    /// let stage = Stage::argv("explore", ["./synthesise.sh", "{abc}", "{clock}"])
+    ///     .budget(10)
+    ///     .survivors(2)
     ///     .choices("abc", ["speed", "area"])
-    ///     .float("clock", 0.4, 0.8, Some(5))
+    ///     .range("clock", Range::float(0.4..=0.8).steps(5))
     ///     .minimize("area");
-    /// let spec = Spec::builder("tune").seed(7).param("design", "x").stage(stage).build()?;
-    /// assert_eq!(spec.stages.len(), 1);
-    /// # Ok::<(), piton::spec::SpecErrors>(())
+    /// let study = Study::builder("tune").seed(7).param("design", "x").stage(stage).build()?;
+    /// # Ok::<(), piton::Error>(())
     /// ```
-    pub fn builder(name: &str) -> SpecBuilder {
-        SpecBuilder {
+    pub fn builder(name: &str) -> StudyBuilder {
+        StudyBuilder {
             study: vec![entry("name", text(name))],
             tags: Vec::new(),
             inputs: Vec::new(),
@@ -59,11 +62,18 @@ impl Spec {
             rails: Vec::new(),
             base: Vec::new(),
             stages: Vec::new(),
+            closures: Vec::new(),
         }
     }
 }
 
-impl SpecBuilder {
+impl std::fmt::Debug for StudyBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StudyBuilder").field("study", &self.study).finish_non_exhaustive()
+    }
+}
+
+impl StudyBuilder {
     /// Cases are `<base_case>_<stage_index>_<derived_index>`; by default the study's name.
     pub fn base_case(mut self, name: &str) -> Self {
         set(&mut self.study, "base_case", text(name));
@@ -187,16 +197,27 @@ impl SpecBuilder {
     }
 
     /// The next stage.
-    pub fn stage(mut self, stage: StageBuilder) -> Self {
+    pub fn stage(mut self, mut stage: Stage) -> Self {
+        self.closures.extend(stage.closure.take());
         self.stages.push(stage.node());
         self
     }
 
-    /// Checks it all.
+    /// Checks it all. The study's store is `<name>.redb` in the current directory unless [`Study::store`] says otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] with every mistake, named by its path.
+    pub fn build(mut self) -> Result<Study, Error> {
+        let closures = std::mem::take(&mut self.closures);
+        let study = Study::new(self.spec().map_err(|mistakes| Error::Spec(Box::new(mistakes)))?);
+        Ok(closures.into_iter().fold(study, |study, (stage, run)| study.with_closure(stage, run)))
+    }
+
+    /// What the study is, checked, without its closures: for [`Study::new`], or to look at.
     ///
     /// # Errors
     /// Every mistake, named by its path.
-    pub fn build(self) -> Result<Spec, SpecErrors> {
+    pub fn spec(self) -> Result<Spec, SpecErrors> {
         let mut study = self.study;
         put_list(&mut study, "tags", self.tags);
         put_list(&mut study, "inputs", self.inputs);
@@ -221,10 +242,11 @@ impl SpecBuilder {
     }
 }
 
-/// Builds one stage of a [`SpecBuilder`].
-#[derive(Clone, Debug)]
+/// A stage of a [`StudyBuilder`]; `budget` and `survivors` are required.
+#[derive(Clone)]
 #[must_use]
-pub struct StageBuilder {
+pub struct Stage {
+    closure: Option<(String, ClosureFn)>,
     keys: Vec<Entry>,
     outputs: Vec<Node>,
     sweep: Vec<Entry>,
@@ -235,9 +257,16 @@ pub struct StageBuilder {
     failures: Vec<Node>,
 }
 
-impl StageBuilder {
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Stage {
     fn new(name: &str, command: Node) -> Self {
         Self {
+            closure: None,
             keys: vec![entry("name", text(name)), entry("command", command)],
             outputs: Vec::new(),
             sweep: Vec::new(),
@@ -249,8 +278,17 @@ impl StageBuilder {
         }
     }
 
-    /// A stage whose trials are a closure, registered under the stage's name.
-    pub fn closure(name: &str) -> Self {
+    /// A stage whose trials are a closure: it gets the trial's params and gives its metrics. A panic in it fails the
+    /// trial, nothing else.
+    pub fn closure<M: IntoMetrics>(
+        name: &str,
+        run: impl Fn(&TrialContext<'_>) -> Result<M, TrialError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { closure: Some((name.to_owned(), closure_fn(run))), ..Self::unbound(name) }
+    }
+
+    /// A stage whose trials are a closure that [`Study::closure`] gives, for a spec without the program that runs it.
+    pub fn unbound(name: &str) -> Self {
         Self::new(name, Node::new(Kind::Closure))
     }
 
@@ -293,7 +331,7 @@ impl StageBuilder {
         self.case_file_renamed(path, [])
     }
 
-    /// [`StageBuilder::case_file`], some of whose columns give params of other names: pairs of column and param.
+    /// [`Stage::case_file`], some of whose columns give params of other names: pairs of column and param.
     pub fn case_file_renamed(self, path: &str, rename: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut keys = vec![entry("file", text(path))];
         let renamed: Vec<Entry> = rename.into_iter().map(|(column, param)| entry(&column, text(&param))).collect();
@@ -384,7 +422,7 @@ impl StageBuilder {
         self
     }
 
-    /// The rules of a built-in set, such as `eda`, after those of [`StageBuilder::failure`].
+    /// The rules of a built-in set, such as `eda`, after those of [`Stage::failure`].
     pub fn failures(self, set: &str) -> Self {
         self.key("failures", text(set).kind)
     }
@@ -401,48 +439,39 @@ impl StageBuilder {
         self.swept(name, Kind::Array(values))
     }
 
-    /// Sweeps a param over a range of floats, both ends included; `steps` for a grid.
-    pub fn float(self, name: &str, min: f64, max: f64, steps: Option<u64>) -> Self {
-        self.range(name, Kind::Float(min), Kind::Float(max), steps, "float", false)
-    }
-
-    /// Like [`StageBuilder::float`], even on a log scale.
-    pub fn log_float(self, name: &str, min: f64, max: f64, steps: Option<u64>) -> Self {
-        self.range(name, Kind::Float(min), Kind::Float(max), steps, "float", true)
-    }
-
-    /// Sweeps a param over a range of integers, both ends included; on a grid without `steps` over every one.
-    pub fn int(self, name: &str, min: i64, max: i64, steps: Option<u64>) -> Self {
-        self.range(name, Kind::Int(min.into()), Kind::Int(max.into()), steps, "int", false)
-    }
-
-    /// Like [`StageBuilder::int`], even on a log scale.
-    pub fn log_int(self, name: &str, min: i64, max: i64, steps: Option<u64>) -> Self {
-        self.range(name, Kind::Int(min.into()), Kind::Int(max.into()), steps, "int", true)
+    /// Sweeps a param over a range.
+    pub fn range(self, name: &str, range: Range) -> Self {
+        let Range { ends: (min, max), kind, steps, log } = range;
+        let mut entries = vec![entry("min", Node::new(min)), entry("max", Node::new(max))];
+        entries.push(entry("type", text(kind)));
+        entries.extend(steps.map(|steps| entry("steps", Node::new(Kind::Int(steps.into())))));
+        entries.push(entry("log", Node::new(Kind::Bool(log))));
+        self.swept(name, Kind::Table(entries))
     }
 
     /// An objective: the larger, the better.
     pub fn maximize(self, metric: &str) -> Self {
-        self.objective(metric, Goal::Maximize, None)
+        self.objective(Objective::maximize(metric))
     }
 
     /// An objective: the smaller, the better.
     pub fn minimize(self, metric: &str) -> Self {
-        self.objective(metric, Goal::Minimize, None)
+        self.objective(Objective::minimize(metric))
     }
 
-    /// An objective; `weight` for [`Selection::WeightedSum`] alone.
-    pub fn objective(mut self, metric: &str, goal: Goal, weight: Option<f64>) -> Self {
-        let mut entries = vec![entry("metric", text(metric)), entry("goal", text(goal.name()))];
+    /// An objective; one more each time.
+    pub fn objective(mut self, objective: Objective) -> Self {
+        let Objective { metric, goal, weight } = objective;
+        let mut entries = vec![entry("metric", text(&metric)), entry("goal", text(goal.name()))];
         entries.extend(weight.map(|weight| entry("weight", Node::new(Kind::Float(weight)))));
         self.objectives.push(table(entries));
         self
     }
 
-    /// A metric read out of a file the trial wrote: the last match's first group, times `scale`.
-    pub fn metric(mut self, name: &str, file: &str, regex: &str, scale: f64) -> Self {
-        let scale = entry("scale", Node::new(Kind::Float(scale)));
-        let rule = table(vec![entry("file", text(file)), entry("regex", text(regex)), scale]);
+    /// A metric read out of a file that the trial wrote.
+    pub fn metric(mut self, name: &str, rule: &MetricRule) -> Self {
+        let scale = entry("scale", Node::new(Kind::Float(rule.scale)));
+        let rule = table(vec![entry("file", text(&rule.file)), entry("regex", text(&rule.regex)), scale]);
         set(&mut self.metrics, name, rule);
         self
     }
@@ -455,14 +484,6 @@ impl StageBuilder {
     fn swept(mut self, name: &str, kind: Kind) -> Self {
         set(&mut self.sweep, name, Node::new(kind));
         self
-    }
-
-    fn range(self, name: &str, min: Kind, max: Kind, steps: Option<u64>, kind: &str, log: bool) -> Self {
-        let mut entries = vec![entry("min", Node::new(min)), entry("max", Node::new(max))];
-        entries.push(entry("type", text(kind)));
-        entries.extend(steps.map(|steps| entry("steps", Node::new(Kind::Int(steps.into())))));
-        entries.push(entry("log", Node::new(Kind::Bool(log))));
-        self.swept(name, Kind::Table(entries))
     }
 
     fn node(self) -> Node {
@@ -479,6 +500,48 @@ impl StageBuilder {
             }
         }
         table(keys)
+    }
+}
+
+/// A range of numbers that a param is swept over, both ends included.
+///
+/// ```
+/// use piton::Range;
+///
+/// let nine_points = Range::float(-2.0..=2.0).steps(9);
+/// let rates = Range::float(1e-5..=1e-1).log();   // to draw from; a grid of floats needs `steps`
+/// let efforts = Range::int(1..=8);               // every integer
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Range {
+    ends: (Kind, Kind),
+    kind: &'static str,
+    steps: Option<u64>,
+    log: bool,
+}
+
+impl Range {
+    /// Of floats; a grid needs [`Range::steps`].
+    pub fn float(ends: RangeInclusive<f64>) -> Self {
+        let (min, max) = ends.into_inner();
+        Self { ends: (Kind::Float(min), Kind::Float(max)), kind: "float", steps: None, log: false }
+    }
+
+    /// Of integers; a grid has every one of them unless [`Range::steps`] says how many.
+    pub fn int(ends: RangeInclusive<i64>) -> Self {
+        let (min, max) = ends.into_inner();
+        Self { ends: (Kind::Int(min.into()), Kind::Int(max.into())), kind: "int", steps: None, log: false }
+    }
+
+    /// So many values on a grid, evenly spread.
+    pub fn steps(self, steps: u64) -> Self {
+        Self { steps: Some(steps), ..self }
+    }
+
+    /// Evenly spread on a log scale; the ends are above zero.
+    pub fn log(self) -> Self {
+        Self { log: true, ..self }
     }
 }
 
