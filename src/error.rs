@@ -1,4 +1,5 @@
-//! Every way a command or a run can fail, with what people need beside the message: causes, what is safe, what helps.
+//! Every way a command or a run can fail, with what is good to know beside the message: causes, and what is safe. Which
+//! command helps is the business of `cli`.
 //!
 //! Errors keep their causes as values until they are printed, in one place, by `cli`. Exit codes are the contract's.
 
@@ -11,6 +12,7 @@ use crate::views::{ViewError, shell_quoted};
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The study file has mistakes.
     #[error("the study file has {}", mistakes(.0.len()))]
@@ -18,6 +20,24 @@ pub enum Error {
     /// A command was used wrongly.
     #[error("{0}")]
     Usage(String),
+    /// The study file cannot be read.
+    #[error("cannot read the study file `{}`", path.display())]
+    StudyFile {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A store's compacted copy cannot be written.
+    #[error("cannot write the compacted store `{}`", path.display())]
+    NotCompacted {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
     /// A file that is not the store.
     #[error("cannot {what} `{}`", path.display())]
     File {
@@ -162,7 +182,7 @@ impl Error {
         match error {
             CompactError::Open(error) => Self::Open(error),
             CompactError::Store(cause) => Self::Journal { store: store.into(), cause },
-            CompactError::Copy { path, cause } => Self::File { what: "write the compacted store", path, cause },
+            CompactError::Copy { path, cause } => Self::NotCompacted { path, cause },
         }
     }
 }
@@ -208,7 +228,7 @@ impl Error {
                 | ViewError::Request(_)
                 | ViewError::Baseline { .. },
             ) => 2,
-            Self::File { what: "read the study file", .. } => 2,
+            Self::StudyFile { .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
             Self::Engine(EngineError::Elsewhere { .. }) => 2,
@@ -261,102 +281,10 @@ impl Error {
             }
             Self::ArtifactsTaken { owner, .. } => vec![format!("they belong to the store `{}`", owner.display())],
             Self::Open(OpenError::Newer { .. } | OpenError::Nothing { .. }) => vec!["nothing was changed".into()],
-            Self::File { what: "write the compacted store", .. } => vec!["the store is as it was".into()],
+            Self::NotCompacted { .. } => vec!["the store is as it was".into()],
             _ => Vec::new(),
         }
     }
-
-    /// What to do now; only commands that exist.
-    #[must_use]
-    pub fn hints(&self) -> Vec<String> {
-        match self {
-            Self::Open(OpenError::Locked { path }) => vec![format!(
-                "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
-                shell_word(path)
-            )],
-            Self::Open(OpenError::Withheld { path }) => {
-                vec![format!(
-                    "`fuser -v {}` names the program; once it has let go, the command works",
-                    shell_word(path)
-                )]
-            }
-            Self::Open(OpenError::Damaged { path, .. })
-                if path.extension().is_some_and(|ending| ending == "toml") =>
-            {
-                vec![format!("the store of a study file is `{}`", shell_word(&path.with_extension("redb")))]
-            }
-            Self::Open(OpenError::Damaged { path, .. }) | Self::Journal { store: path, .. }
-                if self.exit_code() == 7 =>
-            {
-                vec![salvage_hint(&shell_word(path))]
-            }
-            Self::Engine(EngineError::Commit(failed)) if failed.cause.is_damage() => {
-                vec![salvage_hint(&shell_word(&failed.store))]
-            }
-            Self::DamagedStore(_) | Self::View(ViewError::Journal(_)) | Self::Engine(_)
-                if self.exit_code() == 7 =>
-            {
-                vec![salvage_hint("STORE")]
-            }
-            Self::Open(OpenError::Missing { .. }) => {
-                vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
-            }
-            Self::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
-            Self::SpecDiffers { store, amend, .. } => vec![format!(
-                "`{amend}` shows what the change costs, and makes it; or undo it; or go on with the \
-                 stored study: `piton resume {0}`; or begin a new one beside it with `--store FILE --artifacts DIR`",
-                shell_word(store)
-            )],
-            Self::OtherStudy { .. } => {
-                vec!["begin a new study beside it with `--store FILE --artifacts DIR`".into()]
-            }
-            Self::AltersResults { command, .. } => {
-                vec![format!("to discard them and run again what follows: `{command}`")]
-            }
-            Self::ArtifactsTaken { .. } => {
-                vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
-            }
-            Self::InputsChanged { store, way_on, .. } => {
-                let back = "put them back as they were, then give the same command again";
-                let take = way_on.as_ref().map_or_else(
-                    || format!("take them as they are with `piton amend {} STUDY.toml`", shell_word(store)),
-                    |command| format!("take them as they are, and run again what they could alter: `{command}`"),
-                );
-                let ignore = "leave out what is no input with `inputs_ignore` in `[study]`, and amend that";
-                let anew = "begin a new study beside it with `--store FILE --artifacts DIR`";
-                vec![format!("{back}; or {take}; or {ignore}; or {anew}")]
-            }
-            Self::ParentChanged { store, parent, again } => {
-                let case = &parent.case;
-                vec![match again {
-                    Some(again) => format!(
-                        "put it back as it was (`piton replay {} {case} --keep` makes it again, in a directory that it \
-                         names), then give the same command again; or run its stage again with all that follows: \
-                         `{again}`, then `piton resume {0}`",
-                        shell_word(store)
-                    ),
-                    // A study of closures: only its own program could run them again.
-                    None => {
-                        "put it back as it was, then run the study again; or begin a new one beside it".to_owned()
-                    }
-                }]
-            }
-            Self::Engine(EngineError::Executor(_)) => {
-                vec!["mend the cause, then give the same command again".into()]
-            }
-            Self::Engine(EngineError::Commit(failed)) => {
-                vec![format!("mend the cause, then `piton resume {}`", shell_word(&failed.store))]
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-fn salvage_hint(store: &str) -> String {
-    format!(
-        "`piton salvage {store} -o NEW` makes a new store from all that can still be read, says what that is, and \
-         leaves this one as it is"
-    )
 }
 
 /// Only what a fresh look at the store has shown is called safe.

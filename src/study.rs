@@ -151,13 +151,9 @@ impl Study {
     /// file.
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read, [`Error::Spec`] with every mistake in it.
+    /// [`Error::StudyFile`] when it cannot be read, [`Error::Spec`] with every mistake in it.
     pub fn from_file(path: &Path, overrides: &[(String, String)]) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(|cause| Error::File {
-            what: "read the study file",
-            path: path.into(),
-            cause,
-        })?;
+        let bytes = std::fs::read(path).map_err(|cause| Error::StudyFile { path: path.into(), cause })?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What comes from a descriptor lies where whoever gives it stands.
         let dir = if dir.starts_with("/dev") || dir.starts_with("/proc") { Path::new(".") } else { dir };

@@ -11,6 +11,7 @@ mod check;
 mod compact;
 mod compare;
 mod export;
+mod hints;
 mod look;
 mod manual;
 mod new;

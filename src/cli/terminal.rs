@@ -9,6 +9,7 @@ use piton::sys::words::plain;
 use piton::views::clean;
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 
+use super::hints::hints;
 use super::sink;
 
 /// Bold red, for `error:`.
@@ -138,5 +139,5 @@ pub fn print_error(error: &Error) {
         cause = next.source();
     }
     error.notes().iter().for_each(|line| note(line));
-    error.hints().iter().for_each(|line| hint(line));
+    hints(error).iter().for_each(|line| hint(line));
 }
