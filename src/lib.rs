@@ -33,6 +33,7 @@ mod salvage;
 #[cfg(test)]
 mod sim;
 pub mod spec;
+mod store;
 mod study;
 pub mod views;
 mod way_on;
@@ -47,5 +48,6 @@ pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, 
 pub use model::{Metric, Metrics, Params, Value};
 pub use salvage::salvage;
 pub use spec::Spec;
+pub use store::{Look, Retry, Store, Verified};
 pub use study::{Outcome, Study};
 pub use way_on::{amend_command, overrides_of, run_command};

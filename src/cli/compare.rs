@@ -11,10 +11,9 @@ use piton::views::compare::{
     Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
 };
 use piton::views::{bundle, clean, counted, number, short_number};
-use piton::{Error, shell_word};
+use piton::{Error, Look, shell_word};
 
 use super::args::CompareArgs;
-use super::look::Look;
 use super::result::{print_json, print_line, print_text};
 use super::sink;
 use super::terminal;

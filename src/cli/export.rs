@@ -1,10 +1,9 @@
 //! `piton export`: the files other programs read, into a directory of the caller's.
 
-use piton::Error;
 use piton::views::bundle;
+use piton::{Error, Look};
 
 use super::args::ExportArgs;
-use super::look::Look;
 use super::result::{print_json, print_line};
 
 /// Writes the files and prints their paths.

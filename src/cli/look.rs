@@ -8,37 +8,12 @@ use piton::model::{AttemptNo, TrialId};
 use piton::sys::clock::unix_ms;
 use piton::sys::opened::Below;
 use piton::views::logs::{self, Followable, Followed, Position, Stream};
-use piton::views::{Liveness, Place, StudyView, ViewError, dump, status, why};
-use piton::{Error, JournalError, Reader, Snapshot};
+use piton::views::{StudyView, ViewError, dump, status, why};
+use piton::{Error, Look, Reader};
 
 use super::args::{DumpArgs, DumpFormat, LogsArgs, StatusArgs, WhyArgs};
 use super::sink::{self, Content};
 use super::terminal;
-
-/// A store, opened for looking.
-pub struct Look {
-    pub snapshot: Snapshot,
-    pub view: StudyView,
-}
-
-impl Look {
-    /// At the last commit.
-    pub fn at_store(store: &Path) -> Result<(Reader, Self), Error> {
-        let reader = Reader::open(store)?;
-        let look = Self::again(&reader, store)?;
-        Ok((reader, look))
-    }
-
-    /// At the last commit, through an open reader.
-    pub fn again(reader: &Reader, store: &Path) -> Result<Self, Error> {
-        let journal_error = |cause| Error::Journal { store: store.into(), cause };
-        let (snapshot, liveness) = at_rest(reader, store).map_err(journal_error)?;
-        let study = snapshot.study().map_err(journal_error)?;
-        let place = Place::new(store, &study).map_err(Error::no_current_dir)?;
-        let view = StudyView::load(&snapshot, place, liveness)?;
-        Ok(Self { snapshot, view })
-    }
-}
 
 /// `piton status`.
 pub fn status(args: &StatusArgs) -> Result<u8, Error> {
@@ -149,7 +124,7 @@ struct Following<'a> {
 
 impl Followable for Following<'_> {
     fn position(&mut self) -> Result<Position, ViewError> {
-        let (snapshot, liveness) = at_rest(self.reader, self.store)?;
+        let (snapshot, liveness) = Look::at_rest(self.reader, self.store)?;
         Position::of(&snapshot, self.trial, liveness).map_err(Into::into)
     }
 
@@ -163,18 +138,4 @@ impl Followable for Following<'_> {
             terminal::note(&format!("attempt {attempt}"));
         }
     }
-}
-
-/// The last commit, and whether its engine lives.
-fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
-    let mut snapshot = reader.snapshot()?;
-    let mut study = snapshot.study()?;
-    let mut liveness = Liveness::of(store, &study)?;
-    if study.open_engine().is_some() && !liveness.alive {
-        // It may have said goodbye between the two looks: now that it is gone, what it said last is there.
-        snapshot = reader.snapshot()?;
-        study = snapshot.study()?;
-        liveness = Liveness::of(store, &study)?;
-    }
-    Ok((snapshot, liveness))
 }

@@ -20,12 +20,11 @@ use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::temporary::TemporaryDir;
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
 use piton::views::{clean, duration, number, signal_name};
-use piton::{Error, identity};
+use piton::{Error, Look, identity};
 use rustix::fs::FileType;
 
 use super::args::ReplayArgs;
 use super::compare::tolerances;
-use super::look::Look;
 use super::result::{print_json, print_line};
 use super::sink::{self, Sink};
 use super::terminal::{hint, note, say};

@@ -3,16 +3,15 @@
 use std::path::{Component, Path};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use piton::Error;
 use piton::paths;
 use piton::sys::clock::unix_ms;
 use piton::sys::disk;
 use piton::sys::files::replace_asked;
 use piton::sys::temporary::Access;
 use piton::views::report::{Options, Report};
+use piton::{Error, Look};
 
 use super::args::ReportArgs;
-use super::look::Look;
 use super::result::print_line;
 
 /// What may stand in a part of an address as it is.

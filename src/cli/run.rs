@@ -7,10 +7,9 @@ use piton::model::{Rail, RunEnd, StudyRow, StudyStatus};
 use piton::paths::{StudyPaths, seen_from_here};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
-use piton::{Error, Outcome, Reader, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
+use piton::{Error, Look, Outcome, Reader, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
-use super::look::Look;
 use super::progress::{Progress, github};
 use super::terminal::{command, hint, note, print_error, say};
 use super::{result, summary};

@@ -2,10 +2,9 @@
 
 use piton::model::TrialId;
 use piton::views::counted;
-use piton::{Error, Salvaged, shell_word};
+use piton::{Error, Look, Salvaged, shell_word};
 
 use super::args::SalvageArgs;
-use super::look::Look;
 use super::result::{print_json, print_line};
 use super::terminal::{hint, note};
 

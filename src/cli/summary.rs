@@ -7,13 +7,12 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use piton::Error;
 use piton::model::StudyStatus;
 use piton::sys::clock::unix_ms;
 use piton::views::status::Status;
 use piton::views::{clean, counted};
+use piton::{Error, Look};
 
-use super::look::Look;
 use super::result::{Failures, Survivors, gathered};
 
 /// The file that GitHub reads it from.

@@ -1,27 +1,17 @@
 //! `piton verify`: whether the journal still tells the stored state, the outputs are what was recorded, and all results were
 //! made with what the study names now.
 
-use piton::Error;
-use piton::journal;
-use piton::views::{abort, made_with, outputs, planned};
+use piton::{Error, Store, Verified};
 
 use super::args::VerifyArgs;
-use super::look::Look;
 use super::result::{print_json, print_line};
 
 /// Verifies a store; 0 when nothing differs, 4 otherwise.
 pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
-    let store = &args.store.store;
-    let (_reader, look) = Look::at_store(store)?;
-    let replay =
-        journal::verify(&look.snapshot).map_err(|cause| Error::Journal { store: store.clone(), cause })?;
-    let plan = planned::check(&look.view);
-    let outputs = outputs::check(&look.view, &look.snapshot)?;
-    let aborted = abort::check(&look.view, &look.snapshot)?;
-    let made_with = made_with::check(&look.view, &look.snapshot)?;
-    let counted = [replay.differences.len(), plan.len(), made_with.len(), usize::from(aborted.is_some())];
-    let found = counted.iter().sum::<usize>() as u64 + outputs.differing;
+    let verified = Store::at(&args.store.store).verify()?;
+    let found = verified.differences();
     let same = found == 0;
+    let Verified { replay, plan, outputs, aborted, made_with, .. } = verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences

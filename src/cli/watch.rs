@@ -11,9 +11,8 @@ use piton::model::StudyStatus;
 use piton::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::status::Status;
-use piton::{Error, Reader};
+use piton::{Error, Look, Reader};
 
-use super::look::Look;
 use super::{sink, terminal};
 
 /// Shortest time between two looks.

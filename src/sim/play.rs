@@ -15,12 +15,11 @@ use super::trials::{self, Setting};
 use super::world::World;
 use crate::engine::{Draft, Manner, Observer, RunOptions, Surroundings, run_on};
 use crate::error::Error;
-use crate::journal::Journal;
-use crate::model::{
-    EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, TrialState, Verdict,
-};
+use crate::journal::{Journal, Reader};
+use crate::model::{EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict};
 use crate::plan::amend::{Present, Standing, amendment};
 use crate::spec::{Spec, Work};
+use crate::store::{Retry, Store};
 use crate::study::{Outcome, Study};
 use crate::sys::simulated::{Kind, Machine, on};
 
@@ -216,16 +215,25 @@ impl<'a> User<'a> {
             return Ok(false);
         }
         let failed = |cause| Error::Journal { store: store(), cause };
-        let journal = Journal::open(&store())?;
-        let stages = journal.snapshot().and_then(|snapshot| snapshot.stages()).map_err(failed)?;
+        let snapshot = Reader::open(&store())?.snapshot().map_err(failed)?;
+        let stages = snapshot.stages().map_err(failed)?;
+        drop(snapshot);
         let next = stages.iter().find(|stage| stage.status != StageStatus::Closed);
-        let waits = next.filter(|stage| {
+        let waits = next.is_some_and(|stage| {
             let needs = self.scenario.spec.stages[stage.index as usize].approve;
             needs && stage.approval.is_none() && stage.status == StageStatus::Waiting
         });
-        let event =
-            waits.map(|stage| Event::StageApproved { stage: stage.index, by: "ada".into(), note: "".into() });
-        self.append(journal, event.into_iter().collect())
+        match waits {
+            true => Ok(self.noted(Store::at(store()).approved(None, "ada", "")?.1)),
+            false => Ok(false),
+        }
+    }
+
+    /// Is told what a command recorded.
+    fn noted(&self, recorded: Vec<(Seq, Record)>) -> bool {
+        let watcher = self.watcher();
+        recorded.iter().for_each(|(seq, record)| watcher.note(*seq, record));
+        !recorded.is_empty()
     }
 
     /// `piton amend`, once.
@@ -253,17 +261,13 @@ impl<'a> User<'a> {
             return Ok(false);
         }
         let failed = |cause| Error::Journal { store: store(), cause };
-        let journal = Journal::open(&store())?;
-        let snapshot = journal.snapshot().map_err(failed)?;
+        let snapshot = Reader::open(&store())?.snapshot().map_err(failed)?;
         let events: Vec<_> = snapshot.events(1).and_then(Iterator::collect).map_err(failed)?;
-        let trials: Vec<_> =
-            snapshot.trials(TrialId(0), TrialId(u64::MAX)).and_then(Iterator::collect).map_err(failed)?;
         drop(snapshot);
         if events.iter().any(|(_, record): &(Seq, Record)| matches!(record.event, Event::TrialReset { .. })) {
-            return self.append(journal, Vec::new());
+            return Ok(false);
         }
-        let lost = trials.iter().filter(|row| row.state == TrialState::Failed);
-        self.append(journal, lost.map(|row| Event::TrialReset { trial: row.trial }).collect())
+        Ok(self.noted(Store::at(store()).retried(Retry::Failed)?.1))
     }
 
     /// Names of temporary files that are left.

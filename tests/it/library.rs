@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use piton::engine::resume::Decision;
 use piton::model::StudyStatus;
-use piton::{Error, Metric, Metrics, Range, Reader, Spec, Stage, Study, TrialError, verify};
+use piton::{Error, Metric, Metrics, Range, Reader, Retry, Spec, Stage, Store, Study, TrialError, verify};
 
 use crate::harness::Sandbox;
 
@@ -92,6 +92,39 @@ fn a_study_in_code_needs_nothing_else() {
     // It is the study of the same spec.
     let same = Study::new(spec()).store(sandbox.path("study.redb")).run().unwrap();
     assert_eq!(same.decision, Decision::AlreadyCompleted);
+}
+
+/// What the commands do to a store, a program does, too.
+#[test]
+fn a_store_is_approved_retried_and_verified_from_code() {
+    let sandbox = Sandbox::new();
+    let run = || {
+        let explore = Stage::closure("explore", |trial| {
+            let x = trial.int("x")?;
+            if x == 3 { Err("no three")? } else { Ok([("y", x as f64)]) }
+        });
+        let confirm = Stage::closure("confirm", |_| Ok(Metrics::new())).budget(1).survivors(1).approve();
+        let explore =
+            explore.budget(3).survivors(2).range("x", Range::int(1..=3)).minimize("y").max_failure_rate(0.2);
+        let built = Study::builder("kept").stage(explore).stage(confirm).build().unwrap();
+        built.store(sandbox.path("study.redb")).run().unwrap()
+    };
+    let store = Store::at(sandbox.path("study.redb"));
+    // Five trials are needed before the rate counts: nothing aborts.
+    assert!(run().waits_for_approval());
+    let closed = store.retry(Retry::Failed).unwrap_err().to_string();
+    assert!(closed.contains("no stage is open"), "{closed}");
+    let wrong = store.approve(Some("explore"), "ada", "").unwrap_err();
+    assert_eq!((wrong.to_string().as_str(), wrong.exit_code()), ("stage `explore` needs no approval", 2));
+    assert_eq!(store.approve(None, "ada", "looks good").unwrap(), "confirm");
+    assert!(run().is_completed());
+    assert_eq!(store.verify().unwrap().differences(), 0);
+    assert_eq!(store.survivors().unwrap()[0].case, "kept_1_0");
+    let names = store.export(&sandbox.path("all")).unwrap();
+    assert!(names.iter().all(|name| crate::harness::exists(&sandbox.path("all").join(name))), "{names:?}");
+    let mut status = Vec::new();
+    store.status().unwrap().write_json(&mut status).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&status).unwrap()["status"], "completed");
 }
 
 #[test]

@@ -15,12 +15,11 @@ mod site;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use piton::Error;
+use piton::{Error, Look};
 
 use self::origin::Names;
 use self::site::Site;
 use super::args::ServeArgs;
-use super::look::Look;
 use super::report::nonce;
 use super::result::print_line;
 use super::terminal::note;

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use piton::Error;
 use piton::model::StudyId;
 use piton::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::report::{Options, Report};
 use piton::views::status::Status;
+use piton::{Error, Look};
 
-use super::super::look::Look;
 use super::super::stop::ask_to_stop;
 use super::door::Counted;
 use super::http::{Answer, Head, Request};

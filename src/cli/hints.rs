@@ -1,0 +1,96 @@
+//! What to do after an error.
+//!
+//! Each command in a hint works as it is printed. Nothing here may suggest what loses results without saying so.
+
+use piton::engine::EngineError;
+use piton::views::ViewError;
+use piton::{Error, OpenError, shell_word};
+
+/// What to do now; only commands that exist.
+pub fn hints(error: &Error) -> Vec<String> {
+    match error {
+        Error::Open(OpenError::Locked { path }) => vec![format!(
+            "`piton status {0}` shows what it does, `piton stop {0}` asks it to stop",
+            shell_word(path)
+        )],
+        Error::Open(OpenError::Withheld { path }) => {
+            vec![format!(
+                "`fuser -v {}` names the program; once it has let go, the command works",
+                shell_word(path)
+            )]
+        }
+        Error::Open(OpenError::Damaged { path, .. })
+            if path.extension().is_some_and(|ending| ending == "toml") =>
+        {
+            vec![format!("the store of a study file is `{}`", shell_word(&path.with_extension("redb")))]
+        }
+        Error::Open(OpenError::Damaged { path, .. }) | Error::Journal { store: path, .. }
+            if error.exit_code() == 7 =>
+        {
+            vec![salvage_hint(&shell_word(path))]
+        }
+        Error::Engine(EngineError::Commit(failed)) if failed.cause.is_damage() => {
+            vec![salvage_hint(&shell_word(&failed.store))]
+        }
+        Error::DamagedStore(_) | Error::View(ViewError::Journal(_)) | Error::Engine(_)
+            if error.exit_code() == 7 =>
+        {
+            vec![salvage_hint("STORE")]
+        }
+        Error::Open(OpenError::Missing { .. }) => {
+            vec!["a store is made by `piton run STUDY.toml`, beside the study file".into()]
+        }
+        Error::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
+        Error::SpecDiffers { store, amend, .. } => vec![format!(
+            "`{amend}` shows what the change costs, and makes it; or undo it; or go on with the \
+                 stored study: `piton resume {0}`; or begin a new one beside it with `--store FILE --artifacts DIR`",
+            shell_word(store)
+        )],
+        Error::OtherStudy { .. } => {
+            vec!["begin a new study beside it with `--store FILE --artifacts DIR`".into()]
+        }
+        Error::AltersResults { command, .. } => {
+            vec![format!("to discard them and run again what follows: `{command}`")]
+        }
+        Error::ArtifactsTaken { .. } => {
+            vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
+        }
+        Error::InputsChanged { store, way_on, .. } => {
+            let back = "put them back as they were, then give the same command again";
+            let take = way_on.as_ref().map_or_else(
+                || format!("take them as they are with `piton amend {} STUDY.toml`", shell_word(store)),
+                |command| format!("take them as they are, and run again what they could alter: `{command}`"),
+            );
+            let ignore = "leave out what is no input with `inputs_ignore` in `[study]`, and amend that";
+            let anew = "begin a new study beside it with `--store FILE --artifacts DIR`";
+            vec![format!("{back}; or {take}; or {ignore}; or {anew}")]
+        }
+        Error::ParentChanged { store, parent, again } => {
+            let case = &parent.case;
+            vec![match again {
+                Some(again) => format!(
+                    "put it back as it was (`piton replay {} {case} --keep` makes it again, in a directory that it \
+                         names), then give the same command again; or run its stage again with all that follows: \
+                         `{again}`, then `piton resume {0}`",
+                    shell_word(store)
+                ),
+                // A study of closures: only its own program could run them again.
+                None => "put it back as it was, then run the study again; or begin a new one beside it".to_owned(),
+            }]
+        }
+        Error::Engine(EngineError::Executor(_)) => {
+            vec!["mend the cause, then give the same command again".into()]
+        }
+        Error::Engine(EngineError::Commit(failed)) => {
+            vec![format!("mend the cause, then `piton resume {}`", shell_word(&failed.store))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn salvage_hint(store: &str) -> String {
+    format!(
+        "`piton salvage {store} -o NEW` makes a new store from all that can still be read, says what that is, and \
+         leaves this one as it is"
+    )
+}

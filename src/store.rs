@@ -1,0 +1,312 @@
+//! A study's store as a program uses it: looked at at any moment, changed while no engine runs.
+//!
+//! Each change is events in the journal, in one transaction. Nothing here may change what a person did not ask for, or
+//! print: `cli` says what came of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::journal::{self, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
+use crate::model::{Event, Record, Seq, StageRow, StageStatus, TrialId, TrialState};
+use crate::plan::Lineage;
+use crate::salvage::salvage;
+use crate::spec::Spec;
+use crate::sys::clock::unix_ms;
+use crate::views::outputs::{self, OutputsCheck};
+use crate::views::status::Status;
+use crate::views::{Liveness, Place, StudyView, Survivor, abort, bundle, made_with, planned, survivors};
+
+/// A study's store.
+///
+/// ```no_run
+/// use piton::{Retry, Store};
+///
+/// let store = Store::at("study.redb");
+/// for survivor in store.survivors()? {
+///     println!("{} {:?}", survivor.case, survivor.metrics);
+/// }
+/// store.retry(Retry::Failed)?;
+/// # Ok::<(), piton::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// Which trials become pending again.
+#[derive(Clone, Copy, Debug)]
+pub enum Retry<'a> {
+    /// All of the open stage that failed.
+    Failed,
+    /// These cases, each of which failed in the open stage.
+    Cases(&'a [String]),
+}
+
+/// A store, opened for looking.
+#[derive(Debug)]
+pub struct Look {
+    /// The state at a commit.
+    pub snapshot: Snapshot,
+    /// What every view needs of it.
+    pub view: StudyView,
+}
+
+impl Look {
+    /// At the last commit.
+    ///
+    /// # Errors
+    /// [`Error`] when the store cannot be read.
+    pub fn at_store(store: &Path) -> Result<(Reader, Self), Error> {
+        let reader = Reader::open(store)?;
+        let look = Self::again(&reader, store)?;
+        Ok((reader, look))
+    }
+
+    /// At the last commit, through an open reader.
+    ///
+    /// # Errors
+    /// [`Error`] when the store cannot be read.
+    pub fn again(reader: &Reader, store: &Path) -> Result<Self, Error> {
+        let journal_error = |cause| Error::Journal { store: store.into(), cause };
+        let (snapshot, liveness) = Self::at_rest(reader, store).map_err(journal_error)?;
+        let study = snapshot.study().map_err(journal_error)?;
+        let place = Place::new(store, &study).map_err(Error::no_current_dir)?;
+        let view = StudyView::load(&snapshot, place, liveness)?;
+        Ok(Self { snapshot, view })
+    }
+
+    /// The last commit, and whether its engine lives.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the store cannot be read.
+    pub fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
+        let mut snapshot = reader.snapshot()?;
+        let mut study = snapshot.study()?;
+        let mut liveness = Liveness::of(store, &study)?;
+        if study.open_engine().is_some() && !liveness.alive {
+            // It may have said goodbye between the two looks: now that it is gone, what it said last is there.
+            snapshot = reader.snapshot()?;
+            study = snapshot.study()?;
+            liveness = Liveness::of(store, &study)?;
+        }
+        Ok((snapshot, liveness))
+    }
+}
+
+/// What holding a store against itself and its files found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The journal against the stored state.
+    pub replay: Verification,
+    /// Stages that could not run as they are stored.
+    pub plan: Vec<String>,
+    /// The outputs against their recorded hashes.
+    pub outputs: OutputsCheck,
+    /// How the recorded abort is not the one that the results demand.
+    pub aborted: Option<String>,
+    /// Results that were made with other inputs or tools than the study has now.
+    pub made_with: Vec<String>,
+}
+
+impl Verified {
+    /// How many differences there are.
+    #[must_use]
+    pub fn differences(&self) -> u64 {
+        let counted = [self.replay.differences.len(), self.plan.len(), self.made_with.len()];
+        counted.iter().sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
+    }
+}
+
+impl Store {
+    /// The store at a path; nothing is opened yet.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// How the study stands.
+    ///
+    /// # Errors
+    /// [`Error`] when the store cannot be read; likewise for all that look.
+    pub fn status(&self) -> Result<Status, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        Ok(Status::load(&look.view, &look.snapshot, unix_ms())?)
+    }
+
+    /// The survivors of the last stage that closed, best first.
+    ///
+    /// # Errors
+    /// As [`Store::status`].
+    pub fn survivors(&self) -> Result<Vec<Survivor>, Error> {
+        let snapshot = Reader::open(&self.path)?.snapshot().map_err(|cause| self.unreadable(cause))?;
+        Ok(survivors(&snapshot)?)
+    }
+
+    /// Replays the journal against the stored state, hashes the outputs, and asks whether all results belong to the study.
+    ///
+    /// # Errors
+    /// As [`Store::status`].
+    pub fn verify(&self) -> Result<Verified, Error> {
+        let (_reader, Look { snapshot, view }) = Look::at_store(&self.path)?;
+        Ok(Verified {
+            replay: journal::verify(&snapshot).map_err(|cause| self.unreadable(cause))?,
+            plan: planned::check(&view),
+            outputs: outputs::check(&view, &snapshot)?,
+            aborted: abort::check(&view, &snapshot)?,
+            made_with: made_with::check(&view, &snapshot)?,
+        })
+    }
+
+    /// Writes what other programs read into a directory; the names of the files.
+    ///
+    /// # Errors
+    /// [`Error`] when the store cannot be read or a file not be written.
+    pub fn export(&self, dir: &Path) -> Result<Vec<String>, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        Ok(bundle::write(&look.view, &look.snapshot, dir)?)
+    }
+
+    /// Makes a new store of what can be read of this one, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`salvage`].
+    pub fn salvage(&self, new: &Path) -> Result<Salvaged, Error> {
+        salvage(&self.path, new)
+    }
+
+    /// Lets a stage begin that waits for a person: the named one, or the first that waits. Its name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when no such stage waits, [`Error::Open`] while an engine runs.
+    pub fn approve(&self, stage: Option<&str>, by: &str, note: &str) -> Result<String, Error> {
+        Ok(self.approved(stage, by, note)?.0)
+    }
+
+    /// [`Store::approve`], with what was recorded.
+    pub(crate) fn approved(
+        &self,
+        stage: Option<&str>,
+        by: &str,
+        note: &str,
+    ) -> Result<(String, Vec<(Seq, Record)>), Error> {
+        let (journal, snapshot, spec) = self.open()?;
+        let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
+        drop(snapshot);
+        let chosen = waiting_for_approval(&spec, &stages, stage)?;
+        let event = Event::StageApproved { stage: chosen.index, by: by.to_owned(), note: note.to_owned() };
+        Ok((chosen.name.clone(), self.append(journal, vec![event])?))
+    }
+
+    /// Makes failed trials of the open stage, or of the one that the study was aborted in, pending again. Their cases.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with every reason why a named case cannot run again, [`Error::Open`] while an engine runs.
+    pub fn retry(&self, which: Retry<'_>) -> Result<Vec<String>, Error> {
+        Ok(self.retried(which)?.0)
+    }
+
+    /// [`Store::retry`], with what was recorded.
+    pub(crate) fn retried(&self, which: Retry<'_>) -> Result<(Vec<String>, Vec<(Seq, Record)>), Error> {
+        let (journal, snapshot, spec) = self.open()?;
+        let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
+        let retryable = |stage: &&StageRow| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
+        let Some(open) = stages.iter().find(retryable) else {
+            let why = "no stage is open: only failed trials of an open stage can be retried";
+            return Err(Error::Usage(why.into()));
+        };
+        let lineage = Lineage::new(&spec, &stages);
+        let trials = match which {
+            Retry::Failed => failed(&snapshot, open).map_err(|cause| self.unreadable(cause))?,
+            Retry::Cases(cases) => self.named(&snapshot, open, &lineage, cases)?,
+        };
+        drop(snapshot);
+        let cases = trials.iter().filter_map(|trial| lineage.locate(*trial));
+        let cases = cases.map(|(stage, index)| lineage.case(stage, index)).collect();
+        let events = trials.into_iter().map(|trial| Event::TrialReset { trial }).collect();
+        Ok((cases, self.append(journal, events)?))
+    }
+
+    /// All named cases, or every reason why not.
+    fn named(
+        &self,
+        snapshot: &Snapshot,
+        open: &StageRow,
+        lineage: &Lineage<'_>,
+        cases: &[String],
+    ) -> Result<Vec<TrialId>, Error> {
+        let (mut trials, mut wrong) = (Vec::new(), Vec::new());
+        for case in cases {
+            let Some(trial) = lineage.find_case(case) else {
+                wrong.push(format!("there is no case `{case}`"));
+                continue;
+            };
+            let row = snapshot.trial(trial).map_err(|cause| self.unreadable(cause))?;
+            if !open.contains(trial) {
+                wrong.push(format!("`{case}` belongs to a stage that is closed"));
+            } else if row.is_none_or(|row| row.state != TrialState::Failed) {
+                wrong.push(format!("`{case}` has not failed"));
+            } else if !trials.contains(&trial) {
+                trials.push(trial);
+            }
+        }
+        if wrong.is_empty() { Ok(trials) } else { Err(Error::Usage(wrong.join("; "))) }
+    }
+
+    /// For changing it: nobody else may meanwhile.
+    fn open(&self) -> Result<(Journal, Snapshot, Spec), Error> {
+        let journal = Journal::open(&self.path)?;
+        let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
+        let study = snapshot.study().map_err(|cause| self.unreadable(cause))?;
+        let spec = Spec::from_json(&study.spec)
+            .map_err(|error| Error::StoredSpec { store: self.path.clone(), why: error.to_string() })?;
+        Ok((journal, snapshot, spec))
+    }
+
+    /// In one transaction; the store is closed then.
+    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<Vec<(Seq, Record)>, Error> {
+        let at_ms = unix_ms();
+        let records: Vec<Record> = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
+        let first = journal.last_seq() + 1;
+        if !records.is_empty() {
+            journal.append(&records).map_err(|cause| self.unreadable(cause))?;
+        }
+        journal.close().map_err(|cause| self.unreadable(cause))?;
+        Ok((first..).zip(records).collect())
+    }
+
+    fn unreadable(&self, cause: JournalError) -> Error {
+        Error::Journal { store: self.path.clone(), cause }
+    }
+}
+
+/// The named stage, or the first that waits for approval; it must need one and have none.
+fn waiting_for_approval<'a>(
+    spec: &Spec,
+    stages: &'a [StageRow],
+    name: Option<&str>,
+) -> Result<&'a StageRow, Error> {
+    let needs = |stage: &&StageRow| spec.stages.get(stage.index as usize).is_some_and(|spec| spec.approve);
+    let open_question = |stage: &&StageRow| stage.status == StageStatus::Waiting && stage.approval.is_none();
+    let Some(name) = name else {
+        let waiting = stages.iter().filter(needs).find(open_question);
+        return waiting.ok_or_else(|| Error::Usage("no stage waits for approval".into()));
+    };
+    match stages.iter().find(|stage| stage.name == name) {
+        None => Err(Error::Usage(format!("there is no stage `{name}`"))),
+        Some(stage) if !needs(&stage) => Err(Error::Usage(format!("stage `{name}` needs no approval"))),
+        Some(stage) if !open_question(&stage) => {
+            Err(Error::Usage(format!("stage `{name}` is approved or has begun already")))
+        }
+        Some(stage) => Ok(stage),
+    }
+}
+
+fn failed(snapshot: &Snapshot, open: &StageRow) -> Result<Vec<TrialId>, JournalError> {
+    let end = TrialId(open.first_trial.0.saturating_add(open.planned()));
+    let rows = snapshot.trials(open.first_trial, end)?.filter_map(|row| match row {
+        Ok(row) => (row.state == TrialState::Failed).then_some(Ok(row.trial)),
+        Err(error) => Some(Err(error)),
+    });
+    rows.collect()
+}
