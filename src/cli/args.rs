@@ -74,6 +74,8 @@ pub enum Command {
         /// The attempt's control directory
         control: PathBuf,
     },
+    /// Print the JSON Schema of the study file, by which editors complete and check it
+    Schema,
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page

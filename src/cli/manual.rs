@@ -1,4 +1,4 @@
-//! `piton completions` and `piton man`: both made from the same definition as the command line itself.
+//! `piton completions`, `piton man` and `piton schema`: what is made from the definitions of the command line and of the study file.
 
 use std::io::Write;
 
@@ -29,6 +29,11 @@ pub fn man() -> Result<u8, Error> {
         man.render_options_section(&mut text).map_err(Error::Output)?;
     }
     print(&text)
+}
+
+/// Prints the JSON Schema of the study file.
+pub fn schema() -> Result<u8, Error> {
+    print(piton::spec::schema().as_bytes())
 }
 
 fn print(text: &[u8]) -> Result<u8, Error> {

@@ -127,6 +127,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Replay(args) => replay::replay(&args),
         Command::Attempt { control } => attempt::attempt(&control),
         Command::Completions(args) => manual::completions(&args),
+        Command::Schema => manual::schema(),
         Command::Man => manual::man(),
     }
 }

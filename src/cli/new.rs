@@ -92,6 +92,9 @@ const TEMPLATES: &[Template] = &[
     },
 ];
 
+/// The schema of the study file, for editors.
+const SCHEMA: &str = "study.schema.json";
+
 /// Makes a study.
 pub fn new(args: &NewArgs) -> Result<u8, Error> {
     if args.template == "list" {
@@ -124,12 +127,25 @@ fn make(dir: &Path, template: &Template) -> std::io::Result<()> {
         return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty"));
     }
     for (name, contents, executable) in template.files {
-        let mode = if *executable { 0o777 } else { 0o666 };
-        if let Some(parent) = dir.join(name).parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(name))?;
-        file.write_all(contents.as_bytes())?;
+        let contents = if name.ends_with(".toml") { with_schema(contents) } else { (*contents).to_owned() };
+        write(dir, name, &contents, *executable)?;
     }
-    Ok(())
+    write(dir, SCHEMA, &piton::spec::schema(), false)
+}
+
+fn write(dir: &Path, name: &str, contents: &str, executable: bool) -> std::io::Result<()> {
+    let mode = if executable { 0o777 } else { 0o666 };
+    if let Some(parent) = dir.join(name).parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(name))?;
+    file.write_all(contents.as_bytes())
+}
+
+/// A study file whose first line names the schema beside it; in the repository it names the one there.
+fn with_schema(contents: &str) -> String {
+    match contents.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#:schema ") => format!("#:schema {SCHEMA}\n{rest}"),
+        _ => contents.to_owned(),
+    }
 }

@@ -61,10 +61,14 @@ macro_rules! named {
 }
 pub(crate) use named;
 
+/// All names of a closed enum.
+pub(crate) fn names_of<T: Named>() -> Vec<&'static str> {
+    T::ALL.iter().map(|one| one.name()).collect()
+}
+
 /// A name that is none, with those that are.
 pub(crate) fn unknown_name<T: Named, E: serde::de::Error>(name: &str) -> E {
-    let valid: Vec<&str> = T::ALL.iter().map(|one| one.name()).collect();
-    E::custom(format_args!("`{name}` is none of {}", valid.join(", ")))
+    E::custom(format_args!("`{name}` is none of {}", names_of::<T>().join(", ")))
 }
 
 #[cfg(test)]

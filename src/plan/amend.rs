@@ -3,13 +3,14 @@
 //! Pure: two specs and the rows give the amendment. A change is only ever allowed when it is known to leave every
 //! kept result as it is; whatever is not known counts as altering results.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
 };
-use crate::spec::{CaseFile, Change, Sampling, Spec, StageSpec, changed_versions, diff, is_case_file, same_path};
+use crate::spec::{
+    Amend, CaseFile, Change, Sampling, Spec, StageSpec, Subject, changed_versions, differences, is_case_file,
+    run_differences, same_path,
+};
 
 use super::{declared, shares};
 
@@ -106,9 +107,12 @@ pub fn amendment(
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
     let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0) };
+    let differences = differences(standing.spec, new);
+    let limits = differences.iter().any(|(_, subject)| is_limit(*subject));
     let mut changes: Vec<Judged> =
-        diff(standing.spec, new).into_iter().map(|change| judge.judge(change)).collect();
-    changes.extend(changed_run(standing.spec, new).map(|change| harmless(change, "counts from the next run on")));
+        differences.into_iter().map(|(change, subject)| judge.judge(change, subject)).collect();
+    let run = run_differences(standing.spec, new).into_iter();
+    changes.extend(run.map(|change| harmless(change, "counts from the next run on")));
     changes.extend(conflicts.into_iter().map(|change| judge.input(change)));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
@@ -129,7 +133,7 @@ pub fn amendment(
         })
         .collect();
     let extended = judge.extended(&changes);
-    let reopen = judge.reopens(&changes, extended.is_some(), discard_from.is_some());
+    let reopen = judge.reopens(limits, extended.is_some(), discard_from.is_some());
     let event = SpecAmended {
         spec: new.to_json(),
         spec_hash: new.spec_hash(),
@@ -160,55 +164,6 @@ fn extends(change: Change, cost: impl Into<String>) -> Judged {
     Judged { change, class: Class::Extends, cost: cost.into() }
 }
 
-/// `[run]`, which is no part of what a resume must match.
-fn changed_run(old: &Spec, new: &Spec) -> impl Iterator<Item = Change> {
-    let workers = |spec: &Spec| spec.run.workers.map(|workers| workers.to_string());
-    let grace = |spec: &Spec| Some(format!("{} ms", spec.run.grace_ms));
-    let change = |path: &str, old, new| (old != new).then(|| Change { path: path.into(), old, new });
-    let sync = |spec: &Spec| Some(format!("{} ms", spec.run.sync_interval_ms));
-    let hook = |spec: &Spec| (!spec.run.on_event.is_empty()).then(|| spec.run.on_event.join(" "));
-    let executor = |spec: &Spec| Some(spec.run.executor.kind().name().to_owned());
-    let changes = [
-        change("run.workers", workers(old), workers(new)),
-        change("run.grace", grace(old), grace(new)),
-        change("run.sync_interval", sync(old), sync(new)),
-        change("run.on_event", hook(old), hook(new)),
-        change("run.executor", executor(old), executor(new)),
-    ];
-    let mut changes: Vec<Change> = changes.into_iter().flatten().collect();
-    // Whatever else there is, also what will be added one day: nothing that differs is called nothing.
-    let (before, now) = (run_settings(old), run_settings(new));
-    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let other = |name: &&String| change(name, before.get(*name).cloned(), now.get(*name).cloned());
-    changes.extend(names.iter().filter_map(other));
-    changes.into_iter()
-}
-
-/// Settings of `[run]` and of its tables by their names, but for those that are told in words of their own.
-fn run_settings(spec: &Spec) -> BTreeMap<String, String> {
-    fn add(settings: &mut BTreeMap<String, String>, name: &str, value: &serde_json::Value) {
-        match value {
-            serde_json::Value::Object(table) => {
-                table.iter().for_each(|(key, value)| add(settings, &format!("{name}.{key}"), value));
-            }
-            serde_json::Value::Null => {}
-            value => drop(settings.insert(name.to_owned(), value.to_string())),
-        }
-    }
-    let mut settings = BTreeMap::new();
-    let Ok(serde_json::Value::Object(run)) = serde_json::to_value(&spec.run) else { return settings };
-    for (key, value) in &run {
-        match (key.as_str(), value) {
-            ("workers" | "grace_ms" | "sync_interval_ms" | "on_event", _) => {}
-            // `[run.slurm]` is the executor with that name, and the name is told already.
-            ("executor", serde_json::Value::Object(_)) => add(&mut settings, "run", value),
-            ("executor", _) => {}
-            _ => add(&mut settings, &format!("run.{key}"), value),
-        }
-    }
-    settings
-}
-
 /// Tools whose versions differ from those of an earlier time, as changes.
 pub fn changed_tools<'a>(
     made_with: &'a [ToolVersion],
@@ -222,22 +177,12 @@ pub fn changed_tools<'a>(
     })
 }
 
-/// What a change of a stage is about.
-enum Subject<'a> {
-    /// Everything outside the stages.
-    Study(&'a str),
-    /// A whole stage.
-    Stage(&'a str),
-    /// A setting of a stage.
-    Setting(&'a str, &'a str),
-}
-
-fn subject(path: &str) -> Subject<'_> {
-    match path.strip_prefix("stage \"").and_then(|rest| rest.split_once('"')) {
-        Some((name, "")) => Subject::Stage(name),
-        Some((name, key)) => Subject::Setting(name, key.trim_start_matches('.')),
-        None => Subject::Study(path),
-    }
+/// Whether it is a limit whose change may let an aborted study go on.
+const fn is_limit(subject: Subject<'_>) -> bool {
+    matches!(
+        subject,
+        Subject::Study(Amend::StudyRails | Amend::BaseCommand | Amend::Base) | Subject::Key(_, Amend::StageRails)
+    )
 }
 
 struct Judge<'a> {
@@ -249,11 +194,12 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn judge(&self, change: Change) -> Judged {
-        match subject(&change.path.clone()) {
-            Subject::Study(path) => self.study(change, path),
+    fn judge(&self, change: Change, subject: Subject<'_>) -> Judged {
+        match subject {
+            Subject::Study(amend) => self.study(change, amend),
+            Subject::Order => self.order(change),
             Subject::Stage(name) => self.stage(change, name),
-            Subject::Setting(name, key) => self.setting(change, name, key),
+            Subject::Key(stage, amend) => self.setting(change, stage, amend),
         }
     }
 
@@ -296,41 +242,44 @@ impl Judge<'_> {
         }
     }
 
-    fn study(&self, change: Change, path: &str) -> Judged {
-        match path {
-            "study.name" | "study.base_case" => {
+    fn study(&self, change: Change, amend: Amend) -> Judged {
+        match amend {
+            Amend::Identity => {
                 let cost = "makes another study: begin a new one beside it".into();
                 Judged { change, class: Class::Forbidden, cost }
             }
-            "study.description" | "study.author" | "study.tags" => harmless(change, "for people only"),
-            "study.inputs" => self.inputs_named(change),
-            "study.inputs_ignore" => {
+            Amend::People => harmless(change, "for people only"),
+            Amend::Inputs => self.inputs_named(change),
+            Amend::Ignored => {
                 self.depends(change, "what is left out may change unseen, and results to come with it")
             }
-            _ if path.starts_with("study.versions.") => match change.new {
+            Amend::Tools => match change.new {
                 None => self.depends(change, "it may change unseen, and results to come with it"),
                 Some(_) => self.depends(change, "of its version nothing is known of the results so far"),
             },
-            "stages" => {
-                let names = |spec: &Spec| spec.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
-                let (old, new) = (names(self.standing.spec), names(self.new));
-                match (0..self.kept).find(|index| old.get(*index) != new.get(*index)) {
-                    Some(index) => self.alters(change, index),
-                    None => harmless(change, "what has begun keeps its place"),
-                }
-            }
-            _ if path.starts_with("rails.") => extends(change, "asked from now on"),
-            _ if path.starts_with("base.") => self.base(change, path),
+            Amend::StudyRails => extends(change, "asked from now on"),
+            Amend::BaseCommand | Amend::Base => self.base(change, amend),
             _ => self.input(change),
         }
     }
 
-    fn base(&self, change: Change, path: &str) -> Judged {
+    fn order(&self, change: Change) -> Judged {
+        let names = |spec: &Spec| spec.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        let (old, new) = (names(self.standing.spec), names(self.new));
+        match (0..self.kept).find(|index| old.get(*index) != new.get(*index)) {
+            Some(index) => self.alters(change, index),
+            None => harmless(change, "what has begun keeps its place"),
+        }
+    }
+
+    fn base(&self, change: Change, amend: Amend) -> Judged {
         let state = self.standing.study.base.as_ref().map(|base| base.state);
         match state {
             _ if self.new.base.is_none() => harmless(change, "it runs no more"),
             None if self.kept > 0 => harmless(change, "never runs: the first stage has begun"),
-            Some(TrialState::Succeeded) if path == "base.command" && !self.discards_all => self.alters(change, 0),
+            Some(TrialState::Succeeded) if matches!(amend, Amend::BaseCommand) && !self.discards_all => {
+                self.alters(change, 0)
+            }
             Some(TrialState::Succeeded) if !self.discards_all => harmless(change, "it has succeeded already"),
             _ => extends(change, "it runs before the first stage"),
         }
@@ -374,7 +323,7 @@ impl Judge<'_> {
         }
     }
 
-    fn setting(&self, change: Change, name: &str, key: &str) -> Judged {
+    fn setting(&self, change: Change, name: &str, amend: Amend) -> Judged {
         let stages = self.standing.spec.stages.iter().zip(self.standing.stages).enumerate();
         let found = stages.filter(|(_, (stage, _))| stage.name == name).find_map(|(place, (old, row))| {
             Some((place, old, row, self.new.stages.iter().find(|stage| stage.name == name)?))
@@ -382,8 +331,10 @@ impl Judge<'_> {
         let Some((place, old, row, new)) = found else { return self.alters(change, 0) };
         if place >= self.kept {
             let place = self.new.stages.iter().position(|stage| stage.name == name).unwrap_or(place);
-            return match key {
-                "trial_budget" => extends(change, self.cost_of_waiting(place)),
+            return match amend {
+                Amend::Trials if old.trial_budget != new.trial_budget => {
+                    extends(change, self.cost_of_waiting(place))
+                }
                 _ => harmless(change, "the stage has not begun"),
             };
         }
@@ -394,15 +345,12 @@ impl Judge<'_> {
             (true, StageStatus::Closed) => extends(change, "the survivors are chosen anew"),
             (true, _) => extends(change, "counts when the survivors are chosen"),
         };
-        match key {
-            "trial_budget" | "cases" | "sampling" => self.trials(change, place, old, new, row),
-            "survivor_count" | "selection" => survivors(change),
-            "objective" if same_metrics(old, new) => survivors(change),
-            "timeout" if !is_lower(old.timeout_ms, new.timeout_ms) => extends(change, later(row)),
-            "memory_limit" if !is_lower(old.memory_limit_bytes, new.memory_limit_bytes) => {
-                extends(change, later(row))
-            }
-            "rails.abort_if" | "rails.max_failure_rate" => {
+        match amend {
+            Amend::Trials => self.trials(change, place, old, new, row),
+            Amend::Survivors => survivors(change),
+            Amend::Objectives if same_metrics(old, new) => survivors(change),
+            Amend::Limit(limit) if !is_lower(limit(old), limit(new)) => extends(change, later(row)),
+            Amend::StageRails => {
                 let opens = last && (!self.more(place).is_empty() || self.chooses_anew(place));
                 match row.status {
                     StageStatus::Closed if !opens => {
@@ -411,8 +359,8 @@ impl Judge<'_> {
                     _ => extends(change, "asked of all results of the stage"),
                 }
             }
-            "retries" | "failure" => extends(change, later(row)),
-            "approve" => harmless(change, "the stage has begun already"),
+            Amend::Failures => extends(change, later(row)),
+            Amend::Approval => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
         }
     }
@@ -475,15 +423,10 @@ impl Judge<'_> {
 
     /// Whether a study that is over goes on. One that its base command aborted has no trial to discard, and goes on all the
     /// same when it is told to begin anew.
-    fn reopens(&self, changes: &[Judged], extended: bool, discards: bool) -> bool {
-        let limits = |judged: &Judged| match subject(&judged.change.path) {
-            Subject::Study(path) => path.starts_with("rails.") || path.starts_with("base."),
-            Subject::Setting(_, key) => key.starts_with("rails."),
-            Subject::Stage(_) => false,
-        };
+    fn reopens(&self, limits: bool, extended: bool, discards: bool) -> bool {
         match self.standing.study.status {
             StudyStatus::Completed => extended || self.new.stages.len() > self.kept,
-            StudyStatus::Aborted => extended || discards || changes.iter().any(limits),
+            StudyStatus::Aborted => extended || discards || limits,
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => false,
         }
     }

@@ -16,8 +16,9 @@ use std::path::Path;
 
 use super::check::identity;
 use super::diagnostics::{Diagnostic, Diagnostics, Place, names_help, shown};
+use super::stage::StageSpec;
 use super::template::{BUILTIN_PLACEHOLDERS, is_name};
-use super::types::{CaseFile, CaseList, Part, Sampling, Spec, SpecValue, StageSpec, Template, Values, Work};
+use super::types::{CaseFile, CaseList, Part, Sampling, Spec, SpecValue, Template, Values, Work};
 use crate::model::Value;
 use crate::model::json::without_bom;
 use crate::sys::words::io_words;

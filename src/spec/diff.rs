@@ -1,14 +1,17 @@
 //! What differs between two specs, in words.
 //!
-//! Both specs are laid out as a list of settings with their values as a study file would write them; the lists are
-//! compared. Two specs of different identity must never seem equal here.
+//! Both specs are laid out as a list of settings with their values as a study file would write them, by the entries of their
+//! keys; the lists are compared. Two specs of different identity must never seem equal here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::check::rules::RAILS;
+use super::check::{BASE, ROOT, RUN, STUDY};
+use super::keys::{Amend, Section, Settings};
 use super::rules::{AbortRule, Bound, FailureMatch, FailureRule};
+use super::stage::{STAGE, StageSpec};
 use super::types::{
-    CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, StageSpec, SweepParam,
-    Work,
+    CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, SweepParam, Work,
 };
 use crate::model::Value;
 
@@ -34,34 +37,93 @@ impl std::fmt::Display for Change {
     }
 }
 
+/// What a difference is about.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// A key outside the stages.
+    Study(Amend),
+    /// The order of the stages.
+    Order,
+    /// A whole stage.
+    Stage(&'a str),
+    /// A key of a stage.
+    Key(&'a str, Amend),
+}
+
 /// The differences that keep a store from going on with another spec: everything but `[run]`. Stages are matched by
 /// name. Empty exactly when the identities are equal.
 #[must_use]
 pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
+    differences(old, new).into_iter().map(|(change, _)| change).collect()
+}
+
+/// [`diff`], each difference with what it is about.
+#[must_use]
+pub fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subject<'a>)> {
     let mut changes = Vec::new();
-    compare(&mut changes, "", &head(old), &head(new));
+    compare(&mut changes, "", head(old), head(new), Subject::Study);
     let order = |spec: &Spec| list(spec.stages.iter().map(|stage| quote(&stage.name)));
     if order(old) != order(new) {
-        changes.push(Change { path: "stages".into(), old: Some(order(old)), new: Some(order(new)) });
+        let change = Change { path: "stages".into(), old: Some(order(old)), new: Some(order(new)) };
+        changes.push((change, Subject::Order));
     }
     for stage in &old.stages {
-        let path = format!("stage {:?}", stage.name);
+        let (name, path) = (stage.name.as_str(), format!("stage {:?}", stage.name));
+        let settings = |stage| STAGE.settings(stage);
         match new.stages.iter().find(|other| other.name == stage.name) {
-            Some(other) => compare(&mut changes, &format!("{path}."), &settings(stage), &settings(other)),
-            None => changes.push(Change { path, old: Some(summary(stage)), new: None }),
+            Some(other) => {
+                let about = |amend| Subject::Key(name, amend);
+                compare(&mut changes, &format!("{path}."), settings(stage), settings(other), about);
+            }
+            None => changes.push((Change { path, old: Some(summary(stage)), new: None }, Subject::Stage(name))),
         }
     }
     for stage in &new.stages {
         if !old.stages.iter().any(|other| other.name == stage.name) {
             let path = format!("stage {:?}", stage.name);
-            changes.push(Change { path, old: None, new: Some(summary(stage)) });
+            changes.push((Change { path, old: None, new: Some(summary(stage)) }, Subject::Stage(&stage.name)));
         }
     }
     if changes.is_empty() && old.identity_json() != new.identity_json() {
         let hash = |spec: &Spec| Some(format!("hash {}", spec.spec_hash()));
-        changes.push(Change { path: "spec".into(), old: hash(old), new: hash(new) });
+        let change = Change { path: "spec".into(), old: hash(old), new: hash(new) };
+        changes.push((change, Subject::Study(Amend::Results)));
     }
     changes
+}
+
+/// What differs in `[run]`, which is no part of what a resume must match. Settings of the executor's own come last.
+#[must_use]
+pub fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
+    let mut changes = Vec::new();
+    compare(&mut changes, "run.", RUN.settings(&old.run), RUN.settings(&new.run), Subject::Study);
+    let mut changes: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
+    let (before, now) = (executor_settings(old), executor_settings(new));
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    changes.extend(names.into_iter().filter(|name| before.get(*name) != now.get(*name)).map(|name| Change {
+        path: name.clone(),
+        old: before.get(name).cloned(),
+        new: now.get(name).cloned(),
+    }));
+    changes
+}
+
+/// The settings of an executor's table by their names. Its own name is told already.
+fn executor_settings(spec: &Spec) -> BTreeMap<String, String> {
+    fn add(settings: &mut BTreeMap<String, String>, name: &str, value: &serde_json::Value) {
+        match value {
+            serde_json::Value::Object(table) => {
+                table.iter().for_each(|(key, value)| add(settings, &format!("{name}.{key}"), value));
+            }
+            serde_json::Value::Null => {}
+            value => drop(settings.insert(name.to_owned(), value.to_string())),
+        }
+    }
+    let mut settings = BTreeMap::new();
+    if let Ok(table @ serde_json::Value::Object(_)) = serde_json::to_value(&spec.run.executor) {
+        add(&mut settings, "run", &table);
+    }
+    settings
 }
 
 /// How far a spec is from another: its differences, then the cases of files that do not keep their numbers.
@@ -84,131 +146,72 @@ fn cases_of<'a>(spec: &'a Spec, stage: &str) -> Option<&'a CaseList> {
     }
 }
 
-type Settings = Vec<(String, String)>;
+/// A setting by its name, its value, and what amending it means.
+type Told = (String, String, Amend);
 
-fn compare(changes: &mut Vec<Change>, prefix: &str, old: &Settings, new: &Settings) {
-    let index = |settings: &Settings| settings.iter().cloned().collect::<BTreeMap<String, String>>();
-    let (old_values, new_values) = (index(old), index(new));
-    for (key, value) in old {
-        let now = new_values.get(key);
-        if now != Some(value) {
-            let path = format!("{prefix}{key}");
-            changes.push(Change { path, old: Some(value.clone()), new: now.cloned() });
+fn compare<'a>(
+    changes: &mut Vec<(Change, Subject<'a>)>,
+    prefix: &str,
+    old: Vec<Told>,
+    new: Vec<Told>,
+    about: impl Fn(Amend) -> Subject<'a>,
+) {
+    let values = |settings: &[Told]| -> BTreeMap<String, String> {
+        settings.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect()
+    };
+    let (old_values, new_values) = (values(&old), values(&new));
+    let added = new.into_iter().filter(|(name, ..)| !old_values.contains_key(name));
+    for (name, _, amend) in old.into_iter().chain(added) {
+        let (old, new) = (old_values.get(&name).cloned(), new_values.get(&name).cloned());
+        if old != new {
+            changes.push((Change { path: format!("{prefix}{name}"), old, new }, about(amend)));
         }
-    }
-    for (key, value) in new.iter().filter(|(key, _)| !old_values.contains_key(key)) {
-        changes.push(Change { path: format!("{prefix}{key}"), old: None, new: Some(value.clone()) });
     }
 }
 
 /// Everything outside the stages.
-fn head(spec: &Spec) -> Settings {
-    let study = &spec.study;
-    let mut settings = vec![
-        ("study.name".to_owned(), quote(&study.name)),
-        ("study.base_case".to_owned(), quote(&study.base_case)),
-        ("study.seed".to_owned(), study.seed.to_string()),
-    ];
-    let mut add = |key: String, value: String| settings.push((key, value));
-    if let Some(text) = &study.description {
-        add("study.description".into(), quote(text));
+fn head(spec: &Spec) -> Vec<Told> {
+    let in_table = |table: &'static str, told: Vec<Told>| {
+        told.into_iter().map(move |(name, value, amend)| (format!("{table}.{name}"), value, amend))
+    };
+    let base = spec.base.as_ref().map(|base| BASE.settings(base)).unwrap_or_default();
+    in_table("study", STUDY.settings(&spec.study))
+        .chain(ROOT.settings(spec))
+        .chain(in_table("rails", RAILS.settings(&spec.rails)))
+        .chain(in_table("base", base))
+        .collect()
+}
+
+/// The settings of a table in a stage.
+pub(super) fn below<D, S>(table: &str, section: &'static Section<D, S>, of: &S) -> Settings {
+    section.settings(of).into_iter().map(|(name, value, _)| (format!("{table}.{name}"), value)).collect()
+}
+
+/// Where a stage's cases come from: those of a file, or a sweep.
+pub(super) fn cases_and_sweep(stage: &StageSpec) -> Settings {
+    let mut settings = Settings::new();
+    if let Sampling::File(CaseFile { cases: Some(cases), .. }) = &stage.sampling {
+        settings.push(("cases".into(), case_list(cases)));
     }
-    if let Some(text) = &study.author {
-        add("study.author".into(), quote(text));
-    }
-    if !study.tags.is_empty() {
-        add("study.tags".into(), list(study.tags.iter().map(|tag| quote(tag))));
-    }
-    if !study.inputs.is_empty() {
-        add("study.inputs".into(), list(study.inputs.iter().map(|input| quote(input))));
-    }
-    if !study.inputs_ignore.is_empty() {
-        add("study.inputs_ignore".into(), list(study.inputs_ignore.iter().map(|pattern| quote(pattern))));
-    }
-    for (tool, command) in &study.versions {
-        add(format!("study.versions.{tool}"), list(command.iter().map(|word| quote(word))));
-    }
-    for (name, value) in &spec.params {
-        add(format!("params.{name}"), literal(value));
-    }
-    for (name, value) in &spec.env {
-        add(format!("env.{name}"), quote(value));
-    }
-    if let Some(max_runtime_ms) = spec.rails.max_runtime_ms {
-        add("rails.max_runtime".into(), duration(max_runtime_ms));
-    }
-    if let Some(count) = spec.rails.catastrophic_failures {
-        add("rails.catastrophic_failures".into(), count.to_string());
-    }
-    if let Some(base) = &spec.base {
-        add("base.command".into(), command(&base.work));
-        if let Some(timeout_ms) = base.timeout_ms {
-            add("base.timeout".into(), duration(timeout_ms));
-        }
+    settings.extend(stage.sweep.iter().map(|swept| (format!("sweep.{}", swept.name), domain(swept))));
+    if stage.sweep.len() > 1 {
+        // The order decides which combination has which number.
+        let names: Vec<&str> = stage.sweep.iter().map(|swept| swept.name.as_str()).collect();
+        settings.push(("sweep's order".into(), names.join(", ")));
     }
     settings
 }
 
-fn settings(stage: &StageSpec) -> Settings {
-    let mut settings: Settings = vec![
-        ("command".into(), command(&stage.work)),
-        ("trial_budget".into(), stage.trial_budget.to_string()),
-        ("survivor_count".into(), stage.survivor_count.to_string()),
-        ("sampling".into(), sampling(&stage.sampling)),
-        ("selection".into(), word(&stage.selection)),
-    ];
-    let mut add = |key: String, value: String| settings.push((key, value));
-    if let Some(timeout_ms) = stage.timeout_ms {
-        add("timeout".into(), duration(timeout_ms));
-    }
-    if !stage.retries.is_none() {
-        add("retries".into(), retries(&stage.retries));
-    }
-    if !stage.outputs.is_empty() {
-        add("outputs".into(), list(stage.outputs.iter().map(|output| quote(output))));
-    }
-    if let Sampling::File(CaseFile { cases: Some(cases), .. }) = &stage.sampling {
-        add("cases".into(), case_list(cases));
-    }
-    for swept in &stage.sweep {
-        add(format!("sweep.{}", swept.name), domain(swept));
-    }
-    if stage.sweep.len() > 1 {
-        // The order decides which combination has which number.
-        add(
-            "sweep's order".into(),
-            stage.sweep.iter().map(|swept| swept.name.as_str()).collect::<Vec<_>>().join(", "),
-        );
-    }
-    if !stage.objectives.is_empty() {
-        add("objective".into(), list(stage.objectives.iter().map(objective)));
-    }
-    for (name, rule) in &stage.metrics {
-        add(format!("metrics.{name}"), metric(rule));
-    }
-    if let Some(bytes) = stage.memory_limit_bytes {
-        add("memory_limit".into(), bytes.to_string());
-    }
-    if !stage.rails.abort_if.is_empty() {
-        add("rails.abort_if".into(), list(stage.rails.abort_if.iter().map(abort_rule)));
-    }
-    if let Some(rate) = stage.rails.max_failure_rate {
-        add("rails.max_failure_rate".into(), format!("{rate:?}"));
-    }
-    if !stage.failures.is_empty() {
-        add("failure".into(), list(stage.failures.iter().map(failure_rule)));
-    }
-    if stage.approve {
-        add("approve".into(), "true".into());
-    }
-    settings
+/// A list of texts; `None` for an empty one.
+pub(super) fn texts(texts: &[String]) -> Option<String> {
+    (!texts.is_empty()).then(|| list(texts.iter().map(|text| quote(text))))
 }
 
 fn summary(stage: &StageSpec) -> String {
     format!("{} trials, {} survive, {}", stage.trial_budget, stage.survivor_count, command(&stage.work))
 }
 
-fn command(work: &Work) -> String {
+pub(super) fn command(work: &Work) -> String {
     match work {
         Work::Argv(words) => list(words.iter().map(|word| quote(&word.to_string()))),
         Work::Shell(line) => quote(&line.to_string()),
@@ -216,7 +219,7 @@ fn command(work: &Work) -> String {
     }
 }
 
-fn sampling(sampling: &Sampling) -> String {
+pub(super) fn sampling(sampling: &Sampling) -> String {
     match sampling {
         Sampling::File(file) if file.rename.is_empty() => format!("{{ file = {} }}", quote(&file.path)),
         Sampling::File(file) => {
@@ -242,7 +245,7 @@ fn case_list(cases: &CaseList) -> String {
     format!("{count} of {} (blake3 {hash}…)", names.join(", "))
 }
 
-fn abort_rule(rule: &AbortRule) -> String {
+pub(super) fn abort_rule(rule: &AbortRule) -> String {
     let bound = match rule.bound {
         Bound::Below(bound) => format!("below = {bound:?}"),
         Bound::Above(bound) => format!("above = {bound:?}"),
@@ -250,7 +253,7 @@ fn abort_rule(rule: &AbortRule) -> String {
     format!("{{ metric = {}, {bound} }}", quote(&rule.metric))
 }
 
-fn failure_rule(rule: &FailureRule) -> String {
+pub(super) fn failure_rule(rule: &FailureRule) -> String {
     let when = match &rule.when {
         FailureMatch::Log(pattern) => format!("log = {}", quote(pattern)),
         FailureMatch::ExitCode(code) => format!("exit_code = {code}"),
@@ -260,7 +263,7 @@ fn failure_rule(rule: &FailureRule) -> String {
     format!("{{ kind = {}, {when}, severity = {severity:?}, retryable = {} }}", quote(&rule.kind), rule.retryable)
 }
 
-fn retries(retries: &Retries) -> String {
+pub(super) fn retries(retries: &Retries) -> String {
     format!(
         "{{ count = {}, backoff = {}, delay = {}, max_delay = {}, jitter = {} }}",
         retries.count,
@@ -286,36 +289,36 @@ fn domain(swept: &SweepParam) -> String {
     }
 }
 
-fn objective(objective: &Objective) -> String {
+pub(super) fn objective(objective: &Objective) -> String {
     let weight = objective.weight.map(|weight| format!(" (weight {weight:?})")).unwrap_or_default();
     format!("{} {}{weight}", objective.goal, quote(&objective.metric))
 }
 
-fn metric(rule: &MetricRule) -> String {
+pub(super) fn metric(rule: &MetricRule) -> String {
     format!("{{ file = {}, regex = {}, scale = {:?} }}", quote(&rule.file), quote(&rule.regex), rule.scale)
 }
 
 /// A value as a study file writes it: a float always with a point or exponent.
-fn literal(value: &SpecValue) -> String {
+pub(super) fn literal(value: &SpecValue) -> String {
     match &value.0 {
         Value::Str(text) => quote(text),
         other => other.to_string(),
     }
 }
 
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn duration(millis: u64) -> String {
+pub(super) fn duration(millis: u64) -> String {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX);
     format!("\"{:#}\"", jiff::SignedDuration::from_millis(millis))
 }
 
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     format!("{text:?}")
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::rules::Rails;
-use super::types::{BaseSpec, Spec, SpecValue, StageSpec, StudySpec};
+use super::stage::StageSpec;
+use super::types::{BaseSpec, Spec, SpecValue, StudySpec};
 use crate::model::names::{file_name, inner_path, said};
 
 /// The text is no spec: damage, a newer piton's, or forged.

@@ -14,11 +14,13 @@ mod diff;
 mod failure_sets;
 mod inputs;
 mod json;
+mod keys;
 mod parse;
 pub(crate) mod raw;
 mod rules;
 mod shell;
 mod size;
+mod stage;
 mod template;
 mod types;
 mod versions;
@@ -31,17 +33,21 @@ pub(crate) use check::check;
 pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
 pub use diff::{Change, diff, distance};
+pub(crate) use diff::{Subject, differences, run_differences};
 pub use inputs::{
     CaseFiles, Found, InputChange, InputError, Inputs, LEAVINGS, changed_inputs, contradicted, is_case_file, lost,
     same_path,
 };
 pub use json::SpecJsonError;
+pub(crate) use keys::Amend;
+pub use keys::schema;
 pub use parse::{idle_tables, parse, parse_bytes, parse_study, parse_study_as};
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
+pub use stage::StageSpec;
 pub use template::{BUILTIN_PLACEHOLDERS, ExpandContext, ExpandError, Expanded};
 pub use types::{
     Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
     RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling, Selection, Spec,
-    SpecValue, StageSpec, StudySpec, SweepParam, Template, Values, Work,
+    SpecValue, StudySpec, SweepParam, Template, Values, Work,
 };
 pub use versions::{VersionError, changed_tools, changed_versions, tool_versions};

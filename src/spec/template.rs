@@ -286,6 +286,9 @@ fn placeholder(name: &str) -> Part {
     }
 }
 
+/// What [`is_name`] asks for, as a regular expression.
+pub(super) const PARAM_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+
 /// Whether it is `[A-Za-z_][A-Za-z0-9_]*`.
 pub(super) fn is_name(text: &str) -> bool {
     let word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ExecutorSpec;
-use super::rules::{FailureRule, Rails, StageRails};
+use super::rules::Rails;
+use super::stage::StageSpec;
 use crate::model::{Params, Value, named};
 
 /// A whole study, checked.
@@ -66,7 +67,7 @@ impl Spec {
 }
 
 /// `[study]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StudySpec {
     /// `[A-Za-z0-9_-]{1,64}`.
     pub name: String,
@@ -135,55 +136,8 @@ pub struct BaseSpec {
     pub timeout_ms: Option<u64>,
 }
 
-/// `[[stage]]`, with `[defaults]` already applied.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StageSpec {
-    /// Unique, `[A-Za-z0-9_-]{1,64}`.
-    pub name: String,
-    /// What a trial runs.
-    pub work: Work,
-    /// At most this many trials, at least 1.
-    pub trial_budget: u64,
-    /// At most this many survive, at least 1, at most the budget.
-    pub survivor_count: u64,
-    /// Where trials' values come from.
-    pub sampling: Sampling,
-    /// How survivors are chosen.
-    pub selection: Selection,
-    /// TERM after this long, milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-    /// What happens after a failed attempt.
-    #[serde(default, skip_serializing_if = "Retries::is_none")]
-    pub retries: Retries,
-    /// Files that must exist after success, relative to the attempt's directory.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outputs: Vec<String>,
-    /// What each case derives from its parent, in the order of the study file; empty: one case a parent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sweep: Vec<SweepParam>,
-    /// In the order of the study file.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub objectives: Vec<Objective>,
-    /// `[stage.metrics]`: numbers read out of files the trial wrote.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metrics: BTreeMap<String, MetricRule>,
-    /// Memory one trial may take, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_limit_bytes: Option<u64>,
-    /// `[stage.rails]`.
-    #[serde(default, skip_serializing_if = "StageRails::is_none")]
-    pub rails: StageRails,
-    /// `[[stage.failure]]`, in order: the first match names the failure.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failures: Vec<FailureRule>,
-    /// Whether the study waits for `piton approve` before this stage.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub approve: bool,
-}
-
 /// What a trial runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// argv with placeholders, no shell; never empty.
@@ -191,6 +145,7 @@ pub enum Work {
     /// A line for `sh -c`, with placeholders.
     Shell(Template),
     /// A closure of the embedding program, registered under the stage's name.
+    #[default]
     Closure,
 }
 
@@ -224,10 +179,11 @@ pub enum Part {
 }
 
 /// Where a stage's values come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
     /// Every combination in order, the first key slowest, cut to the budget.
+    #[default]
     Grid,
     /// Independent draws, seeded; without a range of floats no case twice.
     Random,
@@ -291,9 +247,10 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// How survivors are chosen; see `plan::select`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
     /// By the one objective (none: by case order).
+    #[default]
     Top,
     /// By the objectives in order.
     Lexicographic,
@@ -330,6 +287,11 @@ impl Retries {
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.count == 0
+    }
+
+    /// Without retries the rest of the policy means nothing: one spelling of it, one hash.
+    pub(super) fn or_none(self) -> Self {
+        if self.is_none() { Self::default() } else { self }
     }
 }
 

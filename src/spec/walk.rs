@@ -11,15 +11,19 @@ use crate::model::names::{self, NameFault};
 use crate::model::{Lost, Value, float_of_integer, float_text};
 
 use super::cases::Gaps;
+use super::check::rules::{RAILS, STAGE_RAILS};
+use super::check::{RUN, STUDY};
 use super::diagnostics::{Diagnostic, Place, names_help, nearest, shown};
+use super::keys::Described;
 use super::raw::{Entry, Kind, Node, locate};
+use super::stage::STAGE;
 use super::types::{SpecValue, Values};
 
 /// Longer durations than this are refused: a hundred years, so that sums of times never overflow.
 const DURATION_MAX_MS: u128 = 100 * 366 * 86_400_000;
 
 /// No count is above this: the trials of tens of thousands of stages still add up in 64 bits.
-const COUNT_MAX: i128 = 1_000_000_000_000_000;
+pub(super) const COUNT_MAX: i128 = 1_000_000_000_000_000;
 
 /// Reports mistakes.
 pub(super) struct Checker<'s> {
@@ -30,11 +34,14 @@ pub(super) struct Checker<'s> {
     /// Of the files of cases that are read, by path and renamed columns: stages may call the same columns otherwise.
     pub gaps: BTreeMap<(String, BTreeMap<String, String>), Gaps>,
     pub found: Vec<Diagnostic>,
+    /// Whether a key was bad.
+    pub incomplete: bool,
 }
 
 /// A value, if it was there and good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Field<T> {
+    #[default]
     Absent,
     /// Its mistake is reported.
     Bad,
@@ -71,20 +78,12 @@ impl<T> Field<T> {
         }
     }
 
-    /// This one, or the default's where this one is absent.
-    pub fn or_else(self, default: &Self) -> Self
-    where
-        T: Clone,
-    {
-        match self {
-            Self::Absent => default.clone(),
-            other => other,
-        }
+    /// What was read; `None` for what is bad.
+    pub fn put(&mut self, value: Option<T>, place: &Place) -> Option<()> {
+        *self = value.map_or(Self::Bad, |value| Self::Good(value, place.clone()));
+        matches!(self, Self::Good(..)).then_some(())
     }
 }
-
-/// The keys a table may have.
-pub(super) type Keys = &'static [&'static str];
 
 /// A table being read.
 #[derive(Clone)]
@@ -107,13 +106,7 @@ impl<'n> Table<'n> {
 }
 
 /// Where else a key could belong.
-const OTHER_TABLES: [(&str, &[&str]); 5] = [
-    ("[study]", super::check::STUDY_KEYS),
-    ("[run]", super::check::RUN_KEYS),
-    ("[[stage]]", super::check::STAGE_KEYS),
-    ("[rails]", super::check::RAILS_KEYS),
-    ("[stage.rails]", super::check::STAGE_RAILS_KEYS),
-];
+const OTHER_TABLES: [&dyn Described; 5] = [&STUDY, &RUN, &STAGE, &RAILS, &STAGE_RAILS];
 
 impl Checker<'_> {
     pub fn report(&mut self, mistake: Diagnostic) {
@@ -135,18 +128,25 @@ impl Checker<'_> {
     }
 
     /// A table, its unknown keys reported.
-    pub fn table<'n>(&mut self, node: &'n Node, place: &Place, title: &str, keys: Keys) -> Option<Table<'n>> {
+    pub fn table<'n>(
+        &mut self,
+        node: &'n Node,
+        place: &Place,
+        title: &str,
+        of: &dyn Described,
+    ) -> Option<Table<'n>> {
+        let keys = of.names();
         let table = self.open_table(node, place, title)?;
         for entry in table.entries {
             let key = entry.key.as_str();
             let place = table.key_place(entry);
             if !keys.contains(&key) {
-                let elsewhere = OTHER_TABLES.iter().find(|(_, valid)| valid.contains(&key));
+                let elsewhere = OTHER_TABLES.iter().find(|other| other.names().contains(&key));
                 let help = match elsewhere {
-                    Some((home, _)) if nearest(key, keys.iter().copied()).is_none() => {
-                        Some(format!("it belongs in `{home}`; valid here: {}", list(keys)))
+                    Some(home) if nearest(key, keys.iter().copied()).is_none() => {
+                        Some(format!("it belongs in {}; valid here: {}", home.title(), list(&keys)))
                     }
-                    _ => names_help("valid keys", key, keys),
+                    _ => names_help("valid keys", key, &keys),
                 };
                 let message = format!("unknown key {} in {title}", shown(key));
                 self.report(Diagnostic::at(&place, message).label("no such key").maybe_help(help));
@@ -172,22 +172,6 @@ impl Checker<'_> {
         let message = format!("missing key `{key}` in {}", table.title);
         let mistake = Diagnostic::at(&table.place, message).label(format!("`{key}` is required"));
         self.report(mistake.maybe_help(help).absence());
-    }
-
-    /// Reads a key if it is there.
-    pub fn field<T>(
-        &mut self,
-        table: &Table<'_>,
-        key: &str,
-        read: impl FnOnce(&mut Self, &Node, &Place) -> Option<T>,
-    ) -> Field<T> {
-        match table.get(key) {
-            None => Field::Absent,
-            Some((node, place)) => match read(self, node, &place) {
-                Some(value) => Field::Good(value, place),
-                None => Field::Bad,
-            },
-        }
     }
 
     /// Text without NUL, which neither argv nor environment nor a path can hold.

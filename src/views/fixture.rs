@@ -14,8 +14,8 @@ use crate::model::{
     ProcessId, Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage, Value, Verdict,
 };
 use crate::spec::{
-    Domain, Goal, Objective, Part, Rails, Retries, RunSpec, Sampling, Selection, Spec, SpecValue, StageRails,
-    StageSpec, StudySpec, SweepParam, Template, Work,
+    Domain, Goal, Objective, Part, Rails, RunSpec, Spec, SpecValue, StageSpec, StudySpec, SweepParam, Template,
+    Work,
 };
 
 pub(super) struct Story {
@@ -38,18 +38,10 @@ fn stage(name: &str, budget: u64, survivors: u64, sweep: Vec<SweepParam>) -> Sta
         work: Work::Argv(vec![text("./pack.sh"), Template { parts: vec![Part::Param("mode".into())] }]),
         trial_budget: budget,
         survivor_count: survivors,
-        sampling: Sampling::Grid,
-        selection: Selection::Top,
-        timeout_ms: None,
-        retries: Retries::default(),
         outputs: vec!["packed".into()],
         sweep,
         objectives: vec![Objective { metric: "bytes".into(), goal: Goal::Minimize, weight: None }],
-        metrics: BTreeMap::new(),
-        memory_limit_bytes: None,
-        rails: StageRails::default(),
-        failures: Vec::new(),
-        approve: false,
+        ..StageSpec::default()
     }
 }
 

@@ -87,6 +87,7 @@ mod regressions;
 mod remote;
 mod report;
 mod salvage;
+mod schema;
 mod serve;
 mod services;
 mod shown;

@@ -1,115 +1,151 @@
-//! `[run.ray]` and `[run.slurm]`. Both are checked whichever is used, so that `executor` alone decides.
+//! `[run.ray]` and `[run.slurm]`: the entries of their keys, and how they are read.
 
 use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Diagnostic, Place};
 use super::super::template::is_name;
-use super::super::walk::{Checker, Keys, Table};
-use crate::model::ExecutorKind;
+use super::super::walk::Checker;
+use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
 use crate::spec::raw::{Entry, Kind, Node};
-use crate::spec::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
+use crate::spec::{BEAT_MS, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 
-const RAY_KEYS: Keys = &[
-    "address",
-    "runtime_env",
-    "num_cpus",
-    "num_gpus",
-    "memory",
-    "resources",
-    "token",
-    "setup",
-    "program",
-    "lost_after",
-];
-const SLURM_KEYS: Keys = &[
-    "partition",
-    "account",
-    "qos",
-    "time",
-    "cpus",
-    "mem",
-    "gres",
-    "array",
-    "exclude",
-    "export",
-    "setup",
-    "extra",
-    "program",
-    "lost_after",
-];
+/// An amount of something.
+const AMOUNT: Takes = Takes::Number(Least::Zero);
+/// A value of an option of `sbatch`.
+const OPTION: Takes = Takes::Form(r"^[^-\s]\S*$", "name of Slurm's");
+/// Lines of shell.
+const LINES: Takes = Takes::Set(&Takes::Filled("line of shell"), 0);
+
+/// `[run.ray]`.
+pub(in crate::spec) static RAY: Section<RaySpec> = Section::new(
+    "`[run.ray]`",
+    "For `executor = \"ray\"`: each trial is a job of Ray's.",
+    &[
+        key(
+            "address",
+            Takes::Form("^(local$|http://)", "address, such as `\"http://127.0.0.1:8265\"`, or `\"local\"`"),
+            Preset::Value("\"http://127.0.0.1:8265\""),
+            "Ray's dashboard; `local` starts a head node for the study.",
+            |c, n, p, d| put(&mut d.address, c.address(n, p)),
+        ),
+        key(
+            "runtime_env",
+            Takes::Anything,
+            Preset::Words("none"),
+            "The jobs' runtime environment.",
+            |c, n, p, d| put(&mut d.runtime_env, c.json_object(n, p)),
+        ),
+        key("num_cpus", AMOUNT, Preset::Value("1.0"), "CPUs that a trial takes.", |c, n, p, d| {
+            put(&mut d.num_cpus, c.amount(n, p))
+        }),
+        key("num_gpus", AMOUNT, Preset::Value("0.0"), "GPUs that a trial takes.", |c, n, p, d| {
+            put(&mut d.num_gpus, c.amount(n, p))
+        }),
+        key("memory", Takes::Size, Preset::Words("none"), "Memory that a trial reserves.", |c, n, p, d| {
+            put(&mut d.memory_bytes, c.memory_limit(n, p).map(Some))
+        }),
+        key(
+            "resources",
+            Takes::Map(&Takes::Text, &AMOUNT, 0),
+            Preset::Words("none"),
+            "Ray's custom resources that a trial takes.",
+            |c, n, p, d| put(&mut d.resources, c.resources(n, p)),
+        ),
+        key(
+            "token",
+            Takes::Form(r"^\$[A-Za-z_][A-Za-z0-9_]*$", "variable, such as `\"$RAY_AUTH_TOKEN\"`"),
+            Preset::Words("none"),
+            "The environment variable that holds the token.",
+            |c, n, p, d| put(&mut d.token_env, c.token(n, p).map(Some)),
+        ),
+        key("setup", LINES, Preset::Value("[]"), SETUP, |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
+        key("program", Takes::Filled("path"), Preset::Words(COPY), PROGRAM, |c, n, p, d| {
+            put(&mut d.program, c.non_empty_text(n, p).map(Some))
+        }),
+        key("lost_after", Takes::Duration, Preset::Value("\"90s\""), LOST_AFTER, |c, n, p, d| {
+            put(&mut d.lost_after_ms, c.lost_after(n, p))
+        }),
+    ],
+);
+
+const SETUP: &str = "Lines of shell before each trial: what makes its tools be there.";
+const PROGRAM: &str = "Where the nodes find piton.";
+const COPY: &str = "a copy beside the artifacts";
+const LOST_AFTER: &str =
+    "A job that its cluster calls over counts as lost after so long without a sign of life; at least `\"15s\"`.";
+
+/// `[run.slurm]`.
+pub(in crate::spec) static SLURM: Section<SlurmSpec> = Section::new(
+    "`[run.slurm]`",
+    "For `executor = \"slurm\"`: each trial is a job of Slurm's, or a task of an array.",
+    &[
+        key("partition", OPTION, Preset::Words("Slurm's"), "`--partition`.", |c, n, p, d| {
+            put(&mut d.partition, c.option(n, p).map(Some))
+        }),
+        key("account", OPTION, Preset::Words("Slurm's"), "`--account`.", |c, n, p, d| {
+            put(&mut d.account, c.option(n, p).map(Some))
+        }),
+        key("qos", OPTION, Preset::Words("Slurm's"), "`--qos`.", |c, n, p, d| {
+            put(&mut d.qos, c.option(n, p).map(Some))
+        }),
+        key("time", Takes::Duration, Preset::Words("Slurm's"), "`--time` of a trial.", |c, n, p, d| {
+            put(&mut d.time_s, c.duration(n, p, false).map(|ms| Some(ms.div_ceil(1_000))))
+        }),
+        key(
+            "cpus",
+            Takes::Integer(1, super::WORKERS_MAX),
+            Preset::Words("Slurm's"),
+            "`--cpus-per-task`.",
+            |c, n, p, d| {
+                let cpus = c.integer(n, p, 1..=super::WORKERS_MAX);
+                put(&mut d.cpus, cpus.map(|cpus| u32::try_from(cpus).ok()))
+            },
+        ),
+        key("mem", Takes::Size, Preset::Words("Slurm's"), "`--mem` of a trial.", |c, n, p, d| {
+            put(&mut d.mem_bytes, c.memory_limit(n, p).map(Some))
+        }),
+        key("gres", OPTION, Preset::Words("none"), "`--gres`.", |c, n, p, d| {
+            put(&mut d.gres, c.option(n, p).map(Some))
+        }),
+        key(
+            "array",
+            Takes::Flag,
+            Preset::Value("false"),
+            "Trials that are submitted together are one job array.",
+            |c, n, p, d| put(&mut d.array, c.boolean(n, p)),
+        ),
+        key(
+            "exclude",
+            Takes::Set(&OPTION, 0),
+            Preset::Value("[]"),
+            "Nodes that are not used: `--exclude`.",
+            |c, n, p, d| put(&mut d.exclude, c.texts(n, p, Checker::option)),
+        ),
+        key(
+            "export",
+            OPTION,
+            Preset::Words("Slurm's"),
+            "`--export`: what of this environment reaches the jobs.",
+            |c, n, p, d| put(&mut d.export, c.option(n, p).map(Some)),
+        ),
+        key("setup", LINES, Preset::Value("[]"), SETUP, |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
+        key(
+            "extra",
+            Takes::Set(&Takes::Filled("argument"), 0),
+            Preset::Value("[]"),
+            "Further arguments of `sbatch`.",
+            |c, n, p, d| put(&mut d.extra, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))),
+        ),
+        key("program", Takes::Filled("path"), Preset::Words(COPY), PROGRAM, |c, n, p, d| {
+            put(&mut d.program, c.non_empty_text(n, p).map(Some))
+        }),
+        key("lost_after", Takes::Duration, Preset::Value("\"90s\""), LOST_AFTER, |c, n, p, d| {
+            put(&mut d.lost_after_ms, c.lost_after(n, p))
+        }),
+    ],
+);
 
 impl Checker<'_> {
-    /// The executor that `[run]` names, with its settings.
-    pub(super) fn executor(&mut self, run: &Table<'_>) -> ExecutorSpec {
-        let named = self.field(run, "executor", |c, n, p| c.named(n, p));
-        let ray = self.field(run, "ray", Self::ray).or_default(RaySpec::default());
-        let slurm = self.field(run, "slurm", Self::slurm).or_default(SlurmSpec::default());
-        match named.or_default(ExecutorKind::Local) {
-            ExecutorKind::Local => ExecutorSpec::Local,
-            ExecutorKind::Ray => ExecutorSpec::Ray(ray),
-            ExecutorKind::Slurm => ExecutorSpec::Slurm(slurm),
-        }
-    }
-
-    fn ray(&mut self, node: &Node, place: &Place) -> Option<RaySpec> {
-        let table = self.table(node, place, "`[run.ray]`", RAY_KEYS)?;
-        let default = RaySpec::default();
-        let address = self.field(&table, "address", Self::address);
-        let runtime_env = self.field(&table, "runtime_env", Self::json_object);
-        let num_cpus = self.field(&table, "num_cpus", Self::amount);
-        let num_gpus = self.field(&table, "num_gpus", Self::amount);
-        let memory = self.field(&table, "memory", |c, n, p| c.memory_limit(n, p));
-        let resources = self.field(&table, "resources", Self::resources);
-        let token = self.field(&table, "token", Self::token);
-        let setup = self.field(&table, "setup", Self::setup);
-        let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
-        let lost_after = self.field(&table, "lost_after", Self::lost_after);
-        Some(RaySpec {
-            address: address.or_default(default.address),
-            runtime_env: runtime_env.or_default(default.runtime_env),
-            num_cpus: num_cpus.or_default(default.num_cpus),
-            num_gpus: num_gpus.or_default(default.num_gpus),
-            memory_bytes: memory.into_good(),
-            resources: resources.or_default(default.resources),
-            token_env: token.into_good(),
-            setup: setup.or_default(default.setup),
-            program: program.into_good(),
-            lost_after_ms: lost_after.or_default(default.lost_after_ms),
-        })
-    }
-
-    fn slurm(&mut self, node: &Node, place: &Place) -> Option<SlurmSpec> {
-        let table = self.table(node, place, "`[run.slurm]`", SLURM_KEYS)?;
-        let default = SlurmSpec::default();
-        let [partition, account, qos, gres, export] = ["partition", "account", "qos", "gres", "export"]
-            .map(|key| self.field(&table, key, Self::option).into_good());
-        let time = self.field(&table, "time", |c, n, p| c.duration(n, p, false));
-        let cpus = self.field(&table, "cpus", |c, n, p| c.integer(n, p, 1..=super::WORKERS_MAX));
-        let mem = self.field(&table, "mem", |c, n, p| c.memory_limit(n, p));
-        let array = self.field(&table, "array", |c, n, p| c.boolean(n, p));
-        let exclude = self.field(&table, "exclude", |c, n, p| c.texts(n, p, Self::option));
-        let setup = self.field(&table, "setup", Self::setup);
-        let extra = self.field(&table, "extra", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
-        let program = self.field(&table, "program", |c, n, p| c.non_empty_text(n, p));
-        let lost_after = self.field(&table, "lost_after", Self::lost_after);
-        Some(SlurmSpec {
-            partition,
-            account,
-            qos,
-            gres,
-            time_s: time.into_good().map(|ms| ms.div_ceil(1_000)),
-            cpus: cpus.into_good().and_then(|cpus| u32::try_from(cpus).ok()),
-            mem_bytes: mem.into_good(),
-            array: array.or_default(default.array),
-            exclude: exclude.or_default(default.exclude),
-            export,
-            setup: setup.or_default(default.setup),
-            extra: extra.or_default(default.extra),
-            program: program.into_good(),
-            lost_after_ms: lost_after.or_default(default.lost_after_ms),
-        })
-    }
-
     /// Lines of shell.
     fn setup(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
         self.texts(node, place, |checker, node, place| checker.non_empty_text(node, place))

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::cases::{Gaps, KnownParams};
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
-use crate::spec::rules::StageRails;
+use crate::spec::stage::{STAGE, StageParts, StageSpec};
 use crate::spec::types::{
     CaseFile, Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling,
-    Selection, StageSpec, SweepParam,
+    Selection, SweepParam,
 };
-use crate::spec::walk::{Checker, Field};
+use crate::spec::walk::{Checker, Field, Table};
 
-use super::stage::{Hole, ObjectiveParts, StageParts, SweepParts};
+use super::stage::{Hole, ObjectiveParts, SweepParts};
 
 /// Weights sum to 1 within this: decimal fractions seldom do exactly.
 const WEIGHT_TOLERANCE: f64 = 1e-9;
@@ -82,38 +82,11 @@ impl Checker<'_> {
     }
 
     fn stage(&mut self, parts: StageParts) -> Option<StageSpec> {
-        let required = [
-            ("name", matches!(parts.name, Field::Absent)),
-            ("command", matches!(parts.work, Field::Absent)),
-            ("trial_budget", matches!(parts.trial_budget, Field::Absent)),
-            ("survivor_count", matches!(parts.survivor_count, Field::Absent)),
-        ];
-        for (key, absent) in required {
-            if absent {
-                let message = format!("missing key `{key}` in `[[stage]]`");
-                let mistake = Diagnostic::at(&parts.place, message).label(format!("`{key}` is required"));
-                self.report(mistake.absence());
-            }
-        }
+        let table = Table { entries: &[], place: parts.place.clone(), title: STAGE.title.to_owned() };
+        self.required(&STAGE, &table, &parts.said);
         self.budget(&parts);
         let objectives = self.selection(&parts);
         let sweep = self.sampling(&parts);
-        let bad = [
-            matches!(parts.sampling, Field::Bad),
-            matches!(parts.selection, Field::Bad),
-            matches!(parts.timeout_ms, Field::Bad),
-            matches!(parts.retries, Field::Bad),
-            matches!(parts.outputs, Field::Bad),
-            matches!(parts.metrics, Field::Bad),
-            matches!(parts.memory_limit, Field::Bad),
-            matches!(parts.rails, Field::Bad),
-            matches!(parts.failures, Field::Bad),
-            matches!(parts.failure_sets, Field::Bad),
-            matches!(parts.approve, Field::Bad),
-        ];
-        if bad.contains(&true) {
-            return None;
-        }
         Some(StageSpec {
             name: parts.name.into_good()?,
             work: parts.work.into_good().and_then(|work| work.work)?,
@@ -121,21 +94,11 @@ impl Checker<'_> {
             survivor_count: parts.survivor_count.into_good()?,
             sampling: parts.sampling.or_default(Sampling::Grid),
             selection: parts.selection.or_default(Selection::Top),
-            timeout_ms: parts.timeout_ms.into_good(),
-            // Without retries the rest of the policy means nothing: one spelling of it, one hash.
-            retries: parts.retries.into_good().filter(|retries| !retries.is_none()).unwrap_or_default(),
-            outputs: parts.outputs.or_default(Vec::new()),
             sweep: sweep?,
             objectives: objectives?,
-            metrics: parts.metrics.or_default(BTreeMap::new()),
-            memory_limit_bytes: parts.memory_limit.into_good(),
-            rails: parts.rails.or_default(StageRails::default()),
             // The study's own rules first: they know it better.
-            failures: [parts.failures, parts.failure_sets]
-                .into_iter()
-                .flat_map(|r| r.or_default(Vec::new()))
-                .collect(),
-            approve: parts.approve.or_default(false),
+            failures: parts.spec.failures.into_iter().chain(parts.failure_sets).collect(),
+            ..parts.spec
         })
     }
 

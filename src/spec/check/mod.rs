@@ -3,58 +3,31 @@
 //! Study files and builders go through the same code. A check must never be skipped because another one failed,
 //! unless what it needs is missing.
 
-mod cluster;
+pub(super) mod cluster;
 mod cross;
-mod rules;
-mod stage;
-mod sweep;
+pub(super) mod rules;
+pub(super) mod stage;
+pub(super) mod sweep;
 
 pub(super) use self::sweep::identity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use self::stage::{StageParts, WorkParts};
+use self::stage::WorkParts;
 use super::cases::KnownParams;
+use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
+use super::diff::{self, quote};
 use super::inputs::pattern_mistake;
+use super::keys::{Amend, Key, Preset, Section, Takes, put};
 use super::raw::{Kind, Node};
 use super::rules::Rails;
-use super::template::{BUILTIN_PLACEHOLDERS, is_name};
+use super::stage::{STAGE, StageParts};
+use super::template::{BUILTIN_PLACEHOLDERS, PARAM_PATTERN, is_name};
 use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec, Values};
-use super::walk::{Checker, Field, Keys, Table};
-
-const ROOT_KEYS: Keys = &["study", "params", "env", "run", "rails", "base", "defaults", "stage"];
-/// Keys of `[study]`.
-pub(super) const STUDY_KEYS: Keys =
-    &["name", "base_case", "seed", "description", "author", "tags", "inputs", "inputs_ignore", "versions"];
-/// Keys of `[run]`.
-pub(super) const RUN_KEYS: Keys = &["workers", "executor", "grace", "sync_interval", "on_event", "ray", "slurm"];
-/// Keys of `[rails]`.
-pub(super) const RAILS_KEYS: Keys = &["max_runtime", "catastrophic_failures"];
-/// Keys of `[stage.rails]`.
-pub(super) const STAGE_RAILS_KEYS: Keys = &["abort_if", "max_failure_rate"];
-const BASE_KEYS: Keys = &["command", "timeout"];
-/// Keys of `[[stage]]` and `[defaults]`.
-pub(super) const STAGE_KEYS: Keys = &[
-    "name",
-    "command",
-    "trial_budget",
-    "survivor_count",
-    "sampling",
-    "selection",
-    "timeout",
-    "retries",
-    "outputs",
-    "sweep",
-    "objective",
-    "metrics",
-    "memory_limit",
-    "rails",
-    "failure",
-    "failures",
-    "approve",
-];
+use super::walk::{Checker, Field};
+use crate::model::{ExecutorKind, names_of};
 
 /// No more trials at once than this.
 const WORKERS_MAX: i128 = 65_536;
@@ -62,8 +35,301 @@ const WORKERS_MAX: i128 = 65_536;
 /// `[params]`; `None` for one whose value is bad: the param exists all the same.
 type Constants = BTreeMap<String, Option<SpecValue>>;
 
-/// `[base]`: its command and its timeout in milliseconds.
-type BaseParts = (Field<WorkParts>, Option<u64>);
+/// What the whole study file says, before what its tables say together is checked.
+#[derive(Default)]
+pub(super) struct RootParts {
+    study: Option<StudySpec>,
+    params: Constants,
+    env: BTreeMap<String, String>,
+    run: RunSpec,
+    rails: Rails,
+    base: Field<BaseParts>,
+    defaults: StageParts,
+    stages: Vec<StageParts>,
+}
+
+/// What `[run]` says, with its executors' tables.
+#[derive(Default)]
+pub(super) struct RunParts {
+    run: RunSpec,
+    executor: Option<ExecutorKind>,
+    ray: RaySpec,
+    slurm: SlurmSpec,
+}
+
+/// What `[base]` says.
+#[derive(Clone, Default)]
+pub(super) struct BaseParts {
+    work: Field<WorkParts>,
+    timeout_ms: Option<u64>,
+}
+
+/// A name that can be part of a file's.
+pub(super) const NAME: Takes = Takes::Form("^[A-Za-z0-9_-]{1,64}$", "name of 1 to 64 of `A-Z a-z 0-9 _ -`");
+/// A param's name.
+pub(super) const PARAM_NAME: Takes =
+    Takes::But(&Takes::Form(PARAM_PATTERN, "param"), || BUILTIN_PLACEHOLDERS.to_vec());
+/// A metric's name, or another.
+pub(super) const ANY_NAME: Takes = Takes::Filled("name");
+/// A path below the attempt's directory.
+pub(super) const INNER_PATH: Takes = Takes::Form(r"^(?!\.\.(/|$)|\.$)[^/]", "path in the attempt's directory");
+/// A program with its arguments.
+pub(super) const WORDS: Takes = Takes::List(&Takes::Text, 1);
+/// The same, or a line for the shell.
+pub(super) const COMMAND: Takes = Takes::Either(&[WORDS, Takes::Form(r"\S", "line for `sh -c`")]);
+/// The same, of what is no trial.
+const UNTEMPLATED: Takes = Takes::Either(&[WORDS, Takes::Text]);
+
+type RootKey = Key<RootParts, Spec>;
+
+/// The whole study file.
+pub(super) static ROOT: Section<RootParts, Spec> = Section::new(
+    "the study file",
+    "A study file is TOML.",
+    &[
+        RootKey::new(
+            "study",
+            Takes::Table(&STUDY),
+            Preset::Required(Some("start with `[study]` and its `name`")),
+            "The study itself.",
+            |c, n, p, d| put(&mut d.study, c.study(n, p).map(Some)),
+        ),
+        RootKey::new(
+            "params",
+            Takes::Map(&PARAM_NAME, &Takes::Value, 0),
+            Preset::Words("none"),
+            "Constants that every trial sees; `--set NAME=VALUE` overrides one when the study is made.",
+            |c, n, p, d| put(&mut d.params, c.constants(n, p)),
+        )
+        .parts(|spec| {
+            spec.params.iter().map(|(name, value)| (format!("params.{name}"), diff::literal(value))).collect()
+        }),
+        RootKey::new(
+            "env",
+            Takes::Map(&Takes::Form(r"^(?!PITON_)[^=\s]+$", "variable"), &Takes::Text, 0),
+            Preset::Words("none"),
+            "The environment of every trial, besides piton's own.",
+            |c, n, p, d| put(&mut d.env, c.env(n, p)),
+        )
+        .parts(|spec| spec.env.iter().map(|(name, value)| (format!("env.{name}"), quote(value))).collect()),
+        RootKey::new(
+            "run",
+            Takes::Table(&RUN),
+            Preset::Words("none"),
+            "How the study is run here.",
+            |c, n, p, d| put(&mut d.run, c.run(n, p)),
+        ),
+        RootKey::new(
+            "rails",
+            Takes::Table(&rules::RAILS),
+            Preset::Words("none"),
+            "Limits of the whole study.",
+            |c, n, p, d| c.section(&rules::RAILS, n, p, &mut d.rails).map(drop),
+        ),
+        RootKey::new(
+            "base",
+            Takes::Table(&BASE),
+            Preset::Words("none"),
+            "What must succeed once before the first stage.",
+            |c, n, p, d| {
+                let mut parts = BaseParts::default();
+                let base = c.section(&BASE, n, p, &mut parts).map(|_| parts);
+                d.base.put(base, p)
+            },
+        ),
+        RootKey::new(
+            "defaults",
+            Takes::Defaults(&STAGE),
+            Preset::Words("none"),
+            "Keys of every stage that has none of its own.",
+            |c, n, p, d| {
+                let table = c.table(n, p, "`[defaults]`", &STAGE)?;
+                d.defaults = c.stage_parts(&table, &StageParts::default());
+                Some(())
+            },
+        ),
+        RootKey::new(
+            "stage",
+            Takes::List(&Takes::Table(&STAGE), 1),
+            Preset::Required(Some("a study needs at least one `[[stage]]`")),
+            "The stages, in order.",
+            |c, n, p, d| put(&mut d.stages, c.stage_tables(n, p, &d.defaults)),
+        ),
+    ],
+);
+
+type StudyKey = Key<StudySpec, StudySpec>;
+
+/// `[study]`.
+pub(super) static STUDY: Section<StudySpec, StudySpec> = Section::new(
+    "`[study]`",
+    "The study itself.",
+    &[
+        StudyKey::new("name", NAME, Preset::Required(None), "What the study is called.", |c, n, p, d| {
+            put(&mut d.name, c.file_name(n, p))
+        })
+        .shown(|study| Some(quote(&study.name)))
+        .amended(Amend::Identity),
+        StudyKey::new(
+            "base_case",
+            NAME,
+            Preset::Words("the study's name"),
+            "What cases are derived from: they are called `<base_case>_<stage>_<number>`.",
+            |c, n, p, d| put(&mut d.base_case, c.file_name(n, p)),
+        )
+        .shown(|study| Some(quote(&study.base_case)))
+        .amended(Amend::Identity),
+        StudyKey::new(
+            "seed",
+            Takes::Integer(0, u64::MAX as i128),
+            Preset::Value("0"),
+            "Every random choice follows from it.",
+            |c, n, p, d| {
+                let seed = c.integer(n, p, 0..=i128::from(u64::MAX));
+                put(&mut d.seed, seed.and_then(|seed| u64::try_from(seed).ok()))
+            },
+        )
+        .shown(|study| Some(study.seed.to_string())),
+        StudyKey::new("description", Takes::Text, Preset::Words("none"), "For people.", |c, n, p, d| {
+            put(&mut d.description, c.text(n, p).map(Some))
+        })
+        .shown(|study| study.description.as_deref().map(quote))
+        .amended(Amend::People),
+        StudyKey::new("author", Takes::Text, Preset::Words("none"), "For people.", |c, n, p, d| {
+            put(&mut d.author, c.text(n, p).map(Some))
+        })
+        .shown(|study| study.author.as_deref().map(quote))
+        .amended(Amend::People),
+        StudyKey::new("tags", Takes::Set(&Takes::Filled("word"), 0), Preset::Value("[]"), "For people.", |c, n, p, d| {
+            put(&mut d.tags, c.texts(n, p, |c, n, p| c.non_empty_text(n, p)))
+        })
+        .shown(|study| diff::texts(&study.tags))
+        .amended(Amend::People),
+        StudyKey::new(
+            "inputs",
+            Takes::Set(&Takes::Filled("path"), 0),
+            Preset::Value("[]"),
+            "Files and directories that results depend on, relative to the study file; a changed one stops the study.",
+            |c, n, p, d| put(&mut d.inputs, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))),
+        )
+        .shown(|study| diff::texts(&study.inputs))
+        .amended(Amend::Inputs),
+        StudyKey::new(
+            "inputs_ignore",
+            Takes::Set(&Takes::Filled("pattern of paths"), 0),
+            Preset::Value("[]"),
+            "What is left out of directories among the inputs.",
+            |c, n, p, d| put(&mut d.inputs_ignore, c.texts(n, p, |c, n, p| c.path_pattern(n, p))),
+        )
+        .shown(|study| diff::texts(&study.inputs_ignore))
+        .amended(Amend::Ignored),
+        StudyKey::new(
+            "versions",
+            Takes::Map(&NAME, &UNTEMPLATED, 0),
+            Preset::Words("none"),
+            "Tools whose versions belong to the study, each with the command that tells it.",
+            |c, n, p, d| put(&mut d.versions, c.versions(n, p)),
+        )
+        .parts(|study| {
+            let tool = |(tool, command): (&String, &Vec<String>)| {
+                (format!("versions.{tool}"), diff::texts(command).unwrap_or_default())
+            };
+            study.versions.iter().map(tool).collect()
+        })
+        .amended(Amend::Tools),
+    ],
+);
+
+type RunKey = Key<RunParts, RunSpec>;
+
+/// `[run]`.
+pub(super) static RUN: Section<RunParts, RunSpec> = Section::new(
+    "`[run]`",
+    "How the study is run here; no part of the study itself, so it can be changed at any time.",
+    &[
+        RunKey::new(
+            "workers",
+            Takes::Integer(1, WORKERS_MAX),
+            Preset::Words("the number of CPUs"),
+            "Trials at once.",
+            |c, n, p, d| {
+                let workers = c.integer(n, p, 1..=WORKERS_MAX);
+                put(&mut d.run.workers, workers.map(|workers| u32::try_from(workers).ok()))
+            },
+        )
+        .shown(|run| run.workers.map(|workers| workers.to_string())),
+        RunKey::new(
+            "executor",
+            Takes::Word(names_of::<ExecutorKind>),
+            Preset::Value("\"local\""),
+            "Where trials run: on this machine, or as jobs of a cluster that is there already.",
+            |c, n, p, d| put(&mut d.executor, c.named(n, p).map(Some)),
+        )
+        .shown(|run| Some(run.executor.kind().name().to_owned())),
+        RunKey::new(
+            "grace",
+            Takes::DurationOrZero,
+            Preset::Value("\"10s\""),
+            "Time for a trial between TERM and KILL.",
+            |c, n, p, d| put(&mut d.run.grace_ms, c.duration(n, p, true)),
+        )
+        .shown(|run| Some(format!("{} ms", run.grace_ms))),
+        RunKey::new(
+            "sync_interval",
+            Takes::DurationOrZero,
+            Preset::Value("\"0s\""),
+            "Finished trials may wait so long for the commit that they share.",
+            |c, n, p, d| put(&mut d.run.sync_interval_ms, c.duration(n, p, true)),
+        )
+        .shown(|run| Some(format!("{} ms", run.sync_interval_ms))),
+        RunKey::new(
+            "on_event",
+            UNTEMPLATED,
+            Preset::Words("none"),
+            "A command that is told, as JSON, when a stage closes and a run ends.",
+            |c, n, p, d| put(&mut d.run.on_event, c.untemplated(n, p, "the command of `on_event`")),
+        )
+        .shown(|run| (!run.on_event.is_empty()).then(|| run.on_event.join(" "))),
+        RunKey::new(
+            "ray",
+            Takes::Table(&cluster::RAY),
+            Preset::Words("none"),
+            "Settings of Ray's jobs.",
+            |c, n, p, d| c.section(&cluster::RAY, n, p, &mut d.ray).map(drop),
+        ),
+        RunKey::new(
+            "slurm",
+            Takes::Table(&cluster::SLURM),
+            Preset::Words("none"),
+            "Settings of Slurm's jobs.",
+            |c, n, p, d| c.section(&cluster::SLURM, n, p, &mut d.slurm).map(drop),
+        ),
+    ],
+);
+
+type BaseKey = Key<BaseParts, BaseSpec>;
+
+/// `[base]`.
+pub(super) static BASE: Section<BaseParts, BaseSpec> = Section::new(
+    "`[base]`",
+    "A command that must succeed once before the first stage; it sees the constants.",
+    &[
+        BaseKey::new("command", COMMAND, Preset::Required(None), "What runs.", |c, n, p, d| {
+            d.work.put(c.command(n, p), p)
+        })
+        .shown(|base| Some(diff::command(&base.work)))
+        .amended(Amend::BaseCommand),
+        BaseKey::new(
+            "timeout",
+            Takes::Duration,
+            Preset::Words("none"),
+            "It is terminated after this long.",
+            |c, n, p, d| put(&mut d.timeout_ms, c.duration(n, p, false).map(Some)),
+        )
+        .shown(|base| base.timeout_ms.map(diff::duration))
+        .amended(Amend::Base),
+    ],
+);
 
 /// Checks a whole raw tree. `source` is the study file's text, for places inside strings; files of cases are read
 /// from `study_dir`, if it is given, and as `values` says.
@@ -73,10 +339,11 @@ pub(crate) fn check(
     overrides: &[(String, String)],
     (study_dir, values): (Option<&Path>, Values),
 ) -> Result<Spec, Vec<Diagnostic>> {
-    let mut checker = Checker { source, study_dir, values, gaps: BTreeMap::new(), found: Vec::new() };
+    let mut checker =
+        Checker { source, study_dir, values, gaps: BTreeMap::new(), found: Vec::new(), incomplete: false };
     let spec = checker.spec(root, overrides);
     match spec {
-        Some(spec) if checker.found.is_empty() => Ok(spec),
+        Some(spec) if checker.found.is_empty() && !checker.incomplete => Ok(spec),
         _ if checker.found.is_empty() => Err(vec![Diagnostic::at(&Place::default(), "the study is incomplete")]),
         _ => Err(checker.found),
     }
@@ -84,81 +351,42 @@ pub(crate) fn check(
 
 impl Checker<'_> {
     fn spec(&mut self, root: &Node, overrides: &[(String, String)]) -> Option<Spec> {
-        let root = self.table(root, &Place::default(), "the study file", ROOT_KEYS)?;
-        let study = self.study(&root);
-        let mut params = self.field(&root, "params", |c, n, p| c.constants(n, p)).or_default(BTreeMap::new());
-        let env = self.field(&root, "env", |c, n, p| c.env(n, p)).or_default(BTreeMap::new());
-        let run = self.field(&root, "run", |c, n, p| c.run(n, p)).or_default(RunSpec::default());
-        let rails = self.field(&root, "rails", |c, n, p| c.rails(n, p)).or_default(Rails::default());
-        let base = self.field(&root, "base", |c, n, p| c.base(n, p));
-        let defaults = match root.get("defaults") {
-            Some((node, place)) => self
-                .table(node, &place, "`[defaults]`", STAGE_KEYS)
-                .map_or_else(StageParts::absent, |table| self.stage_parts(&table)),
-            None => StageParts::absent(),
-        };
-        let parts: Vec<StageParts> =
-            self.stage_tables(&root).iter().map(|table| self.stage_parts(table).over(&defaults)).collect();
-        self.overrides(&mut params, base.good(), &parts, overrides);
+        let mut parts = RootParts::default();
+        self.section(&ROOT, root, &Place::default(), &mut parts)?;
+        let RootParts { study, mut params, env, run, rails, base, stages, .. } = parts;
+        self.overrides(&mut params, base.good(), &stages, overrides);
         let base = self.base_gate(base, &params);
-        let stages = self.stages(parts, KnownParams::new(params.keys().cloned()));
+        let stages = self.stages(stages, KnownParams::new(params.keys().cloned()));
         let params = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let values = self.values;
         Some(Spec { study: study?, params, env, run, rails, base: base?, stages: stages?, values })
     }
 
-    fn stage_tables<'n>(&mut self, root: &Table<'n>) -> Vec<Table<'n>> {
-        let Some((node, place)) = root.get("stage") else {
-            let help = "a study needs at least one `[[stage]]`";
-            self.missing(root, "stage", Some(help.into()));
-            return Vec::new();
-        };
+    fn stage_tables(&mut self, node: &Node, place: &Place, defaults: &StageParts) -> Option<Vec<StageParts>> {
         let Kind::Array(items) = &node.kind else {
             let help = matches!(node.kind, Kind::Table(_)).then(|| "write `[[stage]]`, with two brackets".into());
-            self.wrong_type(node, &place, "a list of tables", help);
-            return Vec::new();
-        };
-        if items.is_empty() {
-            self.report(Diagnostic::at(&place, "a study needs at least one stage").label("no stage here"));
-        }
-        let mut tables = Vec::with_capacity(items.len());
-        for (index, node) in items.iter().enumerate() {
-            let place = Place { span: node.span.clone(), path: stage_path(index, node) };
-            tables.extend(self.table(node, &place, "`[[stage]]`", STAGE_KEYS));
-        }
-        tables
-    }
-
-    fn study(&mut self, root: &Table<'_>) -> Option<StudySpec> {
-        let Some((node, place)) = root.get("study") else {
-            self.missing(root, "study", Some("start with `[study]` and its `name`".into()));
+            self.wrong_type(node, place, "a list of tables", help);
             return None;
         };
-        let table = self.table(node, &place, "`[study]`", STUDY_KEYS)?;
-        let name = self.field(&table, "name", |c, n, p| c.file_name(n, p));
-        if matches!(name, Field::Absent) {
-            self.missing(&table, "name", None);
+        if items.is_empty() {
+            self.report(Diagnostic::at(place, "a study needs at least one stage").label("no stage here"));
         }
-        let base_case = self.field(&table, "base_case", |c, n, p| c.file_name(n, p)).into_good();
-        let seed = self.field(&table, "seed", |c, n, p| c.integer(n, p, 0..=i128::from(u64::MAX)));
-        let description = self.field(&table, "description", |c, n, p| c.text(n, p)).into_good();
-        let author = self.field(&table, "author", |c, n, p| c.text(n, p)).into_good();
-        let tags = self.field(&table, "tags", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
-        let inputs = self.field(&table, "inputs", |c, n, p| c.texts(n, p, |c, n, p| c.non_empty_text(n, p)));
-        let ignored = self.field(&table, "inputs_ignore", |c, n, p| c.texts(n, p, |c, n, p| c.path_pattern(n, p)));
-        let versions = self.field(&table, "versions", |c, n, p| c.versions(n, p));
-        let name = name.into_good()?;
-        Some(StudySpec {
-            base_case: base_case.unwrap_or_else(|| name.clone()),
-            name,
-            seed: seed.good().and_then(|seed| u64::try_from(*seed).ok()).unwrap_or(0),
-            description,
-            author,
-            tags: tags.or_default(Vec::new()),
-            inputs: inputs.or_default(Vec::new()),
-            inputs_ignore: ignored.or_default(Vec::new()),
-            versions: versions.or_default(BTreeMap::new()),
-        })
+        let mut stages = Vec::with_capacity(items.len());
+        for (index, node) in items.iter().enumerate() {
+            let place = Place { span: node.span.clone(), path: stage_path(index, node) };
+            let table = self.table(node, &place, STAGE.title, &STAGE);
+            stages.extend(table.map(|table| self.stage_parts(&table, defaults)));
+        }
+        Some(stages)
+    }
+
+    fn study(&mut self, node: &Node, place: &Place) -> Option<StudySpec> {
+        let mut study = StudySpec::default();
+        self.section(&STUDY, node, place, &mut study)?;
+        if study.base_case.is_empty() {
+            study.base_case = study.name.clone();
+        }
+        Some(study)
     }
 
     /// A pattern of `inputs_ignore`.
@@ -238,26 +466,16 @@ impl Checker<'_> {
         Some(env)
     }
 
+    /// Both tables of executors are checked whichever is used, so that `executor` alone decides.
     fn run(&mut self, node: &Node, place: &Place) -> Option<RunSpec> {
-        let table = self.table(node, place, "`[run]`", RUN_KEYS)?;
-        let workers = self.field(&table, "workers", |c, n, p| c.integer(n, p, 1..=WORKERS_MAX));
-        let executor = self.executor(&table);
-        let grace = self.field(&table, "grace", |c, n, p| c.duration(n, p, true));
-        let sync_interval = self.field(&table, "sync_interval", |c, n, p| c.duration(n, p, true));
-        let on_event = self.field(&table, "on_event", Self::on_event);
-        let default = RunSpec::default();
-        Some(RunSpec {
-            on_event: on_event.or_default(Vec::new()),
-            executor,
-            workers: workers.good().and_then(|workers| u32::try_from(*workers).ok()),
-            grace_ms: grace.or_default(default.grace_ms),
-            sync_interval_ms: sync_interval.or_default(default.sync_interval_ms),
-        })
-    }
-
-    /// A program with its arguments, or a line for `sh -c`. It is no trial: there are no placeholders.
-    fn on_event(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
-        self.untemplated(node, place, "the command of `on_event`")
+        let mut parts = RunParts::default();
+        self.section(&RUN, node, place, &mut parts)?;
+        let executor = match parts.executor.unwrap_or(ExecutorKind::Local) {
+            ExecutorKind::Local => ExecutorSpec::Local,
+            ExecutorKind::Ray => ExecutorSpec::Ray(parts.ray),
+            ExecutorKind::Slurm => ExecutorSpec::Slurm(parts.slurm),
+        };
+        Some(RunSpec { executor, ..parts.run })
     }
 
     /// A program with its arguments, or a line for `sh -c`, without placeholders.
@@ -268,19 +486,9 @@ impl Checker<'_> {
         self.words(node, place, what)
     }
 
-    fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {
-        let table = self.table(node, place, "`[base]`", BASE_KEYS)?;
-        let work = self.field(&table, "command", |c, n, p| c.command(n, p));
-        if matches!(work, Field::Absent) {
-            self.missing(&table, "command", None);
-        }
-        let timeout = self.field(&table, "timeout", |c, n, p| c.duration(n, p, false));
-        Some((work, timeout.into_good()))
-    }
-
     /// The base command with its placeholders checked: it knows the constants alone. `None` for a bad one.
     fn base_gate(&mut self, base: Field<BaseParts>, params: &Constants) -> Option<Option<BaseSpec>> {
-        let (work, timeout_ms) = match base {
+        let BaseParts { work, timeout_ms } = match base {
             Field::Absent => return Some(None),
             Field::Bad => return None,
             Field::Good(parts, _) => parts,
@@ -301,7 +509,7 @@ impl Checker<'_> {
         parts: &[StageParts],
         overrides: &[(String, String)],
     ) {
-        let of_base = base.and_then(|(work, _)| work.good()).into_iter().flat_map(WorkParts::placeholders);
+        let of_base = base.and_then(|base| base.work.good()).into_iter().flat_map(WorkParts::placeholders);
         let of_stages = parts.iter().flat_map(StageParts::placeholders);
         let placeholders: BTreeSet<&str> = of_stages.chain(of_base).collect();
         let swept: BTreeSet<&str> = parts.iter().flat_map(StageParts::swept).collect();

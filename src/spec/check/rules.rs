@@ -2,18 +2,162 @@
 
 use std::collections::HashSet;
 
-use crate::model::Severity;
+use crate::model::{Severity, names_of};
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
+use crate::spec::diff::{self, list};
 use crate::spec::failure_sets::{FAILURE_SETS, FailureSet};
+use crate::spec::keys::{Amend, Key, Least, Preset, Section, Takes, key, put};
 use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, SIGNALS, StageRails, log_regex};
 use crate::spec::size::{SizeError, parse_size};
-use crate::spec::walk::{Checker, Field, Keys, Table};
+use crate::spec::walk::{COUNT_MAX, Checker, Table};
 
-use super::{RAILS_KEYS, STAGE_RAILS_KEYS};
+type RailsKey = Key<Rails, Rails>;
 
-const ABORT_KEYS: Keys = &["metric", "below", "above"];
-const FAILURE_KEYS: Keys = &["kind", "log", "exit_code", "signal", "severity", "retryable"];
+/// `[rails]`.
+pub(in crate::spec) static RAILS: Section<Rails, Rails> = Section::new(
+    "`[rails]`",
+    "Limits of the whole study: beyond one it is aborted.",
+    &[
+        RailsKey::new(
+            "max_runtime",
+            Takes::Duration,
+            Preset::Words("none"),
+            "Wall time, summed over all runs of the study.",
+            |c, n, p, d| put(&mut d.max_runtime_ms, c.duration(n, p, false).map(Some)),
+        )
+        .shown(|rails| rails.max_runtime_ms.map(diff::duration))
+        .amended(Amend::StudyRails),
+        RailsKey::new(
+            "catastrophic_failures",
+            Takes::Integer(1, COUNT_MAX),
+            Preset::Words("none"),
+            "So many failed trials of that severity abort the study.",
+            |c, n, p, d| put(&mut d.catastrophic_failures, c.count(n, p, 1).map(Some)),
+        )
+        .shown(|rails| rails.catastrophic_failures.map(|count| count.to_string()))
+        .amended(Amend::StudyRails),
+    ],
+);
+
+type StageRailsKey = Key<StageRails, StageRails>;
+
+/// `[stage.rails]`.
+pub(in crate::spec) static STAGE_RAILS: Section<StageRails, StageRails> = Section::new(
+    "`[stage.rails]`",
+    "When a stage aborts the study.",
+    &[
+        StageRailsKey::new(
+            "abort_if",
+            Takes::List(&Takes::Table(&ABORT_IF), 0),
+            Preset::Value("[]"),
+            "A trial beyond one of these bounds aborts the study.",
+            |c, n, p, d| put(&mut d.abort_if, c.abort_rules(n, p)),
+        )
+        .shown(|rails| (!rails.abort_if.is_empty()).then(|| list(rails.abort_if.iter().map(diff::abort_rule)))),
+        StageRailsKey::new(
+            "max_failure_rate",
+            Takes::Number(Least::Share),
+            Preset::Words("none"),
+            "More failed trials than this share of the first n abort the study, for any n from 5 on.",
+            |c, n, p, d| put(&mut d.max_failure_rate, c.failure_rate(n, p).map(Some)),
+        )
+        .shown(|rails| rails.max_failure_rate.map(|rate| format!("{rate:?}"))),
+    ],
+);
+
+/// An entry of `abort_if`.
+pub(in crate::spec) static ABORT_IF: Section<AbortParts> = Section::with_one_of(
+    "`abort_if`",
+    "A bound; two bounds of a metric are two entries.",
+    &["below", "above"],
+    &[
+        key(
+            "metric",
+            Takes::Filled("name"),
+            Preset::Required(None),
+            "The metric; a trial without it fails.",
+            |c, n, p, d| put(&mut d.metric, c.non_empty_text(n, p).map(Some)),
+        ),
+        key(
+            "below",
+            Takes::Number(Least::Any),
+            Preset::Words("none"),
+            "Abort below this; the bound itself is still good.",
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Below(bound)))),
+        ),
+        key(
+            "above",
+            Takes::Number(Least::Any),
+            Preset::Words("none"),
+            "Abort above this; the bound itself is still good.",
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Above(bound)))),
+        ),
+    ],
+);
+
+/// `[[stage.failure]]`.
+pub(in crate::spec) static FAILURE: Section<FailureParts> = Section::with_one_of(
+    "`[[stage.failure]]`",
+    "How failures of the stage's tool are named: the first that matches counts.",
+    &["log", "exit_code", "signal"],
+    &[
+        key(
+            "kind",
+            Takes::But(
+                &Takes::Form("^[a-z][a-z0-9_]{0,63}$", "name of a lower-case letter, then `a-z 0-9 _`"),
+                || RESERVED_KINDS.to_vec(),
+            ),
+            Preset::Required(None),
+            "What such failures are called; none of piton's own kinds.",
+            |c, n, p, d| put(&mut d.kind, c.failure_kind(n, p).map(Some)),
+        ),
+        key(
+            "log",
+            Takes::Filled("regular expression"),
+            Preset::Words("none"),
+            "They write a line like this.",
+            |c, n, p, d| put(&mut d.when, c.log_pattern(n, p).map(|log| Some(FailureMatch::Log(log)))),
+        ),
+        key("exit_code", Takes::Integer(1, 255), Preset::Words("none"), "They exit with this.", |c, n, p, d| {
+            let code = c.integer(n, p, 1..=255).and_then(|code| i32::try_from(code).ok());
+            put(&mut d.when, code.map(|code| Some(FailureMatch::ExitCode(code))))
+        }),
+        key(
+            "signal",
+            Takes::Form("^[A-Za-z0-9]+$", "signal, such as `\"SEGV\"`"),
+            Preset::Words("none"),
+            "They are killed by this.",
+            |c, n, p, d| put(&mut d.when, c.signal(n, p).map(|name| Some(FailureMatch::Signal(name)))),
+        ),
+        key(
+            "severity",
+            Takes::Word(names_of::<Severity>),
+            Preset::Value("\"medium\""),
+            "How bad they are; `[rails] catastrophic_failures` counts the worst.",
+            |c, n, p, d| put(&mut d.severity, c.named(n, p).map(Some)),
+        ),
+        key("retryable", Takes::Flag, Preset::Value("true"), "Whether `retries` may help.", |c, n, p, d| {
+            put(&mut d.retryable, c.boolean(n, p).map(Some))
+        }),
+    ],
+);
+
+/// What an entry of `abort_if` says.
+#[derive(Default)]
+pub(in crate::spec) struct AbortParts {
+    metric: Option<String>,
+    bound: Option<Bound>,
+}
+
+/// What a `[[stage.failure]]` says.
+#[derive(Default)]
+pub(in crate::spec) struct FailureParts {
+    kind: Option<String>,
+    when: Option<FailureMatch>,
+    severity: Option<Severity>,
+    retryable: Option<bool>,
+}
 
 /// Kinds that say how piton itself saw a failure, which no rule may claim. A rule may well name `timeout`,
 /// `out_of_memory` or `command_not_found`: a tool can tell of them in its log.
@@ -35,20 +179,11 @@ const KIND_LENGTH_MAX: usize = 64;
 const MEMORY_LIMIT_MIN_BYTES: u64 = 1 << 20;
 
 impl Checker<'_> {
-    /// `[rails]`.
-    pub(super) fn rails(&mut self, node: &Node, place: &Place) -> Option<Rails> {
-        let table = self.table(node, place, "`[rails]`", RAILS_KEYS)?;
-        let max_runtime = self.field(&table, "max_runtime", |c, n, p| c.duration(n, p, false));
-        let catastrophic = self.field(&table, "catastrophic_failures", |c, n, p| c.count(n, p, 1));
-        Some(Rails { max_runtime_ms: max_runtime.into_good(), catastrophic_failures: catastrophic.into_good() })
-    }
-
     /// `[stage.rails]`.
-    pub(super) fn stage_rails(&mut self, node: &Node, place: &Place) -> Option<StageRails> {
-        let table = self.table(node, place, "`[stage.rails]`", STAGE_RAILS_KEYS)?;
-        let abort_if = self.field(&table, "abort_if", |c, n, p| c.abort_rules(n, p));
-        let rate = self.field(&table, "max_failure_rate", |c, n, p| c.failure_rate(n, p));
-        Some(StageRails { abort_if: abort_if.or_default(Vec::new()), max_failure_rate: rate.into_good() })
+    pub(in crate::spec) fn stage_rails(&mut self, node: &Node, place: &Place) -> Option<StageRails> {
+        let mut rails = StageRails::default();
+        self.section(&STAGE_RAILS, node, place, &mut rails)?;
+        Some(rails)
     }
 
     fn failure_rate(&mut self, node: &Node, place: &Place) -> Option<f64> {
@@ -79,16 +214,10 @@ impl Checker<'_> {
     }
 
     fn abort_rule(&mut self, node: &Node, place: &Place) -> Option<AbortRule> {
-        let table = self.table(node, place, "`abort_if`", ABORT_KEYS)?;
-        let metric = self.field(&table, "metric", |c, n, p| c.non_empty_text(n, p));
-        if matches!(metric, Field::Absent) {
-            self.missing(&table, "metric", None);
-        }
-        let below = self.field(&table, "below", |c, n, p| c.float(n, p));
-        let above = self.field(&table, "above", |c, n, p| c.float(n, p));
-        self.exactly_one(&table, &["below", "above"], "write two entries for two bounds");
-        let bound = below.into_good().map(Bound::Below).or(above.into_good().map(Bound::Above));
-        Some(AbortRule { metric: metric.into_good()?, bound: bound? })
+        let mut parts = AbortParts::default();
+        let table = self.section(&ABORT_IF, node, place, &mut parts)?;
+        self.exactly_one(&table, ABORT_IF.one_of, "write two entries for two bounds");
+        Some(AbortRule { metric: parts.metric?, bound: parts.bound? })
     }
 
     /// Reports a table that has none, or more than one, of these keys.
@@ -110,7 +239,7 @@ impl Checker<'_> {
     }
 
     /// `[[stage.failure]]`.
-    pub(super) fn failure_rules(&mut self, node: &Node, place: &Place) -> Option<Vec<FailureRule>> {
+    pub(in crate::spec) fn failure_rules(&mut self, node: &Node, place: &Place) -> Option<Vec<FailureRule>> {
         if matches!(node.kind, Kind::Table(_)) {
             let help = "write `[[stage.failure]]`, with two brackets";
             self.wrong_type(node, place, "a list of tables", Some(help.into()));
@@ -124,7 +253,7 @@ impl Checker<'_> {
     }
 
     /// `failures`: the rules of a built-in set.
-    pub(super) fn failure_set(&mut self, node: &Node, place: &Place) -> Option<Vec<FailureRule>> {
+    pub(in crate::spec) fn failure_set(&mut self, node: &Node, place: &Place) -> Option<Vec<FailureRule>> {
         if !matches!(node.kind, Kind::Str(_)) {
             let help = "rules of the study's own are `[[stage.failure]]`";
             self.wrong_type(node, place, "the name of a set of failure rules", Some(help.into()));
@@ -134,26 +263,14 @@ impl Checker<'_> {
     }
 
     fn failure_rule(&mut self, node: &Node, place: &Place) -> Option<FailureRule> {
-        let table = self.table(node, place, "`[[stage.failure]]`", FAILURE_KEYS)?;
-        let kind = self.field(&table, "kind", |c, n, p| c.failure_kind(n, p));
-        if matches!(kind, Field::Absent) {
-            self.missing(&table, "kind", None);
-        }
-        let log = self.field(&table, "log", |c, n, p| c.log_pattern(n, p));
-        let exit_code = self.field(&table, "exit_code", |c, n, p| c.integer(n, p, 1..=255));
-        let signal = self.field(&table, "signal", |c, n, p| c.signal(n, p));
-        self.exactly_one(&table, &["log", "exit_code", "signal"], "write one `[[stage.failure]]` for each");
-        let severity = self.field(&table, "severity", |c, n, p| c.named(n, p));
-        let retryable = self.field(&table, "retryable", |c, n, p| c.boolean(n, p));
-        let exit_code = exit_code.into_good().and_then(|code| i32::try_from(code).ok());
-        let when = log.into_good().map(FailureMatch::Log);
-        let when = when.or(exit_code.map(FailureMatch::ExitCode));
-        let when = when.or(signal.into_good().map(FailureMatch::Signal));
+        let mut parts = FailureParts::default();
+        let table = self.section(&FAILURE, node, place, &mut parts)?;
+        self.exactly_one(&table, FAILURE.one_of, "write one `[[stage.failure]]` for each");
         Some(FailureRule {
-            kind: kind.into_good()?,
-            when: when?,
-            severity: severity.or_default(Severity::Medium),
-            retryable: retryable.or_default(true),
+            kind: parts.kind?,
+            when: parts.when?,
+            severity: parts.severity.unwrap_or(Severity::Medium),
+            retryable: parts.retryable.unwrap_or(true),
         })
     }
 
@@ -208,7 +325,7 @@ impl Checker<'_> {
     }
 
     /// `memory_limit`, in bytes.
-    pub(super) fn memory_limit(&mut self, node: &Node, place: &Place) -> Option<u64> {
+    pub(in crate::spec) fn memory_limit(&mut self, node: &Node, place: &Place) -> Option<u64> {
         const HELP: &str = "write it like \"4GiB\", \"512MiB\" or \"1.5 GB\"; a plain integer counts bytes";
         let bytes = match &node.kind {
             Kind::Int(bytes) => u64::try_from((*bytes).max(0)).map_err(|_| SizeError::TooLarge),

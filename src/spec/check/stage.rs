@@ -1,4 +1,4 @@
-//! One `[[stage]]` table, or `[defaults]`: every key by itself.
+//! The readers of a stage's keys, and the tables within some of them: every key by itself.
 //!
 //! What two keys say together is checked in `cross`, once the defaults are applied; so a mistake in `[defaults]` is
 //! met here once.
@@ -6,49 +6,175 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::model::names_of;
 use crate::spec::cases::{CaseFormat, read_cases};
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
+use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
 use crate::spec::raw::{Kind, Node};
-use crate::spec::rules::{FailureRule, StageRails};
+use crate::spec::stage::StageParts;
 use crate::spec::template::{BraceError, split};
 use crate::spec::types::{
-    CaseFile, Domain, Goal, MetricRule, Part, Proposer, Retries, Sampling, Selection, Template, Work,
+    Backoff, CaseFile, Domain, Goal, MetricRule, Part, Proposer, Retries, Sampling, Template, Work,
 };
-use crate::spec::walk::{Checker, Field, Keys, Table};
+use crate::spec::walk::{COUNT_MAX, Checker, Field};
 
-const SAMPLING_KEYS: Keys = &["file", "rename", "ask", "parallel"];
-const RETRY_KEYS: Keys = &["count", "backoff", "delay", "max_delay", "jitter"];
-const OBJECTIVE_KEYS: Keys = &["metric", "goal", "weight"];
-const METRIC_KEYS: Keys = &["file", "regex", "scale"];
+use super::{ANY_NAME, INNER_PATH, PARAM_NAME, WORDS};
 
-/// What a stage's table says, key by key.
-#[derive(Clone)]
-pub(super) struct StageParts {
-    pub place: Place,
-    pub name: Field<String>,
-    pub work: Field<WorkParts>,
-    pub trial_budget: Field<u64>,
-    pub survivor_count: Field<u64>,
-    pub sampling: Field<Sampling>,
-    pub selection: Field<Selection>,
-    pub timeout_ms: Field<u64>,
-    pub retries: Field<Retries>,
-    pub outputs: Field<Vec<String>>,
-    pub sweep: Field<Vec<SweepParts>>,
-    pub objectives: Field<Vec<ObjectiveParts>>,
-    pub metrics: Field<BTreeMap<String, MetricRule>>,
-    /// Bytes.
-    pub memory_limit: Field<u64>,
-    pub rails: Field<StageRails>,
-    pub failures: Field<Vec<FailureRule>>,
-    /// The rules of built-in sets.
-    pub failure_sets: Field<Vec<FailureRule>>,
-    pub approve: Field<bool>,
+/// `sampling`, as a table.
+pub(in crate::spec) static SAMPLING: Section<SamplingParts> = Section::with_one_of(
+    "`sampling`",
+    "Cases of a file, or of a program that proposes them.",
+    &["file", "ask"],
+    &[
+        key(
+            "file",
+            Takes::Form(
+                r"\.([Cc][Ss][Vv]|[Jj][Ss][Oo][Nn][Ll]|[Nn][Dd][Jj][Ss][Oo][Nn])$",
+                "path of a `.csv` or `.jsonl`",
+            ),
+            Preset::Words("none"),
+            "The cases of a file, relative to the study file; read when the study is made.",
+            |c, n, p, d| d.file.put(c.case_file(n, p), p),
+        ),
+        key(
+            "rename",
+            Takes::Map(&Takes::Text, &PARAM_NAME, 0),
+            Preset::Words("none"),
+            "Params of other names than the file's columns.",
+            |c, n, p, d| d.rename.put(c.renamed(n, p), p),
+        ),
+        key(
+            "ask",
+            WORDS,
+            Preset::Words("none"),
+            "The program that proposes each case; it runs in the study file's directory.",
+            |c, n, p, d| d.ask.put(c.words(n, p, "the proposer's command"), p),
+        ),
+        key(
+            "parallel",
+            Takes::Integer(1, COUNT_MAX),
+            Preset::Value("1"),
+            "It is asked once all but so many of the cases before are finished; 1 is all of them.",
+            |c, n, p, d| d.parallel.put(c.count(n, p, 1), p),
+        ),
+    ],
+);
+
+/// `retries`, as a table.
+pub(in crate::spec) static RETRIES: Section<RetryParts> = Section::new(
+    "`retries`",
+    "How failed attempts are tried again.",
+    &[
+        key(
+            "count",
+            Takes::Integer(0, u32::MAX as i128),
+            Preset::Required(None),
+            "Further attempts after failed ones.",
+            |c, n, p, d| d.count.put(c.integer(n, p, 0..=i128::from(u32::MAX)), p),
+        ),
+        key(
+            "backoff",
+            Takes::Word(names_of::<Backoff>),
+            Preset::Value("\"exponential\""),
+            "How the delay grows.",
+            |c, n, p, d| put(&mut d.policy.backoff, c.named(n, p)),
+        ),
+        key("delay", Takes::DurationOrZero, Preset::Value("\"1s\""), "Before the first retry.", |c, n, p, d| {
+            d.delay.put(c.duration(n, p, true), p)
+        }),
+        key("max_delay", Takes::DurationOrZero, Preset::Value("\"1m\""), "No delay is longer.", |c, n, p, d| {
+            d.max_delay.put(c.duration(n, p, true), p)
+        }),
+        key(
+            "jitter",
+            Takes::Flag,
+            Preset::Value("true"),
+            "Each delay is spread over its upper half.",
+            |c, n, p, d| put(&mut d.policy.jitter, c.boolean(n, p)),
+        ),
+    ],
+);
+
+/// `[[stage.objective]]`.
+pub(in crate::spec) static OBJECTIVE: Section<ObjectiveParts> = Section::new(
+    "`[[stage.objective]]`",
+    "What is best.",
+    &[
+        key("metric", ANY_NAME, Preset::Required(None), "The metric; a trial without it fails.", |c, n, p, d| {
+            d.metric.put(c.non_empty_text(n, p), p)
+        }),
+        key(
+            "goal",
+            Takes::Word(names_of::<Goal>),
+            Preset::Required(Some("\"maximize\" or \"minimize\"")),
+            "Which way is better.",
+            |c, n, p, d| put(&mut d.goal, c.named(n, p).map(Some)),
+        ),
+        key(
+            "weight",
+            Takes::Number(Least::Above),
+            Preset::Words("none"),
+            "For `selection = \"weighted_sum\"` alone, which needs it; the weights sum to 1.",
+            |c, n, p, d| d.weight.put(c.weight(n, p), p),
+        ),
+    ],
+);
+
+/// An entry of `[stage.metrics]`.
+pub(in crate::spec) static METRIC: Section<MetricParts> = Section::new(
+    "`[stage.metrics]`",
+    "A number that is read out of a file.",
+    &[
+        key("file", INNER_PATH, Preset::Required(None), "Where the number stands.", |c, n, p, d| {
+            put(&mut d.file, c.inner_path(n, p).map(Some))
+        }),
+        key(
+            "regex",
+            Takes::Filled("regular expression"),
+            Preset::Required(None),
+            "The last match's first group is the number.",
+            |c, n, p, d| put(&mut d.regex, c.regex(n, p).map(Some)),
+        ),
+        key(
+            "scale",
+            Takes::Number(Least::Any),
+            Preset::Value("1.0"),
+            "It is multiplied by this.",
+            |c, n, p, d| put(&mut d.scale, c.float(n, p).map(Some)),
+        ),
+    ],
+);
+
+/// What a table of `sampling` says.
+#[derive(Default)]
+pub(in crate::spec) struct SamplingParts {
+    file: Field<String>,
+    rename: Field<BTreeMap<String, String>>,
+    ask: Field<Vec<String>>,
+    parallel: Field<u64>,
+}
+
+/// What a table of `retries` says.
+#[derive(Default)]
+pub(in crate::spec) struct RetryParts {
+    count: Field<i128>,
+    delay: Field<u64>,
+    max_delay: Field<u64>,
+    /// The rest.
+    policy: Retries,
+}
+
+/// What an entry of `[stage.metrics]` says.
+#[derive(Default)]
+pub(in crate::spec) struct MetricParts {
+    file: Option<String>,
+    regex: Option<String>,
+    scale: Option<f64>,
 }
 
 /// A command, and where its placeholders stand.
 #[derive(Clone)]
-pub(super) struct WorkParts {
+pub(in crate::spec) struct WorkParts {
     /// `None` for a bad one: its placeholders are checked all the same.
     pub work: Option<Work>,
     pub holes: Vec<Hole>,
@@ -56,14 +182,14 @@ pub(super) struct WorkParts {
 
 /// A placeholder.
 #[derive(Clone)]
-pub(super) struct Hole {
+pub(in crate::spec) struct Hole {
     pub part: Part,
     pub place: Place,
 }
 
 /// A key of `[stage.sweep]`.
 #[derive(Clone)]
-pub(super) struct SweepParts {
+pub(in crate::spec) struct SweepParts {
     pub name: String,
     /// `None` for a bad one: the param exists all the same.
     pub domain: Option<Domain>,
@@ -72,8 +198,8 @@ pub(super) struct SweepParts {
 }
 
 /// A `[[stage.objective]]`.
-#[derive(Clone)]
-pub(super) struct ObjectiveParts {
+#[derive(Clone, Default)]
+pub(in crate::spec) struct ObjectiveParts {
     pub metric: Field<String>,
     pub goal: Option<Goal>,
     pub weight: Field<f64>,
@@ -91,54 +217,6 @@ impl WorkParts {
 }
 
 impl StageParts {
-    /// Nothing said.
-    pub fn absent() -> Self {
-        Self {
-            place: Place::default(),
-            name: Field::Absent,
-            work: Field::Absent,
-            trial_budget: Field::Absent,
-            survivor_count: Field::Absent,
-            sampling: Field::Absent,
-            selection: Field::Absent,
-            timeout_ms: Field::Absent,
-            retries: Field::Absent,
-            outputs: Field::Absent,
-            sweep: Field::Absent,
-            objectives: Field::Absent,
-            metrics: Field::Absent,
-            memory_limit: Field::Absent,
-            rails: Field::Absent,
-            failures: Field::Absent,
-            failure_sets: Field::Absent,
-            approve: Field::Absent,
-        }
-    }
-
-    /// This stage's keys over the defaults'.
-    pub fn over(self, defaults: &Self) -> Self {
-        Self {
-            place: self.place,
-            name: self.name.or_else(&defaults.name),
-            work: self.work.or_else(&defaults.work),
-            trial_budget: self.trial_budget.or_else(&defaults.trial_budget),
-            survivor_count: self.survivor_count.or_else(&defaults.survivor_count),
-            sampling: self.sampling.or_else(&defaults.sampling),
-            selection: self.selection.or_else(&defaults.selection),
-            timeout_ms: self.timeout_ms.or_else(&defaults.timeout_ms),
-            retries: self.retries.or_else(&defaults.retries),
-            outputs: self.outputs.or_else(&defaults.outputs),
-            sweep: self.sweep.or_else(&defaults.sweep),
-            objectives: self.objectives.or_else(&defaults.objectives),
-            metrics: self.metrics.or_else(&defaults.metrics),
-            memory_limit: self.memory_limit.or_else(&defaults.memory_limit),
-            rails: self.rails.or_else(&defaults.rails),
-            failures: self.failures.or_else(&defaults.failures),
-            failure_sets: self.failure_sets.or_else(&defaults.failure_sets),
-            approve: self.approve.or_else(&defaults.approve),
-        }
-    }
-
     /// Names of the params its command asks for.
     pub fn placeholders(&self) -> impl Iterator<Item = &str> {
         self.work.good().into_iter().flat_map(WorkParts::placeholders)
@@ -165,32 +243,8 @@ impl StageParts {
 }
 
 impl Checker<'_> {
-    /// Reads every key of a stage's table.
-    pub(super) fn stage_parts(&mut self, table: &Table<'_>) -> StageParts {
-        StageParts {
-            place: table.place.clone(),
-            name: self.field(table, "name", |c, n, p| c.file_name(n, p)),
-            work: self.field(table, "command", |c, n, p| c.command(n, p)),
-            trial_budget: self.field(table, "trial_budget", |c, n, p| c.count(n, p, 1)),
-            survivor_count: self.field(table, "survivor_count", |c, n, p| c.count(n, p, 1)),
-            sampling: self.field(table, "sampling", |c, n, p| c.sampling_kind(n, p)),
-            selection: self.field(table, "selection", |c, n, p| c.named(n, p)),
-            timeout_ms: self.field(table, "timeout", |c, n, p| c.duration(n, p, false)),
-            retries: self.field(table, "retries", |c, n, p| c.retries(n, p)),
-            outputs: self.field(table, "outputs", |c, n, p| c.texts(n, p, |c, n, p| c.inner_path(n, p))),
-            sweep: self.field(table, "sweep", |c, n, p| c.sweep(n, p)),
-            objectives: self.field(table, "objective", |c, n, p| c.objectives(n, p)),
-            metrics: self.field(table, "metrics", |c, n, p| c.metric_rules(n, p)),
-            memory_limit: self.field(table, "memory_limit", |c, n, p| c.memory_limit(n, p)),
-            rails: self.field(table, "rails", |c, n, p| c.stage_rails(n, p)),
-            failures: self.field(table, "failure", |c, n, p| c.failure_rules(n, p)),
-            failure_sets: self.field(table, "failures", |c, n, p| c.failure_set(n, p)),
-            approve: self.field(table, "approve", |c, n, p| c.boolean(n, p)),
-        }
-    }
-
     /// A word, or a table that names a file.
-    fn sampling_kind(&mut self, node: &Node, place: &Place) -> Option<Sampling> {
+    pub(in crate::spec) fn sampling_kind(&mut self, node: &Node, place: &Place) -> Option<Sampling> {
         const HELP: &str =
             "sampling = \"grid\", \"random\", \"sobol\", { file = \"cases.csv\" } or { ask = [\"program\"] }";
         match &node.kind {
@@ -203,11 +257,9 @@ impl Checker<'_> {
                 })
             }
             Kind::Table(_) => {
-                let table = self.table(node, place, "`sampling`", SAMPLING_KEYS)?;
-                let file = self.field(&table, "file", |c, n, p| c.case_file(n, p));
-                let rename = self.field(&table, "rename", |c, n, p| c.renamed(n, p));
-                let ask = self.field(&table, "ask", |c, n, p| c.proposer(n, p));
-                let parallel = self.field(&table, "parallel", |c, n, p| c.count(n, p, 1));
+                let mut parts = SamplingParts::default();
+                let table = self.section(&SAMPLING, node, place, &mut parts)?;
+                let SamplingParts { file, rename, ask, parallel } = parts;
                 let stray = table.get("ask").or(table.get("parallel"));
                 if let (None, Some((_, place))) = (table.get("file"), table.get("rename")) {
                     self.report(
@@ -277,10 +329,6 @@ impl Checker<'_> {
         Some(renamed)
     }
 
-    fn proposer(&mut self, node: &Node, place: &Place) -> Option<Vec<String>> {
-        self.words(node, place, "the proposer's command")
-    }
-
     /// A program and its arguments, as they are: what serves no single trial has no placeholders.
     pub(super) fn words(&mut self, node: &Node, place: &Place, what: &str) -> Option<Vec<String>> {
         let items = self.items(node, place, "strings")?;
@@ -315,7 +363,7 @@ impl Checker<'_> {
         None
     }
 
-    pub(super) fn command(&mut self, node: &Node, place: &Place) -> Option<WorkParts> {
+    pub(in crate::spec) fn command(&mut self, node: &Node, place: &Place) -> Option<WorkParts> {
         let mut holes = Vec::new();
         match &node.kind {
             Kind::Closure => Some(WorkParts { work: Some(Work::Closure), holes }),
@@ -401,26 +449,20 @@ impl Checker<'_> {
         self.report(Diagnostic::at(place, message).label(label).help(help));
     }
 
-    fn retries(&mut self, node: &Node, place: &Place) -> Option<Retries> {
+    pub(in crate::spec) fn retries(&mut self, node: &Node, place: &Place) -> Option<Retries> {
         let most = 0..=i128::from(u32::MAX);
         if matches!(node.kind, Kind::Int(_)) {
             let count = u32::try_from(self.integer(node, place, most)?).ok()?;
-            return Some(Retries { count, ..Retries::default() });
+            return Some(Retries { count, ..Retries::default() }.or_none());
         }
         if !matches!(node.kind, Kind::Table(_)) {
             let help = "retries = 2, or retries = { count = 2, delay = \"1s\" }";
             self.wrong_type(node, place, "an integer or a table", Some(help.into()));
             return None;
         }
-        let table = self.table(node, place, "`retries`", RETRY_KEYS)?;
-        let count = self.field(&table, "count", |c, n, p| c.integer(n, p, most));
-        if matches!(count, Field::Absent) {
-            self.missing(&table, "count", None);
-        }
-        let backoff = self.field(&table, "backoff", |c, n, p| c.named(n, p));
-        let delay = self.field(&table, "delay", |c, n, p| c.duration(n, p, true));
-        let max_delay = self.field(&table, "max_delay", |c, n, p| c.duration(n, p, true));
-        let jitter = self.field(&table, "jitter", |c, n, p| c.boolean(n, p));
+        let mut parts = RetryParts::default();
+        self.section(&RETRIES, node, place, &mut parts)?;
+        let RetryParts { count, delay, max_delay, policy } = parts;
         let default = Retries::default();
         let delay_ms = delay.good().copied().unwrap_or(match max_delay.good() {
             Some(most) => default.delay_ms.min(*most),
@@ -434,16 +476,11 @@ impl Checker<'_> {
             self.report(Diagnostic::at(place, message).label("expected at least the delay"));
         }
         let count = u32::try_from(*count.good()?).ok()?;
-        Some(Retries {
-            count,
-            backoff: backoff.or_default(default.backoff),
-            delay_ms,
-            max_delay_ms: max_delay.or_default(default.max_delay_ms.max(delay_ms)),
-            jitter: jitter.or_default(default.jitter),
-        })
+        let max_delay_ms = max_delay.or_default(default.max_delay_ms.max(delay_ms));
+        Some(Retries { count, delay_ms, max_delay_ms, ..policy }.or_none())
     }
 
-    fn objectives(&mut self, node: &Node, place: &Place) -> Option<Vec<ObjectiveParts>> {
+    pub(in crate::spec) fn objectives(&mut self, node: &Node, place: &Place) -> Option<Vec<ObjectiveParts>> {
         if matches!(node.kind, Kind::Table(_)) {
             let help = "write `[[stage.objective]]`, with two brackets";
             self.wrong_type(node, place, "a list of tables", Some(help.into()));
@@ -452,20 +489,8 @@ impl Checker<'_> {
         let mut objectives = Vec::new();
         let mut good = true;
         for (node, place) in self.items(node, place, "tables")? {
-            let Some(table) = self.table(node, &place, "`[[stage.objective]]`", OBJECTIVE_KEYS) else {
-                good = false;
-                continue;
-            };
-            let metric = self.field(&table, "metric", |c, n, p| c.non_empty_text(n, p));
-            let goal = self.field(&table, "goal", |c, n, p| c.named(n, p));
-            let weight = self.field(&table, "weight", |c, n, p| c.weight(n, p));
-            if matches!(metric, Field::Absent) {
-                self.missing(&table, "metric", None);
-            }
-            if matches!(goal, Field::Absent) {
-                self.missing(&table, "goal", Some("\"maximize\" or \"minimize\"".into()));
-            }
-            objectives.push(ObjectiveParts { metric, goal: goal.into_good(), weight, place });
+            let mut parts = ObjectiveParts { place: place.clone(), ..ObjectiveParts::default() };
+            good &= self.section(&OBJECTIVE, node, &place, &mut parts).map(|_| objectives.push(parts)).is_some();
         }
         good.then_some(objectives)
     }
@@ -479,7 +504,11 @@ impl Checker<'_> {
         None
     }
 
-    fn metric_rules(&mut self, node: &Node, place: &Place) -> Option<BTreeMap<String, MetricRule>> {
+    pub(in crate::spec) fn metric_rules(
+        &mut self,
+        node: &Node,
+        place: &Place,
+    ) -> Option<BTreeMap<String, MetricRule>> {
         let outer = self.open_table(node, place, "`[stage.metrics]`")?;
         let mut rules = BTreeMap::new();
         for entry in outer.entries {
@@ -489,18 +518,10 @@ impl Checker<'_> {
             }
             let title = format!("the metric {}", shown(&entry.key));
             let place = key_place.with_span(entry.node.span.clone());
-            let Some(table) = self.table(&entry.node, &place, &title, METRIC_KEYS) else { continue };
-            let file = self.field(&table, "file", |c, n, p| c.inner_path(n, p));
-            let regex = self.field(&table, "regex", |c, n, p| c.regex(n, p));
-            let scale = self.field(&table, "scale", |c, n, p| c.float(n, p));
-            if matches!(file, Field::Absent) {
-                self.missing(&table, "file", None);
-            }
-            if matches!(regex, Field::Absent) {
-                self.missing(&table, "regex", None);
-            }
-            if let (Field::Good(file, _), Field::Good(regex, _)) = (file, regex) {
-                rules.insert(entry.key.clone(), MetricRule { file, regex, scale: scale.or_default(1.0) });
+            let mut parts = MetricParts::default();
+            self.titled(&METRIC, &title, &entry.node, &place, &mut parts);
+            if let MetricParts { file: Some(file), regex: Some(regex), scale } = parts {
+                rules.insert(entry.key.clone(), MetricRule { file, regex, scale: scale.unwrap_or(1.0) });
             }
         }
         Some(rules)

@@ -4,13 +4,62 @@ use std::collections::HashSet;
 
 use crate::model::Value;
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
+use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
 use crate::spec::raw::{Entry, Kind, Node};
 use crate::spec::types::{Domain, SpecValue};
-use crate::spec::walk::{Checker, Field, Keys, Table};
+use crate::spec::walk::{COUNT_MAX, Checker, Field, Table};
 
 use super::stage::SweepParts;
 
-const RANGE_KEYS: Keys = &["min", "max", "steps", "type", "log"];
+/// A range of `[stage.sweep]`.
+pub(in crate::spec) static RANGE: Section<RangeParts> = Section::new(
+    "a range",
+    "A range of a param's values, both ends included.",
+    &[
+        key("min", Takes::Number(Least::Any), Preset::Required(None), "The lower end.", |_, n, p, d| {
+            put(&mut d.min, Some(Some((n.clone(), p.clone()))))
+        }),
+        key("max", Takes::Number(Least::Any), Preset::Required(None), "The upper end.", |_, n, p, d| {
+            put(&mut d.max, Some(Some((n.clone(), p.clone()))))
+        }),
+        key(
+            "steps",
+            Takes::Integer(2, COUNT_MAX),
+            Preset::Words("every integer"),
+            "Points on a grid, both ends counted; a range of floats needs it there, random sampling has no use for it.",
+            |c, n, p, d| d.steps.put(c.steps(n, p), p),
+        ),
+        key(
+            "type",
+            Takes::Word(|| RANGE_TYPES.map(|(name, _)| name).to_vec()),
+            Preset::Value("\"float\""),
+            "What it counts in.",
+            |c, n, p, d| d.kind.put(c.one_of(n, p, &RANGE_TYPES), p),
+        ),
+        key(
+            "log",
+            Takes::Flag,
+            Preset::Value("false"),
+            "Even on a log scale; `min` is above 0 then.",
+            |c, n, p, d| d.log.put(c.boolean(n, p), p),
+        ),
+    ],
+);
+
+const RANGE_TYPES: [(&str, RangeType); 2] = [("float", RangeType::Float), ("int", RangeType::Int)];
+
+/// What a range says; its ends are read once it is known what it counts in.
+#[derive(Default)]
+pub(in crate::spec) struct RangeParts {
+    min: Option<(Node, Place)>,
+    max: Option<(Node, Place)>,
+    steps: Field<u64>,
+    kind: Field<RangeType>,
+    log: Field<bool>,
+}
+
+/// The lower and the upper end of a range, each with its place.
+type Ends = (Option<(Node, Place)>, Option<(Node, Place)>);
 
 /// What a range counts in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,7 +70,7 @@ enum RangeType {
 
 impl Checker<'_> {
     /// All of a stage's sweep, in the order of the text.
-    pub(super) fn sweep(&mut self, node: &Node, place: &Place) -> Option<Vec<SweepParts>> {
+    pub(in crate::spec) fn sweep(&mut self, node: &Node, place: &Place) -> Option<Vec<SweepParts>> {
         let table = self.open_table(node, place, "`[stage.sweep]`")?;
         if table.entries.is_empty() {
             let mistake = Diagnostic::at(place, "the sweep is empty").label("expected at least one param");
@@ -75,24 +124,30 @@ impl Checker<'_> {
     }
 
     fn range(&mut self, node: &Node, place: &Place) -> Option<(Domain, Option<Place>)> {
-        let table = self.table(node, place, "a range", RANGE_KEYS)?;
-        let types: [(&str, RangeType); 2] = [("float", RangeType::Float), ("int", RangeType::Int)];
-        let kind = self.field(&table, "type", |c, n, p| c.one_of(n, p, &types));
-        let log = self.field(&table, "log", |c, n, p| c.boolean(n, p));
-        let steps = self.field(&table, "steps", |c, n, p| c.steps(n, p));
-        for key in ["min", "max"] {
-            if table.get(key).is_none() {
-                self.missing(&table, key, None);
-            }
-        }
+        let mut parts = RangeParts::default();
+        let table = self.section(&RANGE, node, place, &mut parts)?;
+        let RangeParts { min, max, steps, kind, log } = parts;
         let steps_place = table.get("steps").map(|(_, place)| place);
         let bad = matches!(kind, Field::Bad) || matches!(log, Field::Bad) || matches!(steps, Field::Bad);
         let log = log.or_default(false);
         let domain = match kind.or_default(RangeType::Float) {
-            RangeType::Int => self.int_range(&table, &steps, log),
-            RangeType::Float => self.float_range(&table, &steps, log),
+            RangeType::Int => self.int_range(&table, (min, max), &steps, log),
+            RangeType::Float => self.float_range(&table, (min, max), &steps, log),
         }?;
         (!bad).then_some((domain, steps_place))
+    }
+
+    /// One end of a range.
+    fn end<T>(
+        &mut self,
+        end: Option<(Node, Place)>,
+        read: impl FnOnce(&mut Self, &Node, &Place) -> Option<T>,
+    ) -> Field<T> {
+        let mut field = Field::Absent;
+        if let Some((node, place)) = end {
+            field.put(read(self, &node, &place), &place);
+        }
+        field
     }
 
     fn steps(&mut self, node: &Node, place: &Place) -> Option<u64> {
@@ -105,9 +160,15 @@ impl Checker<'_> {
         None
     }
 
-    fn float_range(&mut self, table: &Table<'_>, steps: &Field<u64>, log: bool) -> Option<Domain> {
-        let min = self.field(table, "min", |c, n, p| c.exact_float(n, p));
-        let max = self.field(table, "max", |c, n, p| c.exact_float(n, p));
+    fn float_range(
+        &mut self,
+        table: &Table<'_>,
+        (min, max): Ends,
+        steps: &Field<u64>,
+        log: bool,
+    ) -> Option<Domain> {
+        let min = self.end(min, |c, n, p| c.exact_float(n, p));
+        let max = self.end(max, |c, n, p| c.exact_float(n, p));
         let positive = self.log_minimum(&min, log, |min| *min > 0.0);
         let (min, max) = (*min.good()?, *max.good()?);
         if !self.ordered(table, min < max, min == max) || !positive {
@@ -125,10 +186,10 @@ impl Checker<'_> {
         Some(Domain::Float { min, max, steps, log })
     }
 
-    fn int_range(&mut self, table: &Table<'_>, steps: &Field<u64>, log: bool) -> Option<Domain> {
+    fn int_range(&mut self, table: &Table<'_>, (min, max): Ends, steps: &Field<u64>, log: bool) -> Option<Domain> {
         let all = i128::from(i64::MIN)..=i128::from(i64::MAX);
-        let min = self.field(table, "min", |c, n, p| c.integer(n, p, all.clone()));
-        let max = self.field(table, "max", |c, n, p| c.integer(n, p, all));
+        let min = self.end(min, |c, n, p| c.integer(n, p, all.clone()));
+        let max = self.end(max, |c, n, p| c.integer(n, p, all));
         let positive = self.log_minimum(&min, log, |min| *min > 0);
         let (min, max) = (*min.good()?, *max.good()?);
         if !self.ordered(table, min <= max, false) || !positive {

@@ -11,6 +11,7 @@ use crate::spec::{
 };
 
 mod identity;
+mod schema;
 
 /// The contract's example, as far as this version goes.
 const EXAMPLE: &str = r#"
@@ -254,140 +255,139 @@ clock = { min = 2.0, max = 1.0, steps = 1 }
     assert_eq!(found.len(), 18, "{found:#?}");
 }
 
+/// Lines of a stage, each with its one mistake.
+const STAGE_RULES: &[(&str, &str)] = &[
+    ("command = []", "3:11 [] | the command is empty"),
+    ("command = \" \"", "3:11 \" \" | the command is empty"),
+    ("command = [\"\", \"x\"]", "3:12 \"\" | the program's name is empty"),
+    ("command = 3", "3:11 3 | `command` must be a list of strings or a string, not an integer"),
+    ("command = \"a }\"", "3:14 } | `}` without its `{`"),
+    ("command = \"echo ${HOME}\"", "3:18 {HOME} | a placeholder cannot be quoted safely right after `$`"),
+    ("command = [\"a\\u0000b\"]", "3:14 \\u0000 | a NUL character cannot be passed on"),
+    (
+        "command = \"x `{seed}`\"",
+        "3:15 {seed} | a placeholder cannot be quoted safely inside backticks; `$(…)` can be quoted",
+    ),
+    ("trial_budget = 0", "3:16 0 | `trial_budget` is too small"),
+    ("survivor_count = 0", "3:18 0 | `survivor_count` is too small"),
+    ("survivor_count = 5", "3:18 5 | `survivor_count` 5 is above `trial_budget` 4"),
+    (
+        "sampling = { ask = [\"python3\", \"proposer.py\"] }",
+        "3:12 { ask = [\"python3\", \"proposer.py\"] } | a proposer needs a sweep to choose values from",
+    ),
+    ("sampling = {}", "3:12 {} | missing key `file` in `sampling`"),
+    ("sampling = 1", "3:12 1 | `sampling` must be a string or a table, not an integer"),
+    ("sampling = { file = \"a.txt\" }", "3:21 \"a.txt\" | `a.txt` is no file of cases"),
+    (
+        "sampling = { file = \"a.csv\" }\nsweep.x = [1]",
+        "4:1 sweep | a sweep means nothing where a file lists the cases",
+    ),
+    (
+        "sampling = \"sobol\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
+        "4:39 4 | `steps` means nothing to sobol sampling",
+    ),
+    (
+        "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = { min = 0, max = 1 }",
+        "4:16 65537 | `sobol` gives at most 65536 cases",
+    ),
+    (
+        "sampling = \"random\"\ntrial_budget = 65537\nsweep.x = { min = 1, max = 65537, type = \"int\", log = true }",
+        "4:16 65537 | at most 65536 different cases can be drawn from integers on a log scale",
+    ),
+    ("approve = 1", "3:11 1 | `approve` must be `true` or `false`, not an integer"),
+    ("memory_limit = \"4G\"", "3:16 \"4G\" | `memory_limit` is no size"),
+    ("memory_limit = 4", "3:16 4 | `memory_limit` is too small for any program"),
+    ("memory_limit = \"10000000000GB\"", "3:16 \"10000000000GB\" | `memory_limit` is too large"),
+    ("memory_limit = 4.5", "3:16 4.5 | `memory_limit` must be a size in quotes, not a float"),
+    ("rails.max_failure_rate = 0", "3:26 0 | `max_failure_rate` must be above 0 and at most 1"),
+    ("rails.max_failure_rate = 1.01", "3:26 1.01 | `max_failure_rate` must be above 0 and at most 1"),
+    ("rails.max_runtime = \"1h\"", "3:7 max_runtime | unknown key `max_runtime` in `[stage.rails]`"),
+    ("rails.abort_if = [{ below = 1 }]", "3:19 { below = 1 } | missing key `metric` in `abort_if`"),
+    (
+        "rails.abort_if = [{ metric = \"m\" }]",
+        "3:19 { metric = \"m\" } | one of `below`, `above` is missing in `abort_if`",
+    ),
+    (
+        "rails.abort_if = [{ metric = \"m\", below = 1, above = 2 }]",
+        "3:46 above | only one of `below`, `above` can stand in `abort_if`",
+    ),
+    ("rails.abort_if = [{ metric = \"m\", below = nan }]", "3:43 nan | `below` must be a finite number"),
+    (
+        "rails.abort_if = [{ metric = \"m\", below = 1 }, { metric = \"m\", below = 2 }]",
+        "3:48 { metric = \"m\", below = 2 } | `m` has its `below` already",
+    ),
+    ("failure = {}", "3:11 {} | `failure` must be a list of tables, not a table"),
+    (
+        "failure = [{ kind = \"x\" }]",
+        "3:12 { kind = \"x\" } | one of `log`, `exit_code`, `signal` is missing in `[[stage.failure]]`",
+    ),
+    (
+        "failure = [{ kind = \"x\", log = \"a\", signal = \"SEGV\" }]",
+        "3:37 signal | only one of `log`, `exit_code`, `signal` can stand in `[[stage.failure]]`",
+    ),
+    ("failure = [{ exit_code = 3 }]", "3:12 { exit_code = 3 } | missing key `kind` in `[[stage.failure]]`"),
+    ("failure = [{ kind = \"X\", exit_code = 3 }]", "3:21 \"X\" | `X` is no kind of failure"),
+    (
+        "failure = [{ kind = \"missing_metric\", exit_code = 3 }]",
+        "3:21 \"missing_metric\" | `missing_metric` is a kind of piton's own",
+    ),
+    ("failure = [{ kind = \"x\", exit_code = 0 }]", "3:38 0 | `exit_code` is too small"),
+    ("failure = [{ kind = \"x\", exit_code = 256 }]", "3:38 256 | `exit_code` is too large"),
+    ("failure = [{ kind = \"x\", signal = \"SEGF\" }]", "3:35 \"SEGF\" | `SEGF` is no signal that ends a process"),
+    ("failure = [{ kind = \"x\", log = 'a(b' }]", "3:34 ( | bad regex: unclosed group"),
+    ("failure = [{ kind = \"x\", log = 'a*' }]", "3:32 'a*' | the regex matches every log"),
+    (
+        "failure = [{ kind = \"x\", log = 'a', severity = \"fatal\" }]",
+        "3:48 \"fatal\" | `fatal` is no valid `severity`",
+    ),
+    ("selection = \"pareto\"", "3:13 \"pareto\" | `pareto` needs an objective"),
+    ("timeout = 30", "3:11 30 | `timeout` must be a duration in quotes, not an integer"),
+    ("timeout = \"0s\"", "3:11 \"0s\" | `timeout` `0s` must be longer than zero"),
+    ("timeout = \"-1s\"", "3:11 \"-1s\" | `timeout` `-1s` is negative"),
+    ("timeout = \"1us\"", "3:11 \"1us\" | `timeout` `1us` is shorter than a millisecond"),
+    ("timeout = \"9999999h\"", "3:11 \"9999999h\" | `timeout` `9999999h` is longer than a hundred years"),
+    ("retries = -1", "3:11 -1 | `retries` is too small"),
+    ("retries = \"2\"", "3:11 \"2\" | `retries` must be an integer or a table, not a string"),
+    ("retries = { delay = \"1s\" }", "3:11 { delay = \"1s\" } | missing key `count` in `retries`"),
+    (
+        "retries = { count = 1, delay = \"2s\", max_delay = \"1s\" }",
+        "3:50 \"1s\" | `max_delay` is shorter than `delay`",
+    ),
+    ("outputs = [\"/etc/x\"]", "3:12 \"/etc/x\" | `/etc/x` is not inside the attempt's directory"),
+    ("outputs = [\"a/../../x\"]", "3:12 \"a/../../x\" | `a/../../x` is not inside the attempt's directory"),
+    ("outputs = [\".\"]", "3:12 \".\" | `.` is not inside the attempt's directory"),
+    ("outputs = [\"a\", \"a\"]", "3:17 \"a\" | `a` is named twice"),
+    ("sweep = {}", "3:9 {} | the sweep is empty"),
+    ("sweep.x = []", "3:11 [] | no choices"),
+    ("sweep.x = [1, 2, 1.0]", "3:18 1.0 | the choice `1.0` is there twice"),
+    ("sweep.x = [nan]", "3:12 nan | `x[0]` must be a finite number"),
+    ("sweep.x = 5", "3:11 5 | `x` must be a list of choices or a range, not an integer"),
+    ("sweep.seed = [1]", "3:7 seed | a param cannot be called `seed`"),
+    ("sweep.x = { min = 1 }", "3:11 { min = 1 } | missing key `max` in a range"),
+    ("sweep.x = { min = 1, max = 2 }", "3:11 { min = 1, max = 2 } | the range of `x` needs `steps` on a grid"),
+    ("sweep.x = { min = 1, max = 1, steps = 2 }", "3:28 1 | `min` and `max` are equal"),
+    ("sweep.x = { min = 1, max = inf, steps = 2 }", "3:28 inf | `max` must be a finite number"),
+    ("sweep.x = { min = 0, max = 1, steps = 2, log = true }", "3:19 0 | a log range needs a `min` above 0"),
+    (
+        "sweep.x = { min = 1, max = 3, steps = 4, type = \"int\" }",
+        "3:39 4 | 4 steps, but the range has only 3 integers",
+    ),
+    ("sweep.x = { min = 1.5, max = 3, type = \"int\" }", "3:19 1.5 | `min` must be an integer, not a float"),
+    (
+        "sampling = \"random\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
+        "4:39 4 | `steps` means nothing to random sampling",
+    ),
+    ("metrics.m = { file = \"f\", regex = 'é[0-9]+' }", "3:35 'é[0-9]+' | the regex has no capture group"),
+    ("metrics.m = { file = \"f\", regex = 'é(x' }", "3:37 ( | bad regex: unclosed group"),
+    (
+        "metrics.m = { file = \"../f\", regex = '(x)' }",
+        "3:22 \"../f\" | `../f` is not inside the attempt's directory",
+    ),
+];
+
 #[test]
 fn each_rule_of_a_stage_is_checked() {
-    let rules: &[(&str, &str)] = &[
-        ("command = []", "3:11 [] | the command is empty"),
-        ("command = \" \"", "3:11 \" \" | the command is empty"),
-        ("command = [\"\", \"x\"]", "3:12 \"\" | the program's name is empty"),
-        ("command = 3", "3:11 3 | `command` must be a list of strings or a string, not an integer"),
-        ("command = \"a }\"", "3:14 } | `}` without its `{`"),
-        ("command = \"echo ${HOME}\"", "3:18 {HOME} | a placeholder cannot be quoted safely right after `$`"),
-        ("command = [\"a\\u0000b\"]", "3:14 \\u0000 | a NUL character cannot be passed on"),
-        (
-            "command = \"x `{seed}`\"",
-            "3:15 {seed} | a placeholder cannot be quoted safely inside backticks; `$(…)` can be quoted",
-        ),
-        ("trial_budget = 0", "3:16 0 | `trial_budget` is too small"),
-        ("survivor_count = 0", "3:18 0 | `survivor_count` is too small"),
-        ("survivor_count = 5", "3:18 5 | `survivor_count` 5 is above `trial_budget` 4"),
-        (
-            "sampling = { ask = [\"python3\", \"proposer.py\"] }",
-            "3:12 { ask = [\"python3\", \"proposer.py\"] } | a proposer needs a sweep to choose values from",
-        ),
-        ("sampling = {}", "3:12 {} | missing key `file` in `sampling`"),
-        ("sampling = 1", "3:12 1 | `sampling` must be a string or a table, not an integer"),
-        ("sampling = { file = \"a.txt\" }", "3:21 \"a.txt\" | `a.txt` is no file of cases"),
-        (
-            "sampling = { file = \"a.csv\" }\nsweep.x = [1]",
-            "4:1 sweep | a sweep means nothing where a file lists the cases",
-        ),
-        (
-            "sampling = \"sobol\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
-            "4:39 4 | `steps` means nothing to sobol sampling",
-        ),
-        (
-            "sampling = \"sobol\"\ntrial_budget = 65537\nsweep.x = { min = 0, max = 1 }",
-            "4:16 65537 | `sobol` gives at most 65536 cases",
-        ),
-        (
-            "sampling = \"random\"\ntrial_budget = 65537\nsweep.x = { min = 1, max = 65537, type = \"int\", log = true }",
-            "4:16 65537 | at most 65536 different cases can be drawn from integers on a log scale",
-        ),
-        ("approve = 1", "3:11 1 | `approve` must be `true` or `false`, not an integer"),
-        ("memory_limit = \"4G\"", "3:16 \"4G\" | `memory_limit` is no size"),
-        ("memory_limit = 4", "3:16 4 | `memory_limit` is too small for any program"),
-        ("memory_limit = \"10000000000GB\"", "3:16 \"10000000000GB\" | `memory_limit` is too large"),
-        ("memory_limit = 4.5", "3:16 4.5 | `memory_limit` must be a size in quotes, not a float"),
-        ("rails.max_failure_rate = 0", "3:26 0 | `max_failure_rate` must be above 0 and at most 1"),
-        ("rails.max_failure_rate = 1.01", "3:26 1.01 | `max_failure_rate` must be above 0 and at most 1"),
-        ("rails.max_runtime = \"1h\"", "3:7 max_runtime | unknown key `max_runtime` in `[stage.rails]`"),
-        ("rails.abort_if = [{ below = 1 }]", "3:19 { below = 1 } | missing key `metric` in `abort_if`"),
-        (
-            "rails.abort_if = [{ metric = \"m\" }]",
-            "3:19 { metric = \"m\" } | one of `below`, `above` is missing in `abort_if`",
-        ),
-        (
-            "rails.abort_if = [{ metric = \"m\", below = 1, above = 2 }]",
-            "3:46 above | only one of `below`, `above` can stand in `abort_if`",
-        ),
-        ("rails.abort_if = [{ metric = \"m\", below = nan }]", "3:43 nan | `below` must be a finite number"),
-        (
-            "rails.abort_if = [{ metric = \"m\", below = 1 }, { metric = \"m\", below = 2 }]",
-            "3:48 { metric = \"m\", below = 2 } | `m` has its `below` already",
-        ),
-        ("failure = {}", "3:11 {} | `failure` must be a list of tables, not a table"),
-        (
-            "failure = [{ kind = \"x\" }]",
-            "3:12 { kind = \"x\" } | one of `log`, `exit_code`, `signal` is missing in `[[stage.failure]]`",
-        ),
-        (
-            "failure = [{ kind = \"x\", log = \"a\", signal = \"SEGV\" }]",
-            "3:37 signal | only one of `log`, `exit_code`, `signal` can stand in `[[stage.failure]]`",
-        ),
-        ("failure = [{ exit_code = 3 }]", "3:12 { exit_code = 3 } | missing key `kind` in `[[stage.failure]]`"),
-        ("failure = [{ kind = \"X\", exit_code = 3 }]", "3:21 \"X\" | `X` is no kind of failure"),
-        (
-            "failure = [{ kind = \"missing_metric\", exit_code = 3 }]",
-            "3:21 \"missing_metric\" | `missing_metric` is a kind of piton's own",
-        ),
-        ("failure = [{ kind = \"x\", exit_code = 0 }]", "3:38 0 | `exit_code` is too small"),
-        ("failure = [{ kind = \"x\", exit_code = 256 }]", "3:38 256 | `exit_code` is too large"),
-        (
-            "failure = [{ kind = \"x\", signal = \"SEGF\" }]",
-            "3:35 \"SEGF\" | `SEGF` is no signal that ends a process",
-        ),
-        ("failure = [{ kind = \"x\", log = 'a(b' }]", "3:34 ( | bad regex: unclosed group"),
-        ("failure = [{ kind = \"x\", log = 'a*' }]", "3:32 'a*' | the regex matches every log"),
-        (
-            "failure = [{ kind = \"x\", log = 'a', severity = \"fatal\" }]",
-            "3:48 \"fatal\" | `fatal` is no valid `severity`",
-        ),
-        ("selection = \"pareto\"", "3:13 \"pareto\" | `pareto` needs an objective"),
-        ("timeout = 30", "3:11 30 | `timeout` must be a duration in quotes, not an integer"),
-        ("timeout = \"0s\"", "3:11 \"0s\" | `timeout` `0s` must be longer than zero"),
-        ("timeout = \"-1s\"", "3:11 \"-1s\" | `timeout` `-1s` is negative"),
-        ("timeout = \"1us\"", "3:11 \"1us\" | `timeout` `1us` is shorter than a millisecond"),
-        ("timeout = \"9999999h\"", "3:11 \"9999999h\" | `timeout` `9999999h` is longer than a hundred years"),
-        ("retries = -1", "3:11 -1 | `retries` is too small"),
-        ("retries = \"2\"", "3:11 \"2\" | `retries` must be an integer or a table, not a string"),
-        ("retries = { delay = \"1s\" }", "3:11 { delay = \"1s\" } | missing key `count` in `retries`"),
-        (
-            "retries = { count = 1, delay = \"2s\", max_delay = \"1s\" }",
-            "3:50 \"1s\" | `max_delay` is shorter than `delay`",
-        ),
-        ("outputs = [\"/etc/x\"]", "3:12 \"/etc/x\" | `/etc/x` is not inside the attempt's directory"),
-        ("outputs = [\"a/../../x\"]", "3:12 \"a/../../x\" | `a/../../x` is not inside the attempt's directory"),
-        ("outputs = [\".\"]", "3:12 \".\" | `.` is not inside the attempt's directory"),
-        ("outputs = [\"a\", \"a\"]", "3:17 \"a\" | `a` is named twice"),
-        ("sweep = {}", "3:9 {} | the sweep is empty"),
-        ("sweep.x = []", "3:11 [] | no choices"),
-        ("sweep.x = [1, 2, 1.0]", "3:18 1.0 | the choice `1.0` is there twice"),
-        ("sweep.x = [nan]", "3:12 nan | `x[0]` must be a finite number"),
-        ("sweep.x = 5", "3:11 5 | `x` must be a list of choices or a range, not an integer"),
-        ("sweep.seed = [1]", "3:7 seed | a param cannot be called `seed`"),
-        ("sweep.x = { min = 1 }", "3:11 { min = 1 } | missing key `max` in a range"),
-        ("sweep.x = { min = 1, max = 2 }", "3:11 { min = 1, max = 2 } | the range of `x` needs `steps` on a grid"),
-        ("sweep.x = { min = 1, max = 1, steps = 2 }", "3:28 1 | `min` and `max` are equal"),
-        ("sweep.x = { min = 1, max = inf, steps = 2 }", "3:28 inf | `max` must be a finite number"),
-        ("sweep.x = { min = 0, max = 1, steps = 2, log = true }", "3:19 0 | a log range needs a `min` above 0"),
-        (
-            "sweep.x = { min = 1, max = 3, steps = 4, type = \"int\" }",
-            "3:39 4 | 4 steps, but the range has only 3 integers",
-        ),
-        ("sweep.x = { min = 1.5, max = 3, type = \"int\" }", "3:19 1.5 | `min` must be an integer, not a float"),
-        (
-            "sampling = \"random\"\nsweep.x = { min = 1, max = 3, steps = 4 }",
-            "4:39 4 | `steps` means nothing to random sampling",
-        ),
-        ("metrics.m = { file = \"f\", regex = 'é[0-9]+' }", "3:35 'é[0-9]+' | the regex has no capture group"),
-        ("metrics.m = { file = \"f\", regex = 'é(x' }", "3:37 ( | bad regex: unclosed group"),
-        (
-            "metrics.m = { file = \"../f\", regex = '(x)' }",
-            "3:22 \"../f\" | `../f` is not inside the attempt's directory",
-        ),
-    ];
-    for (line, expected) in rules {
+    for (line, expected) in STAGE_RULES {
         assert_eq!(mistakes(&stage_with(line, ""), &[]), [*expected], "{line}");
     }
 }
