@@ -187,6 +187,11 @@ pub(super) fn below<D, S>(table: &str, section: &'static Section<D, S>, of: &S) 
     section.settings(of).into_iter().map(|(name, value, _)| (format!("{table}.{name}"), value)).collect()
 }
 
+/// A table of free keys, each a setting.
+pub(super) fn each<T>(table: &str, of: &BTreeMap<String, T>, value: impl Fn(&T) -> String) -> Settings {
+    of.iter().map(|(name, one)| (format!("{table}.{name}"), value(one))).collect()
+}
+
 /// Where a stage's cases come from: those of a file, or a sweep.
 pub(super) fn cases_and_sweep(stage: &StageSpec) -> Settings {
     let mut settings = Settings::new();

@@ -69,6 +69,11 @@ pub(super) enum Preset {
     Value(&'static str),
 }
 
+/// It must be there.
+pub(super) const REQUIRED: Preset = Preset::Required(None);
+/// Without it there is none.
+pub(super) const NONE: Preset = Preset::Words("none");
+
 /// What amending a key means for the results that there are.
 #[derive(Clone, Copy)]
 pub enum Amend {

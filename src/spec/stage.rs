@@ -13,7 +13,7 @@ use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, rules};
 use super::diagnostics::Place;
 use super::diff::{self, list, word};
 use super::failure_sets::FAILURE_SETS;
-use super::keys::{Amend, Key, Preset, Section, Takes, put};
+use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::rules::{FailureRule, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
@@ -96,155 +96,87 @@ impl Checker<'_> {
     }
 }
 
+const SAMPLED: Takes = Takes::Either(&[Takes::Word(|| vec!["grid", "random", "sobol"]), Takes::Table(&SAMPLING)]);
+const RETRIED: Takes = Takes::Either(&[Takes::Integer(0, u32::MAX as i128), Takes::Table(&RETRIES)]);
+const SWEPT: Takes =
+    Takes::Map(&PARAM_NAME, &Takes::Either(&[Takes::Set(&Takes::Value, 1), Takes::Table(&RANGE)]), 1);
+
 type StageKey = Key<StageParts, StageSpec>;
 
 /// `[[stage]]` and `[defaults]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
     "`[[stage]]`",
-    "A stage: its trials, and who of them survives. Any of its keys may stand in `[defaults]` for all stages; a stage's own replaces it whole.",
+    "A stage: its trials, and who of them survives. Each of these keys may stand in `[defaults]`, for stages without it.",
     &[
-        StageKey::new("name", NAME, Preset::Required(None), "What the stage is called; no two alike.", |c, n, p, d| {
-            d.name.put(c.file_name(n, p), p)
-        }),
-        StageKey::new(
-            "command",
-            COMMAND,
-            Preset::Required(None),
+        StageKey::new("name", NAME, REQUIRED,
+            "What the stage is called; no two alike.",
+            |c, n, p, d| d.name.put(c.file_name(n, p), p)),
+        StageKey::new("command", COMMAND, REQUIRED,
             "What a trial runs: a program with its arguments, or a line for `sh -c`; `{param}` stands for a param's value.",
-            |c, n, p, d| d.work.put(c.command(n, p), p),
-        )
-        .shown(|stage| Some(diff::command(&stage.work))),
-        StageKey::new(
-            "trial_budget",
-            Takes::Integer(1, COUNT_MAX),
-            Preset::Required(None),
+            |c, n, p, d| d.work.put(c.command(n, p), p))
+            .shown(|stage| Some(diff::command(&stage.work))),
+        StageKey::new("trial_budget", Takes::Integer(1, COUNT_MAX), REQUIRED,
             "At most this many trials.",
-            |c, n, p, d| d.trial_budget.put(c.count(n, p, 1), p),
-        )
-        .shown(|stage| Some(stage.trial_budget.to_string()))
-        .amended(Amend::Trials),
-        StageKey::new(
-            "survivor_count",
-            Takes::Integer(1, COUNT_MAX),
-            Preset::Required(None),
+            |c, n, p, d| d.trial_budget.put(c.count(n, p, 1), p))
+            .shown(|stage| Some(stage.trial_budget.to_string())).amended(Amend::Trials),
+        StageKey::new("survivor_count", Takes::Integer(1, COUNT_MAX), REQUIRED,
             "At most this many cases survive; at most `trial_budget`.",
-            |c, n, p, d| d.survivor_count.put(c.count(n, p, 1), p),
-        )
-        .shown(|stage| Some(stage.survivor_count.to_string()))
-        .amended(Amend::Survivors),
-        StageKey::new(
-            "sampling",
-            Takes::Either(&[Takes::Word(|| vec!["grid", "random", "sobol"]), Takes::Table(&SAMPLING)]),
-            Preset::Value("\"grid\""),
+            |c, n, p, d| d.survivor_count.put(c.count(n, p, 1), p))
+            .shown(|stage| Some(stage.survivor_count.to_string())).amended(Amend::Survivors),
+        StageKey::new("sampling", SAMPLED, Preset::Value("\"grid\""),
             "Which values of the sweep are tried together.",
-            |c, n, p, d| d.sampling.put(c.sampling_kind(n, p), p),
-        )
-        .shown(|stage| Some(diff::sampling(&stage.sampling)))
-        .amended(Amend::Trials),
-        StageKey::new(
-            "selection",
-            Takes::Word(names_of::<Selection>),
-            Preset::Value("\"top\""),
+            |c, n, p, d| d.sampling.put(c.sampling_kind(n, p), p))
+            .shown(|stage| Some(diff::sampling(&stage.sampling))).amended(Amend::Trials),
+        StageKey::new("selection", Takes::Word(names_of::<Selection>), Preset::Value("\"top\""),
             "How survivors are chosen by the objectives.",
-            |c, n, p, d| d.selection.put(c.named(n, p), p),
-        )
-        .shown(|stage| Some(word(&stage.selection)))
-        .amended(Amend::Survivors),
-        StageKey::new(
-            "timeout",
-            Takes::Duration,
-            Preset::Words("none"),
+            |c, n, p, d| d.selection.put(c.named(n, p), p))
+            .shown(|stage| Some(word(&stage.selection))).amended(Amend::Survivors),
+        StageKey::new("timeout", Takes::Duration, NONE,
             "A trial that runs longer is terminated, and fails as `timeout`.",
-            |c, n, p, d| put(&mut d.spec.timeout_ms, c.duration(n, p, false).map(Some)),
-        )
-        .shown(|stage| stage.timeout_ms.map(diff::duration))
-        .amended(Amend::Limit(|stage| stage.timeout_ms)),
-        StageKey::new(
-            "retries",
-            Takes::Either(&[Takes::Integer(0, u32::MAX as i128), Takes::Table(&RETRIES)]),
-            Preset::Value("0"),
+            |c, n, p, d| put(&mut d.spec.timeout_ms, c.duration(n, p, false).map(Some)))
+            .shown(|stage| stage.timeout_ms.map(diff::duration)).amended(Amend::Limit(|stage| stage.timeout_ms)),
+        StageKey::new("retries", RETRIED, Preset::Value("0"),
             "Further attempts after failed ones.",
-            |c, n, p, d| put(&mut d.spec.retries, c.retries(n, p)),
-        )
-        .shown(|stage| (!stage.retries.is_none()).then(|| diff::retries(&stage.retries)))
-        .amended(Amend::Failures),
-        StageKey::new(
-            "outputs",
-            Takes::Set(&INNER_PATH, 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.spec.retries, c.retries(n, p)))
+            .shown(|stage| (!stage.retries.is_none()).then(|| diff::retries(&stage.retries))).amended(Amend::Failures),
+        StageKey::new("outputs", Takes::Set(&INNER_PATH, 0), Preset::Value("[]"),
             "Files that must exist after a success; durable and hashed before the result counts.",
-            |c, n, p, d| put(&mut d.spec.outputs, c.texts(n, p, |c, n, p| c.inner_path(n, p))),
-        )
-        .shown(|stage| diff::texts(&stage.outputs)),
-        StageKey::new(
-            "sweep",
-            Takes::Map(&PARAM_NAME, &Takes::Either(&[Takes::Set(&Takes::Value, 1), Takes::Table(&RANGE)]), 1),
-            Preset::Words("none: one case a parent"),
+            |c, n, p, d| put(&mut d.spec.outputs, c.texts(n, p, |c, n, p| c.inner_path(n, p))))
+            .shown(|stage| diff::texts(&stage.outputs)),
+        StageKey::new("sweep", SWEPT, Preset::Words("none: one case a parent"),
             "The params that differ between the cases: lists of choices, or ranges.",
-            |c, n, p, d| d.sweep.put(c.sweep(n, p), p),
-        )
-        .parts(diff::cases_and_sweep),
-        StageKey::new(
-            "objective",
-            Takes::List(&Takes::Table(&OBJECTIVE), 0),
-            Preset::Value("[]"),
+            |c, n, p, d| d.sweep.put(c.sweep(n, p), p))
+            .parts(diff::cases_and_sweep),
+        StageKey::new("objective", Takes::List(&Takes::Table(&OBJECTIVE), 0), Preset::Value("[]"),
             "What is best; in order.",
-            |c, n, p, d| d.objectives.put(c.objectives(n, p), p),
-        )
-        .shown(|stage| (!stage.objectives.is_empty()).then(|| list(stage.objectives.iter().map(diff::objective))))
-        .amended(Amend::Objectives),
-        StageKey::new(
-            "metrics",
-            Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0),
-            Preset::Words("none"),
+            |c, n, p, d| d.objectives.put(c.objectives(n, p), p))
+            .shown(|stage| (!stage.objectives.is_empty()).then(|| list(stage.objectives.iter().map(diff::objective))))
+            .amended(Amend::Objectives),
+        StageKey::new("metrics", Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0), NONE,
             "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",
-            |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)),
-        )
-        .parts(|stage| {
-            stage.metrics.iter().map(|(name, rule)| (format!("metrics.{name}"), diff::metric(rule))).collect()
-        }),
-        StageKey::new(
-            "memory_limit",
-            Takes::Size,
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)))
+            .parts(|stage| diff::each("metrics", &stage.metrics, diff::metric)),
+        StageKey::new("memory_limit", Takes::Size, NONE,
             "A trial that takes more memory is ended, and fails as `out_of_memory`.",
-            |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)),
-        )
-        .shown(|stage| stage.memory_limit_bytes.map(|bytes| bytes.to_string()))
-        .amended(Amend::Limit(|stage| stage.memory_limit_bytes)),
-        StageKey::new(
-            "rails",
-            Takes::Table(&rules::STAGE_RAILS),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))
+            .shown(|stage| stage.memory_limit_bytes.map(|bytes| bytes.to_string()))
+            .amended(Amend::Limit(|stage| stage.memory_limit_bytes)),
+        StageKey::new("rails", Takes::Table(&rules::STAGE_RAILS), NONE,
             "When the stage aborts the study.",
-            |c, n, p, d| put(&mut d.spec.rails, c.stage_rails(n, p)),
-        )
-        .parts(|stage| diff::below("rails", &rules::STAGE_RAILS, &stage.rails))
-        .amended(Amend::StageRails),
-        StageKey::new(
-            "failure",
-            Takes::List(&Takes::Table(&rules::FAILURE), 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.spec.rails, c.stage_rails(n, p)))
+            .parts(|stage| diff::below("rails", &rules::STAGE_RAILS, &stage.rails)).amended(Amend::StageRails),
+        StageKey::new("failure", Takes::List(&Takes::Table(&rules::FAILURE), 0), Preset::Value("[]"),
             "How failures of the stage's tool are named; the first that matches counts.",
-            |c, n, p, d| put(&mut d.spec.failures, c.failure_rules(n, p)),
-        )
-        .shown(|stage| (!stage.failures.is_empty()).then(|| list(stage.failures.iter().map(diff::failure_rule))))
-        .amended(Amend::Failures),
-        StageKey::new(
-            "failures",
-            Takes::Word(|| FAILURE_SETS.iter().map(|(name, _)| *name).collect()),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.spec.failures, c.failure_rules(n, p)))
+            .shown(|stage| (!stage.failures.is_empty()).then(|| list(stage.failures.iter().map(diff::failure_rule))))
+            .amended(Amend::Failures),
+        StageKey::new("failures", Takes::Word(|| FAILURE_SETS.iter().map(|(name, _)| *name).collect()), NONE,
             "Rules that come with piton for these tools; asked after the stage's own.",
-            |c, n, p, d| put(&mut d.failure_sets, c.failure_set(n, p)),
-        ),
-        StageKey::new(
-            "approve",
-            Takes::Flag,
-            Preset::Value("false"),
+            |c, n, p, d| put(&mut d.failure_sets, c.failure_set(n, p))),
+        StageKey::new("approve", Takes::Flag, Preset::Value("false"),
             "The study waits for `piton approve` before this stage.",
-            |c, n, p, d| put(&mut d.spec.approve, c.boolean(n, p)),
-        )
-        .shown(|stage| stage.approve.then(|| "true".to_owned()))
-        .amended(Amend::Approval),
+            |c, n, p, d| put(&mut d.spec.approve, c.boolean(n, p)))
+            .shown(|stage| stage.approve.then(|| "true".to_owned())).amended(Amend::Approval),
     ],
 );

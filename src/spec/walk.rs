@@ -252,10 +252,19 @@ impl Checker<'_> {
         None
     }
 
+    /// An integer of a range that its type can hold.
+    pub fn whole<T: TryFrom<i128>>(
+        &mut self,
+        node: &Node,
+        place: &Place,
+        range: RangeInclusive<i128>,
+    ) -> Option<T> {
+        T::try_from(self.integer(node, place, range)?).ok()
+    }
+
     /// A count of at least `least`.
     pub fn count(&mut self, node: &Node, place: &Place, least: u64) -> Option<u64> {
-        let number = self.integer(node, place, i128::from(least)..=COUNT_MAX)?;
-        u64::try_from(number).ok()
+        self.whole(node, place, i128::from(least)..=COUNT_MAX)
     }
 
     /// A finite float that a trial gets as it is written; an integer will do.

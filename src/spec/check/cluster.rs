@@ -5,66 +5,54 @@ use std::collections::BTreeMap;
 use super::super::diagnostics::{Diagnostic, Place};
 use super::super::template::is_name;
 use super::super::walk::Checker;
-use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
+use crate::spec::keys::{Least, NONE, Preset, Section, Takes, key, put};
 use crate::spec::raw::{Entry, Kind, Node};
 use crate::spec::{BEAT_MS, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
 
 /// An amount of something.
 const AMOUNT: Takes = Takes::Number(Least::Zero);
+const ADDRESS: Takes = Takes::Form("^(local$|http://)", "address, such as `\"http://head:8265\"`, or `\"local\"`");
 /// A value of an option of `sbatch`.
 const OPTION: Takes = Takes::Form(r"^[^-\s]\S*$", "name of Slurm's");
 /// Lines of shell.
 const LINES: Takes = Takes::Set(&Takes::Filled("line of shell"), 0);
 
 /// `[run.ray]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static RAY: Section<RaySpec> = Section::new(
     "`[run.ray]`",
     "For `executor = \"ray\"`: each trial is a job of Ray's.",
     &[
-        key(
-            "address",
-            Takes::Form("^(local$|http://)", "address, such as `\"http://127.0.0.1:8265\"`, or `\"local\"`"),
-            Preset::Value("\"http://127.0.0.1:8265\""),
+        key("address", ADDRESS, Preset::Value("\"http://127.0.0.1:8265\""),
             "Ray's dashboard; `local` starts a head node for the study.",
-            |c, n, p, d| put(&mut d.address, c.address(n, p)),
-        ),
-        key(
-            "runtime_env",
-            Takes::Anything,
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.address, c.address(n, p))),
+        key("runtime_env", Takes::Anything, NONE,
             "The jobs' runtime environment.",
-            |c, n, p, d| put(&mut d.runtime_env, c.json_object(n, p)),
-        ),
-        key("num_cpus", AMOUNT, Preset::Value("1.0"), "CPUs that a trial takes.", |c, n, p, d| {
-            put(&mut d.num_cpus, c.amount(n, p))
-        }),
-        key("num_gpus", AMOUNT, Preset::Value("0.0"), "GPUs that a trial takes.", |c, n, p, d| {
-            put(&mut d.num_gpus, c.amount(n, p))
-        }),
-        key("memory", Takes::Size, Preset::Words("none"), "Memory that a trial reserves.", |c, n, p, d| {
-            put(&mut d.memory_bytes, c.memory_limit(n, p).map(Some))
-        }),
-        key(
-            "resources",
-            Takes::Map(&Takes::Text, &AMOUNT, 0),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.runtime_env, c.json_object(n, p))),
+        key("num_cpus", AMOUNT, Preset::Value("1.0"),
+            "CPUs that a trial takes.",
+            |c, n, p, d| put(&mut d.num_cpus, c.amount(n, p))),
+        key("num_gpus", AMOUNT, Preset::Value("0.0"),
+            "GPUs that a trial takes.",
+            |c, n, p, d| put(&mut d.num_gpus, c.amount(n, p))),
+        key("memory", Takes::Size, NONE,
+            "Memory that a trial reserves.",
+            |c, n, p, d| put(&mut d.memory_bytes, c.memory_limit(n, p).map(Some))),
+        key("resources", Takes::Map(&Takes::Text, &AMOUNT, 0), NONE,
             "Ray's custom resources that a trial takes.",
-            |c, n, p, d| put(&mut d.resources, c.resources(n, p)),
-        ),
-        key(
-            "token",
-            Takes::Form(r"^\$[A-Za-z_][A-Za-z0-9_]*$", "variable, such as `\"$RAY_AUTH_TOKEN\"`"),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.resources, c.resources(n, p))),
+        key("token", Takes::Form(r"^\$[A-Za-z_][A-Za-z0-9_]*$", "variable, such as `\"$RAY_AUTH_TOKEN\"`"), NONE,
             "The environment variable that holds the token.",
-            |c, n, p, d| put(&mut d.token_env, c.token(n, p).map(Some)),
-        ),
-        key("setup", LINES, Preset::Value("[]"), SETUP, |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
-        key("program", Takes::Filled("path"), Preset::Words(COPY), PROGRAM, |c, n, p, d| {
-            put(&mut d.program, c.non_empty_text(n, p).map(Some))
-        }),
-        key("lost_after", Takes::Duration, Preset::Value("\"90s\""), LOST_AFTER, |c, n, p, d| {
-            put(&mut d.lost_after_ms, c.lost_after(n, p))
-        }),
+            |c, n, p, d| put(&mut d.token_env, c.token(n, p).map(Some))),
+        key("setup", LINES, Preset::Value("[]"),
+            SETUP,
+            |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
+        key("program", Takes::Filled("path"), Preset::Words(COPY),
+            PROGRAM,
+            |c, n, p, d| put(&mut d.program, c.non_empty_text(n, p).map(Some))),
+        key("lost_after", Takes::Duration, Preset::Value("\"90s\""),
+            LOST_AFTER,
+            |c, n, p, d| put(&mut d.lost_after_ms, c.lost_after(n, p))),
     ],
 );
 
@@ -75,73 +63,53 @@ const LOST_AFTER: &str =
     "A job that its cluster calls over counts as lost after so long without a sign of life; at least `\"15s\"`.";
 
 /// `[run.slurm]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static SLURM: Section<SlurmSpec> = Section::new(
     "`[run.slurm]`",
     "For `executor = \"slurm\"`: each trial is a job of Slurm's, or a task of an array.",
     &[
-        key("partition", OPTION, Preset::Words("Slurm's"), "`--partition`.", |c, n, p, d| {
-            put(&mut d.partition, c.option(n, p).map(Some))
-        }),
-        key("account", OPTION, Preset::Words("Slurm's"), "`--account`.", |c, n, p, d| {
-            put(&mut d.account, c.option(n, p).map(Some))
-        }),
-        key("qos", OPTION, Preset::Words("Slurm's"), "`--qos`.", |c, n, p, d| {
-            put(&mut d.qos, c.option(n, p).map(Some))
-        }),
-        key("time", Takes::Duration, Preset::Words("Slurm's"), "`--time` of a trial.", |c, n, p, d| {
-            put(&mut d.time_s, c.duration(n, p, false).map(|ms| Some(ms.div_ceil(1_000))))
-        }),
-        key(
-            "cpus",
-            Takes::Integer(1, super::WORKERS_MAX),
-            Preset::Words("Slurm's"),
+        key("partition", OPTION, Preset::Words("Slurm's"),
+            "`--partition`.",
+            |c, n, p, d| put(&mut d.partition, c.option(n, p).map(Some))),
+        key("account", OPTION, Preset::Words("Slurm's"),
+            "`--account`.",
+            |c, n, p, d| put(&mut d.account, c.option(n, p).map(Some))),
+        key("qos", OPTION, Preset::Words("Slurm's"),
+            "`--qos`.",
+            |c, n, p, d| put(&mut d.qos, c.option(n, p).map(Some))),
+        key("time", Takes::Duration, Preset::Words("Slurm's"),
+            "`--time` of a trial.",
+            |c, n, p, d| put(&mut d.time_s, c.duration(n, p, false).map(|ms| Some(ms.div_ceil(1_000))))),
+        key("cpus", Takes::Integer(1, super::WORKERS_MAX), Preset::Words("Slurm's"),
             "`--cpus-per-task`.",
-            |c, n, p, d| {
-                let cpus = c.integer(n, p, 1..=super::WORKERS_MAX);
-                put(&mut d.cpus, cpus.map(|cpus| u32::try_from(cpus).ok()))
-            },
-        ),
-        key("mem", Takes::Size, Preset::Words("Slurm's"), "`--mem` of a trial.", |c, n, p, d| {
-            put(&mut d.mem_bytes, c.memory_limit(n, p).map(Some))
-        }),
-        key("gres", OPTION, Preset::Words("none"), "`--gres`.", |c, n, p, d| {
-            put(&mut d.gres, c.option(n, p).map(Some))
-        }),
-        key(
-            "array",
-            Takes::Flag,
-            Preset::Value("false"),
+            |c, n, p, d| put(&mut d.cpus, c.whole(n, p, 1..=super::WORKERS_MAX).map(Some))),
+        key("mem", Takes::Size, Preset::Words("Slurm's"),
+            "`--mem` of a trial.",
+            |c, n, p, d| put(&mut d.mem_bytes, c.memory_limit(n, p).map(Some))),
+        key("gres", OPTION, NONE,
+            "`--gres`.",
+            |c, n, p, d| put(&mut d.gres, c.option(n, p).map(Some))),
+        key("array", Takes::Flag, Preset::Value("false"),
             "Trials that are submitted together are one job array.",
-            |c, n, p, d| put(&mut d.array, c.boolean(n, p)),
-        ),
-        key(
-            "exclude",
-            Takes::Set(&OPTION, 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.array, c.boolean(n, p))),
+        key("exclude", Takes::Set(&OPTION, 0), Preset::Value("[]"),
             "Nodes that are not used: `--exclude`.",
-            |c, n, p, d| put(&mut d.exclude, c.texts(n, p, Checker::option)),
-        ),
-        key(
-            "export",
-            OPTION,
-            Preset::Words("Slurm's"),
+            |c, n, p, d| put(&mut d.exclude, c.texts(n, p, Checker::option))),
+        key("export", OPTION, Preset::Words("Slurm's"),
             "`--export`: what of this environment reaches the jobs.",
-            |c, n, p, d| put(&mut d.export, c.option(n, p).map(Some)),
-        ),
-        key("setup", LINES, Preset::Value("[]"), SETUP, |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
-        key(
-            "extra",
-            Takes::Set(&Takes::Filled("argument"), 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.export, c.option(n, p).map(Some))),
+        key("setup", LINES, Preset::Value("[]"),
+            SETUP,
+            |c, n, p, d| put(&mut d.setup, c.setup(n, p))),
+        key("extra", Takes::Set(&Takes::Filled("argument"), 0), Preset::Value("[]"),
             "Further arguments of `sbatch`.",
-            |c, n, p, d| put(&mut d.extra, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))),
-        ),
-        key("program", Takes::Filled("path"), Preset::Words(COPY), PROGRAM, |c, n, p, d| {
-            put(&mut d.program, c.non_empty_text(n, p).map(Some))
-        }),
-        key("lost_after", Takes::Duration, Preset::Value("\"90s\""), LOST_AFTER, |c, n, p, d| {
-            put(&mut d.lost_after_ms, c.lost_after(n, p))
-        }),
+            |c, n, p, d| put(&mut d.extra, c.texts(n, p, |c, n, p| c.non_empty_text(n, p)))),
+        key("program", Takes::Filled("path"), Preset::Words(COPY),
+            PROGRAM,
+            |c, n, p, d| put(&mut d.program, c.non_empty_text(n, p).map(Some))),
+        key("lost_after", Takes::Duration, Preset::Value("\"90s\""),
+            LOST_AFTER,
+            |c, n, p, d| put(&mut d.lost_after_ms, c.lost_after(n, p))),
     ],
 );
 

@@ -20,7 +20,7 @@ use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostic, Place, names_help, shown};
 use super::diff::{self, quote};
 use super::inputs::pattern_mistake;
-use super::keys::{Amend, Key, Preset, Section, Takes, put};
+use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::raw::{Kind, Node};
 use super::rules::Rails;
 use super::stage::{STAGE, StageParts};
@@ -83,251 +83,141 @@ const UNTEMPLATED: Takes = Takes::Either(&[WORDS, Takes::Text]);
 type RootKey = Key<RootParts, Spec>;
 
 /// The whole study file.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static ROOT: Section<RootParts, Spec> = Section::new(
     "the study file",
     "A study file is TOML.",
     &[
-        RootKey::new(
-            "study",
-            Takes::Table(&STUDY),
-            Preset::Required(Some("start with `[study]` and its `name`")),
+        RootKey::new("study", Takes::Table(&STUDY), Preset::Required(Some("start with `[study]` and its `name`")),
             "The study itself.",
-            |c, n, p, d| put(&mut d.study, c.study(n, p).map(Some)),
-        ),
-        RootKey::new(
-            "params",
-            Takes::Map(&PARAM_NAME, &Takes::Value, 0),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.study, c.study(n, p).map(Some))),
+        RootKey::new("params", Takes::Map(&PARAM_NAME, &Takes::Value, 0), NONE,
             "Constants that every trial sees; `--set NAME=VALUE` overrides one when the study is made.",
-            |c, n, p, d| put(&mut d.params, c.constants(n, p)),
-        )
-        .parts(|spec| {
-            spec.params.iter().map(|(name, value)| (format!("params.{name}"), diff::literal(value))).collect()
-        }),
-        RootKey::new(
-            "env",
-            Takes::Map(&Takes::Form(r"^(?!PITON_)[^=\s]+$", "variable"), &Takes::Text, 0),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.params, c.constants(n, p)))
+            .parts(|spec| diff::each("params", &spec.params, diff::literal)),
+        RootKey::new("env", Takes::Map(&Takes::Form(r"^(?!PITON_)[^=\s]+$", "variable"), &Takes::Text, 0), NONE,
             "The environment of every trial, besides piton's own.",
-            |c, n, p, d| put(&mut d.env, c.env(n, p)),
-        )
-        .parts(|spec| spec.env.iter().map(|(name, value)| (format!("env.{name}"), quote(value))).collect()),
-        RootKey::new(
-            "run",
-            Takes::Table(&RUN),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.env, c.env(n, p)))
+            .parts(|spec| diff::each("env", &spec.env, |value| quote(value))),
+        RootKey::new("run", Takes::Table(&RUN), NONE,
             "How the study is run here.",
-            |c, n, p, d| put(&mut d.run, c.run(n, p)),
-        ),
-        RootKey::new(
-            "rails",
-            Takes::Table(&rules::RAILS),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.run, c.run(n, p))),
+        RootKey::new("rails", Takes::Table(&rules::RAILS), NONE,
             "Limits of the whole study.",
-            |c, n, p, d| c.section(&rules::RAILS, n, p, &mut d.rails).map(drop),
-        ),
-        RootKey::new(
-            "base",
-            Takes::Table(&BASE),
-            Preset::Words("none"),
+            |c, n, p, d| c.section(&rules::RAILS, n, p, &mut d.rails).map(drop)),
+        RootKey::new("base", Takes::Table(&BASE), NONE,
             "What must succeed once before the first stage.",
-            |c, n, p, d| {
-                let mut parts = BaseParts::default();
-                let base = c.section(&BASE, n, p, &mut parts).map(|_| parts);
-                d.base.put(base, p)
-            },
-        ),
-        RootKey::new(
-            "defaults",
-            Takes::Defaults(&STAGE),
-            Preset::Words("none"),
+            |c, n, p, d| d.base.put(c.base(n, p), p)),
+        RootKey::new("defaults", Takes::Defaults(&STAGE), NONE,
             "Keys of every stage that has none of its own.",
-            |c, n, p, d| {
-                let table = c.table(n, p, "`[defaults]`", &STAGE)?;
-                d.defaults = c.stage_parts(&table, &StageParts::default());
-                Some(())
-            },
-        ),
-        RootKey::new(
-            "stage",
-            Takes::List(&Takes::Table(&STAGE), 1),
-            Preset::Required(Some("a study needs at least one `[[stage]]`")),
+            |c, n, p, d| put(&mut d.defaults, c.defaults(n, p))),
+        RootKey::new("stage", Takes::List(&Takes::Table(&STAGE), 1), Preset::Required(Some("a study needs at least one `[[stage]]`")),
             "The stages, in order.",
-            |c, n, p, d| put(&mut d.stages, c.stage_tables(n, p, &d.defaults)),
-        ),
+            |c, n, p, d| put(&mut d.stages, c.stage_tables(n, p, &d.defaults))),
     ],
 );
 
 type StudyKey = Key<StudySpec, StudySpec>;
 
 /// `[study]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static STUDY: Section<StudySpec, StudySpec> = Section::new(
     "`[study]`",
     "The study itself.",
     &[
-        StudyKey::new("name", NAME, Preset::Required(None), "What the study is called.", |c, n, p, d| {
-            put(&mut d.name, c.file_name(n, p))
-        })
-        .shown(|study| Some(quote(&study.name)))
-        .amended(Amend::Identity),
-        StudyKey::new(
-            "base_case",
-            NAME,
-            Preset::Words("the study's name"),
+        StudyKey::new("name", NAME, REQUIRED,
+            "What the study is called.",
+            |c, n, p, d| put(&mut d.name, c.file_name(n, p)))
+            .shown(|study| Some(quote(&study.name))).amended(Amend::Identity),
+        StudyKey::new("base_case", NAME, Preset::Words("the study's name"),
             "What cases are derived from: they are called `<base_case>_<stage>_<number>`.",
-            |c, n, p, d| put(&mut d.base_case, c.file_name(n, p)),
-        )
-        .shown(|study| Some(quote(&study.base_case)))
-        .amended(Amend::Identity),
-        StudyKey::new(
-            "seed",
-            Takes::Integer(0, u64::MAX as i128),
-            Preset::Value("0"),
+            |c, n, p, d| put(&mut d.base_case, c.file_name(n, p)))
+            .shown(|study| Some(quote(&study.base_case))).amended(Amend::Identity),
+        StudyKey::new("seed", Takes::Integer(0, u64::MAX as i128), Preset::Value("0"),
             "Every random choice follows from it.",
-            |c, n, p, d| {
-                let seed = c.integer(n, p, 0..=i128::from(u64::MAX));
-                put(&mut d.seed, seed.and_then(|seed| u64::try_from(seed).ok()))
-            },
-        )
-        .shown(|study| Some(study.seed.to_string())),
-        StudyKey::new("description", Takes::Text, Preset::Words("none"), "For people.", |c, n, p, d| {
-            put(&mut d.description, c.text(n, p).map(Some))
-        })
-        .shown(|study| study.description.as_deref().map(quote))
-        .amended(Amend::People),
-        StudyKey::new("author", Takes::Text, Preset::Words("none"), "For people.", |c, n, p, d| {
-            put(&mut d.author, c.text(n, p).map(Some))
-        })
-        .shown(|study| study.author.as_deref().map(quote))
-        .amended(Amend::People),
-        StudyKey::new("tags", Takes::Set(&Takes::Filled("word"), 0), Preset::Value("[]"), "For people.", |c, n, p, d| {
-            put(&mut d.tags, c.texts(n, p, |c, n, p| c.non_empty_text(n, p)))
-        })
-        .shown(|study| diff::texts(&study.tags))
-        .amended(Amend::People),
-        StudyKey::new(
-            "inputs",
-            Takes::Set(&Takes::Filled("path"), 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.seed, c.whole(n, p, 0..=u64::MAX.into())))
+            .shown(|study| Some(study.seed.to_string())),
+        StudyKey::new("description", Takes::Text, NONE,
+            "For people.",
+            |c, n, p, d| put(&mut d.description, c.text(n, p).map(Some)))
+            .shown(|study| study.description.as_deref().map(quote)).amended(Amend::People),
+        StudyKey::new("author", Takes::Text, NONE,
+            "For people.",
+            |c, n, p, d| put(&mut d.author, c.text(n, p).map(Some)))
+            .shown(|study| study.author.as_deref().map(quote)).amended(Amend::People),
+        StudyKey::new("tags", Takes::Set(&Takes::Filled("word"), 0), Preset::Value("[]"),
+            "For people.",
+            |c, n, p, d| put(&mut d.tags, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))))
+            .shown(|study| diff::texts(&study.tags)).amended(Amend::People),
+        StudyKey::new("inputs", Takes::Set(&Takes::Filled("path"), 0), Preset::Value("[]"),
             "Files and directories that results depend on, relative to the study file; a changed one stops the study.",
-            |c, n, p, d| put(&mut d.inputs, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))),
-        )
-        .shown(|study| diff::texts(&study.inputs))
-        .amended(Amend::Inputs),
-        StudyKey::new(
-            "inputs_ignore",
-            Takes::Set(&Takes::Filled("pattern of paths"), 0),
-            Preset::Value("[]"),
+            |c, n, p, d| put(&mut d.inputs, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))))
+            .shown(|study| diff::texts(&study.inputs)).amended(Amend::Inputs),
+        StudyKey::new("inputs_ignore", Takes::Set(&Takes::Filled("pattern of paths"), 0), Preset::Value("[]"),
             "What is left out of directories among the inputs.",
-            |c, n, p, d| put(&mut d.inputs_ignore, c.texts(n, p, |c, n, p| c.path_pattern(n, p))),
-        )
-        .shown(|study| diff::texts(&study.inputs_ignore))
-        .amended(Amend::Ignored),
-        StudyKey::new(
-            "versions",
-            Takes::Map(&NAME, &UNTEMPLATED, 0),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.inputs_ignore, c.texts(n, p, |c, n, p| c.path_pattern(n, p))))
+            .shown(|study| diff::texts(&study.inputs_ignore)).amended(Amend::Ignored),
+        StudyKey::new("versions", Takes::Map(&NAME, &UNTEMPLATED, 0), NONE,
             "Tools whose versions belong to the study, each with the command that tells it.",
-            |c, n, p, d| put(&mut d.versions, c.versions(n, p)),
-        )
-        .parts(|study| {
-            let tool = |(tool, command): (&String, &Vec<String>)| {
-                (format!("versions.{tool}"), diff::texts(command).unwrap_or_default())
-            };
-            study.versions.iter().map(tool).collect()
-        })
-        .amended(Amend::Tools),
+            |c, n, p, d| put(&mut d.versions, c.versions(n, p)))
+            .parts(|study| diff::each("versions", &study.versions, |command| diff::texts(command).unwrap_or_default()))
+            .amended(Amend::Tools),
     ],
 );
 
 type RunKey = Key<RunParts, RunSpec>;
 
 /// `[run]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static RUN: Section<RunParts, RunSpec> = Section::new(
     "`[run]`",
     "How the study is run here; no part of the study itself, so it can be changed at any time.",
     &[
-        RunKey::new(
-            "workers",
-            Takes::Integer(1, WORKERS_MAX),
-            Preset::Words("the number of CPUs"),
+        RunKey::new("workers", Takes::Integer(1, WORKERS_MAX), Preset::Words("the number of CPUs"),
             "Trials at once.",
-            |c, n, p, d| {
-                let workers = c.integer(n, p, 1..=WORKERS_MAX);
-                put(&mut d.run.workers, workers.map(|workers| u32::try_from(workers).ok()))
-            },
-        )
-        .shown(|run| run.workers.map(|workers| workers.to_string())),
-        RunKey::new(
-            "executor",
-            Takes::Word(names_of::<ExecutorKind>),
-            Preset::Value("\"local\""),
+            |c, n, p, d| put(&mut d.run.workers, c.whole(n, p, 1..=WORKERS_MAX).map(Some)))
+            .shown(|run| run.workers.map(|workers| workers.to_string())),
+        RunKey::new("executor", Takes::Word(names_of::<ExecutorKind>), Preset::Value("\"local\""),
             "Where trials run: on this machine, or as jobs of a cluster that is there already.",
-            |c, n, p, d| put(&mut d.executor, c.named(n, p).map(Some)),
-        )
-        .shown(|run| Some(run.executor.kind().name().to_owned())),
-        RunKey::new(
-            "grace",
-            Takes::DurationOrZero,
-            Preset::Value("\"10s\""),
+            |c, n, p, d| put(&mut d.executor, c.named(n, p).map(Some)))
+            .shown(|run| Some(run.executor.kind().name().to_owned())),
+        RunKey::new("grace", Takes::DurationOrZero, Preset::Value("\"10s\""),
             "Time for a trial between TERM and KILL.",
-            |c, n, p, d| put(&mut d.run.grace_ms, c.duration(n, p, true)),
-        )
-        .shown(|run| Some(format!("{} ms", run.grace_ms))),
-        RunKey::new(
-            "sync_interval",
-            Takes::DurationOrZero,
-            Preset::Value("\"0s\""),
+            |c, n, p, d| put(&mut d.run.grace_ms, c.duration(n, p, true)))
+            .shown(|run| Some(format!("{} ms", run.grace_ms))),
+        RunKey::new("sync_interval", Takes::DurationOrZero, Preset::Value("\"0s\""),
             "Finished trials may wait so long for the commit that they share.",
-            |c, n, p, d| put(&mut d.run.sync_interval_ms, c.duration(n, p, true)),
-        )
-        .shown(|run| Some(format!("{} ms", run.sync_interval_ms))),
-        RunKey::new(
-            "on_event",
-            UNTEMPLATED,
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.run.sync_interval_ms, c.duration(n, p, true)))
+            .shown(|run| Some(format!("{} ms", run.sync_interval_ms))),
+        RunKey::new("on_event", UNTEMPLATED, NONE,
             "A command that is told, as JSON, when a stage closes and a run ends.",
-            |c, n, p, d| put(&mut d.run.on_event, c.untemplated(n, p, "the command of `on_event`")),
-        )
-        .shown(|run| (!run.on_event.is_empty()).then(|| run.on_event.join(" "))),
-        RunKey::new(
-            "ray",
-            Takes::Table(&cluster::RAY),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.run.on_event, c.untemplated(n, p, "the command of `on_event`")))
+            .shown(|run| (!run.on_event.is_empty()).then(|| run.on_event.join(" "))),
+        RunKey::new("ray", Takes::Table(&cluster::RAY), NONE,
             "Settings of Ray's jobs.",
-            |c, n, p, d| c.section(&cluster::RAY, n, p, &mut d.ray).map(drop),
-        ),
-        RunKey::new(
-            "slurm",
-            Takes::Table(&cluster::SLURM),
-            Preset::Words("none"),
+            |c, n, p, d| c.section(&cluster::RAY, n, p, &mut d.ray).map(drop)),
+        RunKey::new("slurm", Takes::Table(&cluster::SLURM), NONE,
             "Settings of Slurm's jobs.",
-            |c, n, p, d| c.section(&cluster::SLURM, n, p, &mut d.slurm).map(drop),
-        ),
+            |c, n, p, d| c.section(&cluster::SLURM, n, p, &mut d.slurm).map(drop)),
     ],
 );
 
 type BaseKey = Key<BaseParts, BaseSpec>;
 
 /// `[base]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static BASE: Section<BaseParts, BaseSpec> = Section::new(
     "`[base]`",
     "A command that must succeed once before the first stage; it sees the constants.",
     &[
-        BaseKey::new("command", COMMAND, Preset::Required(None), "What runs.", |c, n, p, d| {
-            d.work.put(c.command(n, p), p)
-        })
-        .shown(|base| Some(diff::command(&base.work)))
-        .amended(Amend::BaseCommand),
-        BaseKey::new(
-            "timeout",
-            Takes::Duration,
-            Preset::Words("none"),
+        BaseKey::new("command", COMMAND, REQUIRED,
+            "What runs.",
+            |c, n, p, d| d.work.put(c.command(n, p), p))
+            .shown(|base| Some(diff::command(&base.work))).amended(Amend::BaseCommand),
+        BaseKey::new("timeout", Takes::Duration, NONE,
             "It is terminated after this long.",
-            |c, n, p, d| put(&mut d.timeout_ms, c.duration(n, p, false).map(Some)),
-        )
-        .shown(|base| base.timeout_ms.map(diff::duration))
-        .amended(Amend::Base),
+            |c, n, p, d| put(&mut d.timeout_ms, c.duration(n, p, false).map(Some)))
+            .shown(|base| base.timeout_ms.map(diff::duration)).amended(Amend::Base),
     ],
 );
 
@@ -387,6 +277,17 @@ impl Checker<'_> {
             study.base_case = study.name.clone();
         }
         Some(study)
+    }
+
+    fn base(&mut self, node: &Node, place: &Place) -> Option<BaseParts> {
+        let mut base = BaseParts::default();
+        self.section(&BASE, node, place, &mut base)?;
+        Some(base)
+    }
+
+    fn defaults(&mut self, node: &Node, place: &Place) -> Option<StageParts> {
+        let table = self.table(node, place, "`[defaults]`", &STAGE)?;
+        Some(self.stage_parts(&table, &StageParts::default()))
     }
 
     /// A pattern of `inputs_ignore`.

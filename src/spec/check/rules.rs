@@ -6,7 +6,7 @@ use crate::model::{Severity, names_of};
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
 use crate::spec::diff::{self, list};
 use crate::spec::failure_sets::{FAILURE_SETS, FailureSet};
-use crate::spec::keys::{Amend, Key, Least, Preset, Section, Takes, key, put};
+use crate::spec::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, key, put};
 use crate::spec::raw::{Kind, Node};
 use crate::spec::rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, SIGNALS, StageRails, log_regex};
 use crate::spec::size::{SizeError, parse_size};
@@ -15,131 +15,90 @@ use crate::spec::walk::{COUNT_MAX, Checker, Table};
 type RailsKey = Key<Rails, Rails>;
 
 /// `[rails]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static RAILS: Section<Rails, Rails> = Section::new(
     "`[rails]`",
     "Limits of the whole study: beyond one it is aborted.",
     &[
-        RailsKey::new(
-            "max_runtime",
-            Takes::Duration,
-            Preset::Words("none"),
+        RailsKey::new("max_runtime", Takes::Duration, NONE,
             "Wall time, summed over all runs of the study.",
-            |c, n, p, d| put(&mut d.max_runtime_ms, c.duration(n, p, false).map(Some)),
-        )
-        .shown(|rails| rails.max_runtime_ms.map(diff::duration))
-        .amended(Amend::StudyRails),
-        RailsKey::new(
-            "catastrophic_failures",
-            Takes::Integer(1, COUNT_MAX),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.max_runtime_ms, c.duration(n, p, false).map(Some)))
+            .shown(|rails| rails.max_runtime_ms.map(diff::duration)).amended(Amend::StudyRails),
+        RailsKey::new("catastrophic_failures", Takes::Integer(1, COUNT_MAX), NONE,
             "So many failed trials of that severity abort the study.",
-            |c, n, p, d| put(&mut d.catastrophic_failures, c.count(n, p, 1).map(Some)),
-        )
-        .shown(|rails| rails.catastrophic_failures.map(|count| count.to_string()))
-        .amended(Amend::StudyRails),
+            |c, n, p, d| put(&mut d.catastrophic_failures, c.count(n, p, 1).map(Some)))
+            .shown(|rails| rails.catastrophic_failures.map(|count| count.to_string())).amended(Amend::StudyRails),
     ],
 );
 
 type StageRailsKey = Key<StageRails, StageRails>;
 
 /// `[stage.rails]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static STAGE_RAILS: Section<StageRails, StageRails> = Section::new(
     "`[stage.rails]`",
     "When a stage aborts the study.",
     &[
-        StageRailsKey::new(
-            "abort_if",
-            Takes::List(&Takes::Table(&ABORT_IF), 0),
-            Preset::Value("[]"),
+        StageRailsKey::new("abort_if", Takes::List(&Takes::Table(&ABORT_IF), 0), Preset::Value("[]"),
             "A trial beyond one of these bounds aborts the study.",
-            |c, n, p, d| put(&mut d.abort_if, c.abort_rules(n, p)),
-        )
-        .shown(|rails| (!rails.abort_if.is_empty()).then(|| list(rails.abort_if.iter().map(diff::abort_rule)))),
-        StageRailsKey::new(
-            "max_failure_rate",
-            Takes::Number(Least::Share),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.abort_if, c.abort_rules(n, p)))
+            .shown(|rails| (!rails.abort_if.is_empty()).then(|| list(rails.abort_if.iter().map(diff::abort_rule)))),
+        StageRailsKey::new("max_failure_rate", Takes::Number(Least::Share), NONE,
             "More failed trials than this share of the first n abort the study, for any n from 5 on.",
-            |c, n, p, d| put(&mut d.max_failure_rate, c.failure_rate(n, p).map(Some)),
-        )
-        .shown(|rails| rails.max_failure_rate.map(|rate| format!("{rate:?}"))),
+            |c, n, p, d| put(&mut d.max_failure_rate, c.failure_rate(n, p).map(Some)))
+            .shown(|rails| rails.max_failure_rate.map(|rate| format!("{rate:?}"))),
     ],
 );
 
 /// An entry of `abort_if`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static ABORT_IF: Section<AbortParts> = Section::with_one_of(
     "`abort_if`",
     "A bound; two bounds of a metric are two entries.",
     &["below", "above"],
     &[
-        key(
-            "metric",
-            Takes::Filled("name"),
-            Preset::Required(None),
+        key("metric", Takes::Filled("name"), REQUIRED,
             "The metric; a trial without it fails.",
-            |c, n, p, d| put(&mut d.metric, c.non_empty_text(n, p).map(Some)),
-        ),
-        key(
-            "below",
-            Takes::Number(Least::Any),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.metric, c.non_empty_text(n, p).map(Some))),
+        key("below", Takes::Number(Least::Any), NONE,
             "Abort below this; the bound itself is still good.",
-            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Below(bound)))),
-        ),
-        key(
-            "above",
-            Takes::Number(Least::Any),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Below(bound))))),
+        key("above", Takes::Number(Least::Any), NONE,
             "Abort above this; the bound itself is still good.",
-            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Above(bound)))),
-        ),
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Above(bound))))),
     ],
 );
 
+const KIND: Takes =
+    Takes::But(&Takes::Form("^[a-z][a-z0-9_]{0,63}$", "name of a lower-case letter, then `a-z 0-9 _`"), || {
+        RESERVED_KINDS.to_vec()
+    });
+
 /// `[[stage.failure]]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static FAILURE: Section<FailureParts> = Section::with_one_of(
     "`[[stage.failure]]`",
     "How failures of the stage's tool are named: the first that matches counts.",
     &["log", "exit_code", "signal"],
     &[
-        key(
-            "kind",
-            Takes::But(
-                &Takes::Form("^[a-z][a-z0-9_]{0,63}$", "name of a lower-case letter, then `a-z 0-9 _`"),
-                || RESERVED_KINDS.to_vec(),
-            ),
-            Preset::Required(None),
+        key("kind", KIND, REQUIRED,
             "What such failures are called; none of piton's own kinds.",
-            |c, n, p, d| put(&mut d.kind, c.failure_kind(n, p).map(Some)),
-        ),
-        key(
-            "log",
-            Takes::Filled("regular expression"),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.kind, c.failure_kind(n, p).map(Some))),
+        key("log", Takes::Filled("regular expression"), NONE,
             "They write a line like this.",
-            |c, n, p, d| put(&mut d.when, c.log_pattern(n, p).map(|log| Some(FailureMatch::Log(log)))),
-        ),
-        key("exit_code", Takes::Integer(1, 255), Preset::Words("none"), "They exit with this.", |c, n, p, d| {
-            let code = c.integer(n, p, 1..=255).and_then(|code| i32::try_from(code).ok());
-            put(&mut d.when, code.map(|code| Some(FailureMatch::ExitCode(code))))
-        }),
-        key(
-            "signal",
-            Takes::Form("^[A-Za-z0-9]+$", "signal, such as `\"SEGV\"`"),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.when, c.log_pattern(n, p).map(|log| Some(FailureMatch::Log(log))))),
+        key("exit_code", Takes::Integer(1, 255), NONE,
+            "They exit with this.",
+            |c, n, p, d| put(&mut d.when, c.whole(n, p, 1..=255).map(|code| Some(FailureMatch::ExitCode(code))))),
+        key("signal", Takes::Form("^[A-Za-z0-9]+$", "signal, such as `\"SEGV\"`"), NONE,
             "They are killed by this.",
-            |c, n, p, d| put(&mut d.when, c.signal(n, p).map(|name| Some(FailureMatch::Signal(name)))),
-        ),
-        key(
-            "severity",
-            Takes::Word(names_of::<Severity>),
-            Preset::Value("\"medium\""),
+            |c, n, p, d| put(&mut d.when, c.signal(n, p).map(|name| Some(FailureMatch::Signal(name))))),
+        key("severity", Takes::Word(names_of::<Severity>), Preset::Value("\"medium\""),
             "How bad they are; `[rails] catastrophic_failures` counts the worst.",
-            |c, n, p, d| put(&mut d.severity, c.named(n, p).map(Some)),
-        ),
-        key("retryable", Takes::Flag, Preset::Value("true"), "Whether `retries` may help.", |c, n, p, d| {
-            put(&mut d.retryable, c.boolean(n, p).map(Some))
-        }),
+            |c, n, p, d| put(&mut d.severity, c.named(n, p).map(Some))),
+        key("retryable", Takes::Flag, Preset::Value("true"),
+            "Whether `retries` may help.",
+            |c, n, p, d| put(&mut d.retryable, c.boolean(n, p).map(Some))),
     ],
 );
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::model::names_of;
 use crate::spec::cases::{CaseFormat, read_cases};
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
-use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
+use crate::spec::keys::{Least, NONE, Preset, REQUIRED, Section, Takes, key, put};
 use crate::spec::raw::{Kind, Node};
 use crate::spec::stage::StageParts;
 use crate::spec::template::{BraceError, split};
@@ -20,128 +20,90 @@ use crate::spec::walk::{COUNT_MAX, Checker, Field};
 
 use super::{ANY_NAME, INNER_PATH, PARAM_NAME, WORDS};
 
+const CASES: Takes = Takes::Form(
+    r"\.([Cc][Ss][Vv]|[Jj][Ss][Oo][Nn][Ll]|[Nn][Dd][Jj][Ss][Oo][Nn])$",
+    "path of a `.csv` or `.jsonl`",
+);
+
 /// `sampling`, as a table.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static SAMPLING: Section<SamplingParts> = Section::with_one_of(
     "`sampling`",
     "Cases of a file, or of a program that proposes them.",
     &["file", "ask"],
     &[
-        key(
-            "file",
-            Takes::Form(
-                r"\.([Cc][Ss][Vv]|[Jj][Ss][Oo][Nn][Ll]|[Nn][Dd][Jj][Ss][Oo][Nn])$",
-                "path of a `.csv` or `.jsonl`",
-            ),
-            Preset::Words("none"),
+        key("file", CASES, NONE,
             "The cases of a file, relative to the study file; read when the study is made.",
-            |c, n, p, d| d.file.put(c.case_file(n, p), p),
-        ),
-        key(
-            "rename",
-            Takes::Map(&Takes::Text, &PARAM_NAME, 0),
-            Preset::Words("none"),
+            |c, n, p, d| d.file.put(c.case_file(n, p), p)),
+        key("rename", Takes::Map(&Takes::Text, &PARAM_NAME, 0), NONE,
             "Params of other names than the file's columns.",
-            |c, n, p, d| d.rename.put(c.renamed(n, p), p),
-        ),
-        key(
-            "ask",
-            WORDS,
-            Preset::Words("none"),
+            |c, n, p, d| d.rename.put(c.renamed(n, p), p)),
+        key("ask", WORDS, NONE,
             "The program that proposes each case; it runs in the study file's directory.",
-            |c, n, p, d| d.ask.put(c.words(n, p, "the proposer's command"), p),
-        ),
-        key(
-            "parallel",
-            Takes::Integer(1, COUNT_MAX),
-            Preset::Value("1"),
+            |c, n, p, d| d.ask.put(c.words(n, p, "the proposer's command"), p)),
+        key("parallel", Takes::Integer(1, COUNT_MAX), Preset::Value("1"),
             "It is asked once all but so many of the cases before are finished; 1 is all of them.",
-            |c, n, p, d| d.parallel.put(c.count(n, p, 1), p),
-        ),
+            |c, n, p, d| d.parallel.put(c.count(n, p, 1), p)),
     ],
 );
 
 /// `retries`, as a table.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static RETRIES: Section<RetryParts> = Section::new(
     "`retries`",
     "How failed attempts are tried again.",
     &[
-        key(
-            "count",
-            Takes::Integer(0, u32::MAX as i128),
-            Preset::Required(None),
+        key("count", Takes::Integer(0, u32::MAX as i128), REQUIRED,
             "Further attempts after failed ones.",
-            |c, n, p, d| d.count.put(c.integer(n, p, 0..=i128::from(u32::MAX)), p),
-        ),
-        key(
-            "backoff",
-            Takes::Word(names_of::<Backoff>),
-            Preset::Value("\"exponential\""),
+            |c, n, p, d| d.count.put(c.integer(n, p, 0..=i128::from(u32::MAX)), p)),
+        key("backoff", Takes::Word(names_of::<Backoff>), Preset::Value("\"exponential\""),
             "How the delay grows.",
-            |c, n, p, d| put(&mut d.policy.backoff, c.named(n, p)),
-        ),
-        key("delay", Takes::DurationOrZero, Preset::Value("\"1s\""), "Before the first retry.", |c, n, p, d| {
-            d.delay.put(c.duration(n, p, true), p)
-        }),
-        key("max_delay", Takes::DurationOrZero, Preset::Value("\"1m\""), "No delay is longer.", |c, n, p, d| {
-            d.max_delay.put(c.duration(n, p, true), p)
-        }),
-        key(
-            "jitter",
-            Takes::Flag,
-            Preset::Value("true"),
+            |c, n, p, d| put(&mut d.policy.backoff, c.named(n, p))),
+        key("delay", Takes::DurationOrZero, Preset::Value("\"1s\""),
+            "Before the first retry.",
+            |c, n, p, d| d.delay.put(c.duration(n, p, true), p)),
+        key("max_delay", Takes::DurationOrZero, Preset::Value("\"1m\""),
+            "No delay is longer.",
+            |c, n, p, d| d.max_delay.put(c.duration(n, p, true), p)),
+        key("jitter", Takes::Flag, Preset::Value("true"),
             "Each delay is spread over its upper half.",
-            |c, n, p, d| put(&mut d.policy.jitter, c.boolean(n, p)),
-        ),
+            |c, n, p, d| put(&mut d.policy.jitter, c.boolean(n, p))),
     ],
 );
 
 /// `[[stage.objective]]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static OBJECTIVE: Section<ObjectiveParts> = Section::new(
     "`[[stage.objective]]`",
     "What is best.",
     &[
-        key("metric", ANY_NAME, Preset::Required(None), "The metric; a trial without it fails.", |c, n, p, d| {
-            d.metric.put(c.non_empty_text(n, p), p)
-        }),
-        key(
-            "goal",
-            Takes::Word(names_of::<Goal>),
-            Preset::Required(Some("\"maximize\" or \"minimize\"")),
+        key("metric", ANY_NAME, REQUIRED,
+            "The metric; a trial without it fails.",
+            |c, n, p, d| d.metric.put(c.non_empty_text(n, p), p)),
+        key("goal", Takes::Word(names_of::<Goal>), Preset::Required(Some("\"maximize\" or \"minimize\"")),
             "Which way is better.",
-            |c, n, p, d| put(&mut d.goal, c.named(n, p).map(Some)),
-        ),
-        key(
-            "weight",
-            Takes::Number(Least::Above),
-            Preset::Words("none"),
+            |c, n, p, d| put(&mut d.goal, c.named(n, p).map(Some))),
+        key("weight", Takes::Number(Least::Above), NONE,
             "For `selection = \"weighted_sum\"` alone, which needs it; the weights sum to 1.",
-            |c, n, p, d| d.weight.put(c.weight(n, p), p),
-        ),
+            |c, n, p, d| d.weight.put(c.weight(n, p), p)),
     ],
 );
 
 /// An entry of `[stage.metrics]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static METRIC: Section<MetricParts> = Section::new(
     "`[stage.metrics]`",
     "A number that is read out of a file.",
     &[
-        key("file", INNER_PATH, Preset::Required(None), "Where the number stands.", |c, n, p, d| {
-            put(&mut d.file, c.inner_path(n, p).map(Some))
-        }),
-        key(
-            "regex",
-            Takes::Filled("regular expression"),
-            Preset::Required(None),
+        key("file", INNER_PATH, REQUIRED,
+            "Where the number stands.",
+            |c, n, p, d| put(&mut d.file, c.inner_path(n, p).map(Some))),
+        key("regex", Takes::Filled("regular expression"), REQUIRED,
             "The last match's first group is the number.",
-            |c, n, p, d| put(&mut d.regex, c.regex(n, p).map(Some)),
-        ),
-        key(
-            "scale",
-            Takes::Number(Least::Any),
-            Preset::Value("1.0"),
+            |c, n, p, d| put(&mut d.regex, c.regex(n, p).map(Some))),
+        key("scale", Takes::Number(Least::Any), Preset::Value("1.0"),
             "It is multiplied by this.",
-            |c, n, p, d| put(&mut d.scale, c.float(n, p).map(Some)),
-        ),
+            |c, n, p, d| put(&mut d.scale, c.float(n, p).map(Some))),
     ],
 );
 

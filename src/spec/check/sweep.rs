@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::model::Value;
 use crate::spec::diagnostics::{Diagnostic, Place, shown};
-use crate::spec::keys::{Least, Preset, Section, Takes, key, put};
+use crate::spec::keys::{Least, Preset, REQUIRED, Section, Takes, key, put};
 use crate::spec::raw::{Entry, Kind, Node};
 use crate::spec::types::{Domain, SpecValue};
 use crate::spec::walk::{COUNT_MAX, Checker, Field, Table};
@@ -12,37 +12,26 @@ use crate::spec::walk::{COUNT_MAX, Checker, Field, Table};
 use super::stage::SweepParts;
 
 /// A range of `[stage.sweep]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::spec) static RANGE: Section<RangeParts> = Section::new(
     "a range",
     "A range of a param's values, both ends included.",
     &[
-        key("min", Takes::Number(Least::Any), Preset::Required(None), "The lower end.", |_, n, p, d| {
-            put(&mut d.min, Some(Some((n.clone(), p.clone()))))
-        }),
-        key("max", Takes::Number(Least::Any), Preset::Required(None), "The upper end.", |_, n, p, d| {
-            put(&mut d.max, Some(Some((n.clone(), p.clone()))))
-        }),
-        key(
-            "steps",
-            Takes::Integer(2, COUNT_MAX),
-            Preset::Words("every integer"),
+        key("min", Takes::Number(Least::Any), REQUIRED,
+            "The lower end.",
+            |_, n, p, d| put(&mut d.min, Some(Some((n.clone(), p.clone()))))),
+        key("max", Takes::Number(Least::Any), REQUIRED,
+            "The upper end.",
+            |_, n, p, d| put(&mut d.max, Some(Some((n.clone(), p.clone()))))),
+        key("steps", Takes::Integer(2, COUNT_MAX), Preset::Words("every integer"),
             "Points on a grid, both ends counted; a range of floats needs it there, random sampling has no use for it.",
-            |c, n, p, d| d.steps.put(c.steps(n, p), p),
-        ),
-        key(
-            "type",
-            Takes::Word(|| RANGE_TYPES.map(|(name, _)| name).to_vec()),
-            Preset::Value("\"float\""),
+            |c, n, p, d| d.steps.put(c.steps(n, p), p)),
+        key("type", Takes::Word(|| RANGE_TYPES.map(|(name, _)| name).to_vec()), Preset::Value("\"float\""),
             "What it counts in.",
-            |c, n, p, d| d.kind.put(c.one_of(n, p, &RANGE_TYPES), p),
-        ),
-        key(
-            "log",
-            Takes::Flag,
-            Preset::Value("false"),
+            |c, n, p, d| d.kind.put(c.one_of(n, p, &RANGE_TYPES), p)),
+        key("log", Takes::Flag, Preset::Value("false"),
             "Even on a log scale; `min` is above 0 then.",
-            |c, n, p, d| d.log.put(c.boolean(n, p), p),
-        ),
+            |c, n, p, d| d.log.put(c.boolean(n, p), p)),
     ],
 );
 
