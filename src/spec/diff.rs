@@ -182,14 +182,14 @@ fn head(spec: &Spec) -> Vec<Told> {
         .collect()
 }
 
-/// The settings of a table in a stage.
-pub(super) fn below<D, S>(table: &str, section: &'static Section<D, S>, of: &S) -> Settings {
-    section.settings(of).into_iter().map(|(name, value, _)| (format!("{table}.{name}"), value)).collect()
+/// The settings of a table within another.
+pub(super) fn within<D, S>(section: &'static Section<D, S>, of: &S) -> Settings {
+    section.settings(of).into_iter().map(|(name, value, _)| (name, value)).collect()
 }
 
 /// A table of free keys, each a setting.
-pub(super) fn each<T>(table: &str, of: &BTreeMap<String, T>, value: impl Fn(&T) -> String) -> Settings {
-    of.iter().map(|(name, one)| (format!("{table}.{name}"), value(one))).collect()
+pub(super) fn each<T>(of: &BTreeMap<String, T>, value: impl Fn(&T) -> String) -> Settings {
+    of.iter().map(|(name, one)| (name.clone(), value(one))).collect()
 }
 
 /// Where a stage's cases come from: those of a file, or a sweep.

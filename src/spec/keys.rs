@@ -51,6 +51,8 @@ pub(super) enum Show<S: 'static> {
     Never,
     /// Under its name, unless it is not set.
     Value(fn(&S) -> Option<String>),
+    /// As settings below its name.
+    Below(fn(&S) -> Settings),
     /// As settings of other names.
     Parts(fn(&S) -> Settings),
 }
@@ -218,6 +220,10 @@ impl<D, S> Section<D, S> {
                 Show::Value(value) => {
                     settings.extend(value(of).map(|value| (key.about.name.to_owned(), value, key.amend)));
                 }
+                Show::Below(parts) => {
+                    let below = |name| format!("{}.{name}", key.about.name);
+                    settings.extend(parts(of).into_iter().map(|(name, value)| (below(name), value, key.amend)));
+                }
                 Show::Parts(parts) => {
                     settings.extend(parts(of).into_iter().map(|(name, value)| (name, value, key.amend)));
                 }
@@ -247,6 +253,12 @@ impl<D, S> Key<D, S> {
     /// It shows in differences under its name.
     pub const fn shown(mut self, value: fn(&S) -> Option<String>) -> Self {
         self.show = Show::Value(value);
+        self
+    }
+
+    /// It shows in differences as these settings below its name.
+    pub const fn below(mut self, parts: fn(&S) -> Settings) -> Self {
+        self.show = Show::Below(parts);
         self
     }
 

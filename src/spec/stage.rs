@@ -156,7 +156,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
         StageKey::new("metrics", Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0), NONE,
             "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",
             |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)))
-            .parts(|stage| diff::each("metrics", &stage.metrics, diff::metric)),
+            .below(|stage| diff::each(&stage.metrics, diff::metric)),
         StageKey::new("memory_limit", Takes::Size, NONE,
             "A trial that takes more memory is ended, and fails as `out_of_memory`.",
             |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))
@@ -165,7 +165,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
         StageKey::new("rails", Takes::Table(&rules::STAGE_RAILS), NONE,
             "When the stage aborts the study.",
             |c, n, p, d| put(&mut d.spec.rails, c.stage_rails(n, p)))
-            .parts(|stage| diff::below("rails", &rules::STAGE_RAILS, &stage.rails)).amended(Amend::StageRails),
+            .below(|stage| diff::within(&rules::STAGE_RAILS, &stage.rails)).amended(Amend::StageRails),
         StageKey::new("failure", Takes::List(&Takes::Table(&rules::FAILURE), 0), Preset::Value("[]"),
             "How failures of the stage's tool are named; the first that matches counts.",
             |c, n, p, d| put(&mut d.spec.failures, c.failure_rules(n, p)))

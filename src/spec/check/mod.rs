@@ -94,11 +94,11 @@ pub(super) static ROOT: Section<RootParts, Spec> = Section::new(
         RootKey::new("params", Takes::Map(&PARAM_NAME, &Takes::Value, 0), NONE,
             "Constants that every trial sees; `--set NAME=VALUE` overrides one when the study is made.",
             |c, n, p, d| put(&mut d.params, c.constants(n, p)))
-            .parts(|spec| diff::each("params", &spec.params, diff::literal)),
+            .below(|spec| diff::each(&spec.params, diff::literal)),
         RootKey::new("env", Takes::Map(&Takes::Form(r"^(?!PITON_)[^=\s]+$", "variable"), &Takes::Text, 0), NONE,
             "The environment of every trial, besides piton's own.",
             |c, n, p, d| put(&mut d.env, c.env(n, p)))
-            .parts(|spec| diff::each("env", &spec.env, |value| quote(value))),
+            .below(|spec| diff::each(&spec.env, |value| quote(value))),
         RootKey::new("run", Takes::Table(&RUN), NONE,
             "How the study is run here.",
             |c, n, p, d| put(&mut d.run, c.run(n, p))),
@@ -160,7 +160,7 @@ pub(super) static STUDY: Section<StudySpec, StudySpec> = Section::new(
         StudyKey::new("versions", Takes::Map(&NAME, &UNTEMPLATED, 0), NONE,
             "Tools whose versions belong to the study, each with the command that tells it.",
             |c, n, p, d| put(&mut d.versions, c.versions(n, p)))
-            .parts(|study| diff::each("versions", &study.versions, |command| diff::texts(command).unwrap_or_default()))
+            .below(|study| diff::each(&study.versions, |command| diff::texts(command).unwrap_or_default()))
             .amended(Amend::Tools),
     ],
 );

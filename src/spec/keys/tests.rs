@@ -120,3 +120,43 @@ fn every_key_shows_in_a_difference_or_within_another() {
         );
     }
 }
+
+/// Non-test sources below a folder, each with its text.
+fn sources(below: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = entry.display().to_string();
+        if entry.is_dir() && !name.ends_with("/tests") {
+            sources(&entry, found);
+        } else if name.ends_with(".rs") && !name.ends_with("/tests.rs") {
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+            found.push((name, text));
+        }
+    }
+}
+
+#[test]
+fn a_key_of_a_stage_is_said_by_its_entry_and_by_its_setter_in_code_and_nowhere_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![("builder".to_owned(), std::fs::read_to_string(root.join("builder.rs")).unwrap())];
+    for room in ["spec", "plan/amend", "engine"] {
+        sources(&root.join(room), &mut files);
+    }
+    files.push(("amend".to_owned(), std::fs::read_to_string(root.join("plan/amend.rs")).unwrap()));
+    // Words of other sections, or of failures.
+    let shared = ["name", "command", "timeout", "rails"];
+    let mut count = 0;
+    for name in STAGE.names().into_iter().filter(|name| !shared.contains(name)) {
+        let word = format!("\"{name}\"");
+        let said = files.iter().filter(|(_, text)| text.contains(&word));
+        let said: Vec<(&str, usize)> =
+            said.map(|(file, text)| (file.rsplit('/').next().unwrap(), text.matches(&word).count())).collect();
+        let (entry, others): (Vec<_>, Vec<_>) = said.into_iter().partition(|(file, _)| *file == "stage.rs");
+        assert_eq!(entry, [("stage.rs", 1)], "`{name}`");
+        assert!(others.iter().all(|(file, _)| *file == "builder"), "`{name}`: {others:?}");
+        count += 1;
+    }
+    println!(
+        "figure: each of {count} keys of a stage is said once in src/spec and src/plan, and by the builder's setter"
+    );
+}
