@@ -45,4 +45,5 @@ pub mod signals;
 pub mod simulated;
 pub mod temporary;
 pub mod tree_hash;
+pub mod waiting;
 pub mod words;

@@ -65,10 +65,12 @@ pub enum Fault {
     ParentNotAskedAgain,
     /// What a cluster's list does not show counts as over.
     AbsentIsOver,
+    /// A job that could not start is reported without making sure that it never will.
+    StartNotTakenBack,
 }
 
 impl Fault {
-    /// All of them that a simulated study can show; `AbsentIsOver` is tried beside its code.
+    /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
     pub const ALL: [Self; 28] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,

@@ -25,6 +25,8 @@ pub(super) struct Story {
     workers: u32,
 }
 
+/// Which study the story is of.
+pub(super) const STUDY: StudyId = StudyId([0xab; 16]);
 pub(super) const ALIVE: Liveness = Liveness { alive: true };
 pub(super) const DEAD: Liveness = Liveness { alive: false };
 
@@ -92,7 +94,7 @@ impl Story {
             proposed: false,
         };
         let created = StudyCreated {
-            study_id: StudyId([0xab; 16]),
+            study_id: STUDY,
             name: "tiny".into(),
             base_case: "t".into(),
             seed: 7,

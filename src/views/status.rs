@@ -3,6 +3,8 @@
 //! It reads the rows that seldom change, what runs, and a bounded number of the last events: its cost must never grow
 //! with the trials, so that it can be asked every second of a study of millions.
 
+mod queue;
+
 use std::io::Write;
 
 use serde::Serialize;
@@ -11,11 +13,16 @@ use super::dump::RemoteOut;
 use super::pace::{eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
 use super::words::{local_time, micros, seconds, timestamp};
+use queue::{remote_words, waiting};
+
+pub use queue::ClusterQueue;
+
 use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
 use crate::plan::Lineage;
 use crate::spec::{Sampling, Work};
+use crate::sys::waiting::Waiting;
 use crate::sys::words::FLUSH_HINT;
 
 /// How many running trials are listed.
@@ -50,6 +57,9 @@ pub struct Status {
     /// What is wrong with the cluster that trials run on, or was when the last run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_trouble: Option<String>,
+    /// Why jobs wait in the cluster's queue, as it last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_queue: Option<ClusterQueue>,
     /// Runs so far.
     pub runs: u32,
     /// When the last run began, RFC 3339 in UTC; `null` before the first.
@@ -174,6 +184,9 @@ pub struct Running {
     /// Its job, on a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteOut>,
+    /// Why that waits, in the cluster's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_reason: Option<String>,
     /// Time since its start by the wall clock, seconds.
     pub elapsed_s: f64,
 }
@@ -206,8 +219,10 @@ impl Status {
     pub fn load(view: &StudyView, snapshot: &Snapshot, now_ms: UnixMs) -> Result<Self, ViewError> {
         let (study, lineage, status) = (&view.study, view.lineage(), view.status());
         let rows = snapshot.running()?;
+        let waiting = waiting(view, &rows, now_ms);
         let running = rows.iter().take(RUNNING_SHOWN);
-        let running = running.map(|row| running_out(view, snapshot, &lineage, row, now_ms));
+        let running = running.map(|row| running_out(view, snapshot, &lineage, row, waiting.as_ref(), now_ms));
+        let running = running.collect::<Result<Vec<_>, _>>()?;
         let (last_failures, run_times) = lately(view, snapshot, &lineage)?;
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
@@ -229,6 +244,7 @@ impl Status {
                 .cluster_trouble
                 .clone()
                 .filter(|_| !matches!(view.status(), StudyStatus::Completed | StudyStatus::Aborted)),
+            cluster_queue: waiting.map(ClusterQueue::of),
             runs: study.runs,
             run_started_at: run_times.map(|run| timestamp(run.began_ms)),
             run_ended_at: run_times.and_then(|run| run.ended_ms).map(timestamp),
@@ -240,7 +256,7 @@ impl Status {
                 .iter()
                 .map(|stage| stage_out(view, snapshot, &lineage, stage))
                 .collect::<Result<_, JournalError>>()?,
-            running: running.collect::<Result<_, _>>()?,
+            running,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
             last_failures,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
@@ -389,7 +405,9 @@ impl Status {
         for running in &self.running {
             let mut line = format!("  {} #{}", pad(&clean(&running.case), width), running.attempt);
             match &running.remote {
-                Some(remote) => line.push_str(&remote_words(remote, running.elapsed_s)),
+                Some(remote) => {
+                    line.push_str(&remote_words(remote, running.elapsed_s, running.pending_reason.as_deref()));
+                }
                 None if alive => line.push_str(&format!("  for {}", duration(micros(running.elapsed_s)))),
                 None => {}
             }
@@ -400,6 +418,9 @@ impl Status {
         }
         if self.running_not_shown > 0 {
             writeln!(out, "  and {} more", self.running_not_shown)?;
+        }
+        if let Some(queue) = &self.cluster_queue {
+            queue.write(screen, out)?;
         }
         Ok(())
     }
@@ -587,6 +608,7 @@ fn running_out(
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
     row: &RunningRow,
+    waiting: Option<&Waiting>,
     now_ms: UnixMs,
 ) -> Result<Running, ViewError> {
     let trial = snapshot.trial(row.trial)?;
@@ -594,29 +616,21 @@ fn running_out(
     let attempt = trial.and_then(|mut trial| trial.attempts.pop()).or_else(base);
     let started_ms = attempt.as_ref().map(|attempt| attempt.started_ms);
     let elapsed_ms = started_ms.map_or(0, |started_ms| now_ms.saturating_sub(started_ms));
+    let remote = attempt.as_ref().and_then(RemoteOut::of).or_else(|| {
+        let executor = row.executor.is_remote().then(|| row.executor.name())?;
+        Some(RemoteOut { executor, id: String::new(), node: None, started_at: None, queued_s: None })
+    });
+    let waits = remote.as_ref().is_some_and(|remote| remote.started_at.is_none());
+    let reason = waiting.filter(|_| waits).and_then(|note| note.reason(row.trial, row.attempt));
     Ok(Running {
         case: view.case_of(lineage, row.trial),
         attempt: row.attempt,
         pid: row.process.map(|process| process.pid),
-        remote: attempt.as_ref().and_then(RemoteOut::of).or_else(|| {
-            let executor = row.executor.is_remote().then(|| row.executor.name())?;
-            Some(RemoteOut { executor, id: String::new(), node: None, started_at: None, queued_s: None })
-        }),
+        remote,
+        pending_reason: reason.map(str::to_owned),
         // A clock that was set back must not show a negative time.
         elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
     })
-}
-
-/// How long it has run and waited, and where it is: `  for 2.0 s on n1, slurm 12, after 400 ms in the queue`.
-fn remote_words(remote: &RemoteOut, elapsed_s: f64) -> String {
-    let id = if remote.id.is_empty() { String::new() } else { format!(" {}", clean(&remote.id)) };
-    let job = format!("{}{id}", remote.executor);
-    let Some(queued_s) = remote.queued_s else {
-        return format!("  queued for {}, {job}", duration(micros(elapsed_s)));
-    };
-    let node = remote.node.as_ref().map_or_else(String::new, |node| format!(" on {}", clean(node)));
-    let ran = duration(micros((elapsed_s - queued_s).max(0.0)));
-    format!("  for {ran}{node}, {job}, {}", remote.queued_words().unwrap_or_default())
 }
 
 /// When the last run began, and when it ended in good order.
@@ -676,159 +690,4 @@ fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Opt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Next, RunEnd, TrialId};
-    use crate::views::fixture::{ALIVE, DEAD, Story, written};
-    use crate::views::{Liveness, Place};
-
-    fn status(story: &Story, liveness: Liveness) -> Status {
-        let (view, snapshot) = story.view(liveness);
-        Status::load(&view, &snapshot, story.at_ms + 90_000).unwrap()
-    }
-
-    fn shown(status: &Status, width: u16) -> String {
-        written(|out| status.write_text(Screen { width, color: false }, out))
-    }
-
-    fn busy() -> Story {
-        let mut story = Story::new();
-        story.run().open_explore().start(0, 1).succeed(0, 1, 200.0);
-        story.start(2, 1).fail(2, 1, "exited with\u{1b}[2J code 3", Next::Final).start(3, 1);
-        story
-    }
-
-    #[test]
-    fn a_running_study_on_one_screen() {
-        insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 80), @r#"
-        tiny: running
-        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run, 8 events,
-        running since 1970-01-01 00:00:01 +00:00
-
-        explore  open     [##########!!!!!!!!!!>>>>>>>>>>..........]  2 of 4 done
-          1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute; about 1–2 s left;
-          best bytes 200 (t_0_0)
-        confirm  waiting
-
-        running
-          t_0_3 #1  for 1 min 30 s  pid 103
-
-        last failures
-          t_0_2 #1  exit_code: exited with\u{1b}[2J code 3
-            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
-        "#);
-        insta::assert_snapshot!(shown(&status(&busy(), ALIVE), 60), @r#"
-        tiny: running
-        engine pid 4242 on here, 2 workers, ran 1 min 30 s in 1 run,
-        8 events, running since 1970-01-01 00:00:01 +00:00
-
-        explore  open     [######!!!!!!>>>>>>.........]  2 of 4 done
-          1 succeeded, 1 failed, 1 running, 1 pending; 80 a minute;
-          about 1–2 s left; best bytes 200 (t_0_0)
-        confirm  waiting
-
-        running
-          t_0_3 #1  for 1 min 30 s  pid 103
-
-        last failures
-          t_0_2 #1  exit_code: exited with\u{1b}[2J code 3
-            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
-        "#);
-    }
-
-    #[test]
-    fn a_dead_engine_is_said_with_the_command_that_goes_on() {
-        let text = shown(&status(&busy(), DEAD), 80);
-        assert!(text.starts_with("tiny: interrupted"), "{text}");
-        assert!(text.contains("no engine"), "{text}");
-        assert!(text.contains("they will run again\n  t_0_3 #1  pid 103\n"), "{text}");
-        assert!(text.ends_with("to go on: piton resume tiny.redb\n"), "{text}");
-        assert!(!text.contains("left"), "no ETA without an engine: {text}");
-        let story = busy();
-        let (mut view, snapshot) = story.view(DEAD);
-        view.place = Place { store: "my runs/x.redb".into(), ..view.place };
-        let status = Status::load(&view, &snapshot, 0).unwrap();
-        assert_eq!(status.next_command.as_deref(), Some("piton resume 'my runs/x.redb'"));
-    }
-
-    #[test]
-    fn finished_studies_need_no_command() {
-        let mut story = Story::new();
-        story.complete();
-        insta::assert_snapshot!(shown(&status(&story, DEAD), 80), @r#"
-        tiny: completed
-        no engine, ran 0 ms in 1 run, 20 events,
-        last run 1970-01-01 00:00:01 +00:00 to 1970-01-01 00:00:19 +00:00
-
-        explore  closed   [##############################!!!!!!!!!!]  4 of 4 done
-          3 succeeded, 1 failed; best bytes 100 (t_0_3); 2 survivors
-        confirm  closed   [########################################]  2 of 2 done
-          2 succeeded; best bytes 90 (t_1_0); 1 survivor
-
-        last failures
-          t_0_2 #1  exit_code: exited with code 3
-            /a/tiny/0_explore/t_0_2/attempt_1/stderr.log
-        "#);
-        let mut story = busy();
-        story.event(Event::StudyAborted { reason: "too many\nfailures".into(), violating: vec![TrialId(2)] });
-        let text = shown(&status(&story, DEAD), 80);
-        assert!(text.starts_with("tiny: aborted: too many\\nfailures\n"), "{text}");
-        assert!(!text.contains("to go on"), "{text}");
-    }
-
-    #[test]
-    fn a_new_study_says_so() {
-        let text = shown(&status(&Story::new(), DEAD), 80);
-        assert!(text.starts_with("tiny: not started yet\nno engine, ran 0 ms in 0 runs, 1 event\n"), "{text}");
-    }
-
-    #[test]
-    fn draining_is_said_while_the_engine_lives() {
-        let mut story = busy();
-        story.event(Event::DrainStarted { by: "SIGTERM".into() });
-        assert!(shown(&status(&story, ALIVE), 80).starts_with("tiny: draining"));
-        story.interrupt(3, 1).event(Event::RunEnded { how: RunEnd::Drained });
-        assert!(shown(&status(&story, DEAD), 80).starts_with("tiny: interrupted"));
-    }
-
-    #[test]
-    fn before_anything_ended_there_is_no_eta() {
-        assert_eq!(status(&Story::new(), ALIVE).stages[0].eta_s, None);
-    }
-
-    #[test]
-    fn json_has_every_key() {
-        let status = status(&busy(), ALIVE);
-        let json: serde_json::Value = serde_json::from_str(&written(|out| status.write_json(out))).unwrap();
-        assert_eq!(json["stages"][0]["best"], serde_json::json!({"metric":"bytes","value":200.0,"case":"t_0_0"}));
-        assert_eq!(json["running"][0]["elapsed_s"], 90.0);
-        assert_eq!(json["last_failures"][0]["log"], "/a/tiny/0_explore/t_0_2/attempt_1/stderr.log");
-        assert_eq!(json["next_command"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn every_width_is_kept_and_nothing_hostile_passes() {
-        let status = status(&busy(), ALIVE);
-        for width in (0..=200).step_by(5).chain([1, 59, 61, u16::MAX]) {
-            let text = shown(&status, width);
-            assert!(!text.contains(|letter: char| letter.is_control() && letter != '\n'), "width {width}");
-            let limit = if width == 0 { usize::MAX } else { usize::from(width).max(20) };
-            let log_path = |line: &&str| !line.contains("stderr.log");
-            let longest = text.lines().filter(log_path).map(|line| line.chars().count()).max().unwrap();
-            assert!(longest <= limit, "width {width}: {longest}\n{text}");
-        }
-        let colored = written(|out| status.write_text(Screen { width: 80, color: true }, out));
-        assert!(colored.contains("\u{1b}[32mrunning\u{1b}[0m"));
-    }
-
-    #[test]
-    fn bars_add_up_and_show_whatever_is_there() {
-        let mut stage = status(&Story::new(), ALIVE).stages[0].clone();
-        (stage.planned, stage.succeeded, stage.failed, stage.running) = (1_000, 500, 1, 2);
-        assert_eq!(stage.bar(10), "#####!>...");
-        (stage.planned, stage.succeeded, stage.failed, stage.running) = (3, 3, 0, 0);
-        assert_eq!(stage.bar(7), "#######");
-        (stage.planned, stage.succeeded, stage.failed, stage.running) = (u64::MAX, u64::MAX - 1, 1, 0);
-        assert_eq!(stage.bar(6).len(), 6);
-    }
-}
+mod tests;

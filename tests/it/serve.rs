@@ -77,7 +77,7 @@ impl Server {
         Self { child, host: host.to_owned(), token: token.to_owned() }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/{}/", self.host, self.token)
     }
 

@@ -30,11 +30,9 @@ use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
 use crate::sys::temporary::{Access, remove_leftovers_in};
+use crate::sys::waiting::CONTROL_DIR;
 use crate::sys::words::{io_words, shell_quoted};
 use watcher::{Command, Watcher};
-
-/// The directory, in the study's own, through which engine and jobs speak.
-const CONTROL_DIR: &str = ".remote";
 
 /// A job to submit.
 #[derive(Clone, Debug)]
@@ -84,6 +82,8 @@ struct Listed {
     place: Option<String>,
     /// What the cluster says of it.
     said: Option<String>,
+    /// Why it waits, in the cluster's words.
+    waits: Option<String>,
 }
 
 /// Where a job stands.
@@ -99,6 +99,13 @@ enum JobState {
     Ending,
     /// It will not run any more, for this reason.
     Over(Why),
+}
+
+impl JobState {
+    /// Whether it is in the queue, for whatever reason.
+    const fn waits(self) -> bool {
+        matches!(self, Self::Queued | Self::Requeued | Self::Held)
+    }
 }
 
 /// Why a job is over.

@@ -361,9 +361,10 @@ impl Cluster for Ray {
         let ours = entries.into_iter().filter_map(|entry| {
             let (state, node) = (state_of(&entry), entry.node());
             let key = entry.submission_id.filter(|id| id.starts_with(&self.study))?;
+            let waits = entry.message.clone().filter(|_| state.waits());
             let said = entry.message.filter(|_| matches!(state, JobState::Over(_)));
             let said = said.map(|said| end_of(&said));
-            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said })
+            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said, waits })
         });
         Ok(ours.collect())
     }

@@ -213,15 +213,16 @@ impl Slurm {
             let Some(key) = self.key_of(name, id) else { continue };
             let node = Some(node.to_owned()).filter(|node| !node.is_empty());
             let state = state_of(state, restarts, reason);
+            let reason = Some(reason).filter(|reason| !matches!(*reason, "" | "None" | "(null)"));
             let said = self.words_of(state, status, reason);
-            listed.push(Listed { key, id: id.to_owned(), state, place: node.clone(), node, said });
+            let waits = reason.filter(|_| state.waits()).map(str::to_owned);
+            listed.push(Listed { key, id: id.to_owned(), state, place: node.clone(), node, said, waits });
         }
         listed
     }
 
     /// What Slurm says of a job that did not get far.
-    fn words_of(&self, state: JobState, status: &str, reason: &str) -> Option<String> {
-        let reason = Some(reason).filter(|reason| !reason.is_empty() && *reason != "None");
+    fn words_of(&self, state: JobState, status: &str, reason: Option<&str>) -> Option<String> {
         match state {
             JobState::Over(_) => {
                 let code =
@@ -440,6 +441,9 @@ mod tests {
         assert_eq!(seen, expected);
         let said = |n: usize| listed[n].said.as_deref().unwrap_or_default();
         assert!(said(5).contains("launch failed requeued held") && said(8).contains("is not there"), "{listed:?}");
+        let waits: Vec<_> = listed.iter().filter_map(|job| job.waits.as_deref()).collect();
+        let held = "launch failed requeued held";
+        assert_eq!(waits, ["Priority", "BeginTime", held, "JobHeldUser", "JobHeldUser"]);
     }
 
     #[test]

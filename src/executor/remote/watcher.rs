@@ -16,6 +16,7 @@
 //! An attempt is reported once, and only when it can run no more. Silence is measured by this machine's clock alone.
 
 mod look;
+mod note;
 mod starts;
 mod troubles;
 mod verdicts;
@@ -36,6 +37,7 @@ use crate::executor::{AttemptKey, AttemptReport, Differs, ExecutorEvent, Job};
 use crate::model::{AttemptNo, ExecutorKind, RemoteJob, StudyId, TrialId, Usage, Verdict};
 use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
+use note::Noted;
 use starts::Starts;
 use troubles::Troubles;
 
@@ -97,6 +99,8 @@ struct Flight {
     place: Option<String>,
     /// What the cluster last said of it.
     said: Option<String>,
+    /// Why it waits, as the cluster last said.
+    waits: Option<String>,
     /// Its last sign of life, and when that was new.
     beat: Option<(Option<Vec<u8>>, Instant)>,
     /// Since when its job tidies up.
@@ -150,6 +154,8 @@ pub(super) struct Watcher {
     clock: Clock,
     /// When those that were asked to end are cancelled by the cluster's means.
     cancel_at: Option<Instant>,
+    /// The note that lies there and says why jobs wait.
+    noted: Noted,
 }
 
 impl Watcher {
@@ -188,6 +194,7 @@ impl Watcher {
             told_broken: false,
             clock: Box::new(Instant::now),
             cancel_at: None,
+            noted: Noted::Perhaps,
         }
     }
 
@@ -207,6 +214,7 @@ impl Watcher {
         let flying = self.flights.values().map(|flight| (flight.job.key.trial, flight.job.key.attempt));
         let left: Vec<_> = flying.chain(self.reported.keys().copied()).collect();
         remove_others(&self.root, self.study, &left);
+        self.take_note_away();
         let over: Vec<String> =
             self.reported.into_values().map(|(_, id)| id).filter(|id| !id.is_empty()).collect();
         self.cluster.forget(&over);
@@ -293,6 +301,7 @@ impl Watcher {
             told,
             place: None,
             said: None,
+            waits: None,
             beat: None,
             ending: None,
         };
@@ -456,6 +465,7 @@ impl Watcher {
                 self.forget_others(&jobs);
                 self.troubles.doubt = self.doubt(&jobs);
                 let changed = self.look(&jobs);
+                self.note();
                 if self.flights.values().all(|flight| matches!(flight.sent, Sent::At(_))) {
                     self.troubles.submit = None;
                 }
@@ -522,6 +532,7 @@ impl Flight {
         }
         self.place = job.place.clone().or(self.place.take());
         self.said.clone_from(&job.said);
+        self.waits.clone_from(&job.waits);
         if self.sent == Sent::Perhaps || matches!(self.sent, Sent::At(_)) {
             // It is there: if it goes missing, that begins then.
             self.sent = Sent::At(now);

@@ -38,6 +38,15 @@
       make("span", { class: "note" }, pieces.join(" · ")));
   };
 
+  // Of a trial on a cluster: where it is, or why it waits.
+  const job = (trial) => {
+    if (!trial.remote) return "";
+    const { executor, id, node, started_at } = trial.remote;
+    const where = started_at === null ? "queued" : node === null ? "" : `on ${node}`;
+    const name = [executor, id].filter((word) => word).join(" ");
+    return [where, name].filter((word) => word).join(", ") + (trial.pending_reason ? `: ${trial.pending_reason}` : "");
+  };
+
   const show = (status) => {
     const alive = status.engine !== null && status.engine.alive;
     const over = status.status === "completed" || status.status === "aborted";
@@ -48,8 +57,12 @@
     else say(`No engine runs the study${status.next_command ? `; go on with: ${status.next_command}` : "."}`);
     const parts = status.stages.filter((stage) => stage.planned > 0).map(stageLine);
     if (status.running.length) {
-      const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : "will run again")));
+      const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : trial.remote ? "left on the cluster" : "will run again"), make("td", {}, alive ? job(trial) : "")));
       const more = status.running_not_shown ? [make("p", { class: "note" }, `and ${status.running_not_shown} more`)] : [];
+      if (status.cluster_queue) {
+        const reasons = Object.entries(status.cluster_queue.reasons).map(([reason, count]) => `${count} ${reason}`);
+        more.push(make("p", { class: "note" }, `in the queue: ${reasons.join(", ")}`));
+      }
       parts.push(make("div", { class: "live-part" }, make("h3", {}, "Running"), make("table", {}, make("tbody", {}, ...rows)), ...more));
     }
     if (status.last_failures.length) {

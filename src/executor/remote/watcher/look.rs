@@ -32,8 +32,9 @@ impl Watcher {
         for trial in trials {
             let Some(flight) = self.flights.get_mut(&trial) else { continue };
             let job = jobs.get(&flight.job.key.to_string());
-            if let Some(job) = job {
-                changed |= flight.is_listed(job, now, &self.events);
+            match job {
+                Some(job) => changed |= flight.is_listed(job, now, &self.events),
+                None => flight.waits = None,
             }
             let over = match (job.map(|job| job.state), flight.sent) {
                 (Some(JobState::Queued | JobState::Running), _) | (None, Sent::No) => {
@@ -146,7 +147,8 @@ impl Watcher {
             }
             _ => {}
         }
-        match flight.control.take_back() {
+        let taken_back = if planted!(StartNotTakenBack) { Ok(true) } else { flight.control.take_back() };
+        match taken_back {
             Ok(true) => {
                 self.never_began(trial, if why == Why::Requeued { Why::Ended } else { why });
                 true

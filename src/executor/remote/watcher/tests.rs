@@ -11,6 +11,7 @@ use crate::executor::{StageRuntime, StudyRuntime};
 use crate::model::{Metrics, Params, StudyId};
 use crate::spec::parse;
 use crate::sys::planted::{Fault, plant};
+use crate::sys::waiting::{CONTROL_DIR, Waiting};
 
 const STUDY: StudyId = StudyId([3; 16]);
 const SPEC: &str = "study = { name = \"s\" }\nrun = { executor = \"slurm\" }\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 9\n\
@@ -33,10 +34,14 @@ struct World {
     jobs: Vec<Made>,
     /// Attempts whose command ran.
     ran: Vec<String>,
+    /// Attempts whose end the engine has heard of.
+    over: BTreeSet<String>,
     /// It does not answer; what it was asked for may happen all the same.
     away: bool,
     /// What is submitted next is never heard of again.
     loses: bool,
+    /// No node can start a job.
+    starts_nothing: bool,
     refuses: Option<Trouble>,
     /// Of each list so many jobs in a hundred are missing, whatever they are; others come twice, and in any order.
     hides: u64,
@@ -63,10 +68,11 @@ impl World {
             job.state = JobState::Over(Why::Ended);
             return;
         }
-        job.state = JobState::Running;
+        (job.state, job.said) = (JobState::Running, None);
         job.control.begin(&Begun { node: "n".into(), at_ms: 5 }).unwrap();
         let trial = AttemptKey::parse(&job.key).unwrap().trial;
         let twin = |key: &str| AttemptKey::parse(key).unwrap().trial == trial;
+        assert!(!self.over.contains(&job.key), "{} is over, and begins", job.key);
         self.ran.push(job.key.clone());
         self.jobs[n].lives = true;
         let alive = self.jobs.iter().filter(|job| job.lives && twin(&job.key)).count();
@@ -154,6 +160,7 @@ impl Cluster for Fake {
             node: job.node.clone(),
             place: job.node.clone(),
             said: job.said.clone(),
+            waits: job.state.waits().then(|| "Resources".to_owned()),
         };
         let mut jobs: Vec<Listed> = world.jobs.iter().map(listed).collect();
         if world.hides > 0 {
@@ -234,11 +241,13 @@ impl Bench {
     }
 
     fn watcher(root: &Path, world: &Shared, lost_after: Duration) -> (Watcher, Receiver<ExecutorEvent>) {
+        let control = root.join(CONTROL_DIR);
+        std::fs::create_dir_all(&control).unwrap();
         let spec = Arc::new(spec());
         let (_, inbox) = crossbeam_channel::unbounded();
         let (sender, events) = crossbeam_channel::unbounded();
         let fake = Box::new(Fake(Arc::clone(world)));
-        let mut watcher = Watcher::new(fake, spec, root.to_owned(), STUDY, lost_after, inbox, sender);
+        let mut watcher = Watcher::new(fake, spec, control, STUDY, lost_after, inbox, sender);
         watcher.list_lag = Duration::ZERO;
         let (begun, time_s) = (Instant::now(), Arc::clone(&world.lock().unwrap().time_s));
         watcher.clock = Box::new(move || begun + Duration::from_secs(time_s.load(Relaxed)));
@@ -261,13 +270,27 @@ impl Bench {
         self.world.lock().unwrap()
     }
 
+    /// The verdicts since last asked, and whether the run is to end.
+    fn heard(&self) -> (Vec<(u64, Verdict)>, bool) {
+        let (mut ends, mut broken) = (Vec::new(), false);
+        for event in self.events.try_iter() {
+            match event {
+                ExecutorEvent::Ended(report) => {
+                    let key =
+                        AttemptKey { study: STUDY, trial: report.trial, attempt: report.attempt }.to_string();
+                    self.world().over.insert(key);
+                    ends.push((report.trial.0, report.verdict));
+                }
+                ExecutorEvent::Broken(_) => broken = true,
+                _ => {}
+            }
+        }
+        (ends, broken)
+    }
+
     /// The verdicts reported since last asked, by trial.
     fn verdicts(&self) -> Vec<(u64, Verdict)> {
-        let ended = |event| match event {
-            ExecutorEvent::Ended(report) => Some((report.trial.0, report.verdict)),
-            _ => None,
-        };
-        self.events.try_iter().filter_map(ended).collect()
+        self.heard().0
     }
 
     fn kinds(&self) -> Vec<(u64, String)> {
@@ -428,109 +451,6 @@ fn what_is_withdrawn_and_has_not_begun_is_taken_back() {
 /// Three signs of life.
 const SILENT: Duration = Duration::from_secs(15);
 
-/// Any order of steps of engine and cluster, with deaths of both in between, and lists that hide, repeat and reorder jobs.
-/// Every trial gets one result, every attempt runs at most once, and no trial twice at a time (which the cluster itself
-/// asserts). How often the engine died, and how many steps it took.
-fn simulate(seed: u64) -> (u32, u32) {
-    let (mut crashes, mut steps) = (0, 0);
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut below = |limit: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random % limit.max(1) as u64) as usize
-    };
-    let mut bench = Bench::new(SILENT);
-    bench.world().random = seed | 1;
-    // The journal: attempts that run, and results.
-    let mut running: BTreeMap<u64, AttemptNo> = (0..6).map(|trial| (trial, 1)).collect();
-    let mut results: BTreeSet<u64> = BTreeSet::new();
-    let mut waiting: Vec<Command> =
-        running.iter().map(|(trial, n)| Command::Submit(job(bench.root.path(), *trial, *n))).collect();
-    while results.len() < 6 {
-        steps += 1;
-        assert!(steps < 50_000, "seed {seed} does not end");
-        match below(15) {
-            0 => bench.watcher.poll(),
-            1 if bench.watcher.may_submit() => bench.watcher.submit(),
-            2 => drop(waiting.pop().map(|command| bench.tell(command))),
-            3 | 4 => {
-                let queued = bench.world().queued();
-                if let Some(n) = queued.get(below(queued.len())) {
-                    bench.world().start(*n);
-                }
-            }
-            5 | 6 => {
-                let alive = bench.world().running();
-                if let Some(n) = alive.get(below(alive.len())) {
-                    bench.world().finish(*n);
-                }
-            }
-            7 if below(3) == 0 => {
-                let alive = bench.world().running();
-                if let Some(n) = alive.get(below(alive.len())) {
-                    match below(2) {
-                        0 => bench.world().die(*n),
-                        // The cluster loses sight of its node.
-                        _ => bench.world().jobs[*n].state = JobState::Over(Why::NodeFailed),
-                    }
-                }
-            }
-            8 => bench.world().away = below(3) == 0,
-            9 => bench.world().loses = below(4) == 0,
-            10 => {
-                // The engine commits what it heard, and then, perhaps, says so.
-                for (trial, verdict) in bench.verdicts() {
-                    let n = running.remove(&trial).unwrap();
-                    match verdict {
-                        Verdict::Succeeded { .. } => assert!(results.insert(trial), "doubled"),
-                        Verdict::Interrupted { .. } => {
-                            running.insert(trial, n + 1);
-                            waiting.push(Command::Submit(job(bench.root.path(), trial, n + 1)));
-                        }
-                        other => panic!("seed {seed}: {other:?}"),
-                    }
-                    waiting.insert(0, Command::Forget(TrialId(trial), n));
-                }
-            }
-            11 | 12 => bench.world().pass(1 + below(4) as u64),
-            13 => bench.world().hides = [0, 40, 100][below(3)],
-            _ if below(4) == 0 => {
-                crashes += 1;
-                (bench.watcher, bench.events) = Bench::watcher(bench.root.path(), &bench.world, SILENT);
-                let left: Vec<_> = running.iter().map(|(trial, n)| (TrialId(*trial), *n)).collect();
-                remove_others(bench.root.path(), STUDY, &left);
-                waiting =
-                    running.iter().map(|(trial, n)| Command::Adopt(job(bench.root.path(), *trial, *n))).collect();
-            }
-            _ => {}
-        }
-    }
-    let mut ran = bench.world().ran.clone();
-    ran.sort();
-    assert!(ran.windows(2).all(|pair| pair[0] != pair[1]), "seed {seed}: an attempt ran twice: {ran:?}");
-    (crashes, steps)
-}
-
-#[test]
-fn whatever_dies_between_any_two_steps() {
-    let (mut crashes, mut steps) = (0, 0);
-    for seed in 1..=60 {
-        let (died, took) = simulate(seed);
-        (crashes, steps) = (crashes + died, steps + took);
-    }
-    println!("figure: remote simulation: {crashes} engine crashes in {steps} steps: 0 lost, 0 doubled");
-    assert!(crashes > 100);
-}
-
-#[test]
-fn a_watcher_that_takes_what_is_hidden_for_over_is_found_out() {
-    plant(Some(Fault::AbsentIsOver));
-    let found = (1..=20).any(|seed| std::panic::catch_unwind(|| simulate(seed)).is_err());
-    plant(None);
-    assert!(found, "the simulation does not bite");
-}
-
 #[test]
 fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
     use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
@@ -579,3 +499,4 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
 }
 
 mod cases;
+mod simulation;

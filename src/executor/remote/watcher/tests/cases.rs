@@ -204,3 +204,34 @@ fn nobody_who_never_answered_is_waited_for_without_an_end() {
         assert_eq!(bench.watcher.told_broken, broken);
     }
 }
+
+#[test]
+fn a_note_says_why_jobs_wait_and_goes_with_the_watcher() {
+    let mut bench = Bench::new(LONG);
+    let artifacts = bench.root.path().to_owned();
+    let read = || Waiting::read(&artifacts, STUDY, unix_ms());
+    // Of an engine that was killed.
+    let old = Waiting::new(STUDY, unix_ms(), [(TrialId(7), 1, "Dependency")].into_iter());
+    old.leave(&artifacts).unwrap();
+    for trial in 0..3 {
+        bench.begin(trial);
+    }
+    bench.world().start(1);
+    bench.watcher.poll();
+    let note = read().unwrap();
+    let reasons: Vec<_> = [0, 1, 2, 7].map(|trial| note.reason(TrialId(trial), 1).map(str::to_owned)).into();
+    let waits = || Some("Resources".to_owned());
+    assert_eq!(reasons, [waits(), None, waits(), None]);
+    assert_eq!(note.reasons, BTreeMap::from([("Resources".to_owned(), 2)]));
+    for trial in [0, 2] {
+        bench.world().start(trial);
+    }
+    bench.watcher.poll();
+    assert_eq!(read(), None, "nothing waits");
+    bench.begin(3);
+    bench.watcher.poll();
+    assert!(read().is_some());
+    bench.tell(Command::Drain);
+    bench.watcher.take_note_away();
+    assert_eq!(read(), None);
+}
