@@ -268,6 +268,7 @@ impl Error {
                 "what was recorded lies in the removed file; put a copy of it back, or the study begins anew"
                     .into(),
             ],
+            Self::Engine(EngineError::NotTaken(_)) => vec!["nothing was submitted".into()],
             Self::Engine(_) => vec!["the store is as of its last commit".into()],
             Self::SpecDiffers { changes, .. } => changes.iter().map(ToString::to_string).collect(),
             Self::InputsChanged { changes, meanwhile, .. } => {
@@ -308,6 +309,7 @@ fn is_damage(error: &EngineError) -> bool {
         | EngineError::Copied { .. }
         | EngineError::StoreGone { .. }
         | EngineError::InputsChanged(_)
+        | EngineError::NotTaken(_)
         | EngineError::ParentChanged(_) => false,
     }
 }

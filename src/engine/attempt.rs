@@ -8,10 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{EngineError, replay};
+use crate::executor::local::ENDED_WITH_ENGINE;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::remote::control::Control;
 pub use crate::executor::remote::wire::AttemptEnded;
 use crate::executor::remote::wire::{Begun, Outcome};
+use crate::model::Verdict;
 use crate::spec::BEAT_MS;
 use crate::sys::clock::{host_name, unix_ms};
 use crate::sys::signals::terminate_self;
@@ -25,6 +27,11 @@ const LOOKS_A_BEAT: u64 = BEAT_MS / 500;
 const AGAIN: Duration = Duration::from_secs(1);
 /// At least this often.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Why an attempt was cut off: the engine wanted it.
+const ASKED: &str = "the engine ended its job";
+/// A signal came from elsewhere.
+const TERMINATED: &str = "its job was terminated";
 
 /// Runs the attempt of this control directory.
 ///
@@ -109,17 +116,25 @@ fn node_name() -> String {
 
 fn attempt(control: &Control, signs: &mut Signs<'_>, job: crate::executor::Job, keeper: Keeper) -> Outcome {
     let slot = job.slot;
-    let mut asked = false;
+    let asked = std::cell::Cell::new(false);
     let mut idle = || {
         signs.look();
-        if !asked && control.is_to_end() {
-            asked = true;
+        if !asked.get() && control.is_to_end() {
+            asked.set(true);
             terminate_self();
         }
     };
     idle();
     match replay::run(job, slot, keeper, LOOK, &mut idle) {
-        Ok(replay::Replayed { report: Some(report), .. }) => Outcome::of(report),
+        Ok(replay::Replayed { report: Some(mut report), .. }) => {
+            // There is no engine here that it could have ended with. Who ended it the cluster tells, if anybody.
+            if let Verdict::Interrupted { reason } = &mut report.verdict
+                && ENDED_WITH_ENGINE.contains(&reason.as_str())
+            {
+                *reason = if asked.get() { ASKED } else { TERMINATED }.to_owned();
+            }
+            Outcome::of(report)
+        }
         Ok(replay::Replayed { report: None, .. }) => {
             Outcome::interrupted(unix_ms(), "it was stopped before it began".to_owned(), None)
         }

@@ -178,6 +178,9 @@ pub enum EngineError {
     /// What a survivor left is not what its children were to begin with.
     #[error("{0}")]
     ParentChanged(Box<ParentDiffers>),
+    /// A cluster refuses a job like the study's before any is submitted.
+    #[error("the cluster would not take the study's jobs: {0}")]
+    NotTaken(String),
     /// Trials cannot be run.
     #[error("cannot run trials: {0}")]
     Executor(String),

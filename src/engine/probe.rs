@@ -67,7 +67,7 @@ pub struct Probed {
 /// # Errors
 /// [`EngineError::Executor`] for what it refuses, in its words.
 pub fn asked_about(spec: &Spec) -> Result<Option<String>, EngineError> {
-    remote::asked_about(spec).map_err(EngineError::Executor)
+    remote::asked_about(spec).map_err(EngineError::NotTaken)
 }
 
 /// Submits a probe and waits for it, however long it queues. A request to end by `signals` takes the job back.

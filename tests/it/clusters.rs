@@ -127,6 +127,11 @@ impl Slurm {
 
     /// With more lines of its configuration; the last one of a name counts.
     pub fn start_with(more: &str) -> Self {
+        Self::start_of(4, more)
+    }
+
+    /// The same with so many CPUs in each node.
+    pub fn start_of(cpus: u32, more: &str) -> Self {
         let mut base = Base::new();
         let [controller_port, first, second] = free_ports();
         for name in ["state", "spool-n1", "spool-n2"] {
@@ -148,8 +153,8 @@ impl Slurm {
              SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=1000,default_queue_depth=1000\n\
              {age}KillWait=5\nSlurmdTimeout=8\nReturnToService=2\nMpiDefault=none\n\
              SlurmdParameters=config_overrides\n\
-             NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=4000\n\
-             NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=4000\n\
+             NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs={cpus} RealMemory=4000\n\
+             NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs={cpus} RealMemory=4000\n\
              PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n{more}"
         );
         fs::write(base.path("slurm.conf"), conf).unwrap();
@@ -167,10 +172,13 @@ impl Slurm {
         let controller = base.daemon("slurmctld -D -i -c");
         let nodes = [base.daemon("slurmd -D -N n1"), base.daemon("slurmd -D -N n2")];
         let slurm = Self { base, controller, nodes, munged };
-        wait_until("both nodes are idle", || {
-            slurm.ask(&["sinfo", "-h", "-p", "debug", "-N", "-o", "%T"]) == "idle\nidle\n"
-        });
+        wait_until("both nodes are idle", || slurm.are_idle());
         slurm
+    }
+
+    /// Whether both nodes are there, with nothing on them.
+    pub fn are_idle(&self) -> bool {
+        self.ask(&["sinfo", "-h", "-p", "debug", "-N", "-o", "%T"]) == "idle\nidle\n"
     }
 
     /// What a command of Slurm's prints.

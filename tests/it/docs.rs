@@ -2,13 +2,14 @@
 //!
 //! A page to follow has blocks that make files, `toml file=study.toml` (or `append=`), and blocks of `console`: lines
 //! after `$ ` are commands, run in the order of the page in one directory, and what stands below a command is printed by
-//! it, line by line in this order. `…` stands for anything, a line of it for any lines; `(exit code 75)` is the code.
+//! it, line by line in this order. Blocks that also say `slurm` are followed by an ordinary user of a real one. `…` stands for anything, a line of it for any lines; `(exit code 75)` is the code.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::clusters::{Cluster, Slurm};
 use crate::harness::Sandbox;
 
 fn pages() -> Vec<PathBuf> {
@@ -114,9 +115,12 @@ fn every_whole_study_file_is_one() {
 
 /// Runs a command of a page, and holds what it prints against what the page says.
 fn follow(sandbox: &Sandbox, command: &str, said: &[&str]) {
-    let program = Path::new(env!("CARGO_BIN_EXE_piton")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-    let mut bash = Command::new("bash");
+    follow_by(Command::new("bash"), Path::new(env!("CARGO_BIN_EXE_piton")), sandbox, command, said);
+}
+
+/// The same by this shell, with this program.
+fn follow_by(mut bash: Command, program: &Path, sandbox: &Sandbox, command: &str, said: &[&str]) {
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     // As a terminal has it: both streams in the order in which they are written.
     bash.args(["-c", &format!("exec 2>&1; {command}")])
         .current_dir(sandbox.path(""))
@@ -137,6 +141,42 @@ fn follow(sandbox: &Sandbox, command: &str, said: &[&str]) {
     }
 }
 
+/// Whether a block is for a machine with Slurm.
+fn of_slurm(language: &str) -> bool {
+    language.split_whitespace().any(|word| word == "slurm")
+}
+
+/// An ordinary user, who has an account and a home directory that the nodes share, and nothing else.
+#[test]
+fn a_stranger_gets_from_the_page_to_a_study_on_slurm() {
+    let slurm = Slurm::start_with("PartitionName=batch Nodes=ALL MaxTime=INFINITE State=UP\n");
+    slurm.open_to_others();
+    let sandbox = Sandbox::new();
+    let program = sandbox.path("bin/piton");
+    fs::create_dir(sandbox.path("bin")).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_piton"), &program).unwrap();
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+    own(&sandbox.path(""));
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/clusters.md")).unwrap();
+    let mut followed = 0;
+    for (language, block) in parts(&text).1.into_iter().filter(|(language, _)| of_slurm(language)) {
+        if let Some(name) = language.split_whitespace().find_map(|word| word.strip_prefix("append=")) {
+            let before = fs::read_to_string(sandbox.path(name)).unwrap();
+            sandbox.write(name, &format!("{before}{block}"));
+            continue;
+        }
+        let lines: Vec<_> = block.lines().collect();
+        for command in lines.chunk_by(|_, next| !next.starts_with("$ ")) {
+            let mut bash = Command::new("setpriv");
+            bash.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash"]);
+            bash.envs(slurm.env()).env("HOME", sandbox.path("")).env("USER", "nobody");
+            follow_by(bash, &program, &sandbox, command[0].trim_start_matches("$ "), &command[1..]);
+            followed += 1;
+        }
+    }
+    assert!(followed >= 5, "the page is written otherwise now: {followed}");
+}
+
 #[test]
 fn pages_to_follow_do_what_they_say() {
     let mut followed = 0;
@@ -144,6 +184,9 @@ fn pages_to_follow_do_what_they_say() {
         let text = fs::read_to_string(&page).unwrap();
         let sandbox = Sandbox::new();
         for (language, block) in parts(&text).1 {
+            if of_slurm(language) {
+                continue;
+            }
             let file = |key: &str| language.split_whitespace().find_map(|word| word.strip_prefix(key));
             if let Some(name) = file("file=") {
                 sandbox.write(name, &block);

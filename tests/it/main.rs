@@ -23,7 +23,7 @@
 //! - `leftovers`: temporary files of the dead and of the living, and who may read what is made;
 //! - `library`: closures, the shutdown handle and its callbacks;
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
-//! - `queue`: why trials wait on a cluster, wherever a person looks; `sites`: clusters as their sites have them;
+//! - `overlap`: whether trials that nothing ends run twice at a time; `queue`: why trials wait on a cluster, wherever a person looks; `sites`: clusters as their sites have them;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others; `proxy`: the same behind one;
 //! - `serve`: the live page, used by that browser and attacked by others;
@@ -77,6 +77,7 @@ mod language;
 mod leftovers;
 mod library;
 mod old_stores;
+mod overlap;
 mod parents;
 mod places;
 mod probe;

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::clusters::{Cluster, Slurm};
 use crate::harness::{Sandbox, both, wait_until};
 
 /// Two survivors leave a file, a link to it and a directory; their children read all of that once a person let them.
@@ -229,4 +230,46 @@ fn a_large_output_that_is_looked_at_holds_up_no_stop() {
     assert_eq!(engine.wait().code(), Some(75));
     let dump = sandbox.dump();
     assert_eq!((&dump["accounting"]["attempts_started"], &dump["accounting"]["failed"]), (&json!(3), &json!(0)));
+}
+
+/// On a cluster each job looks on its node, before its trial starts and after it has ended.
+#[test]
+fn on_slurm_no_child_starts_on_what_was_changed_nor_counts_if_it_changed_meanwhile() {
+    let slurm = Slurm::start();
+    let table =
+        format!("workers = 1\n{}", slurm.run_table().replace("[run.slurm]", "grace = \"1s\"\n[run.slurm]"));
+    for more in ["", "array = true\n"] {
+        let sandbox =
+            Sandbox::with_study(&STUDY.replace("workers = 1\ngrace = \"1s\"\n", &format!("{table}{more}")));
+        sandbox.write("b.sh", CHILD);
+        let run = |line: &str, code: i32| {
+            let output = sandbox.piton(line.split_whitespace()).envs(slurm.env()).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+            both(&output)
+        };
+        run("run study.toml", 8);
+        sandbox.ok("approve study.redb", 0);
+        let output = sandbox.path(&format!("{FIRST}/o"));
+        let kept = fs::read(&output).unwrap();
+        fs::write(&output, "9\n").unwrap();
+        let said = run("run study.toml", 6);
+        for words in ["attempt_1/o`", "none counts as failed", "--discard-from a"] {
+            assert!(said.contains(words), "{words} in\n{said}");
+        }
+        assert_eq!(sandbox.lines("started"), Vec::<String>::new(), "its job saw it first");
+        // It changes while a child runs, which the child does not notice.
+        fs::write(&output, &kept).unwrap();
+        sandbox.write("b.sh", &format!("{CHILD}while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.05; done\n"));
+        let engine = sandbox.start_with("run study.toml", &slurm.env());
+        wait_until("a child runs", || !sandbox.lines("started").is_empty());
+        fs::write(&output, "9\n").unwrap();
+        sandbox.write("go", "");
+        assert_eq!(engine.wait().code(), Some(6));
+        let accounting = &sandbox.dump()["accounting"];
+        assert_eq!((&accounting["failed"], &accounting["succeeded"]), (&json!(0), &json!(3)), "{accounting}");
+        // Put back, all goes on.
+        fs::write(&output, &kept).unwrap();
+        run("run study.toml", 0);
+        sandbox.ok("verify study.redb", 0);
+    }
 }

@@ -182,6 +182,16 @@ fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided(
     let mut env = far.env.clone();
     env.push(("RAY_AUTH_TOKEN".to_owned(), "wrong-0123456789abcdef".to_owned()));
     refused(&Far { env, ..far }, &["it wants another token"]);
+    // Ray's own clients find theirs in a file.
+    let far = Far::on(&ray);
+    let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
+    far.sandbox.write("study.toml", &text.replace("28", "3").replace("survivor_count = 4", "survivor_count = 1"));
+    far.sandbox.write("token", "right-0123456789abcdef\n");
+    let mut env = far.env.clone();
+    env.retain(|(name, _)| name != "RAY_AUTH_TOKEN");
+    let path = far.sandbox.path("token").display().to_string();
+    env.push(("RAY_AUTH_TOKEN_PATH".to_owned(), path));
+    Far { env, ..far }.ok("run study.toml", 0);
     // Nowhere can it start: Ray's words say why.
     let far = Far::with(&format!("{}program = \"/no/piton\"\n", ray.run_table()), ray.env());
     refused(&far, &["jobs cannot start", "/no/piton"]);
@@ -205,32 +215,6 @@ fn a_time_limit_of_slurms_that_was_reached_with_nobody_there_is_a_timeout() {
     let kinds: Vec<_> =
         dump["trials"].as_array().unwrap().iter().map(|trial| trial["failure"]["kind"].as_str()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == Some("timeout")).count(), 2, "{kinds:?}");
-}
-
-#[test]
-fn trials_that_ignore_term_on_a_node_of_slurms_that_is_lost_overlap_nobody() {
-    let mut slurm = Slurm::start();
-    let far = Far::on(&slurm);
-    // The lock goes with the process that holds it, however that dies.
-    far.sandbox.script(
-        "trial.sh",
-        "trap '' TERM\nexec 9>\"$PITON_STUDY_DIR/lock_$PITON_CASE\"\n\
-         flock -n 9 || echo $PITON_CASE >> \"$PITON_STUDY_DIR/overlaps\"\n\
-         echo \"$PITON_CASE $PITON_ATTEMPT\" >> \"$PITON_STUDY_DIR/begun\"\n\
-         while [ -e \"$PITON_STUDY_DIR/hold\" ]; do sleep 0.05; done\n\
-         echo \"$1\" > out.txt\necho \"{\\\"z\\\": $1}\" > metrics.json\n",
-    );
-    // Some places stay free on the other node.
-    far.workers(&slurm, 6);
-    let engine = far.hold(6);
-    slurm.kill_daemon(1);
-    // Slurm calls them over; they live, and are told to end, and are killed after the grace.
-    wait_until("trials of the lost node run again", || far.begun() > 6);
-    far.let_go();
-    assert_eq!(engine.wait().code(), Some(0));
-    assert_eq!(far.sandbox.lines("overlaps"), Vec::<String>::new());
-    assert!(count(&far, "interrupted") > 0);
-    far.sandbox.ok("verify study.redb", 0);
 }
 
 #[test]
@@ -275,4 +259,83 @@ fn a_node_of_rays_that_cannot_start_piton_is_avoided() {
     far.check_once();
     assert!((1..=16).contains(&count(&far, "interrupted")), "{}", events(&far));
     assert!(events(&far).contains("could not start on 127.0.0.3: "), "{}", events(&far));
+}
+
+/// Reasons of all interrupted attempts.
+fn interruptions(far: &Far) -> Vec<String> {
+    let events = events(far);
+    let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    events
+        .filter(|event| event["outcome"] == "interrupted" || event["verdict"] == "interrupted")
+        .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_slurm_did_to_a_job_is_said_in_its_words() {
+    let mut slurm = Slurm::start_with(
+        "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL\n\
+         PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9\n",
+    );
+    let far = Far::on(&slurm);
+    far.workers(&slurm, 4);
+    let engine = far.hold(4);
+    let any = |words: &str| interruptions(&far).iter().any(|reason| reason == words);
+    let first = slurm.ask(&["squeue", "-h", "-t", "R", "-o", "%i"]).lines().next().unwrap().to_owned();
+    slurm.ask(&["scancel", &first]);
+    // This Slurm keeps no accounts, and nobody knows who did it.
+    wait_until("one was cancelled", || any("its job was cancelled"));
+    wait_until("it runs again", || far.begun() == 5);
+    slurm.ask(&[
+        "sbatch",
+        "-p",
+        "urgent",
+        "-N2",
+        "--exclusive",
+        "--chdir=/",
+        "--output=/dev/null",
+        "--wrap",
+        "sleep 1",
+    ]);
+    wait_until("others were preempted", || any("its job was preempted"));
+    wait_until("they run again", || {
+        far.running() == 4 && slurm.ask(&["squeue", "-h", "-t", "R"]).lines().count() == 4
+    });
+    wait_until("on both nodes", || far.begun() >= 9);
+    for n in [1, 2] {
+        slurm.kill_node(n);
+    }
+    wait_until("nodes failed", || any("its node failed"));
+    for n in [1, 2] {
+        slurm.start_node(n);
+    }
+    far.let_go();
+    assert_eq!(engine.wait().code(), Some(0));
+    far.check();
+    let all = interruptions(&far);
+    assert!(!all.iter().any(|reason| reason.contains("with the engine")), "{all:?}");
+}
+
+/// What the real `sacct` of a Slurm with accounts printed; this machine has none.
+#[test]
+fn who_cancelled_a_job_is_told_where_slurm_keeps_accounts() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    far.workers(&slurm, 2);
+    std::fs::create_dir(far.sandbox.path("bin")).unwrap();
+    far.sandbox.script(
+        "bin/sacct",
+        "for ids; do :; done\nIFS=,\nfor id in $ids; do echo \"$id|CANCELLED by 65534\"; done\n",
+    );
+    let path = format!("{}:{}", far.sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+    let mut env = far.env.clone();
+    env.push(("PATH".to_owned(), path));
+    let far = Far { env, ..far };
+    let engine = far.hold(2);
+    slurm.ask(&["scancel", slurm.ask(&["squeue", "-h", "-t", "R", "-o", "%i"]).lines().next().unwrap()]);
+    let told = "its job was cancelled by user nobody (65534)";
+    wait_until("it is told who did it", || interruptions(&far).iter().any(|reason| reason == told));
+    far.let_go();
+    assert_eq!(engine.wait().code(), Some(0));
+    far.check();
 }

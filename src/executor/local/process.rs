@@ -29,6 +29,10 @@ const SHELL_NOT_FOUND: i32 = 127;
 
 /// Why an attempt was interrupted that the engine ended with itself.
 const SHUT_DOWN: &str = "terminated with the engine";
+/// Likewise, when somebody signalled both.
+const SIGNALLED: &str = "terminated from outside, together with the engine";
+/// Reasons that name the engine.
+pub(crate) const ENDED_WITH_ENGINE: [&str; 2] = [SHUT_DOWN, SIGNALLED];
 
 /// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.
 const SHUTDOWN_LOOKS: u32 = 25;
@@ -378,7 +382,7 @@ fn judge(
         }
         // `docker stop`, `systemctl stop` and job schedulers signal every process, not the engine alone.
         (None, exit) if shared.mode() >= Mode::Drain && ended_by_shutdown_signal(exit) => {
-            return Verdict::Interrupted { reason: "terminated from outside, together with the engine".into() };
+            return Verdict::Interrupted { reason: SIGNALLED.into() };
         }
         (None, Exit::Code(0)) => {
             let watch = || shared.may_go_on(job, left.started_at);

@@ -84,6 +84,8 @@ struct Listed {
     said: Option<String>,
     /// Why it waits, in the cluster's words.
     waits: Option<String>,
+    /// Who cancelled it, where the cluster tells.
+    by: Option<String>,
 }
 
 /// Where a job stands.

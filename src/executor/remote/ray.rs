@@ -5,6 +5,7 @@
 //! control directory that keeps the attempt single. Jobs whose end is recorded are deleted, so that lists stay short.
 
 mod head;
+mod token;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
@@ -38,8 +39,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(120);
 const HEAD_TRIES: u32 = 3;
 /// Of what Ray says of a job, so much is kept, bytes.
 const MESSAGE_MAX: usize = 2_000;
-/// The variable that holds the token where Ray's own clients look for it.
-const TOKEN_VAR: &str = "RAY_AUTH_TOKEN";
 
 /// See the module.
 pub(super) struct Ray {
@@ -164,7 +163,7 @@ impl Ray {
         if spec.address != "local" {
             ray.api.token = match &spec.token_env {
                 Some(name) => Some(std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?),
-                None => std::env::var(TOKEN_VAR).ok().filter(|token| !token.is_empty()),
+                None => token::of_environment(|name| std::env::var_os(name))?,
             };
             return Ok(ray);
         }
@@ -226,13 +225,16 @@ impl Ray {
     fn body(&self, job: &Submission) -> String {
         let control = job.control.to_string_lossy();
         let run = format!("exec {} attempt {}", shell_quoted(&self.program), shell_quoted(&control));
-        let entrypoint = match self.spec.setup.is_empty() {
+        let mut entrypoint = match self.spec.setup.is_empty() {
             true => run,
             false => {
                 let script = format!("{}{run}", setup_script(&self.spec.setup, &job.study_dir));
                 format!("exec bash -lc {}", shell_quoted(&script))
             }
         };
+        if self.head.is_some() && self.runtime_env.pointer("/env_vars/TMPDIR").is_none() {
+            entrypoint.insert_str(0, &head::own_temp_dir());
+        }
         let mut body = json!({
             "submission_id": job.key,
             "entrypoint": entrypoint,
@@ -364,7 +366,7 @@ impl Cluster for Ray {
             let waits = entry.message.clone().filter(|_| state.waits());
             let said = entry.message.filter(|_| matches!(state, JobState::Over(_)));
             let said = said.map(|said| end_of(&said));
-            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said, waits })
+            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said, waits, by: None })
         });
         Ok(ours.collect())
     }

@@ -83,7 +83,9 @@ pub(super) fn meaning(table: &[(&str, Meaning)], said: &str) -> Option<Meaning> 
 /// The trouble that Slurm's words tell of. `taken`: whether it has taken jobs before.
 pub(super) fn of_slurm(said: &str, submitting: bool, taken: bool) -> Trouble {
     let meaning = meaning(&SLURM, said).unwrap_or(if submitting { Refusal } else { Stranger });
-    let said = said.to_owned();
+    // What it says in several lines is one reason.
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.collect::<Vec<_>>().join("; ");
     match meaning {
         Passing => Trouble::Unreachable(said),
         PassingOnceTaken if taken => Trouble::Unreachable(said),

@@ -1,4 +1,4 @@
-//! Slurm, by its own commands: `sbatch`, `squeue`, `scancel`.
+//! Slurm, by its own commands: `sbatch`, `squeue`, `scancel`, and `sacct` where there are accounts.
 //!
 //! A job's name is its attempt's key, or, for a job array, the batch's, whose control directory lists the keys of its tasks.
 //! Everything works without an accounting database: a job that Slurm has forgotten is told by what it left. Jobs are
@@ -6,11 +6,14 @@
 //!
 //! Where a job writes is said in its script alone: in the paths of its options `sbatch` takes `%` and backslashes for patterns.
 
+mod cancelled;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use self::cancelled::Cancelled;
 use super::control::{BATCH_KEYS, LOG, batch_keys};
 use super::refusals::of_slurm;
 use super::{Cluster, JobState, Listed, NOT_SET_UP, Submission, Trouble, Why, setup_script};
@@ -68,7 +71,7 @@ fn slurm_command(program: &str) -> Command {
 }
 
 fn changes_meaning(name: &str) -> bool {
-    let prefixes = ["SLURM_", "SQUEUE_", "SBATCH_", "SCANCEL_", "SALLOC_", "SRUN_", "SINFO_"];
+    let prefixes = ["SLURM_", "SQUEUE_", "SBATCH_", "SCANCEL_", "SALLOC_", "SRUN_", "SINFO_", "SACCT_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix)) && !LEFT.contains(&name)
 }
 
@@ -91,6 +94,7 @@ pub(super) struct Slurm {
     avoided: BTreeSet<String>,
     /// Whether it took a job of the study's.
     taken: bool,
+    cancelled: Cancelled,
 }
 
 impl Slurm {
@@ -98,7 +102,7 @@ impl Slurm {
         let (spec, users) = (spec.clone(), users_of(root));
         let (root, program) = (root.to_owned(), program.to_owned());
         let (batches, avoided) = (HashMap::new(), BTreeSet::new());
-        Self { spec, study, root, program, batches, users, avoided, taken: false }
+        Self { spec, study, root, program, batches, users, avoided, taken: false, cancelled: Cancelled::new() }
     }
 
     /// `sbatch` with what all jobs share.
@@ -216,7 +220,16 @@ impl Slurm {
             let reason = Some(reason).filter(|reason| !matches!(*reason, "" | "None" | "(null)"));
             let said = self.words_of(state, status, reason);
             let waits = reason.filter(|_| state.waits()).map(str::to_owned);
-            listed.push(Listed { key, id: id.to_owned(), state, place: node.clone(), node, said, waits });
+            listed.push(Listed {
+                key,
+                id: id.to_owned(),
+                state,
+                place: node.clone(),
+                node,
+                said,
+                waits,
+                by: None,
+            });
         }
         listed
     }
@@ -224,6 +237,7 @@ impl Slurm {
     /// What Slurm says of a job that did not get far.
     fn words_of(&self, state: JobState, status: &str, reason: Option<&str>) -> Option<String> {
         match state {
+            JobState::Over(Why::Cancelled) => None,
             JobState::Over(_) => {
                 let code =
                     status.parse::<i32>().ok().filter(|status| status & 0x7f == 0).map(|status| status >> 8);
@@ -337,7 +351,8 @@ impl Cluster for Slurm {
         squeue.args(["--noheader", "--all", "--array", "--states=all", "--user", &self.users, "--Format", FORMAT]);
         let (ended, out) = asked(&mut squeue, "")?;
         if ended.status.is_some_and(|status| status.success()) {
-            let listed = self.parse(&out);
+            let mut listed = self.parse(&out);
+            self.cancelled.tell(&mut listed);
             self.taken |= !listed.is_empty();
             return Ok(listed);
         }

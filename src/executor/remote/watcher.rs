@@ -101,6 +101,8 @@ struct Flight {
     said: Option<String>,
     /// Why it waits, as the cluster last said.
     waits: Option<String>,
+    /// Who cancelled it, where the cluster tells.
+    by: Option<String>,
     /// Its last sign of life, and when that was new.
     beat: Option<(Option<Vec<u8>>, Instant)>,
     /// Since when its job tidies up.
@@ -302,6 +304,7 @@ impl Watcher {
             place: None,
             said: None,
             waits: None,
+            by: None,
             beat: None,
             ending: None,
         };
@@ -533,6 +536,7 @@ impl Flight {
         self.place = job.place.clone().or(self.place.take());
         self.said.clone_from(&job.said);
         self.waits.clone_from(&job.waits);
+        self.by = job.by.clone().or(self.by.take());
         if self.sent == Sent::Perhaps || matches!(self.sent, Sent::At(_)) {
             // It is there: if it goes missing, that begins then.
             self.sent = Sent::At(now);

@@ -45,6 +45,19 @@ pub(super) struct Head {
 /// What the names of such directories begin with.
 const PREFIX: &str = "piton-ray-";
 
+/// In such a directory, what the head's programs leave; short, since there are sockets in it.
+const TEMP: &str = "t";
+/// Where programs put temporary files.
+const TEMP_VAR: &str = "TMPDIR";
+
+/// Gives a job the directory for temporary files that the engine has: the head's own goes with the head.
+pub(super) fn own_temp_dir() -> String {
+    match std::env::var(TEMP_VAR) {
+        Ok(dir) => format!("export {TEMP_VAR}={}; ", shell_quoted(&dir)),
+        Err(_) => format!("unset {TEMP_VAR}; "),
+    }
+}
+
 /// Removes the directories of heads whose engines were killed.
 pub(in super::super) fn remove_leftovers() {
     remove_leftover_dirs(&std::env::temp_dir(), PREFIX);
@@ -58,6 +71,7 @@ impl Head {
         let own_dir = TemporaryDir::new_in(&std::env::temp_dir(), PREFIX)
             .map_err(|error| cannot("make a directory for Ray", &error))?;
         let dir = own_dir.path();
+        std::fs::create_dir(dir.join(TEMP)).map_err(|error| cannot("make a directory for Ray", &error))?;
         let token = make_token(&dir.join("token")).map_err(|error| cannot("make a token for Ray", &error))?;
         // An address that nobody else uses, and nobody could have foreseen.
         let own = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
@@ -80,8 +94,8 @@ impl Head {
         };
         let mut env = Vec::new();
         for (name, value) in std::env::vars_os() {
-            // Another cluster's.
-            if name.as_encoded_bytes().starts_with(b"RAY_AUTH_") || name == "RAY_ADDRESS" {
+            // Another cluster's; and what Ray's helpers leave (`pymp-…`) has to go with its head.
+            if name.as_encoded_bytes().starts_with(b"RAY_AUTH_") || name == "RAY_ADDRESS" || name == TEMP_VAR {
                 continue;
             }
             let mut entry = name;
@@ -90,6 +104,9 @@ impl Head {
             env.push(text(entry)?);
         }
         env.push(text(format!("{ATTEMPT_KEY_VAR}={key}").into())?);
+        env.push(text(
+            [OsString::from(format!("{TEMP_VAR}=")), own_dir.path().join(TEMP).into()].into_iter().collect(),
+        )?);
         env.push(c"RAY_USAGE_STATS_ENABLED=0".to_owned());
         // The token itself stands on no command line and in no environment.
         env.push(c"RAY_AUTH_MODE=token".to_owned());

@@ -24,6 +24,7 @@ struct Made {
     state: JobState,
     node: Option<String>,
     said: Option<String>,
+    by: Option<String>,
     /// What its node has lost sight of lives on.
     lives: bool,
 }
@@ -137,7 +138,7 @@ impl Cluster for Fake {
             for job in jobs {
                 let control = Control::at(&job.control);
                 let (key, state) = (job.key.clone(), JobState::Queued);
-                world.jobs.push(Made { key, control, state, node: None, said: None, lives: false });
+                world.jobs.push(Made { key, control, state, node: None, said: None, by: None, lives: false });
             }
         }
         let away = world.away;
@@ -161,6 +162,7 @@ impl Cluster for Fake {
             place: job.node.clone(),
             said: job.said.clone(),
             waits: job.state.waits().then(|| "Resources".to_owned()),
+            by: job.by.clone(),
         };
         let mut jobs: Vec<Listed> = world.jobs.iter().map(listed).collect();
         if world.hides > 0 {

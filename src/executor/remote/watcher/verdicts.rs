@@ -20,7 +20,10 @@ impl Watcher {
                 };
                 self.failed_start(trial, "the job could not start", &words);
             }
-            other => self.interrupted(trial, other.words().to_owned()),
+            other => {
+                let words = words(flight, other);
+                self.interrupted(trial, words);
+            }
         }
     }
 
@@ -47,9 +50,9 @@ impl Watcher {
 
     /// A job is over, was silent for long, and left no result.
     pub(super) fn lost(&mut self, trial: TrialId, why: Why) {
-        let told = self.flights.get(&trial).and_then(cut_off_by);
-        let why = if why == Why::Unknown { told.unwrap_or(why) } else { why };
-        let verdict = by_cluster(why).unwrap_or_else(|| Verdict::Interrupted { reason: why.words().to_owned() });
+        let Some(flight) = self.flights.get(&trial) else { return };
+        let why = if why == Why::Unknown { cut_off_by(flight).unwrap_or(why) } else { why };
+        let verdict = by_cluster(why).unwrap_or_else(|| Verdict::Interrupted { reason: words(flight, why) });
         self.report(trial, verdict);
     }
 
@@ -76,8 +79,9 @@ impl Watcher {
                 };
                 report.verdict = match told {
                     Why::Ended | Why::Unknown => report.verdict,
-                    told => by_cluster(told)
-                        .unwrap_or_else(|| Verdict::Interrupted { reason: told.words().to_owned() }),
+                    told => {
+                        by_cluster(told).unwrap_or_else(|| Verdict::Interrupted { reason: words(flight, told) })
+                    }
                 };
             }
             // A process of the trial's was killed for its memory, and the trial made of it what it could.
@@ -113,6 +117,14 @@ impl Watcher {
         flight.tell(told, &self.events);
         self.reported.insert((trial, report.attempt), (flight.control, flight.told.id));
         let _ = self.events.send(ExecutorEvent::Ended(Box::new(report)));
+    }
+}
+
+/// Why a job ended early, and who did it, where that is known.
+fn words(flight: &Flight, why: Why) -> String {
+    match &flight.by {
+        Some(by) if why == Why::Cancelled => format!("{} by user {by}", why.words()),
+        _ => why.words().to_owned(),
     }
 }
 

@@ -235,3 +235,28 @@ fn a_note_says_why_jobs_wait_and_goes_with_the_watcher() {
     bench.watcher.take_note_away();
     assert_eq!(read(), None);
 }
+
+#[test]
+fn who_cancelled_a_job_is_said_where_the_cluster_tells() {
+    for (by, words) in
+        [(None, "its job was cancelled"), (Some("ada (7)"), "its job was cancelled by user ada (7)")]
+    {
+        let mut bench = Bench::new(SILENT);
+        for trial in 0..3 {
+            bench.begin(trial);
+        }
+        // It waited, it was asked to end and said so, and it died at once.
+        bench.world().start(1);
+        bench.world().jobs[1].control.cancel().unwrap();
+        bench.world().finish(1);
+        bench.world().start(2);
+        for job in &mut bench.world().jobs {
+            (job.state, job.lives, job.by) = (JobState::Over(Why::Cancelled), false, by.map(str::to_owned));
+        }
+        bench.watcher.poll();
+        bench.world().pass(16);
+        bench.watcher.poll();
+        let expected = [0, 1, 2].map(|trial| (trial, words.to_owned()));
+        assert_eq!(bench.kinds(), expected);
+    }
+}
