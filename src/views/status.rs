@@ -10,7 +10,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::dump::RemoteOut;
-use super::pace::{eta_us, mean_us};
+use super::pace::{Lately, eta_us, mean_us};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
 use super::words::{local_time, micros, seconds, timestamp};
 use queue::{remote_words, waiting};
@@ -223,7 +223,8 @@ impl Status {
         let running = rows.iter().take(RUNNING_SHOWN);
         let running = running.map(|row| running_out(view, snapshot, &lineage, row, waiting.as_ref(), now_ms));
         let running = running.collect::<Result<Vec<_>, _>>()?;
-        let (last_failures, run_times) = lately(view, snapshot, &lineage)?;
+        let (last_failures, run_times, pace) = lately(view, snapshot, &lineage)?;
+        let observed_us = observed_us(view, &pace, now_ms);
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
@@ -254,7 +255,7 @@ impl Status {
             stages: view
                 .stages
                 .iter()
-                .map(|stage| stage_out(view, snapshot, &lineage, stage))
+                .map(|stage| stage_out(view, snapshot, &lineage, stage, observed_us))
                 .collect::<Result<_, JournalError>>()?,
             running,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
@@ -559,6 +560,7 @@ fn stage_out(
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
     stage: &StageRow,
+    observed_us: Option<u64>,
 ) -> Result<Stage, JournalError> {
     let counters = view.counters_of(stage.index);
     let pending = view.pending(stage);
@@ -573,7 +575,7 @@ fn stage_out(
         Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
         _ => workers,
     };
-    let ended_us = mean_us(counters);
+    let ended_us = mean_us(counters).max(observed_us.filter(|_| stage.status == StageStatus::Open));
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
     let decided = match stage.status {
         StageStatus::Waiting => None,
@@ -640,17 +642,25 @@ struct RunTimes {
     ended_ms: Option<UnixMs>,
 }
 
-/// What the last events tell: failures, and when the last run was.
+/// How much of a worker's time attempts on a cluster took lately, with all their waiting.
+fn observed_us(view: &StudyView, pace: &Lately, now_ms: UnixMs) -> Option<u64> {
+    let until_ms = if view.liveness.alive { now_ms } else { view.progress.last_event_ms };
+    let remote = view.spec.run.executor.kind().is_remote();
+    remote.then(|| pace.mean_us(until_ms, view.study.workers.max(1).into()))?
+}
+
+/// What the last events tell: failures, when the last run was, and how fast attempts ended.
 fn lately(
     view: &StudyView,
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
-) -> Result<(Vec<LastFailure>, Option<RunTimes>), ViewError> {
-    let mut run = None;
+) -> Result<(Vec<LastFailure>, Option<RunTimes>, Lately), ViewError> {
+    let (mut run, mut pace) = (None, Lately::default());
     let from = view.progress.last_seq.saturating_sub(EVENTS_SEARCHED) + 1;
     let mut failures = Vec::new();
     for event in snapshot.events(from)? {
         let record = event?.1;
+        pace.note(&record);
         // What a command records between two runs has no time in one.
         let began_ms = record.at_ms.saturating_sub_unsigned(record.run_ms);
         match record.event {
@@ -671,7 +681,7 @@ fn lately(
     }
     failures.reverse();
     failures.truncate(FAILURES_SHOWN);
-    Ok((failures, run))
+    Ok((failures, run, pace))
 }
 
 fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Option<LastFailure> {

@@ -171,7 +171,9 @@ impl StageBar {
             let rate = here as f64 / elapsed;
             words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
             let pending = self.counters.pending(planned);
-            words.extend(time_left(self.counters, pending, workers).map(|left| format!("{left} left")));
+            let took_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let left = time_left(self.counters, pending, workers, (here, took_us));
+            words.extend(left.map(|left| format!("{left} left")));
         } else if finished < planned && self.counters.running > 0 {
             words
                 .push(format!("since {}", duration(u64::try_from(self.since.elapsed().as_micros()).unwrap_or(0))));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{ExecutorKind, Next, RemoteJob, RunEnd, TrialId};
+use crate::spec::{ExecutorSpec, SlurmSpec};
 use crate::sys::waiting::{CONTROL_DIR, Waiting};
 use crate::views::fixture::{ALIVE, DEAD, STUDY, Story, written};
 use crate::views::{Liveness, Place};
@@ -205,4 +206,24 @@ fn why_jobs_wait_is_said_while_it_is_known() {
     assert_eq!(looked(DEAD).cluster_queue, None, "nobody asks the cluster");
     note(now_ms - 301_000);
     assert_eq!(looked(ALIVE).cluster_queue, None, "it is old");
+}
+
+#[test]
+fn the_pace_on_a_cluster_is_what_was_seen_of_it() {
+    let mut story = Story::new();
+    story.run().open_explore();
+    for attempt in 1..=5 {
+        story.start(0, attempt).fail(0, attempt, "no", Next::Again { due_ms: 0 });
+    }
+    let paced = |executor| {
+        let (mut view, snapshot) = story.view(ALIVE);
+        view.spec.run.executor = executor;
+        let status = Status::load(&view, &snapshot, story.at_ms + 9_000).unwrap();
+        (status.stages[0].per_minute.unwrap().round(), status.stages[0].eta_s.unwrap())
+    };
+    // Each took 1.5 s on one of two workers; five ended in 20 s.
+    let (near, [_, soon]) = paced(ExecutorSpec::Local);
+    let (far, [later, _]) = paced(ExecutorSpec::Slurm(SlurmSpec::default()));
+    assert_eq!((near, far), (80.0, 15.0));
+    assert!(later > soon, "{later} {soon}");
 }
