@@ -14,7 +14,7 @@ use crate::spec::Spec;
 use crate::sys::clock::unix_ms;
 use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
-use crate::views::{Liveness, Place, StudyView, Survivor, abort, bundle, made_with, planned, survivors};
+use crate::views::{Liveness, Place, StudyView, Survivor, abort, made_with, planned, survivors};
 
 /// A study's store.
 ///
@@ -162,9 +162,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error`] when the store cannot be read or a file not be written.
+    #[cfg(feature = "report")]
     pub fn export(&self, dir: &Path) -> Result<Vec<String>, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
-        Ok(bundle::write(&look.view, &look.snapshot, dir)?)
+        Ok(crate::views::bundle::write(&look.view, &look.snapshot, dir)?)
     }
 
     /// Makes a new store of what can be read of this one, which stays as it is.

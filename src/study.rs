@@ -381,7 +381,7 @@ impl Study {
                 let (exports_failed, survivors) = self.mend_exports()?;
                 Reserve::remove_leftover(&self.store);
                 if let Some((_, spec, _)) = &found {
-                    executor::remote::remove_leftovers(&spec.run.executor);
+                    executor::remove_cluster_leftovers(&spec.run.executor);
                 }
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
                 Ok(Outcome { decision, status, survivors, report: None, exports_failed })

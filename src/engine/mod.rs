@@ -4,11 +4,13 @@
 //! with finished trials, and neither does the cost of going on after a crash. It must never acknowledge what is not
 //! on disk, and never trust a store handle that failed once.
 
+#[cfg(feature = "cluster")]
 pub mod attempt;
 mod draft;
 pub mod hooks;
 mod inputs;
 mod jobs;
+#[cfg(feature = "cluster")]
 pub mod probe;
 mod proposer;
 mod rails;
@@ -43,8 +45,7 @@ use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, ancestors_of_trials, kill_strays};
-use crate::executor::remote::{RemoteExecutor, RemoteSetup};
-use crate::executor::{AttemptReport, Executor, ExecutorEvent};
+use crate::executor::{AttemptReport, Executor, ExecutorEvent, RemoteSetup, on_cluster};
 use crate::journal::{self, Journal, JournalError, OpenError, Reader, Snapshot};
 use crate::model::{
     Accounting, AttemptEnd, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex,
@@ -260,7 +261,7 @@ pub fn run(
             Box::new(local.map_err(cannot)?)
         }
         ExecutorKind::Ray | ExecutorKind::Slurm => {
-            let remote = RemoteExecutor::new(RemoteSetup {
+            let remote = on_cluster(RemoteSetup {
                 spec: Arc::clone(&spec),
                 study: study.study_id,
                 study_artifacts: paths.study_artifacts(&study.name),
@@ -269,7 +270,7 @@ pub fn run(
                 left: left.iter().map(|row| (row.trial, row.attempt)).collect(),
                 events: sender,
             });
-            Box::new(remote.map_err(EngineError::Executor)?)
+            remote.map_err(EngineError::Executor)?
         }
     };
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
@@ -403,7 +404,7 @@ pub fn settled_remote(
     refuse_elsewhere(&left, spec.run.executor.kind())?;
     let study = draft.study_row();
     let (sender, events) = crossbeam_channel::unbounded();
-    let mut executor = RemoteExecutor::new(RemoteSetup {
+    let mut executor = on_cluster(RemoteSetup {
         spec: Arc::clone(spec),
         study: study.study_id,
         study_artifacts: paths.study_artifacts(&study.name),

@@ -14,8 +14,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, never, select, tick};
 
 use super::EngineError;
+use crate::executor::RemoteSetup;
 use crate::executor::local::keeper::KeeperClient;
-use crate::executor::remote::{self, RemoteExecutor, RemoteSetup};
+use crate::executor::remote::{self, RemoteExecutor};
 use crate::executor::{AttemptKey, AttemptReport, Executor, ExecutorEvent, Job, StageRuntime, StudyRuntime};
 use crate::model::{Params, RemoteJob, StudyId, TrialId, UnixMs, Verdict};
 use crate::paths::StudyPaths;

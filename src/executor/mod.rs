@@ -6,6 +6,7 @@
 mod failures;
 pub mod inherited;
 pub mod local;
+#[cfg(feature = "cluster")]
 pub(crate) mod remote;
 
 use std::collections::BTreeSet;
@@ -14,13 +15,59 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
+use local::keeper::KeeperClient;
+
 use crate::model::{
     AttemptNo, Exit, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value, Verdict,
 };
-use crate::spec::{BaseSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
+use crate::spec::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 
 pub use failures::{CompiledFailure, CompiledMatch};
 pub use inherited::{Inherited, ParentDiffers};
+
+/// What a remote executor works with.
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "what runs there is left out"))]
+pub(crate) struct RemoteSetup {
+    /// The study's spec; its `[run]` names the cluster.
+    pub(crate) spec: Arc<Spec>,
+    /// The study.
+    pub(crate) study: StudyId,
+    /// `artifacts/<study>`, absolute.
+    pub(crate) study_artifacts: PathBuf,
+    /// The piton program, to be copied to where the nodes find it, unless the spec names one.
+    pub(crate) program: Option<PathBuf>,
+    /// Starts what the study needs for itself.
+    pub(crate) keeper: Option<KeeperClient>,
+    /// Attempts that an earlier run left running: control directories of others are removed.
+    pub(crate) left: Vec<(TrialId, AttemptNo)>,
+    /// Where to report.
+    pub(crate) events: Sender<ExecutorEvent>,
+}
+
+/// An executor whose trials are jobs of a cluster.
+///
+/// # Errors
+/// Why the cluster cannot be used, in words.
+#[cfg(feature = "cluster")]
+pub(crate) fn on_cluster(setup: RemoteSetup) -> Result<Box<dyn Executor>, String> {
+    Ok(Box::new(remote::RemoteExecutor::new(setup)?))
+}
+
+/// Likewise, where there is none.
+#[cfg(not(feature = "cluster"))]
+pub(crate) fn on_cluster(_: RemoteSetup) -> Result<Box<dyn Executor>, String> {
+    Err("this program was built without the feature `cluster`".to_owned())
+}
+
+/// Removes what runs on a cluster have left on this machine that nobody uses.
+pub(crate) fn remove_cluster_leftovers(executor: &ExecutorSpec) {
+    #[cfg(feature = "cluster")]
+    remote::remove_leftovers(executor);
+    #[cfg(not(feature = "cluster"))]
+    let _ = executor;
+}
 
 /// The environment variable by which a trial's processes are recognised, wherever they went.
 pub const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";

@@ -6,12 +6,14 @@
 //! wrote reach a terminal unescaped.
 
 pub mod abort;
+#[cfg(feature = "report")]
 pub mod bundle;
 pub mod compare;
 mod decision;
 pub mod dump;
 mod error;
 pub mod export;
+#[cfg(feature = "report")]
 pub mod junit;
 pub mod lineage;
 pub mod logs;
@@ -19,6 +21,7 @@ pub mod made_with;
 pub mod outputs;
 mod pace;
 pub mod planned;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod status;
 mod study;

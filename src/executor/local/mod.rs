@@ -49,6 +49,7 @@ use keeper::{Keeper, KeeperClient};
 use memory::Memory;
 use parents::{Amiss, Parents};
 use place::Grounds;
+#[cfg(feature = "cluster")]
 pub(crate) use process::ENDED_WITH_ENGINE;
 use results::Remains;
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.

@@ -32,6 +32,7 @@ const SHUT_DOWN: &str = "terminated with the engine";
 /// Likewise, when somebody signalled both.
 const SIGNALLED: &str = "terminated from outside, together with the engine";
 /// Reasons that name the engine.
+#[cfg(feature = "cluster")]
 pub(crate) const ENDED_WITH_ENGINE: [&str; 2] = [SHUT_DOWN, SIGNALLED];
 
 /// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.

@@ -18,14 +18,13 @@ pub(crate) mod wire;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::local::keeper::KeeperClient;
-use super::{Executor, ExecutorError, ExecutorEvent, Job};
+use super::{Executor, ExecutorError, Job};
+use crate::executor::RemoteSetup;
 use crate::model::{AttemptNo, StudyId, TrialId};
 use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
@@ -190,24 +189,6 @@ trait Cluster: Send {
     fn forget(&mut self, _ids: &[String]) {}
     /// Ends what was started for the study alone.
     fn close(&mut self) {}
-}
-
-/// What a remote executor works with.
-pub(crate) struct RemoteSetup {
-    /// The study's spec; its `[run]` names the cluster.
-    pub(crate) spec: Arc<Spec>,
-    /// The study.
-    pub(crate) study: StudyId,
-    /// `artifacts/<study>`, absolute.
-    pub(crate) study_artifacts: PathBuf,
-    /// The piton program, to be copied to where the nodes find it, unless the spec names one.
-    pub(crate) program: Option<PathBuf>,
-    /// Starts what the study needs for itself.
-    pub(crate) keeper: Option<KeeperClient>,
-    /// Attempts that an earlier run left running: control directories of others are removed.
-    pub(crate) left: Vec<(TrialId, AttemptNo)>,
-    /// Where to report.
-    pub(crate) events: Sender<ExecutorEvent>,
 }
 
 /// Runs attempts on a cluster. Dropping it leaves them there.

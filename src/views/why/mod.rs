@@ -6,6 +6,7 @@
 mod rank;
 mod text;
 
+#[cfg(feature = "report")]
 pub(super) use text::params as params_text;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,11 @@ use std::io::{Read, Write};
 use serde::Serialize;
 
 use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut, versions_out};
+#[cfg(feature = "report")]
+use super::shell_quoted;
 use super::text::number;
 use super::words::local_time;
-use super::{PlannedTrial, StudyView, ViewError, shell_quoted};
+use super::{PlannedTrial, StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::{
@@ -53,6 +56,7 @@ pub struct Why {
 /// A case on the way up to the base case.
 #[derive(Debug)]
 struct Step {
+    #[cfg(feature = "report")]
     trial: TrialId,
     case: String,
     stage: StageIndex,
@@ -237,6 +241,7 @@ fn left_out(view: &StudyView, stage: &StageRow, case: &str, trial: &PlannedTrial
 const METRICS_MAX_BYTES: u64 = 1 << 20;
 
 /// A case on the way up to the base case, in words.
+#[cfg(feature = "report")]
 #[derive(Debug)]
 pub(super) struct StoryStep {
     pub(super) case: String,
@@ -251,6 +256,7 @@ pub(super) struct StoryStep {
 ///
 /// # Errors
 /// [`ViewError::Journal`].
+#[cfg(feature = "report")]
 pub(super) fn story(
     view: &StudyView,
     snapshot: &Snapshot,
@@ -286,6 +292,7 @@ fn steps(
     while let Some(trial) = next.filter(|_| steps.len() < view.stages.len()) {
         let Some((stage, index)) = lineage.locate(trial) else { break };
         steps.push(Step {
+            #[cfg(feature = "report")]
             trial,
             case: lineage.case(stage, index),
             stage,
