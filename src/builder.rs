@@ -388,6 +388,11 @@ impl Stage {
         self.key("approve", Kind::Bool(true))
     }
 
+    /// Any key of `[[stage]]`, by its name and with its value as a study file has them: `.set("timeout", "90s")`.
+    pub fn set(self, key: &str, value: impl Into<SpecValue>) -> Self {
+        self.key(key, Node::of_value(value.into().0).kind)
+    }
+
     /// Aborts the study when a trial's metric is below this bound; one more each time.
     pub fn abort_below(self, metric: &str, bound: f64) -> Self {
         self.abort_if(metric, "below", bound)

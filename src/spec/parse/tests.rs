@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Severity, Value};
+use crate::spec::keys::Described;
+use crate::spec::stage::STAGE;
 use crate::spec::{
     AbortRule, Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, Part, Rails, RaySpec,
     Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecValue, StageRails, Template, Work, diff,
@@ -689,17 +691,21 @@ fn mistakes_look_like_a_compilers() {
     let text = stage_with("survivors = 3", "");
     let found = parse("gcd.toml", &text, &[]).unwrap_err();
     assert_eq!(found.len(), 1);
+    let valid: Vec<String> = STAGE.names().iter().map(|name| format!("`{name}`")).collect();
     assert_eq!(
         found.to_string(),
-        "\
+        format!(
+            "\
 error: unknown key `survivors` in `[[stage]]`
  --> gcd.toml:3:1
   |
 3 | survivors = 3
   | ^^^^^^^^^ no such key
   |
-  = help: did you mean `survivor_count`? valid keys: `name`, `command`, `trial_budget`, `survivor_count`, `sampling`, `selection`, `timeout`, `retries`, `outputs`, `sweep`, `objective`, `metrics`, `memory_limit`, `rails`, `failure`, `failures`, `approve`
-"
+  = help: did you mean `survivor_count`? valid keys: {}
+",
+            valid.join(", ")
+        )
     );
     assert!(found.render(true, None).contains("\u{1b}["));
     assert!(!found.render(false, None).contains('\u{1b}'));

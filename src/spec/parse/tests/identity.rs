@@ -54,6 +54,25 @@ fn mistakes_in_code_are_named_by_path() {
 }
 
 #[test]
+fn any_key_of_a_stage_can_be_said_in_code_by_its_name() {
+    let stage = || Stage::argv("a", ["x"]).budget(2).survivors(1);
+    let spec = |stage: Stage| Study::builder("t").stage(stage).spec();
+    let by_name = stage().set("timeout", "90s").set("approve", true).set("retries", 2).set("memory_limit", "1GiB");
+    let by_setter = stage().timeout(Duration::from_secs(90)).approve().retries(2).memory_limit(1 << 30);
+    assert_eq!(spec(by_name).unwrap(), spec(by_setter).unwrap());
+    let errors = spec(stage().set("aprove", true).set("timeout", 3)).unwrap_err();
+    let told: Vec<(&str, bool)> = errors
+        .list()
+        .iter()
+        .map(|mistake| {
+            let nearest = mistake.help.as_ref().is_some_and(|help| help.starts_with("did you mean `approve`?"));
+            (mistake.path.as_str(), nearest)
+        })
+        .collect();
+    assert_eq!(told, [("stage \"a\".aprove", true), ("stage \"a\".timeout", false)]);
+}
+
+#[test]
 fn json_reads_back_exactly() {
     let mut spec = good(EXAMPLE);
     let values = [1.0, -0.0, 1e300, 5e-324, 0.1, 9_007_199_254_740_993.0].map(SpecValue::from);

@@ -156,8 +156,6 @@ fn tables_with(at: &str, key: &str, value: &str) -> String {
 #[test]
 fn it_knows_every_key_of_every_table_and_no_other() {
     use crate::spec::check::{BASE, ROOT, RUN, STUDY, cluster, rules, stage as parts, sweep};
-    use crate::spec::keys::Described;
-    use crate::spec::stage::STAGE;
     let sections: [&dyn Described; 17] = [
         &ROOT,
         &STUDY,
