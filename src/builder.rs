@@ -423,7 +423,7 @@ impl Stage {
         };
         let severity = entry("severity", text(rule.severity.name()));
         let retryable = entry("retryable", Node::new(Kind::Bool(rule.retryable)));
-        self.failures.push(table(vec![entry("kind", text(&rule.kind)), when, severity, retryable]));
+        self.failures.push(table(vec![entry("kind", text(rule.kind.name())), when, severity, retryable]));
         self
     }
 

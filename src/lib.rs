@@ -45,7 +45,7 @@ pub use error::{Error, shell_word};
 pub use executor::local::closure::{IntoMetrics, TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
 pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, verify};
-pub use model::{Metric, Metrics, Params, Value};
+pub use model::{FailureKind, Metric, Metrics, Params, Value};
 pub use salvage::salvage;
 pub use spec::Spec;
 pub use store::{Look, Retry, Store, Verified};

@@ -169,7 +169,7 @@ impl Progress {
         let case = lineage.case(stage, index);
         let failed = match &end.verdict {
             Verdict::Failed(failure) => Some(Failed {
-                kind: clean(&failure.kind),
+                kind: failure.kind.to_string(),
                 reason: clean(&failure.reason),
                 log: self.log_of(draft, &spec, stage, &case, end.attempt),
                 again: matches!(end.next, Next::Again { .. }),
@@ -364,7 +364,7 @@ fn ended_line(
                 Next::Again { .. } => "; it will be tried again",
                 Next::Final => "",
             };
-            format!("failed after {took}: {} ({}){then}", clean(&failure.reason), clean(&failure.kind))
+            format!("failed after {took}: {} ({}){then}", clean(&failure.reason), failure.kind)
         }
         Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
         Verdict::Cancelled => "was cancelled".to_owned(),

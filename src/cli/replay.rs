@@ -329,7 +329,7 @@ impl<'a> Ending<'a> {
         let took = duration(self.report.usage.wall_us);
         let outcome = match self.verdict {
             Verdict::Failed(failure) => {
-                format!("failed after {took}: {}: {}", clean(&failure.kind), clean(&failure.reason))
+                format!("failed after {took}: {}: {}", failure.kind, clean(&failure.reason))
             }
             _ => format!("succeeded in {took}"),
         };

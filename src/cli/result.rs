@@ -204,7 +204,7 @@ fn failures(context: &Context<'_>) -> Result<Failures, Error> {
                 && found.shown.len() < SHOWN_FAILURES
                 && let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), row.failure)
             {
-                found.shown.push((lineage.case(stage, index), clean(&failure.kind), clean(&failure.reason)));
+                found.shown.push((lineage.case(stage, index), failure.kind.to_string(), clean(&failure.reason)));
             }
         }
     }

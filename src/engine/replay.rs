@@ -187,7 +187,7 @@ fn watch_over(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Failure, Metrics, Severity, Usage};
+    use crate::model::{Failure, FailureKind, Metrics, Usage};
 
     fn report(verdict: Verdict) -> Option<AttemptReport> {
         let usage = Usage::default();
@@ -197,13 +197,7 @@ mod tests {
     #[test]
     fn only_a_result_counts_as_one() {
         let succeeded = report(Verdict::Succeeded { metrics: Metrics::new(), outputs: Vec::new() });
-        let failed = report(Verdict::Failed(Failure {
-            kind: "timeout".into(),
-            severity: Severity::Medium,
-            retryable: true,
-            reason: "late".into(),
-            log_excerpt: String::new(),
-        }));
+        let failed = report(Verdict::Failed(Failure::new(FailureKind::Timeout, "late")));
         let cut = report(Verdict::Interrupted { reason: "the trial keeper died".into() });
         // A signal that came as the trial ended by itself takes nothing from its result.
         for asked_by in [None, Some(SignalEvent::Int)] {

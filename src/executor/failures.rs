@@ -4,14 +4,14 @@
 
 use regex::bytes::Regex;
 
-use crate::model::{Exit, Severity};
+use crate::model::{Exit, FailureKind, Severity};
 use crate::spec::{FailureMatch, FailureRule, signal_number};
 
 /// One `[[stage.failure]]`, compiled.
 #[derive(Clone, Debug)]
 pub struct CompiledFailure {
     /// What the failures it names are called.
-    pub kind: String,
+    pub kind: FailureKind,
     /// How bad they are.
     pub severity: Severity,
     /// Whether a retry could help.
@@ -82,7 +82,7 @@ mod tests {
     fn rules_keep_what_they_say() {
         let rule = |when| FailureRule { kind: "own".into(), when, severity: Severity::High, retryable: false };
         let compiled = CompiledFailure::new(&rule(FailureMatch::Signal("SIGSEGV".into()))).unwrap();
-        assert_eq!((&*compiled.kind, compiled.severity, compiled.retryable), ("own", Severity::High, false));
+        assert_eq!((compiled.kind.name(), compiled.severity, compiled.retryable), ("own", Severity::High, false));
         assert!(matches!(compiled.when, CompiledMatch::Signal(Some(11))));
         let unknown = CompiledFailure::new(&rule(FailureMatch::Signal("SIGNONE".into()))).unwrap();
         assert!(matches!(unknown.when, CompiledMatch::Signal(None)));

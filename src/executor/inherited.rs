@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::OutputHash;
-use crate::sys::words::legible;
+use crate::model::names::clean;
 
 /// What a survivor left for its children, besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl ParentDiffers {
             let now = match &output.found {
                 OutputFound::Other(hash) => format!("now {}", blake3::Hash::from_bytes(*hash).to_hex()),
                 OutputFound::Nothing => "now nothing is there".to_owned(),
-                OutputFound::Unreadable(why) => format!("now it cannot be read: {}", legible(why)),
+                OutputFound::Unreadable(why) => format!("now it cannot be read: {}", clean(why)),
             };
             format!("`{}`: recorded blake3 {recorded}, {now}", shown(&self.dir.join(&output.output)))
         };
@@ -85,12 +85,12 @@ impl ParentDiffers {
 }
 
 fn shown(path: &Path) -> String {
-    legible(&path.to_string_lossy())
+    clean(&path.to_string_lossy())
 }
 
 impl fmt::Display for ParentDiffers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = format!("the parent `{}`", legible(&self.case));
+        let of = format!("the parent `{}`", clean(&self.case));
         match self.outputs.as_slice() {
             [] => write!(f, "the directory of {of} is gone"),
             [only] => {
@@ -99,7 +99,7 @@ impl fmt::Display for ParentDiffers {
                     OutputFound::Nothing => "is gone",
                     OutputFound::Unreadable(_) => "cannot be read",
                 };
-                write!(f, "the output `{}` of {of} {what}", legible(&only.output))
+                write!(f, "the output `{}` of {of} {what}", clean(&only.output))
             }
             several => {
                 let gone = several.iter().all(|output| output.found == OutputFound::Nothing);

@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, InputEntry, InputList, Metric, Metrics, Next,
-        Rail, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Failure, FailureKind, InputEntry, InputList,
+        Metric, Metrics, Next, Rail, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -359,6 +359,43 @@ mod tests {
         let event = Event::StudyAbortedBy { abort, reason: "r".into(), violating: vec![TrialId(3)] };
         let bytes = encode(7, &Record { at_ms: 1, run_ms: 5, event }).unwrap();
         assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 19, 3, 1, 9, 1, b'r', 1, 3]);
+    }
+
+    /// By hand: what kinds are called is on disk, and nothing else of them.
+    #[test]
+    fn golden_bytes_of_kinds_of_failures() {
+        let ended = |kind: &str| {
+            let (usage, verdict) = (
+                Usage::default(),
+                Verdict::Failed(Failure { kind: kind.into(), ..Failure::new(FailureKind::Unknown, "r") }),
+            );
+            let end = AttemptEnd {
+                trial: TrialId(4),
+                attempt: 1,
+                ended_ms: 0,
+                exit: None,
+                usage,
+                verdict,
+                next: Next::Final,
+            };
+            Record { at_ms: 1, run_ms: 5, event: Event::AttemptEnded(Box::new(end)) }
+        };
+        let failure = |name: &str| {
+            [&[1, u8::try_from(name.len()).unwrap()], name.as_bytes(), &[1, 1, 1, b'r', 0, 0]].concat()
+        };
+        for name in FailureKind::ALL.iter().map(FailureKind::name).chain(["licence"]) {
+            let bytes = encode(7, &ended(name)).unwrap();
+            assert!(bytes[..bytes.len() - 4].ends_with(&failure(name)), "{name}");
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), ended(name));
+        }
+        // What no piton wrote is cleaned where it is read.
+        let mut forged = encode(7, &ended("xxxxxx")).unwrap();
+        forged.truncate(forged.len() - CHECKSUM_BYTES);
+        let at = forged.windows(6).position(|six| six == b"xxxxxx").unwrap();
+        forged[at..at + 6].copy_from_slice(b"\x1b[2J\ny");
+        let sum = checksum("event", 7, &forged);
+        forged.extend_from_slice(&sum);
+        assert_eq!(decode::<Record>(7, &forged).unwrap(), ended("\\u{1b}[2J\\ny"));
     }
 
     #[test]

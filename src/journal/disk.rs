@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event,
-    ExecutorKind, Exit, Extension, Failure, FirstObjective, InputEntry, InputHash, InputList, Metric, Next,
-    OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, RunEnd, RunningRow, Segment, Severity,
-    SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow,
-    StudyStatus, ToolVersion, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
+    ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, InputEntry, InputHash, InputList, Metric,
+    Next, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, RunEnd, RunningRow, Segment,
+    Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress,
+    StudyRow, StudyStatus, ToolVersion, TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -128,6 +128,20 @@ impl Disk for StudyIdV1 {
 #[derive(Serialize, Deserialize)]
 pub(super) struct StudyIdV1([u8; 16]);
 
+impl Disk for FailureKindV1 {
+    type Model = FailureKind;
+    fn of(model: &FailureKind) -> Self {
+        Self(model.name().to_owned())
+    }
+    fn into_model(self) -> FailureKind {
+        self.0.into()
+    }
+}
+
+/// [`FailureKind`] on disk: its name.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailureKindV1(String);
+
 /// A disk struct with the same fields, each with its own disk form.
 macro_rules! mirror_struct {
     ($($disk:ident = $model:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -172,7 +186,7 @@ mirror_struct! {
     ProcessIdV1 = ProcessId { pid: u32, start_ticks: u64 }
     EngineIdV1 = EngineId { process: ProcessIdV1, boot_id: String, host: String }
     UsageV1 = Usage { wall_us: u64, cpu_us: u64, peak_rss_bytes: u64 }
-    FailureV1 = Failure { kind: String, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
+    FailureV1 = Failure { kind: FailureKindV1, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
     ToolVersionV1 = ToolVersion { tool: String, version: String }
     InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
     InputEntryV1 = InputEntry { path: Vec<u8>, kind: u8, content: [u8; 32] }

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, Next, ProcessId, Proposals,
-    Proposing, Record, RunEnd, Seq, Severity, SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated,
+    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Next, ProcessId,
+    Proposals, Proposing, Record, RunEnd, Seq, SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated,
     StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 
@@ -352,13 +352,7 @@ fn executor_of(attempt: &AttemptRow) -> crate::model::ExecutorKind {
 }
 
 fn lost_failure() -> Failure {
-    Failure {
-        kind: "unknown".into(),
-        severity: Severity::Medium,
-        retryable: true,
-        reason: LOST.into(),
-        log_excerpt: String::new(),
-    }
+    Failure::new(FailureKind::Unknown, LOST)
 }
 
 /// Most attempts of a trial whose events are lost that are stood in for: beyond it, the trial runs again.

@@ -208,11 +208,9 @@ mod tests {
             self.end(
                 trial,
                 Verdict::Failed(Failure {
-                    kind: "burnt".into(),
                     severity: Severity::Catastrophic,
                     retryable: false,
-                    reason: String::new(),
-                    log_excerpt: String::new(),
+                    ..Failure::new("burnt".into(), "")
                 }),
             );
         }

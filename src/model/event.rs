@@ -1,10 +1,11 @@
 //! The closed vocabulary of the journal: everything that can happen to a study.
 
+use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
 use super::rows::{
-    Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, Failure, FirstObjective, InputHash, InputList,
-    OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash, Parent,
+    ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 

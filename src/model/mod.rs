@@ -6,6 +6,7 @@
 
 mod amend;
 mod event;
+mod failure;
 mod fold;
 mod ids;
 pub(crate) mod json;
@@ -21,13 +22,14 @@ mod value;
 pub use event::{
     AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,
 };
+pub use failure::{Failure, FailureKind};
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use named::Named;
 pub(crate) use named::{named, names_of, unknown_name};
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
 pub use rows::{
-    Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit, Failure,
+    Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit,
     FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId, Proposals,
     Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow, StageStatus,
     StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState, Usage,

@@ -2,7 +2,7 @@
 //!
 //! What keeps a rule cannot lead out of the directory that it is put below. Only a rule's words for people are elsewhere.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::{Event, OutputHash, Record, StageDecl, StudyCreated, Verdict};
 
@@ -85,6 +85,35 @@ pub fn inner_path(path: &str) -> Result<(), NameFault> {
         (false, 0) => Err(NameFault::Itself),
         (false, _) => Ok(()),
     }
+}
+
+/// The text with everything escaped that could steer a terminal or hide text: control characters (ANSI sequences
+/// begin with one), line breaks, bidirectional overrides, invisible characters.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            letter if steers_or_hides(letter) => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Whether a terminal would obey the letter, or show it as nothing: control characters, bidirectional overrides, invisible ones.
+#[must_use]
+pub fn steers_or_hides(letter: char) -> bool {
+    letter.is_control()
+        || matches!(u32::from(letter),
+        0xad | 0x61c | 0x180e | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb
+        | 0xe0000..=0xe007f)
 }
 
 /// Says in words what is wrong with a name of this kind.

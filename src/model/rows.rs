@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
 use super::value::{Metrics, Value};
@@ -253,21 +254,6 @@ pub struct Usage {
     pub cpu_us: Micros,
     /// Largest resident set of any one of them, bytes.
     pub peak_rss_bytes: u64,
-}
-
-/// Why a trial failed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
-    /// `exit_code`, `signal`, `timeout`, … or a kind of the study's own.
-    pub kind: String,
-    /// How bad.
-    pub severity: Severity,
-    /// Whether a retry could help.
-    pub retryable: bool,
-    /// One line for people.
-    pub reason: String,
-    /// A few lines of the log that tell most; may be empty.
-    pub log_excerpt: String,
 }
 
 /// An input file or directory as it was at creation.

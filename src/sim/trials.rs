@@ -24,8 +24,8 @@ use crate::executor::local::parts::{
 };
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{
-    AttemptNo, ExecutorKind, Exit, Failure, Metric, Metrics, OutputHash, RemoteJob, Severity, TrialId, Usage,
-    Verdict,
+    AttemptNo, ExecutorKind, Exit, Failure, FailureKind, Metric, Metrics, OutputHash, RemoteJob, Severity,
+    TrialId, Usage, Verdict,
 };
 use crate::sys::simulated::Machine;
 use crate::sys::tree_hash::to_the_end;
@@ -360,8 +360,10 @@ impl Shared {
                 self.succeeded(job, TAINTED, &mut unsynced)
             }
             Fate::Good(value) => self.succeeded(job, value, &mut unsynced),
-            Fate::Bad { retryable, severity } => (failed("exit_code", retryable, severity), Some(Exit::Code(1))),
-            Fate::Hangs => (failed("timeout", true, Severity::Medium), Some(Exit::Signal(15))),
+            Fate::Bad { retryable, severity } => {
+                (failed(FailureKind::ExitCode, retryable, severity), Some(Exit::Code(1)))
+            }
+            Fate::Hangs => (failed(FailureKind::Timeout, true, Severity::Medium), Some(Exit::Signal(15))),
         };
         // What the real executor does once a child has ended.
         let (verdict, amiss) = self.parents.vouch(job, verdict, &to_the_end);
@@ -451,9 +453,8 @@ impl Shared {
     }
 }
 
-fn failed(kind: &str, retryable: bool, severity: Severity) -> Verdict {
-    let (reason, log_excerpt) = ("it failed".into(), String::new());
-    Verdict::Failed(Failure { kind: kind.into(), severity, retryable, reason, log_excerpt })
+fn failed(kind: FailureKind, retryable: bool, severity: Severity) -> Verdict {
+    Verdict::Failed(Failure { severity, retryable, ..Failure::new(kind, "it failed") })
 }
 
 impl Executor for Pool {

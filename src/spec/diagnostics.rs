@@ -9,6 +9,8 @@ use std::ops::Range;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use crate::model::names;
+
 /// More mistakes than this are counted, not shown.
 const SHOWN_MAX: usize = 100;
 
@@ -231,15 +233,7 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 
 /// Text of the user's that cannot move the cursor or change colours.
 fn clean(text: &str) -> String {
-    let mut cleaned = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && character != '\n' {
-            cleaned.extend(character.escape_default());
-        } else {
-            cleaned.push(character);
-        }
-    }
-    cleaned
+    text.split('\n').map(names::clean).collect::<Vec<_>>().join("\n")
 }
 
 /// Something the user wrote, in backticks, on one line and not too long.

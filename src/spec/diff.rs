@@ -265,7 +265,11 @@ pub(super) fn failure_rule(rule: &FailureRule) -> String {
         FailureMatch::Signal(name) => format!("signal = {}", quote(name)),
     };
     let severity = rule.severity.name();
-    format!("{{ kind = {}, {when}, severity = {severity:?}, retryable = {} }}", quote(&rule.kind), rule.retryable)
+    format!(
+        "{{ kind = {}, {when}, severity = {severity:?}, retryable = {} }}",
+        quote(rule.kind.name()),
+        rule.retryable
+    )
 }
 
 pub(super) fn retries(retries: &Retries) -> String {

@@ -67,13 +67,13 @@ impl FailureSet {
     pub(super) fn rules(self) -> Vec<FailureRule> {
         let Self::Eda = self;
         let rule = |(kind, severity, retryable, log): LogRule| FailureRule {
-            kind: kind.to_owned(),
+            kind: kind.into(),
             when: FailureMatch::Log(log.to_owned()),
             severity,
             retryable,
         };
         let timed = FailureRule {
-            kind: "cpu_limit".to_owned(),
+            kind: "cpu_limit".into(),
             when: FailureMatch::Signal("SIGXCPU".to_owned()),
             severity: Medium,
             retryable: false,
@@ -94,9 +94,13 @@ mod tests {
                 .rules()
                 .iter()
                 .map(|rule| match &rule.when {
-                    FailureMatch::Log(log) => format!("{{ kind = {:?}, log = '''{log}''' }},", rule.kind),
-                    FailureMatch::Signal(signal) => format!("{{ kind = {:?}, signal = {signal:?} }},", rule.kind),
-                    FailureMatch::ExitCode(code) => format!("{{ kind = {:?}, exit_code = {code} }},", rule.kind),
+                    FailureMatch::Log(log) => format!("{{ kind = {:?}, log = '''{log}''' }},", rule.kind.name()),
+                    FailureMatch::Signal(signal) => {
+                        format!("{{ kind = {:?}, signal = {signal:?} }},", rule.kind.name())
+                    }
+                    FailureMatch::ExitCode(code) => {
+                        format!("{{ kind = {:?}, exit_code = {code} }},", rule.kind.name())
+                    }
                 })
                 .collect();
             let text = format!(
@@ -115,7 +119,7 @@ mod tests {
                 FailureMatch::Log(pattern) => log_regex(pattern).unwrap().is_match(log.as_bytes()),
                 _ => false,
             };
-            rules.iter().find(matches).map(|rule| rule.kind.as_str())
+            rules.iter().find(matches).map(|rule| rule.kind.name())
         };
         for (said, wanted) in [
             ("ERROR: Can't open ABC output file `/x/output.blif'.", Some("disk_full")),

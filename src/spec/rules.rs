@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Severity;
+use crate::model::{FailureKind, Severity};
 
 /// `[rails]`: limits of the whole study.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub enum Bound {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailureRule {
     /// `[a-z][a-z0-9_]*`.
-    pub kind: String,
+    pub kind: FailureKind,
     /// Which failures it names.
     pub when: FailureMatch,
     /// How bad they are.

@@ -30,23 +30,6 @@ pub fn unlockable(error: io::Error) -> io::Error {
     }
 }
 
-/// A name of a file in one line of plain letters: what would move a cursor is written as an escape.
-#[must_use]
-pub fn legible(name: &str) -> String {
-    let escaped = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut text = String::with_capacity(name.len());
-    for letter in name.chars() {
-        match escaped(letter) {
-            true => text.extend(letter.escape_default()),
-            false => text.push(letter),
-        }
-    }
-    text
-}
-
 /// The text as one word for a POSIX shell.
 #[must_use]
 pub fn shell_quoted(text: &str) -> String {

@@ -26,7 +26,7 @@ use super::dump::{events_jsonl, survivor_cases};
 use super::words::{seconds, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptRow, StageRow, StageStatus, TrialState};
+use crate::model::{AttemptRow, FailureKind, StageRow, StageStatus, TrialState};
 use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, replace_asked, replace_atomically};
 use crate::sys::temporary::{Access, remove_leftovers_in};
@@ -127,7 +127,7 @@ struct StageTelemetry<'a> {
     wall_s: Option<Spread>,
     cpu_s: Option<Spread>,
     peak_rss_bytes: Option<u64>,
-    failures_by_kind: BTreeMap<String, u64>,
+    failures_by_kind: BTreeMap<FailureKind, u64>,
 }
 
 /// Over the ended attempts, seconds.

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use super::{Liveness, Place, StudyView};
 use crate::journal::{Journal, Snapshot, create};
 use crate::model::{
-    AttemptEnd, EngineId, Event, ExecutorKind, Exit, Failure, FirstObjective, Metric, Next, OutputHash, Parent,
-    ProcessId, Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage, Value, Verdict,
+    AttemptEnd, EngineId, Event, ExecutorKind, Exit, Failure, FailureKind, FirstObjective, Metric, Next,
+    OutputHash, Parent, ProcessId, Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage,
+    Value, Verdict,
 };
 use crate::spec::{
     Domain, Goal, Objective, Part, Rails, RunSpec, Spec, SpecValue, StageSpec, StudySpec, SweepParam, Template,
@@ -175,7 +176,7 @@ impl Story {
 
     pub(super) fn fail(&mut self, trial: u64, attempt: u32, reason: &str, next: Next) -> &mut Self {
         let failure = Failure {
-            kind: "exit_code".into(),
+            kind: FailureKind::ExitCode,
             severity: Severity::Medium,
             retryable: true,
             reason: reason.into(),

@@ -197,7 +197,7 @@ fn failure(xml: &mut Xml<'_>, trial: &PlannedTrial) -> io::Result<()> {
     let Some(failure) = final_failure(trial) else {
         return xml.create_element("failure").write_empty().map(drop);
     };
-    let (kind, reason) = (legal(&clean(&failure.kind)), legal(&clean(&failure.reason)));
+    let (kind, reason) = (legal(failure.kind.name()), legal(&clean(&failure.reason)));
     let excerpt = legal(&failure.log_excerpt);
     let element = xml.create_element("failure");
     let element = element.with_attributes([("type", kind.as_str()), ("message", reason.as_str())]);

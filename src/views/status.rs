@@ -19,7 +19,9 @@ pub use queue::ClusterQueue;
 
 use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptEnd, Event, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict};
+use crate::model::{
+    AttemptEnd, Event, FailureKind, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
+};
 use crate::plan::Lineage;
 use crate::spec::{Sampling, Work};
 use crate::sys::waiting::Waiting;
@@ -199,7 +201,7 @@ pub struct LastFailure {
     /// Which attempt.
     pub attempt: u32,
     /// The kind of failure.
-    pub kind: String,
+    pub kind: FailureKind,
     /// In words.
     pub reason: String,
     /// Its error output; `null` for a closure, which has none.
@@ -297,7 +299,7 @@ impl Status {
                 "  {} #{}  {}: {}",
                 clean(&failure.case),
                 failure.attempt,
-                clean(&failure.kind),
+                failure.kind,
                 clean(&failure.reason)
             );
             writeln!(out, "{}", screen.paint(Paint::Bad, &screen.line(&what)))?;

@@ -2,9 +2,9 @@
 //!
 //! Names, reasons and logs come from trials and may hold anything; nothing here may let a control character through.
 
-use std::fmt::Write as _;
-
 use anstyle::{AnsiColor, Style};
+
+pub use crate::model::names::{clean, steers_or_hides};
 
 /// What the output is shown on, as the caller found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,35 +52,6 @@ pub(super) enum Paint {
     Busy,
     Bold,
     Faint,
-}
-
-/// The text with everything escaped that could steer a terminal or hide text: control characters (ANSI sequences
-/// begin with one), line breaks, bidirectional overrides, invisible characters.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            letter if steers_or_hides(letter) => {
-                // Writing to a string cannot fail.
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
-            }
-            letter => out.push(letter),
-        }
-    }
-    out
-}
-
-/// Whether a terminal would obey the letter, or show it as nothing: control characters, bidirectional overrides, invisible ones.
-#[must_use]
-pub fn steers_or_hides(letter: char) -> bool {
-    letter.is_control()
-        || matches!(u32::from(letter),
-        0xad | 0x61c | 0x180e | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb
-        | 0xe0000..=0xe007f)
 }
 
 /// Columns a terminal gives the text; near enough for alignment.

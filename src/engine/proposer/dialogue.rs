@@ -320,7 +320,7 @@ fn tell(
             _ => return Err(format!("`{}` is not final", past.case(index))),
         },
         metrics: Json::Object(row.metrics.iter().map(metric).collect()),
-        failure: row.failure.as_ref().map(|failure| failure.kind.as_str()),
+        failure: row.failure.as_ref().map(|failure| failure.kind.name()),
         repeated,
     };
     say(partner, &message)

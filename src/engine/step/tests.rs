@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::journal::{Journal, create};
 use crate::model::{
-    Event, Exit, Failure, Metric, Metrics, ProcessId, Record, Severity, StudyCreated, StudyId, TrialState, Verdict,
+    Event, Exit, Failure, FailureKind, Metric, Metrics, ProcessId, Record, Severity, StudyCreated, StudyId,
+    TrialState, Verdict,
 };
 
 /// A state over a real journal, with the loop's part done by hand: commit, then answer what needs the store.
@@ -199,13 +200,7 @@ fn good(value: f64) -> Verdict {
 }
 
 fn bad(retryable: bool) -> Verdict {
-    Verdict::Failed(Failure {
-        kind: "exit_code".into(),
-        severity: Severity::Medium,
-        retryable,
-        reason: "exited with code 1".into(),
-        log_excerpt: String::new(),
-    })
+    Verdict::Failed(Failure { retryable, ..Failure::new(FailureKind::ExitCode, "exited with code 1") })
 }
 
 fn cut() -> Verdict {

@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::executor::local::failure::failure;
-    use crate::model::Severity;
+    use crate::model::{FailureKind, Severity};
     use crate::spec::{FailureMatch, FailureRule};
 
     fn rule(kind: &str, when: FailureMatch) -> CompiledFailure {
@@ -82,9 +82,13 @@ mod tests {
     fn named(rules: &[CompiledFailure], stderr: &str, exit: Exit) -> Failure {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
-        by_rules(rules, &Remains::in_dir(dir.path()), exit, failure("exit_code", "exited with code 3"), |failed| {
-            with_last_lines(failed, &Remains::in_dir(dir.path()))
-        })
+        by_rules(
+            rules,
+            &Remains::in_dir(dir.path()),
+            exit,
+            failure(FailureKind::ExitCode, "exited with code 3"),
+            |failed| with_last_lines(failed, &Remains::in_dir(dir.path())),
+        )
         .unwrap()
     }
 
@@ -98,16 +102,16 @@ mod tests {
             rule("killed", FailureMatch::Signal("SIGKILL".into())),
         ];
         let both = named(&rules, "a\nno licence: b\nSegmentation fault\n", Exit::Code(3));
-        assert_eq!((&*both.kind, both.severity, both.retryable), ("licence", Severity::Low, false));
+        assert_eq!((both.kind.name(), both.severity, both.retryable), ("licence", Severity::Low, false));
         assert_eq!(both.reason, "exited with code 3: no licence: b");
         assert_eq!(both.log_excerpt, "stderr.log, line 2:\na\nno licence: b\nSegmentation fault");
         let code = named(&rules, "Segmentation fault\n", Exit::Code(3));
-        assert_eq!((&*code.kind, &*code.reason), ("three", "exited with code 3"));
+        assert_eq!((code.kind.name(), &*code.reason), ("three", "exited with code 3"));
         assert_eq!(code.log_excerpt, "Segmentation fault");
-        assert_eq!(named(&rules, "Segmentation fault\n", Exit::Code(4)).kind, "crash");
-        assert_eq!(named(&rules, "", Exit::Signal(9)).kind, "killed");
+        assert_eq!(named(&rules, "Segmentation fault\n", Exit::Code(4)).kind.name(), "crash");
+        assert_eq!(named(&rules, "", Exit::Signal(9)).kind.name(), "killed");
         let none = named(&rules, "other\n", Exit::Code(9));
-        assert_eq!((&*none.kind, none.severity, none.retryable), ("exit_code", Severity::Medium, true));
+        assert_eq!((none.kind, none.severity, none.retryable), (FailureKind::ExitCode, Severity::Medium, true));
         assert_eq!(none.log_excerpt, "other");
     }
 

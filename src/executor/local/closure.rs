@@ -21,7 +21,7 @@ use super::{Mode, Shared, place};
 use crate::executor::Job;
 use crate::model::reported::Reported;
 use crate::model::{
-    AttemptNo, Failure, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
+    AttemptNo, Failure, FailureKind, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
 };
 use crate::sys::words::io_words;
 
@@ -177,12 +177,13 @@ impl TrialContext<'_> {
     }
 
     fn param(&self, name: &str) -> Result<&Value, TrialError> {
-        let missing = || TrialError::new(format!("there is no param `{name}`")).kind("bad_param").retryable(false);
+        let missing =
+            || TrialError::new(format!("there is no param `{name}`")).kind(FailureKind::BadParam).retryable(false);
         self.job.params.get(name).ok_or_else(missing)
     }
 
     fn mistyped(&self, name: &str, what: &str) -> TrialError {
-        TrialError::new(format!("param `{name}` is not {what}")).kind("bad_param").retryable(false)
+        TrialError::new(format!("param `{name}` is not {what}")).kind(FailureKind::BadParam).retryable(false)
     }
 
     /// The attempt's own directory, empty when first asked for; made only if asked for.
@@ -230,7 +231,7 @@ impl TrialContext<'_> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{reason}")]
 pub struct TrialError {
-    kind: String,
+    kind: FailureKind,
     reason: String,
     severity: Severity,
     retryable: bool,
@@ -240,12 +241,12 @@ impl TrialError {
     /// A failure of kind `error`, medium severity, retryable.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { kind: "error".into(), reason: reason.into(), severity: Severity::Medium, retryable: true }
+        Self { kind: FailureKind::Error, reason: reason.into(), severity: Severity::Medium, retryable: true }
     }
 
     /// With a kind of your own.
     #[must_use]
-    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+    pub fn kind(mut self, kind: impl Into<FailureKind>) -> Self {
         self.kind = kind.into();
         self
     }
@@ -279,7 +280,7 @@ impl From<&str> for TrialError {
 
 impl From<io::Error> for TrialError {
     fn from(error: io::Error) -> Self {
-        Self::new(io_words(&error)).kind("io")
+        Self::new(io_words(&error)).kind(FailureKind::Io)
     }
 }
 
@@ -304,11 +305,13 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
         // What the closure broke by its panic is its own; piton's side of the context has no half-done states.
         Some(closure) => match catch_unwind(AssertUnwindSafe(|| closure(&context))) {
             Ok(result) => judge(shared, &context, result, &mut unsynced),
-            Err(panic) => Verdict::Failed(failure("panic", format!("panicked: {}", panic_words(&*panic)))),
+            Err(panic) => {
+                Verdict::Failed(failure(FailureKind::Panic, format!("panicked: {}", panic_words(&*panic))))
+            }
         },
         None => {
             let reason = format!("no closure is registered for stage `{}`", job.stage_spec.name);
-            Verdict::Failed(Failure { retryable: false, ..failure("spawn_failed", reason) })
+            Verdict::Failed(Failure { retryable: false, ..failure(FailureKind::SpawnFailed, reason) })
         }
     };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -353,9 +356,12 @@ fn judge(
     }
     if context.told_to_stop.load(Ordering::Relaxed) {
         let limit = duration_words(context.job.stage_spec.timeout.unwrap_or_default());
-        return Verdict::Failed(failure("timeout", format!("ran longer than {limit}: {}", error.reason)));
+        return Verdict::Failed(failure(
+            FailureKind::Timeout,
+            format!("ran longer than {limit}: {}", error.reason),
+        ));
     }
-    let base = failure(&error.kind, error.reason);
+    let base = failure(error.kind, error.reason);
     Verdict::Failed(Failure { severity: error.severity, retryable: error.retryable, ..base })
 }
 

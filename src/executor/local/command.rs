@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::failure::failure;
 use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
+use crate::model::FailureKind::{CommandNotFound, SpawnFailed};
 use crate::spec::{ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.
@@ -37,11 +38,11 @@ impl Command {
             Expanded::Argv(words) => {
                 let mut argv: Vec<OsString> = words.into_iter().map(Into::into).collect();
                 let Some(first) = argv.first_mut() else {
-                    return Err(failure("spawn_failed", "the command is empty"));
+                    return Err(failure(SpawnFailed, "the command is empty"));
                 };
                 let shown = first.to_string_lossy().into_owned();
                 let program = find_program(first, &job.stage_spec.study_dir, env.get(OsStr::new("PATH")))
-                    .ok_or_else(|| failure("command_not_found", format!("`{shown}` is not in PATH")))?;
+                    .ok_or_else(|| failure(CommandNotFound, format!("`{shown}` is not in PATH")))?;
                 if shown.contains('/') {
                     // So that a program can find what lies beside it.
                     *first = program.clone().into_os_string();
@@ -52,7 +53,7 @@ impl Command {
                 let argv = vec!["sh".into(), "-c".into(), line.into()];
                 ("/bin/sh".into(), argv, true, "/bin/sh".into())
             }
-            Expanded::Closure => return Err(failure("spawn_failed", "a closure is no command")),
+            Expanded::Closure => return Err(failure(SpawnFailed, "a closure is no command")),
         };
         let entries = env.into_iter().map(|(name, value)| {
             let mut entry = name;
@@ -77,7 +78,7 @@ fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
         Some(text) => Ok(text.to_owned()),
         // A name that nobody asks for.
         None if !used => Ok(String::new()),
-        None => Err(failure("spawn_failed", format!("`{}` is not UTF-8", path.display()))),
+        None => Err(failure(SpawnFailed, format!("`{}` is not UTF-8", path.display()))),
     };
     let parent_dir = job.parent_dir.as_deref().map(text).transpose()?;
     let study_dir = text(&job.stage_spec.study_dir)?;
@@ -90,7 +91,7 @@ fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
         attempt: job.key.attempt,
         slot,
     };
-    job.stage_spec.work.expand(&context).map_err(|error| failure("spawn_failed", error.to_string()))
+    job.stage_spec.work.expand(&context).map_err(|error| failure(SpawnFailed, error.to_string()))
 }
 
 /// The engine's environment, then `[env]`, then the contract's variables.
@@ -138,7 +139,7 @@ pub(super) fn find_program(name: &OsStr, study_dir: &Path, path: Option<&OsStrin
 
 pub(super) fn c_string(text: OsString, what: &str) -> Result<CString, Failure> {
     CString::new(text.into_vec())
-        .map_err(|_| Failure { retryable: false, ..failure("spawn_failed", format!("{what} holds a NUL byte")) })
+        .map_err(|_| Failure { retryable: false, ..failure(SpawnFailed, format!("{what} holds a NUL byte")) })
 }
 
 #[cfg(test)]
@@ -197,9 +198,9 @@ mod tests {
                 .contains("/outer")
         );
         let lost = Command::of(&job(stage(root, bare("sh")), root), 0, &[path("/nowhere::")]).unwrap_err();
-        assert_eq!((lost.kind.as_str(), lost.reason.as_str()), ("command_not_found", "`sh` is not in PATH"));
+        assert_eq!((lost.kind, lost.reason.as_str()), (CommandNotFound, "`sh` is not in PATH"));
         assert!(!lost.retryable);
         let nul = Command::of(&job(stage(root, bare("/bin/\0")), root), 0, &[]).unwrap_err();
-        assert_eq!(nul.kind, "spawn_failed");
+        assert_eq!(nul.kind, SpawnFailed);
     }
 }

@@ -28,7 +28,7 @@ use super::failure::failure;
 use super::place::{Entry, Grounds, Way};
 use super::results::{METRICS_FILE, Remains};
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
-use crate::model::Verdict;
+use crate::model::{FailureKind, Verdict};
 use crate::sys::opened::Opened;
 use crate::sys::parallel::each;
 use crate::sys::words::io_words;
@@ -188,7 +188,7 @@ fn not_accepted(mut report: Box<AttemptReport>, why: &str) -> Box<AttemptReport>
 /// A success without what it had to leave is none; logs and metrics that somebody removed are not missed.
 fn without_outputs(mut report: Box<AttemptReport>, why: &str) -> Box<AttemptReport> {
     if matches!(&report.verdict, Verdict::Succeeded { outputs, .. } if !outputs.is_empty()) {
-        report.verdict = Verdict::Failed(failure("missing_output", why));
+        report.verdict = Verdict::Failed(failure(FailureKind::MissingOutput, why));
     }
     report
 }

@@ -7,26 +7,16 @@ use std::io;
 use std::time::Duration;
 
 use super::plain::plain;
-use crate::model::{Failure, Severity};
+use crate::model::{Failure, FailureKind};
 use crate::sys::tree_hash::{errno_of, is_cut_off};
 use crate::sys::words::io_words;
 
 /// A reason is one line; the journal bounds what a record may hold.
 const MAX_REASON_BYTES: usize = 1024;
 
-/// What a trial failed by that killed the process all trials are children of.
-pub(super) const KILLED_KEEPER: &str = "killed_keeper";
-
-/// A failure by its kind, with the kind's usual severity and whether a retry could help.
-pub(in crate::executor) fn failure(kind: &str, reason: impl Into<String>) -> Failure {
-    let (severity, retryable) = match kind {
-        // The next attempt would find the same.
-        "command_not_found" | KILLED_KEEPER => (Severity::High, false),
-        "spawn_failed" | "out_of_memory" => (Severity::High, true),
-        _ => (Severity::Medium, true),
-    };
-    let reason = reason_of(&reason.into());
-    Failure { kind: kind.to_owned(), severity, retryable, reason, log_excerpt: String::new() }
+/// A failure as those of its kind usually are.
+pub(in crate::executor) fn failure(kind: FailureKind, reason: impl Into<String>) -> Failure {
+    Failure::new(kind, reason_of(&reason.into()))
 }
 
 /// A text as a reason: one line, and not a long one.
@@ -54,7 +44,7 @@ impl From<Failure> for Trouble {
 
 impl Trouble {
     /// What `error` is to blame on, when piton itself (not the trial) asked for what failed.
-    pub(super) fn of(kind: &str, what: &str, error: &io::Error) -> Self {
+    pub(super) fn of(kind: FailureKind, what: &str, error: &io::Error) -> Self {
         let why = format!("{what}: {}", io_words(error));
         match errno_of(error) {
             Some(
@@ -81,7 +71,7 @@ impl Trouble {
 
     /// What `error` is to blame on, met when something that an attempt left was opened or read. Its trial answers for
     /// what it can bring about by what it leaves there, and for nothing else.
-    pub(super) fn of_left(kind: &str, what: &str, error: &io::Error) -> Self {
+    pub(super) fn of_left(kind: FailureKind, what: &str, error: &io::Error) -> Self {
         if is_cut_off(error) {
             return Self::CutOff;
         }
@@ -161,11 +151,12 @@ mod tests {
 
     #[test]
     fn errors_are_words() {
-        let of = |errno| Trouble::of("spawn_failed", "cannot x", &io::Error::from_raw_os_error(errno));
+        let of = |errno| Trouble::of(FailureKind::SpawnFailed, "cannot x", &io::Error::from_raw_os_error(errno));
         assert!(matches!(of(libc::ENOSPC), Trouble::Machine(why) if why == "cannot x: no space left on device"));
         assert!(matches!(of(libc::ETXTBSY), Trouble::Machine(_)));
-        assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == "spawn_failed"));
-        let left = |errno| Trouble::of_left("missing_output", "cannot x", &io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::EACCES), Trouble::Trial(failure) if failure.kind == FailureKind::SpawnFailed));
+        let left =
+            |errno| Trouble::of_left(FailureKind::MissingOutput, "cannot x", &io::Error::from_raw_os_error(errno));
         for errno in [libc::ENOENT, libc::ELOOP, libc::ENOTDIR, libc::ENXIO] {
             assert!(matches!(left(errno), Trouble::Trial(_)), "{errno}");
         }
@@ -187,6 +178,6 @@ mod tests {
         assert_eq!(duration_words(Duration::from_millis(2_500)), "2.5 s");
         assert_eq!(bytes_words(4 << 30), "4 GiB");
         assert_eq!((bytes_words(1_572_864), bytes_words(999)), ("1.5 MiB".into(), "999 B".into()));
-        assert_eq!(failure("exit_code", "a\nb\x1b[1m").reason, "a b");
+        assert_eq!(failure(FailureKind::ExitCode, "a\nb\x1b[1m").reason, "a b");
     }
 }

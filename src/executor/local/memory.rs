@@ -20,6 +20,7 @@ use super::keeper::{KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started};
 use super::logs::{Found, Logs};
 use super::results::Remains;
 use crate::executor::{AttemptKey, Job};
+use crate::model::FailureKind::OutOfMemory;
 use crate::model::{Exit, Failure};
 use crate::sys::words::io_words;
 
@@ -225,7 +226,7 @@ impl Memory {
             Exit::Signal(libc::SIGKILL) | Exit::Code(SHELL_KILLED) => {
                 match (watch.kills_before.clone()?, self.counter.now()?) {
                     (Some(before), Some(after)) if after > before => {
-                        failure("out_of_memory", format!("{}: the kernel ran out of memory", failed.reason))
+                        failure(OutOfMemory, format!("{}: the kernel ran out of memory", failed.reason))
                     }
                     _ => failed,
                 }
@@ -244,7 +245,7 @@ fn is_exhausted(errno: Errno) -> bool {
 
 /// The limit will be the same the next time: no retry.
 fn over_limit(reason: String) -> Failure {
-    Failure { retryable: false, ..failure("out_of_memory", reason) }
+    Failure { retryable: false, ..failure(OutOfMemory, reason) }
 }
 
 /// What a program says last, if that is it.
@@ -260,6 +261,7 @@ mod tests {
     use super::*;
     use crate::executor::local::keeper::{Keeper, TrialEvent};
     use crate::executor::local::tests::{job, stage};
+    use crate::model::FailureKind::Signal;
     use crate::model::Severity;
     use crate::spec::Work;
 
@@ -277,7 +279,7 @@ mod tests {
         fs::create_dir_all(&job.dir).unwrap();
         fs::write(job.dir.join("stderr.log"), log).unwrap();
         memory
-            .classify(&job, &Remains::in_dir(&job.dir), &watch, exit, failure("signal", "killed by SIGKILL"))
+            .classify(&job, &Remains::in_dir(&job.dir), &watch, exit, failure(Signal, "killed by SIGKILL"))
             .unwrap()
     }
 
@@ -288,20 +290,20 @@ mod tests {
     #[test]
     fn only_evidence_makes_it_out_of_memory() {
         // A kill alone is no evidence, nor is what a program says that has no limit.
-        assert_eq!(named(Held::No, BAD_ALLOC, KILLED, (3, 3)).kind, "signal");
-        assert_eq!(named(Held::ByAddressSpace, "cpu time limit exceeded\n", KILLED, (0, 0)).kind, "signal");
+        assert_eq!(named(Held::No, BAD_ALLOC, KILLED, (3, 3)).kind, Signal);
+        assert_eq!(named(Held::ByAddressSpace, "cpu time limit exceeded\n", KILLED, (0, 0)).kind, Signal);
         let said = named(Held::ByAddressSpace, BAD_ALLOC, Exit::Signal(libc::SIGABRT), (0, 0));
-        assert_eq!((&*said.kind, said.severity, said.retryable), ("out_of_memory", Severity::High, false));
+        assert_eq!((said.kind, said.severity, said.retryable), (OutOfMemory, Severity::High, false));
         let reason = "killed by SIGKILL within its memory limit of 64 MiB: \
             terminate called after throwing an instance of 'std::bad_alloc'";
         assert_eq!(said.reason, reason);
         // The kernel killed something meanwhile; this was killed.
         let counted = named(Held::No, "", KILLED, (3, 4));
-        assert_eq!((&*counted.kind, counted.retryable), ("out_of_memory", true));
+        assert_eq!((counted.kind, counted.retryable), (OutOfMemory, true));
         assert_eq!(counted.reason, "killed by SIGKILL: the kernel ran out of memory");
-        assert_eq!(named(Held::No, "", Exit::Code(137), (3, 4)).kind, "out_of_memory");
-        assert_eq!(named(Held::No, "", Exit::Code(1), (3, 4)).kind, "signal");
-        assert_eq!(named(Held::No, "", Exit::Signal(libc::SIGSEGV), (3, 4)).kind, "signal");
+        assert_eq!(named(Held::No, "", Exit::Code(137), (3, 4)).kind, OutOfMemory);
+        assert_eq!(named(Held::No, "", Exit::Code(1), (3, 4)).kind, Signal);
+        assert_eq!(named(Held::No, "", Exit::Signal(libc::SIGSEGV), (3, 4)).kind, Signal);
     }
 
     #[test]
@@ -322,7 +324,7 @@ mod tests {
                 &Remains::in_dir(&job.dir),
                 &Watch { held, kills_before },
                 exit,
-                failure("signal", "killed"),
+                failure(Signal, "killed"),
             )
         };
         assert!(named(broken(), Held::No, Ok(Some(0)), KILLED).is_err());
@@ -351,10 +353,10 @@ mod tests {
             "MemoryError",
             "true: error while loading shared libraries: libc.so.6: failed to map segment from shared object",
         ] {
-            assert_eq!(named(Held::ByAddressSpace, says, Exit::Code(1), (0, 0)).kind, "out_of_memory", "{says}");
+            assert_eq!(named(Held::ByAddressSpace, says, Exit::Code(1), (0, 0)).kind, OutOfMemory, "{says}");
         }
         for says in ["", "memory.v: no such module", "outofmemory", "no licence: cannot allocate a seat"] {
-            assert_eq!(named(Held::ByAddressSpace, says, Exit::Code(1), (0, 0)).kind, "signal", "{says}");
+            assert_eq!(named(Held::ByAddressSpace, says, Exit::Code(1), (0, 0)).kind, Signal, "{says}");
         }
     }
 

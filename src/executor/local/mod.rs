@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
-use crate::model::{ProcessId, TrialId, UnixMs, Usage, Verdict};
+use crate::model::{FailureKind, ProcessId, TrialId, UnixMs, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::opened::Opened;
@@ -216,7 +216,10 @@ impl Shared {
             };
         }
         let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
-        Verdict::Failed(failure::failure("timeout", format!("its outputs were still being hashed after {limit}")))
+        Verdict::Failed(failure::failure(
+            FailureKind::Timeout,
+            format!("its outputs were still being hashed after {limit}"),
+        ))
     }
 
     /// Whether a child may start on what its parent left. A look ends when the engine has to end.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::failure::Trouble;
 use crate::executor::Job;
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
-use crate::model::{OutputHash, Verdict};
+use crate::model::{FailureKind, OutputHash, Verdict};
 use crate::sys::opened::Opened;
 use crate::sys::remembered::Memory;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
@@ -119,10 +119,13 @@ pub(crate) fn words_of(job: &Job) -> Vec<String> {
 fn is_gone(dir: &Path) -> Result<bool, Amiss> {
     match Opened::dir(dir) {
         Ok(_) => Ok(false),
-        Err(error) => match Trouble::of_left("gone", &format!("cannot open `{}`", dir.display()), &error) {
-            Trouble::Machine(why) => Err(Amiss::Machine(why)),
-            Trouble::Trial(_) | Trouble::CutOff => Ok(true),
-        },
+        Err(error) => {
+            match Trouble::of_left(FailureKind::MissingOutput, &format!("cannot open `{}`", dir.display()), &error)
+            {
+                Trouble::Machine(why) => Err(Amiss::Machine(why)),
+                Trouble::Trial(_) | Trouble::CutOff => Ok(true),
+            }
+        }
     }
 }
 
@@ -151,7 +154,7 @@ fn differing(
             Err(error) if is_nothing(&error) => OutputFound::Nothing,
             Err(error) => {
                 let what = format!("cannot read the parent's output `{}`", dir.join(path).display());
-                match Trouble::of_left("missing_output", &what, &error) {
+                match Trouble::of_left(FailureKind::MissingOutput, &what, &error) {
                     Trouble::Machine(why) => return Err(Amiss::Machine(why)),
                     Trouble::Trial(_) | Trouble::CutOff => OutputFound::Unreadable(io_words(&error)),
                 }

@@ -13,14 +13,15 @@ use rustix::process::Signal;
 
 use super::command::{Command, c_string};
 use super::durable::Unsynced;
-use super::failure::{KILLED_KEEPER, Trouble, duration_words, failure, signal_name};
+use super::failure::{Trouble, duration_words, failure, signal_name};
 use super::gate::Pass;
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
 use super::results::Remains;
 use super::{Made, Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
-use crate::model::{Exit, Failure, Usage, Verdict};
+use crate::model::FailureKind::{CommandNotFound, KilledKeeper, OutOfMemory, SpawnFailed, Timeout};
+use crate::model::{Exit, Failure, FailureKind, Usage, Verdict};
 use crate::sys::opened::Opened;
 use crate::sys::words::io_words;
 
@@ -185,9 +186,10 @@ fn start(
 /// Who is to blame. What the engine could not make for a trial says nothing about it, whatever the number; what became of
 /// its program may.
 fn refused(refused: Failure, step: SpawnStep, errno: Errno) -> NotStarted {
-    let of_machine = || matches!(Trouble::of(&refused.kind, &refused.reason, &errno.into()), Trouble::Machine(_));
+    let of_machine =
+        || matches!(Trouble::of(refused.kind.clone(), &refused.reason, &errno.into()), Trouble::Machine(_));
     match step {
-        SpawnStep::Exec if refused.kind != "spawn_failed" || !of_machine() => NotStarted::Failed(refused),
+        SpawnStep::Exec if refused.kind != SpawnFailed || !of_machine() => NotStarted::Failed(refused),
         _ => NotStarted::Broken(refused.reason),
     }
 }
@@ -196,32 +198,31 @@ fn refused(refused: Failure, step: SpawnStep, errno: Errno) -> NotStarted {
 fn refusal(job: &Job, command: &Command, step: SpawnStep, errno: Errno) -> Failure {
     let shown = &command.shown;
     let why = io_words(&errno.into());
-    let fixed = |kind: &str, reason: String| Failure { retryable: false, ..failure(kind, reason) };
+    let fixed = |kind, reason: String| Failure { retryable: false, ..failure(kind, reason) };
     match (step, errno) {
         (SpawnStep::Exec, Errno::NOENT) if fs::metadata(path_of(&command.program)).is_ok() => fixed(
-            "command_not_found",
+            CommandNotFound,
             format!("the interpreter that `{shown}` names in its first line does not exist"),
         ),
         (SpawnStep::Exec, Errno::NOENT | Errno::NOTDIR) => {
-            fixed("command_not_found", format!("`{shown}` does not exist"))
+            fixed(CommandNotFound, format!("`{shown}` does not exist"))
         }
-        (SpawnStep::Exec, Errno::ACCESS) => fixed("spawn_failed", format!("`{shown}` is not executable")),
-        (SpawnStep::Exec, Errno::NOEXEC) => fixed(
-            "spawn_failed",
-            format!("`{shown}` is no program; a script needs a first line such as `#!/bin/sh`"),
-        ),
+        (SpawnStep::Exec, Errno::ACCESS) => fixed(SpawnFailed, format!("`{shown}` is not executable")),
+        (SpawnStep::Exec, Errno::NOEXEC) => {
+            fixed(SpawnFailed, format!("`{shown}` is no program; a script needs a first line such as `#!/bin/sh`"))
+        }
         (SpawnStep::Exec, Errno::TOOBIG) => {
-            fixed("spawn_failed", format!("arguments and environment of `{shown}` are too large"))
+            fixed(SpawnFailed, format!("arguments and environment of `{shown}` are too large"))
         }
         (SpawnStep::Exec, Errno::NOMEM) if job.stage_spec.memory_limit_bytes.is_some() => {
-            fixed("out_of_memory", format!("`{shown}` cannot even start within the memory limit"))
+            fixed(OutOfMemory, format!("`{shown}` cannot even start within the memory limit"))
         }
-        (SpawnStep::Exec, _) => failure("spawn_failed", format!("cannot run `{shown}`: {why}")),
-        (SpawnStep::Cwd, _) => failure("spawn_failed", format!("cannot enter the attempt's directory: {why}")),
-        (SpawnStep::Logs, _) => failure("spawn_failed", format!("cannot create the log files: {why}")),
-        (SpawnStep::Clone, _) => failure("spawn_failed", format!("cannot start a process: {why}")),
+        (SpawnStep::Exec, _) => failure(SpawnFailed, format!("cannot run `{shown}`: {why}")),
+        (SpawnStep::Cwd, _) => failure(SpawnFailed, format!("cannot enter the attempt's directory: {why}")),
+        (SpawnStep::Logs, _) => failure(SpawnFailed, format!("cannot create the log files: {why}")),
+        (SpawnStep::Clone, _) => failure(SpawnFailed, format!("cannot start a process: {why}")),
         (SpawnStep::Setup | SpawnStep::Cgroup | SpawnStep::Limits, _) => {
-            failure("spawn_failed", format!("cannot set up the process: {why}"))
+            failure(SpawnFailed, format!("cannot set up the process: {why}"))
         }
     }
 }
@@ -309,7 +310,7 @@ fn lost(shared: &Shared, pass: &Pass<'_>, job: &Job, wall: Duration) {
         let reason = format!("the process that keeps the trials died while this one ran alone{left}");
         let remains = Remains::of(&shared.grounds, job);
         let named = remains.and_then(|remains| {
-            let failed = classify::with_last_lines(failure(KILLED_KEEPER, reason), &remains)?;
+            let failed = classify::with_last_lines(failure(KilledKeeper, reason), &remains)?;
             Ok((remains, failed))
         });
         match named {
@@ -374,7 +375,7 @@ fn judge(
         }
         (Some(Cause::Timeout), _) => {
             let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
-            let failed = failure("timeout", format!("ran longer than {limit}"));
+            let failed = failure(Timeout, format!("ran longer than {limit}"));
             // Piton's own doing: how it exits then, and what it says about it, only follows from that.
             return match classify::with_last_lines(failed, left.remains) {
                 Ok(failed) => Verdict::Failed(failed),
@@ -395,11 +396,11 @@ fn judge(
             }
         }
         (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
-            "command_not_found",
+            CommandNotFound,
             format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),
         ),
-        (None, Exit::Code(code)) => failure("exit_code", format!("exited with code {code}")),
-        (None, Exit::Signal(signal)) => failure("signal", format!("killed by {}", signal_name(signal))),
+        (None, Exit::Code(code)) => failure(FailureKind::ExitCode, format!("exited with code {code}")),
+        (None, Exit::Signal(signal)) => failure(FailureKind::Signal, format!("killed by {}", signal_name(signal))),
     };
     if let Some(why) = full_disk(job) {
         return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
@@ -449,26 +450,26 @@ mod tests {
 
     #[test]
     fn what_the_engine_cannot_make_is_no_verdict_on_a_trial() {
-        let is_broken = |kind: &str, step, errno| match refused(failure(kind, "why"), step, errno) {
+        let is_broken = |kind, step, errno| match refused(failure(kind, "why"), step, errno) {
             NotStarted::Broken(why) => why == "why",
             _ => false,
         };
         use SpawnStep::{Cgroup, Clone, Cwd, Exec, Limits, Logs, Setup};
         for step in [Cwd, Logs, Clone, Setup, Cgroup, Limits] {
             for errno in [Errno::ACCESS, Errno::PERM, Errno::LOOP, Errno::NOENT, Errno::INVAL, Errno::NOSPC] {
-                assert!(is_broken("spawn_failed", step, errno), "{step:?} {errno}");
+                assert!(is_broken(SpawnFailed, step, errno), "{step:?} {errno}");
             }
         }
         // Its program's are its own, but for what passes or is the machine's.
         for (kind, errno, broken) in [
-            ("spawn_failed", Errno::ACCESS, false),
-            ("spawn_failed", Errno::NOEXEC, false),
-            ("command_not_found", Errno::NOENT, false),
-            ("out_of_memory", Errno::NOMEM, false),
-            ("spawn_failed", Errno::NOMEM, true),
-            ("spawn_failed", Errno::TXTBSY, true),
+            (SpawnFailed, Errno::ACCESS, false),
+            (SpawnFailed, Errno::NOEXEC, false),
+            (CommandNotFound, Errno::NOENT, false),
+            (OutOfMemory, Errno::NOMEM, false),
+            (SpawnFailed, Errno::NOMEM, true),
+            (SpawnFailed, Errno::TXTBSY, true),
         ] {
-            assert_eq!(is_broken(kind, Exec, errno), broken, "{kind} {errno}");
+            assert_eq!(is_broken(kind, Exec, errno), broken, "{errno}");
         }
     }
 }

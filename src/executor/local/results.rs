@@ -16,6 +16,7 @@ use super::failure::{Trouble, failure, shorten};
 use super::place::{Grounds, Way};
 use super::plain::plain;
 use crate::executor::{CompiledRule, Job, StageRuntime};
+use crate::model::FailureKind::{BadMetrics, MissingMetric, MissingOutput};
 use crate::model::json::without_bom;
 use crate::model::reported::{Reported, read_metrics};
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
@@ -179,7 +180,7 @@ fn tell_left_out(job: &Job, left_out: &BTreeMap<String, String>) {
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
-    failure("bad_metrics", reason)
+    failure(BadMetrics, reason)
 }
 
 fn read_metrics_file(remains: &Remains) -> Result<Reported, Trouble> {
@@ -187,10 +188,10 @@ fn read_metrics_file(remains: &Remains) -> Result<Reported, Trouble> {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reported::default()),
-        Err(error) => return Err(Trouble::of_left("bad_metrics", "cannot open `metrics.json`", &error)),
+        Err(error) => return Err(Trouble::of_left(BadMetrics, "cannot open `metrics.json`", &error)),
     };
     // A disk that cannot be read is not the trial's fault.
-    let cannot_read = |error: io::Error| Trouble::of_left("bad_metrics", "cannot read `metrics.json`", &error);
+    let cannot_read = |error: io::Error| Trouble::of_left(BadMetrics, "cannot read `metrics.json`", &error);
     if file.kind().map_err(cannot_read)? != FileType::RegularFile {
         return Err(bad("`metrics.json` is not a regular file").into());
     }
@@ -229,7 +230,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
         let Some(first) = of_file.first() else { continue };
         let text = match read_rule_file(remains, &first.file) {
             Err(error) => {
-                match Trouble::of_left("missing_metric", &format!("cannot read `{}`", first.file), &error) {
+                match Trouble::of_left(MissingMetric, &format!("cannot read `{}`", first.file), &error) {
                     Trouble::Trial(_) => Err(io_words(&error)),
                     other => return Err(other),
                 }
@@ -241,9 +242,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
         for rule in of_file {
             let found = match &text {
                 Ok(text) => search(rule, &text.bytes, RULE_LIMIT),
-                Err(why) => {
-                    Err(failure("missing_metric", format!("`{}` needs `{}`: {why}", rule.metric, rule.file)))
-                }
+                Err(why) => Err(failure(MissingMetric, format!("`{}` needs `{}`: {why}", rule.metric, rule.file))),
             };
             match found {
                 Ok(number) => {
@@ -253,7 +252,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
                 // What is in `metrics.json` stays.
                 Err(_) if reported.metrics.contains_key(&rule.metric) => {}
                 Err(why) if stage.needed_metrics.contains(&rule.metric) => return Err(why.into()),
-                Err(why) if why.kind == "bad_metrics" => {
+                Err(why) if why.kind == BadMetrics => {
                     reported.left_out.insert(rule.metric.clone(), why.reason);
                 }
                 Err(_) => {}
@@ -297,7 +296,7 @@ pub(super) fn search(rule: &CompiledRule, text: &[u8], limit: Duration) -> Resul
     let last = last.and_then(|start| rule.regex.captures_at(text, start)).and_then(|captures| captures.get(1));
     let Some(last) = last else {
         let why = format!("nothing in `{}` matches the expression for `{}`", rule.file, rule.metric);
-        return Err(failure("missing_metric", why));
+        return Err(failure(MissingMetric, why));
     };
     let text = String::from_utf8_lossy(last.as_bytes());
     scaled(text.trim(), rule.scale).map_err(|what| {
@@ -345,7 +344,9 @@ fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Fa
             (Some(Metric::Number(_)), _) => {}
             (Some(Metric::Label(_)), _) => return Err(bad(format!("`{name}` is text, not a number"))),
             (None, Some(what)) => return Err(bad(format!("`{name}` is {what}: it must be a finite number"))),
-            (None, None) => return Err(failure("missing_metric", format!("the trial did not report `{name}`"))),
+            (None, None) => {
+                return Err(failure(MissingMetric, format!("the trial did not report `{name}`")));
+            }
         }
     }
     let size = |(name, metric): (&String, &Metric)| {
@@ -384,9 +385,9 @@ pub(crate) fn keep_outputs(
         });
         match hash {
             Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
-            Err(error) => match Trouble::of_left("missing_output", &format!("cannot read `{name}`"), &error) {
+            Err(error) => match Trouble::of_left(MissingOutput, &format!("cannot read `{name}`"), &error) {
                 Trouble::Trial(_) => {
-                    return Err(failure("missing_output", format!("`{name}`: {}", output_words(&error))).into());
+                    return Err(failure(MissingOutput, format!("`{name}`: {}", output_words(&error))).into());
                 }
                 other => return Err(other),
             },
@@ -418,7 +419,7 @@ mod tests {
         super::collect(job, &remains, &mut Unsynced::new(&Room::of_process()), &to_the_end)
     }
 
-    fn kind_and_reason(trouble: Trouble) -> (String, String) {
+    fn kind_and_reason(trouble: Trouble) -> (crate::model::FailureKind, String) {
         match trouble {
             Trouble::Trial(failure) => (failure.kind, failure.reason),
             Trouble::Machine(why) => panic!("{why}"),
@@ -434,7 +435,7 @@ mod tests {
         };
         assert_eq!(label.len(), 1_024);
         let failure = parse_metrics(b"[1]").unwrap_err();
-        assert_eq!((&*failure.kind, &*failure.reason), ("bad_metrics", "`metrics.json` is not an object"));
+        assert_eq!((failure.kind, &*failure.reason), (BadMetrics, "`metrics.json` is not an object"));
     }
 
     #[test]
@@ -454,10 +455,7 @@ mod tests {
             assert_eq!(run(&["y"], &text), (Ok("y".to_owned()), false), "{odd}: said once");
             let (result, silent) = run(&["y", "odd"], &text);
             let (kind, reason) = result.unwrap_err();
-            assert!(
-                silent && kind == "bad_metrics" && reason.ends_with(": it must be a finite number"),
-                "{reason}"
-            );
+            assert!(silent && kind == BadMetrics && reason.ends_with(": it must be a finite number"), "{reason}");
         }
         let (result, _) = run(&["odd"], "{\"odd\": 9007199254740993}");
         let why = "`odd` is 9007199254740993, which cannot be held exactly by a 64-bit float: it must be a finite number";
@@ -507,11 +505,11 @@ mod tests {
         assert_eq!(run(&job, b"\xff wns 9\nwns  -0.25\ntns none\n"), Ok(expected));
         let (kind, why) = run(&job, b"tns 1").unwrap_err();
         assert_eq!(
-            (kind.as_str(), why.as_str()),
-            ("missing_metric", "nothing in `report/sta.rpt` matches the expression for `wns`")
+            (kind, why.as_str()),
+            (MissingMetric, "nothing in `report/sta.rpt` matches the expression for `wns`")
         );
         for text in [&b"wns inf"[..], b"wns --", b"wns nan", b"wns 1e308"] {
-            assert_eq!(run(&job, text).unwrap_err().0, "bad_metrics");
+            assert_eq!(run(&job, text).unwrap_err().0, BadMetrics);
         }
         fs::remove_dir_all(&job.dir).unwrap();
         assert_eq!(
@@ -528,7 +526,7 @@ mod tests {
         // Each match looks for the `b` to the very end: 10^10 steps in all.
         let text = vec![b'a'; 256 << 10];
         let failure = search(&far, &text, Duration::ZERO).unwrap_err();
-        assert_eq!((&*failure.kind, failure.retryable), ("bad_metrics", false));
+        assert_eq!((failure.kind, failure.retryable), (BadMetrics, false));
         assert_eq!(failure.reason, "searching `report/sta.rpt` for `wns` takes too long");
         let few = b"a 1\n".repeat(10);
         assert_eq!(search(&rule("wns", r"a (\d)"), &few, Duration::ZERO), Ok(1_000.0));
@@ -542,7 +540,7 @@ mod tests {
         let job = job(stage, root.path());
         fs::create_dir_all(job.dir.join("out")).unwrap();
         let why = |job: &Job| kind_and_reason(collect(job).unwrap_err());
-        assert_eq!(why(&job), ("missing_output".into(), "`out/netlist.v`: no such file or directory".into()));
+        assert_eq!(why(&job), (MissingOutput, "`out/netlist.v`: no such file or directory".into()));
         std::os::unix::fs::symlink("/etc/passwd", job.dir.join("out/netlist.v")).unwrap();
         assert_eq!(
             why(&job).1,
@@ -562,7 +560,7 @@ mod tests {
         fs::create_dir_all(&job.dir).unwrap();
         let many: Vec<String> = (0..10_000).map(|n| format!("\"m{n}\":{n}")).collect();
         fs::write(job.dir.join(METRICS_FILE), format!("{{{}}}", many.join(","))).unwrap();
-        assert_eq!(kind_and_reason(collect(&job).unwrap_err()).0, "bad_metrics");
+        assert_eq!(kind_and_reason(collect(&job).unwrap_err()).0, BadMetrics);
         fs::write(job.dir.join(METRICS_FILE), vec![b' '; (1 << 20) + 1]).unwrap();
         assert_eq!(kind_and_reason(collect(&job).unwrap_err()).1, "`metrics.json` is larger than 1 MiB");
         fs::remove_file(job.dir.join(METRICS_FILE)).unwrap();

@@ -11,7 +11,10 @@ use tempfile::TempDir;
 use super::closure::{TrialContext, TrialError};
 use super::*;
 use crate::executor::{AttemptKey, StageRuntime};
-use crate::model::{Exit, Failure, Metric, Metrics, Params, StudyId, TrialId, Value};
+use crate::model::FailureKind::{
+    BadMetrics, CommandNotFound, KilledKeeper, MissingMetric, MissingOutput, SpawnFailed, Timeout,
+};
+use crate::model::{Exit, Failure, FailureKind, Metric, Metrics, Params, StudyId, TrialId, Value};
 use crate::spec::{Part, Template};
 use crate::sys::process::{Stat, lives, wait_gone};
 
@@ -173,15 +176,18 @@ fn a_trial_succeeds_with_metrics_and_outputs() {
 fn failures_have_kinds_and_excerpts() {
     let mut bench = Bench::new(1, HashMap::new());
     let failure = bench.fail("echo 'Error: no cell' >&2; exit 3");
-    assert_eq!((&*failure.kind, &*failure.reason, failure.retryable), ("exit_code", "exited with code 3", true));
+    assert_eq!(
+        (failure.kind, &*failure.reason, failure.retryable),
+        (FailureKind::ExitCode, "exited with code 3", true)
+    );
     assert_eq!(failure.log_excerpt, "Error: no cell");
     let failure = bench.fail("kill -SEGV $$");
-    assert_eq!((&*failure.kind, &*failure.reason), ("signal", "killed by SIGSEGV"));
+    assert_eq!((failure.kind, &*failure.reason), (FailureKind::Signal, "killed by SIGSEGV"));
     let failure = bench.fail("no_such_command_here");
-    assert_eq!((&*failure.kind, failure.retryable), ("command_not_found", false));
+    assert_eq!((failure.kind, failure.retryable), (CommandNotFound, false));
     assert!(failure.log_excerpt.contains("no_such_command_here"));
     let failure = bench.fail("mkfifo metrics.json");
-    assert_eq!((&*failure.kind, &*failure.reason), ("bad_metrics", "`metrics.json` is not a regular file"));
+    assert_eq!((failure.kind, &*failure.reason), (BadMetrics, "`metrics.json` is not a regular file"));
     let failure = bench.fail("ln -s /etc/passwd metrics.json");
     assert_eq!(
         failure.reason,
@@ -189,10 +195,10 @@ fn failures_have_kinds_and_excerpts() {
     );
     let mut stage = bench.stage("rm -rf $PWD");
     stage.needed_metrics = ["m".to_owned()].into();
-    assert_eq!(failure_of(bench.run(stage)).kind, "missing_metric");
+    assert_eq!(failure_of(bench.run(stage)).kind, MissingMetric);
     let mut stage = bench.stage("true");
     stage.outputs = vec!["o".into()];
-    assert_eq!(failure_of(bench.run(stage)).kind, "missing_output");
+    assert_eq!(failure_of(bench.run(stage)).kind, MissingOutput);
 }
 
 /// A trial that fails with a word in both logs, or succeeds with a metric of each kind and an output of each.
@@ -256,7 +262,7 @@ fn what_a_trial_makes_unreadable_is_its_own_doing() {
         "rm stderr.log; ln -s / stderr.log; exit 3",
     ] {
         let stage = telling(&bench, script);
-        assert_eq!(failure_of(bench.run(stage)).kind, "exit_code", "{script}");
+        assert_eq!(failure_of(bench.run(stage)).kind, FailureKind::ExitCode, "{script}");
     }
     let spoilt = [
         "rm out; mkfifo out",
@@ -267,7 +273,7 @@ fn what_a_trial_makes_unreadable_is_its_own_doing() {
     for spoil in spoilt {
         let stage = telling(&bench, &format!("{SUCCEEDS}; {spoil}"));
         let kind = failure_of(bench.run(stage)).kind;
-        assert!(matches!(&*kind, "missing_output" | "bad_metrics"), "{spoil}: {kind}");
+        assert!(matches!(kind, MissingOutput | BadMetrics), "{spoil}: {kind}");
     }
 }
 
@@ -293,14 +299,11 @@ fn programs_that_cannot_start_say_why() {
         assert!(!failure.retryable);
         (failure.kind, failure.reason)
     };
-    assert_eq!(why("./missing"), ("command_not_found".into(), "`./missing` does not exist".into()));
-    assert_eq!(why("./plain"), ("spawn_failed".into(), "`./plain` is not executable".into()));
-    assert_eq!(why("./bare").0, "spawn_failed");
-    assert_eq!(why("./lost").0, "command_not_found");
-    assert_eq!(
-        why("no_such_command_here"),
-        ("command_not_found".into(), "`no_such_command_here` is not in PATH".into())
-    );
+    assert_eq!(why("./missing"), (CommandNotFound, "`./missing` does not exist".into()));
+    assert_eq!(why("./plain"), (SpawnFailed, "`./plain` is not executable".into()));
+    assert_eq!(why("./bare").0, SpawnFailed);
+    assert_eq!(why("./lost").0, CommandNotFound);
+    assert_eq!(why("no_such_command_here"), (CommandNotFound, "`no_such_command_here` is not in PATH".into()));
     assert_eq!(bench.run(stage(&root, argv("./good"))).exit, Some(Exit::Code(0)));
 }
 
@@ -312,7 +315,7 @@ fn a_timeout_terminates_and_then_kills() {
     let report = bench.run(stage);
     assert_eq!(report.exit, Some(Exit::Signal(libc::SIGTERM)));
     let failure = failure_of(report);
-    assert_eq!((&*failure.kind, &*failure.reason, failure.retryable), ("timeout", "ran longer than 50 ms", true));
+    assert_eq!((failure.kind, &*failure.reason, failure.retryable), (Timeout, "ran longer than 50 ms", true));
     let mut stage = bench.stage(
         &format!("trap '' TERM; sleep 1000 & echo $! > {{}}; {HANG}").replace("{}", "$PITON_STUDY_DIR/child"),
     );
@@ -323,7 +326,7 @@ fn a_timeout_terminates_and_then_kills() {
     let child = bench.file("child");
     let report = bench.ended();
     assert_eq!(report.exit, Some(Exit::Signal(libc::SIGKILL)));
-    assert_eq!(failure_of(report).kind, "timeout");
+    assert_eq!(failure_of(report).kind, Timeout);
     assert!(!lives(child).unwrap());
 }
 
@@ -525,7 +528,7 @@ fn killed_keeper(times: u32) -> Bench {
             (0, Verdict::Interrupted { .. }) => {}
             // It ran alone.
             (1, Verdict::Failed(failure)) => {
-                assert_eq!((&*failure.kind, failure.retryable), ("killed_keeper", false))
+                assert_eq!((&failure.kind, failure.retryable), (&KilledKeeper, false))
             }
             (_, other) => panic!("{time}: {other:?}"),
         }
@@ -598,24 +601,24 @@ fn closures_fail_in_every_way_and_hurt_nobody() {
             }
         }),
     );
-    let mut expect = |trial, kind: &str, reason: &str| {
+    let mut expect = |trial, kind: FailureKind, reason: &str| {
         let mut stage = stage(bench.dir.path(), Work::Closure);
         stage.needed_metrics = ["m".to_owned()].into();
         stage.timeout = Some(Duration::from_millis(if trial == 6 { 20 } else { 3_600_000 }));
         bench.submit(trial, stage);
         bench.started();
         let failure = failure_of(bench.ended());
-        assert_eq!((&*failure.kind, &*failure.reason), (kind, reason));
+        assert_eq!((&failure.kind, &*failure.reason), (&kind, reason));
         failure
     };
-    expect(0, "bad_metrics", "`m` is NaN or infinite: it must be a finite number");
-    expect(1, "missing_metric", "the trial did not report `m`");
-    let failure = expect(2, "luck", "bad luck");
+    expect(0, BadMetrics, "`m` is NaN or infinite: it must be a finite number");
+    expect(1, MissingMetric, "the trial did not report `m`");
+    let failure = expect(2, "luck".into(), "bad luck");
     assert_eq!((failure.severity, failure.retryable), (crate::model::Severity::Low, false));
-    expect(3, "panic", "panicked: at the disco");
-    expect(4, "io", "no space left on device");
-    expect(5, "bad_param", "there is no param `none`");
-    expect(6, "timeout", "ran longer than 20 ms: stopped");
+    expect(3, FailureKind::Panic, "panicked: at the disco");
+    expect(4, FailureKind::Io, "no space left on device");
+    expect(5, FailureKind::BadParam, "there is no param `none`");
+    expect(6, Timeout, "ran longer than 20 ms: stopped");
     let stage = stage(bench.dir.path(), Work::Closure);
     bench.submit(7, stage);
     bench.started();

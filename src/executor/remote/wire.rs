@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
 use crate::model::{
-    Exit, Failure, Metric, Metrics, OutputHash, Severity, StageIndex, TrialId, UnixMs, Usage, Verdict,
+    Exit, Failure, FailureKind, Metric, Metrics, OutputHash, Severity, StageIndex, TrialId, UnixMs, Usage, Verdict,
 };
 use crate::spec::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
 
@@ -195,7 +195,7 @@ enum ExitOut {
 #[derive(Debug, Serialize, Deserialize)]
 enum VerdictOut {
     Succeeded { metrics: BTreeMap<String, MetricOut>, outputs: Vec<OutputOut> },
-    Failed { kind: String, severity: SeverityOut, retryable: bool, reason: String, log_excerpt: String },
+    Failed { kind: FailureKind, severity: SeverityOut, retryable: bool, reason: String, log_excerpt: String },
     Interrupted { reason: String },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::{Severity, names_of};
+use crate::model::{FailureKind, Severity, names_of};
 use crate::spec::diagnostics::{Diagnostic, Place, names_help, shown};
 use crate::spec::diff::{self, list};
 use crate::spec::failure_sets::{FAILURE_SETS, FailureSet};
@@ -118,20 +118,6 @@ pub(in crate::spec) struct FailureParts {
     retryable: Option<bool>,
 }
 
-/// Kinds that say how piton itself saw a failure, which no rule may claim. A rule may well name `timeout`,
-/// `out_of_memory` or `command_not_found`: a tool can tell of them in its log.
-const RESERVED_KINDS: [&str; 9] = [
-    "exit_code",
-    "signal",
-    "missing_metric",
-    "bad_metrics",
-    "missing_output",
-    "spawn_failed",
-    "killed_keeper",
-    "interrupted",
-    "cancelled",
-];
-
 const KIND_LENGTH_MAX: usize = 64;
 
 /// No program starts in less.
@@ -233,7 +219,7 @@ impl Checker<'_> {
         })
     }
 
-    fn failure_kind(&mut self, node: &Node, place: &Place) -> Option<String> {
+    fn failure_kind(&mut self, node: &Node, place: &Place) -> Option<FailureKind> {
         let kind = self.non_empty_text(node, place)?;
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !kind.starts_with(|c: char| c.is_ascii_lowercase()) || !kind.chars().all(plain) {
@@ -243,11 +229,13 @@ impl Checker<'_> {
         } else if kind.len() > KIND_LENGTH_MAX {
             let message = format!("the kind has {} characters, {KIND_LENGTH_MAX} at most", kind.len());
             self.report(Diagnostic::at(place, message).label("too long"));
-        } else if RESERVED_KINDS.contains(&kind.as_str()) {
+        } else {
+            let named = FailureKind::from(kind.as_str());
+            if !named.is_reserved() {
+                return Some(named);
+            }
             let message = format!("{} is a kind of piton's own", shown(&kind));
             self.report(Diagnostic::at(place, message).label("taken").help("choose another name"));
-        } else {
-            return Some(kind);
         }
         None
     }

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Found, Inputs, is_case_file, plainly};
+use crate::model::names::clean;
 use crate::model::{Identity, InputEntry, InputHash, InputList};
 use crate::spec::diff::Change;
 use crate::spec::types::Spec;
-use crate::sys::words::legible;
 
 /// Most files of a directory that are named.
 const NAMED_MAX: usize = 3;
@@ -25,7 +25,7 @@ pub struct InputChange {
 
 impl std::fmt::Display for InputChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "input `{}` {}", legible(&self.input), self.what)
+        write!(f, "input `{}` {}", clean(&self.input), self.what)
     }
 }
 
@@ -101,8 +101,7 @@ fn differing(input: &str, was: &[InputEntry], is: &[InputEntry]) -> Option<Strin
         }
     }
     differ.extend(is.keys().filter(|path| !was.contains_key(*path)).map(|path| (path, "added")));
-    let name =
-        |path: &[u8]| legible(&format!("{}/{}", input.trim_end_matches('/'), String::from_utf8_lossy(path)));
+    let name = |path: &[u8]| clean(&format!("{}/{}", input.trim_end_matches('/'), String::from_utf8_lossy(path)));
     let shown: Vec<String> =
         differ.iter().take(NAMED_MAX).map(|(path, how)| format!("`{}` {how}", name(path))).collect();
     match differ.len().saturating_sub(NAMED_MAX) {
@@ -185,7 +184,7 @@ pub fn contradicted(spec: &Spec, made_with: &Identity, now: &Found, study_dir: &
     };
     let (was, is) = (files_of(&made_with.inputs, &made_with.lists), files_of(&now.hashes, &now.lists));
     for (path, old) in &was {
-        let shown = legible(&path.to_string_lossy());
+        let shown = clean(&path.to_string_lossy());
         match is.get(path) {
             Some(new) if new != old && !is_case_file(spec, &shown) => {
                 add(format!("blake3 {old:.12}…"), &shown, format!("blake3 {new:.12}…"));
@@ -204,7 +203,7 @@ pub fn contradicted(spec: &Spec, made_with: &Identity, now: &Found, study_dir: &
         let added = is_there.difference(&was_there).map(|path| (*path, "there"));
         for (path, what) in removed.chain(added).take(NAMED_MAX) {
             let file = plainly(&Path::new(&new.path).join(OsStr::from_bytes(path)));
-            let name = legible(&file.to_string_lossy());
+            let name = clean(&file.to_string_lossy());
             let before = if what == "there" { "not there" } else { "there" };
             add(before.to_owned(), &name, what.to_owned());
         }

@@ -11,11 +11,12 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::types::{Sampling, Spec};
+use crate::model::names::clean;
 use crate::model::{InputHash, InputList, UnixMs};
 use crate::sys::disk;
 use crate::sys::remembered::{Memory, is_not_a_file};
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
-use crate::sys::words::{io_words, legible};
+use crate::sys::words::io_words;
 use leave::Leave;
 use walk::Walk;
 
@@ -24,7 +25,7 @@ pub use leave::{LEAVINGS, pattern_mistake};
 
 /// An input that cannot be hashed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the input `{input}`{}", within.as_ref().map(|path| format!(" (at `{}`)", legible(&path.to_string_lossy()))).unwrap_or_default())]
+#[error("cannot read the input `{input}`{}", within.as_ref().map(|path| format!(" (at `{}`)", clean(&path.to_string_lossy()))).unwrap_or_default())]
 pub struct InputError {
     /// As the spec names it.
     pub input: String,
@@ -51,7 +52,7 @@ impl InputError {
             _ if self.source.raw_os_error() == Some(libc::ELOOP) => "is a link that leads to itself",
             _ => return None,
         };
-        self.within.is_none().then(|| format!("input `{}` {what}", legible(&self.input)))
+        self.within.is_none().then(|| format!("input `{}` {what}", clean(&self.input)))
     }
 
     /// All of it in one line.

@@ -247,7 +247,7 @@ fn stored(
             params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
             metrics: metrics.filter_map(|(name, metric)| Some((name.clone(), metric.number()?))).collect(),
             failure: match trial.state {
-                TrialState::Failed => Some(final_failure(&trial).map_or_else(String::new, |f| f.kind.clone())),
+                TrialState::Failed => Some(final_failure(&trial).map_or_else(String::new, |f| f.kind.to_string())),
                 _ => None,
             },
         })?;
@@ -448,7 +448,7 @@ pub fn write_baseline(
                 state: trial.state.name(),
                 params: ParamsOut(lineage.params(trial.stage, trial.index).unwrap_or_default()),
                 metrics: MetricsOut(&metrics),
-                failure: final_failure(&trial).map(|failure| failure.kind.as_str()),
+                failure: final_failure(&trial).map(|failure| failure.kind.name()),
             };
             serde_json::to_writer(&mut *out, &trial)?;
             written += 1;

@@ -411,7 +411,7 @@ impl<'a> Comparison<'a> {
 }
 
 fn failure_of(trial: &PlannedTrial) -> Option<String> {
-    final_failure(trial).map(|failure| format!("{}: {}", clean(&failure.kind), clean(&failure.reason)))
+    final_failure(trial).map(|failure| format!("{}: {}", failure.kind, clean(&failure.reason)))
 }
 
 /// How params differ, in words; `None` if they do not. `1` and `1.0` are the same number.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::limits::{Limits, Moved};
-use crate::model::{Failure, Metric, Metrics, OutputHash, TrialRow, TrialState, Verdict};
+use crate::model::{Failure, FailureKind, Metric, Metrics, OutputHash, TrialRow, TrialState, Verdict};
 use crate::views::text::{clean, counted, number};
 
 /// Something that is not as recorded.
@@ -24,13 +24,7 @@ pub struct Difference {
 /// has no recorded result, or the attempt was cut off.
 #[must_use]
 pub fn differences(recorded: &TrialRow, now: &Verdict, limits: &Limits) -> Option<Vec<Difference>> {
-    let no_failure = Failure {
-        kind: "unknown".into(),
-        severity: crate::model::Severity::Medium,
-        retryable: false,
-        reason: "not recorded".into(),
-        log_excerpt: String::new(),
-    };
+    let no_failure = Failure::new(FailureKind::Unknown, "not recorded");
     let before = recorded.failure.as_ref().unwrap_or(&no_failure);
     let outcome = |recorded: String, now: String| vec![Difference { what: "outcome".into(), recorded, now }];
     Some(match (recorded.state, now) {
@@ -51,7 +45,7 @@ pub fn differences(recorded: &TrialRow, now: &Verdict, limits: &Limits) -> Optio
 }
 
 fn failed(failure: &Failure) -> String {
-    format!("failed: {}: {}", clean(&failure.kind), clean(&failure.reason))
+    format!("failed: {}: {}", failure.kind, clean(&failure.reason))
 }
 
 fn metrics_differ(recorded: &Metrics, now: &Metrics, limits: &Limits) -> Vec<Difference> {
@@ -104,21 +98,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{Severity, TrialId};
+    use crate::model::TrialId;
     use crate::views::compare::Tolerance;
 
     fn output(path: &str, byte: u8) -> OutputHash {
         OutputHash { path: path.into(), bytes: 1, blake3: [byte; 32] }
-    }
-
-    fn failure(kind: &str, reason: &str) -> Failure {
-        Failure {
-            kind: kind.into(),
-            severity: Severity::Medium,
-            retryable: true,
-            reason: reason.into(),
-            log_excerpt: String::new(),
-        }
     }
 
     fn row(state: TrialState) -> TrialRow {
@@ -130,7 +114,8 @@ mod tests {
             failures: 0,
             attempts: Vec::new(),
             metrics: metrics(1.0, "fast"),
-            failure: (state == TrialState::Failed).then(|| failure("timeout", "ran longer than 1 s")),
+            failure: (state == TrialState::Failed)
+                .then(|| Failure::new(FailureKind::Timeout, "ran longer than 1 s")),
             outputs: vec![output("a", 1), output("b", 2)],
         }
     }
@@ -177,13 +162,13 @@ mod tests {
     #[test]
     fn outcomes_are_compared_by_kind() {
         let any = Limits::default();
-        let late = Verdict::Failed(failure("timeout", "ran longer than 2 s"));
+        let late = Verdict::Failed(Failure::new(FailureKind::Timeout, "ran longer than 2 s"));
         assert_eq!(found(TrialState::Failed, &late, &any), [""; 0]);
         assert_eq!(
             found(TrialState::Succeeded, &late, &any),
             ["outcome: succeeded | failed: timeout: ran longer than 2 s"]
         );
-        let killed = Verdict::Failed(failure("signal", "killed by SIGKILL"));
+        let killed = Verdict::Failed(Failure::new(FailureKind::Signal, "killed by SIGKILL"));
         assert_eq!(
             found(TrialState::Failed, &killed, &any),
             ["outcome: failed: timeout: ran longer than 1 s | failed: signal: killed by SIGKILL"]

@@ -202,7 +202,7 @@ fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> 
     };
     Trial {
         case: lineage.case(stage, index),
-        failure: final_failure(planned).filter(|_| counts).map(|failure| failure.kind.as_str()),
+        failure: final_failure(planned).filter(|_| counts).map(|failure| failure.kind.name()),
         id: planned.trial.0,
         metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
         outputs: row.iter().flat_map(|row| &row.outputs).map(output_of).collect(),

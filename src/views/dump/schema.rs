@@ -201,7 +201,7 @@ pub struct FailureOut<'a> {
 impl<'a> FailureOut<'a> {
     pub(in crate::views) fn new(failure: &'a Failure) -> Self {
         Self {
-            kind: &failure.kind,
+            kind: failure.kind.name(),
             severity: failure.severity.name(),
             reason: &failure.reason,
             log_excerpt: &failure.log_excerpt,

@@ -67,7 +67,7 @@ fn row(
         usage.map_or_else(String::new, |usage| seconds(usage.wall_us).to_string()),
         usage.map_or_else(String::new, |usage| seconds(usage.cpu_us).to_string()),
         usage.map_or_else(String::new, |usage| usage.peak_rss_bytes.to_string()),
-        final_failure(planned).map_or_else(String::new, |failure| failure.kind.clone()),
+        final_failure(planned).map_or_else(String::new, |failure| failure.kind.to_string()),
         planned.ended_outside().to_string(),
     ];
     let values = lineage.params(stage, index).unwrap_or_default();

@@ -148,7 +148,7 @@ fn rest_of(scope: &StageScope<'_>, trial: &PlannedTrial) -> String {
         }
     }
     if let Some(failure) = final_failure(trial) {
-        words.push(format!("{}: {}", clean(&failure.kind), clean(&failure.reason)));
+        words.push(format!("{}: {}", failure.kind, clean(&failure.reason)));
     }
     for (name, metric) in trial.row.iter().flat_map(|row| &row.metrics) {
         let value = match metric {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptOutcome, Event, Metric, Params, RunEnd, StageIndex, StageRow, TrialId, TrialState, UnixMs, Value,
+    AttemptOutcome, Event, FailureKind, Metric, Params, RunEnd, StageIndex, StageRow, TrialId, TrialState, UnixMs,
+    Value,
 };
 use crate::spec::{Goal, Objective, StageSpec};
 use crate::views::{PlannedTrial, StudyView, ViewError};
@@ -43,7 +44,7 @@ pub(super) struct StageData {
     /// Trials left out of `trials`.
     pub(super) left_out: u64,
     /// Failures for good, by kind.
-    pub(super) failures: BTreeMap<String, u64>,
+    pub(super) failures: BTreeMap<FailureKind, u64>,
 }
 
 impl StageData {
@@ -104,7 +105,7 @@ pub(super) struct TrialData {
     /// By how much each of its objectives is above its parent's value of the same metric, where both have one.
     pub(super) above_parent: Vec<Option<f64>>,
     /// Kind and reason.
-    pub(super) failure: Option<(String, String)>,
+    pub(super) failure: Option<(FailureKind, String)>,
 }
 
 impl TrialData {

@@ -375,7 +375,7 @@ fn waiting(row: Option<&TrialRow>) -> String {
     let due = if row.due_ms > 0 { format!(", not before {}", local_time(row.due_ms)) } else { String::new() };
     match row.attempts.last().and_then(|attempt| attempt.outcome) {
         Some(AttemptOutcome::Failed) if row.failures > 0 => {
-            let kind = row.failure.as_ref().map_or("", |failure| failure.kind.as_str());
+            let kind = row.failure.as_ref().map_or("", |failure| failure.kind.name());
             format!("its last attempt failed ({kind}); it will run again{due}")
         }
         Some(AttemptOutcome::Interrupted) => {

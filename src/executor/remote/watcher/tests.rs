@@ -298,7 +298,7 @@ impl Bench {
     fn kinds(&self) -> Vec<(u64, String)> {
         let kind = |verdict| match verdict {
             Verdict::Succeeded { .. } => "succeeded".to_owned(),
-            Verdict::Failed(failure) => failure.kind,
+            Verdict::Failed(failure) => failure.kind.to_string(),
             Verdict::Interrupted { reason } => reason,
             Verdict::Cancelled => "cancelled".to_owned(),
         };

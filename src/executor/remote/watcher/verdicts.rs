@@ -5,6 +5,7 @@ use super::{
     AttemptReport, Differs, ExecutorEvent, Flight, Mode, Outcome, TrialId, Usage, Verdict, Watcher, Why,
     excerpt_of, failure, unix_ms,
 };
+use crate::model::FailureKind;
 
 impl Watcher {
     /// A job is over that never claimed its attempt: whatever it is, it is not the trial's doing.
@@ -86,10 +87,10 @@ impl Watcher {
             }
             // A process of the trial's was killed for its memory, and the trial made of it what it could.
             Verdict::Failed(found)
-                if matches!(found.kind.as_str(), "exit_code" | "signal")
+                if matches!(found.kind, FailureKind::ExitCode | FailureKind::Signal)
                     && (why == Why::OutOfMemory || cut_off_by(flight) == Some(Why::OutOfMemory)) =>
             {
-                let killed = failure("out_of_memory", Why::OutOfMemory.words());
+                let killed = failure(FailureKind::OutOfMemory, Why::OutOfMemory.words());
                 let log_excerpt = found.log_excerpt.clone();
                 report.verdict = Verdict::Failed(crate::model::Failure { log_excerpt, ..killed });
             }
@@ -150,8 +151,8 @@ fn cut_off_by(flight: &Flight) -> Option<Why> {
 /// The verdict on an attempt that a limit of the cluster's cut off: its own fault, as a limit of the study's would be.
 fn by_cluster(why: Why) -> Option<Verdict> {
     let kind = match why {
-        Why::TimedOut => "timeout",
-        Why::OutOfMemory => "out_of_memory",
+        Why::TimedOut => FailureKind::Timeout,
+        Why::OutOfMemory => FailureKind::OutOfMemory,
         _ => return None,
     };
     Some(Verdict::Failed(failure(kind, why.words())))

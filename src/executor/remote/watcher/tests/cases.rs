@@ -1,6 +1,7 @@
 //! What real clusters did: lists that hide, nodes that start nothing, jobs that are put back, troubles that flip.
 
 use super::*;
+use crate::model::FailureKind;
 
 #[test]
 fn what_is_hidden_and_gives_signs_of_life_runs() {
@@ -153,7 +154,7 @@ fn a_child_that_slurm_killed_for_its_memory_is_no_exit_code() {
         let mut bench = Bench::new(SILENT);
         bench.begin(0);
         bench.world().start(0);
-        let verdict = Verdict::Failed(failure("exit_code", "exit code 137"));
+        let verdict = Verdict::Failed(failure(FailureKind::ExitCode, "exit code 137"));
         let (usage, ended_ms, attempt) = (Usage::default(), 9, 1);
         let report = AttemptReport { trial: TrialId(0), attempt, ended_ms, exit: None, usage, verdict };
         bench.world().jobs[0].control.end(&Outcome::of(report)).unwrap();
