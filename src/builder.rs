@@ -316,14 +316,14 @@ impl Stage {
     /// Where values come from; the grid by default. A file of cases is read later,
     /// whatever cases are given here.
     pub fn sampling(self, sampling: Sampling) -> Self {
-        let word = match sampling {
-            Sampling::Grid => "grid",
-            Sampling::Random => "random",
-            Sampling::Sobol => "sobol",
-            Sampling::File(file) => return self.case_file_renamed(&file.path, file.rename),
-            Sampling::Ask(proposer) => return self.proposer(proposer),
-        };
-        self.key("sampling", Kind::Str(word.into()))
+        match sampling {
+            Sampling::File(file) => self.case_file_renamed(&file.path, file.rename),
+            Sampling::Ask(proposer) => self.proposer(proposer),
+            plain => {
+                let word = Sampling::WORDS.iter().find(|(_, named)| *named == plain).map_or("", |(word, _)| word);
+                self.key("sampling", text(word).kind)
+            }
+        }
     }
 
     /// Cases come from this file, `….csv` or `….jsonl`, relative to the study's directory.

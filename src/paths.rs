@@ -3,7 +3,7 @@
 //! A store remembers its study's directory and its artifacts relative to itself, so that a project that is moved as
 //! a whole still resumes. Nothing here touches the disk beyond resolving a path.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 use crate::model::{AttemptNo, StageIndex, StudyRow};
@@ -18,6 +18,42 @@ pub struct StudyPaths {
     pub study_dir: PathBuf,
     /// The artifacts directory; the study's own folder is inside.
     pub artifacts: PathBuf,
+}
+
+/// A trial's params, in the directory of its attempt.
+pub const PARAMS_FILE: &str = "params.json";
+/// What it reports, beside them.
+pub const METRICS_FILE: &str = "metrics.json";
+/// Its output, beside them.
+pub const STDOUT_LOG: &str = text_of(STDOUT_LOG_C);
+/// Its error output, beside them.
+pub const STDERR_LOG: &str = text_of(STDERR_LOG_C);
+/// [`STDOUT_LOG`] for a system call.
+pub(crate) const STDOUT_LOG_C: &CStr = c"stdout.log";
+/// [`STDERR_LOG`] for a system call.
+pub(crate) const STDERR_LOG_C: &CStr = c"stderr.log";
+/// Where in a stage's directory its proposer runs.
+pub const PROPOSER_DIR: &str = "proposer";
+/// A case's directory that is kept across attempts.
+pub const SCRATCH_DIR: &str = "scratch";
+
+const fn text_of(name: &CStr) -> &str {
+    match name.to_str() {
+        Ok(text) => text,
+        Err(_) => "",
+    }
+}
+
+/// The name of a stage's directory.
+#[must_use]
+pub fn stage_name(stage: StageIndex, name: &str) -> String {
+    format!("{stage}_{name}")
+}
+
+/// The name of an attempt's directory.
+#[must_use]
+pub fn attempt_name(attempt: AttemptNo) -> String {
+    format!("attempt_{attempt}")
 }
 
 /// The file of a store's requests to stop.
@@ -70,7 +106,7 @@ impl StudyPaths {
     #[must_use]
     pub fn stage_dir(&self, spec: &Spec, stage: StageIndex) -> PathBuf {
         let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
-        self.study_artifacts(&spec.study.name).join(format!("{stage}_{name}"))
+        self.study_artifacts(&spec.study.name).join(stage_name(stage, name))
     }
 
     /// `artifacts/<study>/<stage_index>_<stage>/<case>`.
@@ -82,19 +118,19 @@ impl StudyPaths {
     /// An attempt of the base command: `artifacts/<study>/base/attempt_<n>`.
     #[must_use]
     pub fn base_dir(&self, study_name: &str, attempt: AttemptNo) -> PathBuf {
-        self.study_artifacts(study_name).join("base").join(format!("attempt_{attempt}"))
+        self.study_artifacts(study_name).join("base").join(attempt_name(attempt))
     }
 
     /// One attempt's directory.
     #[must_use]
     pub fn attempt_dir(&self, spec: &Spec, stage: StageIndex, case: &str, attempt: AttemptNo) -> PathBuf {
-        self.case_dir(spec, stage, case).join(format!("attempt_{attempt}"))
+        self.case_dir(spec, stage, case).join(attempt_name(attempt))
     }
 
     /// A case's scratch directory, kept across attempts.
     #[must_use]
     pub fn scratch_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
-        self.case_dir(spec, stage, case).join("scratch")
+        self.case_dir(spec, stage, case).join(SCRATCH_DIR)
     }
 }
 

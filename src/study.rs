@@ -21,6 +21,7 @@ use crate::exporting::{Exporting, write_exports};
 use crate::fitness;
 use crate::identity::{self, Looked};
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
+use crate::model::words::counted;
 use crate::model::{
     Event, ExecutorKind, InputHash, Record, RunEnd, StageStatus, StudyCreated, StudyId, StudyRow, StudyStatus,
     ToolVersion,
@@ -671,10 +672,7 @@ impl Study {
         }
         fitness::refuse_taken(&paths, &spec.study.name, None)?;
         for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
-            let rows = match plan::merged(stage) {
-                1 => "1 row".to_owned(),
-                rows => format!("{rows} rows"),
-            };
+            let rows = counted(plan::merged(stage), "row");
             log::warn!(
                 "stage `{}`: {rows} of its file of cases repeat an earlier one and are left out",
                 stage.name

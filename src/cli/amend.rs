@@ -11,10 +11,11 @@ use piton::engine::EngineError;
 use piton::model::{
     Event, Identity, InputList, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion,
 };
-use piton::paths::StudyPaths;
+use piton::paths::{SCRATCH_DIR, StudyPaths};
 use piton::plan::amend::{Amendment, Class, Discarded, Judged, Present, Standing, amendment, changed_tools};
 use piton::spec::{self, Change, Spec};
 use piton::sys::clock::unix_ms;
+use piton::views::counted;
 use piton::{Error, Journal, JournalError, Study, amend_command, engine, identity, run_command, shell_word};
 
 use super::args::AmendArgs;
@@ -245,7 +246,7 @@ fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
     }
     for case in fs::read_dir(stage_dir)? {
         let case = case?;
-        let scratch = case.path().join("scratch");
+        let scratch = case.path().join(SCRATCH_DIR);
         if !case.file_type()?.is_dir() {
             continue;
         }
@@ -329,10 +330,7 @@ fn class_word(class: Class) -> &'static str {
 }
 
 fn discarded_words(discarded: &Discarded) -> String {
-    let trials = match discarded.finished {
-        1 => "1 finished trial".into(),
-        finished => format!("{finished} finished trials"),
-    };
+    let trials = counted(discarded.finished, "finished trial");
     format!("discards    stage `{}`: {trials}", discarded.name)
 }
 

@@ -176,8 +176,7 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
     };
     let merged = match plan::merged(stage) {
         0 => String::new(),
-        1 => ", 1 repeated row left out".to_owned(),
-        rows => format!(", {rows} repeated rows left out"),
+        rows => format!(", {} left out", counted(rows, "repeated row")),
     };
     format!("{sampling}{part}{merged}; {}", chosen(stage))
 }
@@ -253,8 +252,7 @@ fn print_plan(
         let at_most = if index == 0 { "" } else { "at most " };
         let from = match plan.parents {
             0 => format!("from `{}`", spec.study.base_case),
-            1 => "from 1 survivor".to_owned(),
-            n => format!("from {n} survivors"),
+            n => format!("from {}", counted(n, "survivor")),
         };
         print_line("")?;
         let survive =

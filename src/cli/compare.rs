@@ -183,8 +183,6 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
             print_line(&format!("and {more} more {what}; `--json` has them all"))?;
         }
     }
-    let counted =
-        |count: u64, noun: &str| if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") };
     let colour = if totals.regressions > 0 { AnsiColor::Red } else { AnsiColor::Green };
     let style = Style::new().fg_color(Some(colour.into())).bold();
     print_text(&format!(

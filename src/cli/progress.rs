@@ -18,7 +18,7 @@ use crossbeam_channel::{Sender, bounded};
 use piton::engine::{Draft, Observer};
 use piton::executor::local::strays::KilledStray;
 use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict};
-use piton::paths::StudyPaths;
+use piton::paths::{STDERR_LOG, StudyPaths};
 use piton::plan::Lineage;
 use piton::spec::{Spec, Work};
 use piton::views::{clean, counted, duration, number};
@@ -197,7 +197,7 @@ impl Progress {
             self.paths = StudyPaths::of(&self.store, draft.study_row()).ok();
         }
         let Some(paths) = &self.paths else { return String::new() };
-        let log = paths.attempt_dir(spec, stage, case, attempt).join("stderr.log");
+        let log = paths.attempt_dir(spec, stage, case, attempt).join(STDERR_LOG);
         clean(&from_here(&log).display().to_string())
     }
 

@@ -13,13 +13,13 @@ use piton::engine::replay::{self, Place, Replayed};
 use piton::model::{
     AttemptNo, AttemptOutcome, Exit, Metric, Metrics, Proposals, StageRow, TrialId, TrialRow, TrialState, Verdict,
 };
-use piton::paths::StudyPaths;
+use piton::paths::{SCRATCH_DIR, STDERR_LOG, STDOUT_LOG, StudyPaths};
 use piton::spec::{self, CaseFiles, Spec, Work};
 use piton::sys::opened::Opened;
 use piton::sys::signals::{SignalEvent, die_by};
 use piton::sys::temporary::TemporaryDir;
 use piton::views::compare::{Difference, Limits, check_metrics, differences};
-use piton::views::{clean, duration, number, signal_name};
+use piton::views::{clean, counted, duration, number, signal_name};
 use piton::{Error, Look, identity};
 use rustix::fs::FileType;
 
@@ -65,7 +65,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
         note(&format!("not everything is what it was when its parent was chosen: {line}"));
     }
     say(&format!("running `{}` (attempt {}) in `{}`", scene.case, scene.attempt, ground.dir.display()));
-    let mut tails = [Tail::of(&ground, "stdout.log", !args.json), Tail::of(&ground, "stderr.log", false)];
+    let mut tails = [Tail::of(&ground, STDOUT_LOG, !args.json), Tail::of(&ground, STDERR_LOG, false)];
     let replayed =
         replay::run(job, slot, keeper, EVERY, &mut || tails.iter_mut().for_each(|tail| tail.pass_on()))?;
     tails.iter_mut().for_each(Tail::pass_on_rest);
@@ -174,7 +174,7 @@ impl Ground {
         let chosen = args.attempt_dir.as_deref().map(chosen_dir).transpose()?;
         let root = make_root(if args.keep { KEPT_PREFIX } else { PREFIX })?;
         let dir = chosen.clone().unwrap_or_else(|| root.path().join("attempt"));
-        let scratch = root.path().join("scratch");
+        let scratch = root.path().join(SCRATCH_DIR);
         let parent = dir.parent().unwrap_or(Path::new("/"));
         let above = Opened::dir(parent).map(Arc::new);
         let above = above.map_err(|cause| Error::File { what: "open", path: parent.into(), cause })?;
@@ -357,10 +357,8 @@ impl<'a> Ending<'a> {
     fn what_is_the_same(&self) -> String {
         let Verdict::Succeeded { metrics, outputs } = self.verdict else { return String::new() };
         let metrics = metrics.keys().filter(|name| self.limits.includes(name)).count();
-        let counted = [(metrics, "metric"), (outputs.len(), "output")].into_iter().filter(|(count, _)| *count > 0);
-        let words: Vec<String> = counted
-            .map(|(count, noun)| if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") })
-            .collect();
+        let found = [(metrics, "metric"), (outputs.len(), "output")].into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<String> = found.map(|(count, noun)| counted(count, noun)).collect();
         if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
     }
 

@@ -1,6 +1,7 @@
 //! `piton verify`: whether the journal still tells the stored state, the outputs are what was recorded, and all results were
 //! made with what the study names now.
 
+use piton::views::counted;
 use piton::{Error, Store, Verified};
 
 use super::args::VerifyArgs;
@@ -46,8 +47,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         }
         print_line(&match found {
             0 => "the store is consistent".to_owned(),
-            1 => "1 difference".to_owned(),
-            n => format!("{n} differences"),
+            n => counted(n, "difference"),
         })?;
     }
     Ok(if same { 0 } else { 4 })

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, OutputHash, Parent, StudyId, TrialId};
-use crate::paths::StudyPaths;
+use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::Lineage;
 use crate::spec::Spec;
 
@@ -147,7 +147,7 @@ impl JobMaker {
             params: self.spec.constants(),
             seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
             slot: 0,
-            scratch_dir: dir.with_file_name("scratch"),
+            scratch_dir: dir.with_file_name(SCRATCH_DIR),
             dir,
             stage_spec: Arc::clone(self.base.as_ref().ok_or_else(missing)?),
         })

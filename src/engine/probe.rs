@@ -19,7 +19,7 @@ use crate::executor::local::keeper::KeeperClient;
 use crate::executor::remote::{self, RemoteExecutor};
 use crate::executor::{AttemptKey, AttemptReport, Executor, ExecutorEvent, Job, StageRuntime, StudyRuntime};
 use crate::model::{Params, RemoteJob, StudyId, TrialId, UnixMs, Verdict};
-use crate::paths::StudyPaths;
+use crate::paths::{SCRATCH_DIR, STDOUT_LOG, StudyPaths};
 use crate::spec::{BaseSpec, Part, Spec, Template, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
@@ -207,7 +207,7 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         params: Params::new(),
         seed: 0,
         slot: 0,
-        scratch_dir: case_dir.join("scratch"),
+        scratch_dir: case_dir.join(SCRATCH_DIR),
         dir: case_dir.join("attempt_1"),
         stage_spec: Arc::new(stage),
     }
@@ -274,7 +274,7 @@ fn first_word(work: &Work) -> Option<String> {
 /// What its standard output says. A trial's file is opened with care, and so is this one.
 fn said(dir: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    let file = open_dir(dir).and_then(|dir| open_beneath(dir.as_fd(), Path::new("stdout.log")));
+    let file = open_dir(dir).and_then(|dir| open_beneath(dir.as_fd(), Path::new(STDOUT_LOG)));
     match file {
         Ok(file) => drop(file.take(SAID_BYTES).read_to_end(&mut bytes)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -12,7 +12,7 @@ use crate::model::OutputHash;
 use crate::model::names::clean;
 
 /// What a survivor left for its children, besides its directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inherited {
     /// The name of its stage.
     pub stage: String,

@@ -1,5 +1,7 @@
 //! The closed vocabulary of the journal: everything that can happen to a study.
 
+use serde::{Deserialize, Serialize};
+
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
@@ -292,8 +294,8 @@ pub struct AttemptEnd {
     pub next: Next,
 }
 
-/// What an attempt counts as.
-#[derive(Clone, Debug, PartialEq)]
+/// What an attempt counts as. A job of a cluster says it, in the words of serde; that it was cancelled only piton can say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Exit 0, every needed metric finite, every output there and durable.
     Succeeded {
@@ -310,6 +312,7 @@ pub enum Verdict {
         reason: String,
     },
     /// It was terminated because its study was aborted.
+    #[serde(skip)]
     Cancelled,
 }
 

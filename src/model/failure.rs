@@ -143,11 +143,12 @@ impl fmt::Display for FailureKind {
 }
 
 /// Why a trial failed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// What it is called.
     pub kind: FailureKind,
     /// How bad.
+    #[serde(with = "severity")]
     pub severity: Severity,
     /// Whether a retry could help.
     pub retryable: bool,
@@ -163,6 +164,22 @@ impl Failure {
     pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
         let (severity, retryable) = kind.usually();
         Self { kind, severity, retryable, reason: reason.into(), log_excerpt: String::new() }
+    }
+}
+
+/// A severity between engine and job: with the capital letter that it has always had there.
+mod severity {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::model::{Named as _, Severity, unknown_name};
+
+    pub(super) fn serialize<S: Serializer>(severity: &Severity, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{severity:?}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Severity, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Severity::by_name(&name.to_ascii_lowercase()).ok_or_else(|| unknown_name::<Severity, _>(&name))
     }
 }
 

@@ -18,6 +18,7 @@ mod number;
 pub mod reported;
 mod rows;
 mod value;
+pub mod words;
 
 pub use event::{
     AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,

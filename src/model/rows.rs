@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
@@ -234,7 +236,7 @@ pub struct RemoteJob {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// It exited with this code.
     Code(i32),
@@ -246,7 +248,7 @@ pub enum Exit {
 pub type Proposals = BTreeMap<TrialId, Vec<(String, Value)>>;
 
 /// What an attempt used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Wall time, without the time the engine was stopped by SIGTSTP.
     pub wall_us: Micros,
@@ -319,8 +321,9 @@ pub struct ToolVersion {
     pub version: String,
 }
 
-/// A declared output of an accepted attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A declared output of an accepted attempt. What a job of a cluster says of it is path, bytes and blake3 in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, u64, [u8; 32])", into = "(String, u64, [u8; 32])")]
 pub struct OutputHash {
     /// As the spec names it, relative to the attempt's directory.
     pub path: String,
@@ -328,6 +331,18 @@ pub struct OutputHash {
     pub bytes: u64,
     /// blake3 of its contents.
     pub blake3: [u8; 32],
+}
+
+impl From<(String, u64, [u8; 32])> for OutputHash {
+    fn from((path, bytes, blake3): (String, u64, [u8; 32])) -> Self {
+        Self { path, bytes, blake3 }
+    }
+}
+
+impl From<OutputHash> for (String, u64, [u8; 32]) {
+    fn from(output: OutputHash) -> Self {
+        (output.path, output.bytes, output.blake3)
+    }
 }
 
 /// A survivor: the trial that children derive from, and the attempt whose directory they see.

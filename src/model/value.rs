@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::number::float_text;
 
 /// A param's value. Floats are finite; the spec refuses others.
@@ -34,7 +36,7 @@ impl fmt::Display for Value {
 pub type Params = BTreeMap<String, Value>;
 
 /// One metric: a finite number, or a label.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Metric {
     /// A finite number; objectives and rails read only these.
     Number(f64),

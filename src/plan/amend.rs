@@ -3,6 +3,7 @@
 //! Pure: two specs and the rows give the amendment. A change is only ever allowed when it is known to leave every
 //! kept result as it is; whatever is not known counts as altering results.
 
+use crate::model::words::counted;
 use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
@@ -208,7 +209,7 @@ impl Judge<'_> {
         let finished: u64 =
             self.standing.counters.iter().take(self.kept).skip(from).map(StageCounters::finished).sum();
         let name = self.standing.stages.get(from).map_or("", |stage| stage.name.as_str());
-        let trials = if finished == 1 { "1 finished trial".into() } else { format!("{finished} finished trials") };
+        let trials = counted(finished, "finished trial");
         let cost = format!("alters results: {trials} from stage `{name}` on would have to run again");
         Judged { change, class: Class::Invalidates(index_of(from)), cost }
     }
@@ -379,7 +380,7 @@ impl Judge<'_> {
             0 => harmless(change, "the stage has the same trials"),
             _ if place.saturating_add(1) < self.kept => self.alters(change, place.saturating_add(1)),
             more if row.proposing != Proposing::No => {
-                let trials = if more == 1 { "1 trial".to_owned() } else { format!("{more} trials") };
+                let trials = counted(more, "trial");
                 extends(change, format!("adds up to {trials}, as its proposer says"))
             }
             1 => extends(change, format!("adds 1 trial: `{base}_{place}_{}`", row.planned())),

@@ -21,6 +21,7 @@ use super::template::{BUILTIN_PLACEHOLDERS, is_name};
 use super::types::{CaseFile, CaseList, Part, Sampling, Spec, SpecValue, Template, Values, Work};
 use crate::model::Value;
 use crate::model::json::without_bom;
+use crate::model::words::counted;
 use crate::sys::words::io_words;
 
 /// Largest file of cases that is read.
@@ -140,8 +141,7 @@ impl Gap {
         let place = Place { span: None, path: self.place.clone() };
         let more = match self.cases.saturating_sub(1) {
             0 => String::new(),
-            1 => ", nor in 1 more case".to_owned(),
-            more => format!(", nor in {more} more cases"),
+            more => format!(", nor in {}", counted(more, "more case")),
         };
         let message = format!("{} has no value here{more}, and {who} asks for it", shown(name));
         Diagnostic::at(&place, message).help(format!("for cases without one write `{name} = …` in `[params]`"))

@@ -14,6 +14,7 @@ use super::types::{
     CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, SweepParam, Work,
 };
 use crate::model::Value;
+use crate::model::words::counted;
 
 /// One setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +246,7 @@ pub(super) fn sampling(sampling: &Sampling) -> String {
 fn case_list(cases: &CaseList) -> String {
     let hash = blake3::hash(word(cases).as_bytes()).to_hex();
     let hash = hash.get(..12).unwrap_or_default();
-    let count = if cases.rows.len() == 1 { "1 case".to_owned() } else { format!("{} cases", cases.rows.len()) };
+    let count = counted(cases.rows.len(), "case");
     let names: Vec<String> = cases.names.iter().map(|name| format!("`{name}`")).collect();
     format!("{count} of {} (blake3 {hash}…)", names.join(", "))
 }

@@ -195,6 +195,12 @@ pub enum Sampling {
     Ask(Proposer),
 }
 
+impl Sampling {
+    /// Those that are a word in a study file.
+    pub(crate) const WORDS: [(&'static str, Self); 3] =
+        [("grid", Self::Grid), ("random", Self::Random), ("sobol", Self::Sobol)];
+}
+
 /// `sampling = { ask = ["python3", "proposer.py"], parallel = 4 }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposer {

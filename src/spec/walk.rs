@@ -317,10 +317,10 @@ impl Checker<'_> {
     }
 
     /// One of a few words.
-    pub fn one_of<T: Copy>(&mut self, node: &Node, place: &Place, words: &[(&str, T)]) -> Option<T> {
+    pub fn one_of<T: Clone>(&mut self, node: &Node, place: &Place, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, place)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+            return Some(value.clone());
         }
         let name = place.path.rsplit('.').next().unwrap_or_default();
         let valid: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

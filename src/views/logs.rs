@@ -17,6 +17,7 @@ use rustix::fs::inotify;
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
+use crate::paths::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::opened::Below;
 
 /// Which of a trial's two outputs.
@@ -33,8 +34,8 @@ impl Stream {
     #[must_use]
     pub const fn file_name(self) -> &'static str {
         match self {
-            Self::Stdout => "stdout.log",
-            Self::Stderr => "stderr.log",
+            Self::Stdout => STDOUT_LOG,
+            Self::Stderr => STDERR_LOG,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::text::clean;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
+use crate::model::words::counted;
 use crate::model::{Event, Identity, TrialId, TrialState, Verdict};
 use crate::plan::amend::changed_tools;
 use crate::spec::{Found, contradicted};
@@ -59,7 +60,7 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewE
     };
     let line = |(time, cases): (usize, Vec<String>)| {
         let changes = others.get(&time).map(|changes| listed(changes, "; ")).unwrap_or_default();
-        let count = if cases.len() == 1 { "1 result".to_owned() } else { format!("{} results", cases.len()) };
+        let count = counted(cases.len(), "result");
         format!(
             "{count} made with other inputs or tools than the study has now: {} ({changes})",
             listed(&cases, ", ")

@@ -22,6 +22,7 @@ use crate::journal::{JournalError, Snapshot};
 use crate::model::{
     AttemptEnd, Event, FailureKind, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
 };
+use crate::paths::{PROPOSER_DIR, STDERR_LOG};
 use crate::plan::Lineage;
 use crate::spec::{Sampling, Work};
 use crate::sys::waiting::Waiting;
@@ -341,9 +342,9 @@ impl Status {
             _ => "no engine".to_owned(),
         }];
         if let Some(engine) = self.engine.as_ref().filter(|engine| engine.alive) {
-            pieces.push(counted(engine.workers.into(), "worker"));
+            pieces.push(counted(engine.workers, "worker"));
         }
-        pieces.push(format!("ran {} in {}", duration(micros(self.runtime_s)), counted(self.runs.into(), "run")));
+        pieces.push(format!("ran {} in {}", duration(micros(self.runtime_s)), counted(self.runs, "run")));
         pieces.push(counted(self.events, "event"));
         if let Some(run) = self.run_times {
             pieces.push(run.words(self.status == "running"));
@@ -521,7 +522,7 @@ fn waits_for_proposer(view: &StudyView, running: &[RunningRow], now_ms: UnixMs) 
     if !runs || !is_asked || since_ms < PROPOSER_PATIENCE_MS {
         return None;
     }
-    let log = view.stage_dir(stage).join("proposer/stderr.log");
+    let log = view.stage_dir(stage).join(PROPOSER_DIR).join(STDERR_LOG);
     Some(ProposerWait {
         stage: stage.name.clone(),
         since_s: seconds(u64::try_from(since_ms).unwrap_or(0).saturating_mul(1_000)),
@@ -696,7 +697,7 @@ fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Opt
         attempt: end.attempt,
         kind: failure.kind.clone(),
         reason: failure.reason.clone(),
-        log: (!closure).then(|| dir.join("stderr.log").display().to_string()),
+        log: (!closure).then(|| dir.join(STDERR_LOG).display().to_string()),
         case,
     })
 }

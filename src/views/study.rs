@@ -13,7 +13,7 @@ use crate::model::{
     Abort, AttemptNo, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
     StudyStatus, TrialId, TrialRow, TrialState,
 };
-use crate::paths::StudyPaths;
+use crate::paths::{StudyPaths, attempt_name, stage_name};
 use crate::plan::Lineage;
 use crate::spec::Spec;
 use crate::sys::opened::Below;
@@ -167,7 +167,7 @@ impl StudyView {
     /// The directory of a stage's cases: `<artifacts>/<study>/<stage_index>_<stage>`.
     #[must_use]
     pub fn stage_dir(&self, stage: &StageRow) -> PathBuf {
-        self.study_artifacts_dir().join(format!("{}_{}", stage.index, stage.name))
+        self.study_artifacts_dir().join(stage_name(stage.index, &stage.name))
     }
 
     /// The directory of an attempt: `<artifacts>/<study>/<stage_index>_<stage>/<case>/attempt_<n>`.
@@ -179,8 +179,8 @@ impl StudyView {
     /// It, to be opened: trials may have put anything there.
     #[must_use]
     pub fn attempt_place(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> Below {
-        let stage_dir = format!("{}_{}", stage.index, stage.name);
-        Below::root(self.study_artifacts_dir()).join(stage_dir).join(case).join(format!("attempt_{attempt}"))
+        let stage_dir = stage_name(stage.index, &stage.name);
+        Below::root(self.study_artifacts_dir()).join(stage_dir).join(case).join(attempt_name(attempt))
     }
 
     /// A trial's case, or its number where the plan does not know it.

@@ -5,6 +5,7 @@
 use anstyle::{AnsiColor, Style};
 
 pub use crate::model::names::{clean, steers_or_hides};
+pub use crate::model::words::{bytes, counted, duration};
 
 /// What the output is shown on, as the caller found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,20 +118,6 @@ pub fn number(value: f64) -> String {
     if size != 0.0 && !(1e-5..1e15).contains(&size) { format!("{value:e}") } else { format!("{value}") }
 }
 
-/// A duration in the two units that tell most.
-#[must_use]
-pub fn duration(us: u64) -> String {
-    let seconds = us / 1_000_000;
-    match seconds {
-        0 => format!("{} ms", us / 1_000),
-        1..10 => format!("{}.{} s", seconds, us / 100_000 % 10),
-        10..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
 /// A range of durations in one unit: `about 3–5 min`.
 pub(super) fn range_of_durations(from_us: u64, to_us: u64) -> String {
     let (unit_s, name) = match to_us / 1_000_000 {
@@ -164,29 +151,6 @@ pub(super) fn wrapped(pieces: &[String], between: &str, width: usize) -> Vec<Str
         }
     }
     lines
-}
-
-/// Bytes in binary units.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
-pub fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    for unit in ["KiB", "MiB", "GiB"] {
-        value /= 1024.0;
-        if value < 1024.0 {
-            return format!("{value:.1} {unit}");
-        }
-    }
-    format!("{:.1} TiB", value / 1024.0)
-}
-
-/// A count with its noun: `1 trial`, `2 trials`.
-#[must_use]
-pub fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

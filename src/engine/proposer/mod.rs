@@ -22,7 +22,7 @@ use crate::executor::local::proposer::{OnWait, ProposerEnd, ProposerProcess, Wai
 use crate::executor::{Answer, AttemptKey, ExecutorEvent, Job, Said, StageRuntime, StudyRuntime};
 use crate::journal::Snapshot;
 use crate::model::{Params, Proposals, StageIndex, StageRow, StudyId, TrialId, TrialRow, Value};
-use crate::paths::StudyPaths;
+use crate::paths::{PROPOSER_DIR, SCRATCH_DIR, STDERR_LOG, StudyPaths};
 use crate::plan::Lineage;
 use crate::spec::{Proposer, Sampling, Spec, StageSpec};
 use crate::sys::words::{FLUSH_HINT, io_words};
@@ -233,11 +233,11 @@ impl Desk {
             inherited: None,
             params: params.clone(),
             seed,
-            scratch_dir: dir.join("scratch"),
+            scratch_dir: dir.join(SCRATCH_DIR),
             dir,
             stage_spec: Arc::new(StageRuntime::of_proposer(&self.runtime, &record.stage.name, record.proposer)),
         };
-        let log = job.dir.join("stderr.log");
+        let log = job.dir.join(STDERR_LOG);
         let mut process = ProposerProcess::start(keeper, &job, told_of(record.stage.name.clone(), log))?;
         *shared.runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.end_handle());
         if shared.ending.load(Ordering::SeqCst) {
@@ -256,7 +256,7 @@ impl Desk {
     }
 
     fn dir(&self, record: &Record<'_>) -> PathBuf {
-        self.paths.case_dir(&self.spec, record.index, "proposer")
+        self.paths.case_dir(&self.spec, record.index, PROPOSER_DIR)
     }
 }
 

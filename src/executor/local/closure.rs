@@ -15,11 +15,12 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::durable::Unsynced;
-use super::failure::{Trouble, duration_words, failure};
+use super::failure::{Trouble, failure};
 use super::results::{Remains, complete};
 use super::{Mode, Shared, place};
 use crate::executor::Job;
 use crate::model::reported::Reported;
+use crate::model::words;
 use crate::model::{
     AttemptNo, Failure, FailureKind, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
 };
@@ -355,7 +356,7 @@ fn judge(
         return Verdict::Interrupted { reason: "stopped with the engine".into() };
     }
     if context.told_to_stop.load(Ordering::Relaxed) {
-        let limit = duration_words(context.job.stage_spec.timeout.unwrap_or_default());
+        let limit = words::limit(context.job.stage_spec.timeout.unwrap_or_default());
         return Verdict::Failed(failure(
             FailureKind::Timeout,
             format!("ran longer than {limit}: {}", error.reason),

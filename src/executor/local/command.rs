@@ -13,6 +13,7 @@ use super::failure::failure;
 use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
 use crate::model::FailureKind::{CommandNotFound, SpawnFailed};
+use crate::paths::{METRICS_FILE, PARAMS_FILE};
 use crate::spec::{ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.
@@ -110,8 +111,8 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     set("PITON_ATTEMPT", job.key.attempt.to_string().into());
     set("PITON_SLOT", slot.to_string().into());
     set("PITON_SEED", job.seed.to_string().into());
-    set("PITON_PARAMS_FILE", job.dir.join("params.json").into());
-    set("PITON_METRICS_FILE", job.dir.join("metrics.json").into());
+    set("PITON_PARAMS_FILE", job.dir.join(PARAMS_FILE).into());
+    set("PITON_METRICS_FILE", job.dir.join(METRICS_FILE).into());
     set("PITON_SCRATCH_DIR", job.scratch_dir.clone().into());
     set(ATTEMPT_KEY_VAR, job.key.to_string().into());
     match &job.parent_dir {

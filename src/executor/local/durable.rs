@@ -26,9 +26,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::failure::failure;
 use super::place::{Entry, Grounds, Way};
-use super::results::{METRICS_FILE, Remains};
+use super::results::Remains;
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
 use crate::model::{FailureKind, Verdict};
+use crate::paths::{METRICS_FILE, PARAMS_FILE, STDERR_LOG, STDOUT_LOG};
 use crate::sys::opened::Opened;
 use crate::sys::parallel::each;
 use crate::sys::words::io_words;
@@ -49,9 +50,7 @@ const THREADS: usize = 8;
 const SYNCS_A_THREAD: usize = 8;
 
 /// The files of an attempt that matter only if there is something in them.
-const TELLING: [&str; 3] = ["stdout.log", "stderr.log", METRICS_FILE];
-/// Follows from the spec: worth a sync only along with others.
-const PARAMS_FILE: &str = "params.json";
+const TELLING: [&str; 3] = [STDOUT_LOG, STDERR_LOG, METRICS_FILE];
 
 /// How many files may still be left open for the syncer.
 #[derive(Debug)]
@@ -124,6 +123,7 @@ impl Unsynced {
         if !self.something {
             return Ok(());
         }
+        // Follows from the spec: worth a sync only along with others.
         self.keep_file(remains, dir, PARAMS_FILE)?;
         let named = |error| ("the attempt's directory".to_owned(), error);
         let own = remains.open_real(Path::new(".")).map_err(named)?;

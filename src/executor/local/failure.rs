@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::Duration;
 
 use super::plain::plain;
 use crate::model::{Failure, FailureKind};
@@ -104,34 +103,11 @@ pub(super) fn signal_name(signal: i32) -> Cow<'static, str> {
     signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}").into(), Cow::Borrowed)
 }
 
-/// A duration as a person would write it: `90 ms`, `2.5 s`, `30 min`.
-pub(super) fn duration_words(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        _ if ms.is_multiple_of(60_000) => format!("{} min", ms / 60_000),
-        _ => format!("{} s", duration.as_secs_f64()),
-    }
-}
-
 /// A line without escape sequences and control characters, as a terminal would have shown it in the end: a progress bar
 /// that returns to the line's start overwrites it.
 pub(super) fn printable(line: &str) -> String {
     let shown = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or(line);
     String::from_utf8_lossy(&plain(shown.as_bytes()).bytes).trim_end().to_owned()
-}
-
-/// A number of bytes as a study file would have it: `4 GiB`, `1.5 MiB`, `999 B`.
-pub(super) fn bytes_words(bytes: u64) -> String {
-    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
-        #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]
-        Some((name, unit)) => {
-            let number = format!("{:.1}", bytes as f64 / unit as f64);
-            format!("{} {name}", number.strip_suffix(".0").unwrap_or(&number))
-        }
-        None => format!("{bytes} B"),
-    }
 }
 
 fn one_line(text: &str) -> String {
@@ -174,10 +150,6 @@ mod tests {
         }
         assert_eq!(signal_name(libc::SIGSEGV), "SIGSEGV");
         assert_eq!(signal_name(40), "signal 40");
-        assert_eq!(duration_words(Duration::from_secs(1_800)), "30 min");
-        assert_eq!(duration_words(Duration::from_millis(2_500)), "2.5 s");
-        assert_eq!(bytes_words(4 << 30), "4 GiB");
-        assert_eq!((bytes_words(1_572_864), bytes_words(999)), ("1.5 MiB".into(), "999 B".into()));
         assert_eq!(failure(FailureKind::ExitCode, "a\nb\x1b[1m").reason, "a b");
     }
 }

@@ -12,6 +12,7 @@ use rustix::fs::FileType;
 use super::failure::{is_of_trial, printable, shorten};
 use super::plain::{Plain, plain};
 use super::results::Remains;
+use crate::paths::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::words::io_words;
 
 /// Of the end of a log, so much is looked at for an excerpt.
@@ -26,7 +27,7 @@ const LINES_AROUND: usize = 3;
 const MAX_BYTES_BEFORE: usize = 512;
 
 /// Standard error first: what it says counts more.
-const NAMES: [&str; 2] = ["stderr.log", "stdout.log"];
+const NAMES: [&str; 2] = [STDERR_LOG, STDOUT_LOG];
 
 /// The ends of both logs.
 pub(super) struct Logs([Log; 2]);

@@ -15,12 +15,13 @@ use rustix::io::Errno;
 
 use super::cgroup::{CGROUP_VAR, NoParent, OomCounter, Parent, TrialCgroup, named_in};
 use super::classify::{by_rules, with_found, with_last_lines};
-use super::failure::{bytes_words, failure};
+use super::failure::failure;
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started};
 use super::logs::{Found, Logs};
 use super::results::Remains;
 use crate::executor::{AttemptKey, Job};
 use crate::model::FailureKind::OutOfMemory;
+use crate::model::words;
 use crate::model::{Exit, Failure};
 use crate::sys::words::io_words;
 
@@ -200,7 +201,7 @@ impl Memory {
         failed: Failure,
     ) -> Result<Failure, String> {
         let stage = &*job.stage_spec;
-        let limit = bytes_words(stage.memory_limit_bytes.unwrap_or_default());
+        let limit = words::limit_of_bytes(stage.memory_limit_bytes.unwrap_or_default());
         by_rules(&stage.failures, left, exit, failed, |failed| match &watch.held {
             Held::ByCgroup(cgroup) => match cgroup.oom_killed()? {
                 true => {
@@ -263,6 +264,7 @@ mod tests {
     use crate::executor::local::tests::{job, stage};
     use crate::model::FailureKind::Signal;
     use crate::model::Severity;
+    use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
     use crate::spec::Work;
 
     /// What a failed attempt is called that was held so and left this log.
@@ -377,8 +379,8 @@ mod tests {
             env: &[],
             cwd: &cwd,
             stdin: None,
-            stdout: c"stdout.log",
-            stderr: c"stderr.log",
+            stdout: STDOUT_LOG_C,
+            stderr: STDERR_LOG_C,
             address_space_bytes: None,
             cgroup_procs: None,
         };

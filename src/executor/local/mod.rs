@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
+use crate::model::words;
 use crate::model::{FailureKind, ProcessId, TrialId, UnixMs, Usage, Verdict};
 use crate::spec::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
@@ -43,7 +44,7 @@ use crate::sys::tree_hash::CutOff;
 use crate::sys::words::io_words;
 use closure::ClosureFn;
 use durable::{Room, Syncer, ToSync, Unsynced};
-use failure::{Trouble, duration_words};
+use failure::Trouble;
 use gate::Gate;
 use keeper::{Keeper, KeeperClient};
 use memory::Memory;
@@ -215,7 +216,7 @@ impl Shared {
                 reason: "terminated with the engine while its outputs were hashed".into(),
             };
         }
-        let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
+        let limit = words::limit(job.stage_spec.timeout.unwrap_or_default());
         Verdict::Failed(failure::failure(
             FailureKind::Timeout,
             format!("its outputs were still being hashed after {limit}"),

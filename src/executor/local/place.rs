@@ -15,13 +15,11 @@ use serde::Serialize as _;
 use super::failure::Trouble;
 use crate::executor::Job;
 use crate::model::{Params, Value, float_text};
+use crate::paths::PARAMS_FILE;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
 use crate::sys::temporary::random_digits;
 use crate::sys::words::io_words;
-
-/// The trial's params, in its directory.
-const PARAMS: &str = "params.json";
 
 /// The directories in which attempts live, for all workers of a run.
 #[derive(Debug, Default)]
@@ -252,8 +250,8 @@ pub(crate) fn make(grounds: &Grounds, job: &Job) -> Result<Arc<Opened>, Trouble>
         .map_err(|error| cannot(&format!("the attempt's directory `{}`", job.dir.display()), &error))?;
     make_scratch_dir(grounds, job)
         .map_err(|error| cannot(&format!("the scratch directory `{}`", job.scratch_dir.display()), &error))?;
-    dir.write_new(OsStr::new(PARAMS), &params_text(&job.params))
-        .map_err(|error| cannot(&format!("`{}`", job.dir.join(PARAMS).display()), &error))?;
+    dir.write_new(OsStr::new(PARAMS_FILE), &params_text(&job.params))
+        .map_err(|error| cannot(&format!("`{}`", job.dir.join(PARAMS_FILE).display()), &error))?;
     Ok(dir)
 }
 
@@ -262,7 +260,7 @@ pub(super) fn unmake(grounds: &Grounds, job: &Job) {
     let way = Way::to(&job.dir, job);
     // What stays is removed when the attempt is made again.
     if let Ok(dir) = grounds.open(&way) {
-        let _ = dir.remove(OsStr::new(PARAMS));
+        let _ = dir.remove(OsStr::new(PARAMS_FILE));
     }
     for way in [way.clone(), Way::to(&job.scratch_dir, job), way.above()] {
         if let (Some(name), Ok(above)) = (way.names.last(), grounds.open(&way.above())) {
@@ -335,7 +333,7 @@ mod tests {
         fs::remove_dir_all(case).unwrap();
         symlink(&precious, case).unwrap();
         make(&grounds, &job).unwrap();
-        assert!(fs::symlink_metadata(case).unwrap().is_dir() && job.dir.join(PARAMS).exists());
+        assert!(fs::symlink_metadata(case).unwrap().is_dir() && job.dir.join(PARAMS_FILE).exists());
         assert_eq!(fs::read_dir(&precious).unwrap().count(), 1, "nothing was made or removed there");
     }
 
@@ -346,10 +344,10 @@ mod tests {
         let (scratch, precious) = (root.path().join("scratch"), root.path().join("precious"));
         fs::create_dir(&scratch).unwrap();
         fs::create_dir_all(precious.join("case_0_0/attempt_1")).unwrap();
-        fs::write(precious.join("case_0_0/attempt_1").join(PARAMS), b"theirs").unwrap();
+        fs::write(precious.join("case_0_0/attempt_1").join(PARAMS_FILE), b"theirs").unwrap();
         symlink("scratch", root.path().join("artifacts")).unwrap();
         make(&grounds, &job).unwrap();
-        assert!(scratch.join("study/0_stage/case_0_0/attempt_1").join(PARAMS).exists());
+        assert!(scratch.join("study/0_stage/case_0_0/attempt_1").join(PARAMS_FILE).exists());
         let stage = root.path().join("artifacts/study/0_stage");
         for meddle in ["link", "file", "study"] {
             match meddle {
@@ -374,7 +372,7 @@ mod tests {
         }
         let left: Vec<_> = fs::read_dir(&precious).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["case_0_0"]);
-        assert_eq!(fs::read(precious.join("case_0_0/attempt_1").join(PARAMS)).unwrap(), b"theirs");
+        assert_eq!(fs::read(precious.join("case_0_0/attempt_1").join(PARAMS_FILE)).unwrap(), b"theirs");
     }
 
     #[test]

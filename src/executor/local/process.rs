@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::command::{Command, c_string};
 use super::durable::Unsynced;
-use super::failure::{Trouble, duration_words, failure, signal_name};
+use super::failure::{Trouble, failure, signal_name};
 use super::gate::Pass;
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory::Watch;
@@ -21,7 +21,9 @@ use super::results::Remains;
 use super::{Made, Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::FailureKind::{CommandNotFound, KilledKeeper, OutOfMemory, SpawnFailed, Timeout};
+use crate::model::words;
 use crate::model::{Exit, Failure, FailureKind, Usage, Verdict};
+use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
 use crate::sys::opened::Opened;
 use crate::sys::words::io_words;
 
@@ -157,8 +159,8 @@ fn start(
         env: &command.env,
         cwd: &cwd,
         stdin: None,
-        stdout: c"stdout.log",
-        stderr: c"stderr.log",
+        stdout: STDOUT_LOG_C,
+        stderr: STDERR_LOG_C,
         address_space_bytes: None,
         cgroup_procs: None,
     };
@@ -374,7 +376,7 @@ fn judge(
             return Verdict::Interrupted { reason: SHUT_DOWN.into() };
         }
         (Some(Cause::Timeout), _) => {
-            let limit = duration_words(job.stage_spec.timeout.unwrap_or_default());
+            let limit = words::limit(job.stage_spec.timeout.unwrap_or_default());
             let failed = failure(Timeout, format!("ran longer than {limit}"));
             // Piton's own doing: how it exits then, and what it says about it, only follows from that.
             return match classify::with_last_lines(failed, left.remains) {

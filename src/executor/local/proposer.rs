@@ -20,6 +20,7 @@ use super::keeper::helpers::name_of;
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, TrialEvent};
 use super::place::{self, Grounds};
 use crate::executor::Job;
+use crate::paths::STDERR_LOG;
 use crate::sys::words::io_words;
 
 /// Longest line taken from a proposer, bytes. An answer of a thousand params has less.
@@ -110,7 +111,7 @@ impl ProposerProcess {
         command.env.retain(|entry| !of_trials(entry));
         let dir = place::make_kept_dirs(&Grounds::default(), job)
             .map_err(|error| format!("its directory cannot be made: {}", io_words(&error)))?;
-        let log = job.dir.join("stderr.log");
+        let log = job.dir.join(STDERR_LOG);
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| format!("no pipe: {}", io_words(&errno.into())));
         let ((its_input, input), (output, its_output)) = (pipe()?, pipe()?);
@@ -129,7 +130,7 @@ impl ProposerProcess {
             stdin: Some(&name(&its_input)?),
             stdout: &name(&its_output)?,
             // Absolute, so that it counts for itself: the working directory is the study's.
-            stderr: &path(&dir.path_now().join("stderr.log"))?,
+            stderr: &path(&dir.path_now().join(STDERR_LOG))?,
             address_space_bytes: None,
             cgroup_procs: None,
         });

@@ -20,11 +20,11 @@ use crate::model::FailureKind::{BadMetrics, MissingMetric, MissingOutput};
 use crate::model::json::without_bom;
 use crate::model::reported::{Reported, read_metrics};
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
+use crate::paths::METRICS_FILE;
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::{HashWatch, errno_of};
 use crate::sys::words::io_words;
 
-pub(super) const METRICS_FILE: &str = "metrics.json";
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
 /// Of a file that rules read, the last so many bytes are searched.
 const MAX_RULE_FILE_BYTES: u64 = 64 << 20;

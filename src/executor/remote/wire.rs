@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
-use crate::model::{
-    Exit, Failure, FailureKind, Metric, Metrics, OutputHash, Severity, StageIndex, TrialId, UnixMs, Usage, Verdict,
-};
+use crate::model::{Exit, StageIndex, TrialId, UnixMs, Usage, Verdict};
 use crate::spec::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
 
 /// What a job has to do.
@@ -27,7 +25,7 @@ pub(crate) struct Task {
     parent_case: String,
     parent_dir: Option<PathBuf>,
     #[serde(default)]
-    inherited: Option<InheritedOut>,
+    inherited: Option<Inherited>,
     params: BTreeMap<String, SpecValue>,
     seed: u32,
     slot: u32,
@@ -46,35 +44,6 @@ pub(crate) struct Task {
 enum Runs {
     Base(BaseSpec),
     Stage(Box<StageSpec>),
-}
-
-/// What its parent left.
-#[derive(Debug, Serialize, Deserialize)]
-struct InheritedOut {
-    stage: String,
-    outputs: Vec<OutputOut>,
-}
-
-/// A declared output: its path, bytes and blake3.
-type OutputOut = (String, u64, [u8; 32]);
-
-fn output_out(hash: OutputHash) -> OutputOut {
-    (hash.path, hash.bytes, hash.blake3)
-}
-
-fn output_in((path, bytes, blake3): OutputOut) -> OutputHash {
-    OutputHash { path, bytes, blake3 }
-}
-
-impl InheritedOut {
-    fn of(inherited: &Inherited) -> Self {
-        let outputs = inherited.outputs.iter().cloned().map(output_out).collect();
-        Self { stage: inherited.stage.clone(), outputs }
-    }
-
-    fn into_inherited(self) -> Inherited {
-        Inherited { stage: self.stage, outputs: self.outputs.into_iter().map(output_in).collect() }
-    }
 }
 
 fn malformed(what: &str) -> io::Error {
@@ -99,7 +68,7 @@ impl Task {
             case: job.case.clone(),
             parent_case: job.parent_case.clone(),
             parent_dir: job.parent_dir.clone(),
-            inherited: job.inherited.as_deref().map(InheritedOut::of),
+            inherited: job.inherited.as_deref().cloned(),
             params: job.params.iter().map(|(name, value)| (name.clone(), SpecValue(value.clone()))).collect(),
             seed: job.seed,
             slot: job.slot,
@@ -137,7 +106,7 @@ impl Task {
             case: self.case,
             parent_case: self.parent_case,
             parent_dir: self.parent_dir,
-            inherited: self.inherited.map(|inherited| Arc::new(inherited.into_inherited())),
+            inherited: self.inherited.map(Arc::new),
             params: self.params.into_iter().map(|(name, value)| (name, value.0)).collect(),
             seed: self.seed,
             slot: self.slot,
@@ -174,43 +143,15 @@ pub enum AttemptEnded {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     ended_ms: UnixMs,
-    exit: Option<ExitOut>,
-    wall_us: u64,
-    cpu_us: u64,
-    peak_rss_bytes: u64,
-    verdict: VerdictOut,
+    exit: Option<Exit>,
+    #[serde(flatten)]
+    usage: Usage,
+    verdict: Verdict,
     /// What is wrong with the node or its disk, if that is why it did not end well.
     pub(crate) broken: Option<String>,
     /// What its parent left is not what was recorded: the outputs that differ; none: the directory is gone.
     #[serde(default)]
     differs: Option<Vec<(String, OutputFound)>>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum ExitOut {
-    Code(i32),
-    Signal(i32),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum VerdictOut {
-    Succeeded { metrics: BTreeMap<String, MetricOut>, outputs: Vec<OutputOut> },
-    Failed { kind: FailureKind, severity: SeverityOut, retryable: bool, reason: String, log_excerpt: String },
-    Interrupted { reason: String },
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum MetricOut {
-    Number(f64),
-    Label(String),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum SeverityOut {
-    Low,
-    Medium,
-    High,
-    Catastrophic,
 }
 
 impl Outcome {
@@ -219,10 +160,8 @@ impl Outcome {
         Self {
             ended_ms,
             exit: None,
-            wall_us: 0,
-            cpu_us: 0,
-            peak_rss_bytes: 0,
-            verdict: VerdictOut::Interrupted { reason },
+            usage: Usage::default(),
+            verdict: Verdict::Interrupted { reason },
             broken,
             differs: None,
         }
@@ -257,95 +196,30 @@ impl Outcome {
     pub(crate) fn of(report: AttemptReport) -> Self {
         let AttemptReport { ended_ms, exit, usage, verdict, .. } = report;
         let verdict = match verdict {
-            Verdict::Succeeded { metrics, outputs } => VerdictOut::Succeeded {
-                metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect(),
-                outputs: outputs.into_iter().map(output_out).collect(),
-            },
-            Verdict::Failed(failure) => VerdictOut::Failed {
-                kind: failure.kind,
-                severity: match failure.severity {
-                    Severity::Low => SeverityOut::Low,
-                    Severity::Medium => SeverityOut::Medium,
-                    Severity::High => SeverityOut::High,
-                    Severity::Catastrophic => SeverityOut::Catastrophic,
-                },
-                retryable: failure.retryable,
-                reason: failure.reason,
-                log_excerpt: failure.log_excerpt,
-            },
-            Verdict::Interrupted { reason } => VerdictOut::Interrupted { reason },
-            Verdict::Cancelled => VerdictOut::Interrupted { reason: "cancelled".into() },
+            Verdict::Cancelled => Verdict::Interrupted { reason: "cancelled".into() },
+            verdict => verdict,
         };
-        Self {
-            ended_ms,
-            exit: exit.map(|exit| match exit {
-                Exit::Code(code) => ExitOut::Code(code),
-                Exit::Signal(signal) => ExitOut::Signal(signal),
-            }),
-            wall_us: usage.wall_us,
-            cpu_us: usage.cpu_us,
-            peak_rss_bytes: usage.peak_rss_bytes,
-            verdict,
-            broken: None,
-            differs: None,
-        }
+        Self { ended_ms, exit, usage, verdict, broken: None, differs: None }
     }
 
     /// What it counts as.
     pub(crate) fn ended(&self) -> AttemptEnded {
         match self.verdict {
-            VerdictOut::Succeeded { .. } => AttemptEnded::Succeeded,
-            VerdictOut::Failed { .. } => AttemptEnded::Failed,
-            VerdictOut::Interrupted { .. } => AttemptEnded::Interrupted,
+            Verdict::Succeeded { .. } => AttemptEnded::Succeeded,
+            Verdict::Failed(_) => AttemptEnded::Failed,
+            Verdict::Interrupted { .. } | Verdict::Cancelled => AttemptEnded::Interrupted,
         }
     }
 
     /// The report it was made of, of this attempt.
     pub(super) fn into_report(self, key: &AttemptKey) -> AttemptReport {
-        let verdict = match self.verdict {
-            VerdictOut::Succeeded { metrics, outputs } => Verdict::Succeeded {
-                metrics: metrics.into_iter().map(|(name, metric)| (name, metric.into())).collect::<Metrics>(),
-                outputs: outputs.into_iter().map(output_in).collect(),
-            },
-            VerdictOut::Failed { kind, severity, retryable, reason, log_excerpt } => {
-                let severity = match severity {
-                    SeverityOut::Low => Severity::Low,
-                    SeverityOut::Medium => Severity::Medium,
-                    SeverityOut::High => Severity::High,
-                    SeverityOut::Catastrophic => Severity::Catastrophic,
-                };
-                Verdict::Failed(Failure { kind, severity, retryable, reason, log_excerpt })
-            }
-            VerdictOut::Interrupted { reason } => Verdict::Interrupted { reason },
-        };
         AttemptReport {
             trial: key.trial,
             attempt: key.attempt,
             ended_ms: self.ended_ms,
-            exit: self.exit.map(|exit| match exit {
-                ExitOut::Code(code) => Exit::Code(code),
-                ExitOut::Signal(signal) => Exit::Signal(signal),
-            }),
-            usage: Usage { wall_us: self.wall_us, cpu_us: self.cpu_us, peak_rss_bytes: self.peak_rss_bytes },
-            verdict,
-        }
-    }
-}
-
-impl From<Metric> for MetricOut {
-    fn from(metric: Metric) -> Self {
-        match metric {
-            Metric::Number(number) => Self::Number(number),
-            Metric::Label(label) => Self::Label(label),
-        }
-    }
-}
-
-impl From<MetricOut> for Metric {
-    fn from(metric: MetricOut) -> Self {
-        match metric {
-            MetricOut::Number(number) => Self::Number(number),
-            MetricOut::Label(label) => Self::Label(label),
+            exit: self.exit,
+            usage: self.usage,
+            verdict: self.verdict,
         }
     }
 }
@@ -353,7 +227,7 @@ impl From<MetricOut> for Metric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StudyId;
+    use crate::model::{Failure, Metric, Metrics, OutputHash, Severity, StudyId};
 
     #[test]
     fn a_report_reads_back_as_it_was() {
@@ -380,9 +254,29 @@ mod tests {
             let usage = Usage { wall_us: 1, cpu_us: 2, peak_rss_bytes: u64::MAX };
             let exit = Some(Exit::Signal(9));
             let report = AttemptReport { trial: TrialId(3), attempt: 2, ended_ms: -5, exit, usage, verdict };
+            let verdict = match &report.verdict {
+                Verdict::Failed(_) => {
+                    r#"{"Failed":{"kind":"k","severity":"Catastrophic","retryable":true,"reason":"r","log_excerpt":"l\n"}}"#.into()
+                }
+                Verdict::Interrupted { .. } => r#"{"Interrupted":{"reason":"i"}}"#.into(),
+                _ => format!(
+                    r#"{{"Succeeded":{{"metrics":{{"a":{{"Number":0.30000000000000004}},"b":{{"Number":5e-324}},"c":{{"Label":"é\""}}}},"outputs":[["o",9,[{}]]]}}}}"#,
+                    ["200"; 32].join(",")
+                ),
+            };
+            // As it has always been: a job may have been begun by an older piton.
+            let expected = format!(
+                r#"{{"ended_ms":-5,"exit":{{"Signal":9}},"wall_us":1,"cpu_us":2,"peak_rss_bytes":18446744073709551615,"verdict":{verdict},"broken":null,"differs":null}}"#
+            );
             let text = serde_json::to_string(&Outcome::of(report.clone())).unwrap();
+            assert_eq!(text, expected);
             let back: Outcome = serde_json::from_str(&text).unwrap();
             assert_eq!(back.into_report(&key), report);
+            let forged = text.replace(&verdict, "\"Cancelled\"");
+            assert!(
+                forged != text && serde_json::from_str::<Outcome>(&forged).is_err(),
+                "that only piton can say"
+            );
         }
     }
 }

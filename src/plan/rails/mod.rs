@@ -7,6 +7,7 @@
 
 mod judge;
 
+use crate::model::words;
 use crate::model::{
     Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text,
 };
@@ -122,8 +123,7 @@ pub fn broken<E>(
         }
         _ => {
             let (count, most) = (catastrophic.len(), spec.rails.catastrophic_failures.unwrap_or(0));
-            let failures = if count == 1 { "failure" } else { "failures" };
-            let reason = format!("{count} catastrophic {failures}, and the limit is {most}");
+            let reason = format!("{}, and the limit is {most}", words::counted(count, "catastrophic failure"));
             Broken { rail, counted, reason, violating: catastrophic }
         }
     }))

@@ -7,6 +7,7 @@
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
 use crate::model::Value;
+use crate::model::words::counted;
 use crate::spec::diagnostics::shown;
 use crate::spec::raw::{Kind, Node, plain_value};
 use crate::spec::types::{SpecValue, Values};
@@ -119,7 +120,7 @@ fn quoted(raw: &[u8]) -> Option<Vec<bool>> {
 fn row(reading: &mut Reading<'_>, line: u64, fields: &[Field<'_>]) {
     let expected = reading.names.len();
     if fields.len() != expected && expected > 0 {
-        reading.mistake(line, format!("{}, but the header names {expected}", counted(fields.len())));
+        reading.mistake(line, format!("{}, but the header names {expected}", counted(fields.len(), "value")));
         return;
     }
     let mut values = Vec::with_capacity(expected);
@@ -139,10 +140,6 @@ fn row(reading: &mut Reading<'_>, line: u64, fields: &[Field<'_>]) {
     if values.len() == expected && expected > 0 {
         reading.row(line, values);
     }
-}
-
-fn counted(fields: usize) -> String {
-    if fields == 1 { "1 value".to_owned() } else { format!("{fields} values") }
 }
 
 /// `None`: the case has no such param.

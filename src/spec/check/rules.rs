@@ -71,7 +71,7 @@ pub(in crate::spec) static ABORT_IF: Section<AbortParts> = Section::with_one_of(
 
 const KIND: Takes =
     Takes::But(&Takes::Form("^[a-z][a-z0-9_]{0,63}$", "name of a lower-case letter, then `a-z 0-9 _`"), || {
-        RESERVED_KINDS.to_vec()
+        FailureKind::reserved()
     });
 
 /// `[[stage.failure]]`.
@@ -112,7 +112,7 @@ pub(in crate::spec) struct AbortParts {
 /// What a `[[stage.failure]]` says.
 #[derive(Default)]
 pub(in crate::spec) struct FailureParts {
-    kind: Option<String>,
+    kind: Option<FailureKind>,
     when: Option<FailureMatch>,
     severity: Option<Severity>,
     retryable: Option<bool>,

@@ -210,14 +210,7 @@ impl Checker<'_> {
         const HELP: &str =
             "sampling = \"grid\", \"random\", \"sobol\", { file = \"cases.csv\" } or { ask = [\"program\"] }";
         match &node.kind {
-            Kind::Str(_) => {
-                let words: [(&str, u8); 3] = [("grid", 0), ("random", 1), ("sobol", 2)];
-                Some(match self.one_of(node, place, &words)? {
-                    0 => Sampling::Grid,
-                    1 => Sampling::Random,
-                    _ => Sampling::Sobol,
-                })
-            }
+            Kind::Str(_) => self.one_of(node, place, &Sampling::WORDS),
             Kind::Table(_) => {
                 let mut parts = SamplingParts::default();
                 let table = self.section(&SAMPLING, node, place, &mut parts)?;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut, versions_out};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
+use crate::model::words::counted;
 use crate::model::{
     Abort, AttemptEnd, Event, InputHash, InputList, Next, Parent, Record, Seq, SpecAmended, StageDecl,
     StudyCreated, TrialId, Verdict,
@@ -449,8 +450,7 @@ impl<'a> Names<'a> {
                 let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 let merged = match merged {
                     0 => String::new(),
-                    1 => " (after 1 repetition)".to_owned(),
-                    merged => format!(" (after {merged} repetitions)"),
+                    merged => format!(" (after {})", counted(*merged, "repetition")),
                 };
                 format!("{}{merged}", values.join(" "))
             }
@@ -526,8 +526,7 @@ fn amended_detail(amended: &SpecAmended) -> String {
         let name = name_of(amended, extended.stage);
         words.push(match added(amended) {
             0 => format!("{name} chooses its survivors anew"),
-            1 => format!("{name}: 1 trial more"),
-            added => format!("{name}: {added} trials more"),
+            added => format!("{name}: {} more", counted(added, "trial")),
         });
     }
     if words.is_empty() { format!("{} stages", amended.stages.len()) } else { words.join(", ") }

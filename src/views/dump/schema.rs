@@ -13,6 +13,7 @@ use crate::model::{
     Accounting, AttemptOutcome, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus,
     ToolVersion, TrialId, TrialState, Value,
 };
+use crate::paths::attempt_name;
 use crate::plan::Lineage;
 use crate::views::words::{self, hex, micros, seconds, timestamp};
 use crate::views::{AbortedBy, PlannedTrial, StudyView, duration};
@@ -275,7 +276,7 @@ impl AttemptOut {
             wall_s: seconds(attempt.usage.wall_us),
             cpu_s: seconds(attempt.usage.cpu_us),
             peak_rss_bytes: attempt.usage.peak_rss_bytes,
-            dir: format!("{stage_dir}/{case}/attempt_{}", attempt.n),
+            dir: format!("{stage_dir}/{case}/{}", attempt_name(attempt.n)),
             remote: RemoteOut::of(attempt),
         }
     }

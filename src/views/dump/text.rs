@@ -42,7 +42,7 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
         study.seed,
         local_time(study.created_ms),
         duration(view.runtime_us()),
-        counted(study.runs.into(), "run"),
+        counted(study.runs, "run"),
         counted(view.progress.last_seq, "event"),
     );
     writeln!(out, "{}", screen.line(&made))?;

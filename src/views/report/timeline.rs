@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::charts::{Area, as_f64, at, picture};
 use super::gather::{Bar, Gathered, Run};
+use crate::model::words::counted;
 use crate::model::{AttemptOutcome, RunEnd, UnixMs};
 use crate::views::text::duration;
 
@@ -111,7 +112,7 @@ pub(super) fn ends(runs: &[Run], alive: bool) -> String {
     let killed = runs.iter().filter(|run| run.how.is_none()).count().saturating_sub(usize::from(alive));
     let how =
         |wanted: &[RunEnd]| runs.iter().filter(|run| run.how.is_some_and(|how| wanted.contains(&how))).count();
-    let mut parts = vec![if runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", runs.len()) }];
+    let mut parts = vec![counted(runs.len(), "run")];
     for (count, words) in [
         (killed, "killed or cut off"),
         (how(&[RunEnd::Drained]), RunEnd::Drained.name()),

@@ -22,10 +22,12 @@ use super::words::local_time;
 use super::{PlannedTrial, StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
+use crate::model::words::counted;
 use crate::model::{
     AttemptNo, AttemptOutcome, AttemptRow, Event, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion,
     TrialId, TrialRow, TrialState, Verdict,
 };
+use crate::paths::METRICS_FILE;
 use crate::plan::Lineage;
 use crate::spec::{ExpandContext, Expanded};
 
@@ -228,7 +230,7 @@ fn left_out(view: &StudyView, stage: &StageRow, case: &str, trial: &PlannedTrial
         return BTreeMap::new();
     };
     let Some(attempt) = row.attempts.last() else { return BTreeMap::new() };
-    let text = view.attempt_place(stage, case, attempt.n).join("metrics.json").open_file().and_then(|file| {
+    let text = view.attempt_place(stage, case, attempt.n).join(METRICS_FILE).open_file().and_then(|file| {
         let mut text = Vec::new();
         file.take(METRICS_MAX_BYTES).read_to_end(&mut text).map(|_| text)
     });
@@ -387,7 +389,7 @@ fn waiting(row: Option<&TrialRow>) -> String {
 
 /// Whether that may still change.
 fn yet(stage: &StageRow, rank: &Rank) -> String {
-    let trials = if rank.unfinished == 1 { "1 trial".to_owned() } else { format!("{} trials", rank.unfinished) };
+    let trials = counted(rank.unfinished, "trial");
     let of_those = if rank.unfinished == 1 { "it" } else { "any of them" };
     match (rank.decided, stage.status) {
         (true, _) if rank.unfinished == 0 => "; every trial of the stage has finished".to_owned(),

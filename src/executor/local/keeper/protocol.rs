@@ -304,6 +304,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
 
     fn requests() -> Vec<Request<'static>> {
         vec![
@@ -314,8 +315,8 @@ mod tests {
                 program: c"/bin/true",
                 cwd: c"/",
                 stdin: c"/proc/1/fd/5",
-                stdout: c"stdout.log",
-                stderr: c"stderr.log",
+                stdout: STDOUT_LOG_C,
+                stderr: STDERR_LOG_C,
                 argv: b"true\0-x\0",
                 env: b"A=1\0",
             }),
