@@ -75,7 +75,7 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
             .map(|best| format!("{} {} ({})", best.metric, piton::views::number(best.value), best.case));
         vec![
             stage.name.clone(),
-            stage.status.to_owned(),
+            stage.status.to_string(),
             stage.planned.to_string(),
             stage.succeeded.to_string(),
             stage.failed.to_string(),
@@ -101,7 +101,7 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
     }
     if let Some(stage) = &status.waits_for_approval {
         let _ = writeln!(text, "\nStage {} waits for approval: <code>piton approve</code>.", plain(stage));
-    } else if status.status == StudyStatus::Interrupted.name() {
+    } else if status.status == StudyStatus::Interrupted {
         let _ = writeln!(text, "\nEverything that ended is recorded. Go on with <code>{}</code>.", plain(again));
     }
     text.push('\n');

@@ -13,6 +13,7 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
         /// What a failure is called. On disk, in JSON and everywhere else outside it is its name alone.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema), schemars(with = "String"))]
         #[serde(from = "String", into = "String")]
         #[non_exhaustive]
         pub enum FailureKind {

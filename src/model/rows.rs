@@ -470,7 +470,8 @@ pub struct StudyProgress {
 }
 
 /// Attempts of the whole study.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounting {
     /// Attempts recorded as started.
     pub attempts_started: u64,

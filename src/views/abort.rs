@@ -16,10 +16,11 @@ use crate::plan::{self, Lineage, Selector};
 const NAMED: usize = 20;
 
 /// `aborted_by` of a study: what the abort rests on.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AbortedBy {
-    /// The rail: `base`, `abort_if`, `max_failure_rate`, `catastrophic_failures`, `no_survivors` or `max_runtime`.
-    pub rail: &'static str,
+    /// The rail.
+    pub rail: Rail,
     /// The stage that was open.
     pub stage: u32,
     /// The trials of that stage below this place count. After `max_runtime` that is 0: which had ended is a matter of time.
@@ -38,7 +39,7 @@ impl AbortedBy {
             trial => lineage.case_of(trial).unwrap_or_else(|| format!("#{trial}")),
         };
         Some(Self {
-            rail: abort.rail.name(),
+            rail: abort.rail,
             stage: abort.stage,
             counted: abort.counted,
             violating: study.violating.iter().map(case).collect(),

@@ -26,7 +26,7 @@ use super::dump::{events_jsonl, survivor_cases};
 use super::words::{seconds, timestamp};
 use super::{Liveness, Place, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptRow, FailureKind, StageRow, StageStatus, TrialState};
+use crate::model::{AttemptRow, FailureKind, StageRow, StageStatus, StudyStatus, TrialState};
 use crate::sys::disk;
 use crate::sys::files::{create_dir_all_durable, replace_asked, replace_atomically};
 use crate::sys::temporary::{Access, remove_leftovers_in};
@@ -38,6 +38,7 @@ pub const STUDY_TELEMETRY: &str = "study_telemetry.json";
 /// Name of the events.
 pub const EVENTS: &str = "telemetry.jsonl";
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct Checkpoint<'a> {
     study_name: &'a str,
@@ -48,14 +49,16 @@ struct Checkpoint<'a> {
     metadata: CheckpointMetadata<'a>,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct CheckpointMetadata<'a> {
-    status: &'static str,
+    status: StudyStatus,
     seed: u64,
     spec_hash: &'a str,
     events: u64,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct CompletedStage<'a> {
     stage_index: u32,
@@ -67,6 +70,7 @@ struct CompletedStage<'a> {
     metadata: StageMetadata,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct StageMetadata {
     trial_budget: u64,
@@ -74,10 +78,11 @@ struct StageMetadata {
     trials_planned: u64,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct StudyTelemetry<'a> {
     study_name: &'a str,
-    status: &'static str,
+    status: StudyStatus,
     abort_reason: Option<&'a str>,
     created_at: String,
     updated_at: String,
@@ -92,11 +97,12 @@ struct StudyTelemetry<'a> {
     stages: Vec<StageSummary<'a>>,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct StageSummary<'a> {
     stage_index: u32,
     stage_name: &'a str,
-    status: &'static str,
+    status: StageStatus,
     opened_at: Option<String>,
     closed_at: Option<String>,
     duration_s: Option<f64>,
@@ -111,6 +117,7 @@ struct StageSummary<'a> {
     survivor_case_ids: Vec<String>,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct Best<'a> {
     case: String,
@@ -118,6 +125,7 @@ struct Best<'a> {
     value: f64,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct StageTelemetry<'a> {
     study_name: &'a str,
@@ -131,6 +139,7 @@ struct StageTelemetry<'a> {
 }
 
 /// Over the ended attempts, seconds.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct Spread {
     total: f64,
@@ -342,7 +351,7 @@ fn checkpoint(view: &StudyView) -> Checkpoint<'_> {
         checkpoint_version: "1.0",
         created_at: timestamp(view.study.created_ms),
         metadata: CheckpointMetadata {
-            status: view.status().name(),
+            status: view.status(),
             seed: view.study.seed,
             spec_hash: &view.study.spec_hash,
             events: view.progress.last_seq,
@@ -354,7 +363,7 @@ fn study_telemetry(view: &StudyView) -> StudyTelemetry<'_> {
     let attempts = view.progress.accounting;
     StudyTelemetry {
         study_name: &view.study.name,
-        status: view.status().name(),
+        status: view.status(),
         abort_reason: view.study.abort_reason.as_deref(),
         created_at: timestamp(view.study.created_ms),
         updated_at: timestamp(view.progress.last_event_ms),
@@ -380,7 +389,7 @@ fn summary<'a>(view: &'a StudyView, stage: &'a StageRow) -> StageSummary<'a> {
     StageSummary {
         stage_index: stage.index,
         stage_name: &stage.name,
-        status: stage.status.name(),
+        status: stage.status,
         opened_at: stage.opened_ms.map(timestamp),
         closed_at: stage.closed_ms.map(timestamp),
         duration_s: lasted_ms.map(|lasted_ms| seconds(lasted_ms.saturating_mul(1_000))),

@@ -34,6 +34,8 @@ mod words;
 mod damage;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod schemas;
 
 pub use crate::sys::words::shell_quoted;
 pub use abort::{AbortedBy, abort_words};

@@ -36,12 +36,13 @@ const FAILURES_SHOWN: usize = 5;
 const EVENTS_SEARCHED: u64 = 200;
 
 /// How a study stands; also the shape of `status --json`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
     /// The study's name.
     pub study: String,
     /// As in a dump: `created`, `running`, `interrupted`, `completed`, `aborted`.
-    pub status: &'static str,
+    pub status: StudyStatus,
     /// Why it was aborted.
     pub abort_reason: Option<String>,
     /// What the abort rests on.
@@ -94,6 +95,7 @@ pub struct Status {
 }
 
 /// A proposer that has yet to answer.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProposerWait {
     /// Its stage.
@@ -118,6 +120,7 @@ impl RunTimes {
 }
 
 /// The last engine of a study.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Engine {
     /// Its process.
@@ -134,6 +137,7 @@ pub struct Engine {
 }
 
 /// How a stage stands.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage {
     /// Its position.
@@ -141,7 +145,7 @@ pub struct Stage {
     /// Its name.
     pub name: String,
     /// As in a dump.
-    pub status: &'static str,
+    pub status: StageStatus,
     /// Trials planned; 0 while it waits.
     pub planned: u64,
     /// Trials that wait.
@@ -165,6 +169,7 @@ pub struct Stage {
 }
 
 /// The best value of a stage so far.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BestOut {
     /// Of the first objective.
@@ -176,6 +181,7 @@ pub struct BestOut {
 }
 
 /// A trial that runs.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Running {
     /// Its case.
@@ -195,6 +201,7 @@ pub struct Running {
 }
 
 /// A failed attempt.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LastFailure {
     /// Its case.
@@ -231,7 +238,7 @@ impl Status {
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
-            status: status.name(),
+            status,
             abort_reason: study.abort_reason.clone(),
             aborted_by: AbortedBy::of(study, &lineage),
             abort_words: abort_words(study, &view.stages, &lineage),
@@ -347,7 +354,7 @@ impl Status {
         pieces.push(format!("ran {} in {}", duration(micros(self.runtime_s)), counted(self.runs, "run")));
         pieces.push(counted(self.events, "event"));
         if let Some(run) = self.run_times {
-            pieces.push(run.words(self.status == "running"));
+            pieces.push(run.words(self.status == StudyStatus::Running));
         }
         for line in wrapped(&pieces, ", ", screen.columns()) {
             writeln!(out, "{}", screen.line(&line))?;
@@ -375,13 +382,13 @@ impl Status {
 
     fn in_words(&self) -> (String, Paint) {
         match (self.status, &self.engine) {
-            ("created", _) => ("not started yet".into(), Paint::Busy),
-            ("running", _) if self.draining => {
+            (StudyStatus::Created, _) => ("not started yet".into(), Paint::Busy),
+            (StudyStatus::Running, _) if self.draining => {
                 ("draining: what runs finishes, nothing more starts".into(), Paint::Busy)
             }
-            ("running", _) => ("running".into(), Paint::Good),
-            ("completed", _) => ("completed".into(), Paint::Good),
-            ("aborted", _) => {
+            (StudyStatus::Running, _) => ("running".into(), Paint::Good),
+            (StudyStatus::Completed, _) => ("completed".into(), Paint::Good),
+            (StudyStatus::Aborted, _) => {
                 let why = clean(self.abort_reason.as_deref().unwrap_or("no reason recorded"));
                 (format!("aborted: {why}"), Paint::Bad)
             }
@@ -481,7 +488,7 @@ impl Stage {
             }
         }
         let mut pieces = vec![counts.join(", ")];
-        if let Some(rate) = self.per_minute.filter(|_| self.status == "open") {
+        if let Some(rate) = self.per_minute.filter(|_| self.status == StageStatus::Open) {
             pieces.push(rate_words(rate));
         }
         if let Some([from, to]) = self.eta_s {
@@ -491,7 +498,7 @@ impl Stage {
             pieces.push(format!("best {} {} ({})", clean(&best.metric), number(best.value), clean(&best.case)));
         }
         if self.survivors_decided == Some(true)
-            && self.status != "closed"
+            && self.status != StageStatus::Closed
             && self.planned > self.succeeded + self.failed
         {
             pieces.push("survivors decided: no pending trial can change them".to_owned());
@@ -587,7 +594,7 @@ fn stage_out(
     Ok(Stage {
         index: stage.index,
         name: stage.name.clone(),
-        status: stage.status.name(),
+        status: stage.status,
         planned: stage.expected(),
         pending,
         running: counters.running,

@@ -1,36 +1,76 @@
-//! `telemetry.jsonl` says what its published schema says, whatever a study went through.
+//! What is written as JSON is what its published schema says, whatever a study went through.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{Sandbox, wait_until};
 
-/// Checks each line of a study's telemetry with a validator that others wrote; the kinds of events in it.
-pub fn checked(sandbox: &Sandbox, study: &str) -> BTreeSet<String> {
-    let script = "import json, sys\n\
-        from jsonschema import Draft202012Validator\n\
-        schema = json.load(open(sys.argv[1]))\n\
-        Draft202012Validator.check_schema(schema)\n\
-        validator = Draft202012Validator(schema)\n\
-        kinds = set()\n\
-        for line in open(sys.argv[2]):\n\
-        \x20   event = json.loads(line)\n\
-        \x20   kinds.add(event['type'])\n\
-        \x20   wrong = [e for e in validator.iter_errors(event)]\n\
-        \x20   for error in wrong:\n\
-        \x20       of_kind = [c for c in error.context if c.schema_path[0] == [s['properties']['type']['const'] for s in schema['oneOf']].index(event['type'])]\n\
-        \x20       sys.exit(line + str([c.message for c in of_kind] or error.message))\n\
-        print(' '.join(sorted(kinds)))";
+/// Holds each document against a schema, with a validator that others wrote. Each must be refused once it says more, says less, or
+/// says a time in another way.
+fn validated(schema: &str, documents: &[Value]) {
+    const SCRIPT: &str = "
+import copy, json, sys
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+schema = json.load(open(sys.argv[1]))
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+optional = set(sys.argv[2].split())
+def objects(value, path=()):
+    if isinstance(value, dict):
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        # Their keys are those of the study.
+        if key not in ('spec', 'params', 'metrics', 'outputs', 'versions'):
+            yield from objects(inner, path + (key,))
+def at(value, path):
+    for key in path:
+        value = value[key]
+    return value
+for line in sys.stdin:
+    document = json.loads(line)
+    wrong = best_match(validator.iter_errors(document))
+    if wrong:
+        sys.exit(f'{wrong.json_path}: {wrong.message}: {line}')
+    for path in objects(document):
+        more = copy.deepcopy(document)
+        at(more, path)['no_such_key'] = 1
+        assert not validator.is_valid(more), f'more at {path}'
+        for key, value in at(document, path).items():
+            less = copy.deepcopy(document)
+            del at(less, path)[key]
+            assert key in optional or not validator.is_valid(less), f'less at {path}: {key}'
+            if key in ('at', 'type', 'status', 'state', 'outcome', 'finding') or key.endswith('_at') and value:
+                other = copy.deepcopy(document)
+                at(other, path)[key] = 'soon'
+                assert not validator.is_valid(other), f'other at {path}: {key}'
+";
     let root = env!("CARGO_MANIFEST_DIR");
-    let output = Command::new(format!("{root}/target/tools/python/bin/python"))
-        .args(["-c", script, &format!("{root}/docs/telemetry.schema.json")])
-        .arg(sandbox.path(&format!("artifacts/{study}/telemetry.jsonl")))
-        .output()
+    let optional = "aborted_by cluster_trouble executor lost_events outside rail remote stage counted";
+    let mut child = Command::new(format!("{root}/target/tools/python/bin/python"))
+        .args(["-c", SCRIPT, &format!("{root}/docs/schema/{schema}.schema.json"), optional])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+    let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{schema}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Checks what a study's telemetry, dump and status say; the kinds of events in it.
+pub fn checked(sandbox: &Sandbox, study: &str) -> BTreeSet<String> {
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let events: Vec<Value> =
+        sandbox.lines(&format!("artifacts/{study}/telemetry.jsonl")).iter().map(|l| json(l)).collect();
+    validated("telemetry", &events);
+    validated("dump", &[json(&sandbox.ok("dump study.redb --format json", 0))]);
+    validated("status", &[json(&sandbox.ok("status study.redb --json", 0))]);
+    events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -40,6 +80,9 @@ fn every_line_is_as_the_schema_says() {
     everything.ok("approve study.redb --by ada", 0);
     everything.ok("run study.toml", 0);
     let mut kinds = checked(&everything, "everything");
+    everything.ok("compare study.redb --write-baseline baseline.json", 0);
+    let compared = everything.ok("compare study.redb --baseline baseline.json --json", 0);
+    validated("compare", &[serde_json::from_str(&compared).unwrap()]);
 
     let text = |budget: u32| {
         format!(

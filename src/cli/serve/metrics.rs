@@ -28,7 +28,7 @@ fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
 pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("piton");
     let study = Gauges::default();
-    study.get_or_create(&labels([("study", &status.study), ("status", status.status)])).set(1.0);
+    study.get_or_create(&labels([("study", &status.study), ("status", status.status.name())])).set(1.0);
     registry.register("study_status", "The study's name and status; always 1", study);
 
     let alive = Gauge::<f64, AtomicU64>::default();

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Comparison, Totals};
 use crate::views::ViewError;
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct Head<'a> {
     schema: u32,
@@ -46,4 +47,14 @@ impl Comparison<'_> {
         out.write_all(b"\n]}\n")?;
         Ok(totals)
     }
+}
+
+/// All of it, for its schema.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "only its schema is of use")]
+pub(in crate::views) struct Compared<'a> {
+    #[schemars(flatten)]
+    head: Head<'a>,
+    comparisons: Vec<super::Row>,
 }

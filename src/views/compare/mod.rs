@@ -24,10 +24,13 @@ use crate::model::{Params, StageRow, TrialId, TrialState, Value};
 use baseline::{BaselineTrial, metric_names, numbers};
 
 pub use baseline::{Baseline, is_store, save_baseline, write_baseline};
+#[cfg(test)]
+pub(super) use json::Compared;
 pub use limits::{Limits, Moved, Tolerance};
 pub use record::{Difference, differences};
 
 /// What one line of a comparison comes to.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
@@ -109,6 +112,7 @@ impl From<Moved> for Finding {
 }
 
 /// One line of a comparison: a metric of a case, or a case as a whole.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// The case.
@@ -132,6 +136,7 @@ pub struct Row {
 }
 
 /// What a comparison comes to.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Cases of the baseline that have a result there.

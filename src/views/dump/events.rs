@@ -13,15 +13,17 @@ use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
 use crate::model::{
-    Abort, AttemptEnd, Event, InputHash, InputList, Next, Parent, Record, Seq, SpecAmended, StageDecl,
-    StudyCreated, TrialId, Verdict,
+    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Next, Parent, Rail, Record,
+    RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, local_time_to_ms, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
-struct EventOut<'a> {
+pub(in crate::views) struct EventOut<'a> {
+    #[cfg_attr(test, schemars(range(min = 1)))]
     seq: Seq,
     at: String,
     #[serde(flatten)]
@@ -29,6 +31,7 @@ struct EventOut<'a> {
     run_s: f64,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Body<'a> {
@@ -67,13 +70,15 @@ enum Body<'a> {
         slot: u32,
         pid: Option<u32>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        executor: Option<&'static str>,
+        #[cfg_attr(test, schemars(with = "crate::views::schemas::Cluster"))]
+        executor: Option<ExecutorKind>,
     },
     AttemptPlaced {
         trial: u64,
         case: String,
         attempt: u32,
-        executor: &'static str,
+        #[cfg_attr(test, schemars(with = "crate::views::schemas::Cluster"))]
+        executor: ExecutorKind,
         remote_id: &'a str,
         node: Option<&'a str>,
         started_at: Option<String>,
@@ -92,7 +97,8 @@ enum Body<'a> {
         slot: u32,
         pid: Option<u32>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        executor: Option<&'static str>,
+        #[cfg_attr(test, schemars(with = "crate::views::schemas::Cluster"))]
+        executor: Option<ExecutorKind>,
     },
     BaseEnded(Box<EndOut<'a>>),
     StageApproved {
@@ -109,7 +115,7 @@ enum Body<'a> {
     StudyCompleted {},
     StudyAborted {
         #[serde(skip_serializing_if = "Option::is_none")]
-        rail: Option<&'static str>,
+        rail: Option<Rail>,
         #[serde(skip_serializing_if = "Option::is_none")]
         stage: Option<u32>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,13 +128,14 @@ enum Body<'a> {
         lost: u64,
     },
     RunEnded {
-        how: &'static str,
+        how: RunEnd,
     },
     InputsListed {
         directories: Vec<ListOut<'a>>,
     },
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct ListOut<'a> {
     path: &'a str,
@@ -136,6 +143,7 @@ struct ListOut<'a> {
     entries: usize,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct CreatedOut<'a> {
     study_id: String,
@@ -144,6 +152,7 @@ struct CreatedOut<'a> {
     base_case: &'a str,
     seed: u64,
     /// As JSON; as text if it is none.
+    #[cfg_attr(test, schemars(extend("type" = ["object", "string"])))]
     spec: serde_json::Value,
     spec_hash: &'a str,
     inputs: Vec<InputOut<'a>>,
@@ -154,9 +163,11 @@ struct CreatedOut<'a> {
     plan_version: u32,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct AmendedOut<'a> {
     /// As JSON; as text if it is none.
+    #[cfg_attr(test, schemars(extend("type" = ["object", "string"])))]
     spec: serde_json::Value,
     spec_hash: &'a str,
     seed: u64,
@@ -170,6 +181,7 @@ struct AmendedOut<'a> {
     reopened: bool,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct InputOut<'a> {
     path: &'a str,
@@ -177,6 +189,7 @@ struct InputOut<'a> {
     blake3: &'a str,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct ParentOut {
     trial: u64,
@@ -184,12 +197,13 @@ struct ParentOut {
     attempt: u32,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 struct EndOut<'a> {
     trial: u64,
     case: String,
     attempt: u32,
-    outcome: &'static str,
+    outcome: AttemptOutcome,
     ended_at: String,
     exit_code: Option<i32>,
     signal: Option<String>,
@@ -202,8 +216,16 @@ struct EndOut<'a> {
     /// By what it was interrupted.
     reason: Option<&'a str>,
     /// `final`, or `again` at `due_at` (`null`: at once).
-    next: &'static str,
+    next: NextOut,
     due_at: Option<String>,
+}
+
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum NextOut {
+    Final,
+    Again,
 }
 
 /// Names as they were when an event came: an amendment may give a trial's number to another case.
@@ -324,13 +346,13 @@ impl<'a> Names<'a> {
                 attempt: *attempt,
                 slot: *slot,
                 pid: process.map(|process| process.pid),
-                executor: executor.is_remote().then(|| executor.name()),
+                executor: executor.is_remote().then_some(*executor),
             },
             Event::AttemptPlaced { trial, attempt, job } => Body::AttemptPlaced {
                 trial: trial.0,
                 case: self.case(*trial),
                 attempt: *attempt,
-                executor: job.executor.name(),
+                executor: job.executor,
                 remote_id: &job.id,
                 node: job.node.as_deref(),
                 started_at: job.started_ms.map(timestamp),
@@ -341,7 +363,7 @@ impl<'a> Names<'a> {
                 attempt: *attempt,
                 slot: *slot,
                 pid: process.map(|process| process.pid),
-                executor: executor.is_remote().then(|| executor.name()),
+                executor: executor.is_remote().then_some(*executor),
             },
             Event::BaseEnded(end) => Body::BaseEnded(Box::new(self.end(end))),
             Event::StageApproved { stage, by, note } => {
@@ -366,13 +388,13 @@ impl<'a> Names<'a> {
             Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
             Event::StudyAbortedBy { abort, reason, violating } => self.aborted(Some(*abort), reason, violating),
             Event::Rebuilt { known, lost } => Body::Rebuilt { known: *known, lost: *lost },
-            Event::RunEnded { how } => Body::RunEnded { how: how.name() },
+            Event::RunEnded { how } => Body::RunEnded { how: *how },
         }
     }
 
     fn aborted<'e>(&self, abort: Option<Abort>, reason: &'e str, violating: &[TrialId]) -> Body<'e> {
         Body::StudyAborted {
-            rail: abort.map(|abort| abort.rail.name()),
+            rail: abort.map(|abort| abort.rail),
             stage: abort.map(|abort| abort.stage),
             counted: abort.map(|abort| abort.counted),
             reason,
@@ -385,7 +407,7 @@ impl<'a> Names<'a> {
             trial: end.trial.0,
             case: self.case(end.trial),
             attempt: end.attempt,
-            outcome: end.verdict.outcome().name(),
+            outcome: end.verdict.outcome(),
             ended_at: timestamp(end.ended_ms),
             exit_code: words::exit_code(end.exit),
             signal: words::exit_signal(end.exit),
@@ -396,7 +418,7 @@ impl<'a> Names<'a> {
             outputs: None,
             failure: None,
             reason: None,
-            next: "final",
+            next: NextOut::Final,
             due_at: None,
         };
         match &end.verdict {
@@ -409,7 +431,7 @@ impl<'a> Names<'a> {
             Verdict::Cancelled => {}
         }
         if let Next::Again { due_ms } = end.next {
-            out.next = "again";
+            out.next = NextOut::Again;
             out.due_at = (due_ms != 0).then(|| timestamp(due_ms));
         }
         out
@@ -555,7 +577,7 @@ fn created_out(created: &StudyCreated) -> CreatedOut<'_> {
 }
 
 fn end_detail(end: &AttemptEnd) -> String {
-    let took = format!("{} after {}", end.verdict.outcome().name(), duration(end.usage.wall_us));
+    let took = format!("{} after {}", end.verdict.outcome(), duration(end.usage.wall_us));
     let again = match end.next {
         Next::Again { .. } => ", runs again",
         Next::Final => "",

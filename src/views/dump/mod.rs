@@ -18,15 +18,18 @@ use serde::Serialize;
 
 use super::{Screen, StudyView, ViewError};
 use crate::journal::Snapshot;
+use crate::model::Accounting;
 use crate::plan::Lineage;
 
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
-use schema::{AccountingOut, StageOut, StageScope, StudyOut, TrialOut};
 pub(super) use schema::{
     AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases, versions_out,
 };
+#[cfg(test)]
+pub(super) use schema::{OutputsOut, ProposedOut};
+use schema::{StageOut, StageScope, StudyOut, TrialOut};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +99,7 @@ fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()
     }
     list.end(out)?;
     out.write_all(b",\n\"accounting\":")?;
-    serde_json::to_writer(&mut *out, &AccountingOut::from(view.progress.accounting))?;
+    serde_json::to_writer(&mut *out, &view.progress.accounting)?;
     writeln!(out, ",\n\"events\":{}}}", view.progress.last_seq)?;
     Ok(())
 }
@@ -120,6 +123,7 @@ impl List {
 }
 
 /// A line of `--format jsonl`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
@@ -127,7 +131,7 @@ enum Line<'a> {
         schema: u32,
         #[serde(flatten)]
         study: StudyOut<'a>,
-        accounting: AccountingOut,
+        accounting: Accounting,
         events: u64,
     },
     Stage(StageOut<'a>),
@@ -141,7 +145,7 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
         &Line::Study {
             schema: 1,
             study: StudyOut::new(view),
-            accounting: view.progress.accounting.into(),
+            accounting: view.progress.accounting,
             events: view.progress.last_seq,
         },
     )?;
@@ -238,4 +242,28 @@ fn line<W: Write + ?Sized>(out: &mut W, item: &impl Serialize) -> Result<(), Vie
 /// A param's value for people, as the trial gets it; not yet harmless.
 pub(super) fn value_text(value: &crate::model::Value) -> String {
     value.to_string()
+}
+
+/// Shapes that are written in parts, for their schemas.
+#[cfg(test)]
+pub(super) mod schemas {
+    use schemars::JsonSchema;
+
+    use super::schema::{OutputOut, StageOut, StudyOut, TrialOut};
+    use crate::model::Accounting;
+
+    pub(in crate::views) type Event<'a> = super::events::EventOut<'a>;
+    pub(in crate::views) type Output = OutputOut;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is of use")]
+    pub(in crate::views) struct Dump<'a> {
+        #[schemars(extend("const" = 1))]
+        schema: u32,
+        study: StudyOut<'a>,
+        stages: Vec<StageOut<'a>>,
+        trials: Vec<TrialOut<'a>>,
+        accounting: Accounting,
+        events: u64,
+    }
 }

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    Accounting, AttemptOutcome, AttemptRow, Failure, Metric, Metrics, OutputHash, Params, StageRow, StudyStatus,
-    ToolVersion, TrialId, TrialState, Value,
+    AttemptOutcome, AttemptRow, ExecutorKind, Failure, FailureKind, Metric, Metrics, OutputHash, Params, Severity,
+    StageRow, StageStatus, StudyStatus, ToolVersion, TrialId, TrialState, Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::Lineage;
@@ -19,10 +19,11 @@ use crate::views::words::{self, hex, micros, seconds, timestamp};
 use crate::views::{AbortedBy, PlannedTrial, StudyView, duration};
 
 /// `study`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 pub struct StudyOut<'a> {
     name: &'a str,
-    status: &'static str,
+    status: StudyStatus,
     aborted: bool,
     abort_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +37,7 @@ pub struct StudyOut<'a> {
     versions: BTreeMap<&'a str, &'a str>,
 }
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 struct EngineOut {
     /// Of the last engine; `null` before the first.
@@ -48,7 +50,7 @@ impl<'a> StudyOut<'a> {
         let study = &view.study;
         Self {
             name: &study.name,
-            status: view.status().name(),
+            status: view.status(),
             aborted: study.status == StudyStatus::Aborted,
             abort_reason: study.abort_reason.as_deref(),
             aborted_by: AbortedBy::of(study, &view.lineage()),
@@ -71,11 +73,12 @@ pub(in crate::views) fn versions_out(versions: &[ToolVersion]) -> BTreeMap<&str,
 }
 
 /// One of `stages`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 pub struct StageOut<'a> {
     index: u32,
     name: &'a str,
-    status: &'static str,
+    status: StageStatus,
     trial_budget: u64,
     survivor_count: u64,
     planned: u64,
@@ -100,7 +103,7 @@ impl<'a> StageOut<'a> {
             cancelled: if aborted { stage.planned().saturating_sub(counted) } else { 0 },
             index: stage.index,
             name: &stage.name,
-            status: stage.status.name(),
+            status: stage.status,
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
             planned: stage.planned(),
@@ -138,6 +141,7 @@ impl<'a> StageScope<'a> {
 }
 
 /// One of `trials`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 pub struct TrialOut<'a> {
     id: u64,
@@ -145,7 +149,7 @@ pub struct TrialOut<'a> {
     case: String,
     parent: String,
     params: ParamsOut,
-    state: &'static str,
+    state: TrialState,
     /// There where it is true: it has no part in what its study was aborted by.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     outside: bool,
@@ -168,7 +172,7 @@ impl<'a> TrialOut<'a> {
             stage: planned.stage,
             parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
             params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
-            state: planned.state.name(),
+            state: planned.state,
             outside: planned.ended_outside(),
             metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
             failure: final_failure(planned).map(FailureOut::new),
@@ -191,10 +195,11 @@ pub(in crate::views) fn final_failure(planned: &PlannedTrial) -> Option<&Failure
 }
 
 /// A trial's `failure`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 pub struct FailureOut<'a> {
-    kind: &'a str,
-    severity: &'static str,
+    kind: &'a FailureKind,
+    severity: Severity,
     reason: &'a str,
     log_excerpt: &'a str,
 }
@@ -202,8 +207,8 @@ pub struct FailureOut<'a> {
 impl<'a> FailureOut<'a> {
     pub(in crate::views) fn new(failure: &'a Failure) -> Self {
         Self {
-            kind: failure.kind.name(),
-            severity: failure.severity.name(),
+            kind: &failure.kind,
+            severity: failure.severity,
             reason: &failure.reason,
             log_excerpt: &failure.log_excerpt,
         }
@@ -211,11 +216,12 @@ impl<'a> FailureOut<'a> {
 }
 
 /// One of a trial's `attempts`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
 pub struct AttemptOut {
     n: u32,
     /// `null` while it runs.
-    outcome: Option<&'static str>,
+    outcome: Option<AttemptOutcome>,
     exit_code: Option<i32>,
     signal: Option<String>,
     started_at: String,
@@ -230,10 +236,12 @@ pub struct AttemptOut {
 }
 
 /// An attempt's job on a cluster.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RemoteOut {
     /// Which cluster.
-    pub executor: &'static str,
+    #[cfg_attr(test, schemars(with = "crate::views::schemas::Cluster"))]
+    pub executor: ExecutorKind,
     /// The job's id there; empty while it is not known.
     pub id: String,
     /// Where it runs or ran.
@@ -249,7 +257,7 @@ impl RemoteOut {
         let job = attempt.remote.as_ref()?;
         let queued_ms = job.started_ms.map(|started_ms| started_ms.saturating_sub(attempt.started_ms));
         Some(Self {
-            executor: job.executor.name(),
+            executor: job.executor,
             id: job.id.clone(),
             node: job.node.clone(),
             started_at: job.started_ms.map(timestamp),
@@ -268,7 +276,7 @@ impl AttemptOut {
     pub(in crate::views) fn new(stage_dir: &str, case: &str, attempt: &AttemptRow) -> Self {
         Self {
             n: attempt.n,
-            outcome: attempt.outcome.map(AttemptOutcome::name),
+            outcome: attempt.outcome,
             exit_code: words::exit_code(attempt.exit),
             signal: words::exit_signal(attempt.exit),
             started_at: timestamp(attempt.started_ms),
@@ -361,9 +369,11 @@ fn whole(number: f64) -> Option<i64> {
 #[derive(Clone, Copy, Debug)]
 pub struct OutputsOut<'a>(pub(in crate::views) &'a [OutputHash]);
 
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
-struct OutputOut {
+pub(in crate::views) struct OutputOut {
     bytes: u64,
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9a-f]{64}$")))]
     blake3: String,
 }
 
@@ -374,22 +384,5 @@ impl Serialize for OutputsOut<'_> {
             map.serialize_entry(&output.path, &OutputOut { bytes: output.bytes, blake3: hex(&output.blake3) })?;
         }
         map.end()
-    }
-}
-
-/// `accounting`.
-#[derive(Debug, Serialize)]
-pub struct AccountingOut {
-    attempts_started: u64,
-    succeeded: u64,
-    failed: u64,
-    interrupted: u64,
-    running: u64,
-}
-
-impl From<Accounting> for AccountingOut {
-    fn from(accounting: Accounting) -> Self {
-        let Accounting { attempts_started, succeeded, failed, interrupted, running } = accounting;
-        Self { attempts_started, succeeded, failed, interrupted, running }
     }
 }

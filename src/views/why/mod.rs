@@ -74,9 +74,9 @@ struct WhyOut<'a> {
     id: u64,
     stage: u32,
     stage_name: &'a str,
-    stage_status: &'static str,
+    stage_status: StageStatus,
     parent: &'a str,
-    state: &'static str,
+    state: TrialState,
     /// There where it is true: it has no part in what its study was aborted by.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     outside: bool,
@@ -200,9 +200,9 @@ impl Why {
             id: self.trial.trial.0,
             stage: self.stage.index,
             stage_name: &self.stage.name,
-            stage_status: self.stage.status.name(),
+            stage_status: self.stage.status,
             parent: &self.parent,
-            state: self.trial.state.name(),
+            state: self.trial.state,
             outside: self.trial.ended_outside(),
             survivor: self.survivor,
             reason: &self.reason,
