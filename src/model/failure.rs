@@ -50,14 +50,14 @@ kinds! {
     OutOfMemory => "out_of_memory",
     /// There is no such program.
     CommandNotFound => "command_not_found",
-    /// Its program could not be started.
-    SpawnFailed => "spawn_failed",
     /// It did not report what is needed.
     MissingMetric => "missing_metric",
     /// What it reported cannot be read.
     BadMetrics => "bad_metrics",
     /// It did not leave what is declared.
     MissingOutput => "missing_output",
+    /// Its program could not be started.
+    SpawnFailed => "spawn_failed",
     /// It killed the process that all trials are children of.
     KilledKeeper => "killed_keeper",
     /// A closure that did not say more.
@@ -85,11 +85,18 @@ impl FailureKind {
             | Self::MissingOutput
             | Self::SpawnFailed
             | Self::KilledKeeper => true,
-            Self::Own(name) => {
-                [AttemptOutcome::Interrupted, AttemptOutcome::Cancelled].iter().any(|o| o.name() == name)
-            }
+            Self::Own(name) => Self::NO_FAILURES.iter().any(|outcome| outcome.name() == name),
             _ => false,
         }
+    }
+
+    /// Ends that are no failures.
+    const NO_FAILURES: [AttemptOutcome; 2] = [AttemptOutcome::Interrupted, AttemptOutcome::Cancelled];
+
+    /// The names that no failure rule may claim.
+    pub(crate) fn reserved() -> Vec<&'static str> {
+        let own = Self::ALL.iter().filter(|kind| kind.is_reserved()).map(Self::name);
+        own.chain(Self::NO_FAILURES.iter().map(|outcome| outcome.name())).collect()
     }
 
     /// How bad it usually is, and whether a retry could help.
@@ -208,26 +215,17 @@ mod tests {
 
     #[test]
     fn what_piton_alone_sees_is_no_rules_to_claim() {
-        let taken = |name: &&str| FailureKind::from(*name).is_reserved();
+        let reserved = FailureKind::reserved();
+        let own = "exit_code signal missing_metric bad_metrics missing_output spawn_failed killed_keeper";
+        assert_eq!(reserved.join(" "), format!("{own} interrupted cancelled"));
         let names = FailureKind::ALL.iter().map(FailureKind::name).chain([
             "interrupted",
             "cancelled",
             "failed",
             "licence",
         ]);
-        assert_eq!(
-            names.filter(taken).collect::<Vec<_>>(),
-            [
-                "exit_code",
-                "signal",
-                "spawn_failed",
-                "missing_metric",
-                "bad_metrics",
-                "missing_output",
-                "killed_keeper",
-                "interrupted",
-                "cancelled"
-            ]
-        );
+        for name in names {
+            assert_eq!(FailureKind::from(name).is_reserved(), reserved.contains(&name), "{name}");
+        }
     }
 }

@@ -629,7 +629,7 @@ fn running_out(
     let started_ms = attempt.as_ref().map(|attempt| attempt.started_ms);
     let elapsed_ms = started_ms.map_or(0, |started_ms| now_ms.saturating_sub(started_ms));
     let remote = attempt.as_ref().and_then(RemoteOut::of).or_else(|| {
-        let executor = row.executor.is_remote().then(|| row.executor.name())?;
+        let executor = row.executor.is_remote().then_some(row.executor)?;
         Some(RemoteOut { executor, id: String::new(), node: None, started_at: None, queued_s: None })
     });
     let waits = remote.as_ref().is_some_and(|remote| remote.started_at.is_none());

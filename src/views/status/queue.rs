@@ -13,6 +13,7 @@ use crate::model::{RunningRow, UnixMs};
 use crate::sys::waiting::Waiting;
 
 /// Why jobs wait in a cluster's queue.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClusterQueue {
     /// When it said so, by the clock of the engine's host.
