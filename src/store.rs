@@ -16,6 +16,9 @@ use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
 use crate::views::{Liveness, Place, StudyView, Survivor, abort, made_with, planned, survivors};
 
+/// What a change added to the journal.
+type Recorded = Vec<(Seq, Record)>;
+
 /// A study's store.
 ///
 /// ```no_run
@@ -185,12 +188,7 @@ impl Store {
     }
 
     /// [`Store::approve`], with what was recorded.
-    pub(crate) fn approved(
-        &self,
-        stage: Option<&str>,
-        by: &str,
-        note: &str,
-    ) -> Result<(String, Vec<(Seq, Record)>), Error> {
+    pub(crate) fn approved(&self, stage: Option<&str>, by: &str, note: &str) -> Result<(String, Recorded), Error> {
         let (journal, snapshot, spec) = self.open()?;
         let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
         drop(snapshot);
@@ -208,7 +206,7 @@ impl Store {
     }
 
     /// [`Store::retry`], with what was recorded.
-    pub(crate) fn retried(&self, which: Retry<'_>) -> Result<(Vec<String>, Vec<(Seq, Record)>), Error> {
+    pub(crate) fn retried(&self, which: Retry<'_>) -> Result<(Vec<String>, Recorded), Error> {
         let (journal, snapshot, spec) = self.open()?;
         let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
         let retryable = |stage: &&StageRow| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
@@ -265,7 +263,7 @@ impl Store {
     }
 
     /// In one transaction; the store is closed then.
-    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<Vec<(Seq, Record)>, Error> {
+    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<Recorded, Error> {
         let at_ms = unix_ms();
         let records: Vec<Record> = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
         let first = journal.last_seq() + 1;

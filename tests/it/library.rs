@@ -131,9 +131,9 @@ fn a_store_is_approved_retried_and_verified_from_code() {
 fn a_closure_that_no_stage_needs_is_refused() {
     let sandbox = Sandbox::new();
     let study = Study::new(spec()).closure("explore", |_| y(0.0)).closure("confirm", |_| y(0.0));
-    let error = study.store(sandbox.path("study.redb")).closure("confrim", |_| y(0.0)).run().unwrap_err();
+    let error = study.store(sandbox.path("study.redb")).closure("second", |_| y(0.0)).run().unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    let words = "the study has no stage `confrim` whose trials are a closure; it has explore, confirm";
+    let words = "the study has no stage `second` whose trials are a closure; it has explore, confirm";
     assert_eq!(error.to_string(), words);
     assert!(!crate::harness::exists(&sandbox.path("study.redb")), "nothing was made");
 }
