@@ -3,9 +3,12 @@
 //! A store remembers its study's directory and its artifacts relative to itself, so that a project that is moved as
 //! a whole still resumes. Nothing here touches the disk beyond resolving a path.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+pub use crate::model::artifacts::{
+    METRICS_FILE, PARAMS_FILE, PROPOSER_DIR, SCRATCH_DIR, STDERR_LOG, STDOUT_LOG, attempt_name, stage_name,
+};
 use crate::model::{AttemptNo, StageIndex, StudyRow};
 use crate::spec::Spec;
 
@@ -18,42 +21,6 @@ pub struct StudyPaths {
     pub study_dir: PathBuf,
     /// The artifacts directory; the study's own folder is inside.
     pub artifacts: PathBuf,
-}
-
-/// A trial's params, in the directory of its attempt.
-pub const PARAMS_FILE: &str = "params.json";
-/// What it reports, beside them.
-pub const METRICS_FILE: &str = "metrics.json";
-/// Its output, beside them.
-pub const STDOUT_LOG: &str = text_of(STDOUT_LOG_C);
-/// Its error output, beside them.
-pub const STDERR_LOG: &str = text_of(STDERR_LOG_C);
-/// [`STDOUT_LOG`] for a system call.
-pub(crate) const STDOUT_LOG_C: &CStr = c"stdout.log";
-/// [`STDERR_LOG`] for a system call.
-pub(crate) const STDERR_LOG_C: &CStr = c"stderr.log";
-/// Where in a stage's directory its proposer runs.
-pub const PROPOSER_DIR: &str = "proposer";
-/// A case's directory that is kept across attempts.
-pub const SCRATCH_DIR: &str = "scratch";
-
-const fn text_of(name: &CStr) -> &str {
-    match name.to_str() {
-        Ok(text) => text,
-        Err(_) => "",
-    }
-}
-
-/// The name of a stage's directory.
-#[must_use]
-pub fn stage_name(stage: StageIndex, name: &str) -> String {
-    format!("{stage}_{name}")
-}
-
-/// The name of an attempt's directory.
-#[must_use]
-pub fn attempt_name(attempt: AttemptNo) -> String {
-    format!("attempt_{attempt}")
 }
 
 /// The file of a store's requests to stop.

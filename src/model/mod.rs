@@ -5,6 +5,7 @@
 //! that says what an event does to the state; the engine, `verify`, `dump --at` and the simulation all use it.
 
 mod amend;
+pub mod artifacts;
 mod event;
 mod failure;
 mod fold;

@@ -13,7 +13,7 @@ use super::failure::failure;
 use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
 use crate::model::FailureKind::{CommandNotFound, SpawnFailed};
-use crate::paths::{METRICS_FILE, PARAMS_FILE};
+use crate::model::artifacts::{METRICS_FILE, PARAMS_FILE};
 use crate::spec::{ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.

@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 use super::failure::{is_of_trial, printable, shorten};
 use super::plain::{Plain, plain};
 use super::results::Remains;
-use crate::paths::{STDERR_LOG, STDOUT_LOG};
+use crate::model::artifacts::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::words::io_words;
 
 /// Of the end of a log, so much is looked at for an excerpt.

@@ -264,7 +264,7 @@ mod tests {
     use crate::executor::local::tests::{job, stage};
     use crate::model::FailureKind::Signal;
     use crate::model::Severity;
-    use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
+    use crate::model::artifacts::{STDERR_LOG_C, STDOUT_LOG_C};
     use crate::spec::Work;
 
     /// What a failed attempt is called that was held so and left this log.

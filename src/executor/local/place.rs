@@ -14,8 +14,8 @@ use serde::Serialize as _;
 
 use super::failure::Trouble;
 use crate::executor::Job;
+use crate::model::artifacts::PARAMS_FILE;
 use crate::model::{Params, Value, float_text};
-use crate::paths::PARAMS_FILE;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
 use crate::sys::temporary::random_digits;

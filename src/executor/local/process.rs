@@ -21,9 +21,9 @@ use super::results::Remains;
 use super::{Made, Mode, Shared, classify, place, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::FailureKind::{CommandNotFound, KilledKeeper, OutOfMemory, SpawnFailed, Timeout};
+use crate::model::artifacts::{STDERR_LOG_C, STDOUT_LOG_C};
 use crate::model::words;
 use crate::model::{Exit, Failure, FailureKind, Usage, Verdict};
-use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
 use crate::sys::opened::Opened;
 use crate::sys::words::io_words;
 

@@ -20,7 +20,7 @@ use super::keeper::helpers::name_of;
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, TrialEvent};
 use super::place::{self, Grounds};
 use crate::executor::Job;
-use crate::paths::STDERR_LOG;
+use crate::model::artifacts::STDERR_LOG;
 use crate::sys::words::io_words;
 
 /// Longest line taken from a proposer, bytes. An answer of a thousand params has less.

@@ -304,7 +304,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paths::{STDERR_LOG_C, STDOUT_LOG_C};
+    use crate::model::artifacts::{STDERR_LOG_C, STDOUT_LOG_C};
 
     fn requests() -> Vec<Request<'static>> {
         vec![
