@@ -5,14 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use piton::model::{
-    Metric, Params, Parent, Proposals, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState,
+use piton::model::{Metric, StageCounters, StageRow, StageStatus, StudyStatus, TrialId, TrialState};
+use piton::views::{
+    StudyView, Survivor, ViewError, abort_words, clean, columns as width_of, counted, number, survivors_of,
 };
-use piton::paths::StudyPaths;
-use piton::plan::Lineage;
-use piton::spec::Spec;
-use piton::views::{abort_words, clean, columns as width_of, counted, number};
-use piton::{Error, JournalError, Snapshot};
+use piton::{Error, Look};
 
 use super::sink::{self, Content};
 use super::terminal;
@@ -44,53 +41,27 @@ pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Output)
 }
 
-/// All that is needed to name a study's trials.
-struct Context<'a> {
-    snapshot: &'a Snapshot,
-    store: &'a Path,
-    spec: Spec,
-    stages: Vec<StageRow>,
-    proposals: Proposals,
-}
-
-impl<'a> Context<'a> {
-    fn load(snapshot: &'a Snapshot, store: &'a Path) -> Result<Self, Error> {
-        let wrong = |cause| Error::Journal { store: store.into(), cause };
-        let study = snapshot.study().map_err(wrong)?;
-        let spec = Spec::from_json(&study.spec)
-            .map_err(|error| Error::StoredSpec { store: store.into(), why: error.to_string() })?;
-        let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX)).map_err(wrong)?;
-        Ok(Self { snapshot, store, spec, stages: snapshot.stages().map_err(wrong)?, proposals })
-    }
-
-    fn wrong(&self, cause: JournalError) -> Error {
-        Error::Journal { store: self.store.into(), cause }
-    }
-
-    fn lineage(&self) -> Lineage<'_> {
-        Lineage::new(&self.spec, &self.stages).with_proposals(&self.proposals)
-    }
-}
-
 /// The result table and what belongs under it, on stdout.
-pub fn print_result(snapshot: &Snapshot, store: &Path) -> Result<(), Error> {
-    let context = Context::load(snapshot, store)?;
-    let study = snapshot.study().map_err(|cause| context.wrong(cause))?;
+pub fn print_result(look: &Look, store: &Path) -> Result<(), Error> {
+    let (view, study) = (&look.view, &look.view.study);
     if study.status == StudyStatus::Completed
-        && let Some(stage) = context.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed)
+        && let Some(stage) = last_closed(view)
     {
-        print_survivors(&context, stage)?;
+        print_survivors(look, stage, store)?;
     }
     if let Some(reason) = &study.abort_reason {
         print_line(&format!("aborted: {reason}"))?;
-        for words in abort_words(&study, &context.stages, &context.lineage()) {
+        for words in abort_words(study, &view.stages, &view.lineage()) {
             print_line(&words)?;
         }
     }
-    print_failures(&context)?;
-    let paths = StudyPaths::of(store, &study).map_err(Error::no_current_dir)?;
+    print_failures(look, store)?;
     print_line(&format!("store      {}", store.display()))?;
-    print_line(&format!("artifacts  {}", paths.study_artifacts(&study.name).display()))
+    print_line(&format!("artifacts  {}", view.study_artifacts_dir().display()))
+}
+
+fn last_closed(view: &StudyView) -> Option<&StageRow> {
+    view.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed)
 }
 
 /// The survivors of a stage as a table: a header, the rows, and how many more there are.
@@ -100,38 +71,29 @@ pub struct Survivors {
     pub more: usize,
 }
 
-fn survivors(context: &Context<'_>, stage: &StageRow) -> Result<Survivors, Error> {
-    let lineage = context.lineage();
-    let shown: Vec<&Parent> = stage.survivors.iter().take(SHOWN_SURVIVORS).collect();
-    let mut rows = Vec::new();
-    for parent in &shown {
-        let row = context.snapshot.trial(parent.trial).map_err(|cause| context.wrong(cause))?;
-        let place = lineage.locate(parent.trial);
-        if let (Some(row), Some((index, derived))) = (row, place) {
-            rows.push((lineage.case(index, derived), lineage.params(index, derived).unwrap_or_default(), row));
-        }
-    }
-    let params: BTreeSet<&String> = rows.iter().flat_map(|(_, params, _)| params.keys()).collect();
-    let metrics = metric_columns(context, stage, &rows);
+fn survivors(look: &Look, stage: &StageRow) -> Result<Survivors, Error> {
+    let rows = survivors_of(&look.snapshot, &look.view.lineage(), stage, SHOWN_SURVIVORS)?;
+    let params: BTreeSet<&String> = rows.iter().flat_map(|row| row.params.keys()).collect();
+    let metrics = metric_columns(&look.view, stage, &rows);
     let names = params.iter().chain(&metrics).map(|name| clean(name));
     let header = std::iter::once("survivor".to_owned()).chain(names).collect();
-    let cells = rows.iter().map(|(case, values, row)| {
+    let cells = rows.iter().map(|row| {
         let values =
-            params.iter().map(|name| values.get(*name).map_or_else(String::new, |v| clean(&v.to_string())));
+            params.iter().map(|name| row.params.get(*name).map_or_else(String::new, |v| clean(&v.to_string())));
         let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
-        std::iter::once(case.clone()).chain(values).chain(numbers).collect()
+        std::iter::once(row.case.clone()).chain(values).chain(numbers).collect()
     });
-    Ok(Survivors { header, rows: cells.collect(), more: stage.survivors.len().saturating_sub(shown.len()) })
+    Ok(Survivors { header, rows: cells.collect(), more: stage.survivors.len().saturating_sub(SHOWN_SURVIVORS) })
 }
 
-fn print_survivors(context: &Context<'_>, stage: &StageRow) -> Result<(), Error> {
-    let found = survivors(context, stage)?;
+fn print_survivors(look: &Look, stage: &StageRow, store: &Path) -> Result<(), Error> {
+    let found = survivors(look, stage)?;
     print_text(&shown(&found, usize::from(terminal::screen().width)))?;
     if found.more > 0 {
         print_line(&format!(
             "and {} more survivors; `piton dump {}` shows all",
             found.more,
-            piton::shell_word(context.store)
+            piton::shell_word(store)
         ))?;
     }
     Ok(())
@@ -160,14 +122,10 @@ fn shown(found: &Survivors, columns: usize) -> String {
 }
 
 /// The objectives in their order, then the other metrics by name.
-fn metric_columns<'a>(
-    context: &'a Context<'_>,
-    stage: &StageRow,
-    rows: &'a [(String, Params, TrialRow)],
-) -> Vec<&'a String> {
-    let objectives = context.spec.stages.get(stage.index as usize).map_or(&[][..], |stage| &stage.objectives);
+fn metric_columns<'a>(view: &'a StudyView, stage: &StageRow, rows: &'a [Survivor]) -> Vec<&'a String> {
+    let objectives = view.spec.stages.get(stage.index as usize).map_or(&[][..], |stage| &stage.objectives);
     let mut columns: Vec<&String> = objectives.iter().map(|objective| &objective.metric).collect();
-    let others: BTreeSet<&String> = rows.iter().flat_map(|(_, _, row)| row.metrics.keys()).collect();
+    let others: BTreeSet<&String> = rows.iter().flat_map(|row| row.metrics.keys()).collect();
     columns
         .extend(others.into_iter().filter(|name| objectives.iter().all(|objective| objective.metric != **name)));
     columns
@@ -187,19 +145,19 @@ pub struct Failures {
     pub shown: Vec<(String, String, String)>,
 }
 
-fn failures(context: &Context<'_>) -> Result<Failures, Error> {
-    let lineage = context.lineage();
+fn failures(look: &Look) -> Result<Failures, Error> {
+    let (view, lineage) = (&look.view, look.view.lineage());
     let mut found = Failures { total: 0, shown: Vec::new() };
-    for stage in &context.stages {
-        let failed = context.snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?.failed;
+    for stage in &view.stages {
+        let failed = view.counters_of(stage.index).failed;
         found.total += failed;
         if failed == 0 || found.shown.len() >= SHOWN_FAILURES {
             continue;
         }
         let end = TrialId(stage.first_trial.0 + stage.planned());
-        let rows = context.snapshot.trials(stage.first_trial, end).map_err(|cause| context.wrong(cause))?;
+        let rows = look.snapshot.trials(stage.first_trial, end).map_err(ViewError::from)?;
         for row in rows.take(SEARCHED_FOR_FAILURES) {
-            let row = row.map_err(|cause| context.wrong(cause))?;
+            let row = row.map_err(ViewError::from)?;
             if row.state == TrialState::Failed
                 && found.shown.len() < SHOWN_FAILURES
                 && let (Some((stage, index)), Some(failure)) = (lineage.locate(row.trial), row.failure)
@@ -211,8 +169,8 @@ fn failures(context: &Context<'_>) -> Result<Failures, Error> {
     Ok(found)
 }
 
-fn print_failures(context: &Context<'_>) -> Result<(), Error> {
-    let found = failures(context)?;
+fn print_failures(look: &Look, store: &Path) -> Result<(), Error> {
+    let found = failures(look)?;
     if found.total == 0 {
         return Ok(());
     }
@@ -221,29 +179,21 @@ fn print_failures(context: &Context<'_>) -> Result<(), Error> {
         print_line(&format!("  {case}  {kind}: {reason}"))?;
     }
     if let Some((case, ..)) = found.shown.first() {
-        print_line(&format!("  (more: `piton why {} {case}`)", piton::shell_word(context.store)))?;
+        print_line(&format!("  (more: `piton why {} {case}`)", piton::shell_word(store)))?;
     }
     Ok(())
 }
 
 /// What is told of a study's end elsewhere than on the terminal.
-pub fn gathered(snapshot: &Snapshot, store: &Path) -> Result<(Option<Survivors>, Failures), Error> {
-    let context = Context::load(snapshot, store)?;
-    let closed = context.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed);
-    Ok((closed.map(|stage| survivors(&context, stage)).transpose()?, failures(&context)?))
+pub fn gathered(look: &Look) -> Result<(Option<Survivors>, Failures), Error> {
+    Ok((last_closed(&look.view).map(|stage| survivors(look, stage)).transpose()?, failures(look)?))
 }
 
 /// What a run that ended early leaves behind, in words.
-pub fn what_is_safe(snapshot: &Snapshot, store: &Path) -> Result<String, Error> {
-    let context = Context::load(snapshot, store)?;
-    let mut finished = 0;
-    let mut left = 0;
-    for stage in &context.stages {
-        let counters = snapshot.counters(stage.index).map_err(|cause| context.wrong(cause))?;
-        finished += counters.finished();
-        left += counters.pending(stage.expected());
-    }
-    let waiting = context.stages.iter().filter(|stage| stage.status == StageStatus::Waiting).count();
+pub fn what_is_safe(view: &StudyView) -> String {
+    let finished: u64 = view.counters.iter().map(StageCounters::finished).sum();
+    let left: u64 = view.stages.iter().map(|stage| view.counters_of(stage.index).pending(stage.expected())).sum();
+    let waiting = view.stages.iter().filter(|stage| stage.status == StageStatus::Waiting).count();
     let results = if finished == 1 { "1 result is".into() } else { format!("{finished} results are") };
     let stages = match waiting {
         0 => String::new(),
@@ -255,5 +205,5 @@ pub fn what_is_safe(snapshot: &Snapshot, store: &Path) -> Result<String, Error> 
     } else {
         format!("{left} trials of the open stage are")
     };
-    Ok(format!("{results} safe; {left} left{stages}"))
+    format!("{results} safe; {left} left{stages}")
 }

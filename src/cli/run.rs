@@ -7,7 +7,7 @@ use piton::model::{Rail, RunEnd, StudyRow, StudyStatus};
 use piton::paths::{StudyPaths, seen_from_here};
 use piton::sys::signals::die_by;
 use piton::views::bundle;
-use piton::{Error, Look, Outcome, Reader, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
+use piton::{Error, Look, Outcome, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::progress::{Progress, github};
@@ -178,8 +178,7 @@ fn conclude_ci(store: &Path, outcome: &Outcome, again: &str) -> Result<(), Error
 
 /// What there is to show at the end: the result on stdout, the rest on stderr.
 fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &Take)) -> Result<(), Error> {
-    let reader = Reader::open(store)?;
-    let snapshot = reader.snapshot().map_err(|cause| Error::Journal { store: store.into(), cause })?;
+    let (_reader, look) = Look::at_store(store)?;
     match outcome.decision {
         Decision::AlreadyCompleted => say("the study is completed already; nothing to run"),
         Decision::AlreadyAborted => say("the study was aborted already; nothing to run"),
@@ -188,13 +187,12 @@ fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &
     if json {
         super::look::print_status_json(store)?;
     } else {
-        result::print_result(&snapshot, store)?;
+        result::print_result(&look, store)?;
     }
     if outcome.status == StudyStatus::Aborted {
-        take.after_abort(&snapshot, again)?.iter().for_each(|way| hint(way));
+        take.after_abort(&look.snapshot, again)?.iter().for_each(|way| hint(way));
     }
     if outcome.waits_for_approval() {
-        let (_, look) = Look::at_store(store)?;
         let stage = look.view.waits_for_approval().unwrap_or_default();
         note(&format!("stage `{stage}` waits for approval; everything before it is recorded"));
         hint(&format!("`piton approve {}`, then `{again}`", shell_word(store)));
@@ -202,7 +200,7 @@ fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &
     if let Some(report) = outcome.report
         && matches!(report.how, RunEnd::Drained | RunEnd::Forced)
     {
-        note(&result::what_is_safe(&snapshot, store)?);
+        note(&result::what_is_safe(&look.view));
         hint(&format!("go on with `{again}`"));
     }
     Ok(())

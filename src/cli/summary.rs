@@ -23,7 +23,7 @@ pub fn append(store: &Path, again: &str) -> Result<(), Error> {
     let Some(path) = std::env::var_os(FILE).filter(|path| !path.is_empty()) else { return Ok(()) };
     let (_reader, look) = Look::at_store(store)?;
     let status = Status::load(&look.view, &look.snapshot, unix_ms())?;
-    let (survivors, failures) = gathered(&look.snapshot, store)?;
+    let (survivors, failures) = gathered(&look)?;
     let text = markdown(&status, survivors.as_ref(), &failures, again);
     let appended = File::options().append(true).create(true).open(&path);
     appended.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|cause| Error::File {

@@ -43,6 +43,6 @@ pub use decision::{Decision, decision};
 pub use error::ViewError;
 pub use pace::time_left;
 pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
-pub use survivors::{Survivor, survivors};
+pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{Screen, bytes, clean, columns, counted, duration, number, short_number, steers_or_hides};
 pub use words::{signal_name, timestamp};

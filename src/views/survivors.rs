@@ -2,7 +2,7 @@
 
 use super::ViewError;
 use crate::journal::Snapshot;
-use crate::model::{Metrics, Params, StageStatus, TrialId};
+use crate::model::{Metrics, Params, StageRow, StageStatus, TrialId};
 use crate::plan::Lineage;
 use crate::spec::Spec;
 
@@ -30,8 +30,21 @@ pub fn survivors(snapshot: &Snapshot) -> Result<Vec<Survivor>, ViewError> {
     };
     let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
     let lineage = Lineage::new(&spec, &stages).with_proposals(&proposals);
+    survivors_of(snapshot, &lineage, last, usize::MAX)
+}
+
+/// The first `most` survivors of a stage, best first.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub fn survivors_of(
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    stage: &StageRow,
+    most: usize,
+) -> Result<Vec<Survivor>, ViewError> {
     let mut survivors = Vec::new();
-    for parent in &last.survivors {
+    for parent in stage.survivors.iter().take(most) {
         let (row, place) = (snapshot.trial(parent.trial)?, lineage.locate(parent.trial));
         if let (Some(row), Some((stage, derived))) = (row, place) {
             let params = lineage.params(stage, derived).unwrap_or_default();
