@@ -40,7 +40,7 @@ pub const EVENTS: &str = "telemetry.jsonl";
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
-struct Checkpoint<'a> {
+pub(super) struct Checkpoint<'a> {
     study_name: &'a str,
     last_completed_stage_index: i64,
     completed_stages: Vec<CompletedStage<'a>>,
@@ -80,7 +80,7 @@ struct StageMetadata {
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
-struct StudyTelemetry<'a> {
+pub(super) struct StudyTelemetry<'a> {
     study_name: &'a str,
     status: StudyStatus,
     abort_reason: Option<&'a str>,
@@ -127,7 +127,7 @@ struct Best<'a> {
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
-struct StageTelemetry<'a> {
+pub(super) struct StageTelemetry<'a> {
     study_name: &'a str,
     #[serde(flatten)]
     summary: StageSummary<'a>,

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::compare::Compared;
 use super::dump::schemas::{Dump, Event};
 use super::dump::{MetricsOut, OutputsOut, ParamsOut, ProposedOut};
+use super::export::{Checkpoint, StageTelemetry, StudyTelemetry};
 use super::status::Status;
 
 /// The executors whose attempts are jobs.
@@ -124,6 +125,9 @@ fn the_schemas_are_those_of_what_is_written() {
         ("status", schema_of::<Status>("piton status", "What `piton status --json` writes.")),
         ("compare", schema_of::<Compared<'_>>("piton compare", "What `piton compare --json` writes.")),
         ("telemetry", schema_of::<Event<'_>>("piton telemetry", line)),
+        ("study_telemetry", schema_of::<StudyTelemetry<'_>>("study_telemetry.json", "A study in numbers.")),
+        ("stage_telemetry", schema_of::<StageTelemetry<'_>>("stage_<i>_telemetry.json", "A stage in numbers.")),
+        ("checkpoint", schema_of::<Checkpoint<'_>>("study_checkpoint.json", "The stages that are closed.")),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/schema/{name}.schema.json"));
         if std::env::var_os("UPDATE_SCHEMAS").is_some() {

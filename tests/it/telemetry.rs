@@ -24,7 +24,7 @@ def objects(value, path=()):
         yield path
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         # Their keys are those of the study.
-        if key not in ('spec', 'params', 'metrics', 'outputs', 'versions'):
+        if key not in ('spec', 'params', 'metrics', 'outputs', 'versions', 'failures_by_kind'):
             yield from objects(inner, path + (key,))
 def at(value, path):
     for key in path:
@@ -69,6 +69,11 @@ pub fn checked(sandbox: &Sandbox, study: &str) -> BTreeSet<String> {
         sandbox.lines(&format!("artifacts/{study}/telemetry.jsonl")).iter().map(|l| json(l)).collect();
     validated("telemetry", &events);
     validated("dump", &[json(&sandbox.ok("dump study.redb --format json", 0))]);
+    let file =
+        |name: &str| json(&std::fs::read_to_string(sandbox.path(&format!("artifacts/{study}/{name}"))).unwrap());
+    validated("study_telemetry", &[file("study_telemetry.json")]);
+    validated("stage_telemetry", &[file("stage_0_telemetry.json")]);
+    validated("checkpoint", &[file("study_checkpoint.json")]);
     validated("status", &[json(&sandbox.ok("status study.redb --json", 0))]);
     events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
