@@ -1,5 +1,5 @@
 //! The JSON Schemas in `docs/schema`, made from the types that are written. Only tests make them, so that the program does
-//! without; `UPDATE_SCHEMAS=1` writes them anew.
+//! without; `PITON_UPDATE_DOCS=1` writes them anew.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -130,13 +130,13 @@ fn the_schemas_are_those_of_what_is_written() {
         ("checkpoint", schema_of::<Checkpoint<'_>>("study_checkpoint.json", "The stages that are closed.")),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/schema/{name}.schema.json"));
-        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        if std::env::var_os("PITON_UPDATE_DOCS").is_some() {
             std::fs::write(&path, &made).unwrap();
         }
         let there = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             there == made,
-            "docs/schema/{name}.schema.json is not what is written: run this test with UPDATE_SCHEMAS=1"
+            "docs/schema/{name}.schema.json is not what is written: run this test with PITON_UPDATE_DOCS=1"
         );
     }
 }
