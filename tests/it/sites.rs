@@ -339,3 +339,57 @@ fn who_cancelled_a_job_is_told_where_slurm_keeps_accounts() {
     assert_eq!(engine.wait().code(), Some(0));
     far.check();
 }
+
+/// A share in memory, with room for the program.
+struct Share(std::path::PathBuf);
+
+impl Share {
+    fn at(path: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "none"]).arg(&path).output().unwrap();
+        assert!(mounted.status.success(), "a share is mounted as root: {}", both(&mounted));
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        std::io::copy(&mut std::io::repeat(7), &mut file).unwrap_err();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// The share is full when jobs want to leave what they came to: they wait, and no success runs again.
+#[test]
+fn results_of_slurms_jobs_wait_for_a_share_that_is_full() {
+    let slurm = Slurm::start();
+    let far = Far::on(&slurm);
+    let share = Share::at(far.sandbox.path("artifacts"));
+    // All of a trial's own work is done before the disk is full.
+    let trial = std::fs::read_to_string(far.sandbox.path("trial.sh")).unwrap();
+    let hold = "while [ -e \"$PITON_STUDY_DIR/hold\" ]; do sleep 0.05; done\n";
+    let (begin, work) = trial.split_once(hold).unwrap();
+    let (begin, work) =
+        (begin.replace("$PITON_STUDY_DIR/begun", "$PITON_STUDY_DIR/ready"), work.replace("exit 3", "code=3"));
+    let told = "echo \"$PITON_CASE $PITON_ATTEMPT\" >> \"$PITON_STUDY_DIR/begun\"\n";
+    far.sandbox.script("trial.sh", &format!("code=0\n{begin}{work}{told}{hold}exit $code\n"));
+    let engine = far.hold(8);
+    share.fill();
+    far.let_go();
+    wait_until("the trials have ended", || far.sandbox.trial_processes().is_empty());
+    assert_eq!(slurm.ask(&["squeue", "-h", "-t", "running"]).lines().count(), 8, "their jobs wait");
+    share.free();
+    assert_eq!(engine.wait().code(), Some(0));
+    // All that had succeeded counts. The one that failed may have failed for the disk, and ran again.
+    assert_eq!(far.check().len(), 41);
+    assert_eq!(count(&far, "interrupted"), 1);
+}
