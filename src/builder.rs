@@ -198,7 +198,10 @@ impl StudyBuilder {
 
     /// The next stage.
     pub fn stage(mut self, mut stage: Stage) -> Self {
-        self.closures.extend(stage.closure.take());
+        let name = stage.keys.iter().find(|entry| entry.key == "name").map(|entry| &entry.node.kind);
+        if let (Some(Kind::Str(name)), Some(run)) = (name, stage.closure.take()) {
+            self.closures.push((name.clone(), run));
+        }
         self.stages.push(stage.node());
         self
     }
@@ -246,7 +249,7 @@ impl StudyBuilder {
 #[derive(Clone)]
 #[must_use]
 pub struct Stage {
-    closure: Option<(String, ClosureFn)>,
+    closure: Option<ClosureFn>,
     keys: Vec<Entry>,
     outputs: Vec<Node>,
     sweep: Vec<Entry>,
@@ -284,7 +287,7 @@ impl Stage {
         name: &str,
         run: impl Fn(&TrialContext<'_>) -> Result<M, TrialError> + Send + Sync + 'static,
     ) -> Self {
-        Self { closure: Some((name.to_owned(), closure_fn(run))), ..Self::unbound(name) }
+        Self { closure: Some(closure_fn(run)), ..Self::unbound(name) }
     }
 
     /// A stage whose trials are a closure that [`Study::closure`] gives, for a spec without the program that runs it.
@@ -388,7 +391,8 @@ impl Stage {
         self.key("approve", Kind::Bool(true))
     }
 
-    /// Any key of `[[stage]]`, by its name and with its value as a study file has them: `.set("timeout", "90s")`.
+    /// Any key of `[[stage]]`, by its name and with its value as a study file has them: `.set("timeout", "90s")`. What a
+    /// setter of its own says of a list or a table replaces it.
     pub fn set(self, key: &str, value: impl Into<SpecValue>) -> Self {
         self.key(key, Node::of_value(value.into().0).kind)
     }
@@ -501,7 +505,7 @@ impl Stage {
         rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
         for (key, entries) in [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails)] {
             if !entries.is_empty() {
-                keys.push(entry(key, table(entries)));
+                set(&mut keys, key, table(entries));
             }
         }
         table(keys)
@@ -564,7 +568,7 @@ fn set(entries: &mut Vec<Entry>, key: &str, node: Node) {
 
 fn put_list(entries: &mut Vec<Entry>, key: &str, list: Vec<Node>) {
     if !list.is_empty() {
-        entries.push(entry(key, Node::new(Kind::Array(list))));
+        set(entries, key, Node::new(Kind::Array(list)));
     }
 }
 

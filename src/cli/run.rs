@@ -54,6 +54,11 @@ pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
 }
 
 fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error> {
+    if let Some(junit) = how.junit.as_deref()
+        && (junit == study.store_path() || piton::sys::files::is_store(junit).unwrap_or_default())
+    {
+        return Err(Error::Usage(format!("`--junit {}` names a store", junit.display())));
+    }
     // Before any thread exists: the keeper is a fork of this process.
     let keeper = super::keeper()?;
     let store = study.store_path().to_owned();

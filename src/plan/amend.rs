@@ -333,9 +333,7 @@ impl Judge<'_> {
         if place >= self.kept {
             let place = self.new.stages.iter().position(|stage| stage.name == name).unwrap_or(place);
             return match amend {
-                Amend::Trials if old.trial_budget != new.trial_budget => {
-                    extends(change, self.cost_of_waiting(place))
-                }
+                Amend::Budget => extends(change, self.cost_of_waiting(place)),
                 _ => harmless(change, "the stage has not begun"),
             };
         }
@@ -347,7 +345,7 @@ impl Judge<'_> {
             (true, _) => extends(change, "counts when the survivors are chosen"),
         };
         match amend {
-            Amend::Trials => self.trials(change, place, old, new, row),
+            Amend::Budget | Amend::Trials => self.trials(change, place, old, new, row),
             Amend::Survivors => survivors(change),
             Amend::Objectives if same_metrics(old, new) => survivors(change),
             Amend::Limit(limit) if !is_lower(limit(old), limit(new)) => extends(change, later(row)),

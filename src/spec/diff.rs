@@ -194,16 +194,18 @@ pub(super) fn each<T>(of: &BTreeMap<String, T>, value: impl Fn(&T) -> String) ->
 }
 
 /// Where a stage's cases come from: those of a file, or a sweep.
-pub(super) fn cases_and_sweep(stage: &StageSpec) -> Settings {
-    let mut settings = Settings::new();
+pub(super) fn cases_and_sweep(stage: &StageSpec) -> Vec<(String, String, Amend)> {
+    let mut settings = Vec::new();
     if let Sampling::File(CaseFile { cases: Some(cases), .. }) = &stage.sampling {
-        settings.push(("cases".into(), case_list(cases)));
+        // More of them are more trials.
+        settings.push(("cases".into(), case_list(cases), Amend::Trials));
     }
-    settings.extend(stage.sweep.iter().map(|swept| (format!("sweep.{}", swept.name), domain(swept))));
+    settings
+        .extend(stage.sweep.iter().map(|swept| (format!("sweep.{}", swept.name), domain(swept), Amend::Results)));
     if stage.sweep.len() > 1 {
         // The order decides which combination has which number.
         let names: Vec<&str> = stage.sweep.iter().map(|swept| swept.name.as_str()).collect();
-        settings.push(("sweep's order".into(), names.join(", ")));
+        settings.push(("sweep's order".into(), names.join(", "), Amend::Results));
     }
     settings
 }

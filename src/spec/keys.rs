@@ -53,8 +53,8 @@ pub(super) enum Show<S: 'static> {
     Value(fn(&S) -> Option<String>),
     /// As settings below its name.
     Below(fn(&S) -> Settings),
-    /// As settings of other names.
-    Parts(fn(&S) -> Settings),
+    /// As settings of other names, each with what amending it means.
+    Parts(fn(&S) -> Vec<(String, String, Amend)>),
 }
 
 /// Settings, each with its value as a study file would write it.
@@ -97,6 +97,8 @@ pub enum Amend {
     BaseCommand,
     /// How that runs.
     Base,
+    /// How many trials a stage has.
+    Budget,
     /// Which trials a stage has.
     Trials,
     /// Which cases survive.
@@ -224,9 +226,7 @@ impl<D, S> Section<D, S> {
                     let below = |name| format!("{}.{name}", key.about.name);
                     settings.extend(parts(of).into_iter().map(|(name, value)| (below(name), value, key.amend)));
                 }
-                Show::Parts(parts) => {
-                    settings.extend(parts(of).into_iter().map(|(name, value)| (name, value, key.amend)));
-                }
+                Show::Parts(parts) => settings.extend(parts(of)),
             }
         }
         settings
@@ -262,8 +262,8 @@ impl<D, S> Key<D, S> {
         self
     }
 
-    /// It shows in differences as these settings.
-    pub const fn parts(mut self, parts: fn(&S) -> Settings) -> Self {
+    /// It shows in differences as these settings, each with what amending it means.
+    pub const fn parts(mut self, parts: fn(&S) -> Vec<(String, String, Amend)>) -> Self {
         self.show = Show::Parts(parts);
         self
     }

@@ -119,7 +119,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
         StageKey::new("trial_budget", Takes::Integer(1, COUNT_MAX), REQUIRED,
             "At most this many trials.",
             |c, n, p, d| d.trial_budget.put(c.count(n, p, 1), p))
-            .shown(|stage| Some(stage.trial_budget.to_string())).amended(Amend::Trials),
+            .shown(|stage| Some(stage.trial_budget.to_string())).amended(Amend::Budget),
         StageKey::new("survivor_count", Takes::Integer(1, COUNT_MAX), REQUIRED,
             "At most this many cases survive; at most `trial_budget`.",
             |c, n, p, d| d.survivor_count.put(c.count(n, p, 1), p))

@@ -4,7 +4,7 @@
 //! here may report success before the data would survive a power cut.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,8 @@ pub fn replace_atomically(
 pub(super) const MAX_LINKS: usize = 40;
 
 /// Writes a file that a person named. A link there is that person's and stays: what it leads to is replaced, as in
-/// [`replace_atomically`]. What is no regular file (a pipe, a device) is written to, and stays what it is.
+/// [`replace_atomically`]. What is no regular file (a pipe, a device) is written to, and stays what it is. A store is never
+/// replaced: nothing that is written so could be worth it.
 ///
 /// # Errors
 /// As for [`replace_atomically`].
@@ -57,6 +58,9 @@ pub fn replace_asked(
             return out.flush();
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(_) if is_store(path).unwrap_or_default() => {
+            return Err(io::Error::other("it is a store, and stays one"));
+        }
         _ => {}
     }
     let mut target = path.to_path_buf();
@@ -67,6 +71,22 @@ pub fn replace_asked(
         }
     }
     Err(Errno::LOOP.into())
+}
+
+/// How a redb file begins.
+const STORE_MAGIC: &[u8] = b"redb";
+
+/// Whether a file is a store, by its first bytes. What is no regular file is none, and nothing of it is read.
+///
+/// # Errors
+/// Whatever reading it fails with.
+pub fn is_store(path: &Path) -> io::Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let mut head = Vec::new();
+    File::open(path)?.take(STORE_MAGIC.len() as u64).read_to_end(&mut head)?;
+    Ok(head == STORE_MAGIC)
 }
 
 /// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files

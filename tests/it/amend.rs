@@ -413,3 +413,56 @@ fn a_larger_budget_goes_on_with_more_cases_whatever_the_sampling() {
         assert_eq!(grown, params(&finished(&text(4))), "{sampling} {sweep}");
     }
 }
+
+/// Rows at the end of a file of cases are more trials, with a budget that has room for them or gets it now; whatever the
+/// file is called. Rows elsewhere are other trials.
+#[test]
+fn rows_at_the_end_of_a_file_of_cases_extend_a_finished_study() {
+    for (file, inputs) in [("cases.csv", ""), ("c\u{ad}s.csv", "inputs = [\"c\u{ad}s.csv\"]\n")] {
+        let study = |budget: u32| {
+            format!(
+                "[study]\nname = \"rows\"\n{inputs}[[stage]]\nname = \"a\"\ncommand = [\"./trial.sh\", \"{{n}}\"]\n\
+                 sampling = {{ file = \"{file}\" }}\ntrial_budget = {budget}\nsurvivor_count = 1\n"
+            )
+        };
+        let sandbox = Sandbox::with_study(&study(3));
+        sandbox.script("trial.sh", "echo $1 >> \"$PITON_STUDY_DIR/ran\"");
+        sandbox.write(file, "n\n1\n2\n");
+        sandbox.ok("run study.toml", 0);
+        sandbox.write(file, "n\n1\n2\n3\n");
+        let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+        assert!(
+            said.contains("extends     stage \"a\".cases") && said.contains("adds 1 trial: `rows_0_2`"),
+            "{said}"
+        );
+        sandbox.ok("run study.toml", 0);
+        sandbox.write(file, "n\n1\n2\n3\n4\n5\n");
+        sandbox.write("study.toml", &study(5));
+        let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+        assert!(said.contains("adds 2 trials: `rows_0_3` to `rows_0_4`"), "{said}");
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.lines("ran").len(), 5, "nothing ran twice");
+        sandbox.ok("verify study.redb", 0);
+        sandbox.write(file, "n\n0\n1\n2\n3\n4\n");
+        let said = sandbox.ok("amend study.redb study.toml --yes", 6);
+        assert!(said.contains("invalidates stage \"a\".cases"), "{said}");
+    }
+}
+
+/// What a stage that has not begun is to try may be said otherwise, with more trials or without.
+#[test]
+fn a_waiting_stage_changes_its_sampling_for_nothing() {
+    let study = |more: &str| {
+        format!(
+            "[study]\nname = \"later\"\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 1\n\
+             survivor_count = 1\n[[stage]]\nname = \"b\"\napprove = true\ncommand = \"true\"\nsurvivor_count = 1\n{more}\
+             [stage.sweep]\nn = {{ min = 1, max = 9, type = \"int\" }}\n"
+        )
+    };
+    let sandbox = Sandbox::with_study(&study("trial_budget = 4\n"));
+    sandbox.ok("run study.toml", 8);
+    sandbox.write("study.toml", &study("trial_budget = 6\nsampling = \"random\"\n"));
+    let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(said.contains("extends     stage \"b\".trial_budget"), "{said}");
+    assert!(said.contains("harmless    stage \"b\".sampling"), "{said}");
+}

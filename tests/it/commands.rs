@@ -796,3 +796,34 @@ fn a_dump_of_many_trials_has_each_once_and_in_order() {
     assert_eq!(String::from_utf8(first.stdout).unwrap().lines().next(), lines.lines().next());
     assert_eq!(first.stderr, b"");
 }
+
+/// Whatever a command is told to write: no store goes for it.
+#[test]
+fn no_file_that_a_command_writes_replaces_a_store() {
+    let sandbox = Sandbox::with_six_trials("kept", "");
+    sandbox.script("trial.sh", "printf '{\"n\": %d}' $1 > metrics.json");
+    sandbox.ok("run study.toml --junit study.redb", 2);
+    assert!(!crate::harness::exists(&sandbox.path("study.redb")), "nothing ran");
+    sandbox.ok("run study.toml", 0);
+    fs::copy(sandbox.path("study.redb"), sandbox.path("other.redb")).unwrap();
+    std::os::unix::fs::symlink("other.redb", sandbox.path("link.html")).unwrap();
+    fs::create_dir(sandbox.path("all")).unwrap();
+    fs::copy(sandbox.path("study.redb"), sandbox.path("all/junit.xml")).unwrap();
+    sandbox.ok("compare study.redb --write-baseline base.json --metric n", 0);
+    for (line, code) in [
+        ("report study.redb -o study.redb", 1),
+        ("report study.redb -o other.redb", 1),
+        ("report study.redb -o link.html", 1),
+        ("compare study.redb --baseline base.json --junit study.redb", 1),
+        ("compare study.redb --write-baseline other.redb", 1),
+        ("run study.toml --junit other.redb", 2),
+        ("export study.redb --to all", 1),
+    ] {
+        let output = sandbox.run(line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
+        assert!(both(&output).contains("a store"), "{line}: {}", both(&output));
+    }
+    for store in ["study.redb", "other.redb", "all/junit.xml"] {
+        sandbox.ok(&format!("status {store}"), 0);
+    }
+}

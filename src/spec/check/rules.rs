@@ -82,7 +82,7 @@ pub(in crate::spec) static FAILURE: Section<FailureParts> = Section::with_one_of
     &["log", "exit_code", "signal"],
     &[
         key("kind", KIND, REQUIRED,
-            "What such failures are called; none of piton's own kinds.",
+            "What such failures are called; no kind that piton alone can tell, such as `exit_code`.",
             |c, n, p, d| put(&mut d.kind, c.failure_kind(n, p).map(Some))),
         key("log", Takes::Filled("regular expression"), NONE,
             "They write a line like this.",

@@ -184,10 +184,10 @@ pub fn contradicted(spec: &Spec, made_with: &Identity, now: &Found, study_dir: &
     };
     let (was, is) = (files_of(&made_with.inputs, &made_with.lists), files_of(&now.hashes, &now.lists));
     for (path, old) in &was {
-        let shown = clean(&path.to_string_lossy());
+        let written = path.to_string_lossy();
         match is.get(path) {
-            Some(new) if new != old && !is_case_file(spec, &shown) => {
-                add(format!("blake3 {old:.12}…"), &shown, format!("blake3 {new:.12}…"));
+            Some(new) if new != old && !is_case_file(spec, &written) => {
+                add(format!("blake3 {old:.12}…"), &clean(&written), format!("blake3 {new:.12}…"));
             }
             _ => {}
         }

@@ -32,6 +32,7 @@ use crate::journal::Snapshot;
 use crate::model::json::without_bom;
 use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measured};
 use crate::spec::SpecValue;
+use crate::sys::files;
 use crate::sys::temporary::Access;
 use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
 use crate::views::export::{Named, replace};
@@ -40,22 +41,12 @@ use crate::views::{StudyView, ViewError};
 /// Newest baseline file this program reads, and the one it writes.
 const VERSION: u32 = 1;
 
-/// How a redb file begins.
-const STORE_MAGIC: &[u8] = b"redb";
-
 /// Whether a file is a store rather than a baseline file; by its first bytes.
 ///
 /// # Errors
 /// [`ViewError::File`] when it cannot be read.
 pub fn is_store(path: &Path) -> Result<bool, ViewError> {
-    if !path.is_file() {
-        // A pipe is read once only; a store is no pipe.
-        return Ok(false);
-    }
-    let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(STORE_MAGIC.len() as u64).read_to_end(&mut head));
-    read.map_err(|cause| unreadable(path, cause))?;
-    Ok(head == STORE_MAGIC)
+    files::is_store(path).map_err(|cause| unreadable(path, cause))
 }
 
 fn unreadable(path: &Path, cause: io::Error) -> ViewError {
@@ -470,10 +461,6 @@ pub fn save_baseline(
     includes: &dyn Fn(&str) -> bool,
     path: &Path,
 ) -> Result<u64, ViewError> {
-    if path.exists() && is_store(path)? {
-        let shown = path.display();
-        return Err(ViewError::Request(format!("`{shown}` is a store: a baseline must not replace it")));
-    }
     let chosen = view.stages.iter().filter(|row| stage.is_none_or(|stage| stage == row.index));
     let counters = chosen.map(|row| view.counters_of(row.index));
     if counters.map(|counters| counters.succeeded + counters.failed).sum::<u64>() == 0 {

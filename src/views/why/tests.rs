@@ -95,7 +95,7 @@ fn the_whole_story_of_a_case() {
     command ./pack.sh small
     "#);
     insta::assert_snapshot!(text("t_1_0"), @r#"
-    t_1_0: running, trial 4 of stage 1 confirm
+    t_1_0: running, trial 0 of stage 1 confirm
     it runs
 
     lineage

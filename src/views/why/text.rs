@@ -22,7 +22,7 @@ impl Why {
             self.trial.state.name(),
             if self.trial.ended_outside() { ", outside" } else { "" },
             if self.survivor { ", survivor" } else { "" },
-            self.trial.trial,
+            self.trial.index,
             self.stage.index,
             clean(&self.stage.name),
         );
