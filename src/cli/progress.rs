@@ -34,8 +34,8 @@ const LINE_EACH_TRIALS: u64 = 200;
 
 /// What the drawing thread is told.
 enum Message {
-    /// How many trials run at once.
-    Workers(u32),
+    /// How many trials run at once, and whether on a cluster.
+    Workers { workers: u32, remote: bool },
     /// A stage's trials run, or go on.
     Stage { index: StageIndex, name: String, planned: u64, counters: StageCounters },
     /// An attempt ended.
@@ -230,7 +230,8 @@ impl Observer for Progress {
             Event::RunStarted { workers, .. } => {
                 let study = draft.study_row();
                 let again = if study.runs > 1 { format!(", run {}", study.runs) } else { String::new() };
-                self.send(Message::Workers(*workers));
+                let remote = self.spec(draft).is_some_and(|spec| spec.run.executor.kind().is_remote());
+                self.send(Message::Workers { workers: *workers, remote });
                 self.send(Message::Line(format!("study `{}`: {workers} at a time{again}", study.name)));
                 self.stage_begins(draft);
             }

@@ -10,7 +10,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::dump::RemoteOut;
-use super::pace::{Lately, eta_us, mean_us};
+use super::pace::{Lately, Pace};
 use super::text::{Paint, Screen, clean, columns, counted, duration, number, pad, range_of_durations, wrapped};
 use super::words::{local_time, micros, seconds, timestamp};
 use queue::{remote_words, waiting};
@@ -20,7 +20,7 @@ pub use queue::ClusterQueue;
 use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptEnd, Event, FailureKind, RunningRow, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
+    AttemptEnd, Event, FailureKind, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
 };
 use crate::paths::{PROPOSER_DIR, STDERR_LOG};
 use crate::plan::Lineage;
@@ -233,8 +233,7 @@ impl Status {
         let running = rows.iter().take(RUNNING_SHOWN);
         let running = running.map(|row| running_out(view, snapshot, &lineage, row, waiting.as_ref(), now_ms));
         let running = running.collect::<Result<Vec<_>, _>>()?;
-        let (last_failures, run_times, pace) = lately(view, snapshot, &lineage)?;
-        let observed_us = observed_us(view, &pace, now_ms);
+        let (last_failures, run_times, lately) = lately(view, snapshot, &lineage)?;
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
@@ -265,7 +264,7 @@ impl Status {
             stages: view
                 .stages
                 .iter()
-                .map(|stage| stage_out(view, snapshot, &lineage, stage, observed_us))
+                .map(|stage| stage_out(view, snapshot, &lineage, stage, &lately, now_ms))
                 .collect::<Result<_, JournalError>>()?,
             running,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
@@ -570,22 +569,18 @@ fn stage_out(
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
     stage: &StageRow,
-    observed_us: Option<u64>,
+    lately: &Lately,
+    now_ms: UnixMs,
 ) -> Result<Stage, JournalError> {
     let counters = view.counters_of(stage.index);
     let pending = view.pending(stage);
-    let workers = u64::from(view.study.workers.max(1));
     // What a proposer has yet to propose takes its time as well, and it is not asked for more at once than it allows.
     let still = if stage.status == StageStatus::Open {
         stage.expected().saturating_sub(counters.finished() + counters.running)
     } else {
         pending
     };
-    let at_once = match view.spec.stages.get(stage.index as usize).map(|spec| &spec.sampling) {
-        Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
-        _ => workers,
-    };
-    let ended_us = mean_us(counters).max(observed_us.filter(|_| stage.status == StageStatus::Open));
+    let pace = pace(view, stage, counters, lately, now_ms);
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
     let decided = match stage.status {
         StageStatus::Waiting => None,
@@ -602,10 +597,10 @@ fn stage_out(
         failed: counters.failed,
         survivors: stage.survivors.len() as u64,
         survivors_decided: decided,
-        per_minute: ended_us.map(|mean_us| 60.0 / seconds(mean_us) * seconds(workers * 1_000_000)),
-        eta_s: ended_us
+        per_minute: pace.map(Pace::per_minute),
+        eta_s: pace
             .filter(|_| runs)
-            .and_then(|mean_us| eta_us(mean_us, counters, still, at_once))
+            .and_then(|pace| pace.eta_us(counters, still))
             .map(|(from, to)| [seconds(from), seconds(to)]),
         best: counters.best.zip(stage.objective.as_ref()).map(|(best, objective)| BestOut {
             metric: objective.metric.clone(),
@@ -652,11 +647,28 @@ struct RunTimes {
     ended_ms: Option<UnixMs>,
 }
 
-/// How much of a worker's time attempts on a cluster took lately, with all their waiting.
-fn observed_us(view: &StudyView, pace: &Lately, now_ms: UnixMs) -> Option<u64> {
+/// How fast a stage's trials end. On a cluster, where many more may run at once than there are trials, no more than these
+/// count, and what was seen lately tells of the time that they wait.
+fn pace(
+    view: &StudyView,
+    stage: &StageRow,
+    counters: StageCounters,
+    lately: &Lately,
+    now_ms: UnixMs,
+) -> Option<Pace> {
+    let workers = u64::from(view.study.workers.max(1));
+    let at_once = match view.spec.stages.get(stage.index as usize).map(|spec| &spec.sampling) {
+        Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
+        _ => workers,
+    };
+    if !view.spec.run.executor.kind().is_remote() {
+        return Pace::of_commands(counters, at_once);
+    }
+    let at_once = at_once.min(stage.expected());
     let until_ms = if view.liveness.alive { now_ms } else { view.progress.last_event_ms };
-    let remote = view.spec.run.executor.kind().is_remote();
-    remote.then(|| pace.mean_us(until_ms, view.study.workers.max(1).into()))?
+    let open = stage.status == StageStatus::Open;
+    let seen = open.then(|| lately.pace(until_ms, counters.running, at_once)).flatten();
+    Pace::slower(Pace::of_commands(counters, at_once), seen)
 }
 
 /// What the last events tell: failures, when the last run was, and how fast attempts ended.

@@ -39,6 +39,8 @@ pub(super) struct Bars {
     /// The stage whose trials run.
     open: StageIndex,
     workers: u64,
+    /// Whether trials run on a cluster, where they wait as well.
+    remote: bool,
 }
 
 struct StageBar {
@@ -75,7 +77,7 @@ impl Bars {
 
     fn show(&mut self, message: Message) {
         match message {
-            Message::Workers(workers) => self.workers = workers.into(),
+            Message::Workers { workers, remote } => (self.workers, self.remote) = (workers.into(), remote),
             Message::Stage { index, name, planned, counters } => {
                 if let Some(place) = self.stages.get(&index) {
                     place.bar.set_length(planned);
@@ -136,7 +138,7 @@ impl Bars {
 
     fn draw(&self, stage: StageIndex) {
         if let Some(stage) = self.stages.get(&stage) {
-            stage.draw(self.workers, &self.running_words());
+            stage.draw(self.workers, self.remote, &self.running_words());
         }
     }
 
@@ -155,7 +157,7 @@ impl Bars {
 }
 
 impl StageBar {
-    fn draw(&self, workers: u64, running: &str) {
+    fn draw(&self, workers: u64, remote: bool, running: &str) {
         let (finished, planned) = (self.counters.finished(), self.bar.length().unwrap_or(0));
         let mut words = Vec::new();
         if self.counters.failed > 0 {
@@ -172,7 +174,7 @@ impl StageBar {
             words.push(if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) });
             let pending = self.counters.pending(planned);
             let took_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let left = time_left(self.counters, pending, workers, (here, took_us));
+            let left = time_left(self.counters, pending, workers, remote.then_some((here, took_us)));
             words.extend(left.map(|left| format!("{left} left")));
         } else if finished < planned && self.counters.running > 0 {
             words

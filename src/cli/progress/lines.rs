@@ -73,7 +73,7 @@ impl Lines {
                     self.tell(|github| github.failed(&case, &kind, &reason, &log, again));
                 }
             }
-            Message::Workers(_) | Message::Started { .. } => {}
+            Message::Workers { .. } | Message::Started { .. } => {}
             Message::Closed { line, .. } => {
                 say(&line);
                 self.tell(Github::end);

@@ -227,3 +227,24 @@ fn the_pace_on_a_cluster_is_what_was_seen_of_it() {
     assert_eq!((near, far), (80.0, 15.0));
     assert!(later > soon, "{later} {soon}");
 }
+
+#[test]
+fn workers_far_above_the_trials_do_not_stretch_the_time_left() {
+    let mut story = Story::told(1_000, "plain");
+    story.run().open_explore();
+    for attempt in 1..=5 {
+        story.start(0, attempt).fail(0, attempt, "no", Next::Again { due_ms: 0 });
+    }
+    story.start(1, 1).start(2, 1);
+    let paced = |executor| {
+        let (mut view, snapshot) = story.view(ALIVE);
+        view.spec.run.executor = executor;
+        let status = Status::load(&view, &snapshot, story.at_ms + 7_000).unwrap();
+        (status.stages[0].per_minute.unwrap().round(), status.stages[0].eta_s.unwrap())
+    };
+    // Each took 1.5 s; five ended in 20 s, and no more than the four trials of the stage were ever busy.
+    let (_, [_, here]) = paced(ExecutorSpec::Local);
+    assert_eq!(here, 1.8);
+    let there = paced(ExecutorSpec::Slurm(SlurmSpec::default()));
+    assert_eq!(there, (15.0, [12.0, 19.2]));
+}
