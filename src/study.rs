@@ -672,11 +672,8 @@ impl Study {
         }
         fitness::refuse_taken(&paths, &spec.study.name, None)?;
         for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
-            let rows = counted(plan::merged(stage), "row");
-            log::warn!(
-                "stage `{}`: {rows} of its file of cases repeat an earlier one and are left out",
-                stage.name
-            );
+            let rows = counted(plan::merged(stage), "repeated row");
+            log::warn!("stage `{}`: {rows} left out of its file of cases", stage.name);
         }
         let (inputs, found) = identity::inputs_now(spec, &paths, &self.study_file).map_err(Error::Input)?;
         let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;

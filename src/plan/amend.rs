@@ -215,7 +215,7 @@ impl Judge<'_> {
     }
 
     fn input(&self, change: Change) -> Judged {
-        if self.nothing_ran() { harmless(change, "no trial has run yet") } else { self.alters(change, 0) }
+        if self.nothing_ran() { harmless(change, self.why_nothing()) } else { self.alters(change, 0) }
     }
 
     /// Whether there is no result that a change of the whole study could alter.
@@ -224,9 +224,14 @@ impl Judge<'_> {
         self.kept == 0 && (self.discards_all || !base)
     }
 
+    /// Why there is none.
+    const fn why_nothing(&self) -> &'static str {
+        if self.discards_all { "all results that there are, are discarded" } else { "no trial has run yet" }
+    }
+
     /// What the study depends on is named otherwise. Of what is kept nothing contradicts it; what comes may be another matter.
     fn depends(&self, change: Change, cost: &str) -> Judged {
-        if self.nothing_ran() { harmless(change, "no trial has run yet") } else { extends(change, cost) }
+        if self.nothing_ran() { harmless(change, self.why_nothing()) } else { extends(change, cost) }
     }
 
     fn inputs_named(&self, change: Change) -> Judged {
