@@ -127,12 +127,7 @@ fn attempt(control: &Control, signs: &mut Signs<'_>, job: crate::executor::Job, 
     idle();
     match replay::run(job, slot, keeper, LOOK, &mut idle) {
         Ok(replay::Replayed { report: Some(mut report), .. }) => {
-            // There is no engine here that it could have ended with. Who ended it the cluster tells, if anybody.
-            if let Verdict::Interrupted { reason } = &mut report.verdict
-                && ENDED_WITH_ENGINE.contains(&reason.as_str())
-            {
-                *reason = if asked.get() { ASKED } else { TERMINATED }.to_owned();
-            }
+            name_no_engine(&mut report.verdict, asked.get());
             Outcome::of(report)
         }
         Ok(replay::Replayed { report: None, .. }) => {
@@ -146,9 +141,38 @@ fn attempt(control: &Control, signs: &mut Signs<'_>, job: crate::executor::Job, 
     }
 }
 
+/// There is no engine here that an attempt could have ended with. Who ended it the cluster tells, if anybody.
+fn name_no_engine(verdict: &mut Verdict, asked: bool) {
+    if let Verdict::Interrupted { reason } = verdict
+        && ENDED_WITH_ENGINE.contains(&reason.as_str())
+    {
+        *reason = if asked { ASKED } else { TERMINATED }.to_owned();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_on_a_node_did_not_end_with_an_engine() {
+        let told = |reason: &str, asked| {
+            let mut verdict = Verdict::Interrupted { reason: reason.to_owned() };
+            name_no_engine(&mut verdict, asked);
+            verdict
+        };
+        let expected = |reason: &str| Verdict::Interrupted { reason: reason.to_owned() };
+        let reasons = [
+            "terminated with the engine",
+            "terminated from outside, together with the engine",
+            "terminated with the engine while its outputs were hashed",
+        ];
+        for reason in reasons {
+            assert_eq!(told(reason, true), expected(ASKED));
+            assert_eq!(told(reason, false), expected(TERMINATED));
+        }
+        assert_eq!(told("its node failed", true), expected("its node failed"));
+    }
 
     #[test]
     fn a_result_that_cannot_be_left_is_tried_again() {

@@ -212,9 +212,7 @@ impl Shared {
     /// The verdict on an attempt whose outputs could not be hashed to their end.
     fn cut_off(&self, job: &Job) -> Verdict {
         if self.mode() >= Mode::Terminate {
-            return Verdict::Interrupted {
-                reason: "terminated with the engine while its outputs were hashed".into(),
-            };
+            return Verdict::Interrupted { reason: process::SHUT_DOWN_HASHING.into() };
         }
         let limit = words::limit(job.stage_spec.timeout.unwrap_or_default());
         Verdict::Failed(failure::failure(

@@ -34,9 +34,11 @@ const SHELL_NOT_FOUND: i32 = 127;
 const SHUT_DOWN: &str = "terminated with the engine";
 /// Likewise, when somebody signalled both.
 const SIGNALLED: &str = "terminated from outside, together with the engine";
+/// Likewise, when its command had ended.
+pub(super) const SHUT_DOWN_HASHING: &str = "terminated with the engine while its outputs were hashed";
 /// Reasons that name the engine.
 #[cfg(feature = "cluster")]
-pub(crate) const ENDED_WITH_ENGINE: [&str; 2] = [SHUT_DOWN, SIGNALLED];
+pub(crate) const ENDED_WITH_ENGINE: [&str; 3] = [SHUT_DOWN, SIGNALLED, SHUT_DOWN_HASHING];
 
 /// How often, and how far apart, a worker looks whether the engine is being stopped together with its trial.
 const SHUTDOWN_LOOKS: u32 = 25;

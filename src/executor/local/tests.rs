@@ -487,6 +487,18 @@ fn a_trial_signalled_from_outside_while_draining_is_interrupted() {
     assert!(interrupted(&bench.ended()));
 }
 
+#[cfg(feature = "cluster")]
+#[test]
+fn what_terminate_cuts_off_while_hashing_ended_with_the_engine() {
+    let mut bench = Bench::new(1, HashMap::new());
+    bench.pool.terminate();
+    let Verdict::Interrupted { reason } = bench.pool.shared.cut_off(&job(bench.stage("true"), bench.dir.path()))
+    else {
+        panic!("it counts");
+    };
+    assert!(ENDED_WITH_ENGINE.contains(&reason.as_str()), "{reason}");
+}
+
 #[test]
 fn terminate_waits_for_the_grace_and_kill_does_not() {
     let mut bench = Bench::new(2, HashMap::new());

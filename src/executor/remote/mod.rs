@@ -83,8 +83,6 @@ struct Listed {
     said: Option<String>,
     /// Why it waits, in the cluster's words.
     waits: Option<String>,
-    /// Who cancelled it, where the cluster tells.
-    by: Option<String>,
 }
 
 /// Where a job stands.
@@ -177,6 +175,11 @@ trait Cluster: Send {
     fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>>;
     /// All jobs of the study that it knows.
     fn list(&mut self) -> Result<Vec<Listed>, Trouble>;
+    /// Of cancelled jobs, by their ids, who cancelled them, where the cluster tells. Only words depend on it: it takes a few
+    /// seconds a run at most, however often it is asked.
+    fn cancelled_by(&mut self, _ids: &[String]) -> HashMap<String, String> {
+        HashMap::new()
+    }
     /// Cancels jobs; those that run get a TERM, and KILL after a time of the cluster's own.
     fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble>;
     /// What it says to a job like the study's that is not submitted: where and when it would run, if there is such a question.

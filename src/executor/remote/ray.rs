@@ -366,7 +366,7 @@ impl Cluster for Ray {
             let waits = entry.message.clone().filter(|_| state.waits());
             let said = entry.message.filter(|_| matches!(state, JobState::Over(_)));
             let said = said.map(|said| end_of(&said));
-            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said, waits, by: None })
+            Some(Listed { id: key.clone(), key, state, node, place: entry.driver_node_id, said, waits })
         });
         Ok(ours.collect())
     }

@@ -220,16 +220,7 @@ impl Slurm {
             let reason = Some(reason).filter(|reason| !matches!(*reason, "" | "None" | "(null)"));
             let said = self.words_of(state, status, reason);
             let waits = reason.filter(|_| state.waits()).map(str::to_owned);
-            listed.push(Listed {
-                key,
-                id: id.to_owned(),
-                state,
-                place: node.clone(),
-                node,
-                said,
-                waits,
-                by: None,
-            });
+            listed.push(Listed { key, id: id.to_owned(), state, place: node.clone(), node, said, waits });
         }
         listed
     }
@@ -351,12 +342,15 @@ impl Cluster for Slurm {
         squeue.args(["--noheader", "--all", "--array", "--states=all", "--user", &self.users, "--Format", FORMAT]);
         let (ended, out) = asked(&mut squeue, "")?;
         if ended.status.is_some_and(|status| status.success()) {
-            let mut listed = self.parse(&out);
-            self.cancelled.tell(&mut listed);
+            let listed = self.parse(&out);
             self.taken |= !listed.is_empty();
             return Ok(listed);
         }
         Err(of_slurm(&ended.said, false, self.taken))
+    }
+
+    fn cancelled_by(&mut self, ids: &[String]) -> HashMap<String, String> {
+        self.cancelled.by(ids)
     }
 
     fn avoid(&mut self, place: &str) -> bool {

@@ -103,6 +103,8 @@ struct Flight {
     waits: Option<String>,
     /// Who cancelled it, where the cluster tells.
     by: Option<String>,
+    /// Whether piton asked it to end, in this run or in one before: then it is nobody else who cancelled it.
+    asked_to_end: bool,
     /// Its last sign of life, and when that was new.
     beat: Option<(Option<Vec<u8>>, Instant)>,
     /// Since when its job tidies up.
@@ -291,6 +293,7 @@ impl Watcher {
     fn take(&mut self, job: Box<Job>, sent: Sent) {
         let control = Control::of(&self.root, &job.key);
         let told = RemoteJob { executor: self.kind, id: String::new(), node: None, started_ms: None };
+        let asked_to_end = control.is_cancelled();
         let trial = job.key.trial;
         let flight = Flight {
             job,
@@ -305,6 +308,7 @@ impl Watcher {
             said: None,
             waits: None,
             by: None,
+            asked_to_end,
             beat: None,
             ending: None,
         };
@@ -318,7 +322,8 @@ impl Watcher {
         self.mode = self.mode.max(mode);
         self.recall(TrialId(0));
         if self.mode == Mode::Terminate {
-            for flight in self.flights.values() {
+            for flight in self.flights.values_mut() {
+                flight.asked_to_end = true;
                 if let Err(error) = flight.control.cancel() {
                     log::warn!("cannot ask trial {} to end: {error}", flight.job.key.trial);
                 }
@@ -455,9 +460,9 @@ impl Watcher {
                 self.cancel_at = Some(self.now() + POLL_MAX);
             }
         }
-        let asked = Instant::now();
+        let asked = self.now();
         let listed = self.cluster.list();
-        let took = asked.elapsed();
+        let took = self.now().saturating_duration_since(asked);
         let changed = match listed {
             Ok(listed) => {
                 if self.troubles.list.take().is_some() {
@@ -466,6 +471,8 @@ impl Watcher {
                 self.known = true;
                 let jobs = by_key(listed);
                 self.forget_others(&jobs);
+                // After the list was timed: it must not be asked for less often for this.
+                self.ask_who_cancelled(&jobs);
                 self.troubles.doubt = self.doubt(&jobs);
                 let changed = self.look(&jobs);
                 self.note();
@@ -536,7 +543,6 @@ impl Flight {
         self.place = job.place.clone().or(self.place.take());
         self.said.clone_from(&job.said);
         self.waits.clone_from(&job.waits);
-        self.by = job.by.clone().or(self.by.take());
         if self.sent == Sent::Perhaps || matches!(self.sent, Sent::At(_)) {
             // It is there: if it goes missing, that begins then.
             self.sent = Sent::At(now);

@@ -49,6 +49,11 @@ struct World {
     random: u64,
     avoided: Vec<String>,
     cancelled: Vec<String>,
+    /// Of how many jobs at once it was asked who cancelled them.
+    asked_who: Vec<usize>,
+    /// Seconds that a list takes, and that question.
+    list_s: u64,
+    who_s: u64,
     /// Seconds that passed.
     time_s: Arc<AtomicU64>,
 }
@@ -154,6 +159,7 @@ impl Cluster for Fake {
         if world.away {
             return Err(Trouble::Unreachable("away".into()));
         }
+        world.time_s.fetch_add(world.list_s, Relaxed);
         let listed = |job: &Made| Listed {
             key: job.key.clone(),
             id: job.key.clone(),
@@ -162,7 +168,6 @@ impl Cluster for Fake {
             place: job.node.clone(),
             said: job.said.clone(),
             waits: job.state.waits().then(|| "Resources".to_owned()),
-            by: job.by.clone(),
         };
         let mut jobs: Vec<Listed> = world.jobs.iter().map(listed).collect();
         if world.hides > 0 {
@@ -180,6 +185,14 @@ impl Cluster for Fake {
             jobs = shown;
         }
         Ok(jobs)
+    }
+
+    fn cancelled_by(&mut self, ids: &[String]) -> HashMap<String, String> {
+        let mut world = self.0.lock().unwrap();
+        world.asked_who.push(ids.len());
+        world.time_s.fetch_add(world.who_s, Relaxed);
+        let known = world.jobs.iter().filter(|job| ids.contains(&job.key));
+        known.filter_map(|job| Some((job.key.clone(), job.by.clone()?))).collect()
     }
 
     fn avoid(&mut self, place: &str) -> bool {

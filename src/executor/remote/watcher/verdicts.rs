@@ -1,13 +1,36 @@
 //! What became of an attempt, once that is known: its result, or why it left none. Reports each end once.
 
+use std::collections::HashMap;
+
 use super::starts::FailedStart;
 use super::{
-    AttemptReport, Differs, ExecutorEvent, Flight, Mode, Outcome, TrialId, Usage, Verdict, Watcher, Why,
-    excerpt_of, failure, unix_ms,
+    AttemptReport, Differs, ExecutorEvent, Flight, JobState, Listed, Mode, Outcome, TrialId, Usage, Verdict,
+    Watcher, Why, excerpt_of, failure, unix_ms,
 };
 use crate::model::FailureKind;
 
 impl Watcher {
+    /// Asks who cancelled those that somebody else than piton cancelled, while their ends are not reported.
+    pub(super) fn ask_who_cancelled(&mut self, jobs: &HashMap<String, Listed>) {
+        let id_of = |flight: &Flight| {
+            let job = jobs.get(&flight.job.key.to_string())?;
+            let asks = flight.by.is_none() && !flight.asked_to_end;
+            (asks && job.state == JobState::Over(Why::Cancelled)).then(|| job.id.clone())
+        };
+        let cancelled: Vec<(TrialId, String)> =
+            self.flights.iter().filter_map(|(trial, flight)| Some((*trial, id_of(flight)?))).collect();
+        if cancelled.is_empty() {
+            return;
+        }
+        let ids: Vec<String> = cancelled.iter().map(|(_, id)| id.clone()).collect();
+        let found = self.cluster.cancelled_by(&ids);
+        for (trial, id) in cancelled {
+            if let Some(flight) = self.flights.get_mut(&trial) {
+                flight.by = found.get(&id).cloned();
+            }
+        }
+    }
+
     /// A job is over that never claimed its attempt: whatever it is, it is not the trial's doing.
     pub(super) fn never_began(&mut self, trial: TrialId, why: Why) {
         let Some(flight) = self.flights.get(&trial) else { return };
@@ -121,10 +144,10 @@ impl Watcher {
     }
 }
 
-/// Why a job ended early, and who did it, where that is known.
+/// Why a job ended early, and who did it, where that is known and was not piton.
 fn words(flight: &Flight, why: Why) -> String {
     match &flight.by {
-        Some(by) if why == Why::Cancelled => format!("{} by user {by}", why.words()),
+        Some(by) if why == Why::Cancelled && !flight.asked_to_end => format!("{} by user {by}", why.words()),
         _ => why.words().to_owned(),
     }
 }

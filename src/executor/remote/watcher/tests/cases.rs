@@ -261,3 +261,85 @@ fn who_cancelled_a_job_is_said_where_the_cluster_tells() {
         assert_eq!(bench.kinds(), expected);
     }
 }
+
+#[test]
+fn nobody_is_blamed_for_what_piton_cancelled() {
+    let cancelled = "its job was cancelled".to_owned();
+    let over = |bench: &Bench| {
+        for job in &mut bench.world().jobs {
+            (job.state, job.lives, job.by) = (JobState::Over(Why::Cancelled), false, Some("ada (7)".into()));
+        }
+    };
+    // Asked in this run; whether the cluster told before makes no difference.
+    for told_before in [false, true] {
+        let mut bench = Bench::new(SILENT);
+        bench.begin(0);
+        bench.world().start(0);
+        if told_before {
+            over(&bench);
+            bench.watcher.poll();
+        }
+        bench.tell(Command::Terminate);
+        over(&bench);
+        bench.watcher.poll();
+        bench.world().pass(16);
+        bench.watcher.poll();
+        assert_eq!(bench.kinds(), [(0, cancelled.clone())]);
+        assert_eq!(bench.world().asked_who, vec![1; usize::from(told_before)]);
+    }
+    // Asked in a run before: one that ran, and one that never began.
+    let mut bench = Bench::new(SILENT);
+    for trial in 0..2 {
+        bench.begin(trial);
+    }
+    bench.world().start(0);
+    for job in &bench.world().jobs {
+        job.control.cancel().unwrap();
+    }
+    over(&bench);
+    (bench.watcher, bench.events) = Bench::watcher(bench.root.path(), &bench.world, SILENT);
+    for trial in 0..2 {
+        let job = job(bench.root.path(), trial, 1);
+        bench.tell(Command::Adopt(job));
+    }
+    bench.watcher.poll();
+    bench.world().pass(16);
+    bench.watcher.poll();
+    let mut heard = bench.kinds();
+    heard.sort();
+    assert_eq!(heard, [(0, cancelled.clone()), (1, cancelled)]);
+    assert!(bench.world().asked_who.is_empty());
+}
+
+#[test]
+fn who_cancelled_is_asked_only_of_attempts_whose_end_is_not_reported() {
+    let mut bench = Bench::new(SILENT);
+    for trial in 0..3 {
+        bench.begin(trial);
+    }
+    bench.world().start(2);
+    for job in &mut bench.world().jobs[..2] {
+        (job.state, job.by) = (JobState::Over(Why::Cancelled), Some("ada (7)".into()));
+    }
+    for _ in 0..3 {
+        bench.watcher.poll();
+    }
+    assert_eq!(bench.kinds().len(), 2);
+    assert_eq!(bench.world().asked_who, [2]);
+}
+
+#[test]
+fn asking_who_cancelled_does_not_count_as_the_lists_time() {
+    for (list_s, who_s, rest_s) in [(0, 100, 1), (2, 0, 20), (2, 100, 20)] {
+        let mut bench = Bench::new(SILENT);
+        bench.begin(0);
+        {
+            let mut world = bench.world();
+            (world.list_s, world.who_s) = (list_s, who_s);
+            world.jobs[0].state = JobState::Over(Why::Cancelled);
+        }
+        bench.watcher.poll();
+        assert_eq!(bench.world().asked_who, [1]);
+        assert_eq!(bench.watcher.poll_at - bench.watcher.now(), Duration::from_secs(rest_s));
+    }
+}
