@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -298,8 +299,13 @@ impl Ray {
         Self::start_with(&[])
     }
 
-    /// With this in its environment, too.
+    /// With this in its environment, too. A port that was free may be taken by the time that Ray gets round to it, and a
+    /// node then never comes: it is all started anew.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
+        (0..4).find_map(|_| Self::try_start(env)).expect("Ray starts")
+    }
+
+    fn try_start(env: &[(&str, &str)]) -> Option<Self> {
         let mut base = Base::new();
         base.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         base.env.push(path_with_ray());
@@ -307,12 +313,16 @@ impl Ray {
         let [port, dashboard] = free_ports();
         let head = Self::start_head(&base, port, dashboard);
         let worker = Self::start_worker(&base, port);
-        let ray = Self { base, port, dashboard, head, worker };
-        wait_until("the head node answers", || ray.get("/api/jobs/").is_some());
-        wait_until("both nodes are there", || {
-            ray.get("/nodes?view=summary").is_some_and(|text| text.matches("\"ALIVE\"").count() >= 2)
+        let mut ray = Self { base, port, dashboard, head, worker };
+        let (started, mut came) = (Instant::now(), false);
+        wait_until("both nodes are there, or will never be", || {
+            came = ray.get("/api/jobs/").is_some()
+                && ray.get("/nodes?view=summary").is_some_and(|text| text.matches("\"ALIVE\"").count() >= 2);
+            let ended =
+                [&mut ray.head, &mut ray.worker].into_iter().any(|node| node.try_wait().unwrap().is_some());
+            came || ended || started.elapsed() > Duration::from_secs(100)
         });
-        ray
+        came.then_some(ray)
     }
 
     fn start_head(base: &Base, port: u16, dashboard: u16) -> Child {

@@ -815,7 +815,7 @@ fn no_file_that_a_command_writes_replaces_a_store() {
         ("report study.redb -o other.redb", 1),
         ("report study.redb -o link.html", 1),
         ("compare study.redb --baseline base.json --junit study.redb", 1),
-        ("compare study.redb --write-baseline other.redb", 1),
+        ("compare study.redb --write-baseline other.redb", 2),
         ("run study.toml --junit other.redb", 2),
         ("export study.redb --to all", 1),
     ] {

@@ -461,6 +461,10 @@ pub fn save_baseline(
     includes: &dyn Fn(&str) -> bool,
     path: &Path,
 ) -> Result<u64, ViewError> {
+    if is_store(path)? {
+        let shown = path.display();
+        return Err(ViewError::Request(format!("`{shown}` is a store: a baseline must not replace it")));
+    }
     let chosen = view.stages.iter().filter(|row| stage.is_none_or(|stage| stage == row.index));
     let counters = chosen.map(|row| view.counters_of(row.index));
     if counters.map(|counters| counters.succeeded + counters.failed).sum::<u64>() == 0 {

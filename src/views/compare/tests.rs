@@ -286,8 +286,7 @@ fn a_baseline_never_replaces_a_store_nor_comes_of_nothing() {
     let (view, snapshot) = story.view(DEAD);
     let store = story.dir().join("tiny.redb");
     let error = save_baseline(&view, &snapshot, None, &|_| true, &store).unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "it is a store, and stays one", "{error}");
+    assert!(error.to_string().ends_with("is a store: a baseline must not replace it"), "{error}");
     assert_eq!(save_baseline(&view, &snapshot, None, &|_| true, &path).unwrap(), 1);
     assert_eq!(Baseline::of_file(&path).unwrap().study_name(), "tiny");
 }
