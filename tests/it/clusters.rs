@@ -302,7 +302,7 @@ impl Ray {
     /// With this in its environment, too. A port that was free may be taken by the time that Ray gets round to it, and a
     /// node then never comes: it is all started anew.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
-        (0..4).find_map(|_| Self::try_start(env)).expect("Ray starts")
+        (0..4).find_map(|_| Self::try_start(env)).unwrap_or_else(|| panic!("Ray does not start"))
     }
 
     fn try_start(env: &[(&str, &str)]) -> Option<Self> {
