@@ -168,7 +168,7 @@ fn rows_that_repeat_others_are_left_out_with_a_word() {
     let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", "v = \"none\""));
     sandbox.write("c.csv", "v,w\n1,x\n1,x\n1.0,x\n");
     let output = sandbox.run("run study.toml");
-    assert!(both(&output).contains("1 row of its file of cases"), "{}", both(&output));
+    assert!(both(&output).contains("1 repeated row left out of its file of cases"), "{}", both(&output));
     assert_eq!(column(&sandbox, "param.v"), ["1", "1.0"]);
 }
 
