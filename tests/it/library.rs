@@ -10,8 +10,12 @@ use piton::{Error, Metric, Metrics, Range, Reader, Retry, Spec, Stage, Store, St
 use crate::harness::Sandbox;
 
 fn spec() -> Spec {
+    spec_with(7)
+}
+
+fn spec_with(seed: u64) -> Spec {
     Study::builder("parabola")
-        .seed(7)
+        .seed(seed)
         .stage(
             Stage::unbound("explore")
                 .budget(9)
@@ -234,19 +238,7 @@ fn another_spec_is_refused_and_a_missing_closure_is_named() {
     assert_eq!(study.run().unwrap().exit_code(), 75, "a request made before the run is the first thing it sees");
     assert_eq!(sandbox.dump()["accounting"]["attempts_started"], 0);
 
-    let other = Study::builder("parabola")
-        .seed(8)
-        .stage(
-            Stage::unbound("explore")
-                .budget(9)
-                .survivors(2)
-                .range("x", Range::float(-2.0..=2.0).steps(9))
-                .minimize("y"),
-        )
-        .stage(Stage::unbound("confirm").budget(2).survivors(1).minimize("y"))
-        .spec()
-        .unwrap();
-    let error = Study::new(other).store(&store).run().unwrap_err();
+    let error = Study::new(spec_with(8)).store(&store).run().unwrap_err();
     assert_eq!(error.exit_code(), 6);
     assert!(error.notes().iter().any(|note| note.contains("seed") && note.contains('7') && note.contains('8')));
 }
