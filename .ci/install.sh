@@ -33,15 +33,17 @@ install_debian() {
     quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
 }
 
-# need_cargo COMMAND CRATE VERSION: builds the command from its crate unless there is one, of whatever version.
+# need_cargo COMMAND CRATE VERSION [OPTION...]: builds the command from its crate unless there is one, of whatever version.
 # Optimised little, since compiling these tools takes far longer than they ever run; their common dependencies are built
 # once, in one target directory; an interrupted build goes on where it was.
 need_cargo() {
     export PATH=$PATH:${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
     command -v "$1" >/dev/null && return 0
-    step "building $2 $3 (once)"
+    local crate=$2 version=$3
+    shift 3
+    step "building $crate $version (once)"
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        CARGO_PROFILE_RELEASE_DEBUG=0 quietly cargo install --locked --version "$3" --target-dir target/tools "$2"
+        CARGO_PROFILE_RELEASE_DEBUG=0 quietly cargo install --locked --version "$version" --target-dir target/tools "$@" "$crate"
 }
 
 # need_python DIR REQUIREMENT...: a Python environment of its own with these packages.

@@ -4,17 +4,19 @@
 //! cannot say, code cannot say either. Closures stay with their stages until the study is built. Mistakes are named by
 //! path. Nothing fails before `build`.
 
+mod reuse;
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
-use crate::spec::raw::{Entry, Kind, Node};
-use crate::spec::{
+use crate::study::Study;
+use crate::study_file::raw::{Entry, Kind, Node};
+use crate::study_file::{
     Diagnostics, ExecutorSpec, FailureMatch, FailureRule, MetricRule, Objective, Proposer, RaySpec, Retries,
     Sampling, Selection, SlurmSpec, Spec, SpecErrors, SpecValue, Values, check,
 };
-use crate::study::Study;
 
 /// Builds a [`Study`]; see [`Study::builder`].
 #[derive(Clone)]
@@ -116,7 +118,7 @@ impl StudyBuilder {
         self
     }
 
-    /// A tool whose version belongs to the study, and the program with its arguments that tells it.
+    /// A tool whose version belongs to the study, and the program with its arguments that prints it.
     pub fn version(mut self, tool: &str, command: &[&str]) -> Self {
         let words = command.iter().map(|word| text(word)).collect();
         set(&mut self.versions, tool, Node::new(Kind::Array(words)));
@@ -251,6 +253,7 @@ impl StudyBuilder {
 pub struct Stage {
     closure: Option<ClosureFn>,
     keys: Vec<Entry>,
+    inputs: Vec<Node>,
     outputs: Vec<Node>,
     sweep: Vec<Entry>,
     objectives: Vec<Node>,
@@ -271,6 +274,7 @@ impl Stage {
         Self {
             closure: None,
             keys: vec![entry("name", text(name)), entry("command", command)],
+            inputs: Vec::new(),
             outputs: Vec::new(),
             sweep: Vec::new(),
             objectives: Vec::new(),
@@ -497,6 +501,7 @@ impl Stage {
 
     fn node(self) -> Node {
         let mut keys = self.keys;
+        put_list(&mut keys, "inputs", self.inputs);
         put_list(&mut keys, "outputs", self.outputs);
         put_list(&mut keys, "objective", self.objectives);
         put_list(&mut keys, "failure", self.failures);

@@ -5,9 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::stop::StopError;
 use crate::engine::{CommitError, EngineError, ParentDiffers};
 use crate::journal::{CompactError, JournalError, OpenError};
-use crate::spec::{Change, Diagnostics};
+use crate::next_command::HowToAmend;
+use crate::study_file::{Change, Diagnostics};
 use crate::views::{ViewError, shell_quoted};
 
 /// What failed.
@@ -28,6 +30,12 @@ pub enum Error {
         /// Why not.
         #[source]
         cause: std::io::Error,
+    },
+    /// A store was given in place of a study file.
+    #[error("`{}` is a store, not a study file", path.display())]
+    StoreForStudyFile {
+        /// Which.
+        path: PathBuf,
     },
     /// A store's compacted copy cannot be written.
     #[error("cannot write the compacted store `{}`", path.display())]
@@ -51,7 +59,7 @@ pub enum Error {
     },
     /// An input that the study names.
     #[error("an input of the study cannot be read")]
-    Input(#[source] crate::spec::InputError),
+    Input(#[source] crate::study_file::InputError),
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -67,20 +75,20 @@ pub enum Error {
     /// The study file says something else than the store.
     #[error("the study file differs from the study in `{}`", store.display())]
     SpecDiffers {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// The differences.
         changes: Vec<Change>,
-        /// The command that shows what they cost, and makes them.
-        amend: String,
+        /// What shows what they cost, and makes them.
+        amend: Box<HowToAmend>,
     },
-    /// A tool does not tell its version.
+    /// A tool does not print its version.
     #[error("the version of a tool of the study cannot be told")]
-    Version(#[source] crate::spec::VersionError),
+    Version(#[source] crate::study_file::VersionError),
     /// An amendment that would make another study.
     #[error("`{setting}` of the study in `{}` cannot change", store.display())]
     OtherStudy {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// Which setting.
         setting: String,
@@ -88,50 +96,53 @@ pub enum Error {
     /// An amendment that would alter results.
     #[error("the changes would alter results of the study in `{}`, from stage `{stage}` on", store.display())]
     AltersResults {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// Name of the first stage with results that would not hold.
         stage: String,
-        /// The command that discards them.
-        command: String,
+        /// What discards them.
+        amend: Box<HowToAmend>,
     },
     /// An input or a tool is not what it was.
     #[error("{} of the study in `{}` have changed {}", if *meanwhile { "inputs" } else { "the inputs or tools" }, store.display(), if *meanwhile { "while its trials ran" } else { "since they were recorded" })]
     InputsChanged {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// Which and how.
         changes: Vec<String>,
-        /// The command that takes them as they are now, where the study has a file.
-        way_on: Option<String>,
+        /// What takes them as they are now, where the study has a file.
+        way_on: Option<Box<HowToAmend>>,
         /// Whether trials ran when that was noticed.
         meanwhile: bool,
     },
     /// What a survivor left is not what its children were to begin with.
     #[error("{parent}")]
     ParentChanged {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// Which outputs of which survivor.
         parent: Box<ParentDiffers>,
-        /// The command that discards the results from its stage on, where the study has a file.
-        again: Option<String>,
+        /// What discards the results from its stage on, where the study has a file.
+        again: Option<Box<HowToAmend>>,
     },
     /// The artifacts directory belongs to another study.
     #[error("the artifacts directory `{}` holds the outputs of another study", dir.display())]
     ArtifactsTaken {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
         /// The other study's store.
         owner: PathBuf,
     },
+    /// A running engine cannot be stopped from here.
+    #[error("cannot stop the engine")]
+    Stop(#[from] StopError),
     /// The run could not go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The stored spec cannot be read back.
     #[error("the spec in the store `{}` cannot be read: {why}", store.display())]
     StoredSpec {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
         /// Why.
         why: String,
@@ -225,10 +236,11 @@ impl Error {
                 ViewError::UnknownCase { .. }
                 | ViewError::UnknownAttempt { .. }
                 | ViewError::NotStarted { .. }
+                | ViewError::RanNothing { .. }
                 | ViewError::Request(_)
                 | ViewError::Baseline { .. },
             ) => 2,
-            Self::StudyFile { .. } => 2,
+            Self::StudyFile { .. } | Self::StoreForStudyFile { .. } => 2,
             Self::View(ViewError::Spec(_)) => 7,
             Self::View(ViewError::Journal(cause)) if cause.is_damage() => 7,
             Self::Engine(EngineError::Elsewhere { .. }) => 2,

@@ -13,14 +13,14 @@ use crate::journal::Snapshot;
 use crate::model::{Record, Seq, StageIndex};
 use crate::paths::StudyPaths;
 use crate::sys::words;
-use crate::views::{Survivor, ViewError, export, survivors};
+use crate::views::{Survivor, ViewError, survivors, telemetry};
 
 /// Brings the exports up to date beside the engine: from a thread of its own after each stage, and before `run`
-/// returns. They are views: a failure ends no study; of the last ones it is told at the end.
+/// returns. They are views: a failure ends no study; one of the last exports is reported at the end.
 pub(crate) struct Exporting<'a> {
     paths: StudyPaths,
     inner: &'a mut dyn Observer,
-    /// Who is told when a stage closes and the run ends.
+    /// The program of `on_event`, which hears when a stage closes and the run ends.
     pub(crate) hooks: Option<Hooks>,
     sender: Option<Sender<Snapshot>>,
     /// The thread's own end, to take back a snapshot that is not the newest any more.
@@ -56,7 +56,7 @@ impl<'a> Exporting<'a> {
         let (places, snapshots) = (this.paths.clone(), this.waiting.clone());
         let thread = std::thread::Builder::new().name("exports".into()).spawn(move || {
             for snapshot in snapshots {
-                told(export::write_sums(&snapshot, &places.artifacts), &places);
+                told(telemetry::write_sums(&snapshot, &places.artifacts), &places);
             }
         });
         this.thread = thread.map_err(|error| log::warn!("exports are written at the end only: {error}")).ok();
@@ -72,7 +72,9 @@ impl<'a> Exporting<'a> {
         if self.later.is_some() && random[0] % 100 < percent {
             let snapshot = self.later.take();
             let snapshot = snapshot.filter(|_| !machine.exports_fail());
-            snapshot.into_iter().for_each(|it| told(export::write_sums(&it, &self.paths.artifacts), &self.paths));
+            snapshot
+                .into_iter()
+                .for_each(|it| told(telemetry::write_sums(&it, &self.paths.artifacts), &self.paths));
         }
     }
 }
@@ -83,7 +85,7 @@ pub(crate) fn write_exports(snapshot: &Snapshot, paths: &StudyPaths) -> Option<S
     if crate::sys::simulated::machine().is_some_and(|machine| machine.exports_fail()) {
         return None;
     }
-    let error = export::write_all(snapshot, &paths.artifacts).err()?;
+    let error = telemetry::write_all(snapshot, &paths.artifacts).err()?;
     let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
     Some(causes.map(|error| words::plain(&error.to_string())).collect::<Vec<_>>().join(": "))
 }

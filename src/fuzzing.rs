@@ -3,5 +3,5 @@
 
 pub use crate::executor::local::fuzz::{log_rule, metrics, rule};
 pub use crate::journal::fuzz::record;
-pub use crate::model::memory::Memory;
-pub use crate::spec::fuzz_cases as cases;
+pub use crate::model::rows_in_memory::Memory;
+pub use crate::study_file::fuzz_cases as cases;

@@ -6,48 +6,77 @@
 //!
 //! [`Study`] is the front door, with a runnable example. A study file is read by [`Study::from_file`]; one in code is
 //! made by [`Study::builder`]. A [`ShutdownHandle`] stops a run from any thread, and runs callbacks when it does.
-//! Whatever happened, the store tells: [`Reader`] and [`views`] look into it at any moment, also while an engine runs.
+//! Whatever happened, the store has it: [`Store`], and [`Reader`] with [`views`], look into it at any moment, also while an
+//! engine runs.
 //!
-//! The `piton` program is made of this library and nothing else. How it is built is told in [`architecture`].
+//! The `piton` program is made of this library and nothing else. `src/architecture.md` says how it is built.
 
-// First: its macros `simulated!` and `planted!` are for all.
+// First: its macros `simulated!` and `injected_fault!` are for all.
 #[macro_use]
-pub mod sys;
+mod sys;
 
-pub mod architecture;
+mod architecture;
 mod builder;
 mod claim;
-pub mod engine;
+mod engine;
 mod error;
-pub mod executor;
+mod executor;
 mod exporting;
-mod fitness;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod identity;
-pub mod journal;
+mod inputs_now;
+mod journal;
 pub mod model;
-pub mod paths;
-pub mod plan;
+mod next_command;
+mod paths;
+mod plan;
+mod preflight;
+#[doc(hidden)]
+pub mod program;
 mod salvage;
 #[cfg(test)]
 mod sim;
-pub mod spec;
-mod store;
+pub mod store;
 mod study;
+mod study_file;
 pub mod views;
-mod way_on;
+
+/// What a study file says, as types: for [`Study::builder`], and to read what a store was made of.
+pub mod spec {
+    pub use crate::study_file::{
+        AbortRule, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
+        ExecutorSpec, FailureMatch, FailureRule, Goal, InputError, MetricRule, Objective, Part, Proposer, Rails,
+        RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec, SpecErrors, SpecJsonError, SpecValue,
+        StageRails, StageSpec, StudySpec, SweepParam, Template, Values, VersionError, Work,
+    };
+}
 
 pub use builder::{Range, Stage, StudyBuilder};
+#[doc(hidden)]
 pub use claim::is_of_study;
-pub use engine::ShutdownHandle;
-pub use error::{Error, shell_word};
+pub use engine::resume::ResumeDecision;
+pub use engine::{CommitError, Draft, EngineError, Observer, RunReport, ShutdownHandle};
+pub use error::Error;
+#[doc(hidden)]
+pub use error::shell_word;
 pub use executor::local::closure::{IntoMetrics, TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
-pub use journal::{Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, verify};
-pub use model::{FailureKind, Metric, Metrics, Params, Value};
+pub use executor::local::strays::KilledStray;
+pub use executor::{AttemptReport, ParentDiffers};
+#[doc(hidden)]
+pub use journal::verify;
+pub use journal::{Compacted, Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, Verification};
+pub use model::{FailureKind, Metric, Metrics, Params, StudyStatus, Value};
+pub use next_command::HowToAmend;
+#[doc(hidden)]
+pub use next_command::overrides_of;
+#[doc(hidden)]
 pub use salvage::salvage;
-pub use spec::Spec;
-pub use store::{Look, Retry, Store, Verified};
+#[doc(hidden)]
+pub use store::Look;
+pub use store::{AmendPlan, Compare, Consent, Replay, ReplayOptions, Retry, Stop, Store, Verified};
 pub use study::{Outcome, Study};
-pub use way_on::{amend_command, overrides_of, run_command};
+pub use study_file::Spec;
+pub use sys::signals::SignalEvent;
+pub use views::compare::{Limits, Tolerance};
+pub use views::{Survivor, ViewError};

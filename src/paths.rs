@@ -6,11 +6,15 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-pub use crate::model::artifacts::{
-    METRICS_FILE, PARAMS_FILE, PROPOSER_DIR, SCRATCH_DIR, STDERR_LOG, STDOUT_LOG, attempt_name, stage_name,
-};
+pub(crate) use crate::model::artifacts::METRICS_FILE;
+pub(crate) use crate::model::artifacts::PROPOSER_DIR;
+pub(crate) use crate::model::artifacts::SCRATCH_DIR;
+pub use crate::model::artifacts::STDERR_LOG;
+pub(crate) use crate::model::artifacts::STDOUT_LOG;
+pub(crate) use crate::model::artifacts::attempt_name;
+pub(crate) use crate::model::artifacts::stage_name;
 use crate::model::{AttemptNo, StageIndex, StudyRow};
-use crate::spec::Spec;
+use crate::study_file::Spec;
 
 /// Absolute places of one study.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub struct StudyPaths {
 
 /// The file of a store's requests to stop.
 #[must_use]
-pub fn request_path(store: &Path) -> PathBuf {
+pub(crate) fn request_path(store: &Path) -> PathBuf {
     beside(store, ".stop")
 }
 
@@ -39,7 +43,7 @@ impl StudyPaths {
     /// The places a store's study row names.
     ///
     /// # Errors
-    /// When the current directory cannot be told.
+    /// If the current directory is unknown.
     pub fn of(store: &Path, study: &StudyRow) -> std::io::Result<Self> {
         let store = std::path::absolute(store)?;
         let base = store.parent().unwrap_or(Path::new("/"));
@@ -103,7 +107,7 @@ impl StudyPaths {
 
 /// `to` seen from the directory `from`, both absolute; `to` itself where they share no more than the root.
 #[must_use]
-pub fn relative(to: &Path, from: &Path) -> PathBuf {
+pub(crate) fn relative(to: &Path, from: &Path) -> PathBuf {
     let (to, from) = (clean(to), clean(from));
     let shared = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();
     if shared <= 1 {
@@ -122,7 +126,7 @@ pub fn seen_from_here(path: &Path) -> PathBuf {
 
 /// Without `.` and `x/..`, by the names alone.
 #[must_use]
-pub fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

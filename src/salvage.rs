@@ -1,6 +1,6 @@
 //! `piton salvage` as a program uses it: a new store from what can be read of a damaged one, in any directory.
 //!
-//! The events are the journal's business ([`journal::salvage`]); here they are told where the study's files lie, seen from
+//! The events are the journal's business ([`journal::salvage`]); here they get the place of the study's files, seen from
 //! the new store. The artifacts stay where they are, and belong to the same study as before. Nothing here may touch
 //! the damaged store.
 

@@ -3,18 +3,34 @@
 //! Each change is events in the journal, in one transaction. Nothing here may change what a person did not ask for, or
 //! print: `cli` says what came of it.
 
+mod amend;
+mod compare;
+mod replay;
+#[cfg(feature = "report")]
+mod report;
+mod stop;
+
+pub use crate::engine::stop::StopError;
+pub use crate::plan::amend::{Class, Discarded, Judged};
+pub use amend::{AmendPlan, Consent};
+pub use compare::{BaselineWritten, Compare};
+pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};
+#[cfg(feature = "report")]
+pub use report::nonce;
+pub use stop::{Stop, Stopping};
+
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::journal::{self, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
+use crate::journal::{self, Compacted, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
 use crate::model::{Event, Record, Seq, StageRow, StageStatus, TrialId, TrialState};
 use crate::plan::Lineage;
 use crate::salvage::salvage;
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use crate::sys::clock::unix_ms;
 use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
-use crate::views::{Liveness, Place, StudyView, Survivor, abort, made_with, planned, survivors};
+use crate::views::{Liveness, StudyLocation, StudyView, Survivor, abort, made_with, planned, survivors};
 
 /// What a change added to the journal.
 type Recorded = Vec<(Seq, Record)>;
@@ -30,6 +46,41 @@ type Recorded = Vec<(Seq, Record)>;
 /// }
 /// store.retry(Retry::Failed)?;
 /// # Ok::<(), piton::Error>(())
+/// ```
+///
+/// A study that is done gets a larger budget, and is compared with itself:
+///
+/// ```
+/// use piton::{Consent, Limits, Range, Stage, Store, Study};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("parabola.redb");
+/// let study = |budget| {
+///     let explore = Stage::closure("explore", |trial| Ok([("y", (trial.int("x")? as f64 - 3.0).powi(2))]))
+///         .budget(budget)
+///         .survivors(1)
+///         .range("x", Range::int(1..=9))
+///         .minimize("y");
+///     Study::builder("parabola").stage(explore).build()
+/// };
+/// study(4)?.store(&path).run()?;
+///
+/// let store = Store::at(&path);
+/// let larger = study(6)?;
+/// let plan = store.amend(&larger)?;
+/// assert_eq!(plan.added_trials(), 2);
+/// plan.apply(Consent::KeepResults)?;
+/// assert!(larger.store(&path).run()?.is_completed());
+///
+/// // What there is now is held against what is found later.
+/// let baseline = dir.path().join("baseline.json");
+/// store.write_baseline(&baseline, None, &Limits::default())?;
+/// let compare = store.compare(&baseline, Some("explore"), Limits::default())?;
+/// let totals = compare.run(&mut |line| Ok(println!("{} {}", line.case, line.finding.words())))?;
+/// assert_eq!((totals.compared, totals.regressions), (6, 0));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -73,7 +124,7 @@ impl Look {
         let journal_error = |cause| Error::Journal { store: store.into(), cause };
         let (snapshot, liveness) = Self::at_rest(reader, store).map_err(journal_error)?;
         let study = snapshot.study().map_err(journal_error)?;
-        let place = Place::new(store, &study).map_err(Error::no_current_dir)?;
+        let place = StudyLocation::new(store, &study).map_err(Error::no_current_dir)?;
         let view = StudyView::load(&snapshot, place, liveness)?;
         Ok(Self { snapshot, view })
     }
@@ -168,7 +219,15 @@ impl Store {
     #[cfg(feature = "report")]
     pub fn export(&self, dir: &Path) -> Result<Vec<String>, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
-        Ok(crate::views::bundle::write(&look.view, &look.snapshot, dir)?)
+        Ok(crate::views::export::write(&look.view, &look.snapshot, dir)?)
+    }
+
+    /// Makes the store as small as it can be; what it says stays the same.
+    ///
+    /// # Errors
+    /// [`Error::Open`] while somebody else has it open, [`Error::NotCompacted`], and when it cannot be read.
+    pub fn compact(&self) -> Result<Compacted, Error> {
+        journal::compact(&self.path).map_err(|error| Error::not_compacted(&self.path, error))
     }
 
     /// Makes a new store of what can be read of this one, which stays as it is.
@@ -263,9 +322,13 @@ impl Store {
     }
 
     /// In one transaction; the store is closed then.
-    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<Recorded, Error> {
+    fn append(&self, journal: Journal, events: Vec<Event>) -> Result<Recorded, Error> {
         let at_ms = unix_ms();
-        let records: Vec<Record> = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
+        let records = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
+        self.append_records(journal, records)
+    }
+
+    fn append_records(&self, mut journal: Journal, records: Vec<Record>) -> Result<Recorded, Error> {
         let first = journal.last_seq() + 1;
         if !records.is_empty() {
             journal.append(&records).map_err(|cause| self.unreadable(cause))?;

@@ -11,30 +11,31 @@ use std::time::Duration;
 
 use crate::claim;
 use crate::engine::hooks::Hooks;
-use crate::engine::resume::{Decision, Found, SpecMatch, decide};
+use crate::engine::resume::{Found, ResumeDecision, SpecMatch, decide};
 use crate::engine::{self, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs};
 use crate::error::Error;
 use crate::executor;
 use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
 use crate::executor::local::keeper::Keeper;
 use crate::exporting::{Exporting, write_exports};
-use crate::fitness;
-use crate::identity::{self, Looked};
+use crate::inputs_now::{self, Looked};
 use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
 use crate::model::words::counted;
 use crate::model::{
     Event, ExecutorKind, InputHash, Record, RunEnd, StageStatus, StudyCreated, StudyId, StudyRow, StudyStatus,
     ToolVersion,
 };
+use crate::next_command::{HowToAmend, overrides_of};
 use crate::paths::{self, StudyPaths};
 use crate::plan;
-use crate::spec::{self, CaseFiles, Spec, Values, Work};
+use crate::preflight;
+use crate::study_file::{self, CaseFiles, Spec, Values, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
+use crate::sys::files::is_store;
 use crate::sys::reserve::Reserve;
 use crate::sys::temporary::remove_leftovers_in;
-use crate::views::{Survivor, export, survivors};
-use crate::way_on::{amend_command, overrides_of};
+use crate::views::{Survivor, survivors, telemetry};
 
 /// A study and how it is to be run here.
 ///
@@ -63,8 +64,6 @@ pub struct Study {
     artifacts: Option<PathBuf>,
     study_dir: PathBuf,
     study_file: String,
-    /// What `--set` said of its params.
-    overrides: Vec<(String, String)>,
     workers: Option<u32>,
     drain_limit: Option<Duration>,
     watch_signals: bool,
@@ -79,7 +78,7 @@ pub struct Study {
 
 /// A study file as it was read.
 struct Source {
-    name: String,
+    path: PathBuf,
     bytes: Vec<u8>,
     overrides: Vec<(String, String)>,
     dir: PathBuf,
@@ -100,7 +99,7 @@ impl std::fmt::Debug for Study {
 #[non_exhaustive]
 pub struct Outcome {
     /// What was found and decided at the start.
-    pub decision: Decision,
+    pub decision: ResumeDecision,
     /// Where the study stands now.
     pub status: StudyStatus,
     /// The survivors of the last stage that closed, best first.
@@ -123,7 +122,7 @@ impl Outcome {
     #[must_use]
     pub fn waits_for_approval(&self) -> bool {
         let ended = self.report.is_some_and(|report| report.how == RunEnd::Waiting);
-        ended || self.decision == Decision::StillWaits
+        ended || self.decision == ResumeDecision::StillWaits
     }
 
     /// The exit code of the contract: 0 completed, 3 aborted, 8 waits for approval, 75 interrupted and resumable; 1
@@ -152,19 +151,23 @@ impl Study {
     /// file.
     ///
     /// # Errors
-    /// [`Error::StudyFile`] when it cannot be read, [`Error::Spec`] with every mistake in it.
+    /// [`Error::StudyFile`] when it cannot be read, [`Error::StoreForStudyFile`] when it is a store, [`Error::Spec`] with
+    /// every mistake in it.
     pub fn from_file(path: &Path, overrides: &[(String, String)]) -> Result<Self, Error> {
+        if is_store(path).unwrap_or_default() {
+            return Err(Error::StoreForStudyFile { path: path.into() });
+        }
         let bytes = std::fs::read(path).map_err(|cause| Error::StudyFile { path: path.into(), cause })?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // What comes from a descriptor lies where whoever gives it stands.
+        // What comes from a descriptor lies in the caller's current directory.
         let dir = if dir.starts_with("/dev") || dir.starts_with("/proc") { Path::new(".") } else { dir };
         let name = path.display().to_string();
-        let spec = spec::parse_study(&name, &bytes, overrides, dir)
+        let spec = study_file::parse_study(&name, &bytes, overrides, dir)
             .map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let source = Source { name, bytes, overrides: overrides.to_vec(), dir: dir.into() };
+        let source = Source { path: path.into(), bytes, overrides: overrides.to_vec(), dir: dir.into() };
         let study = Self::with(Some(spec), path.with_extension("redb"), dir.into(), file);
-        Ok(Self { source: Some(source), overrides: overrides.to_vec(), ..study })
+        Ok(Self { source: Some(source), ..study })
     }
 
     /// The study of an existing store, whose spec is in it.
@@ -181,7 +184,6 @@ impl Study {
             artifacts: None,
             study_dir,
             study_file,
-            overrides: Vec::new(),
             workers: None,
             drain_limit: None,
             watch_signals: false,
@@ -291,16 +293,29 @@ impl Study {
     #[must_use]
     pub fn spec_beside(&self, stored: &Spec) -> Option<Cow<'_, Spec>> {
         let given = self.spec.as_ref()?;
-        let now = spec::distance(stored, given);
+        let now = study_file::distance(stored, given);
         let before = (now > (0, 0) && stored.values == Values::Before).then_some(self.source.as_ref()).flatten();
         let before = before.and_then(|source| {
-            let Source { name, bytes, overrides, dir } = source;
-            spec::parse_study_as(name, bytes, overrides, dir, Values::Before).ok()
+            let Source { path, bytes, overrides, dir } = source;
+            study_file::parse_study_as(&path.display().to_string(), bytes, overrides, dir, Values::Before).ok()
         });
-        Some(match before.filter(|before| spec::distance(stored, before) < now) {
+        Some(match before.filter(|before| study_file::distance(stored, before) < now) {
             Some(before) => Cow::Owned(before),
             None => Cow::Borrowed(given),
         })
+    }
+
+    /// [`Study::spec_beside`], with its files of cases read.
+    pub(crate) fn whole_spec_beside(&self, stored: &Spec) -> Result<Option<Spec>, Error> {
+        let Some(beside) = self.spec_beside(stored) else { return Ok(None) };
+        let mut whole = beside.into_owned();
+        whole.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
+        Ok(Some(whole))
+    }
+
+    /// The study file's text, where there is one.
+    pub(crate) fn source_bytes(&self) -> Option<&[u8]> {
+        self.source.as_ref().map(|source| &*source.bytes)
     }
 
     /// The name of the study file; empty for a study built in code.
@@ -312,7 +327,7 @@ impl Study {
     /// The places a new study of this description has.
     ///
     /// # Errors
-    /// When the current directory cannot be told.
+    /// If the current directory is unknown.
     pub fn planned_paths(&self) -> Result<StudyPaths, Error> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::no_current_dir);
         let store = absolute(&self.store)?;
@@ -328,7 +343,7 @@ impl Study {
     /// What cannot work, in words.
     pub fn refuse_unfit_places(&self) -> Result<(), Error> {
         match &self.spec {
-            Some(spec) => fitness::refuse_unfit(spec, &self.planned_paths()?, None),
+            Some(spec) => preflight::refuse_unfit(spec, &self.planned_paths()?, None),
             None => Ok(()),
         }
     }
@@ -339,6 +354,19 @@ impl Study {
     /// [`Error`]; what was recorded before stays recorded.
     pub fn run(self) -> Result<Outcome, Error> {
         self.run_observed(&mut Nobody)
+    }
+
+    /// Takes over what a dead engine left on a cluster, records what has ended meanwhile, and cancels the rest. Nothing
+    /// is started.
+    ///
+    /// # Errors
+    /// As [`Study::run`].
+    pub fn take_back(self, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+        // A run that is asked to end before it begins.
+        let asked = self.shutdown_handle();
+        asked.drain();
+        asked.terminate();
+        self.run_observed(observer)
     }
 
     /// [`Study::run`], watched.
@@ -366,7 +394,7 @@ impl Study {
             let failed = |cause| Error::System { what: "start the keeper of the trials", cause };
             self.keeper = Some(Keeper::start().map_err(failed)?);
         }
-        // Tools that tell their versions are asked below.
+        // The tools are asked for their versions below.
         let _host = self.keeper.as_ref().map(|keeper| keeper.client().hosts_helpers());
         let (decision, looked) = match &found {
             Some((row, spec, told_to_wait)) => self.decide(row, spec, *told_to_wait)?,
@@ -376,8 +404,8 @@ impl Study {
             self.refuse_artifacts(row)?;
         }
         match decision {
-            Decision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
-            Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits => {
+            ResumeDecision::NoStore => Err(Error::Open(OpenError::Missing { path: self.store })),
+            ResumeDecision::AlreadyCompleted | ResumeDecision::AlreadyAborted | ResumeDecision::StillWaits => {
                 self.settle()?;
                 let (exports_failed, survivors) = self.mend_exports()?;
                 Reserve::remove_leftover(&self.store);
@@ -387,18 +415,18 @@ impl Study {
                 let status = found.map_or(StudyStatus::Completed, |(row, ..)| row.status);
                 Ok(Outcome { decision, status, survivors, report: None, exports_failed })
             }
-            Decision::SpecDiffers | Decision::InputsChanged => {
+            ResumeDecision::SpecDiffers | ResumeDecision::InputsChanged => {
                 let changes = looked.map_or_else(Vec::new, |looked| looked.changes);
                 Err(self.refusal(decision, found.map(|(row, spec, _)| (row, spec)), changes))
             }
-            Decision::Create | Decision::GoOn | Decision::GoOnAfterCrash => {
+            ResumeDecision::Create | ResumeDecision::GoOn | ResumeDecision::GoOnAfterCrash => {
                 let spec = self.spec.as_ref().or(found.as_ref().map(|(_, stored, _)| stored));
                 if let Some(spec) = spec {
                     self.refuse_unmatched_closures(spec)?;
                 }
                 match &found {
                     Some((row, stored, _)) => {
-                        fitness::refuse_unfit(stored, &self.stored_paths(row)?, Some(row.study_id))?;
+                        preflight::refuse_unfit(stored, &self.stored_paths(row)?, Some(row.study_id))?;
                     }
                     None => self.refuse_unfit_places()?,
                 }
@@ -459,9 +487,10 @@ impl Study {
         let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
         let survivors = survivors(&snapshot).map_err(Error::View)?;
         let paths = self.stored_paths(&row)?;
-        let current = export::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
+        let current =
+            telemetry::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
         let dir = paths.study_artifacts(&row.name);
-        if !disk::is_dir(&dir) || planted!(ExportsNotMended) {
+        if !disk::is_dir(&dir) || injected_fault!(ExportsNotMended) {
             return Ok((None, survivors));
         }
         if !current {
@@ -545,9 +574,9 @@ impl Study {
         row: &StudyRow,
         spec: &Spec,
         told_to_wait: bool,
-    ) -> Result<(Decision, Option<Looked>), Error> {
+    ) -> Result<(ResumeDecision, Option<Looked>), Error> {
         let spec_match = self.spec_match(Some(row));
-        // What is refused anyway runs nothing of the store, not even what tells a version.
+        // What is refused anyway runs nothing of the store, not even what prints a version.
         let looked = match spec_match {
             SpecMatch::Differs => None,
             SpecMatch::Same | SpecMatch::NotGiven => Some(self.look_at_inputs(row, spec)?),
@@ -560,11 +589,11 @@ impl Study {
     fn look_at_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Looked, Error> {
         let paths = self.stored_paths(row)?;
         let lists = || Reader::open(&self.store).ok()?.snapshot().ok()?.identities().ok();
-        let looked = identity::look((spec, self.case_files()), &paths, row, || {
-            identity::lists_of(lists().unwrap_or_default())
+        let looked = inputs_now::look((spec, self.case_files()), &paths, row, || {
+            inputs_now::lists_of(lists().unwrap_or_default())
         });
         let mut looked = looked.map_err(Error::Input)?;
-        looked.changes.extend(spec::changed_tools(&paths.study_dir, spec, &row.versions));
+        looked.changes.extend(study_file::changed_tools(&paths.study_dir, spec, &row.versions));
         Ok(looked)
     }
 
@@ -609,53 +638,68 @@ impl Study {
         })
     }
 
-    fn refusal(self, decision: Decision, found: Option<(StudyRow, Spec)>, inputs: Vec<String>) -> Error {
+    fn refusal(self, decision: ResumeDecision, found: Option<(StudyRow, Spec)>, inputs: Vec<String>) -> Error {
         let Some((row, stored)) = found else { return Error::Open(OpenError::Missing { path: self.store }) };
-        if decision == Decision::InputsChanged {
+        if decision == ResumeDecision::InputsChanged {
             let way_on = self.way_on(&row, &stored);
             return Error::InputsChanged { store: self.store, changes: inputs, way_on, meanwhile: false };
         }
-        let changes = self.spec.as_ref().map_or_else(Vec::new, |given| spec::diff(&stored, given));
-        let amend = self.amend_command();
+        let changes = self.spec.as_ref().map_or_else(Vec::new, |given| study_file::diff(&stored, given));
+        let amend = Box::new(self.how_to_amend(&self.store, None));
         Error::SpecDiffers { store: self.store, changes, amend }
     }
 
-    /// The command that amends the stored study to the one at hand.
-    fn amend_command(&self) -> String {
-        let file = match self.study_file.as_str() {
-            "" => PathBuf::from("STUDY.toml"),
-            file => self.study_dir.join(file),
-        };
-        amend_command(&self.store, &file, &self.overrides, None)
+    /// How the study in a store is amended to the one at hand, with the results from a stage on discarded.
+    pub(crate) fn how_to_amend(&self, store: &Path, from: Option<&str>) -> HowToAmend {
+        let source = self.source.as_ref();
+        HowToAmend {
+            store: store.into(),
+            study_file: source.map_or_else(|| PathBuf::from("STUDY.toml"), |source| source.path.clone()),
+            overrides: source.map_or_else(Vec::new, |source| source.overrides.clone()),
+            discard_from: from.map(str::to_owned),
+        }
     }
 
-    /// The command that takes the inputs of a study as they are now.
-    fn way_on(&self, row: &StudyRow, spec: &Spec) -> Option<String> {
+    /// What takes the inputs of a study as they are now.
+    fn way_on(&self, row: &StudyRow, spec: &Spec) -> Option<Box<HowToAmend>> {
         let stages = Reader::open(&self.store).ok()?.snapshot().ok()?.stages().ok()?;
-        let begun = stages.first().is_some_and(|stage| stage.status != StageStatus::Waiting);
-        let ran = begun || row.base.as_ref().is_some_and(|base| !base.attempts.is_empty());
-        let from = spec.stages.first().filter(|_| ran).map(|stage| stage.name.as_str());
+        let from = self.changed_from(row, spec);
+        let begun = stages.get(from).is_some_and(|stage| stage.status != StageStatus::Waiting);
+        let ran = begun || (from == 0 && row.base.as_ref().is_some_and(|base| !base.attempts.is_empty()));
+        let from = spec.stages.get(from).filter(|_| ran).map(|stage| stage.name.as_str());
         self.way_on_from(row, from)
     }
 
-    /// The command that amends the study to what its file says, with the results from a stage on discarded.
-    fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<String> {
+    /// The first stage whose results depend on what has changed. Only where stages have inputs of their own it has to be asked.
+    fn changed_from(&self, row: &StudyRow, spec: &Spec) -> usize {
+        if spec.stages.iter().all(|stage| stage.inputs.is_empty()) {
+            return 0;
+        }
+        let Ok(paths) = self.stored_paths(row) else { return 0 };
+        if !study_file::changed_tools(&paths.study_dir, spec, &row.versions).is_empty() {
+            return 0;
+        }
+        let looked = inputs_now::look((spec, self.case_files()), &paths, row, Vec::new).ok();
+        looked.filter(|looked| !looked.changes.is_empty()).map_or(0, |looked| looked.from as usize)
+    }
+
+    /// What amends the study to what its file says, with the results from a stage on discarded.
+    fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<Box<HowToAmend>> {
+        if self.source.is_some() {
+            return Some(Box::new(self.how_to_amend(&self.store, from)));
+        }
+        if row.study_file.is_empty() {
+            return None;
+        }
         let paths = self.stored_paths(row).ok()?;
-        let file = match (self.study_file.as_str(), row.study_file.as_str()) {
-            ("", "") => return None,
-            ("", stored) => paths::seen_from_here(&paths.study_dir.join(stored)),
-            (given, _) => self.study_dir.join(given),
-        };
-        let overrides = match self.spec {
-            Some(_) => self.overrides.clone(),
-            None => overrides_of(row, &file),
-        };
-        Some(amend_command(&self.store, &file, &overrides, from))
+        let study_file = paths::seen_from_here(&paths.study_dir.join(&row.study_file));
+        let overrides = overrides_of(row, &study_file);
+        Some(Box::new(HowToAmend { study_file, overrides, ..self.how_to_amend(&self.store, from) }))
     }
 
     /// Opens the store, or makes it; with the inputs as they were found to be as recorded.
-    fn open(&self, decision: Decision, looked: Option<Looked>) -> Result<(Journal, WatchedInputs), Error> {
-        if decision != Decision::Create {
+    fn open(&self, decision: ResumeDecision, looked: Option<Looked>) -> Result<(Journal, WatchedInputs), Error> {
+        if decision != ResumeDecision::Create {
             let Looked { inputs, found, .. } =
                 looked.ok_or_else(|| Error::Open(OpenError::Missing { path: self.store.clone() }))?;
             return Ok((Journal::open(&self.store)?, WatchedInputs { inputs, found }));
@@ -670,13 +714,13 @@ impl Study {
         {
             return Err(Error::File { what: "make a store in", path: dir.into(), cause });
         }
-        fitness::refuse_taken(&paths, &spec.study.name, None)?;
+        preflight::refuse_taken(&paths, &spec.study.name, None)?;
         for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
             let rows = counted(plan::merged(stage), "repeated row");
             log::warn!("stage `{}`: {rows} left out of its file of cases", stage.name);
         }
-        let (inputs, found) = identity::inputs_now(spec, &paths, &self.study_file).map_err(Error::Input)?;
-        let versions = spec::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
+        let (inputs, found) = inputs_now::inputs_now(spec, &paths, &self.study_file).map_err(Error::Input)?;
+        let versions = study_file::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
         let created = created(spec, &paths, (found.hashes.clone(), versions), &self.study_file)?;
         let listed = (!found.lists.is_empty()).then(|| Event::InputsListed { lists: found.lists.clone() });
         let at_ms = unix_ms();
@@ -692,7 +736,7 @@ impl Study {
 
     fn go(
         mut self,
-        decision: Decision,
+        decision: ResumeDecision,
         journal: Journal,
         mut watched: WatchedInputs,
         observer: &mut dyn Observer,
@@ -702,29 +746,33 @@ impl Study {
         let (row, waits) = seen.map_err(|cause| Error::Journal { store: store.clone(), cause })?;
         // Decided again under the lock: another engine may have ended the study since it was looked at.
         let decision = match row.status {
-            StudyStatus::Completed => Decision::AlreadyCompleted,
-            StudyStatus::Aborted => Decision::AlreadyAborted,
-            StudyStatus::Interrupted if waits => Decision::StillWaits,
+            StudyStatus::Completed => ResumeDecision::AlreadyCompleted,
+            StudyStatus::Aborted => ResumeDecision::AlreadyAborted,
+            StudyStatus::Interrupted if waits => ResumeDecision::StillWaits,
             _ => decision,
         };
-        if matches!(decision, Decision::AlreadyCompleted | Decision::AlreadyAborted | Decision::StillWaits) {
+        if matches!(
+            decision,
+            ResumeDecision::AlreadyCompleted | ResumeDecision::AlreadyAborted | ResumeDecision::StillWaits
+        ) {
             let snapshot = journal.snapshot().map_err(|cause| Error::Journal { store, cause })?;
             let survivors = survivors(&snapshot).map_err(Error::View)?;
             return Ok(Outcome { decision, status: row.status, survivors, report: None, exports_failed: None });
         }
         let spec = self.spec_to_run(&row)?;
         if let Some(given) = self.spec.as_ref().filter(|given| given.spec_hash() != row.spec_hash) {
-            let changes = spec::diff(&spec, given);
-            return Err(Error::SpecDiffers { store, changes, amend: self.amend_command() });
+            let changes = study_file::diff(&spec, given);
+            let amend = Box::new(self.how_to_amend(&store, None));
+            return Err(Error::SpecDiffers { store, changes, amend });
         }
         self.refuse_executor(&spec)?;
         let paths = self.stored_paths(&row)?;
         // Compared again under the lock: another program may have amended the study since it was looked at.
         let identities = journal.snapshot().and_then(|snapshot| snapshot.identities());
-        let lists = || identity::lists_of(identities.unwrap_or_default());
+        let lists = || inputs_now::lists_of(identities.unwrap_or_default());
         let changes = match watched.found.hashes == row.inputs {
             true => Vec::new(),
-            false => spec::changed_inputs(
+            false => study_file::changed_inputs(
                 (&spec, self.case_files()),
                 (&row.inputs, &lists()),
                 &watched.found,
@@ -738,7 +786,7 @@ impl Study {
         }
         // Another process may have made the store since it was looked for.
         self.refuse_artifacts(&row)?;
-        fitness::refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
+        preflight::refuse_taken(&paths, &spec.study.name, Some(row.study_id))?;
         claim::claim(&paths, &spec.study.name, row.study_id).map_err(|cause| Error::File {
             what: "make the artifacts directory",
             path: paths.study_artifacts(&spec.study.name),
@@ -776,7 +824,7 @@ impl Study {
             Some(run) => run(journal, Arc::clone(&given), paths, options),
             None => engine::run(journal, Arc::clone(&given), paths, options),
         };
-        // Also after an error: what was recorded is told.
+        // Also after an error: the program hears what was recorded.
         if let Some(hooks) = exporting.hooks.take() {
             hooks.finish(&self.shutdown);
         }
@@ -798,7 +846,7 @@ impl Study {
 }
 
 /// Whether the newest event says that a run ended since a stage waits for approval: nothing has changed since then, and
-/// whoever wants to know of it was told.
+/// all who want to know of it have heard.
 fn told_to_wait(snapshot: &Snapshot) -> Result<bool, journal::JournalError> {
     let newest = snapshot.events(snapshot.progress()?.last_seq)?.last().transpose()?;
     Ok(newest.is_some_and(|(_, record)| record.event == Event::RunEnded { how: RunEnd::Waiting }))

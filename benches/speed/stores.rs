@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use piton::engine::Draft;
 use piton::model::{AttemptEnd, EngineId, Event, Exit, Next, ProcessId, TrialId, Usage, Verdict};
+use piton::program::engine::Draft;
 use piton::{Journal, Study};
 
 use crate::measure::{run, worker};

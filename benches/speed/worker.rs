@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use piton::engine::{Draft, Observer};
 use piton::model::{Event, Record, Seq};
+use piton::program::engine::{Draft, Observer};
 use piton::{Snapshot, Study};
 
 use crate::{Fallible, limits, stores, studies};

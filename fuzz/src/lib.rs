@@ -8,18 +8,19 @@ mod stores;
 
 use std::path::Path;
 
+use piton::program::study_file;
 use piton::views::compare::{Baseline, Comparison, Limits};
-use piton::{Reader, fuzzing, spec};
+use piton::{Reader, fuzzing};
 
 pub use model::operations;
 pub use stores::{salvage, store};
 
 /// A study file: there is a spec that survives its JSON, or there are mistakes that can be shown.
 pub fn study(data: &[u8]) {
-    match spec::parse_bytes("study.toml", data, &[]) {
+    match study_file::parse_bytes("study.toml", data, &[]) {
         Ok(spec) => {
             let json = spec.to_json();
-            let again = spec::Spec::from_json(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+            let again = study_file::Spec::from_json(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
             assert_eq!(again.to_json(), json);
             assert_eq!(again.spec_hash(), spec.spec_hash());
         }

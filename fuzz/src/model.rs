@@ -4,12 +4,12 @@ use piton::{Range, Study};
 use std::path::Path;
 
 use piton::fuzzing::Memory;
-use piton::journal::{create, verify};
 use piton::model::{
     AttemptEnd, EngineId, Event, ExecutorKind, Exit, Extension, Failure, Metric, Metrics, Next, OutputHash,
     Parent, ProcessId, Record, RunEnd, Segment, Severity, SpecAmended, StageDecl, StageIndex, StudyCreated,
     StudyId, StudyProgress, TrialId, Usage, Verdict, fold,
 };
+use piton::program::journal::{create, verify};
 use piton::{Journal, Spec, Stage, Value};
 
 use super::scratch;
@@ -40,8 +40,8 @@ fn created() -> Record {
         study_dir: ".".into(),
         artifacts_dir: "artifacts".into(),
         study_file: String::new(),
-        plan_version: piton::plan::VERSION,
-        stages: piton::plan::declared(&spec),
+        plan_version: piton::program::plan::VERSION,
+        stages: piton::program::plan::declared(&spec),
     };
     record(Event::StudyCreated(Box::new(event)))
 }
@@ -198,6 +198,8 @@ fn compare(model: &Memory, journal: &Journal) {
         proposals: snapshot.proposals(numbered(0), numbered(u64::MAX)).unwrap(),
         ready: snapshot.ready(None, usize::MAX).unwrap().into_iter().collect(),
         running: snapshot.running().unwrap().into_iter().map(|row| (row.trial, row)).collect(),
+        // Held against a replay below.
+        results: model.results.clone(),
     };
     assert_eq!(&stored, model);
     let found = verify(&snapshot).unwrap();

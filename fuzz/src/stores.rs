@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use piton::views::status::Status;
-use piton::views::{Liveness, Place, StudyView, ViewError, dump};
+use piton::views::{Liveness, StudyLocation, StudyView, ViewError, dump};
 use piton::{OpenError, Reader, Snapshot, verify};
 
 use super::{model, scratch};
@@ -22,7 +22,7 @@ pub fn whole() -> &'static [u8] {
 }
 
 pub fn view(snapshot: &Snapshot) -> Result<StudyView, ViewError> {
-    let place = Place { store: "s.redb".into(), artifacts_dir: "/a".into(), study_dir: "/s".into() };
+    let place = StudyLocation { store: "s.redb".into(), artifacts_dir: "/a".into(), study_dir: "/s".into() };
     StudyView::load(snapshot, place, Liveness { alive: false })
 }
 

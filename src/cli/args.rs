@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use piton::model::Named;
-use piton::spec::Goal;
+use piton::program::study_file::Goal;
 use piton::views::compare::Tolerance;
 
 /// Runs studies - stages of trials, the best cases surviving - that outlive kill -9 and power loss.
@@ -302,6 +302,9 @@ pub struct AmendArgs {
     /// Apply the changes without asking
     #[arg(long)]
     pub yes: bool,
+    /// Show the changes, change nothing and run nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
     /// Discard the results of this stage and of all after it, and run them again
     #[arg(long, value_name = "STAGE")]
     pub discard_from: Option<String>,

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use piton::Error;
-use piton::engine::attempt::{AttemptEnded, run};
+use piton::program::engine::attempt::{AttemptEnded, run};
 
 /// What a job exits with that found its attempt taken.
 const NOT_OURS: u8 = 76;
 
-/// Runs one attempt. The exit code is for whoever looks at the cluster's list of jobs: piton does not read it.
+/// Runs one attempt. The exit code is for people who look at the cluster's list of jobs: piton does not read it.
 pub fn attempt(control: &Path) -> Result<u8, Error> {
     // Before any thread exists: the keeper is a fork of this process.
     let keeper = super::keeper()?;

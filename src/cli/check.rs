@@ -2,17 +2,18 @@
 
 mod cluster;
 
-use piton::engine::probe::{Probed, asked_about};
-use piton::engine::resume::{Found, SpecMatch};
 use piton::model::{Params, Parent, Proposing, StageRow, StageStatus, ToolVersion, TrialId, Value};
-use piton::paths::StudyPaths;
-use piton::plan::{self, Lineage};
-use piton::spec::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Spec, StageSpec};
+use piton::program::engine::probe::{Probed, asked_about};
+use piton::program::engine::resume::{Found, SpecMatch};
+use piton::program::inputs_now;
+use piton::program::paths::StudyPaths;
+use piton::program::plan::{self, Lineage};
+use piton::program::study_file::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Spec, StageSpec};
 use piton::views::{clean, counted};
-use piton::{Error, Study, identity};
+use piton::{Error, Study};
 
 use super::args::CheckArgs;
-use super::result::{print_json, print_line};
+use super::outcome::{print_json, print_line};
 use super::run::study_of;
 
 /// First commands of a stage that are shown expanded.
@@ -29,11 +30,11 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
     study.refuse_unfit_places()?;
-    let (_, inputs) = identity::inputs_now(spec, &paths, study.study_file()).map_err(Error::Input)?;
+    let (_, inputs) = inputs_now::inputs_now(spec, &paths, study.study_file()).map_err(Error::Input)?;
     // They are commands of the file, which may be anybody's.
     let versions = match args.versions {
         true => {
-            let asked = super::with_helpers(|| spec::tool_versions(&paths.study_dir, spec))?;
+            let asked = super::with_helpers(|| study_file::tool_versions(&paths.study_dir, spec))?;
             Some(asked.map_err(Error::Version)?)
         }
         false => None,
@@ -121,6 +122,8 @@ struct StagePlan {
     combinations: Option<u64>,
     merged: u64,
     how: String,
+    /// Files that the command names, and whose change would go unseen where results are reused.
+    unhashed: Vec<String>,
     /// Keys of a grid that the budget leaves at one value.
     unvaried: Vec<String>,
     /// Case, command, params.
@@ -135,7 +138,7 @@ impl StagePlan {
         let commands = (0..planned.min(SHOWN_COMMANDS))
             .filter_map(|derived| {
                 let command = command(spec, &lineage, index, derived, paths)?;
-                Some((lineage.case(index, derived), command, lineage.params(index, derived)?))
+                Some((lineage.case(index, derived), command, lineage.seen_params(index, derived)?))
             })
             .collect();
         Self {
@@ -145,6 +148,7 @@ impl StagePlan {
             survivors: stage.survivor_count.min(planned),
             combinations: plan::combinations(stage),
             merged: plan::merged(stage),
+            unhashed: if stage.reuse.is_no() { Vec::new() } else { spec.unhashed(index) },
             how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
             unvaried: row
                 .and_then(|row| row.shares.first())
@@ -209,7 +213,7 @@ fn chosen(stage: &StageSpec) -> String {
 /// A trial's command as it would run. A parent's directory is not known before its stage ran, nor is the slot.
 fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: &StudyPaths) -> Option<String> {
     let stage = spec.stages.get(index as usize)?;
-    let params = lineage.params(index, derived)?;
+    let params = lineage.seen_params(index, derived)?;
     let parent_dir = lineage.parent(index, derived).and_then(|parent| {
         let (before, place) = lineage.locate(parent.trial)?;
         Some(paths.attempt_dir(spec, before, &lineage.case(before, place), parent.attempt).display().to_string())
@@ -220,7 +224,7 @@ fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: 
         case: &lineage.case(index, derived),
         parent_dir: parent_dir.as_deref(),
         study_dir: &study_dir,
-        seed: lineage.trial_seed(index, derived),
+        seed: lineage.trial_seed(index, derived, &params),
         attempt: 1,
         slot: 0,
     };
@@ -255,13 +259,19 @@ fn print_plan(
             n => format!("from {}", counted(n, "survivor")),
         };
         print_line("")?;
-        let survive =
-            if plan.survivors == 1 { "1 survives".into() } else { format!("{} survive", plan.survivors) };
+        let survive = match plan.survivors {
+            _ if spec.stages.get(index).is_some_and(|stage| stage.all_survive) => "all survive".into(),
+            1 => "1 survives".into(),
+            count => format!("{count} survive"),
+        };
         print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {survive}", plan.name))?;
         if spec.stages.get(index).is_some_and(|stage| stage.approve) {
             print_line("  begins when `piton approve` says so")?;
         }
         print_line(&format!("  {}", plan.how))?;
+        for file in &plan.unhashed {
+            print_line(&format!("  `{file}` is no input: results are reused, whatever becomes of it"))?;
+        }
         if !plan.unvaried.is_empty() {
             let names: Vec<_> = plan.unvaried.iter().map(|name| format!("`{name}`")).collect();
             print_line(&format!("  the budget leaves {} at the first value", names.join(", ")))?;
@@ -333,7 +343,7 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths, asked: 
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
                 "survivors": plan.survivors, "combinations": plan.combinations, "merged": plan.merged,
-                "unvaried": plan.unvaried,
+                "unvaried": plan.unvaried, "unhashed": plan.unhashed,
                 "first_commands": commands,
             })
         })

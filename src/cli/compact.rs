@@ -1,16 +1,15 @@
 //! `piton compact`: the store without its free space, for archives and for copying.
 
-use piton::Error;
-use piton::journal;
 use piton::views::bytes;
+use piton::{Error, Store};
 
 use super::args::CompactArgs;
-use super::result::{print_json, print_line};
+use super::outcome::{print_json, print_line};
 
 /// Compacts a store that no engine has open.
 pub fn compact(args: &CompactArgs) -> Result<u8, Error> {
     let store = &args.store.store;
-    let done = journal::compact(store).map_err(|error| Error::not_compacted(store, error))?;
+    let done = Store::at(store).compact()?;
     if args.json {
         let (before, after) = (done.before_bytes, done.after_bytes);
         print_json(&serde_json::json!({ "schema": 1, "before_bytes": before, "after_bytes": after }))?;

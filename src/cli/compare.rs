@@ -6,15 +6,14 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
-use piton::spec::Goal;
-use piton::views::compare::{
-    Baseline, Comparison, Limits, Row, Tolerance, Totals, check_metrics, is_store, save_baseline, stage_of,
-};
-use piton::views::{bundle, clean, counted, number, short_number};
-use piton::{Error, Look, shell_word};
+use piton::program::study_file::Goal;
+use piton::store::Compare;
+use piton::views::compare::{Limits, Row, Tolerance, Totals};
+use piton::views::{clean, counted, number, short_number};
+use piton::{Error, Store, shell_word};
 
 use super::args::CompareArgs;
-use super::result::{print_json, print_line, print_text};
+use super::outcome::{print_json, print_line, print_text};
 use super::sink;
 use super::terminal;
 
@@ -29,39 +28,25 @@ const SHOWN_UNCHANGED: usize = 40;
 
 /// Compares, or writes a baseline.
 pub fn compare(args: &CompareArgs) -> Result<u8, Error> {
-    let (_reader, look) = Look::at_store(&args.store.store)?;
+    let store = Store::at(&args.store.store);
     match (&args.write_baseline, &args.baseline) {
-        (Some(path), _) => write(args, &look, path),
-        (None, Some(path)) if is_store(path)? => {
-            let (_reader, other) = Look::at_store(path)?;
-            gate(args, &look, path, &Baseline::of_store(&other.view, &other.snapshot))
-        }
-        (None, Some(path)) => gate(args, &look, path, &Baseline::of_file(path)?),
+        (Some(path), _) => write(args, &store, path),
+        (None, Some(path)) => gate(args, &store.compare(path, args.stage.as_deref(), limits(args))?, path),
         (None, None) => Err(Error::Usage("there is no baseline to compare with".into())),
     }
 }
 
-fn write(args: &CompareArgs, look: &Look, path: &Path) -> Result<u8, Error> {
-    let (view, snapshot) = (&look.view, &look.snapshot);
-    let stage = args.stage.as_deref().map(|name| stage_of(view, Some(name))).transpose()?;
-    let stages: Vec<_> =
-        view.stages.iter().filter(|row| stage.is_none_or(|stage| stage.index == row.index)).collect();
-    let limits = limits(args);
-    check_metrics(view, snapshot, &stages, None, &limits)?;
-    let written =
-        save_baseline(view, snapshot, stage.map(|stage| stage.index), &|metric| limits.includes(metric), path)?;
-    let planned: u64 = stages.iter().map(|stage| stage.planned()).sum();
-    if written < planned {
-        terminal::note(&format!(
-            "{} of its {planned} trials have no result yet, and are not in it",
-            planned - written
-        ));
+fn write(args: &CompareArgs, store: &Store, path: &Path) -> Result<u8, Error> {
+    let written = store.write_baseline(path, args.stage.as_deref(), &limits(args))?;
+    let (trials, unfinished) = (written.trials, written.unfinished);
+    if unfinished > 0 {
+        let planned = trials + unfinished;
+        terminal::note(&format!("{unfinished} of its {planned} trials have no result yet, and are not in it"));
     }
     if args.json {
-        print_json(&serde_json::json!({ "baseline": path.display().to_string(), "trials": written }))?;
+        print_json(&serde_json::json!({ "baseline": path.display().to_string(), "trials": trials }))?;
     } else {
-        let trials = counted(written as u64, "trial");
-        print_line(&format!("wrote the results of {trials} to {}", shell_word(path)))?;
+        print_line(&format!("wrote the results of {} to {}", counted(trials, "trial"), shell_word(path)))?;
     }
     Ok(0)
 }
@@ -85,13 +70,10 @@ fn limits(args: &CompareArgs) -> Limits {
     }
 }
 
-fn gate(args: &CompareArgs, look: &Look, path: &Path, baseline: &Baseline<'_>) -> Result<u8, Error> {
-    let stage = stage_of(&look.view, args.stage.as_deref())?;
-    let comparison = Comparison::new(&look.view, &look.snapshot, stage, baseline, limits(args))?;
-    let totals = if args.json { json(path, &comparison)? } else { text(look, path, &stage.name, &comparison)? };
-    let junit = args.junit.as_ref().map(|junit| bundle::write_junit_of_comparison(&comparison, junit));
-    notes(look, baseline, &stage.name);
-    let unwritten = junit.transpose().map_err(Error::from).err();
+fn gate(args: &CompareArgs, compare: &Compare, path: &Path) -> Result<u8, Error> {
+    let totals = if args.json { json(compare)? } else { text(compare, path)? };
+    let unwritten = args.junit.as_ref().and_then(|junit| compare.write_junit(junit).err());
+    notes(compare);
     if totals.regressions == 0 {
         return unwritten.map_or(Ok(0), Err);
     }
@@ -107,30 +89,22 @@ fn gate(args: &CompareArgs, look: &Look, path: &Path, baseline: &Baseline<'_>) -
 }
 
 /// What explains differences as a whole.
-fn notes(look: &Look, baseline: &Baseline<'_>, stage: &str) {
-    let study = &look.view.study.name;
-    if study != baseline.study_name() {
-        let (study, other) = (clean(study), clean(baseline.study_name()));
-        terminal::note(&format!("the study is `{study}`, the baseline is of `{other}`"));
+fn notes(compare: &Compare) {
+    let ((study, _), other) = (compare.names(), compare.baseline_study());
+    if study != other {
+        terminal::note(&format!("the study is `{}`, the baseline is of `{}`", clean(study), clean(&other)));
     }
-    let lineage = look.view.lineage();
-    // Survivors of a stage before are the parents here: other ones mean other params.
-    for row in look.view.stages.iter().take_while(|row| row.name != stage) {
-        let now: Vec<String> =
-            row.survivors.iter().map(|parent| look.view.case_of(&lineage, parent.trial)).collect();
-        let before = baseline.survivors(&row.name);
-        if !now.is_empty() && !before.is_empty() && now != before {
-            let name = clean(&row.name);
-            terminal::note(&format!(
-                "other cases survived stage `{name}` than in the baseline, so this one's descend from others"
-            ));
-        }
+    for stage in compare.stages_with_other_survivors() {
+        let name = clean(stage);
+        terminal::note(&format!(
+            "other cases survived stage `{name}` than in the baseline, so this one's descend from others"
+        ));
     }
 }
 
-fn json(path: &Path, comparison: &Comparison<'_>) -> Result<Totals, Error> {
+fn json(compare: &Compare) -> Result<Totals, Error> {
     let mut out = BufWriter::new(sink::stdout(sink::Content::Json));
-    let totals = comparison.write_json(&path.display().to_string(), &mut out)?;
+    let totals = compare.write_json(&mut out)?;
     out.flush().map_err(Error::Output)?;
     Ok(totals)
 }
@@ -151,9 +125,9 @@ impl Kept {
     }
 }
 
-fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> Result<Totals, Error> {
+fn text(compare: &Compare, path: &Path) -> Result<Totals, Error> {
     let (mut worse, mut better, mut rest) = (Kept::default(), Kept::default(), Kept::default());
-    let totals = comparison.run(&mut |row| {
+    let totals = compare.run(&mut |row| {
         if row.regression {
             worse.add(row, SHOWN_REGRESSIONS);
         } else if row.finding.is_improvement() {
@@ -166,7 +140,8 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
     if rest.count > SHOWN_UNCHANGED {
         rest.rows.clear();
     }
-    let (study, stage) = (clean(&look.view.study.name), clean(stage));
+    let (study, stage) = compare.names();
+    let (study, stage) = (clean(study), clean(stage));
     print_line(&format!(
         "study `{study}`, stage `{stage}`, against {}: {} of {} cases compared",
         shell_word(path),
@@ -175,7 +150,7 @@ fn text(look: &Look, path: &Path, stage: &str, comparison: &Comparison<'_>) -> R
     ))?;
     let rows: Vec<&Row> = worse.rows.iter().chain(&better.rows).chain(&rest.rows).collect();
     if !rows.is_empty() {
-        print_text(&format!("{}\n", table(&rows, comparison.limits())))?;
+        print_text(&format!("{}\n", table(&rows, compare.limits())))?;
     }
     for (kept, what) in [(&worse, "regressions"), (&better, "improvements")] {
         let more = kept.count - kept.rows.len();

@@ -2,9 +2,12 @@
 //!
 //! Each command in a hint works as it is printed. Nothing here may suggest what loses results without saying so.
 
-use piton::engine::EngineError;
+use piton::program::engine::EngineError;
+use piton::store::StopError;
 use piton::views::ViewError;
 use piton::{Error, OpenError, shell_word};
+
+use super::commands::amend_as;
 
 /// What to do now; only commands that exist.
 pub fn hints(error: &Error) -> Vec<String> {
@@ -42,15 +45,26 @@ pub fn hints(error: &Error) -> Vec<String> {
         }
         Error::Open(OpenError::Newer { .. }) => vec!["use the piton that wrote it, or a later one".into()],
         Error::SpecDiffers { store, amend, .. } => vec![format!(
-            "`{amend}` shows what the change costs, and makes it; or undo it; or go on with the \
+            "`{1}` shows what the change costs, and makes it; or undo it; or go on with the \
                  stored study: `piton resume {0}`; or begin a new one beside it with `--store FILE --artifacts DIR`",
-            shell_word(store)
+            shell_word(store),
+            amend_as(amend)
         )],
+        Error::Stop(StopError::Suspended { store, pid }) => vec![
+            format!("`kill -CONT {pid}`, or `fg` in its shell, lets it go on, and then it stops in good order"),
+            format!("`piton stop {} --now` continues it and terminates its trials", shell_word(store)),
+        ],
+        Error::Stop(StopError::NoRequest { .. } | StopError::NotTaken { .. }) => {
+            vec!["`piton stop` where the engine runs works".into()]
+        }
+        Error::StoreForStudyFile { path } => {
+            vec![format!("`piton resume {}` goes on with the study in it", shell_word(path))]
+        }
         Error::OtherStudy { .. } => {
             vec!["begin a new study beside it with `--store FILE --artifacts DIR`".into()]
         }
-        Error::AltersResults { command, .. } => {
-            vec![format!("to discard them and run again what follows: `{command}`")]
+        Error::AltersResults { amend, .. } => {
+            vec![format!("to discard them and run again what follows: `{}`", amend_as(amend))]
         }
         Error::ArtifactsTaken { .. } => {
             vec!["give this one a directory of its own with `--artifacts DIR`, or remove that store".into()]
@@ -59,7 +73,7 @@ pub fn hints(error: &Error) -> Vec<String> {
             let back = "put them back as they were, then give the same command again";
             let take = way_on.as_ref().map_or_else(
                 || format!("take them as they are with `piton amend {} STUDY.toml`", shell_word(store)),
-                |command| format!("take them as they are, and run again what they could alter: `{command}`"),
+                |how| format!("take them as they are, and run again what they could alter: `{}`", amend_as(how)),
             );
             let ignore = "leave out what is no input with `inputs_ignore` in `[study]`, and amend that";
             let anew = "begin a new study beside it with `--store FILE --artifacts DIR`";
@@ -71,8 +85,9 @@ pub fn hints(error: &Error) -> Vec<String> {
                 Some(again) => format!(
                     "put it back as it was (`piton replay {} {case} --keep` makes it again, in a directory that it \
                          names), then give the same command again; or run its stage again with all that follows: \
-                         `{again}`, then `piton resume {0}`",
-                    shell_word(store)
+                         `{1}`, then `piton resume {0}`",
+                    shell_word(store),
+                    amend_as(again)
                 ),
                 // A study of closures: only its own program could run them again.
                 None => "put it back as it was, then run the study again; or begin a new one beside it".to_owned(),

@@ -33,7 +33,7 @@ pub fn man() -> Result<u8, Error> {
 
 /// Prints the JSON Schema of the study file.
 pub fn schema() -> Result<u8, Error> {
-    print(piton::spec::schema().as_bytes())
+    print(piton::program::study_file::schema().as_bytes())
 }
 
 fn print(text: &[u8]) -> Result<u8, Error> {

@@ -8,27 +8,31 @@ mod approve;
 mod args;
 mod attempt;
 mod check;
+mod commands;
 mod compact;
 mod compare;
+mod dump;
 mod export;
 mod hints;
-mod look;
+mod logs;
 mod manual;
 mod new;
+mod outcome;
 mod progress;
 mod replay;
 mod report;
-mod result;
 mod retry;
 mod run;
 mod salvage;
 mod serve;
 mod sink;
+mod status;
 mod stop;
 mod summary;
 mod terminal;
 mod verify;
 mod watch;
+mod why;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,7 +47,7 @@ use args::{Cli, Command};
 /// Runs the program.
 pub fn main() -> ExitCode {
     // Before anything else: what the parent ignored or blocked must not matter.
-    piton::sys::signals::settle();
+    piton::program::sys::signals::settle();
     own_is_open_to_its_owner();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -87,13 +91,13 @@ fn own_is_open_to_its_owner() {
 /// Where the last panic was, and what it said.
 static PANIC: Mutex<Option<(String, String)>> = Mutex::new(None);
 
-/// Runs a command. redb trusts its own structures and panics where a damaged file breaks them: that is told as damage,
+/// Runs a command. redb trusts its own structures and panics where a damaged file breaks them: that is reported as damage,
 /// and any other panic as what it is, a mistake of piton's.
 fn guarded(command: Command) -> Result<u8, Error> {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let words = info.payload_as_str().unwrap_or("no message").to_owned();
-        // A trial's closure or a worker may panic too: that is told by whoever runs it.
+        // A trial's closure or a worker may panic too: that is reported by the code that runs it.
         log::debug!("panic at {place}: {words}");
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some((place, words));
     }));
@@ -109,10 +113,10 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
         Command::Resume(args) => run::resume(&args),
-        Command::Status(args) => look::status(&args),
-        Command::Dump(args) => look::dump(&args),
-        Command::Logs(args) => look::logs(&args),
-        Command::Why(args) => look::why(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Dump(args) => dump::dump(&args),
+        Command::Logs(args) => logs::logs(&args),
+        Command::Why(args) => why::why(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Amend(args) => amend::amend(&args),
         Command::Approve(args) => approve::approve(&args),
@@ -134,12 +138,12 @@ fn dispatch(command: Command) -> Result<u8, Error> {
 
 /// The keeper of this program's trials and helpers. What they leave should it die comes to this process.
 pub fn keeper() -> Result<piton::Keeper, Error> {
-    piton::sys::orphans::adopt()
+    piton::program::sys::orphans::adopt()
         .and_then(|()| piton::Keeper::start())
         .map_err(|cause| Error::System { what: "start the keeper of the trials", cause })
 }
 
-/// Does what may run helpers of the study (commands that tell versions): whatever they start ends with them.
+/// Does what may run helpers of the study (commands that print versions): whatever they start ends with them.
 pub fn with_helpers<T>(act: impl FnOnce() -> T) -> Result<T, Error> {
     let keeper = keeper()?;
     let _host = keeper.client().hosts_helpers();

@@ -99,7 +99,7 @@ const SCHEMA: &str = "study.schema.json";
 pub fn new(args: &NewArgs) -> Result<u8, Error> {
     if args.template == "list" {
         for template in TEMPLATES {
-            super::result::print_line(&format!("{:<20} {}", template.name, template.about))?;
+            super::outcome::print_line(&format!("{:<20} {}", template.name, template.about))?;
         }
         return Ok(0);
     }
@@ -130,7 +130,7 @@ fn make(dir: &Path, template: &Template) -> std::io::Result<()> {
         let contents = if name.ends_with(".toml") { with_schema(contents) } else { (*contents).to_owned() };
         write(dir, name, &contents, *executable)?;
     }
-    write(dir, SCHEMA, &piton::spec::schema(), false)
+    write(dir, SCHEMA, &piton::program::study_file::schema(), false)
 }
 
 fn write(dir: &Path, name: &str, contents: &str, executable: bool) -> std::io::Result<()> {

@@ -15,12 +15,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use piton::engine::{Draft, Observer};
-use piton::executor::local::strays::KilledStray;
-use piton::model::{AttemptEnd, Best, Event, Next, Record, Seq, StageCounters, StageIndex, TrialId, Verdict};
-use piton::paths::{STDERR_LOG, StudyPaths};
-use piton::plan::Lineage;
-use piton::spec::{Spec, Work};
+use piton::KilledStray;
+use piton::model::{
+    AttemptEnd, Event, Next, Origin, Record, Reused, Seq, StageCounters, StageIndex, TrialId, Verdict,
+};
+use piton::program::engine::{Draft, Observer};
+use piton::program::paths::{STDERR_LOG, StudyPaths};
+use piton::program::plan::{BestTrial, Lineage};
+use piton::program::study_file::{Spec, Work};
 use piton::views::{clean, counted, duration, number};
 
 use self::bars::Bars;
@@ -32,7 +34,7 @@ const BACKLOG: usize = 4096;
 /// Stages with more trials than this get no line a trial when piped, but one each whole percent.
 const LINE_EACH_TRIALS: u64 = 200;
 
-/// What the drawing thread is told.
+/// A message to the drawing thread.
 enum Message {
     /// How many trials run at once, and whether on a cluster.
     Workers { workers: u32, remote: bool },
@@ -57,7 +59,7 @@ enum Message {
     Aborted(String),
 }
 
-/// A failed attempt, for those who tell of it elsewhere.
+/// A failed attempt, as CI annotations and summaries show it.
 struct Failed {
     case: String,
     kind: String,
@@ -183,8 +185,35 @@ impl Progress {
             let log = if log.is_empty() { String::new() } else { format!("; {log}") };
             format!("{}{log}", ended_line(end, &case, finished, planned, &spec, stage))
         });
-        let best = best_so_far(draft, stage, &lineage, counters.best);
+        let best = best_so_far(draft, &spec, stage);
         self.send(Message::Ended { stage, trial: end.trial, counters, line, failed, best });
+    }
+
+    /// A trial took the result of an equal one. Of many one says less than their number, which the lines of their stage have.
+    fn reused(&mut self, reused: &Reused, draft: &Draft) {
+        let Some(spec) = self.spec(draft) else { return };
+        let lineage = Lineage::new(&spec, draft.stages());
+        let Some((stage, index)) = lineage.locate(reused.trial) else { return };
+        let counters = draft.stage_counters(stage);
+        let planned = draft.stages().get(stage as usize).map_or(0, |row| row.expected());
+        let finished = self.finished.entry(stage).or_insert_with(|| counters.finished());
+        *finished += 1;
+        let each = !self.bars && planned <= LINE_EACH_TRIALS;
+        let line = each.then(|| {
+            let Origin { study, case, attempt, .. } = &reused.origin;
+            let of = if *study == draft.study_row().name {
+                String::new()
+            } else {
+                format!(" of study `{}`", clean(study))
+            };
+            let case = clean(case);
+            format!(
+                "[{finished}/{planned}] {} reused: the result of `{case}`{of}, attempt {attempt}",
+                lineage.case(stage, index)
+            )
+        });
+        let best = best_so_far(draft, &spec, stage);
+        self.send(Message::Ended { stage, trial: reused.trial, counters, line, failed: None, best });
     }
 
     /// Where an attempt's error output is, from here if it is below.
@@ -201,26 +230,22 @@ impl Progress {
         clean(&from_here(&log).display().to_string())
     }
 
-    fn closed(&mut self, stage: StageIndex, survivors: &[TrialId], draft: &Draft) {
+    fn closed(&mut self, stage: StageIndex, draft: &Draft) {
         let Some(spec) = self.spec(draft) else { return };
-        let lineage = Lineage::new(&spec, draft.stages());
-        let counters = draft.stage_counters(stage);
-        let names: Vec<String> = survivors
-            .iter()
-            .take(3)
-            .filter_map(|trial| lineage.locate(*trial))
-            .map(|(stage, index)| lineage.case(stage, index))
-            .collect();
-        let more = survivors.len().saturating_sub(names.len());
+        let Some(summary) = draft.summary(&spec, stage) else { return };
+        let names: Vec<String> = summary.survivors().take(3).collect();
+        let more = summary.survived().saturating_sub(names.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
         let who =
             if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
+        let (name, trials) = (&summary.row.name, summary.trials);
         let line = format!(
-            "stage {stage} `{name}` closed: {} succeeded, {} failed; {who}{more}",
-            counters.succeeded, counters.failed
+            "stage {stage} `{name}` closed: {} succeeded{}, {} failed; {who}{more}",
+            trials.succeeded,
+            reused_words(&summary.counters),
+            trials.failed
         );
-        self.send(Message::Closed { stage, counters, line });
+        self.send(Message::Closed { stage, counters: summary.counters, line });
     }
 }
 
@@ -259,10 +284,8 @@ impl Observer for Progress {
                 }
             }
             Event::AttemptEnded(end) => self.ended(end, draft),
-            Event::StageClosed { stage, survivors } => {
-                let survivors: Vec<TrialId> = survivors.iter().map(|parent| parent.trial).collect();
-                self.closed(*stage, &survivors, draft);
-            }
+            Event::TrialReused(reused) => self.reused(reused, draft),
+            Event::StageClosed { stage, .. } => self.closed(*stage, draft),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
                 self.send(Message::Aborted(clean(reason)))
             }
@@ -298,6 +321,8 @@ impl Observer for Progress {
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
             | Event::InputsListed { .. }
+            | Event::ResultIdentified { .. }
+            | Event::ReuseMissed { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}
@@ -327,6 +352,19 @@ impl Observer for Progress {
         let what = counted(running as u64, "trial");
         let line = format!("terminating {what}: they will run again. A third signal kills at once");
         self.send(Message::Line(line));
+    }
+}
+
+fn best_so_far(draft: &Draft, spec: &Spec, stage: StageIndex) -> Option<BestSoFar> {
+    let BestTrial { metric, value, case } = draft.summary(spec, stage)?.best()?;
+    Some(BestSoFar { words: format!("best {metric} {} ({case})", number(value)), value })
+}
+
+/// How many took the result of an equal one, if any did.
+pub(super) fn reused_words(counters: &StageCounters) -> String {
+    match counters.reused {
+        0 => String::new(),
+        reused => format!(" ({reused} reused)"),
     }
 }
 
@@ -371,14 +409,6 @@ fn ended_line(
         Verdict::Cancelled => "was cancelled".to_owned(),
     };
     format!("[{finished}/{planned}] {case} {words}")
-}
-
-fn best_so_far(draft: &Draft, stage: StageIndex, lineage: &Lineage<'_>, best: Option<Best>) -> Option<BestSoFar> {
-    let metric = &draft.stages().get(stage as usize)?.objective.as_ref()?.metric;
-    let best = best?;
-    let (stage, index) = lineage.locate(best.trial)?;
-    let words = format!("best {metric} {} ({})", number(best.value), lineage.case(stage, index));
-    Some(BestSoFar { words, value: best.value })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
     };
     let cases = Store::at(&args.store.store).retry(which)?;
     if args.json {
-        super::result::print_json(&serde_json::json!({ "pending_again": cases }))?;
+        super::outcome::print_json(&serde_json::json!({ "pending_again": cases }))?;
         return Ok(0);
     }
     match cases.as_slice() {

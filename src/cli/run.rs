@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use piton::engine::resume::Decision;
 use piton::model::{Rail, RunEnd, StudyRow, StudyStatus};
-use piton::paths::{StudyPaths, seen_from_here};
-use piton::sys::signals::die_by;
-use piton::views::bundle;
-use piton::{Error, Look, Outcome, Snapshot, Study, amend_command, overrides_of, run_command, shell_word};
+use piton::program::engine::resume::ResumeDecision;
+use piton::program::paths::{StudyPaths, seen_from_here};
+use piton::program::sys::signals::die_by;
+use piton::views::{export, own_file};
+use piton::{Error, Look, Outcome, Snapshot, Study, overrides_of, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
+use super::commands::{amend_command, run_command};
 use super::progress::{Progress, github};
 use super::terminal::{command, hint, note, print_error, say};
-use super::{result, summary};
+use super::{outcome, summary};
 
 /// Whether a path stands for what is open already, such as `/dev/stdin`: no directory to put anything beside it.
 fn is_descriptor(path: &Path) -> bool {
@@ -55,9 +56,18 @@ pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
 
 fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error> {
     if let Some(junit) = how.junit.as_deref()
-        && (junit == study.store_path() || piton::sys::files::is_store(junit).unwrap_or_default())
+        && (junit == study.store_path() || piton::program::sys::files::is_store(junit).unwrap_or_default())
     {
         return Err(Error::Usage(format!("`--junit {}` names a store", junit.display())));
+    }
+    // Now, and not when all has run.
+    if let (Some(junit), Some(file), Some(spec)) = (how.junit.as_deref(), &take.file, study.spec()) {
+        let is_study_file = piton::program::sys::files::is_same(junit, file);
+        let dir = file.parent().unwrap_or(Path::new(""));
+        let what = if is_study_file { Some("the study file") } else { own_file(spec, "", dir, junit) };
+        if let Some(what) = what {
+            return Err(Error::Usage(format!("`--junit {}` names {what}", junit.display())));
+        }
     }
     // Before any thread exists: the keeper is a fork of this process.
     let keeper = super::keeper()?;
@@ -86,7 +96,7 @@ fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error>
     let mut code = outcome.exit_code();
     for error in told.into_iter().filter_map(Result::err).filter(|error| !super::is_closed_pipe(error)) {
         print_error(&error);
-        // What was asked for and could not be written is a failure, unless the study has one of its own to tell. A store
+        // What was asked for and could not be written is a failure, unless the study has one of its own to report. A store
         // that cannot be read any more decides, whatever its trials did.
         code = match (error.exit_code(), code) {
             (7, _) => 7,
@@ -164,7 +174,7 @@ impl Take {
 
 fn write_junit(store: &Path, junit: &Path) -> Result<(), Error> {
     let (_reader, look) = Look::at_store(store)?;
-    Ok(bundle::write_junit(&look.view, &look.snapshot, junit)?)
+    Ok(export::write_junit(&look.view, &look.snapshot, junit)?)
 }
 
 /// What a CI system shows beside the log.
@@ -185,14 +195,14 @@ fn conclude_ci(store: &Path, outcome: &Outcome, again: &str) -> Result<(), Error
 fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &Take)) -> Result<(), Error> {
     let (_reader, look) = Look::at_store(store)?;
     match outcome.decision {
-        Decision::AlreadyCompleted => say("the study is completed already; nothing to run"),
-        Decision::AlreadyAborted => say("the study was aborted already; nothing to run"),
+        ResumeDecision::AlreadyCompleted => say("the study is completed already; nothing to run"),
+        ResumeDecision::AlreadyAborted => say("the study was aborted already; nothing to run"),
         _ => {}
     }
     if json {
-        super::look::print_status_json(store)?;
+        super::status::print_status_json(store)?;
     } else {
-        result::print_result(&look, store)?;
+        outcome::print_result(&look, store)?;
     }
     if outcome.status == StudyStatus::Aborted {
         take.after_abort(&look.snapshot, again)?.iter().for_each(|way| hint(way));
@@ -205,7 +215,7 @@ fn conclude(store: &Path, outcome: &Outcome, json: bool, (again, take): (&str, &
     if let Some(report) = outcome.report
         && matches!(report.how, RunEnd::Drained | RunEnd::Forced)
     {
-        note(&result::what_is_safe(&look.view));
+        note(&outcome::what_is_safe(&look.view));
         hint(&format!("go on with `{again}`"));
     }
     Ok(())

@@ -5,7 +5,7 @@ use piton::views::counted;
 use piton::{Error, Look, Salvaged, shell_word};
 
 use super::args::SalvageArgs;
-use super::result::{print_json, print_line};
+use super::outcome::{print_json, print_line};
 use super::terminal::{hint, note};
 
 /// Lost results that are named; the others are counted.
@@ -16,10 +16,9 @@ pub fn salvage(args: &SalvageArgs) -> Result<u8, Error> {
     let salvaged = piton::salvage(&args.damaged, &args.output)?;
     let (_reader, look) = Look::at_store(&args.output)?;
     let lineage = look.view.lineage();
-    let lost: Vec<String> =
-        salvaged.lost_results.iter().map(|trial: &TrialId| look.view.case_of(&lineage, *trial)).collect();
+    let lost: Vec<String> = salvaged.lost_results.iter().map(|trial: &TrialId| lineage.name_of(*trial)).collect();
     let accounting = look.view.progress.accounting;
-    let results = look.view.counters.iter().map(|counters| counters.succeeded + counters.failed).sum::<u64>();
+    let results = look.view.summaries().map(|summary| summary.trials.finished()).sum::<u64>();
     if args.json {
         print_json(&serde_json::json!({
             "schema": 1, "store": args.output.display().to_string(), "events": salvaged.events,

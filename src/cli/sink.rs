@@ -74,7 +74,7 @@ pub fn shown(text: &mut Vec<u8>) -> Sink<&mut Vec<u8>> {
     Sink::new(text, Care::of(Content::Text, &io::stdout()))
 }
 
-/// Text of several lines on standard error; nobody is left to tell when that fails.
+/// Text of several lines on standard error; there is nowhere to report a failure of that.
 pub fn to_stderr(text: &str) {
     let mut sink = shared(Content::Text, false);
     drop(sink.write_all(text.as_bytes()).and_then(|()| sink.flush()));
@@ -108,7 +108,7 @@ impl<W: Write> Sink<W> {
         Self { out, care, held: Vec::new(), within: false }
     }
 
-    /// Writes of what is held all that is whole: lines, and what can be told of one that has not ended.
+    /// Writes of what is held all that is whole: lines, and as much as is certain of one that has not ended.
     fn pass(&mut self, all: bool) -> io::Result<()> {
         let mut held = std::mem::take(&mut self.held);
         let ends = held.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

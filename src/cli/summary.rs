@@ -8,12 +8,12 @@ use std::io::Write as _;
 use std::path::Path;
 
 use piton::model::StudyStatus;
-use piton::sys::clock::unix_ms;
+use piton::program::sys::clock::unix_ms;
 use piton::views::status::Status;
 use piton::views::{clean, counted};
 use piton::{Error, Look};
 
-use super::result::{Failures, Survivors, gathered};
+use super::outcome::{Failures, Survivors, gathered};
 
 /// The file that GitHub reads it from.
 const FILE: &str = "GITHUB_STEP_SUMMARY";
@@ -76,9 +76,9 @@ fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures,
         vec![
             stage.name.clone(),
             stage.status.to_string(),
-            stage.planned.to_string(),
-            stage.succeeded.to_string(),
-            stage.failed.to_string(),
+            stage.trials.planned.to_string(),
+            stage.trials.succeeded.to_string(),
+            stage.trials.failed.to_string(),
             stage.survivors.to_string(),
             best.unwrap_or_default(),
         ]

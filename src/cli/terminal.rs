@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
-use piton::sys::words::plain;
+use piton::program::sys::words::plain;
 use piton::views::clean;
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 
@@ -94,7 +94,7 @@ impl Drop for NoEcho {
     }
 }
 
-/// One line on stderr; nobody is left to tell when that fails.
+/// One line on stderr; there is nowhere to report a failure of that.
 pub fn say(line: &str) {
     begun("", line);
 }

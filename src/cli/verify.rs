@@ -1,11 +1,11 @@
-//! `piton verify`: whether the journal still tells the stored state, the outputs are what was recorded, and all results were
+//! `piton verify`: whether the journal still gives the stored state, the outputs are what was recorded, and all results were
 //! made with what the study names now.
 
 use piton::views::counted;
 use piton::{Error, Store, Verified};
 
 use super::args::VerifyArgs;
-use super::result::{print_json, print_line};
+use super::outcome::{print_json, print_line};
 
 /// Verifies a store; 0 when nothing differs, 4 otherwise.
 pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {

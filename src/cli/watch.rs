@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use piton::model::StudyStatus;
-use piton::sys::clock::unix_ms;
+use piton::program::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::status::Status;
 use piton::{Error, Look, Reader};

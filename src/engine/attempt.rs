@@ -14,7 +14,7 @@ use crate::executor::remote::control::Control;
 pub use crate::executor::remote::wire::AttemptEnded;
 use crate::executor::remote::wire::{Begun, Outcome};
 use crate::model::Verdict;
-use crate::spec::BEAT_MS;
+use crate::study_file::BEAT_MS;
 use crate::sys::clock::{host_name, unix_ms};
 use crate::sys::signals::terminate_self;
 use crate::sys::words::io_words;
@@ -141,7 +141,7 @@ fn attempt(control: &Control, signs: &mut Signs<'_>, job: crate::executor::Job, 
     }
 }
 
-/// There is no engine here that an attempt could have ended with. Who ended it the cluster tells, if anybody.
+/// No engine ends with such an attempt. The cluster alone knows who ended it, if it does.
 fn name_no_engine(verdict: &mut Verdict, asked: bool) {
     if let Verdict::Interrupted { reason } = verdict
         && ENDED_WITH_ENGINE.contains(&reason.as_str())

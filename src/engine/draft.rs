@@ -8,10 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::journal::{JournalError, Snapshot, WriteSet};
 use crate::model::{
-    Event, FoldError, Proposals, Proposing, ReadyKey, Record, Rows, RunningRow, StageCounters, StageHead,
-    StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs, Value,
-    fold,
+    Event, FoldError, IndexedResult, Proposals, Proposing, ReadyKey, Record, Rows, RunningRow, StageCounters,
+    StageHead, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, UnixMs,
+    Value, fold,
 };
+use crate::plan::{Lineage, StageSummary};
+use crate::study_file::Spec;
 
 /// See the module.
 #[derive(Debug)]
@@ -149,6 +151,14 @@ impl Draft {
         self.counters.get(index as usize).copied().unwrap_or_default()
     }
 
+    /// A stage summed up.
+    #[must_use]
+    pub fn summary<'a>(&'a self, spec: &'a Spec, index: StageIndex) -> Option<StageSummary<'a>> {
+        let row = self.stages.get(index as usize)?;
+        let lineage = Lineage::new(spec, &self.stages).with_proposals(&self.proposals);
+        Some(StageSummary::new(lineage, row, self.stage_counters(index)))
+    }
+
     /// A trial in memory.
     #[must_use]
     pub fn trial_row(&self, trial: TrialId) -> Option<&TrialRow> {
@@ -232,6 +242,9 @@ impl Rows for Draft {
     fn stage_head(&mut self, index: StageIndex) -> Result<Option<StageHead>, FoldError> {
         Ok(self.stages.get(index as usize).map(StageRow::head))
     }
+    fn stage_name(&mut self, index: StageIndex) -> Result<String, FoldError> {
+        Ok(self.stages.get(index as usize).map_or_else(String::new, |stage| stage.name.clone()))
+    }
     fn put_stage(&mut self, row: StageRow) -> Result<(), FoldError> {
         self.set.stages.insert(row.index, row.clone());
         if let Some(place) = self.stages.get_mut(row.index as usize) {
@@ -270,12 +283,16 @@ impl Rows for Draft {
         self.unfinished.insert(trial);
         Ok(())
     }
+    fn put_result(&mut self, result: IndexedResult) -> Result<(), FoldError> {
+        self.set.results.push(result);
+        Ok(())
+    }
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
         self.change_ready(key, true);
         Ok(())
     }
     fn remove_ready(&mut self, key: ReadyKey) -> Result<(), FoldError> {
-        if !planted!(ReadyKept) {
+        if !injected_fault!(ReadyKept) {
             self.change_ready(key, false);
         }
         Ok(())

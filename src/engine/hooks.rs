@@ -1,9 +1,10 @@
-//! `[run] on_event`: a program that is told when a stage closes and when a run ends.
+//! `[run] on_event`: a program that hears when a stage closes and when a run ends.
 //!
-//! It is told after what it is told of is on disk, from a thread of its own, one event after the other. Whatever it does,
-//! fails at, or does not do in time changes nothing but a warning: the engine never waits for it, and the end of a run
-//! only so long. A request to end that comes while the end of a run waits shortens that wait, a second one ends it; what
-//! the study came to stays as it is. It runs at the keeper, which ends what it started along with it. What it was not told yet when the engine died it is never told: at most once.
+//! An event is on disk before the program hears of it. A thread of its own passes events on, one after the other. The
+//! engine never waits for the program, and the end of a run waits for a limited time. Its failure is a warning, and changes
+//! nothing else. A request to end shortens the wait at the end of a run, and a second one ends it; the study's outcome
+//! stays as it is. The program runs at the keeper, which ends it along with all that it started. It hears of an event at
+//! most once: those that it had not heard of when an engine died are lost to it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +18,9 @@ use serde::Serialize;
 use super::draft::Draft;
 use super::shutdown::{Control, ShutdownHandle};
 use crate::executor::local::keeper::KeeperClient;
-use crate::model::{Accounting, Event, Parent, Record, RunEnd, StageIndex, StudyStatus};
-use crate::plan::Lineage;
-use crate::spec::Spec;
-use crate::sys::limited::{self, Deadline};
+use crate::model::{Accounting, Event, Record, RunEnd, StageIndex, StudyStatus};
+use crate::study_file::Spec;
+use crate::sys::helper::{self, Deadline};
 use crate::sys::signals::{SignalEvent, stop_self};
 use crate::sys::words::io_words;
 
@@ -28,32 +28,32 @@ use crate::sys::words::io_words;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long when the run is being forced to end.
 const LIMIT_FORCED: Duration = Duration::from_secs(5);
-/// How long the end of a run waits for all that is left to tell.
+/// How long the end of a run waits for the events that are left.
 const LAST: Duration = Duration::from_secs(60);
 /// Events that may wait; more are left out, with a warning.
 const WAITING: usize = 64;
 /// Most survivors that are named.
 const SURVIVORS: usize = 100;
 
-/// What it is told, as JSON on its standard input.
+/// A message to the program, as JSON on its standard input.
 #[derive(Debug, Serialize)]
-struct Told {
+struct HookMessage {
     schema: u32,
     /// `stage_closed`, or how the run ended: `completed`, `aborted`, `interrupted`, `waiting` (for approval), `failed`.
     event: &'static str,
     study: String,
     store: PathBuf,
     /// The stage that closed; `null` at the end of a run.
-    stage: Option<ToldStage>,
+    stage: Option<HookStage>,
     /// Why the study was aborted.
     reason: Option<String>,
-    accounting: ToldAccounting,
+    accounting: Accounting,
     #[serde(skip)]
     limit: Duration,
 }
 
 #[derive(Debug, Serialize)]
-struct ToldStage {
+struct HookStage {
     index: StageIndex,
     name: String,
     planned: u64,
@@ -65,24 +65,16 @@ struct ToldStage {
     survivor_count: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct ToldAccounting {
-    attempts_started: u64,
-    succeeded: u64,
-    failed: u64,
-    interrupted: u64,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Hooks {
     spec: Spec,
     store: PathBuf,
-    sender: Option<Sender<Told>>,
+    sender: Option<Sender<HookMessage>>,
     thread: Option<JoinHandle<()>>,
     /// The thread has the other end.
     done: Receiver<()>,
-    /// When everything has to have been told; set once the run is over.
+    /// When the last message has to be through; set once the run is over.
     deadline: Arc<Deadline>,
 }
 
@@ -114,21 +106,20 @@ impl Hooks {
     /// An event is on disk.
     pub fn committed(&mut self, record: &Record, draft: &Draft) {
         let (event, stage) = match &record.event {
-            Event::StageClosed { stage, survivors } => ("stage_closed", self.stage(*stage, survivors, draft)),
+            Event::StageClosed { stage, .. } => ("stage_closed", self.stage(*stage, draft)),
             Event::RunEnded { how } => (word(*how), None),
             _ => return,
         };
         let study = draft.study_row();
-        let Accounting { attempts_started, succeeded, failed, interrupted, .. } = draft.progress_row().accounting;
         let forced = matches!(record.event, Event::RunEnded { how: RunEnd::Forced });
-        let told = Told {
+        let told = HookMessage {
             schema: 1,
             event,
             study: study.name.clone(),
             store: self.store.clone(),
             stage,
             reason: study.abort_reason.clone(),
-            accounting: ToldAccounting { attempts_started, succeeded, failed, interrupted },
+            accounting: draft.progress_row().accounting,
             limit: if forced { LIMIT_FORCED } else { LIMIT },
         };
         if self.sender.as_ref().is_some_and(|sender| sender.try_send(told).is_err()) {
@@ -136,23 +127,20 @@ impl Hooks {
         }
     }
 
-    fn stage(&self, index: StageIndex, survivors: &[Parent], draft: &Draft) -> Option<ToldStage> {
-        let lineage = Lineage::new(&self.spec, draft.stages());
-        let row = draft.stages().get(index as usize)?;
-        let counters = draft.stage_counters(index);
-        let named = survivors.iter().take(SURVIVORS).filter_map(|parent| lineage.case_of(parent.trial));
-        Some(ToldStage {
+    fn stage(&self, index: StageIndex, draft: &Draft) -> Option<HookStage> {
+        let summary = draft.summary(&self.spec, index)?;
+        Some(HookStage {
             index,
-            name: row.name.clone(),
-            planned: row.planned(),
-            succeeded: counters.succeeded,
-            failed: counters.failed,
-            survivors: named.collect(),
-            survivor_count: survivors.len() as u64,
+            name: summary.row.name.clone(),
+            planned: summary.trials.planned,
+            succeeded: summary.trials.succeeded,
+            failed: summary.trials.failed,
+            survivors: summary.survivors().take(SURVIVORS).collect(),
+            survivor_count: summary.survived(),
         })
     }
 
-    /// Waits until it was told everything, or no longer. Requests to end come by `shutdown`.
+    /// Waits until the last message is through, or its time is up. Requests to end come by `shutdown`.
     pub fn finish(mut self, shutdown: &ShutdownHandle) {
         self.sender = None;
         self.deadline.bring_forward(Instant::now() + LAST);
@@ -186,13 +174,13 @@ impl Hooks {
 
 const fn word(how: RunEnd) -> &'static str {
     match how {
-        // Whoever is told need not know how hard it was asked.
+        // How hard the run was asked to end is no concern of the program's.
         RunEnd::Drained | RunEnd::Forced => StudyStatus::Interrupted.name(),
         RunEnd::Completed | RunEnd::Aborted | RunEnd::Waiting | RunEnd::Failed => how.name(),
     }
 }
 
-fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, deadline: &Deadline) {
+fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<HookMessage>, deadline: &Deadline) {
     for told in told {
         if deadline.is_over() {
             log::warn!("`on_event` took too long: `{}` is left out", told.event);
@@ -204,14 +192,20 @@ fn work(program: &Path, args: &[String], dir: &Path, told: &Receiver<Told>, dead
     }
 }
 
-fn tell(program: &Path, args: &[String], dir: &Path, told: &Told, deadline: &Deadline) -> Result<(), String> {
+fn tell(
+    program: &Path,
+    args: &[String],
+    dir: &Path,
+    told: &HookMessage,
+    deadline: &Deadline,
+) -> Result<(), String> {
     let mut json = serde_json::to_vec(told).map_err(|error| error.to_string())?;
     // A line, as `read` and `jq` take it.
     json.push(b'\n');
     let mut command = Command::new(program);
     command.args(args).current_dir(dir);
     command.env("PITON_EVENT", told.event).env("PITON_STUDY", &told.study).env("PITON_STORE", &told.store);
-    let ended = limited::run_until(&mut command, &json, told.limit, deadline)
+    let ended = helper::run_until(&mut command, &json, told.limit, deadline)
         .map_err(|error| format!("`{}` cannot be run: {}", program.display(), io_words(&error)))?;
     let said = if ended.said.is_empty() { String::new() } else { format!("; it said: {}", ended.said) };
     match ended.status {

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, ExecutorKind, TrialId, UnixMs, Verdict};
-use crate::spec::{CaseFiles, Found, Inputs, Spec, changed_inputs};
+use crate::study_file::{CaseFiles, Found, Inputs, Spec, changed_inputs};
 use crate::sys::tree_hash::CutOff;
 
 /// How often inputs are looked at while no attempt ends.
@@ -72,7 +72,7 @@ pub(super) enum Looker {
     Thread { reports: Sender<AttemptReport>, hurry: Hurry },
     /// The loop itself, in a simulation.
     #[cfg(test)]
-    Inline(Box<Look>),
+    Inline(Box<InputWatch>),
 }
 
 impl Looker {
@@ -86,7 +86,7 @@ impl Looker {
             return Ok(Self::Off);
         };
         let hurry = Hurry::default();
-        let look = Look {
+        let look = InputWatch {
             spec: Arc::clone(spec),
             inputs,
             found,
@@ -103,7 +103,7 @@ impl Looker {
         Ok(Self::Thread { reports, hurry })
     }
 
-    /// Looks at the inputs after an attempt ended. What can be told at once of it is returned; the rest comes as an event.
+    /// Looks at the inputs after an attempt ended. What is known at once is returned; the rest comes as an event.
     pub(super) fn look_after(&mut self, report: Box<AttemptReport>) -> Vec<ExecutorEvent> {
         match self {
             Self::Off => vec![ExecutorEvent::Ended(report)],
@@ -139,7 +139,7 @@ fn doubted(report: AttemptReport, reason: String) -> AttemptReport {
     AttemptReport { verdict: Verdict::Interrupted { reason }, ..report }
 }
 
-fn work(mut look: Look, reports: &Receiver<AttemptReport>, events: &Sender<ExecutorEvent>) {
+fn work(mut look: InputWatch, reports: &Receiver<AttemptReport>, events: &Sender<ExecutorEvent>) {
     let (mut took, mut ended) = (Duration::ZERO, Instant::now());
     loop {
         let first = reports.recv_timeout(EVERY.max(took.saturating_mul(IDLE_SHARE)));
@@ -167,7 +167,7 @@ fn work(mut look: Look, reports: &Receiver<AttemptReport>, events: &Sender<Execu
 
 /// What is known of the inputs.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct InputWatch {
     spec: Arc<Spec>,
     inputs: Inputs,
     /// As recorded.
@@ -181,7 +181,7 @@ pub(super) struct Look {
     warned: HashSet<PathBuf>,
 }
 
-/// What a look tells.
+/// What a look finds.
 enum Seen {
     Same,
     Differ(Vec<String>),
@@ -190,7 +190,7 @@ enum Seen {
     GivenUp,
 }
 
-impl Look {
+impl InputWatch {
     /// Looks, and says what becomes of attempts that had ended before.
     fn after(&mut self, ended: Vec<AttemptReport>) -> Vec<ExecutorEvent> {
         let mut told = Vec::new();
@@ -212,7 +212,7 @@ impl Look {
         }
         for report in ended {
             told.push(ExecutorEvent::Looked(Box::new(match self.doubt(&report) {
-                Some(why) if counts(&report.verdict) && !planted!(InputsNotAsked) => doubted(report, why),
+                Some(why) if counts(&report.verdict) && !injected_fault!(InputsNotAsked) => doubted(report, why),
                 _ => report,
             })));
         }
@@ -271,17 +271,17 @@ mod tests {
 
     use super::*;
     use crate::model::{Metrics, Usage};
-    use crate::sys::planted::{Fault, plant};
+    use crate::sys::fault_injection::{Fault, plant};
     use crate::sys::tree_hash::to_the_end;
 
-    fn look(dir: &std::path::Path, adopted: Adopted) -> Look {
+    fn look(dir: &std::path::Path, adopted: Adopted) -> InputWatch {
         let stage = crate::Stage::argv("a", ["true"]).budget(1).survivors(1);
         let spec = Study::builder("s").input("in").stage(stage).spec().unwrap();
         let mut inputs = Inputs::of(&spec, dir, &[]);
         let found = inputs.look(&to_the_end).unwrap();
         let (hurry, warned) = (Arc::default(), HashSet::new());
         let spec = Arc::new(spec);
-        Look { spec, inputs, found, adopted, hurry, differs: None, unseen: None, warned }
+        InputWatch { spec, inputs, found, adopted, hurry, differs: None, unseen: None, warned }
     }
 
     fn report(trial: u64) -> AttemptReport {
@@ -296,8 +296,8 @@ mod tests {
         }
     }
 
-    /// Which of two ends that were told count, and how often it was said that inputs differ.
-    fn told(look: &mut Look) -> (Vec<bool>, usize) {
+    /// Which of two reported ends count, and how often a report said that inputs differ.
+    fn told(look: &mut InputWatch) -> (Vec<bool>, usize) {
         let events = look.after(vec![report(0), report(1)]);
         let differs = events.iter().filter(|event| matches!(event, ExecutorEvent::Differs(_))).count();
         let counted = events.iter().filter_map(|event| match event {
@@ -334,7 +334,7 @@ mod tests {
         let mut watching = look(dir.path(), Adopted::new());
         watching.hurry.set(Instant::now() + Duration::from_secs(3_600)).unwrap();
         assert_eq!(told(&mut watching), (vec![true, true], 0));
-        let mut late = Look { hurry: Arc::new(OnceLock::from(Instant::now())), ..watching_again(&watching) };
+        let mut late = InputWatch { hurry: Arc::new(OnceLock::from(Instant::now())), ..watching_again(&watching) };
         let events = late.after(vec![report(0)]);
         assert!(
             matches!(&events[..], [ExecutorEvent::Looked(report)] if matches!(report.verdict, Verdict::Interrupted { .. })),
@@ -342,8 +342,8 @@ mod tests {
         );
     }
 
-    fn watching_again(look: &Look) -> Look {
-        Look {
+    fn watching_again(look: &InputWatch) -> InputWatch {
+        InputWatch {
             spec: Arc::clone(&look.spec),
             inputs: look.inputs.clone(),
             found: look.found.clone(),

@@ -11,10 +11,10 @@ use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, OutputHash, Parent, StudyId, TrialId};
+use crate::model::{AttemptNo, IdentityHash, OutputHash, Parent, StageIndex, StudyId, TrialId};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
-use crate::plan::Lineage;
-use crate::spec::Spec;
+use crate::plan::{Lineage, StageIdentity};
+use crate::study_file::Spec;
 
 /// Most survivors whose outputs are remembered; more are looked up again.
 const KNOWN_MAX: usize = 10_000;
@@ -28,6 +28,8 @@ pub struct JobMaker {
     base: Option<Arc<StageRuntime>>,
     /// What the survivors left whose children were made last.
     inherited: HashMap<TrialId, Arc<Inherited>>,
+    /// What the trials of a stage have in common, of stages that reuse.
+    identities: HashMap<StageIndex, Option<StageIdentity>>,
 }
 
 impl JobMaker {
@@ -44,7 +46,7 @@ impl JobMaker {
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
         let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
-        Ok(Self { spec, paths, runtimes, base, inherited: HashMap::new() })
+        Ok(Self { spec, paths, runtimes, base, inherited: HashMap::new(), identities: HashMap::new() })
     }
 
     /// The spec jobs are made from.
@@ -76,20 +78,57 @@ impl JobMaker {
         (trial, attempt): (TrialId, AttemptNo),
     ) -> Result<Job, EngineError> {
         let job = self.job(draft, trial, attempt)?;
-        let lineage = Lineage::new(&self.spec, draft.stages()).with_proposals(draft.proposals());
+        let spec = Arc::clone(&self.spec);
+        let lineage = Lineage::new(&spec, draft.stages()).with_proposals(draft.proposals());
         let parent = lineage.locate(trial).and_then(|(stage, index)| lineage.parent(stage, index));
         let Some(parent) = parent.filter(|_| job.parent_dir.is_some()) else { return Ok(job) };
-        if let Some(known) = self.inherited.get(&parent.trial) {
-            return Ok(Job { inherited: Some(Arc::clone(known)), ..job });
+        let inherited = self.inherited_from(&lineage, parent.trial, snapshot)?;
+        Ok(Job { inherited, ..job })
+    }
+
+    /// What a survivor left, which is looked up once.
+    fn inherited_from(
+        &mut self,
+        lineage: &Lineage<'_>,
+        parent: TrialId,
+        snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
+    ) -> Result<Option<Arc<Inherited>>, EngineError> {
+        if let Some(known) = self.inherited.get(&parent) {
+            return Ok(Some(Arc::clone(known)));
         }
         // Of a parent without a row nothing is recorded: in a store that was salvaged.
-        let outputs = snapshot()?.trial(parent.trial)?.map_or_else(Vec::new, |row| row.outputs);
-        let Some(inherited) = self.left_by(&lineage, parent.trial, outputs).map(Arc::new) else { return Ok(job) };
+        let outputs = snapshot()?.trial(parent)?.map_or_else(Vec::new, |row| row.outputs);
+        let Some(inherited) = self.left_by(lineage, parent, outputs).map(Arc::new) else { return Ok(None) };
         if self.inherited.len() >= KNOWN_MAX {
             self.inherited.clear();
         }
-        self.inherited.insert(parent.trial, Arc::clone(&inherited));
-        Ok(Job { inherited: Some(inherited), ..job })
+        self.inherited.insert(parent, Arc::clone(&inherited));
+        Ok(Some(inherited))
+    }
+
+    /// What the result of a trial depends on; `None`: its stage does not reuse, or not all of it is recorded.
+    ///
+    /// # Errors
+    /// As for [`JobMaker::heir`].
+    pub fn identity(
+        &mut self,
+        draft: &Draft,
+        snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
+        trial: TrialId,
+    ) -> Result<Option<IdentityHash>, EngineError> {
+        let spec = Arc::clone(&self.spec);
+        let lineage = Lineage::new(&spec, draft.stages()).with_proposals(draft.proposals());
+        let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
+        let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
+        let inherited = match lineage.parent(stage, index) {
+            Some(parent) => self.inherited_from(&lineage, parent.trial, snapshot)?,
+            None => None,
+        };
+        let params = lineage.params(stage, index).ok_or_else(unplanned)?;
+        let of_stage = self.identities.entry(stage);
+        let of_stage = of_stage.or_insert_with(|| StageIdentity::of(&spec, stage, draft.study_row().into()));
+        let left = inherited.as_ref().map_or(&[][..], |inherited| &inherited.outputs);
+        Ok(of_stage.as_ref().map(|of_stage| of_stage.trial(&params, left).0))
     }
 
     /// What a survivor with these outputs left for its children.
@@ -115,21 +154,32 @@ impl JobMaker {
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
         let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
         let case = lineage.case(stage, index);
-        let parent_dir = lineage.parent(stage, index).and_then(|parent| self.dir_of(lineage, parent));
+        let shown = lineage.parent(stage, index).filter(|_| self.spec.shows_parent(stage));
+        let parent_dir = shown.and_then(|parent| self.dir_of(lineage, parent));
+        let params = lineage.seen_params(stage, index).ok_or_else(unplanned)?;
         Ok(Job {
             key: AttemptKey { study, trial, attempt },
             stage,
             parent_case: lineage.parent_case(stage, index).ok_or_else(unplanned)?,
             parent_dir,
             inherited: None,
-            params: lineage.params(stage, index).ok_or_else(unplanned)?,
-            seed: lineage.trial_seed(stage, index),
+            seed: lineage.trial_seed(stage, index, &params),
+            params,
             slot: 0,
             dir: self.paths.attempt_dir(&self.spec, stage, &case, attempt),
             scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
+            keeps_from_before_ms: lineage.opened_ms(stage).filter(|_| self.spec.reuses(stage)),
+            takes: None,
             case,
             stage_spec: Arc::clone(runtime),
         })
+    }
+
+    /// The stage of a trial, made ready.
+    #[must_use]
+    pub fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<Arc<StageRuntime>> {
+        let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;
+        self.runtimes.get(stage as usize).map(Arc::clone)
     }
 
     /// The base command sees the constants, and the study's seed as a trial sees its own.
@@ -148,6 +198,8 @@ impl JobMaker {
             seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
             slot: 0,
             scratch_dir: dir.with_file_name(SCRATCH_DIR),
+            keeps_from_before_ms: None,
+            takes: None,
             dir,
             stage_spec: Arc::clone(self.base.as_ref().ok_or_else(missing)?),
         })

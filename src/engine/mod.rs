@@ -10,6 +10,7 @@ mod draft;
 pub mod hooks;
 mod inputs;
 mod jobs;
+mod library;
 #[cfg(feature = "cluster")]
 pub mod probe;
 mod proposer;
@@ -35,8 +36,10 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
 pub use inputs::WatchedInputs;
+#[cfg(test)]
 pub use rails::broken;
 pub use shutdown::{Control, ShutdownHandle};
+#[cfg(test)]
 pub use survivors::choose;
 pub(crate) use timing::Timing;
 
@@ -45,20 +48,20 @@ use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
 use crate::executor::local::strays::{KilledStray, ancestors_of_trials, kill_strays};
-use crate::executor::{AttemptReport, Executor, ExecutorEvent, RemoteSetup, on_cluster};
+use crate::executor::{AttemptReport, Beside, Executor, ExecutorEvent, RemoteSetup, on_cluster};
 use crate::journal::{self, Journal, JournalError, OpenError, Reader, Snapshot};
 use crate::model::{
     Accounting, AttemptEnd, EngineId, ExecutorKind, FoldError, Record, RunEnd, RunningRow, Seq, StageIndex,
     StudyRow, StudyStatus,
 };
 use crate::paths::StudyPaths;
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use crate::sys::clock::{self, TrialClock};
 use crate::sys::process::{is_alive, this_process};
 use crate::sys::signals::{SignalEvent, SignalWatch};
 use crate::sys::words::io_words;
 
-/// Watches a run. Called on the engine's thread after the commit of what it is told: it must not block.
+/// Watches a run. It is called on the engine's thread, after the commit of what it hears, and must not block.
 pub trait Observer {
     /// An event is on disk; `draft` is the state after it (or later).
     fn committed(&mut self, _seq: Seq, _record: &Record, _draft: &Draft) {}
@@ -75,7 +78,7 @@ pub trait Observer {
 }
 
 /// Signals to the process, as requests to a study's engine. It outlives the run, so that a signal which comes while
-/// the end is told of is one more request and not the end of the process.
+/// the end is reported is one more request and not the end of the process.
 #[derive(Debug)]
 pub struct Watched {
     watch: SignalWatch,
@@ -170,7 +173,7 @@ pub enum EngineError {
     /// The store's file was removed or replaced while the engine had it open.
     #[error("the store `{}` was removed or replaced while the study ran", store.display())]
     StoreGone {
-        /// The store.
+        /// Path of the store's file.
         store: PathBuf,
     },
     /// Inputs of the study changed while its trials ran.
@@ -203,7 +206,7 @@ pub struct CommitError {
     /// The disk's or the store's answer.
     #[source]
     pub cause: JournalError,
-    /// The store.
+    /// Path of the store's file.
     pub store: PathBuf,
     /// What a fresh look at the store counts, if it can be had.
     pub safe: Option<Accounting>,
@@ -252,7 +255,7 @@ pub fn run(
     let clock = TrialClock::new();
     let (sender, events) = crossbeam_channel::unbounded();
     let keeper_client = keeper.as_ref().map(Keeper::client);
-    let answers = sender.clone();
+    let (answers, sender_for_taking) = (sender.clone(), sender.clone());
     let mut keeper = keeper;
     let executor: Box<dyn Executor> = match kind {
         ExecutorKind::Local => {
@@ -270,13 +273,25 @@ pub fn run(
                 left: left.iter().map(|row| (row.trial, row.attempt)).collect(),
                 events: sender,
             });
-            remote.map_err(EngineError::Executor)?
+            let trials = remote.map_err(EngineError::Executor)?;
+            let takes = spec.stages.iter().any(|stage| !stage.reuse.is_no() && !stage.outputs.is_empty());
+            match takes {
+                true => {
+                    let closures = HashMap::new();
+                    let taking =
+                        LocalExecutor::new(TAKING, None, closures, clock.clone(), asked_to_end, sender_for_taking);
+                    let cannot =
+                        |error| EngineError::Executor(format!("cannot start threads: {}", io_words(&error)));
+                    Box::new(Beside { trials, taking: taking.map_err(cannot)? })
+                }
+                false => trials,
+            }
         }
     };
     let engine = EngineId { process: this_process(), boot_id, host: clock::host_name() };
     let run = stop::RunName { study: study.study_id, run: study.runs.saturating_add(1) };
     let _requests = stop::Watcher::start(journal.path(), run, shutdown);
-    let on = Surroundings {
+    let on = RunHost {
         engine,
         executor,
         keeper: keeper_client,
@@ -285,7 +300,7 @@ pub fn run(
         timing: Box::new(timing::RealTime(clock)),
         signals: signals.map(|watched| &watched.watch),
     };
-    let manner = Manner { workers, drain_limit, detach, shutdown, inputs, observer };
+    let manner = RunSettings { workers, drain_limit, detach, shutdown, inputs, observer };
     let report = run_on(on, journal, spec, paths, manner);
     // The pool has taken it; otherwise proposers and a head node were its children, and have ended.
     drop(keeper);
@@ -295,8 +310,11 @@ pub fn run(
     report
 }
 
+/// Threads that copy outputs beside trials that run elsewhere.
+const TAKING: u32 = 4;
+
 /// What a run happens on: this machine, or a simulated one.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct RunHost<'a> {
     /// Who runs it.
     pub(crate) engine: EngineId,
     /// Who runs its trials.
@@ -314,7 +332,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// How a run goes about, wherever it happens; see [`RunOptions`].
-pub(crate) struct Manner<'a> {
+pub(crate) struct RunSettings<'a> {
     pub(crate) workers: u32,
     pub(crate) drain_limit: Option<Duration>,
     pub(crate) detach: bool,
@@ -325,20 +343,21 @@ pub(crate) struct Manner<'a> {
 
 /// The run itself, once nothing of an earlier engine is left.
 pub(crate) fn run_on(
-    on: Surroundings<'_>,
+    on: RunHost<'_>,
     journal: Journal,
     spec: Arc<Spec>,
     paths: StudyPaths,
-    manner: Manner<'_>,
+    manner: RunSettings<'_>,
 ) -> Result<RunReport, EngineError> {
-    let Surroundings { engine, executor, keeper, answers, events, timing, signals } = on;
-    let Manner { workers, drain_limit, detach, shutdown, inputs, observer } = manner;
+    let RunHost { engine, executor, keeper, answers, events, timing, signals } = on;
+    let RunSettings { workers, drain_limit, detach, shutdown, inputs, observer } = manner;
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
     let judge = rails::known(&snapshot, &spec, &draft)?;
     drop(snapshot);
     let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
     let study_id = state.draft().study_row().study_id;
+    let library = library::Library::open(&spec, &paths, state.draft().study_row());
     let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
@@ -352,6 +371,7 @@ pub(crate) fn run_on(
         signals,
         drain_limit,
         jobs,
+        library,
         looker,
         proposers,
         timing,

@@ -20,7 +20,7 @@ use crate::executor::remote::{self, RemoteExecutor};
 use crate::executor::{AttemptKey, AttemptReport, Executor, ExecutorEvent, Job, StageRuntime, StudyRuntime};
 use crate::model::{Params, RemoteJob, StudyId, TrialId, UnixMs, Verdict};
 use crate::paths::{SCRATCH_DIR, STDOUT_LOG, StudyPaths};
-use crate::spec::{BaseSpec, Part, Spec, Template, Work};
+use crate::study_file::{BaseSpec, Part, Spec, Template, Work};
 use crate::sys::clock::unix_ms;
 use crate::sys::disk;
 use crate::sys::files::create_dir_all_durable;
@@ -38,10 +38,10 @@ const SAID_BYTES: u64 = 1 << 16;
 /// How often a cancelled probe is waited for, in seconds, before it is left to the cluster.
 const CANCEL_S: u64 = 30;
 
-/// What is told while a probe waits and runs.
+/// News of a probe that waits or runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeEvent {
-    /// The cluster has its job, or tells more of it.
+    /// The cluster has its job, or knows more of it.
     Placed(RemoteJob),
     /// The cluster cannot be asked, in words; `None`: it answers again.
     Trouble(Option<String>),
@@ -52,13 +52,13 @@ pub enum ProbeEvent {
 pub struct Probed {
     /// Its job, as far as it is known.
     pub job: Option<RemoteJob>,
-    /// How long it waited from its submission until it began, by this machine's clock as far as that can be told, milliseconds.
+    /// How long it waited from its submission until it began, by this machine's clock as far as it is known, milliseconds.
     pub waited_ms: i64,
     /// How far the node's clock is from this one's at least, milliseconds; 0 where they may agree.
     pub clock_off_ms: i64,
     /// What it found wanting, in words: empty if trials can run there.
     pub wanting: Vec<String>,
-    /// Versions that tools told there, as `tool: version`.
+    /// Versions that tools printed there, as `tool: version`.
     pub versions: Vec<String>,
 }
 
@@ -208,6 +208,8 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         seed: 0,
         slot: 0,
         scratch_dir: case_dir.join(SCRATCH_DIR),
+        keeps_from_before_ms: None,
+        takes: None,
         dir: case_dir.join("attempt_1"),
         stage_spec: Arc::new(stage),
     }
@@ -227,7 +229,7 @@ fn script(spec: &Spec, study_dir: &Path) -> String {
     let quoted = |path: &Path| shell_quoted(&path.to_string_lossy());
     let wants = |words: &str| format!("echo {}", shell_quoted(&format!("{WANTS}{words}")));
     let mut lines = vec![format!("cd {} || exit 1", quoted(study_dir))];
-    for input in &spec.study.inputs {
+    for input in spec.all_inputs() {
         lines.push(format!(
             "[ -r {} ] || {}",
             quoted(Path::new(input)),

@@ -7,7 +7,7 @@ use super::draft::Draft;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{StageIndex, TrialId};
 use crate::plan::{self, Broken, Judge, Outcome};
-use crate::spec::Spec;
+use crate::study_file::Spec;
 
 /// The rails over the open stage, with all its final results.
 ///

@@ -2,7 +2,7 @@
 //!
 //! It runs what the engine would run (command, params, seed, environment, parent's directory), through the same executor,
 //! in directories of its own. It takes no store at all, so it can change none, and an engine may be running meanwhile. The
-//! attempt's key is of a study that does not exist: whoever looks for strays of the real one does not find this one, and
+//! attempt's key is of a study that does not exist: a search for strays of the real one does not find this one, and
 //! this one's keeper never ends processes of the real one.
 
 use std::path::PathBuf;
@@ -21,19 +21,19 @@ use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job};
 use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, TrialRow, Verdict};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use crate::sys::clock::TrialClock;
 use crate::sys::disk;
 use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
 
 /// Where and as what a trial is run again.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ReplayTarget {
     /// The attempt's directory, absolute. It is made anew: whatever it held is gone.
     pub dir: PathBuf,
-    /// The scratch directory the trial is told, absolute.
+    /// The trial's scratch directory, absolute.
     pub scratch_dir: PathBuf,
-    /// The attempt it is told to be.
+    /// The number of the attempt, as the trial sees it.
     pub attempt: AttemptNo,
 }
 
@@ -56,7 +56,7 @@ pub fn prepare(
     paths: StudyPaths,
     (stages, proposals): (&[StageRow], &Proposals),
     (trial, parent): (TrialId, Option<&TrialRow>),
-    place: Place,
+    place: ReplayTarget,
 ) -> Result<Job, EngineError> {
     let id = disk::random().map_err(|cause| EngineError::System { what: "get random bytes", cause })?;
     let spec = Arc::new(spec);
@@ -76,7 +76,7 @@ pub fn take_parent_as_it_is(job: &mut Job) -> Vec<String> {
     differs
 }
 
-/// Runs a job to its end, on the worker slot it is told. `idle` is called every `every` while it runs, and once after it ended.
+/// Runs a job to its end, on the given worker slot. `idle` is called every `every` while it runs, and once after it ended.
 ///
 /// A first SIGINT, SIGTERM or SIGHUP to the process ends the trial (TERM, and KILL after the grace), a second one kills it,
 /// a third one ends the process; SIGTSTP stops the trial along.

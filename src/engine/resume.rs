@@ -8,7 +8,7 @@
 //! | 4 | there | same or not given | same | completed | nothing to do; the result is shown again | 0 |
 //! | 5 | there | same or not given | same | aborted | nothing to do; the reason is shown again | 3 |
 //! | 6 | there | same or not given | changed | any | refused, nothing touched | 6 |
-//! | 7 | there | same or not given | same | interrupted, and nothing has changed since it was told that a person's approval is waited for | nothing to do; that is told again, and nothing recorded | 8 |
+//! | 7 | there | same or not given | same | interrupted, and nothing has changed since a run ended waiting for a person's approval | nothing to do; the run says so again, and records nothing | 8 |
 //! | 8 | there | same or not given | same | created or interrupted | the study goes on | |
 //! | 9 | there | same or not given | same | running | its engine died (the lock is ours): what it left running is killed, recorded as interrupted, and runs again | |
 //!
@@ -43,7 +43,7 @@ pub struct Found {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum ResumeDecision {
     /// Row 1.
     Create,
     /// Row 2.
@@ -66,17 +66,17 @@ pub enum Decision {
 
 /// The table.
 #[must_use]
-pub fn decide(found: Found) -> Decision {
+pub fn decide(found: Found) -> ResumeDecision {
     match (found.status, found.spec, found.inputs_same) {
-        (None, SpecMatch::Same | SpecMatch::Differs, _) => Decision::Create, // 1
-        (None, SpecMatch::NotGiven, _) => Decision::NoStore,                 // 2
-        (Some(_), SpecMatch::Differs, _) => Decision::SpecDiffers,           // 3
-        (Some(_), _, false) => Decision::InputsChanged,                      // 6
-        (Some(StudyStatus::Completed), _, true) => Decision::AlreadyCompleted, // 4
-        (Some(StudyStatus::Aborted), _, true) => Decision::AlreadyAborted,   // 5
-        (Some(StudyStatus::Interrupted), _, true) if found.told_to_wait => Decision::StillWaits, // 7
-        (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => Decision::GoOn, // 8
-        (Some(StudyStatus::Running), _, true) => Decision::GoOnAfterCrash,   // 9
+        (None, SpecMatch::Same | SpecMatch::Differs, _) => ResumeDecision::Create, // 1
+        (None, SpecMatch::NotGiven, _) => ResumeDecision::NoStore,                 // 2
+        (Some(_), SpecMatch::Differs, _) => ResumeDecision::SpecDiffers,           // 3
+        (Some(_), _, false) => ResumeDecision::InputsChanged,                      // 6
+        (Some(StudyStatus::Completed), _, true) => ResumeDecision::AlreadyCompleted, // 4
+        (Some(StudyStatus::Aborted), _, true) => ResumeDecision::AlreadyAborted,   // 5
+        (Some(StudyStatus::Interrupted), _, true) if found.told_to_wait => ResumeDecision::StillWaits, // 7
+        (Some(StudyStatus::Created | StudyStatus::Interrupted), _, true) => ResumeDecision::GoOn, // 8
+        (Some(StudyStatus::Running), _, true) => ResumeDecision::GoOnAfterCrash,   // 9
     }
 }
 
@@ -110,15 +110,15 @@ mod tests {
                         8
                     };
                     let expected = match row {
-                        1 => Decision::Create,
-                        2 => Decision::NoStore,
-                        3 => Decision::SpecDiffers,
-                        4 => Decision::AlreadyCompleted,
-                        5 => Decision::AlreadyAborted,
-                        6 => Decision::InputsChanged,
-                        7 => Decision::StillWaits,
-                        8 => Decision::GoOn,
-                        _ => Decision::GoOnAfterCrash,
+                        1 => ResumeDecision::Create,
+                        2 => ResumeDecision::NoStore,
+                        3 => ResumeDecision::SpecDiffers,
+                        4 => ResumeDecision::AlreadyCompleted,
+                        5 => ResumeDecision::AlreadyAborted,
+                        6 => ResumeDecision::InputsChanged,
+                        7 => ResumeDecision::StillWaits,
+                        8 => ResumeDecision::GoOn,
+                        _ => ResumeDecision::GoOnAfterCrash,
                     };
                     rows_met[row] += 1;
                     assert_eq!(decide(Found { status, spec, inputs_same, told_to_wait }), expected, "row {row}");

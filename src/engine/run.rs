@@ -4,19 +4,21 @@
 //! before its commit, or a second place that commits, would be the end of crash safety.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use super::inputs::Looker;
+use super::library::Library;
 use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
-use crate::executor::{Differs, Executor, ExecutorEvent, Job};
+use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
 use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
-use crate::model::{AttemptNo, EngineId, Event, RunEnd, TrialId, Verdict};
+use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, RunEnd, TrialId, Verdict};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -36,6 +38,7 @@ pub(super) struct Loop<'a> {
     pub(super) signals: Option<&'a SignalWatch>,
     pub(super) drain_limit: Option<Duration>,
     pub(super) jobs: JobMaker,
+    pub(super) library: Library,
     pub(super) looker: Looker,
     pub(super) proposers: Proposers,
     pub(super) timing: Box<dyn Timing>,
@@ -43,7 +46,7 @@ pub(super) struct Loop<'a> {
     pub(super) state: State,
     /// Whether a signal asked to stop already: the next one forces.
     pub(super) signalled: bool,
-    /// What the observer is to be told once it is known what runs.
+    /// News for the observer, for when it is known what runs.
     pub(super) to_announce: Option<Announcement>,
     /// The signal that forced the end, if one did.
     pub(super) forced_by: Option<SignalEvent>,
@@ -69,7 +72,7 @@ fn can_wait(event: &ExecutorEvent) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     reserve: Option<Reserve>,
-    /// The state has not been told yet.
+    /// The state does not know it yet.
     untold: bool,
     /// The error of the commit that found it full.
     cause: Option<JournalError>,
@@ -164,7 +167,7 @@ impl Loop<'_> {
             left
         };
         let now = self.timing.now();
-        let left = if planted!(LeftRunning) { Vec::new() } else { left };
+        let left = if injected_fault!(LeftRunning) { Vec::new() } else { left };
         let mut actions = self.state.begin(now, engine, workers, &left)?;
         // A request made before the run is the first thing it sees: nothing is handed out then.
         for input in self.controls() {
@@ -172,7 +175,7 @@ impl Loop<'_> {
         }
         actions.extend(self.state.advance(now)?);
         loop {
-            if !planted!(ActBeforeCommit) {
+            if !injected_fault!(ActBeforeCommit) {
                 self.commit()?;
             }
             let mut inputs = Vec::new();
@@ -181,14 +184,14 @@ impl Loop<'_> {
             }
             for action in actions.drain(..) {
                 if let Action::Finish(how) = action {
-                    if planted!(ActBeforeCommit) {
+                    if injected_fault!(ActBeforeCommit) {
                         self.commit()?;
                     }
                     return Ok(how);
                 }
                 self.act(action, &mut inputs)?;
             }
-            if planted!(ActBeforeCommit) {
+            if injected_fault!(ActBeforeCommit) {
                 self.commit()?;
             }
             if inputs.is_empty() {
@@ -209,12 +212,12 @@ impl Loop<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        if planted!(TellBeforeCommit) {
+        if injected_fault!(TellBeforeCommit) {
             self.tell(&set);
         }
         let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
         if let Err(cause) = committed
-            && !planted!(CommitErrorIgnored)
+            && !injected_fault!(CommitErrorIgnored)
         {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
@@ -223,14 +226,15 @@ impl Loop<'_> {
             return Err(displaced(self.journal.path()));
         }
         self.state.draft_mut().forget_final(&set);
+        self.library.look_anew();
         self.forget(&set);
-        if !planted!(TellBeforeCommit) {
+        if !injected_fault!(TellBeforeCommit) {
             self.tell(&set);
         }
         Ok(())
     }
 
-    /// What an attempt's end was told by has done its work once the end is on disk.
+    /// The executor may drop what reported an attempt's end once that end is on disk.
     fn forget(&mut self, set: &WriteSet) {
         for (_, record) in &set.events {
             if let Event::AttemptEnded(end) | Event::BaseEnded(end) = &record.event {
@@ -268,6 +272,29 @@ impl Loop<'_> {
         self.jobs.heir(self.state.draft(), || journal.snapshot(), (trial, attempt))
     }
 
+    fn identity(&mut self, trial: TrialId) -> Result<Option<IdentityHash>, EngineError> {
+        let journal = &self.journal;
+        self.jobs.identity(self.state.draft(), || journal.snapshot(), trial)
+    }
+
+    /// Asks what is known of a trial's like.
+    fn look_up(&mut self, trial: TrialId) -> Result<Input, EngineError> {
+        let identity = self.identity(trial)?;
+        let hits = match (&identity, self.jobs.stage_of(self.state.draft(), trial)) {
+            (Some(identity), Some(stage)) => self.library.find(&self.journal.snapshot()?, identity, &stage)?,
+            _ => Vec::new(),
+        };
+        Ok(Input::LookedUp { trial, identity, hits })
+    }
+
+    /// Has the outputs copied that a trial is to take. The job is one that nothing runs.
+    fn take(&mut self, trial: TrialId) -> Result<(), EngineError> {
+        let Some(hit) = self.state.hit(trial) else { return Ok(()) };
+        let takes = Some(Arc::new(Takes { from: hit.from.clone(), outputs: hit.outputs.clone() }));
+        let job = Job { takes, ..self.jobs.job(self.state.draft(), trial, REUSED)? };
+        self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))
+    }
+
     /// Does what a committed decision calls for; some actions answer with inputs at once.
     fn act(&mut self, action: Action, inputs: &mut Vec<Input>) -> Result<(), EngineError> {
         match action {
@@ -279,6 +306,12 @@ impl Loop<'_> {
                 let job = Job { slot, ..self.job(trial, attempt)? };
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
+            Action::LookUp(trial) => inputs.push(self.look_up(trial)?),
+            Action::Identify(trial) => {
+                let identity = self.identity(trial)?;
+                inputs.push(Input::Identified { trial, identity });
+            }
+            Action::Take(trial) => self.take(trial)?,
             Action::Drain => {
                 self.executor.drain();
                 // What had not started is back now: from here on it is known how many still run.
@@ -298,7 +331,7 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => {
-                let (submitted, limit) = (self.state.submitted_count(), self.state.limit());
+                let (submitted, limit) = (self.state.in_hand_count(), self.state.limit());
                 inputs.push(refilled(&self.journal.snapshot()?, submitted, limit)?);
             }
             Action::Judge(stage) => {

@@ -12,13 +12,15 @@ use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Next, Parent, Rail,
-    ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId, TrialRow, TrialState,
-    UnixMs, Usage, Verdict,
+    Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, IdentityHash, Next,
+    Parent, REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId,
+    TrialRow, TrialState, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Broken, Judge, Lineage};
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use rails::base_failed;
+pub use reusing::Hit;
+use reusing::Reusing;
 use slots::Slots;
 
 /// When an input is handled.
@@ -30,7 +32,7 @@ pub struct Now {
     pub run_ms: u64,
 }
 
-/// What the loop tells the state.
+/// What the loop passes to the state.
 #[derive(Debug)]
 pub enum Input {
     /// Something happened to an attempt.
@@ -49,14 +51,14 @@ pub enum Input {
     },
     /// The survivors of the stage that asked for them by [`Action::Select`], best first.
     Selected {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
-        /// They.
+        /// Parents of the next stage's trials, best first.
         survivors: Vec<Parent>,
     },
     /// The rail that a stage's recorded results break, asked for by [`Action::Judge`].
     Judged {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// The rail; `None`: none.
         broken: Option<Broken>,
@@ -68,6 +70,22 @@ pub enum Input {
         /// Whether others follow in the store.
         more: bool,
     },
+    /// What is known of a trial that [`Action::LookUp`] asked about.
+    LookedUp {
+        /// Which trial.
+        trial: TrialId,
+        /// What its result depends on; `None`: not all of that is recorded.
+        identity: Option<IdentityHash>,
+        /// Results of that identity, in the order in which they are to be tried.
+        hits: Vec<Hit>,
+    },
+    /// What an attempt of an earlier run depends on, asked for by [`Action::Identify`].
+    Identified {
+        /// Its trial.
+        trial: TrialId,
+        /// It.
+        identity: Option<IdentityHash>,
+    },
     /// Time passed.
     Tick,
 }
@@ -77,22 +95,28 @@ pub enum Input {
 pub enum Action {
     /// Hand an attempt to the executor.
     Submit {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
-        /// Which attempt.
+        /// The attempt's number, from 1.
         attempt: AttemptNo,
         /// The slot it has, if that is recorded already: on a cluster, before it is submitted.
         slot: u32,
     },
     /// Have the executor take over an attempt of an earlier run, whatever became of it.
     Adopt {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
-        /// Which attempt.
+        /// The attempt's number, from 1.
         attempt: AttemptNo,
         /// The slot it has.
         slot: u32,
     },
+    /// Look for a result that a trial may take, and answer with [`Input::LookedUp`].
+    LookUp(TrialId),
+    /// Say what a running trial depends on, and answer with [`Input::Identified`].
+    Identify(TrialId),
+    /// Have the executor copy the outputs of [`State::hit`]; it reports as if attempt [`REUSED`] had ended.
+    Take(TrialId),
     /// Tell the executor to start no trial from this one on: they cannot matter any more.
     Withdraw(TrialId),
     /// Tell the executor to start nothing more.
@@ -105,7 +129,7 @@ pub enum Action {
     Judge(StageIndex),
     /// Ask the proposer of a stage for a trial; it answers with [`ExecutorEvent::Proposed`].
     Ask {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// The trial's place in the stage: the next one.
         index: u64,
@@ -201,13 +225,15 @@ pub struct State {
     withdrawn_from: Option<TrialId>,
     /// What trials depend on and is not what is recorded.
     differs: Option<Differs>,
+    /// Trials of the open stage that are looked up before they start.
+    reusing: Reusing,
 }
 
 impl State {
     /// The state of a store as it was found; nothing is decided yet. `judge` knows the results of the open stage.
     #[must_use]
     pub fn new(spec: Arc<Spec>, draft: Draft, judge: Judge, workers: u32) -> Self {
-        let off = u64::from(planted!(CursorOffByOne));
+        let off = u64::from(injected_fault!(CursorOffByOne));
         let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index + off);
         let mut ready = ReadyWindow::default();
         ready.fill([], true);
@@ -232,6 +258,7 @@ impl State {
             judge,
             withdrawn_from: None,
             differs: None,
+            reusing: Reusing::default(),
         }
     }
 
@@ -269,6 +296,9 @@ impl State {
             self.slots.adopt(trial, slot);
             self.running.insert(trial, attempt);
             actions.push(Action::Adopt { trial, attempt, slot });
+            if trial != TrialId::BASE && self.stage_reuses() {
+                actions.push(Action::Identify(trial));
+            }
         }
         Ok(actions)
     }
@@ -288,6 +318,11 @@ impl State {
                 self.refilled(entries, more);
                 Ok(Vec::new())
             }
+            Input::LookedUp { trial, identity, hits } => self.looked_up(now, trial, identity, hits),
+            Input::Identified { trial, identity } => {
+                self.identified(trial, identity);
+                Ok(Vec::new())
+            }
             Input::Tick => Ok(Vec::new()),
         }
     }
@@ -297,7 +332,7 @@ impl State {
             ExecutorEvent::Started { trial, attempt, slot, process, at_ms } => {
                 if self.submitted.get(&trial) == Some(&attempt) {
                     let executor = ExecutorKind::Local;
-                    // Recorded by whoever started it, not when this commit comes.
+                    // The time is that of the one that started it, not of this commit.
                     let then = Now { at_ms, ..now };
                     self.started(then, RunningRow { trial, attempt, process, executor }, slot)?;
                 }
@@ -316,6 +351,7 @@ impl State {
             ExecutorEvent::Ended(report) | ExecutorEvent::Looked(report) => self.attempt_ended(now, *report),
             ExecutorEvent::Returned { trial } => {
                 self.submitted.remove(&trial);
+                self.reusing.let_go(trial);
                 if self.cannot_matter(trial) {
                     self.draft.release(trial);
                 }
@@ -334,6 +370,9 @@ impl State {
 
     fn attempt_ended(&mut self, now: Now, report: AttemptReport) -> Result<Vec<Action>, FoldError> {
         let (trial, attempt) = (report.trial, report.attempt);
+        if attempt == REUSED {
+            return self.taken(now, report);
+        }
         if self.submitted.get(&trial) == Some(&attempt) {
             // It could not even be started: the start is recorded with its end.
             let executor = ExecutorKind::Local;
@@ -343,7 +382,7 @@ impl State {
         // A report of an attempt that was given up comes too late: its end is recorded already. Another one of the
         // same trial may run by now.
         let runs = self.running.get(&trial);
-        if runs != Some(&attempt) && !(planted!(LateReportAccepted) && runs.is_some()) {
+        if runs != Some(&attempt) && !(injected_fault!(LateReportAccepted) && runs.is_some()) {
             return Ok(Vec::new());
         }
         let attempt = self.running.remove(&trial).unwrap_or(attempt);
@@ -362,7 +401,15 @@ impl State {
             Verdict::Failed(failure) if trial == TrialId::BASE => Some(base_failed(failure)),
             _ => None,
         };
+        let made = matches!(end.verdict, Verdict::Succeeded { .. });
+        let is_final = end.next == Next::Final;
         self.end(now, end)?;
+        if let Some(identity) = self.reusing.identity(trial).filter(|_| made) {
+            self.emit(now, Event::ResultIdentified { trial, attempt, identity })?;
+        }
+        if is_final {
+            self.reusing.release(trial);
+        }
         self.note_result(trial);
         match base_failure {
             Some(reason) => self.abort(now, Rail::Base, 0, reason, vec![trial]),
@@ -395,7 +442,7 @@ impl State {
                 let stage = row.and_then(|row| self.spec.stages.get(row.stage as usize));
                 match stage {
                     Some(stage) if failure.retryable && failures < stage.retries.count => {
-                        let delay_ms = plan::delay_ms(&stage.retries, failures + 1, self.seed_of(trial));
+                        let delay_ms = plan::delay_ms(&stage.retries, failures + 1, self.jitter_seed(trial));
                         Next::Again { due_ms: now.at_ms.saturating_add_unsigned(delay_ms) }
                     }
                     _ => Next::Final,
@@ -404,9 +451,9 @@ impl State {
         }
     }
 
-    fn seed_of(&self, trial: TrialId) -> u32 {
+    fn jitter_seed(&self, trial: TrialId) -> u32 {
         let lineage = Lineage::new(&self.spec, self.draft.stages());
-        lineage.locate(trial).map_or(0, |(stage, index)| lineage.trial_seed(stage, index))
+        lineage.locate(trial).map_or(0, |(stage, index)| lineage.place_seed(stage, index))
     }
 
     fn end(&mut self, now: Now, end: AttemptEnd) -> Result<(), FoldError> {
@@ -420,6 +467,7 @@ impl State {
             && let Next::Again { due_ms } = next
         {
             if self.cannot_matter(trial) {
+                self.reusing.release(trial);
                 self.draft.release(trial);
                 return Ok(());
             }
@@ -459,7 +507,9 @@ impl State {
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
         self.asked = false;
-        let under_way = |trial: &TrialId| self.submitted.contains_key(trial) || self.running.contains_key(trial);
+        let under_way = |trial: &TrialId| {
+            self.submitted.contains_key(trial) || self.running.contains_key(trial) || self.reusing.holds(*trial)
+        };
         let wanted = |trial: &TrialId| !under_way(trial) && !self.cannot_matter(*trial);
         let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| wanted(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
@@ -479,7 +529,7 @@ impl State {
         if matches!(self.phase, Phase::Over) || self.asked {
             return Ok(actions);
         }
-        let idle = self.running.is_empty() && self.submitted.is_empty();
+        let idle = self.running.is_empty() && self.submitted.is_empty() && self.reusing.under_way() == 0;
         match self.draft.study_row().status {
             StudyStatus::Completed if idle => return self.finish_after(actions, now, RunEnd::Completed),
             StudyStatus::Aborted if idle => return self.finish_after(actions, now, RunEnd::Aborted),
@@ -532,7 +582,7 @@ impl State {
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
         self.draft.open_stage().is_none_or(|(stage, counters)| {
-            let pending = match planted!(ClosedEarly) {
+            let pending = match injected_fault!(ClosedEarly) {
                 true => stage.planned().saturating_sub(counters.next_index),
                 false => counters.pending(stage.planned()),
             };
@@ -577,16 +627,30 @@ impl State {
     /// Hands out trials until the queue ahead of the workers is full: those that ran before first, then new ones.
     fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) -> Result<(), FoldError> {
         self.adapt_queue();
-        while self.has_room() {
+        let reuses = self.stage_reuses();
+        loop {
+            while self.has_room() {
+                let Some(trial) = self.reusing.next_to_run() else { break };
+                actions.push(self.submit(now, trial)?);
+            }
+            if !(if reuses { self.reusing.has_room() } else { self.has_room() }) {
+                return Ok(());
+            }
+            if let Some(trial) = self.reusing.next_freed() {
+                self.reusing.take_up(trial, actions);
+                continue;
+            }
             if self.ready.needs_refill() {
                 self.asked = true;
                 actions.push(Action::Refill);
                 return Ok(());
             }
             let Some(trial) = self.next_trial(now) else { return Ok(()) };
-            actions.push(self.submit(now, trial)?);
+            match reuses {
+                true => self.reusing.take_up(trial, actions),
+                false => actions.push(self.submit(now, trial)?),
+            }
         }
-        Ok(())
     }
 
     /// Whether another trial may be handed out. A cluster has a queue of its own.
@@ -686,10 +750,16 @@ impl State {
         self.differs.as_ref()
     }
 
-    /// How many attempts are handed out and not started.
+    /// How many attempts are handed out and not started, and results being taken.
     #[must_use]
     pub fn submitted_count(&self) -> usize {
-        self.submitted.len()
+        self.submitted.len() + self.reusing.under_way()
+    }
+
+    /// How many trials wait, and are not to be picked again.
+    #[must_use]
+    pub fn in_hand_count(&self) -> usize {
+        self.submitted.len() + self.reusing.in_hand()
     }
 
     /// How many attempts run.
@@ -699,7 +769,7 @@ impl State {
     }
 
     /// How far the end has come.
-    #[must_use]
+    #[cfg(test)]
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
@@ -773,6 +843,7 @@ pub fn refilled(snapshot: &Snapshot, submitted: usize, limit: Option<TrialId>) -
 mod asking;
 mod ending;
 mod rails;
+mod reusing;
 mod slots;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-pub use crate::paths::request_path;
+pub(crate) use crate::paths::request_path;
 
 use super::shutdown::{Control, ShutdownHandle};
 use crate::model::StudyId;
@@ -30,6 +30,51 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// No request is longer, bytes.
 const MAX_BYTES: u64 = 4 << 10;
+
+/// Why an engine does not stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// It is another user's.
+    #[error("the engine is another user's (uid {uid}): they, or root, can stop it")]
+    OtherUser {
+        /// Whose.
+        uid: u32,
+    },
+    /// It is a process that is stopped itself.
+    #[error("process {pid} is stopped itself (^Z or SIGSTOP): it will take the request when it is continued")]
+    Suspended {
+        /// Path of the store's file.
+        store: PathBuf,
+        /// The process.
+        pid: u32,
+    },
+    /// No signal reaches it from here, and no request can be left beside the store.
+    #[error("no signal from here reaches the engine {whereabouts}, and the request to stop, `{}`, cannot be written", path.display())]
+    NoRequest {
+        /// Where it is.
+        whereabouts: String,
+        /// Path of the file.
+        path: PathBuf,
+        /// Why it cannot be written.
+        #[source]
+        cause: io::Error,
+    },
+    /// No signal reaches it from here, and it has not taken the request beside the store.
+    #[error(
+        "{engine} has the store open, no signal reaches it from here, and it has not taken the request beside the store \
+         within {waited_s} s: it is stopped, hangs, or is of an older piton; {}",
+        if *withdrawn { "the request is withdrawn" } else { "it has just taken it" }
+    )]
+    NotTaken {
+        /// Which engine.
+        engine: String,
+        /// How long it had for that.
+        waited_s: u64,
+        /// Whether the request could be taken back.
+        withdrawn: bool,
+    },
+}
 
 /// One run of a study, among all runs of all studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +156,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.over = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was already told by the panic hook.
+            // The panic hook has already printed a panic there.
             let _ = thread.join();
         }
     }
@@ -141,7 +186,7 @@ fn take(store: &Path, run: RunName) -> io::Result<Option<bool>> {
 }
 
 /// Whether there is no request, as opposed to one that could not be read just now. What another user asks, who may not, is
-/// for that user to take back: whoever waits sees by it that it is not heard.
+/// for that user to take back: who waits for the engine sees by it that the engine did not take the request.
 fn is_junk(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(errno) => matches!(errno, libc::ELOOP | libc::EACCES | libc::ENXIO),

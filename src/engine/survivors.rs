@@ -6,7 +6,7 @@
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{Parent, StageIndex, StageRow, TrialId, TrialState};
 use crate::plan::Selector;
-use crate::spec::{Spec, StageSpec};
+use crate::study_file::{Spec, StageSpec};
 
 /// The survivors of a stage, best first; empty when none of its trials succeeded.
 ///
@@ -35,8 +35,7 @@ fn choose_from(snapshot: &Snapshot, spec: &StageSpec, stage: &StageRow) -> Resul
         .map(|ranked| {
             let trial = TrialId(first + ranked.index);
             let row = snapshot.trial(trial)?.ok_or(JournalError::Missing { table: "trial", key: trial.0 })?;
-            let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
-            Ok(Parent { trial, attempt })
+            Ok(Parent { trial, attempt: row.accepted() })
         })
         .collect()
 }

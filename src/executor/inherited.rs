@@ -13,7 +13,7 @@ use crate::model::names::clean;
 
 /// What a survivor left for its children, besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inherited {
+pub(crate) struct Inherited {
     /// The name of its stage.
     pub stage: String,
     /// Its declared outputs, as recorded.

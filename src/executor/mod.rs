@@ -1,11 +1,12 @@
 //! Where trials run: the interface between the engine and whatever starts, watches and kills them.
 //!
-//! An executor is told what to run and reports what became of it, as messages. It never touches the journal, never
+//! An executor gets jobs to run and reports what became of them, as messages. It never touches the journal, never
 //! decides what becomes of a trial after an attempt, and never reports a success whose outputs are not durable.
 
-mod failures;
-pub mod inherited;
-pub mod local;
+mod beside;
+mod failure_rules;
+pub(crate) mod inherited;
+pub(crate) mod local;
 #[cfg(feature = "cluster")]
 pub(crate) mod remote;
 
@@ -20,12 +21,17 @@ use crossbeam_channel::Sender;
 use local::keeper::KeeperClient;
 
 use crate::model::{
-    AttemptNo, Exit, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value, Verdict,
+    AttemptNo, Exit, OutputHash, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value,
+    Verdict,
 };
-use crate::spec::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
+use crate::study_file::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
+use crate::sys::opened::Below;
 
-pub use failures::{CompiledFailure, CompiledMatch};
-pub use inherited::{Inherited, ParentDiffers};
+pub(crate) use beside::Beside;
+pub(crate) use failure_rules::CompiledFailure;
+pub(crate) use failure_rules::CompiledMatch;
+pub(crate) use inherited::Inherited;
+pub use inherited::ParentDiffers;
 
 /// What a remote executor works with.
 #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "what runs there is left out"))]
@@ -70,7 +76,7 @@ pub(crate) fn remove_cluster_leftovers(executor: &ExecutorSpec) {
 }
 
 /// The environment variable by which a trial's processes are recognised, wherever they went.
-pub const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
+pub(crate) const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
 
 /// What names one attempt, among all studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +114,7 @@ impl AttemptKey {
 
 /// One attempt to run.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// Which one.
     pub key: AttemptKey,
     /// Its stage.
@@ -126,18 +132,33 @@ pub struct Job {
     /// Its seed, the same in every attempt.
     pub seed: u32,
     /// The slot it was given when its start was recorded; workers of this machine have their own.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need it"))]
     pub slot: u32,
     /// The attempt's directory, absolute; made by the executor.
     pub dir: PathBuf,
     /// The trial's scratch directory, absolute; made by the executor, kept across attempts.
     pub scratch_dir: PathBuf,
+    /// What lies in the attempt's place since before this time, Unix milliseconds, is moved aside: it may be a result that an
+    /// equal trial takes. `None`: it is removed.
+    pub keeps_from_before_ms: Option<UnixMs>,
+    /// Nothing runs: these outputs of an earlier result are put in the place of an attempt.
+    pub takes: Option<Arc<Takes>>,
     /// What all of the stage's jobs share.
     pub stage_spec: Arc<StageRuntime>,
 }
 
+/// Outputs of an earlier result, to be taken over as they were recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Takes {
+    /// The directory of the attempt that left them.
+    pub from: Below,
+    /// They, as recorded.
+    pub outputs: Vec<OutputHash>,
+}
+
 /// A stage, made ready once for all its trials.
 #[derive(Debug)]
-pub struct StageRuntime {
+pub(crate) struct StageRuntime {
     /// The study's name.
     pub study: String,
     /// The study file's directory, absolute: programs and `{study_dir}` are relative to it.
@@ -165,16 +186,16 @@ pub struct StageRuntime {
     /// `[env]`.
     pub env: Vec<(String, String)>,
     /// What was said of it.
-    pub told: Told,
+    pub told: SaidOnce,
 }
 
 /// What was said already: of thousands of equal things one is said.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<BTreeSet<String>>);
+pub(crate) struct SaidOnce(Mutex<BTreeSet<String>>);
 
-impl Told {
+impl SaidOnce {
     /// Whether this is to be said; from now on it was. Of very many different things no more are said.
-    pub fn is_new(&self, what: &str) -> bool {
+    pub(crate) fn is_new(&self, what: &str) -> bool {
         /// More than people read.
         const MOST: usize = 100;
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +205,7 @@ impl Told {
 
 /// One entry of `[stage.metrics]`, compiled.
 #[derive(Clone, Debug)]
-pub struct CompiledRule {
+pub(crate) struct CompiledRule {
     /// The metric.
     pub metric: String,
     /// Relative to the attempt's directory.
@@ -200,7 +221,7 @@ impl CompiledRule {
     ///
     /// # Errors
     /// If the expression is not valid; the check refuses those.
-    pub fn new(metric: &str, rule: &MetricRule) -> Result<Self, regex::Error> {
+    pub(crate) fn new(metric: &str, rule: &MetricRule) -> Result<Self, regex::Error> {
         let regex = regex::bytes::Regex::new(&rule.regex)?;
         Ok(Self { metric: metric.to_owned(), file: rule.file.clone(), regex, scale: rule.scale })
     }
@@ -208,7 +229,7 @@ impl CompiledRule {
 
 /// What the stages of a study share, for [`StageRuntime::new`].
 #[derive(Clone, Debug)]
-pub struct StudyRuntime {
+pub(crate) struct StudyRuntime {
     /// The study's name.
     pub study: String,
     /// The study file's directory, absolute.
@@ -224,7 +245,7 @@ pub struct StudyRuntime {
 impl StudyRuntime {
     /// A study as its spec has it, in these directories, absolute.
     #[must_use]
-    pub fn new(spec: &Spec, study_dir: &Path, artifacts_dir: &Path) -> Self {
+    pub(crate) fn new(spec: &Spec, study_dir: &Path, artifacts_dir: &Path) -> Self {
         Self {
             study: spec.study.name.clone(),
             study_dir: study_dir.to_owned(),
@@ -238,7 +259,7 @@ impl StudyRuntime {
 impl StageRuntime {
     /// The base command made ready: a stage without params, metrics or outputs of its own.
     #[must_use]
-    pub fn of_base(study: &StudyRuntime, base: &BaseSpec) -> Self {
+    pub(crate) fn of_base(study: &StudyRuntime, base: &BaseSpec) -> Self {
         Self {
             study: study.study.clone(),
             study_dir: study.study_dir.clone(),
@@ -253,13 +274,13 @@ impl StageRuntime {
             rules: Vec::new(),
             failures: Vec::new(),
             env: study.env.clone(),
-            told: Told::default(),
+            told: SaidOnce::default(),
         }
     }
 
     /// A stage's proposer made ready, as a command without placeholders.
     #[must_use]
-    pub fn of_proposer(study: &StudyRuntime, stage: &str, proposer: &Proposer) -> Self {
+    pub(crate) fn of_proposer(study: &StudyRuntime, stage: &str, proposer: &Proposer) -> Self {
         let words = proposer.command.iter().map(|word| Template { parts: vec![Part::Text(word.clone())] });
         let work = Work::Argv(words.collect());
         let bare = Self::of_base(study, &BaseSpec { work, timeout_ms: None });
@@ -270,7 +291,7 @@ impl StageRuntime {
     ///
     /// # Errors
     /// If a rule's expression is not valid; the check refuses those.
-    pub fn new(study: &StudyRuntime, stage: &StageSpec) -> Result<Self, regex::Error> {
+    pub(crate) fn new(study: &StudyRuntime, stage: &StageSpec) -> Result<Self, regex::Error> {
         let rules = stage.metrics.iter().map(|(metric, rule)| CompiledRule::new(metric, rule));
         Ok(Self {
             study: study.study.clone(),
@@ -282,29 +303,24 @@ impl StageRuntime {
             grace: study.grace,
             memory_limit_bytes: stage.memory_limit_bytes,
             outputs: stage.outputs.clone(),
-            needed_metrics: needed_metrics(stage),
+            needed_metrics: stage.needed_metrics().map(str::to_owned).collect(),
             rules: rules.collect::<Result<_, _>>()?,
             failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
-            told: Told::default(),
+            told: SaidOnce::default(),
         })
     }
 }
 
-/// The metrics without which a trial has not succeeded: those that objectives and rails read.
-fn needed_metrics(stage: &StageSpec) -> BTreeSet<String> {
-    let objectives = stage.objectives.iter().map(|objective| &objective.metric);
-    objectives.chain(stage.rails.abort_if.iter().map(|rule| &rule.metric)).cloned().collect()
-}
-
 /// What an executor reports.
 #[derive(Debug)]
-pub enum ExecutorEvent {
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need it"))]
+pub(crate) enum ExecutorEvent {
     /// An attempt started. Comes before its end, always.
     Started {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
-        /// Which attempt.
+        /// The attempt's number, from 1.
         attempt: AttemptNo,
         /// Worker slot, from 0.
         slot: u32,
@@ -313,11 +329,11 @@ pub enum ExecutorEvent {
         /// When.
         at_ms: UnixMs,
     },
-    /// A cluster has an attempt's job, or tells more of it.
+    /// A cluster has an attempt's job, or knows more of it.
     Placed {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
-        /// Which attempt.
+        /// The attempt's number, from 1.
         attempt: AttemptNo,
         /// All that is known by now.
         job: RemoteJob,
@@ -326,7 +342,7 @@ pub enum ExecutorEvent {
     Ended(Box<AttemptReport>),
     /// A job came back unstarted after [`Executor::drain`] or [`Executor::withdraw`].
     Returned {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
     },
     /// A proposer answered.
@@ -346,7 +362,7 @@ pub enum ExecutorEvent {
 
 /// What trials depend on, and is not what is recorded any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Differs {
+pub(crate) enum Differs {
     /// Inputs, each in words.
     Inputs(Vec<String>),
     /// What a survivor left, whose children were about to start or have run.
@@ -356,7 +372,7 @@ pub enum Differs {
 impl Differs {
     /// In one line.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::Inputs(changes) => changes.join("; "),
             Self::Parent(parent) => parent.to_string(),
@@ -366,8 +382,8 @@ impl Differs {
 
 /// What came of asking a stage's proposer for a trial.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Which stage.
+pub(crate) struct Answer {
+    /// Its stage's index, from 0.
     pub stage: StageIndex,
     /// Which place in it was asked for.
     pub index: u64,
@@ -377,7 +393,7 @@ pub struct Answer {
 
 /// What a proposer said.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Said {
+pub(crate) enum Said {
     /// These values.
     Values {
         /// Of the stage's own sweep, in its order.
@@ -394,9 +410,9 @@ pub enum Said {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptReport {
-    /// Which trial.
+    /// The trial's number in the study, from 0.
     pub trial: TrialId,
-    /// Which attempt.
+    /// The attempt's number, from 1.
     pub attempt: AttemptNo,
     /// When, by the wall clock.
     pub ended_ms: UnixMs,
@@ -410,14 +426,14 @@ pub struct AttemptReport {
 
 /// Why an executor takes no job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExecutorError {
+pub(crate) enum ExecutorError {
     /// It drains or was shut down.
     #[error("the executor takes no more trials")]
     Closed,
 }
 
 /// Something that runs attempts. Its events arrive on a channel given at its making.
-pub trait Executor {
+pub(crate) trait Executor {
     /// Takes a job; it starts when a worker is free.
     ///
     /// # Errors
@@ -429,7 +445,7 @@ pub trait Executor {
     /// # Errors
     /// [`ExecutorError`]; nothing of the job happened then.
     fn adopt(&mut self, job: Job) -> Result<(), ExecutorError>;
-    /// What the attempt's end was told by is not needed any more: it is recorded.
+    /// The attempt's end is recorded: what reported it may go.
     fn forget(&mut self, _trial: TrialId, _attempt: AttemptNo) {}
     /// Starts no trial from this number on any more: those that wait come back as [`ExecutorEvent::Returned`], what runs goes
     /// on. None of them is submitted after that.
@@ -438,7 +454,7 @@ pub trait Executor {
     fn drain(&mut self);
     /// Drains, and ends what runs: TERM, and KILL after the grace. Those attempts end as interrupted.
     fn terminate(&mut self);
-    /// Drains, and kills what runs at once; what runs on a cluster is left to whoever adopts it.
+    /// Drains, and kills what runs at once; what runs on a cluster is left to the engine that adopts it.
     fn kill(&mut self);
     /// Stops the trials and their clocks.
     fn pause(&mut self);

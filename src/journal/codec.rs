@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_64;
 
-use super::disk::{self, Disk};
+use super::records::{self, Disk};
 use crate::model::{
     Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, names,
 };
@@ -44,7 +44,7 @@ pub(super) trait Stored: Sized {
     type Latest: Disk<Model = Self> + Serialize + DeserializeOwned;
     /// Tag of the latest form.
     const TAG: u8 = 1;
-    /// Puts back what its key tells.
+    /// Puts back what its key says.
     fn at_key(self, _key: u64) -> Self {
         self
     }
@@ -62,20 +62,47 @@ macro_rules! stored {
     ($($model:ty: $kind:literal, $latest:ident;)*) => {$(
         impl Stored for $model {
             const KIND: &'static str = $kind;
-            type Latest = disk::$latest;
+            type Latest = records::$latest;
         }
     )*};
 }
 stored! {
-    StudyProgress: "progress", StudyProgressV1;
-    StageCounters: "counters", StageCountersV1;
     RunningRow: "running", RunningRowV1;
-    disk::Proposal: "proposal", ProposalV1;
+    records::Proposal: "proposal", ProposalV1;
+}
+
+/// Kinds whose records were once written without what was added since: tag 1, in another struct.
+macro_rules! grown {
+    ($($model:ty: $kind:literal, $old:ident, $latest:ident;)*) => {$(
+        impl Stored for $model {
+            const KIND: &'static str = $kind;
+            type Latest = records::$latest;
+            const TAG: u8 = 2;
+            fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+                match tag {
+                    1 => Ok(records::$latest::from(unpack::<records::$old>(bytes)?).into_model()),
+                    newer => Err(CodecError::Newer(newer)),
+                }
+            }
+        }
+    )*};
+}
+grown! {
+    StudyProgress: "progress", StudyProgressV1, StudyProgressV2;
+    StageCounters: "counters", StageCountersV1, StageCountersV2;
+}
+
+impl Stored for records::Results {
+    const KIND: &'static str = "results";
+    type Latest = records::ResultsV1;
+    fn names(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|result| names::stage(&result.stage_name))
+    }
 }
 
 impl Stored for Record {
     const KIND: &'static str = "event";
-    type Latest = disk::RecordV1;
+    type Latest = records::RecordV1;
     fn names(&self) -> Result<(), String> {
         names::event(self)
     }
@@ -83,7 +110,7 @@ impl Stored for Record {
 
 impl Stored for StageRow {
     const KIND: &'static str = "stage";
-    type Latest = disk::StageRowV1;
+    type Latest = records::StageRowV1;
     fn names(&self) -> Result<(), String> {
         names::stage(&self.name)
     }
@@ -91,14 +118,14 @@ impl Stored for StageRow {
 
 impl Stored for StudyRow {
     const KIND: &'static str = "study";
-    type Latest = disk::StudyRowV2;
+    type Latest = records::StudyRowV2;
     const TAG: u8 = 2;
     fn names(&self) -> Result<(), String> {
         names::study(&self.name, &self.base_case, [&self.study_dir, &self.artifacts_dir, &self.study_file])
     }
     fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
         match tag {
-            1 => Ok(disk::StudyRowV2::from(unpack::<disk::StudyRowV1>(bytes)?).into_model()),
+            1 => Ok(records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?).into_model()),
             newer => Err(CodecError::Newer(newer)),
         }
     }
@@ -106,7 +133,14 @@ impl Stored for StudyRow {
 
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
-    type Latest = disk::TrialRowV1;
+    type Latest = records::TrialRowV2;
+    const TAG: u8 = 2;
+    fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        match tag {
+            1 => Ok(records::TrialRowV2::from(unpack::<records::TrialRowV1>(bytes)?).into_model()),
+            newer => Err(CodecError::Newer(newer)),
+        }
+    }
     fn names(&self) -> Result<(), String> {
         names::outputs(&self.outputs)
     }
@@ -150,7 +184,7 @@ pub(super) fn decode<T: Stored>(key: u64, bytes: &[u8]) -> Result<T, CodecError>
     }
     let value = match body.split_first() {
         Some((tag, payload)) if *tag == T::TAG => unpack::<T::Latest>(payload)?.into_model().at_key(key),
-        Some((tag, payload)) => T::older(*tag, payload)?,
+        Some((tag, payload)) => T::older(*tag, payload)?.at_key(key),
         None => return Err(CodecError::Checksum),
     };
     value.names().map_err(CodecError::Name)?;
@@ -173,8 +207,9 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Failure, FailureKind, InputEntry, InputList,
-        Metric, Metrics, Next, Rail, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Failure, FailureKind, IndexedResult,
+        InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reused, RunEnd, StudyId, StudyStatus,
+        TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -261,15 +296,73 @@ mod tests {
             metrics: metrics(),
             failure: None,
             outputs: Vec::new(),
+            identity: None,
+            reused_from: None,
         };
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![1, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
+            vec![2, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
+        // As it was written before there were identities, and since: without one, made by itself.
+        let before = sealed("trial", 9, [&[1], &expected[1..]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
+        expected.extend([0, 0]);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         assert_eq!(decode::<TrialRow>(8, &bytes), Err(CodecError::Checksum));
+    }
+
+    fn sealed(kind: &str, key: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        let sum = checksum(kind, key, &bytes);
+        bytes.extend_from_slice(&sum);
+        bytes
+    }
+
+    /// By hand: what reusing adds to rows and events, and that rows without it are read as before.
+    #[test]
+    fn golden_bytes_of_what_is_reused() {
+        let origin = Origin { study: "s".into(), study_id: StudyId([7; 16]), case: "c".into(), attempt: 2 };
+        let (identity, outputs) = ([5; 32], Vec::new());
+        let told = [&[1, b's'][..], &[7; 16], &[1, b'c', 2]].concat();
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        let identified = event(Event::ResultIdentified { trial: TrialId(3), attempt: 1, identity });
+        let reused = Reused { trial: TrialId(3), identity, origin: origin.clone(), metrics: metrics(), outputs };
+        let of_metrics = [2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x'];
+        let missed = Event::ReuseMissed { trial: TrialId(3), origin: origin.clone(), reason: "r".into() };
+        for (record, expected) in [
+            (identified, [&[1, 2, 5, 22, 3, 1][..], &[5; 32]].concat()),
+            (
+                event(Event::TrialReused(Box::new(reused))),
+                [&[1, 2, 5, 23, 3][..], &[5; 32], &told, &of_metrics, &[0]].concat(),
+            ),
+            (event(missed), [&[1, 2, 5, 24, 3][..], &told, &[1, b'r']].concat()),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
+        let row = TrialRow { identity: Some(identity), reused_from: Some(origin), ..TrialRow::new(TrialId(9), 0) };
+        let bytes = encode(9, &row).unwrap();
+        let expected = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told].concat();
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
+        let counters = StageCounters { next_index: 4, succeeded: 3, reused: 2, ..StageCounters::default() };
+        let bytes = encode(0, &counters).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [2, 4, 0, 3, 0, 0, 0, 0, 0, 2]);
+        let before = sealed("counters", 0, vec![1, 4, 0, 3, 0, 0, 0, 0, 0]);
+        assert_eq!(decode::<StageCounters>(0, &before).unwrap(), StageCounters { reused: 0, ..counters });
+        let mut progress = StudyProgress { last_seq: 8, ..StudyProgress::default() };
+        progress.accounting.reused = 2;
+        let bytes = encode(0, &progress).unwrap();
+        assert_eq!(bytes[..11], [2, 8, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        let before = sealed("progress", 0, [&[1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 32]].concat());
+        progress.accounting.reused = 0;
+        assert_eq!(decode::<StudyProgress>(0, &before).unwrap(), progress);
+        let result = IndexedResult { identity, seq: 6, stage: 1, stage_name: "a".into(), index: 2, attempt: 1 };
+        let bytes = encode(1, &records::Results(vec![result])).unwrap();
+        let expected = [&[1, 1][..], &[5; 32], &[6, 1, 1, b'a', 2, 1]].concat();
+        assert_eq!(bytes[..bytes.len() - 4], expected);
     }
 
     #[test]
@@ -285,7 +378,7 @@ mod tests {
                 usage: Usage::default(),
                 remote: None,
             };
-            let bytes = disk::AttemptRowV1::of(&attempt).into_model();
+            let bytes = records::AttemptRowV1::of(&attempt).into_model();
             assert_eq!(bytes, attempt);
             let end = AttemptEnd {
                 trial: TrialId::BASE,

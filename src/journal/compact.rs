@@ -15,9 +15,9 @@ use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, Readabl
 
 use super::codec::{Stored, chain_after};
 use super::create::remove_leftovers;
-use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::read::Snapshot;
+use super::records::{Proposal, Results};
 use super::tables::{self, RecordTable, decoded};
 use super::write::{Journal, builder, sync_directory_of};
 use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
@@ -56,7 +56,7 @@ pub enum CompactError {
 ///
 /// # Errors
 /// [`CompactError`]; the store is as it was.
-pub fn compact(store: &Path) -> Result<Compacted, CompactError> {
+pub(crate) fn compact(store: &Path) -> Result<Compacted, CompactError> {
     // The file itself: a rename must not replace a link to it.
     let path = fs::canonicalize(store).map_err(|_| OpenError::Missing { path: store.into() })?;
     let journal = Journal::open(&path).map_err(|error| named(error, store))?;
@@ -148,6 +148,9 @@ fn fill(snapshot: &Snapshot, db: &Database) -> Result<(), CopyError> {
     records::<TrialRow>(source, tables::TRIALS, &tx)?;
     records::<Proposal>(source, tables::PROPOSALS, &tx)?;
     records::<RunningRow>(source, tables::RUNNING, &tx)?;
+    if snapshot.has_results().map_err(CopyError::Store)? {
+        records::<Results>(source, tables::RESULTS, &tx)?;
+    }
     each(source, tables::READY, |key, value, copy| copy.insert_before(key, value).map_err(to), &tx)?;
     events(snapshot, &tx)?;
     tx.commit().map_err(to)
@@ -219,6 +222,9 @@ fn compare(snapshot: &Snapshot, db: &Database) -> Result<(), CopyError> {
     ];
     same(source, &copy, tables::META)?;
     same(source, &copy, tables::READY)?;
+    if snapshot.has_results().map_err(CopyError::Store)? {
+        same(source, &copy, tables::RESULTS)?;
+    }
     tables.into_iter().try_for_each(|table| same(source, &copy, table))
 }
 

@@ -1,7 +1,7 @@
 //! Making a store so that a crash at any moment leaves either no store or a whole one.
 //!
 //! redb's own creation is not crash-safe: a kill inside it leaves a file that is refused for ever. So the store is
-//! built under another name, closed, synced, and only then renamed; the directory is synced before anyone is told.
+//! built under another name, closed, synced, and only then renamed; the directory is synced before anyone hears of it.
 //! It must never replace an existing store.
 
 use std::io;
@@ -43,7 +43,7 @@ pub(super) fn make(path: &Path, fill: &dyn Fn(&Database) -> Result<(), JournalEr
         return Err(OpenError::Exists { path: path.into() });
     }
     remove_leftovers(path);
-    let unfinished = if planted!(CreatedInPlace) {
+    let unfinished = if injected_fault!(CreatedInPlace) {
         Temporary::in_place(path, true)
     } else {
         Temporary::beside(path, Access::Own)
@@ -73,6 +73,6 @@ pub(crate) fn remove_leftovers(path: &Path) {
         })
     };
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A directory that cannot be listed is told of where it matters.
+    // A directory that cannot be listed is an error where it matters.
     drop(temporary::remove_leftovers(dir, is_old));
 }

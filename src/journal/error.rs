@@ -13,31 +13,31 @@ pub enum OpenError {
     /// No such file.
     #[error("there is no store `{}`", path.display())]
     Missing {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
     },
     /// A store is already there.
     #[error("the store `{}` already exists", path.display())]
     Exists {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
     },
     /// Another engine writes it.
     #[error("another engine has the store `{}` open", path.display())]
     Locked {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
     },
     /// Some program has locked all of it, which no engine does.
     #[error("a program that is no engine of piton's has locked the store `{}`, so that it can be neither read nor written", path.display())]
     Withheld {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
     },
     /// Not a store, or not any more.
     #[error("the store `{}` is damaged or no piton store", path.display())]
     Damaged {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
         /// What does not fit.
         #[source]
@@ -46,13 +46,13 @@ pub enum OpenError {
     /// Not even the study's first event can be read.
     #[error("nothing of `{}` can be recovered", path.display())]
     Nothing {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
     },
     /// Written by a newer piton.
     #[error("the store `{}` was written by a newer piton", path.display())]
     Newer {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
         /// Its schema version.
         found: u64,
@@ -60,7 +60,7 @@ pub enum OpenError {
     /// The disk, or permissions.
     #[error("cannot open the store `{}`", path.display())]
     Io {
-        /// The store.
+        /// Path of the store's file.
         path: PathBuf,
         /// Why.
         #[source]
@@ -86,7 +86,7 @@ pub enum JournalError {
     /// A record is not what was written.
     #[error("the record `{table}` {key} is damaged: {cause}")]
     Record {
-        /// Which table.
+        /// The table's name in the file.
         table: &'static str,
         /// Its key there.
         key: u64,
@@ -96,7 +96,7 @@ pub enum JournalError {
     /// A record that must be there is not.
     #[error("the record `{table}` {key} is missing")]
     Missing {
-        /// Which table.
+        /// The table's name in the file.
         table: &'static str,
         /// Its key there.
         key: u64,

@@ -3,18 +3,20 @@
 #![expect(clippy::panic, reason = "a panic is what the fuzzer looks for")]
 
 use super::codec::{CodecError, Stored, checksum, decode, encode};
+use super::records::Results;
 use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
 
 /// Reads bytes as a record of a kind: with the checksum they have, and with one that fits. What can be read is written
 /// and read again the same.
 pub fn record(kind: u8, key: u64, bytes: &[u8]) {
-    match kind % 7 {
+    match kind % 8 {
         0 => both::<Record>(key, bytes),
         1 => both::<StudyRow>(key, bytes),
         2 => both::<StudyProgress>(key, bytes),
         3 => both::<StageRow>(key, bytes),
         4 => both::<StageCounters>(key, bytes),
         5 => both::<TrialRow>(key, bytes),
+        6 => both::<Results>(key, bytes),
         _ => both::<RunningRow>(key, bytes),
     }
 }

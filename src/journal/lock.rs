@@ -1,4 +1,4 @@
-//! Who has a store open for writing, told by its lock and by nothing that is written in it.
+//! Who has a store open for writing. Its lock says so, and nothing that is written in it.
 //!
 //! redb holds its writer's bytes exclusively as long as a [`Journal`](super::Journal) is open. Asking who holds a lock
 //! takes none, so it never makes anybody's opening fail, and a network file system answers for other hosts, too. The
@@ -25,7 +25,7 @@ const WRITERS_BYTES: (Bound<u64>, Bound<u64>) = (Bound::Included(1 << 62), Bound
 ///
 /// # Errors
 /// If the file cannot be opened, or its file system knows no locks.
-pub fn is_locked(store: &Path) -> io::Result<bool> {
+pub(crate) fn is_locked(store: &Path) -> io::Result<bool> {
     let file = FileBackend::new(File::open(store)?).map_err(|error| io::Error::other(error.to_string()))?;
     let (start, end) = WRITERS_BYTES;
     file.query_lock_range(start, end).map_err(|error| match error {
@@ -39,7 +39,7 @@ pub fn is_locked(store: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// If the store or `/proc` cannot be read.
-pub fn writers(store: &Path) -> io::Result<Vec<ProcessId>> {
+pub(crate) fn writers(store: &Path) -> io::Result<Vec<ProcessId>> {
     let file = file_id(&std::fs::metadata(store)?);
     let mut found = Vec::new();
     for stat in all_processes()?.iter().filter(|stat| !stat.dead) {

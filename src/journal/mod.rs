@@ -7,16 +7,16 @@
 mod codec;
 mod compact;
 mod create;
-mod disk;
 mod error;
 #[doc(hidden)]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod guard;
 mod lock;
 mod overlay;
 mod pages;
 mod read;
 mod rebuild;
+mod records;
 mod replay;
 mod rows;
 mod salvage;
@@ -26,16 +26,18 @@ mod storage;
 mod tables;
 mod write;
 
-pub use codec::CodecError;
-pub use compact::{CompactError, Compacted, compact};
+pub(crate) use compact::compact;
+pub use compact::{CompactError, Compacted};
 pub(crate) use create::remove_leftovers;
 pub use create::{create, create_with};
 pub use error::{JournalError, OpenError};
+pub(crate) use lock::is_locked;
+pub(crate) use lock::writers;
 pub(crate) use lock::written_by;
-pub use lock::{is_locked, writers};
 pub use read::{Reader, Snapshot};
-pub use replay::{Difference, Verification, replayed, verify};
-pub use salvage::{Salvaged, salvage};
+pub use replay::{Verification, replayed, verify};
+pub use salvage::Salvaged;
+pub(crate) use salvage::salvage;
 pub use write::{Journal, WriteSet};
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Looking into a store: at any moment, whoever writes it, without changing a healthy one.
+//! Looking into a store at any moment, also while an engine writes it, without changing a healthy one.
 //!
 //! A reader beside a running engine shares the file; a store that a crash left is repaired first (by a moment of
 //! writing, or in memory where the file cannot be written). One [`Snapshot`] is one consistent state. It pins the
@@ -12,16 +12,16 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 
 use super::codec::Stored;
-use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::guard::{Guarded, guarded};
 use super::overlay::Overlay;
+use super::records::{Proposal, Results};
 use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
 use super::write::{damaged_or_io, open_error};
 use crate::model::{
-    Event, Identity, Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters, StageIndex, StageRow,
-    StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,
+    Event, Identity, IdentityHash, IndexedResult, Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters,
+    StageIndex, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,
 };
 use crate::sys::disk;
 
@@ -31,7 +31,7 @@ pub struct Reader {
 }
 
 enum Source {
-    /// Shares the file with whoever writes it.
+    /// Shares the file with its writer.
     Shared(ReadOnlyDatabase),
     /// A view of its own: repaired in memory, or replayed.
     Private(Box<Database>),
@@ -54,6 +54,10 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
+        }
+        // A pipe would be waited for.
+        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
+            return Err(damaged_or_io(path, JournalError::from(io::Error::other("it is no regular file"))));
         }
         let mut withheld = false;
         for _ in 0..RETRIES {
@@ -280,6 +284,43 @@ impl Snapshot {
         Ok(self.one::<Proposal>(tables::PROPOSALS, trial.0)?.map(|Proposal(values)| values))
     }
 
+    /// The results that were recorded with this identity, in the order they came: hints, which their events have to bear out.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn results(&self, identity: &IdentityHash) -> Result<Vec<IndexedResult>, JournalError> {
+        let key = IndexedResult::key_of(identity);
+        let found = guarded(|| match self.tx.open_table(tables::RESULTS) {
+            Ok(table) => get::<Results>(&table, key),
+            // Nothing was ever to be found.
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })?;
+        let mut results = found.unwrap_or_default().0;
+        results.retain(|result| result.identity == *identity);
+        Ok(results)
+    }
+
+    /// Whether any result can be found by its identity.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn has_results(&self) -> Result<bool, JournalError> {
+        guarded(|| match self.tx.open_table(tables::RESULTS) {
+            Ok(_) => Ok(true),
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn event(&self, seq: Seq) -> Result<Option<Record>, JournalError> {
+        self.one(tables::EVENTS, seq)
+    }
+
     /// Events from sequence number `from` on, in order, read as they are asked for.
     ///
     /// # Errors
@@ -297,12 +338,20 @@ impl Snapshot {
     /// [`JournalError`].
     pub fn identities(&self) -> Result<Vec<Identity>, JournalError> {
         let mut found: Vec<Identity> = Vec::new();
+        let stages = self.stages()?;
+        let mut opened = 0;
+        // What was not discarded has the number that it had. Where a number was given anew, the earlier stage is meant: its
+        // results are kept for longer.
+        let stage_of = |trial: TrialId, opened: StageIndex| {
+            stages.iter().find(|row| row.contains(trial)).map_or(opened, |row| row.index.min(opened))
+        };
         for event in self.events(1)? {
             match event?.1.event {
                 Event::StudyCreated(created) => found.push(Identity::new(created.inputs, created.versions)),
                 Event::SpecAmended(amended) => {
-                    if amended.discard_from == Some(0) {
-                        found.iter_mut().for_each(|identity| identity.results = 0);
+                    if let Some(from) = amended.discard_from {
+                        opened = opened.min(from);
+                        found.iter_mut().for_each(|identity| drop(identity.results.split_off(&from)));
                     }
                     found.push(Identity::new(amended.inputs, amended.versions));
                 }
@@ -311,11 +360,18 @@ impl Snapshot {
                         identity.lists = lists;
                     }
                 }
+                Event::StageOpened { stage, .. } => opened = stage,
                 Event::AttemptEnded(end) | Event::BaseEnded(end)
                     if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>
                 {
+                    let stage = if end.trial == TrialId::BASE { 0 } else { stage_of(end.trial, opened) };
                     if let Some(identity) = found.last_mut() {
-                        identity.results += 1;
+                        *identity.results.entry(stage).or_default() += 1;
+                    }
+                }
+                Event::TrialReused(reused) => {
+                    if let Some(identity) = found.last_mut() {
+                        *identity.results.entry(stage_of(reused.trial, opened)).or_default() += 1;
                     }
                 }
                 _ => {}
@@ -344,7 +400,13 @@ impl Snapshot {
         from: u64,
         to: u64,
     ) -> Result<impl Iterator<Item = Result<(u64, T), JournalError>> + use<T>, JournalError> {
-        let range = guarded(|| Ok::<_, JournalError>(self.tx.open_table(table)?.range(from..to.max(from))?))?;
+        let may_lack = T::KIND == Results::KIND;
+        let range = guarded(|| match self.tx.open_table(table) {
+            Ok(table) => Ok::<_, JournalError>(Some(table.range(from..to.max(from))?)),
+            Err(TableError::TableDoesNotExist(_)) if may_lack => Ok(None),
+            Err(error) => Err(error.into()),
+        })?;
+        let range = range.into_iter().flatten();
         Ok(Guarded::new(range.map(|entry| {
             let (key, bytes) = entry?;
             Ok((key.value(), decoded(key.value(), bytes.value())?))
@@ -363,6 +425,7 @@ impl Snapshot {
         self.records::<TrialRow>(tables::TRIALS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
         self.records::<Proposal>(tables::PROPOSALS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
         self.records::<Record>(tables::EVENTS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
+        self.records::<Results>(tables::RESULTS, 0, u64::MAX)?.try_for_each(|row| row.map(drop))?;
         guarded(|| {
             let table = self.tx.open_table(tables::READY)?;
             table.range::<(i64, u64)>(..)?.try_for_each(|entry| Ok(entry.map(drop)?))

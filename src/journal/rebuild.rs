@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Next, ProcessId,
-    Proposals, Proposing, Record, RunEnd, Seq, SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated,
-    StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
+    Proposals, Proposing, Record, Reused, RunEnd, Seq, SpecAmended, StageDecl, StageRow, StageStatus,
+    StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -23,8 +23,10 @@ pub(super) struct Kept {
     pub(super) stages: BTreeMap<u32, StageRow>,
     /// Of the newest commit.
     pub(super) trials: BTreeMap<TrialId, TrialRow>,
-    /// Of an older one, and what events tell: of use where the newest is gone.
+    /// Of an older commit, and of events: used where the newest is gone.
     pub(super) older: BTreeMap<TrialId, TrialRow>,
+    /// When trials of `older` took the result of another one.
+    reused_ms: BTreeMap<TrialId, i64>,
     pub(super) proposals: Proposals,
     pub(super) progress: Option<StudyProgress>,
 }
@@ -38,7 +40,7 @@ impl Kept {
         })
     }
 
-    /// What an event tells of its trial.
+    /// Takes what an event says about its trial.
     pub(super) fn take(&mut self, record: &Record, is_last_word: bool) {
         match &record.event {
             Event::AttemptStarted { trial, attempt, slot, .. } => {
@@ -65,6 +67,22 @@ impl Kept {
                     (row.state, row.failures, row.failure) = (TrialState::Pending, 0, None);
                 }
             }
+            Event::ResultIdentified { trial, identity, .. } => {
+                if let Some(row) = self.older.get_mut(trial) {
+                    row.identity = Some(*identity);
+                }
+            }
+            // One that was taken again for the same number is another generation's.
+            Event::TrialReused(reused) => {
+                let row = self.older.entry(reused.trial).or_insert_with(|| TrialRow::new(reused.trial, 0));
+                if row.state == TrialState::Succeeded {
+                    *row = TrialRow::new(reused.trial, 0);
+                }
+                (row.state, row.due_ms, row.failure) = (TrialState::Succeeded, 0, None);
+                (row.metrics, row.outputs) = (reused.metrics.clone(), reused.outputs.clone());
+                (row.identity, row.reused_from) = (Some(reused.identity), Some(reused.origin.clone()));
+                self.reused_ms.insert(reused.trial, record.at_ms);
+            }
             Event::TrialProposed { trial, values, .. } => {
                 self.proposals.entry(*trial).or_insert_with(|| values.clone());
             }
@@ -77,8 +95,9 @@ impl Kept {
         self.trials.get(&trial).or_else(|| {
             let row = self.older.get(&trial)?;
             // Before its stage opened, the number was another trial's, whose directory may be replaced by now.
-            let first = row.attempts.first()?;
-            stage.opened_ms.is_some_and(|opened_ms| first.started_ms >= opened_ms).then_some(row)
+            let reused_ms = self.reused_ms.get(&trial).copied().filter(|_| row.reused_from.is_some());
+            let began_ms = row.attempts.first().map(|first| first.started_ms).or(reused_ms)?;
+            stage.opened_ms.is_some_and(|opened_ms| began_ms >= opened_ms).then_some(row)
         })
     }
 
@@ -300,6 +319,9 @@ impl Made {
                 AttemptOutcome::Succeeded => {
                     let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
                     self.end(trial, &attempt, Verdict::Succeeded { metrics, outputs }, Next::Final);
+                    if let Some(identity) = row.identity {
+                        self.tell(self.at_ms, Event::ResultIdentified { trial, attempt: number, identity });
+                    }
                 }
                 AttemptOutcome::Failed => {
                     let of_row = row.failure.clone().filter(|_| is_last);
@@ -319,6 +341,11 @@ impl Made {
                 }
                 AttemptOutcome::Cancelled => self.end(trial, &attempt, Verdict::Cancelled, Next::Final),
             }
+        }
+        if let (Some(origin), Some(identity)) = (&row.reused_from, row.identity) {
+            let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
+            let reused = Reused { trial, identity, origin: origin.clone(), metrics, outputs };
+            self.tell(self.at_ms, Event::TrialReused(Box::new(reused)));
         }
         matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
     }

@@ -9,9 +9,9 @@ use redb::Builder;
 use redb::backends::InMemoryBackend;
 
 use super::codec::Stored;
-use super::disk::Proposal;
 use super::error::JournalError;
 use super::read::{Reader, Snapshot};
+use super::records::{Proposal, Results};
 use super::tables::{self, RecordTable};
 use super::write::{CACHE_BYTES, transaction};
 use crate::model::{Record, RunningRow, Seq, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
@@ -91,6 +91,7 @@ pub fn verify(snapshot: &Snapshot) -> Result<Verification, JournalError> {
     found.compare::<TrialRow>(snapshot, &replay, tables::TRIALS)?;
     found.compare::<Proposal>(snapshot, &replay, tables::PROPOSALS)?;
     found.compare::<RunningRow>(snapshot, &replay, tables::RUNNING)?;
+    found.compare::<Results>(snapshot, &replay, tables::RESULTS)?;
     found.compare_ready(snapshot, &replay)?;
     Ok(found)
 }

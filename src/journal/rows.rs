@@ -6,13 +6,13 @@ use std::ops::Bound;
 use redb::WriteTransaction;
 
 use super::codec::chain_after;
-use super::disk::Proposal;
 use super::error::JournalError;
+use super::records::{Proposal, Results};
 use super::tables::{self, ONLY, get, put};
 use super::write::WriteSet;
 use crate::model::{
-    ReadyKey, Record, Rows, RunningRow, Seq, Severity, StageCounters, StageIndex, StageRow, StageStatus,
-    StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Value, fold,
+    IndexedResult, ReadyKey, Record, Rows, RunningRow, Seq, Severity, StageCounters, StageIndex, StageRow,
+    StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Value, fold,
 };
 
 /// Open tables of one write transaction.
@@ -26,6 +26,9 @@ pub(super) struct TxRows<'txn> {
     proposals: redb::Table<'txn, u64, &'static [u8]>,
     ready: redb::Table<'txn, (i64, u64), ()>,
     running: redb::Table<'txn, u64, &'static [u8]>,
+    /// Made by the first result that is to be found again.
+    results: Option<redb::Table<'txn, u64, &'static [u8]>>,
+    tx: &'txn WriteTransaction,
 }
 
 impl<'txn> TxRows<'txn> {
@@ -40,6 +43,8 @@ impl<'txn> TxRows<'txn> {
             proposals: tx.open_table(tables::PROPOSALS)?,
             ready: tx.open_table(tables::READY)?,
             running: tx.open_table(tables::RUNNING)?,
+            results: None,
+            tx,
         })
     }
 
@@ -99,6 +104,7 @@ impl<'txn> TxRows<'txn> {
         for (trial, values) in &set.proposals {
             put(&mut self.proposals, trial.0, &Proposal(values.clone()))?;
         }
+        self.write_results(set)?;
         for ((due_ms, trial), add) in &set.ready {
             if *add {
                 self.ready.insert((*due_ms, trial.0), ())?;
@@ -113,6 +119,13 @@ impl<'txn> TxRows<'txn> {
             }
         }
         Ok(())
+    }
+}
+
+impl TxRows<'_> {
+    /// Lets the results of a set be found.
+    pub(super) fn write_results(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        set.results.iter().try_for_each(|result| self.put_result(result.clone()))
     }
 }
 
@@ -163,6 +176,16 @@ impl Rows for TxRows<'_> {
     }
     fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), JournalError> {
         put(&mut self.proposals, trial.0, &Proposal(values))
+    }
+    fn put_result(&mut self, result: IndexedResult) -> Result<(), JournalError> {
+        let table = match &mut self.results {
+            Some(table) => table,
+            none => none.insert(self.tx.open_table(tables::RESULTS)?),
+        };
+        let key = IndexedResult::key_of(&result.identity);
+        let mut results = get::<Results>(table, key)?.unwrap_or_default();
+        result.add_to(&mut results.0);
+        put(table, key, &results)
     }
     fn add_ready(&mut self, (due_ms, trial): ReadyKey) -> Result<(), JournalError> {
         self.ready.insert((due_ms, trial.0), ())?;

@@ -20,11 +20,11 @@ use redb::{Database, StorageBackend};
 
 use super::codec::{Stored, chain_after, decode};
 use super::create::make;
-use super::disk::Proposal;
 use super::error::{JournalError, OpenError};
 use super::guard::guarded;
 use super::pages::{HEADER_BYTES, Header, Link, PAGE_BYTES, Page, Slot, Tree, u64_at};
 use super::rebuild::Kept;
+use super::records::Proposal;
 use super::write::{initialise_with, transaction};
 use crate::model::{
     Event, Next, Record, Seq, StageRow, StudyCreated, StudyProgress, StudyRow, TrialId, TrialRow, TrialState,
@@ -36,7 +36,7 @@ const LIMIT_BYTES: u64 = 80 << 20;
 const BATCH: u64 = 10_000;
 /// Versions of the past that are followed side by side.
 const VERSIONS_MAX: usize = 64;
-/// redb's lock of whoever writes the file.
+/// The lock that redb holds on a file that it writes.
 const WRITER_LOCK: Bound<u64> = Bound::Included(1 << 62);
 
 /// What was recovered and what was not.
@@ -67,7 +67,11 @@ pub struct Salvaged {
 /// # Errors
 /// [`OpenError::Nothing`] when not even the first event can be read, [`OpenError::Exists`] when `new` is there,
 /// [`OpenError::Locked`] while an engine writes the store, [`OpenError::Newer`], and what the disk says.
-pub fn salvage(damaged: &Path, new: &Path, moved: impl Fn(&mut StudyCreated)) -> Result<Salvaged, OpenError> {
+pub(crate) fn salvage(
+    damaged: &Path,
+    new: &Path,
+    moved: impl Fn(&mut StudyCreated),
+) -> Result<Salvaged, OpenError> {
     if new.symlink_metadata().is_ok() {
         return Err(OpenError::Exists { path: new.into() });
     }
@@ -145,7 +149,7 @@ fn is_written(file: &File) -> io::Result<bool> {
 struct Spot {
     offset: u64,
     len: u32,
-    /// The record's hash, shortened: what tells versions apart.
+    /// The record's hash, shortened: versions of it differ in it.
     hash: u64,
     /// Whether links with good checksums lead to it.
     certain: bool,
@@ -156,7 +160,7 @@ struct Found<'a> {
     file: &'a File,
     len: u64,
     events: BTreeMap<Seq, Vec<Spot>>,
-    /// Hash chains after events, as progress rows of all ages tell them.
+    /// Hash chains after events, as progress rows of all ages have them.
     chains: BTreeMap<Seq, Vec<[u8; 32]>>,
     /// The last event by the newest commit, where its progress row is intact.
     committed: Option<StudyProgress>,
@@ -495,6 +499,9 @@ impl<'a> Found<'a> {
                     && end.next == Next::Final
                 {
                     results.insert(end.trial);
+                }
+                if let Some(Event::TrialReused(reused)) = event.as_ref() {
+                    results.insert(reused.trial);
                 }
             }
         }

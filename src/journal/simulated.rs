@@ -40,7 +40,7 @@ impl StorageBackend for Backend {
         self.0.set_len(len)
     }
     fn sync_data(&self) -> Result<(), io::Error> {
-        if planted!(CommitNotSynced) { Ok(()) } else { self.0.sync() }
+        if injected_fault!(CommitNotSynced) { Ok(()) } else { self.0.sync() }
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.0.write(offset, data)

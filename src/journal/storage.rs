@@ -31,7 +31,7 @@ pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
     writable(storage)
 }
 
-/// Opens a store's file for looking, beside whoever writes it.
+/// Opens a store's file for looking, beside its writer.
 pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, DatabaseError> {
     #[cfg(test)]
     if let Some(file) = super::simulated::open(path) {

@@ -36,6 +36,9 @@ pub(super) const READY: TableDefinition<'_, (i64, u64), ()> = TableDefinition::n
 /// Trial → its running attempt.
 pub(super) const RUNNING: RecordTable = TableDefinition::new("running");
 
+/// The beginning of an identity → the results that have it. Only in stores of studies that reuse.
+pub(super) const RESULTS: RecordTable = TableDefinition::new("results");
+
 /// Key of the single rows.
 pub(super) const ONLY: u64 = 0;
 

@@ -2,7 +2,7 @@
 //!
 //! One transaction per call, quick repair always (redb then commits in two phases), so that opening after a crash
 //! costs milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
-//! there. The caller must stop, drop the handle, and let the next open tell.
+//! there. The caller must stop and drop the handle; the next open finds out.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +18,8 @@ use super::rows::TxRows;
 use super::salvage::is_whole;
 use super::{storage, tables};
 use crate::model::{
-    Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow, StudyProgress,
-    StudyRow, TrialId, TrialRow,
+    IndexedResult, Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow,
+    StudyProgress, StudyRow, TrialId, TrialRow,
 };
 use crate::sys::disk;
 use crate::sys::files::sync_entry;
@@ -48,6 +48,8 @@ pub struct WriteSet {
     pub ready: BTreeMap<ReadyKey, bool>,
     /// Running attempts: added or forgotten.
     pub running: BTreeMap<TrialId, Option<RunningRow>>,
+    /// Results that are to be found by their identities, in the order they came.
+    pub results: Vec<IndexedResult>,
 }
 
 impl WriteSet {
@@ -90,7 +92,7 @@ fn has_live_engine(path: &Path) -> bool {
 
 /// Makes the name of a file durable.
 pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
-    if planted!(DirectoryNotSynced) {
+    if injected_fault!(DirectoryNotSynced) {
         return Ok(());
     }
     sync_entry(path)
@@ -211,8 +213,11 @@ impl Journal {
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
         self.refuse_disturbed()?;
-        if planted!(RowsApart) {
+        if injected_fault!(RowsApart) {
             self.transaction(|rows| rows.write(set, self.chain))?;
+        }
+        if injected_fault!(IndexBeforeResult) && !set.results.is_empty() {
+            self.transaction(|rows| rows.write_results(set))?;
         }
         let chain = self.transaction(|rows| {
             let chain = rows.append(self.last_seq, &set.events, self.chain)?;

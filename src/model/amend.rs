@@ -164,7 +164,7 @@ impl Fold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::memory::Memory;
+    use crate::model::rows_in_memory::Memory;
     use crate::model::{
         AttemptEnd, EngineId, Event, ExecutorKind, Failure, FoldError, Metric, Metrics, Next, Parent, ProcessId,
         Record, RunEnd, Segment, Severity, StageDecl, StudyCreated, StudyId, StudyRow, TrialId, Usage, Verdict,

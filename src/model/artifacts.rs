@@ -5,11 +5,11 @@ use std::ffi::CStr;
 use super::ids::{AttemptNo, StageIndex};
 
 /// A trial's params, in the directory of its attempt.
-pub const PARAMS_FILE: &str = "params.json";
+pub(crate) const PARAMS_FILE: &str = "params.json";
 /// What it reports, beside them.
-pub const METRICS_FILE: &str = "metrics.json";
+pub(crate) const METRICS_FILE: &str = "metrics.json";
 /// Its output, beside them.
-pub const STDOUT_LOG: &str = text_of(STDOUT_LOG_C);
+pub(crate) const STDOUT_LOG: &str = text_of(STDOUT_LOG_C);
 /// Its error output, beside them.
 pub const STDERR_LOG: &str = text_of(STDERR_LOG_C);
 /// [`STDOUT_LOG`] for a system call.
@@ -17,9 +17,9 @@ pub(crate) const STDOUT_LOG_C: &CStr = c"stdout.log";
 /// [`STDERR_LOG`] for a system call.
 pub(crate) const STDERR_LOG_C: &CStr = c"stderr.log";
 /// Where in a stage's directory its proposer runs.
-pub const PROPOSER_DIR: &str = "proposer";
+pub(crate) const PROPOSER_DIR: &str = "proposer";
 /// A case's directory that is kept across attempts.
-pub const SCRATCH_DIR: &str = "scratch";
+pub(crate) const SCRATCH_DIR: &str = "scratch";
 
 const fn text_of(name: &CStr) -> &str {
     match name.to_str() {
@@ -30,12 +30,12 @@ const fn text_of(name: &CStr) -> &str {
 
 /// The name of a stage's directory.
 #[must_use]
-pub fn stage_name(stage: StageIndex, name: &str) -> String {
+pub(crate) fn stage_name(stage: StageIndex, name: &str) -> String {
     format!("{stage}_{name}")
 }
 
 /// The name of an attempt's directory.
 #[must_use]
-pub fn attempt_name(attempt: AttemptNo) -> String {
+pub(crate) fn attempt_name(attempt: AttemptNo) -> String {
     format!("attempt_{attempt}")
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
+use super::reuse::{IdentityHash, Origin, Reused};
 use super::rows::{
     Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash, Parent,
     ProcessId, RemoteJob, Segment, ToolVersion, Usage,
@@ -44,7 +45,7 @@ pub enum Event {
     },
     /// A stage's trials are planned; they may start.
     StageOpened {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// Survivors of the stage before, best first; empty for stage 0.
         parents: Vec<Parent>,
@@ -62,7 +63,7 @@ pub enum Event {
     },
     /// A stage gets no further trials from its proposer.
     ProposalsEnded {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// Why, in words.
         reason: String,
@@ -70,7 +71,7 @@ pub enum Event {
     /// A trial's process or closure runs; or, on a cluster, is about to be submitted: the intent, under which it is found
     /// again after a crash, whatever became of the submission.
     AttemptStarted {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
         /// Which attempt, from 1.
         attempt: AttemptNo,
@@ -83,9 +84,9 @@ pub enum Event {
     },
     /// The cluster has a running attempt's job, or more is known of it. Its trial may be [`TrialId::BASE`].
     AttemptPlaced {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
-        /// Which attempt.
+        /// The attempt's number, from 1.
         attempt: AttemptNo,
         /// All that is known by now.
         job: RemoteJob,
@@ -112,7 +113,7 @@ pub enum Event {
     BaseEnded(Box<AttemptEnd>),
     /// A person let a stage begin (`piton approve`).
     StageApproved {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// Who, as they say.
         by: String,
@@ -123,19 +124,19 @@ pub enum Event {
     SpecAmended(Box<SpecAmended>),
     /// A failed trial of the open stage was made pending again by a person (`piton retry`).
     TrialReset {
-        /// Which trial.
+        /// The trial's number in the study, from 0.
         trial: TrialId,
     },
     /// Nothing of the stage is pending or running; its survivors are chosen.
     StageClosed {
-        /// Which stage.
+        /// Its stage's index, from 0.
         stage: StageIndex,
         /// Best first.
         survivors: Vec<Parent>,
     },
     /// The last stage closed with survivors.
     StudyCompleted,
-    /// A rail, or no survivors: the study ends here. As it was told before what counts was told with it: no engine says so any
+    /// A rail, or no survivors: the study ends here. Older engines wrote this, without what counts; none does any
     /// more.
     StudyAborted {
         /// In words.
@@ -165,10 +166,30 @@ pub enum Event {
         how: RunEnd,
     },
     /// What is in the input directories whose hashes [`StudyCreated`] or [`SpecAmended`] has, right after it: so that a
-    /// change can be told by its files.
+    /// change can be described by its files.
     InputsListed {
         /// Each directory.
         lists: Vec<InputList>,
+    },
+    /// What the result depends on that the event before recorded: it is found by that from now on.
+    ResultIdentified {
+        /// Which trial.
+        trial: TrialId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// All it depends on.
+        identity: IdentityHash,
+    },
+    /// A trial takes the result of an equal one, and makes no attempt.
+    TrialReused(Box<Reused>),
+    /// A result was found for a trial and could not be taken.
+    ReuseMissed {
+        /// Which trial.
+        trial: TrialId,
+        /// Whose result.
+        origin: Origin,
+        /// Why not, in words.
+        reason: String,
     },
 }
 
@@ -278,11 +299,11 @@ pub struct StageDecl {
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptEnd {
-    /// Which trial.
+    /// The trial's number in the study, from 0.
     pub trial: TrialId,
     /// Which attempt, from 1.
     pub attempt: AttemptNo,
-    /// When it ended, by the wall clock of whoever watched it.
+    /// When it ended, by the wall clock of the machine that watched it.
     pub ended_ms: UnixMs,
     /// How its process ended, if there was one and it is known.
     pub exit: Option<Exit>,

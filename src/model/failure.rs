@@ -74,7 +74,7 @@ kinds! {
 
 impl FailureKind {
     /// Whether no failure rule may claim this name: those of what piton alone sees, and those of ends that are no failures. A
-    /// rule may well name `timeout`, `out_of_memory` or `command_not_found`: a tool can tell of them in its log.
+    /// rule may well name `timeout`, `out_of_memory` or `command_not_found`: a tool can report them in its log.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         match self {
@@ -162,7 +162,7 @@ pub struct Failure {
     pub retryable: bool,
     /// One line for people.
     pub reason: String,
-    /// A few lines of the log that tell most; may be empty.
+    /// A few lines of the log that say most; may be empty.
     pub log_excerpt: String,
 }
 

@@ -6,13 +6,14 @@
 
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
+use super::reuse::IndexedResult;
 use super::rows::{
     Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RemoteJob, RunningRow, Severity,
     StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 use super::value::Value;
 
-/// Access to the rows, by whoever keeps them.
+/// Access to the rows, whatever keeps them.
 pub trait Rows {
     /// What reading can fail with.
     type Error: From<FoldError>;
@@ -31,6 +32,10 @@ pub trait Rows {
     fn stage_head(&mut self, index: StageIndex) -> Result<Option<StageHead>, Self::Error> {
         Ok(self.stage(index)?.map(|stage| stage.head()))
     }
+    /// A stage's name; empty where there is none.
+    fn stage_name(&mut self, index: StageIndex) -> Result<String, Self::Error> {
+        Ok(self.stage(index)?.map_or_else(String::new, |stage| stage.name))
+    }
     /// Replaces a stage.
     fn put_stage(&mut self, row: StageRow) -> Result<(), Self::Error>;
     /// A stage's counters; the default if never written.
@@ -45,6 +50,8 @@ pub trait Rows {
     fn put_trial(&mut self, row: TrialRow) -> Result<(), Self::Error>;
     /// Keeps what a proposer said of a trial: the values of its own sweep.
     fn put_proposal(&mut self, trial: TrialId, values: Vec<(String, Value)>) -> Result<(), Self::Error>;
+    /// Lets a result be found by its identity, by [`IndexedResult::add_to`].
+    fn put_result(&mut self, result: IndexedResult) -> Result<(), Self::Error>;
     /// Adds to the ready queue.
     fn add_ready(&mut self, key: ReadyKey) -> Result<(), Self::Error>;
     /// Takes from the ready queue; it must be there.
@@ -98,6 +105,9 @@ impl Event {
             Self::RunEnded { .. } => "run_ended",
             Self::Rebuilt { .. } => "rebuilt",
             Self::InputsListed { .. } => "inputs_listed",
+            Self::ResultIdentified { .. } => "result_identified",
+            Self::TrialReused(_) => "trial_reused",
+            Self::ReuseMissed { .. } => "reuse_missed",
         }
     }
 }
@@ -141,8 +151,11 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::TrialProposed { trial, values, .. } => fold.trial_proposed(rows, *trial, values),
         Event::ProposalsEnded { stage, .. } => fold.proposals_ended(rows, *stage),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
-        // For whoever asks what changed: no row needs it.
+        // For callers that ask what changed: no row needs it.
         Event::InputsListed { .. } => fold.study(rows).map(drop),
+        Event::ResultIdentified { .. } | Event::TrialReused(_) | Event::ReuseMissed { .. } => {
+            fold.reuse(rows, &record.event)
+        }
         other => fold.study_changed(rows, other),
     }
 }
@@ -171,7 +184,7 @@ pub(super) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
 
 /// What every step of a fold needs to know of its record.
 pub(super) struct Fold {
-    seq: Seq,
+    pub(super) seq: Seq,
     at_ms: UnixMs,
     what: &'static str,
 }
@@ -366,11 +379,11 @@ impl Fold {
         let mut stage = self.open_stage(rows, index)?;
         let counters = rows.counters(index)?;
         let unfinished = counters.running > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
-        if unfinished && !planted!(ClosedEarly) {
+        if unfinished && !injected_fault!(ClosedEarly) {
             return Err(self.misfit(format!("stage {index} still has trials to run")));
         }
         stage.status = StageStatus::Closed;
-        stage.survivors = if planted!(SurvivorsNotStored) { Vec::new() } else { survivors.to_vec() };
+        stage.survivors = if injected_fault!(SurvivorsNotStored) { Vec::new() } else { survivors.to_vec() };
         stage.closed_ms = Some(self.at_ms);
         rows.put_stage(stage)
     }
@@ -386,7 +399,6 @@ impl Fold {
             return Err(self.misfit(format!("stage {index} is not open")));
         };
         let mut counters = rows.counters(index)?;
-        let derived = trial.0 - stage.first_trial.0;
         let mut row = match rows.trial(trial)? {
             Some(row) => row,
             None => TrialRow::new(trial, index),
@@ -395,17 +407,7 @@ impl Fold {
         if row.state != TrialState::Pending || running.attempt != number {
             return Err(self.misfit(format!("trial {trial} cannot start attempt {}", running.attempt)));
         }
-        if derived < counters.next_index {
-            rows.remove_ready((row.due_ms, trial))?;
-        } else {
-            // Workers start cases out of order; those passed over wait in the queue from now on.
-            let passed_over =
-                if planted!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
-            for passed in passed_over {
-                rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
-            }
-            counters.next_index = derived + 1;
-        }
+        self.leave_queue(rows, &stage, &mut counters, &row)?;
         row.state = TrialState::Running;
         row.due_ms = 0;
         row.attempts.push(self.begun(number, slot));
@@ -417,6 +419,28 @@ impl Fold {
         rows.put_counters(index, counters)?;
         rows.put_trial(row)?;
         rows.add_running(running)
+    }
+
+    /// Takes a trial that waits out of the ready queue, or out of what is only planned.
+    pub(super) fn leave_queue<R: Rows>(
+        &self,
+        rows: &mut R,
+        stage: &StageHead,
+        counters: &mut StageCounters,
+        row: &TrialRow,
+    ) -> Result<(), R::Error> {
+        let derived = row.trial.0 - stage.first_trial.0;
+        if derived < counters.next_index {
+            return rows.remove_ready((row.due_ms, row.trial));
+        }
+        // Workers start cases out of order; those passed over wait in the queue from now on.
+        let passed_over =
+            if injected_fault!(PassedOverForgotten) { derived..derived } else { counters.next_index..derived };
+        for passed in passed_over {
+            rows.add_ready((0, TrialId(stage.first_trial.0 + passed)))?;
+        }
+        counters.next_index = derived + 1;
+        Ok(())
     }
 
     fn begun(&self, n: AttemptNo, slot: u32) -> AttemptRow {
@@ -535,7 +559,7 @@ impl Fold {
             AttemptOutcome::Succeeded => accounting.succeeded += 1,
             AttemptOutcome::Failed => accounting.failed += 1,
             AttemptOutcome::Interrupted | AttemptOutcome::Cancelled => {
-                accounting.interrupted += u64::from(!planted!(InterruptedUncounted));
+                accounting.interrupted += u64::from(!injected_fault!(InterruptedUncounted));
             }
         }
         counters.running = counters.running.saturating_sub(1);
@@ -558,8 +582,8 @@ impl Fold {
                 row.failure = Some(failure.clone());
             }
             Verdict::Interrupted { .. } | Verdict::Cancelled => {
-                row.failures += u32::from(planted!(InterruptedTakesRetry));
-                row.failures *= u32::from(!planted!(InterruptedForgetsFailures));
+                row.failures += u32::from(injected_fault!(InterruptedTakesRetry));
+                row.failures *= u32::from(!injected_fault!(InterruptedForgetsFailures));
             }
         }
         match (outcome, end.next) {

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 /// An object's entries in the order of the text. A reader of values decides what becomes of each.
 #[derive(Debug)]
-pub struct RawObject<'a>(pub Vec<(String, &'a RawValue)>);
+pub(crate) struct RawObject<'a>(pub Vec<(String, &'a RawValue)>);
 
 impl<'a> RawObject<'a> {
     /// The last value of a name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 }
@@ -41,6 +41,6 @@ impl<'de> Deserialize<'de> for RawObject<'de> {
 
 /// The text without the byte order mark that some programs put before it.
 #[must_use]
-pub fn without_bom(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }

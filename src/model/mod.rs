@@ -5,21 +5,22 @@
 //! that says what an event does to the state; the engine, `verify`, `dump --at` and the simulation all use it.
 
 mod amend;
-pub mod artifacts;
+pub(crate) mod artifacts;
 mod event;
 mod failure;
 mod fold;
 mod ids;
 pub(crate) mod json;
-#[doc(hidden)]
-pub mod memory;
 mod named;
-pub mod names;
+pub(crate) mod names;
 mod number;
-pub mod reported;
+pub(crate) mod reported;
+mod reuse;
 mod rows;
+#[doc(hidden)]
+pub(crate) mod rows_in_memory;
 mod value;
-pub mod words;
+pub(crate) mod words;
 
 pub use event::{
     AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,
@@ -30,6 +31,7 @@ pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, Un
 pub use named::Named;
 pub(crate) use named::{named, names_of, unknown_name};
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
+pub use reuse::{IdentityHash, IndexedResult, Origin, REUSED, Reused};
 pub use rows::{
     Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit,
     FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId, Proposals,

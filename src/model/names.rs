@@ -1,4 +1,4 @@
-//! Rules of names that become parts of paths, for whoever writes them (a study file) and whoever reads them (a store).
+//! Rules of names that become parts of paths, for those that write them (study files) and those that read them (stores).
 //!
 //! What keeps a rule cannot lead out of the directory that it is put below. Only a rule's words for people are elsewhere.
 
@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 use super::{Event, OutputHash, Record, StageDecl, StudyCreated, Verdict};
 
 /// Longest name, bytes.
-pub const NAME_MAX: usize = 64;
+pub(crate) const NAME_MAX: usize = 64;
 
 /// What is wrong with a name or a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameFault {
+pub(crate) enum NameFault {
     /// There is none.
     Empty,
     /// It is longer than [`NAME_MAX`].
@@ -43,7 +43,7 @@ impl fmt::Display for NameFault {
 ///
 /// # Errors
 /// The first fault.
-pub fn file_name(name: &str) -> Result<(), NameFault> {
+pub(crate) fn file_name(name: &str) -> Result<(), NameFault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     match name.char_indices().find(|(_, c)| !plain(*c)) {
         Some((at, c)) => Err(NameFault::Character(c, at)),
@@ -57,7 +57,7 @@ pub fn file_name(name: &str) -> Result<(), NameFault> {
 ///
 /// # Errors
 /// Where it is.
-pub fn no_nul(text: &str) -> Result<(), NameFault> {
+pub(crate) fn no_nul(text: &str) -> Result<(), NameFault> {
     text.find('\0').map_or(Ok(()), |at| Err(NameFault::Nul(at)))
 }
 
@@ -65,7 +65,7 @@ pub fn no_nul(text: &str) -> Result<(), NameFault> {
 ///
 /// # Errors
 /// The first fault.
-pub fn inner_path(path: &str) -> Result<(), NameFault> {
+pub(crate) fn inner_path(path: &str) -> Result<(), NameFault> {
     no_nul(path)?;
     if path.is_empty() {
         return Err(NameFault::Empty);
@@ -120,7 +120,7 @@ pub fn steers_or_hides(letter: char) -> bool {
 ///
 /// # Errors
 /// Those words.
-pub fn said(what: &str, name: &str, checked: Result<(), NameFault>) -> Result<(), String> {
+pub(crate) fn said(what: &str, name: &str, checked: Result<(), NameFault>) -> Result<(), String> {
     checked.map_err(|fault| format!("the {what} {name:?} {fault}"))
 }
 
@@ -161,6 +161,7 @@ pub(crate) fn event(record: &Record) -> Result<(), String> {
             Verdict::Succeeded { outputs: found, .. } => outputs(found),
             _ => Ok(()),
         },
+        Event::TrialReused(reused) => outputs(&reused.outputs),
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers between their text and their value.
 //!
 //! A value reaches commands, `params.json`, tables and dumps as one text: [`float_text`] and an integer's digits. What
-//! a 64-bit float cannot hold is told here, so that no reader rounds without a word.
+//! a 64-bit float cannot hold is found here, so that no reader rounds without a word.
 
 use std::fmt;
 
@@ -55,8 +55,8 @@ impl Lost {
 /// What is lost. `None` if it is no decimal number (`inf`, `0x1F`, `1_000`).
 pub fn read_exactly(text: &str) -> Result<f64, Option<Lost>> {
     let (number, decimal) = nearest(text)?;
-    let shown = written(number, decimal.digits.len());
-    if shown == Some(decimal) { Ok(number) } else { Err(Some(Lost::Digits(number))) }
+    let kept = written(number, decimal.digits.len()).as_ref() == Some(&decimal) || is_shortest(number, &decimal);
+    if kept { Ok(number) } else { Err(Some(Lost::Digits(number))) }
 }
 
 /// Reads a decimal number that was measured: the nearest float stands for it, unless it is an integer, which has no
@@ -90,7 +90,13 @@ fn is_integer(text: &str) -> bool {
 
 fn holds(number: f64, decimal: &Decimal) -> bool {
     let exact = Decimal::parse(&format!("{number:.0}"));
-    exact.as_ref() == Some(decimal) || Decimal::parse(&float_text(number)).as_ref() == Some(decimal)
+    exact.as_ref() == Some(decimal) || is_shortest(number, decimal)
+}
+
+/// Whether these are a float's shortest digits. Where two decimals are as near, one writer rounds up and the other to the even
+/// digit: -1860594112223586.25 is `….3` or `….2`.
+fn is_shortest(number: f64, decimal: &Decimal) -> bool {
+    [float_text(number), number.to_string()].iter().any(|text| Decimal::parse(text).as_ref() == Some(decimal))
 }
 
 fn nearest(text: &str) -> Result<(f64, Decimal), Option<Lost>> {
@@ -220,6 +226,14 @@ mod tests {
         assert_eq!(float_of_integer((1 << 53) + 1), Err(Lost::Digits(9_007_199_254_740_992.0)));
         assert_eq!(float_of_integer(i64::MAX.into()), Err(Lost::Digits(9_223_372_036_854_775_808.0)));
         assert_eq!(float_of_integer(0), Ok(0.0));
+    }
+
+    #[test]
+    fn a_float_half_way_between_two_decimals_is_kept_as_either() {
+        for text in ["-1860594112223586.2", "-1860594112223586.3", "-1860594112223586.25"] {
+            assert_eq!(read_exactly(text), Ok(-7_442_376_448_894_345.0 / 4.0), "{text}");
+        }
+        assert_eq!(read_exactly("-1860594112223586.1").unwrap_err(), Some(Lost::Digits(-1_860_594_112_223_586.0)));
     }
 
     proptest! {

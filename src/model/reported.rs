@@ -12,7 +12,7 @@ use super::value::{Metric, Metrics};
 
 /// The metrics of a report, and what is none.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reported {
+pub(crate) struct Reported {
     /// Numbers, all finite, and labels of any length.
     pub metrics: Metrics,
     /// What the others are, in words: `null`, `a list`, …
@@ -23,7 +23,7 @@ pub struct Reported {
 ///
 /// # Errors
 /// Why it is no report at all, in words that follow the file's name.
-pub fn read_metrics(text: &[u8]) -> Result<Reported, String> {
+pub(crate) fn read_metrics(text: &[u8]) -> Result<Reported, String> {
     let text = without_bom(text);
     if text.trim_ascii().is_empty() {
         return Err("is empty".to_owned());

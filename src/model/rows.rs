@@ -2,12 +2,14 @@
 //! name and params, its parent, and whether it survived.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
+use super::reuse::{IdentityHash, Origin};
 use super::value::{Metrics, Value};
 
 mod stages;
@@ -269,7 +271,7 @@ pub struct InputHash {
     pub blake3: String,
 }
 
-/// What is in an input directory, so that a change of it can be told by its files.
+/// What is in an input directory, so that a change of it can be described by its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputList {
     /// The directory, as the spec names it.
@@ -300,15 +302,21 @@ pub struct Identity {
     pub lists: Vec<InputList>,
     /// Versions of the tools.
     pub versions: Vec<ToolVersion>,
-    /// Attempts that succeeded or failed in that time, and were not all discarded since.
-    pub results: u64,
+    /// Attempts that succeeded or failed in that time and were not discarded since, by stage; the base command's are the first's.
+    pub results: BTreeMap<StageIndex, u64>,
 }
 
 impl Identity {
     /// One that nothing was made with yet.
     #[must_use]
     pub fn new(inputs: Vec<InputHash>, versions: Vec<ToolVersion>) -> Self {
-        Self { inputs, lists: Vec::new(), versions, results: 0 }
+        Self { inputs, lists: Vec::new(), versions, results: BTreeMap::new() }
+    }
+
+    /// Whether there are results of this stage or of later ones.
+    #[must_use]
+    pub fn has_results(&self, from: StageIndex) -> bool {
+        self.results.range(from..).next().is_some()
     }
 }
 
@@ -483,6 +491,20 @@ pub struct Accounting {
     pub interrupted: u64,
     /// Running now.
     pub running: u64,
+    /// Trials that took the result of an equal one: no attempts.
+    pub reused: u64,
+}
+
+impl fmt::Display for Accounting {
+    /// `26 started, 23 succeeded, 2 failed, 1 interrupted`: what there was none of is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} started", self.attempts_started)?;
+        let ended = [(self.succeeded, "succeeded"), (self.failed, "failed"), (self.interrupted, "interrupted")];
+        for (count, word) in ended.into_iter().chain([(self.running, "running")]).filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {word}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A trial that has started at least once.
@@ -506,6 +528,10 @@ pub struct TrialRow {
     pub failure: Option<Failure>,
     /// Of the accepted attempt.
     pub outputs: Vec<OutputHash>,
+    /// What its result depends on, where its stage reuses.
+    pub identity: Option<IdentityHash>,
+    /// Whose result it took, if it did not make it.
+    pub reused_from: Option<Origin>,
 }
 
 impl TrialRow {
@@ -521,6 +547,8 @@ impl TrialRow {
             metrics: Metrics::default(),
             failure: None,
             outputs: Vec::new(),
+            identity: None,
+            reused_from: None,
         }
     }
 }
@@ -542,7 +570,7 @@ pub struct AttemptRow {
     pub exit: Option<Exit>,
     /// What it used.
     pub usage: Usage,
-    /// Its job, if it runs or ran on a cluster that has told of it.
+    /// Its job, if it runs or ran on a cluster that has named it.
     pub remote: Option<RemoteJob>,
 }
 
@@ -560,14 +588,21 @@ impl AttemptRow {
             remote: None,
         }
     }
+
+    /// What it used, where that is known: not while it runs, nor of one whose end nobody saw.
+    #[must_use]
+    pub fn measured(&self) -> Option<Usage> {
+        let seen = matches!(self.outcome, Some(AttemptOutcome::Succeeded | AttemptOutcome::Failed));
+        Some(self.usage).filter(|usage| seen || *usage != Usage::default())
+    }
 }
 
 /// An attempt that runs, as the next engine needs it to clean up after this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunningRow {
-    /// Which trial.
+    /// The trial's number in the study, from 0.
     pub trial: TrialId,
-    /// Which attempt.
+    /// The attempt's number, from 1.
     pub attempt: AttemptNo,
     /// Its process, for a command on this machine.
     pub process: Option<ProcessId>,

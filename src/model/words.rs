@@ -10,7 +10,7 @@ pub fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> Strin
     format!("{count} {noun}{plural}")
 }
 
-/// A duration in the two units that tell most.
+/// A duration in its two largest units.
 #[must_use]
 pub fn duration(us: u64) -> String {
     let seconds = us / 1_000_000;
@@ -26,7 +26,7 @@ pub fn duration(us: u64) -> String {
 
 /// A limit as a person would write it: `90 ms`, `2.5 s`, `30 min`.
 #[must_use]
-pub fn limit(duration: Duration) -> String {
+pub(crate) fn limit(duration: Duration) -> String {
     let ms = duration.as_millis();
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -54,7 +54,7 @@ pub fn bytes(bytes: u64) -> String {
 
 /// A limit of bytes as a person would write it: `4 GiB`, `1.5 MiB`.
 #[must_use]
-pub fn limit_of_bytes(limit: u64) -> String {
+pub(crate) fn limit_of_bytes(limit: u64) -> String {
     bytes(limit).replace(".0 ", " ")
 }
 

@@ -8,9 +8,9 @@ use crate::model::{
     Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
     StudyRow, StudyStatus, ToolVersion, TrialState,
 };
-use crate::spec::{
-    Amend, CaseFile, Change, Sampling, Spec, StageSpec, Subject, changed_versions, differences, is_case_file,
-    run_differences, same_path,
+use crate::study_file::{
+    Amend, CaseFile, Change, Contradiction, Sampling, Spec, StageSpec, Subject, changed_versions, differences,
+    is_case_file, run_differences, same_path,
 };
 
 use super::{declared, shares};
@@ -48,6 +48,8 @@ pub struct Discarded {
     pub name: String,
     /// Trials that were finished.
     pub finished: u64,
+    /// The stage reuses from now on: a trial of the same identity has its result again without running.
+    pub reuses: bool,
 }
 
 /// All changes, and the event that makes them.
@@ -73,7 +75,7 @@ impl Amendment {
 
 /// A study as it stands in its store.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub struct StudyState<'a> {
     /// Its row.
     pub study: &'a StudyRow,
     /// Its spec.
@@ -92,13 +94,13 @@ pub struct Present {
     /// Versions of the tools that it names.
     pub versions: Vec<ToolVersion>,
     /// Inputs and tools that are not what they were when results were made, also those that are named no more.
-    pub conflicts: Vec<Change>,
+    pub conflicts: Vec<Contradiction>,
 }
 
 /// What it takes to make the study that stands into `new`.
 #[must_use]
 pub fn amendment(
-    standing: Standing<'_>,
+    standing: StudyState<'_>,
     new: &Spec,
     present: Present,
     discard_from: Option<StageIndex>,
@@ -114,7 +116,8 @@ pub fn amendment(
         differences.into_iter().map(|(change, subject)| judge.judge(change, subject)).collect();
     let run = run_differences(standing.spec, new).into_iter();
     changes.extend(run.map(|change| harmless(change, "counts from the next run on")));
-    changes.extend(conflicts.into_iter().map(|change| judge.input(change)));
+    changes
+        .extend(conflicts.into_iter().map(|Contradiction { change, from }| judge.input(change, position(from))));
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
@@ -131,6 +134,7 @@ pub fn amendment(
             stage: stage.index,
             name: stage.name.clone(),
             finished: counters.finished(),
+            reuses: new.stages.iter().any(|now| now.name == stage.name && !now.reuse.is_no()),
         })
         .collect();
     let extended = judge.extended(&changes);
@@ -187,7 +191,7 @@ const fn is_limit(subject: Subject<'_>) -> bool {
 }
 
 struct Judge<'a> {
-    standing: Standing<'a>,
+    standing: StudyState<'a>,
     new: &'a Spec,
     /// Stages that have begun and are kept.
     kept: usize,
@@ -214,8 +218,14 @@ impl Judge<'_> {
         Judged { change, class: Class::Invalidates(index_of(from)), cost }
     }
 
-    fn input(&self, change: Change) -> Judged {
-        if self.nothing_ran() { harmless(change, self.why_nothing()) } else { self.alters(change, 0) }
+    /// What results from this stage on depend on is not what it was.
+    fn input(&self, change: Change, from: usize) -> Judged {
+        match from {
+            _ if self.nothing_ran() => harmless(change, self.why_nothing()),
+            0 => self.alters(change, 0),
+            from if from < self.kept => self.alters(change, from),
+            _ => harmless(change, "no result that is kept depends on it"),
+        }
     }
 
     /// Whether there is no result that a change of the whole study could alter.
@@ -234,8 +244,7 @@ impl Judge<'_> {
         if self.nothing_ran() { harmless(change, self.why_nothing()) } else { extends(change, cost) }
     }
 
-    fn inputs_named(&self, change: Change) -> Judged {
-        let (old, new) = (&self.standing.spec.study.inputs, &self.new.study.inputs);
+    fn inputs_named(&self, change: Change, old: &[String], new: &[String]) -> Judged {
         let has = |inputs: &[String], input: &str| inputs.iter().any(|other| same_path(other, input));
         let dropped = old.iter().any(|input| !has(new, input) && !is_case_file(self.standing.spec, input));
         let named = new.iter().any(|input| !has(old, input) && !is_case_file(self.new, input));
@@ -255,7 +264,7 @@ impl Judge<'_> {
                 Judged { change, class: Class::Forbidden, cost }
             }
             Amend::People => harmless(change, "for people only"),
-            Amend::Inputs => self.inputs_named(change),
+            Amend::Inputs => self.inputs_named(change, &self.standing.spec.study.inputs, &self.new.study.inputs),
             Amend::Ignored => {
                 self.depends(change, "what is left out may change unseen, and results to come with it")
             }
@@ -265,7 +274,7 @@ impl Judge<'_> {
             },
             Amend::StudyRails => extends(change, "asked from now on"),
             Amend::BaseCommand | Amend::Base => self.base(change, amend),
-            _ => self.input(change),
+            _ => self.input(change, 0),
         }
     }
 
@@ -364,6 +373,7 @@ impl Judge<'_> {
                 }
             }
             Amend::Failures => extends(change, later(row)),
+            Amend::Inputs => self.inputs_named(change, &old.inputs, &new.inputs),
             Amend::Approval => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
         }
@@ -411,7 +421,9 @@ impl Judge<'_> {
     fn chooses_anew(&self, place: usize) -> bool {
         let closed = self.standing.stages.get(place).is_some_and(|row| row.status == StageStatus::Closed);
         let (old, new) = (self.standing.spec.stages.get(place), self.new.stages.get(place));
-        let choice = |stage: &StageSpec| (stage.survivor_count, stage.selection, stage.objectives.clone());
+        // All are all, however many the budget makes of them.
+        let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
+        let choice = |stage: &StageSpec| (most(stage), stage.selection, stage.objectives.clone());
         closed && old.map(choice) != new.map(choice)
     }
 
@@ -426,7 +438,7 @@ impl Judge<'_> {
     }
 
     /// Whether a study that is over goes on. One that its base command aborted has no trial to discard, and goes on all the
-    /// same when it is told to begin anew.
+    /// same when it has to begin anew.
     fn reopens(&self, limits: bool, extended: bool, discards: bool) -> bool {
         match self.standing.study.status {
             StudyStatus::Completed => extended || self.new.stages.len() > self.kept,

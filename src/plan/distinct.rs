@@ -9,13 +9,13 @@
 //!   smaller one's cases.
 //!
 //! The last kind has to be listed to be known. The latest few lists are kept in memory; a list is a pure function of
-//! its key, so that nobody can tell.
+//! its key, so that no outcome shows it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{StageIndex, Value};
-use crate::spec::{Domain, SOBOL_CASES_MAX, SweepParam};
+use crate::study_file::{Domain, SOBOL_CASES_MAX, SweepParam};
 
 use super::permutation::Permutation;
 use super::sobol::Sequence;

@@ -8,7 +8,7 @@
 //! `libm`, never from the platform.
 
 use crate::model::Value;
-use crate::spec::{Domain, SweepParam};
+use crate::study_file::{Domain, SweepParam};
 
 /// How many combinations the sweep has; `None` where a range of floats without steps has no number of points, or
 /// 64 bits cannot count them.

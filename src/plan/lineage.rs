@@ -3,12 +3,12 @@
 //! It reads the spec and the stage rows alone: the rows say who survived and how the budget was cut. Rows that do not
 //! fit the spec give `None`, never a wrong answer or a loop: each step up the lineage is one stage earlier.
 
-use crate::model::{Params, Parent, Proposals, Proposing, StageIndex, StageRow, TrialId, Value};
-use crate::spec::{Sampling, Spec, StageSpec};
+use crate::model::{Params, Parent, Proposals, Proposing, StageIndex, StageRow, TrialId, UnixMs, Value};
+use crate::study_file::{Sampling, Spec, StageSpec};
 
 use super::distinct::Share;
 use super::draw::Draw;
-use super::{grid, listed};
+use super::{grid, identity, listed};
 
 const PROPOSER_SEED_PURPOSE: &str = "piton plan 1: seed of a proposer";
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
@@ -44,6 +44,15 @@ impl<'a> Lineage<'a> {
     #[must_use]
     pub fn case_of(&self, trial: TrialId) -> Option<String> {
         self.locate(trial).map(|(stage, index)| self.case(stage, index))
+    }
+
+    /// A trial's case, that of the base command included; its number where the plan does not know it.
+    #[must_use]
+    pub fn name_of(&self, trial: TrialId) -> String {
+        match trial {
+            TrialId::BASE => self.spec.study.base_case.clone(),
+            _ => self.case_of(trial).unwrap_or_else(|| format!("#{trial}")),
+        }
     }
 
     /// The survivor a case derives from; `None` in stage 0 and for a case that is not planned.
@@ -83,6 +92,13 @@ impl<'a> Lineage<'a> {
         let mut params = self.spec.constants();
         params.extend(generations.into_iter().rev().flatten());
         Some(params)
+    }
+
+    /// Of a case's params those that its trial sees. `None` for a case that is not planned.
+    #[must_use]
+    pub fn seen_params(&self, stage: StageIndex, index: u64) -> Option<Params> {
+        let (_, spec) = self.planned(stage)?;
+        self.params(stage, index).map(|params| spec.seen(params))
     }
 
     /// What the stage's own sweep or its proposer chose for a case, in the sweep's order. `None` for a case that is not
@@ -126,12 +142,28 @@ impl<'a> Lineage<'a> {
         (end < row.planned()).then_some(end)
     }
 
-    /// A trial's own seed, the same in every attempt.
+    /// A trial's own seed, the same in every attempt; `seen` are the params that it sees. Where results are reused it follows
+    /// from those and the command, so that equal trials have the same one; elsewhere from the trial's place.
     #[must_use]
-    pub fn trial_seed(&self, stage: StageIndex, index: u64) -> u32 {
+    pub fn trial_seed(&self, stage: StageIndex, index: u64, seen: &Params) -> u32 {
+        match usize::try_from(stage).ok().and_then(|position| self.spec.stages.get(position)) {
+            Some(spec) if !spec.reuse.is_no() => identity::seed(self.spec.study.seed, spec, seen),
+            _ => self.place_seed(stage, index),
+        }
+    }
+
+    /// A number for what is drawn for a trial and never seen by it, the same in every attempt.
+    #[must_use]
+    pub fn place_seed(&self, stage: StageIndex, index: u64) -> u32 {
         let fields =
             [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes()].concat();
         Draw::new(SEED_PURPOSE, &fields).half_word()
+    }
+
+    /// When a stage opened, Unix milliseconds.
+    #[must_use]
+    pub fn opened_ms(&self, stage: StageIndex) -> Option<UnixMs> {
+        self.stages.get(usize::try_from(stage).ok()?).filter(|row| row.index == stage)?.opened_ms
     }
 
     /// The seed a stage's proposer is given, the same in every run.
@@ -253,6 +285,8 @@ mod tests {
         assert_eq!(lineage.parent_case(0, 3).as_deref(), Some("gcd_x"));
         assert_eq!((lineage.parent(0, 3), lineage.parent_case(0, 6)), (None, None));
         assert_eq!((lineage.locate(TrialId(12)), lineage.case_of(TrialId(12))), (None, None));
+        let names = [TrialId(9), TrialId::BASE, TrialId(12)].map(|trial| lineage.name_of(trial));
+        assert_eq!(names, ["gcd_x_1_3", "gcd_x", "#12"]);
         for name in ["gcd_x_1_5", "gcd_x_3_0", "gcd_x_1_03", "gcd_x_+1_3", "gcd_x_1", "gcd_x", "gcd_1_3", "x", ""]
         {
             assert_eq!(lineage.find_case(name), None, "{name}");
@@ -301,7 +335,7 @@ mod tests {
     #[test]
     fn known_trial_seeds() {
         let mut spec = spec();
-        let seed = |spec: &Spec, stage, index| Lineage::new(spec, &[]).trial_seed(stage, index);
+        let seed = |spec: &Spec, stage, index| Lineage::new(spec, &[]).trial_seed(stage, index, &Params::new());
         assert_eq!(seed(&spec, 0, 0), 3_405_929_576);
         assert_eq!(seed(&spec, 1, 3), 40_863_831);
         spec.study.seed = u64::MAX;

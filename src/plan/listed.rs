@@ -1,7 +1,7 @@
 //! Cases listed in a file: each parent gets its rows, in order.
 
 use crate::model::Value;
-use crate::spec::{CaseFile, SpecValue};
+use crate::study_file::{CaseFile, SpecValue};
 
 /// How many cases it lists; none until it is read.
 pub(super) fn count(file: &CaseFile) -> u64 {
@@ -21,7 +21,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::spec::CaseList;
+    use crate::study_file::CaseList;
 
     #[test]
     fn rows_come_in_the_order_of_the_file() {

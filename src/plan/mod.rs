@@ -10,6 +10,7 @@ mod distinct;
 mod draw;
 mod exact;
 mod grid;
+mod identity;
 mod lineage;
 mod listed;
 mod pareto;
@@ -19,21 +20,22 @@ mod random;
 mod retry;
 mod select;
 mod sobol;
+mod summary;
 
 use crate::model::{FirstObjective, StageDecl, StudyRow};
-use crate::spec::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
+use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
+pub use identity::{IdentityPart, PartKind, StageIdentity};
 pub use lineage::Lineage;
-pub use rails::{
-    Broken, FAILURE_RATE_AFTER, Judge, Outcome, abort_violation, broken, failure_rate_exceeded, outcome,
-};
+pub use rails::{Broken, Judge, Outcome, broken, outcome};
 pub use retry::delay_ms;
 pub use select::{Ranked, Score, Selector};
+pub use summary::{BestTrial, StageSummary, StageTrials};
 
 /// Version of the numbers this module gives; a store keeps the one its study began with.
 pub const VERSION: u32 = 2;
 
-/// Why this program cannot tell the params of a study's trials, if it cannot: another planner numbered them.
+/// Why this program does not know the params of a study's trials, if it does not: another planner numbered them.
 #[must_use]
 pub fn other_version(study: &StudyRow) -> Option<String> {
     let words = || format!("its trials are numbered by plan {}, this piton has {VERSION}", study.plan_version);

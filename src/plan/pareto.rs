@@ -246,7 +246,7 @@ impl Crowd {
             *gone = None;
         }
         self.left -= 1;
-        // The finite leave first. Who is an end stays one, whoever leaves, as long as the objective has ends.
+        // The finite leave first. A case that is an end stays one, whichever other case leaves, as long as the objective has ends.
         let all_infinite = distance == Distance::Infinite;
         let mut anew = self.left == 2 && !all_infinite;
         let mut touched = Vec::new();

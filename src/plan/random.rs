@@ -6,7 +6,7 @@
 //! the rounding of a log float from half below `min` to half above `max`, so that the ends get their full share.
 
 use crate::model::{StageIndex, Value};
-use crate::spec::{Domain, SweepParam};
+use crate::study_file::{Domain, SweepParam};
 
 use super::draw::{Draw, Uniform};
 use super::grid;

@@ -1,6 +1,6 @@
 //! When a failed trial is tried again.
 
-use crate::spec::{Backoff, Retries};
+use crate::study_file::{Backoff, Retries};
 
 use super::draw::{Draw, Uniform};
 

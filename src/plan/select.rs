@@ -19,7 +19,7 @@ use num_bigint::BigInt;
 use super::exact::{Column, Scale};
 use super::pareto;
 use crate::model::Metrics;
-use crate::spec::{Goal, Objective, Selection, StageSpec};
+use crate::study_file::{Goal, Objective, Selection, StageSpec};
 
 /// A survivor and why it is one.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use sobol_burley::NUM_DIMENSIONS;
 use sobol_burley::parts::{owen_scramble_rev, sobol_rev};
 
 use crate::model::Value;
-use crate::spec::{SOBOL_CASES_MAX, SweepParam};
+use crate::study_file::{SOBOL_CASES_MAX, SweepParam};
 
 use super::draw::{Draw, Uniform};
 use super::random;
@@ -75,7 +75,7 @@ impl Uniform for Coordinate {
 mod tests {
     use super::*;
     use crate::plan::random::tests::sweep;
-    use crate::spec::{Domain, SOBOL_PARAMS_MAX};
+    use crate::study_file::{Domain, SOBOL_PARAMS_MAX};
 
     fn share(seed: u64, stage: u32, parent: u64) -> Vec<u8> {
         [&seed.to_le_bytes()[..], &stage.to_le_bytes(), &parent.to_le_bytes()].concat()

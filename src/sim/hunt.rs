@@ -10,12 +10,13 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::disk::{Files, Loss};
-use super::play::{DIR, Told, User};
+use super::play::{Announced, DIR, User};
 use super::promises::{Broken, hold_after_crash, hold_at_end};
 use super::random::Random;
 use super::studies::{self, Exports, INPUT, Meddled, Scenario};
 use super::world::{Camera, Failure, Image, Meddler, World};
 use crate::error::Error;
+use crate::sys::fault_injection::{Fault, plant};
 
 /// Crashes in a row, at most.
 pub(super) const DEPTH: usize = 5;
@@ -128,7 +129,7 @@ pub(super) struct Hunt {
 
 /// How a run on a disk came out.
 struct Ran {
-    told: Told,
+    told: Announced,
     result: Result<(), Error>,
     wrong: Vec<String>,
 }
@@ -140,7 +141,7 @@ fn fresh(scenario: &Scenario, random: Random, camera: Camera) -> World {
     World::new(files, random, 0, camera)
 }
 
-fn run(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result<Ran, Broken> {
+fn run(scenario: &Scenario, world: &World, seed: u64, told: Announced) -> Result<Ran, Broken> {
     {
         let mut state = world.state();
         state.exports_fail = scenario.exports == Exports::Never;
@@ -175,7 +176,7 @@ fn in_words(error: &dyn std::error::Error) -> String {
 }
 
 /// A run that had no reason to fail.
-fn run_well(scenario: &Scenario, world: &World, seed: u64, told: Told) -> Result<Told, Broken> {
+fn run_well(scenario: &Scenario, world: &World, seed: u64, told: Announced) -> Result<Announced, Broken> {
     let ran = run(scenario, world, seed, told)?;
     if let Some(wrong) = ran.wrong.into_iter().next() {
         return Err(wrong);
@@ -203,10 +204,22 @@ impl Hunt {
         }
     }
 
+    /// What the study gives when nothing of it is taken from anywhere: it must be the same.
+    pub(super) fn gives_what_running_everything_gives(&self) -> Result<(), Broken> {
+        let expected = self.expected.clone()?;
+        plant(Some(Fault::EverythingRuns));
+        let run = Self::of(self.scenario.clone()).expected;
+        plant(None);
+        let run = run?;
+        (run == expected).then_some(()).ok_or_else(|| first_difference(&run, &expected))
+    }
+
     /// The study a seed names.
     pub(super) fn named(name: &str) -> Option<Self> {
         let random = name.strip_prefix("random_").and_then(|seed| seed.parse().ok()).map(studies::random);
-        random.or_else(|| studies::all().into_iter().find(|study| study.name == name)).map(Self::of)
+        let reusing =
+            name.strip_prefix("reusing_").and_then(|seed| seed.parse().ok()).map(studies::random_reusing);
+        random.or(reusing).or_else(|| studies::all().into_iter().find(|study| study.name == name)).map(Self::of)
     }
 
     fn seed(&self, run: u64, op: u64, variant: usize, fails: bool) -> Seed {
@@ -330,7 +343,7 @@ impl Hunt {
         }
     }
 
-    fn check_end(&self, world: &World, told: Told, whole: bool) -> Result<Told, Broken> {
+    fn check_end(&self, world: &World, told: Announced, whole: bool) -> Result<Announced, Broken> {
         let result = hold_at_end(world, &told, &self.scenario, whole)?;
         match &self.expected {
             Ok(expected) if *expected == result => Ok(told),
@@ -340,7 +353,7 @@ impl Hunt {
     }
 
     /// Checks an image, runs it to its end, and crashes that run in turn.
-    fn follow(&mut self, seed: Seed, image: Image, told: Told) {
+    fn follow(&mut self, seed: Seed, image: Image, told: Announced) {
         let mut next = Some((image, told));
         let chance = Random::of(&[seed.run, seed.op, seed.variant as u64, 13]).percent(self.chain_percent);
         let crashes = if chance { DEPTH } else { 1 };
@@ -369,8 +382,8 @@ impl Hunt {
         depth: usize,
         is_last: bool,
         image: Image,
-        told: Told,
-    ) -> Result<Option<(Image, Told)>, Broken> {
+        told: Announced,
+    ) -> Result<Option<(Image, Announced)>, Broken> {
         let parts = [seed.run, seed.op, seed.variant as u64, depth as u64, u64::from(seed.fails), 9];
         let mut random = Random::of(&parts);
         // The dearest checks are made of a part of the images, each of a large number.

@@ -1,6 +1,6 @@
 //! The crash simulation: the whole engine in one thread, over a simulated disk, pool and clock, from one seed.
 //!
-//! See `README.md` beside this file: how to run it, what it covers, and which planted faults it finds. It is compiled for
+//! See `README.md` beside this file: how to run it, what it covers, and which injected faults it finds. It is compiled for
 //! the library's own tests alone and must never reach a program.
 
 mod content;

@@ -13,14 +13,13 @@ use super::random::Random;
 use super::studies::{Meddled, Scenario};
 use super::trials::{self, Setting};
 use super::world::World;
-use crate::engine::{Draft, Manner, Observer, RunOptions, Surroundings, run_on};
+use crate::engine::{Draft, Observer, RunHost, RunOptions, RunSettings, run_on};
 use crate::error::Error;
-use crate::journal::{Journal, Reader};
+use crate::journal::Reader;
 use crate::model::{EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict};
-use crate::plan::amend::{Present, Standing, amendment};
-use crate::spec::{Spec, Work};
-use crate::store::{Retry, Store};
+use crate::store::{Consent, Retry, Store};
 use crate::study::{Outcome, Study};
+use crate::study_file::{Spec, Work};
 use crate::sys::simulated::{Kind, Machine, on};
 
 /// Where the simulated study lies.
@@ -31,14 +30,14 @@ pub(super) fn store() -> PathBuf {
 }
 
 /// All that the user was told, in order.
-pub(super) type Told = Vec<(Seq, Record)>;
+pub(super) type Announced = Vec<(Seq, Record)>;
 
 /// The user.
 pub(super) struct User<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) world: World,
     pub(super) seed: u64,
-    pub(super) told: Rc<RefCell<Told>>,
+    pub(super) told: Rc<RefCell<Announced>>,
     done: Rc<RefCell<BTreeSet<TrialId>>>,
     pub(super) wrong: Rc<RefCell<Vec<String>>>,
 }
@@ -46,7 +45,7 @@ pub(super) struct User<'a> {
 /// Writes down what is told.
 struct Watcher {
     world: World,
-    told: Rc<RefCell<Told>>,
+    told: Rc<RefCell<Announced>>,
     done: Rc<RefCell<BTreeSet<TrialId>>>,
 }
 
@@ -70,6 +69,7 @@ fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
         Event::AttemptEnded(end) if end.next == Next::Final && end.verdict != Verdict::Cancelled => {
             done.insert(end.trial);
         }
+        Event::TrialReused(reused) => drop(done.insert(reused.trial)),
         Event::TrialReset { trial } => drop(done.remove(trial)),
         Event::SpecAmended(amended) if amended.discard_from.is_some() => done.clear(),
         _ => {}
@@ -83,7 +83,7 @@ const MEDDLED_RUNS: usize = 3;
 const RUNS: usize = 40;
 
 impl<'a> User<'a> {
-    pub(super) fn new(scenario: &'a Scenario, world: World, seed: u64, told: Told) -> Self {
+    pub(super) fn new(scenario: &'a Scenario, world: World, seed: u64, told: Announced) -> Self {
         let mut done = BTreeSet::new();
         told.iter().for_each(|(_, record)| note_done(&mut done, &record.event));
         world.state().told = told.len();
@@ -149,6 +149,7 @@ impl<'a> User<'a> {
         let (seed, remote) = (random.next(), !spec.run.executor.is_local());
         // He tires of it, or the study would never end.
         let meddles = self.scenario.meddled == Meddled::Parents && run < MEDDLED_RUNS;
+        let meddles_taken = self.scenario.meddled == Meddled::Taken && run < MEDDLED_RUNS;
         let closures =
             spec.stages.iter().filter(|stage| stage.work == Work::Closure).map(|stage| stage.name.clone());
         let closures: Vec<_> = closures.collect();
@@ -168,6 +169,7 @@ impl<'a> User<'a> {
                 remote,
                 requests,
                 meddles,
+                meddles_taken,
                 shutdown: shutdown_too,
                 done,
                 wrong,
@@ -178,13 +180,13 @@ impl<'a> User<'a> {
             let (executor, timing) = (Box::new(pool), Box::new(clock));
             // No simulated study has a proposer.
             let (answers, _) = crossbeam_channel::unbounded();
-            let on = Surroundings { engine, executor, keeper: None, answers, events, timing, signals: None };
+            let on = RunHost { engine, executor, keeper: None, answers, events, timing, signals: None };
             run_on(
                 on,
                 journal,
                 Arc::clone(&spec),
                 paths,
-                Manner { workers, drain_limit: None, detach: false, shutdown, inputs, observer },
+                RunSettings { workers, drain_limit: None, detach: false, shutdown, inputs, observer },
             )
         }));
         study.run_observed(&mut self.watcher())
@@ -192,21 +194,6 @@ impl<'a> User<'a> {
 
     fn watcher(&self) -> Watcher {
         Watcher { world: self.world.clone(), told: Rc::clone(&self.told), done: Rc::clone(&self.done) }
-    }
-
-    /// Appends events as a command does, and is told so.
-    fn append(&self, mut journal: Journal, events: Vec<Event>) -> Result<bool, Error> {
-        let failed = |cause| Error::Journal { store: store(), cause };
-        let at_ms = self.world.unix_ms();
-        let records: Vec<Record> = events.into_iter().map(|event| Record { at_ms, run_ms: 0, event }).collect();
-        if !records.is_empty() {
-            let first = journal.last_seq() + 1;
-            journal.append(&records).map_err(failed)?;
-            let watcher = self.watcher();
-            (first..).zip(&records).for_each(|(seq, record)| watcher.note(seq, record));
-        }
-        journal.close().map_err(failed)?;
-        Ok(!records.is_empty())
     }
 
     /// `piton approve`, when a stage waits for it and nothing else.
@@ -239,20 +226,17 @@ impl<'a> User<'a> {
     /// `piton amend`, once.
     fn amend(&self) -> Result<bool, Error> {
         let Some((new, discard_from)) = &self.scenario.amended else { return Ok(false) };
-        let failed = |cause| Error::Journal { store: store(), cause };
-        let journal = Journal::open(&store())?;
-        let snapshot = journal.snapshot().map_err(failed)?;
-        let (study, stages) = (snapshot.study().map_err(failed)?, snapshot.stages().map_err(failed)?);
-        let counters: Vec<_> = stages.iter().map(|stage| snapshot.counters(stage.index).unwrap()).collect();
-        drop(snapshot);
-        if study.spec_hash == new.spec_hash() {
-            return self.append(journal, Vec::new());
+        let (store, given) = (Store::at(store()), Study::new(new.clone()));
+        let plan = store.amend(&given)?;
+        if plan.is_empty() {
+            plan.close()?;
+            return Ok(false);
         }
-        let old = Spec::from_json(&study.spec).unwrap();
-        let standing = Standing { study: &study, spec: &old, stages: &stages, counters: &counters };
-        let plan = amendment(standing, new, Present::default(), *discard_from);
-        assert_eq!(plan.altered_from, None, "{:?}", plan.changes);
-        self.append(journal, vec![Event::SpecAmended(Box::new(plan.event))])
+        let plan = match discard_from {
+            Some(stage) => plan.discarding_from(&new.stages[*stage as usize].name)?,
+            None => plan,
+        };
+        Ok(self.noted(plan.applied(Consent::Discard)?))
     }
 
     /// `piton retry --failed`, once.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::disk::Files;
-use super::play::{DIR, Told, store};
+use super::play::{Announced, DIR, store};
 use super::random::Random;
 use super::studies::{Exports, Scenario};
 use super::trials::TAINTED;
@@ -19,21 +19,21 @@ use crate::model::{
     AttemptOutcome, Metric, Rail, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState,
 };
 use crate::paths::StudyPaths;
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use crate::sys::simulated::on;
-use crate::views::{Liveness, Place, StudyView, dump, export};
+use crate::views::{Liveness, StudyLocation, StudyView, dump, telemetry};
 
 /// Which promise is broken, and how.
 pub(super) type Broken = String;
 
 /// What a store must be at any moment: here of a crashed disk, which stays as it is. All its events: whoever looked was
 /// told of them. `twice`: it is recovered once more.
-pub(super) fn hold_after_crash(files: &Files, told: &Told, twice: bool) -> Result<Told, Broken> {
+pub(super) fn hold_after_crash(files: &Files, told: &Announced, twice: bool) -> Result<Announced, Broken> {
     let world = World::new(files.clone(), Random::new(1), told.len(), Camera::Off);
     exports_whole(files)?;
     on(Rc::new(world.clone()), || {
         let reader = match Reader::open(&store()) {
-            Err(OpenError::Missing { .. }) if told.is_empty() => return Ok(Told::new()),
+            Err(OpenError::Missing { .. }) if told.is_empty() => return Ok(Announced::new()),
             Err(error) => return Err(format!("1: lost: the store does not open: {}", words(&error))),
             Ok(reader) => reader,
         };
@@ -55,7 +55,12 @@ pub(super) fn hold_after_crash(files: &Files, told: &Told, twice: bool) -> Resul
 
 /// What must be besides once a study is over.
 /// Its result. `whole`: everything is looked at, not the result alone.
-pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole: bool) -> Result<String, Broken> {
+pub(super) fn hold_at_end(
+    world: &World,
+    told: &Announced,
+    scenario: &Scenario,
+    whole: bool,
+) -> Result<String, Broken> {
     on(Rc::new(world.clone()), || {
         let reader = Reader::open(&store()).map_err(|error| format!("1: lost: {}", words(&error)))?;
         let files = world.state().files.clone();
@@ -64,7 +69,7 @@ pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole
                 hold(snapshot, &files, told)?;
             }
             let artifacts = Path::new(DIR).join("artifacts");
-            if scenario.exports != Exports::Never && !export::is_current(snapshot, &artifacts)? {
+            if scenario.exports != Exports::Never && !telemetry::is_current(snapshot, &artifacts)? {
                 return Err("13: the exports are not those of the end".to_owned().into());
             }
             retries_taken(snapshot, scenario)?;
@@ -74,28 +79,28 @@ pub(super) fn hold_at_end(world: &World, told: &Told, scenario: &Scenario, whole
 }
 
 /// What can go wrong while a promise is looked at.
-enum Trouble {
+enum LookError {
     Broken(Broken),
     Unreadable(JournalError),
 }
 
-impl From<JournalError> for Trouble {
+impl From<JournalError> for LookError {
     fn from(error: JournalError) -> Self {
         Self::Unreadable(error)
     }
 }
 
-impl From<Broken> for Trouble {
+impl From<Broken> for LookError {
     fn from(broken: Broken) -> Self {
         Self::Broken(broken)
     }
 }
 
-fn with<T>(reader: &Reader, look: impl FnOnce(&Snapshot) -> Result<T, Trouble>) -> Result<T, Broken> {
-    match reader.snapshot().map_err(Trouble::from).and_then(|snapshot| look(&snapshot)) {
+fn with<T>(reader: &Reader, look: impl FnOnce(&Snapshot) -> Result<T, LookError>) -> Result<T, Broken> {
+    match reader.snapshot().map_err(LookError::from).and_then(|snapshot| look(&snapshot)) {
         Ok(seen) => Ok(seen),
-        Err(Trouble::Broken(broken)) => Err(broken),
-        Err(Trouble::Unreadable(error)) => Err(format!("3: unreadable: {}", words(&error))),
+        Err(LookError::Broken(broken)) => Err(broken),
+        Err(LookError::Unreadable(error)) => Err(format!("3: unreadable: {}", words(&error))),
     }
 }
 
@@ -104,7 +109,7 @@ fn words(error: &dyn std::error::Error) -> String {
     format!("{error}{cause}")
 }
 
-fn hold(snapshot: &Snapshot, files: &Files, told: &Told) -> Result<(), Trouble> {
+fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), LookError> {
     let (study, progress) = (snapshot.study()?, snapshot.progress()?);
     told_is_there(snapshot, told)?;
     let sum = progress.accounting;
@@ -145,7 +150,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Told) -> Result<(), Trouble> 
     Ok(())
 }
 
-fn told_is_there(snapshot: &Snapshot, told: &Told) -> Result<(), Trouble> {
+fn told_is_there(snapshot: &Snapshot, told: &Announced) -> Result<(), LookError> {
     let events: Vec<(Seq, Record)> = snapshot.events(1)?.collect::<Result<_, _>>()?;
     if let Some((seq, (found, _))) = (1..).zip(&events).find(|(seq, (found, _))| seq != found) {
         return Err(format!("3: event {found} where {seq} belongs").into());
@@ -160,7 +165,7 @@ fn told_is_there(snapshot: &Snapshot, told: &Told) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
+fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     for stage in snapshot.stages()?.iter().filter(|stage| stage.status == StageStatus::Closed) {
         let chosen = engine::choose(snapshot, spec, stage.index)?;
         if chosen != stage.survivors || chosen.is_empty() {
@@ -172,7 +177,7 @@ fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
 }
 
 /// An abort by a rail is what the results of the trials that count give, and no closed stage's results break one.
-fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), Trouble> {
+fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     let (study, stages) = (snapshot.study()?, snapshot.stages()?);
     let by_results = |rail| matches!(rail, Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures);
     if let Some(abort) = study.abort.filter(|abort| by_results(abort.rail)) {
@@ -197,15 +202,14 @@ fn outputs_there(
     spec: &Spec,
     paths: &StudyPaths,
     files: &Files,
-) -> Result<(), Trouble> {
+) -> Result<(), LookError> {
     if row.outputs.is_empty() {
         return Ok(());
     }
     let stages = snapshot.stages()?;
     let index = row.trial.0 - stages[row.stage as usize].first_trial.0;
     let case = format!("{}_{}_{index}", study.base_case, row.stage);
-    let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
-    let dir = paths.attempt_dir(spec, row.stage, &case, attempt);
+    let dir = paths.attempt_dir(spec, row.stage, &case, row.accepted());
     for output in &row.outputs {
         let path = dir.join(&output.path);
         // Somebody else changed it: that was no crash.
@@ -223,7 +227,7 @@ fn outputs_there(
 }
 
 /// Failed attempts of a trial that is finished: as many as it has retries, whatever was interrupted.
-fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), Trouble> {
+fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), LookError> {
     if scenario.retry {
         return Ok(());
     }
@@ -240,8 +244,8 @@ fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), Trouble
 }
 
 /// What must be the same after any number of crashes.
-fn result(snapshot: &Snapshot) -> Result<String, Trouble> {
-    let place = Place { store: String::new(), artifacts_dir: "/".into(), study_dir: "/".into() };
+fn result(snapshot: &Snapshot) -> Result<String, LookError> {
+    let place = StudyLocation { store: String::new(), artifacts_dir: "/".into(), study_dir: "/".into() };
     let view = StudyView::load(snapshot, place, Liveness { alive: false }).map_err(|error| error.to_string())?;
     let mut out = Vec::new();
     dump::canonical(&view, snapshot, &mut out).map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use crate::model::StageIndex;
-use crate::spec::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec};
+use crate::study_file::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec};
 
 /// A study, how its trials fare, and what its user does.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub(super) enum Meddled {
     Input,
     /// An output of a parent, just before a child is to start.
     Parents,
+    /// An output of a result, just before it is taken over.
+    Taken,
 }
 
 /// The input of a study that has one.
@@ -101,6 +103,9 @@ pub(super) fn all() -> Vec<Scenario> {
         remote(),
         inputs(),
         inherited(),
+        reused(),
+        taken(),
+        reused_remotely(),
     ]
 }
 
@@ -221,6 +226,41 @@ fn inherited() -> Scenario {
     Scenario { meddled: Meddled::Parents, ..scenario("inherited", 2, study([first, second])) }
 }
 
+/// Trials that are alike, some of which fail; then a grid that has grown, whose old results are discarded, and taken again.
+fn reused() -> Scenario {
+    let of = |x: [i64; 2], last: i64| {
+        let first = stage("a", 2 * last as u64, 1).reuse("1").uses(["x"]).choices("y", 1..=last);
+        let first = first.choices("x", x).output("result.bin").retry_policy(&retries(1));
+        let second = stage("b", 1, 1).reuse("1").output("sub/more.txt");
+        study([first, second.retry_policy(&retries(1))])
+    };
+    let nature = Nature { flaky_percent: 50, flaky: 1, late_reports: true, ..Nature::default() };
+    Scenario { nature, amended: Some((of([5, 2], 2), Some(0))), ..scenario("reused", 2, of([1, 2], 1)) }
+}
+
+/// Results that somebody changes just before they are taken.
+fn taken() -> Scenario {
+    let of = |budget: u64| {
+        study([stage("a", budget, 1)
+            .reuse("1")
+            .uses(["x"])
+            .choices("y", [1, 2])
+            .choices("x", [1, 2])
+            .output("result.bin")])
+    };
+    Scenario { meddled: Meddled::Taken, amended: Some((of(4), Some(0))), ..scenario("taken", 2, of(3)) }
+}
+
+/// Without outputs, on a cluster, while runs are stopped.
+fn reused_remotely() -> Scenario {
+    let first = stage("a", 4, 1).reuse("1").uses(["x"]).choices("y", [1, 2]).choices("x", [1, 2]);
+    let mut spec = study([first.retry_policy(&retries(1)), stage("b", 1, 1).retry_policy(&retries(1))]);
+    spec.run.executor = on_cluster();
+    let nature = Nature { flaky_percent: 60, flaky: 1, stubborn: true, ..Nature::default() };
+    let requests = vec![vec![(10, Request::Drain)], vec![(15, Request::Drain), (18, Request::Terminate)]];
+    Scenario { nature, requests, ..scenario("reused_remotely", 3, spec) }
+}
+
 fn on_cluster() -> ExecutorSpec {
     ExecutorSpec::Slurm(SlurmSpec { lost_after_ms: 100, ..SlurmSpec::default() })
 }
@@ -229,6 +269,43 @@ fn reset() -> Scenario {
     // Its one trial fails at first, and for good.
     let nature = Nature { flaky_percent: 100, flaky: 1, ..Nature::default() };
     Scenario { retry: true, nature, ..scenario("reset", 1, study([stage("a", 1, 1)])) }
+}
+
+/// A study made up by chance whose stages reuse, and that is amended once it is over, with all or the last of its results discarded.
+pub(super) fn random_reusing(seed: u64) -> Scenario {
+    let base = random(seed);
+    let mut random = Random::of(&[seed, 23]);
+    let mut made = |budget: u64| {
+        let (mut stages, mut parents) = (Vec::new(), 1);
+        for (name, outputs) in [("a", random.percent(70)), ("b", random.percent(50))] {
+            let survivors = 1 + random.below(2);
+            let values: Vec<i64> = (0..=random.below(4) as i64).collect();
+            let mut stage = stage(name, (budget + random.below(6)).max(parents), survivors)
+                .reuse("1")
+                .choices(&format!("x{name}"), values)
+                .choices(&format!("y{name}"), [1, 2, 3])
+                .retry_policy(&retries(1))
+                .timeout(Duration::from_secs(3));
+            if random.percent(70) {
+                stage = stage.uses([format!("x{name}")]);
+            }
+            if outputs {
+                stage = stage.output("out.bin");
+            }
+            stages.push(stage);
+            parents = survivors;
+        }
+        study(stages)
+    };
+    let mut spec = made(2);
+    let mut amended = made(4);
+    spec.run = base.spec.run.clone();
+    amended.run = base.spec.run.clone();
+    let meddled = if random.percent(30) { Meddled::Taken } else { Meddled::Nothing };
+    // A trial that fails by chance of its attempt, and another that is equal, are one and the same to a study that reuses.
+    let nature = Nature { flaky: 1, ..base.nature };
+    let name = format!("reusing_{seed}");
+    Scenario { name, spec, amended: Some((amended, Some(0))), meddled, nature, ..base }
 }
 
 /// A study made up by chance.

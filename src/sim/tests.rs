@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::hunt::{Figures, Hunt, Seed};
 use super::measures;
-use crate::sys::planted;
+use crate::sys::fault_injection;
 
 /// Says what was looked at, and how to see again what was found.
 fn report(name: &str, figures: &Figures, began: Instant) {
@@ -39,7 +39,7 @@ macro_rules! crashed_everywhere {
 }
 crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
-    based, reset, remote, inputs, inherited
+    based, reset, remote, inputs, inherited, reused, taken, reused_remotely
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.
@@ -93,6 +93,23 @@ fn somewhere(seed: u64) -> Figures {
     hunt.figures
 }
 
+/// With and without reuse, and whatever crashes.
+#[test]
+fn random_studies_that_reuse() {
+    let (began, mut figures) = (Instant::now(), Figures::default());
+    for seed in 0..15 {
+        let name = format!("reusing_{seed}");
+        let mut hunt = Hunt::named(&name).unwrap();
+        if hunt.runs() {
+            assert_eq!(hunt.gives_what_running_everything_gives(), Ok(()), "{name}");
+            hunt.crash_somewhere(seed, 0);
+            hunt.crash_somewhere(seed, 1);
+        }
+        figures.add(hunt.figures);
+    }
+    report("random studies that reuse", &figures, began);
+}
+
 #[test]
 fn random_studies() {
     let (began, mut figures) = (Instant::now(), Figures::default());
@@ -122,10 +139,10 @@ fn one_seed() {
     let seed: Seed = seed.parse().unwrap();
     let began = Instant::now();
     let mut hunt = Hunt::named(&seed.study).expect("there is no such study");
-    planted::plant(measures::planted_by_name());
+    fault_injection::plant(measures::planted_by_name());
     // Whatever the chain of a small study's image was cut to, the first crashes of it are the same.
     hunt.repeat(&seed);
-    planted::plant(None);
+    fault_injection::plant(None);
     report(&seed.to_string(), &hunt.figures, began);
     assert!(hunt.figures.images > 0, "the seed names nothing");
 }

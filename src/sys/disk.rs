@@ -17,21 +17,21 @@ use super::temporary::{is_at, parent_of};
 
 /// Whether something is there, also a link that leads nowhere.
 #[must_use]
-pub fn is_taken(path: &Path) -> bool {
+pub(crate) fn is_taken(path: &Path) -> bool {
     simulated!(|machine| machine.kind(path).is_some());
     path.symlink_metadata().is_ok()
 }
 
 /// Whether a file or directory is there.
 #[must_use]
-pub fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     simulated!(|machine| machine.kind(path).is_some());
     path.exists()
 }
 
 /// Whether a directory is there.
 #[must_use]
-pub fn is_dir(path: &Path) -> bool {
+pub(crate) fn is_dir(path: &Path) -> bool {
     simulated!(|machine| machine.kind(path) == Some(super::simulated::Kind::Dir));
     path.is_dir()
 }
@@ -40,7 +40,7 @@ pub fn is_dir(path: &Path) -> bool {
 ///
 /// # Errors
 /// Whatever the file system says; so for all here.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     simulated!(|machine| machine.read(path));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut bytes = Vec::new();
@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
     simulated!(|machine| machine.names(dir));
     fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
 }
@@ -61,7 +61,7 @@ pub fn names(dir: &Path) -> io::Result<Vec<OsString>> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn create_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     simulated!(|machine| machine.create_dir(path));
     fs::create_dir(path)
 }
@@ -70,7 +70,7 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     simulated!(|machine| machine.rename(from, to));
     fs::rename(from, to)
 }
@@ -80,7 +80,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`read`]; [`io::ErrorKind::AlreadyExists`] when the name is taken.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     simulated!(|machine| {
         if machine.kind(to).is_some() {
             Err(io::ErrorKind::AlreadyExists.into())
@@ -101,7 +101,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn remove_file(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     simulated!(|machine| machine.remove_file(path));
     fs::remove_file(path)
 }
@@ -110,14 +110,14 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn sync(path: &Path) -> io::Result<()> {
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
     simulated!(|machine| machine.sync(path));
     File::open(path)?.sync_all()
 }
 
 /// A file that was made and is locked, until this is dropped.
 #[derive(Debug)]
-pub struct Claimed(Made);
+pub(crate) struct Claimed(Made);
 
 #[derive(Debug)]
 enum Made {
@@ -130,7 +130,7 @@ enum Made {
 impl Claimed {
     /// The file, on a real machine.
     #[must_use]
-    pub const fn real(&self) -> Option<&File> {
+    pub(crate) const fn real(&self) -> Option<&File> {
         match &self.0 {
             Made::Real(file, _) => Some(file),
             #[cfg(test)]
@@ -140,7 +140,7 @@ impl Claimed {
 
     /// Why it is not locked, if it is not: its file system cannot do that.
     #[must_use]
-    pub const fn lock_error(&self) -> Option<Errno> {
+    pub(crate) const fn lock_error(&self) -> Option<Errno> {
         match &self.0 {
             Made::Real(_, why) => *why,
             #[cfg(test)]
@@ -152,7 +152,11 @@ impl Claimed {
     ///
     /// # Errors
     /// As for [`read`], and whatever `write` says.
-    pub fn write(&self, sync: bool, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        sync: bool,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         match &self.0 {
             Made::Real(file, _) => {
                 let mut buffered = io::BufWriter::new(file);
@@ -176,7 +180,7 @@ impl Claimed {
 ///
 /// # Errors
 /// As for [`read`]; [`io::ErrorKind::WouldBlock`] if somebody took it for a leftover at once.
-pub fn create_claimed(path: &Path, mode: u32) -> io::Result<Claimed> {
+pub(crate) fn create_claimed(path: &Path, mode: u32) -> io::Result<Claimed> {
     simulated!(|machine| machine.create(path, true).map(|()| Claimed(Made::Simulated(path.into()))));
     // Network file systems lock exclusively what is open for writing, and in common what is open for reading.
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
@@ -191,7 +195,7 @@ pub fn create_claimed(path: &Path, mode: u32) -> io::Result<Claimed> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn create_over(path: &Path) -> io::Result<Claimed> {
+pub(crate) fn create_over(path: &Path) -> io::Result<Claimed> {
     simulated!(|machine| machine.create(path, false).map(|()| Claimed(Made::Simulated(path.into()))));
     Ok(Claimed(Made::Real(File::create(path)?, None)))
 }
@@ -200,7 +204,7 @@ pub fn create_over(path: &Path) -> io::Result<Claimed> {
 ///
 /// # Errors
 /// When it is free and cannot be removed.
-pub fn remove_unclaimed(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove_unclaimed(path: &Path) -> io::Result<bool> {
     simulated!(|machine| machine.remove_file(path).map(|()| true));
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
@@ -216,7 +220,7 @@ pub fn remove_unclaimed(path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     simulated!(|machine| {
         machine.random(&mut bytes);

@@ -25,11 +25,11 @@ pub fn replace_atomically(
     access: Access,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    if planted!(ExportInPlace) {
+    if injected_fault!(ExportInPlace) {
         return Temporary::in_place(path, false)?.write(true, write);
     }
     let temporary = Temporary::beside(path, access)?;
-    temporary.write(!planted!(ExportNotSynced), write)?;
+    temporary.write(!injected_fault!(ExportNotSynced), write)?;
     temporary.replace()?;
     sync_entry(path)
 }
@@ -89,6 +89,13 @@ pub fn is_store(path: &Path) -> io::Result<bool> {
     Ok(head == STORE_MAGIC)
 }
 
+/// Whether two paths lead to the same file; one that leads to none is not.
+#[must_use]
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    identity(one).is_some_and(|one| Some(one) == identity(other))
+}
+
 /// Asks the kernel to begin writing what is dirty of a file, without waiting: a hint that makes a sync of many files
 /// cheaper, and promises nothing.
 pub fn start_writeback(file: &File) {
@@ -126,7 +133,7 @@ pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
             break;
         }
         if disk::is_dir(ancestor) {
-            if !planted!(DirectoriesNotDurable) && !is_top(ancestor) {
+            if !injected_fault!(DirectoriesNotDurable) && !is_top(ancestor) {
                 sync_entry(ancestor)?;
             }
             break;
@@ -139,7 +146,7 @@ pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && disk::is_dir(made) => {}
             Err(error) => return Err(error),
         }
-        if !planted!(DirectoriesNotDurable) {
+        if !injected_fault!(DirectoriesNotDurable) {
             sync_entry(made)?;
         }
     }
@@ -149,7 +156,7 @@ pub fn create_dir_all_durable(dir: &Path) -> io::Result<()> {
 /// Whether a directory is the top of a file system, or a link to wherever: then it is no entry that anybody made just now.
 fn is_top(dir: &Path) -> bool {
     // For artifacts beside the store, syncing here does what the store's own creation does.
-    simulated!(|_machine| dir.parent().is_none() || planted!(DirectoryNotSynced));
+    simulated!(|_machine| dir.parent().is_none() || injected_fault!(DirectoryNotSynced));
     let device =
         |path: &Path| path.symlink_metadata().ok().filter(std::fs::Metadata::is_dir).map(|meta| meta.dev());
     let own = device(dir);
@@ -228,7 +235,7 @@ mod tests {
             assert_eq!(&read, b"text");
         }
         assert!(at("pipe").symlink_metadata().unwrap().file_type().is_fifo());
-        // What could not be written is told, though it was only kept to be written in the end.
+        // What could not be written is an error, though it was only kept to be written in the end.
         drop(pipe);
         let reader =
             rustix::fs::open(at("pipe"), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK, 0.into());

@@ -13,11 +13,11 @@ macro_rules! simulated {
     };
 }
 /// Whether a test left this safety measure out; `false` in a program.
-macro_rules! planted {
+macro_rules! injected_fault {
     ($fault:ident) => {{
         #[cfg(test)]
         {
-            crate::sys::planted::is(crate::sys::planted::Fault::$fault)
+            crate::sys::fault_injection::is(crate::sys::fault_injection::Fault::$fault)
         }
         #[cfg(not(test))]
         {
@@ -27,23 +27,25 @@ macro_rules! planted {
 }
 
 pub mod clock;
-pub mod disk;
+pub(crate) mod copied;
+pub(crate) mod disk;
+#[cfg(test)]
+pub mod fault_injection;
 pub mod files;
-mod let_in;
-pub mod limited;
+mod grant_read;
+pub(crate) mod hash_cache;
+pub(crate) mod helper;
 mod links;
 pub mod opened;
 pub mod orphans;
-pub mod parallel;
-#[cfg(test)]
-pub mod planted;
-pub mod process;
-pub mod remembered;
-pub mod reserve;
+pub(crate) mod parallel;
+pub(crate) mod process;
+pub(crate) mod reserve;
 pub mod signals;
 #[cfg(test)]
 pub mod simulated;
-pub mod temporary;
-pub mod tree_hash;
-pub mod waiting;
+pub(crate) mod temporary;
+pub(crate) mod tree_hash;
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need all of it"))]
+pub(crate) mod waiting;
 pub mod words;

@@ -6,7 +6,7 @@
 //! A directory's entry (its name in the directory above) is durable once the directory above was synced after the entry
 //! was made. Whether that happened cannot be seen, so it is remembered by [`Id`].
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, renameat, statat, statx, syncfs};
 use rustix::io::Errno;
 
+use super::copied::{CopyError, copy_into};
 use super::files::start_writeback;
-use super::let_in::{let_owner_in_at, let_owner_in_below};
+use super::grant_read::{let_owner_in_at, let_owner_in_below};
+use super::hash_cache::Memory;
 use super::links::resolve;
-use super::remembered::Memory;
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
 use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath};
@@ -39,7 +40,7 @@ enum Inner {
 }
 
 /// Which file or directory it is: another one that is made later in its place has another, as far as the file system
-/// tells when it was made.
+/// says when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     dev: (u32, u32),
@@ -68,7 +69,14 @@ impl Below {
         Self { root: self.root.clone(), below: self.below.join(name) }
     }
 
-    /// For people, and for whoever needs a name alone.
+    /// What it is in; what is not below its directory stays there.
+    #[must_use]
+    pub fn above(&self) -> Self {
+        let below = self.below.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        Self { root: self.root.clone(), below }
+    }
+
+    /// For messages, and for calls that need a name alone.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         match self.below.as_os_str().is_empty() {
@@ -254,6 +262,55 @@ impl Opened {
                 machine.create(&path.join(name), true)?;
                 machine.append(&path.join(name), bytes)
             }
+        )
+    }
+
+    /// Copies this file or directory into another directory, where the name must be free. See [`copy_into`].
+    ///
+    /// # Errors
+    /// As for [`copy_into`].
+    pub fn copy_into(&self, dir: &Self, name: &OsStr, watch: HashWatch<'_>) -> Result<(), CopyError> {
+        match (&self.0, &dir.0) {
+            (Inner::Real { file, .. }, Inner::Real { file: dir, .. }) => copy_into(file, dir.as_fd(), name, watch),
+            #[cfg(test)]
+            (Inner::Simulated(path), Inner::Simulated(dir)) => {
+                let machine = machine().map_err(CopyError::Source)?;
+                let bytes = machine.read(path).map_err(CopyError::Source)?;
+                let to = dir.join(name);
+                machine.create(&to, true).and_then(|()| machine.append(&to, &bytes)).map_err(CopyError::Target)
+            }
+            #[cfg(test)]
+            _ => Err(CopyError::Source(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// The names in this directory, in no order.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        on!(
+            self,
+            |_file| fs::read_dir(self.path_now())?.map(|entry| Ok(entry?.file_name())).collect(),
+            |machine, path| machine.names(path)
+        )
+    }
+
+    /// When its contents, or its entries, last changed, Unix milliseconds. On a simulated machine that was long ago.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn modified_ms(&self) -> io::Result<i64> {
+        on!(
+            self,
+            |file| {
+                let stat = fstat(file)?;
+                Ok(stat
+                    .st_mtime
+                    .saturating_mul(1_000)
+                    .saturating_add(i64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0)))
+            },
+            |_machine, _path| Ok(0)
         )
     }
 
@@ -453,7 +510,7 @@ fn c_name(name: &OsStr) -> io::Result<CString> {
     Ok(CString::new(name.as_encoded_bytes())?)
 }
 
-/// A directory that its file system cannot sync: said in words, since no number would tell what to do.
+/// A directory that its file system cannot sync: said in words, since no number would say what to do.
 pub(super) fn unsupported(file: &File, error: io::Error) -> io::Error {
     let refused = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP));
     if !refused || !file.metadata().is_ok_and(|meta| meta.is_dir()) {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Does the work on each item, in this thread and in up to `helpers` more, called `name`; what came of each, in their order.
 /// `None`: a thread failed unexpectedly that may or may not have done it.
-pub fn each<T: Sync, R: Send>(
+pub(crate) fn each<T: Sync, R: Send>(
     items: &[T],
     helpers: usize,
     name: &str,

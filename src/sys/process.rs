@@ -18,7 +18,7 @@ use crate::model::ProcessId;
 
 /// What `/proc/<pid>/stat` says of a process, as far as it is needed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Its number.
     pub pid: u32,
     /// Its parent's.
@@ -40,7 +40,7 @@ impl Stat {
     ///
     /// # Errors
     /// If it cannot be looked at.
-    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+    pub(crate) fn of(pid: u32) -> io::Result<Option<Self>> {
         let text = if_there(read_kernel_file(format!("/proc/{pid}/stat")))?;
         let Some(text) = text.filter(|text| !is_released(text)) else { return Ok(None) };
         let nonsense = || io::Error::new(io::ErrorKind::InvalidData, format!("`/proc/{pid}/stat` makes no sense"));
@@ -50,7 +50,7 @@ impl Stat {
     /// Parses the file's bytes. The second field, the program's name in parentheses, may hold anything at all,
     /// spaces and parentheses included, so fields are counted from the last `)`.
     #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let head = std::str::from_utf8(text.get(..text.iter().position(|byte| *byte == b'(')?)?).ok()?;
         let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
@@ -76,7 +76,7 @@ impl Stat {
 
     /// The process without its circumstances.
     #[must_use]
-    pub fn id(&self) -> ProcessId {
+    pub(crate) fn id(&self) -> ProcessId {
         ProcessId { pid: self.pid, start_ticks: self.start_ticks }
     }
 }
@@ -115,7 +115,7 @@ const KERNEL_FILE_BYTES: usize = 4096;
 ///
 /// # Errors
 /// What the kernel says.
-pub fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+pub(crate) fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let mut text = vec![0; KERNEL_FILE_BYTES];
     let length = fs::File::open(path)?.read(&mut text)?;
     text.truncate(length);
@@ -123,15 +123,15 @@ pub fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 }
 
 /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`); `None` if there is none, or it
-/// cannot be told.
+/// cannot be found out.
 #[must_use]
-pub fn start_ticks(pid: u32) -> Option<u64> {
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     Stat::of(pid).ok()?.map(|stat| stat.start_ticks)
 }
 
 /// This process. Start time 0 if `/proc` is not there.
 #[must_use]
-pub fn this_process() -> ProcessId {
+pub(crate) fn this_process() -> ProcessId {
     let pid = std::process::id();
     ProcessId { pid, start_ticks: start_ticks(pid).unwrap_or(0) }
 }
@@ -140,7 +140,7 @@ pub fn this_process() -> ProcessId {
 ///
 /// # Errors
 /// If it cannot be looked at; so for all here.
-pub fn is_alive(process: &ProcessId, boot_id: &str) -> io::Result<bool> {
+pub(crate) fn is_alive(process: &ProcessId, boot_id: &str) -> io::Result<bool> {
     Ok(!boot_id.is_empty() && boot_id == super::clock::boot_id()? && lives(*process)?)
 }
 
@@ -148,7 +148,7 @@ pub fn is_alive(process: &ProcessId, boot_id: &str) -> io::Result<bool> {
 ///
 /// # Errors
 /// As for [`is_alive`].
-pub fn lives(process: ProcessId) -> io::Result<bool> {
+pub(crate) fn lives(process: ProcessId) -> io::Result<bool> {
     Ok(Stat::of(process.pid)?.is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead))
 }
 
@@ -156,7 +156,7 @@ pub fn lives(process: ProcessId) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the kernel says: not permitted, mostly.
-pub fn signal_exactly(process: ProcessId, signal: Signal) -> io::Result<bool> {
+pub(crate) fn signal_exactly(process: ProcessId, signal: Signal) -> io::Result<bool> {
     let sent = match open_exactly(process)? {
         Opened::Gone => return Ok(false),
         Opened::Held(pidfd) => pidfd_send_signal(&pidfd, signal),
@@ -173,7 +173,7 @@ pub fn signal_exactly(process: ProcessId, signal: Signal) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the kernel says: not permitted, mostly.
-pub fn signal_group_exactly(leader: ProcessId, signal: Signal) -> io::Result<bool> {
+pub(crate) fn signal_group_exactly(leader: ProcessId, signal: Signal) -> io::Result<bool> {
     // The pidfd pins nothing but itself: the number could be used again between the check and the signal if the
     // leader died and was reaped just then *and* its group was empty. Whoever calls this is the one who reaps, or
     // looks at a process of another engine, whose number then is a moment old: the kernel hands out pids in a ring.
@@ -196,7 +196,7 @@ pub fn signal_group_exactly(leader: ProcessId, signal: Signal) -> io::Result<boo
 ///
 /// # Errors
 /// What the kernel says.
-pub fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool> {
+pub(crate) fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool> {
     let start = Instant::now();
     let left = || limit.map(|limit| limit.saturating_sub(start.elapsed()));
     loop {
@@ -223,8 +223,8 @@ pub fn wait_gone(process: ProcessId, limit: Option<Duration>) -> io::Result<bool
 /// A descriptor that becomes readable once exactly this process is dead; `None` if it is.
 ///
 /// # Errors
-/// What the kernel says; one without pidfds cannot tell.
-pub fn hold(process: ProcessId) -> io::Result<Option<OwnedFd>> {
+/// The kernel's error, also where it has no pidfds.
+pub(crate) fn hold(process: ProcessId) -> io::Result<Option<OwnedFd>> {
     match open_exactly(process)? {
         Opened::Held(pidfd) => Ok(Some(pidfd)),
         Opened::Gone => Ok(None),
@@ -268,7 +268,7 @@ fn poll_readable(fd: &OwnedFd, limit: Option<Duration>) -> Result<bool, Errno> {
 ///
 /// # Errors
 /// If `/proc` cannot be listed, or one of them cannot be looked at.
-pub fn all_processes() -> io::Result<Vec<Stat>> {
+pub(crate) fn all_processes() -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -283,7 +283,7 @@ pub fn all_processes() -> io::Result<Vec<Stat>> {
 ///
 /// # Errors
 /// As for [`is_alive`].
-pub fn write_locked_files(pid: u32) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn write_locked_files(pid: u32) -> io::Result<Vec<PathBuf>> {
     let Some(descriptors) = if_ours(fs::read_dir(format!("/proc/{pid}/fdinfo")))? else { return Ok(Vec::new()) };
     let locked = |info: &[u8]| {
         let mut lines = info.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"lock:"));
@@ -307,7 +307,7 @@ fn has_word(line: &[u8], word: &[u8]) -> bool {
 ///
 /// # Errors
 /// As for [`is_alive`].
-pub fn handles(process: ProcessId, signal: Signal) -> io::Result<bool> {
+pub(crate) fn handles(process: ProcessId, signal: Signal) -> io::Result<bool> {
     let status = read_kernel_file(format!("/proc/{}/status", process.pid));
     let Some(status) = if_there(status)? else { return Ok(false) };
     let status = String::from_utf8_lossy(&status);
@@ -321,7 +321,7 @@ pub fn handles(process: ProcessId, signal: Signal) -> io::Result<bool> {
 ///
 /// # Errors
 /// As for [`is_alive`].
-pub fn user_of(pid: u32) -> io::Result<Option<u32>> {
+pub(crate) fn user_of(pid: u32) -> io::Result<Option<u32>> {
     let Some(status) = if_there(read_kernel_file(format!("/proc/{pid}/status")))? else { return Ok(None) };
     let status = String::from_utf8_lossy(&status);
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
@@ -330,27 +330,27 @@ pub fn user_of(pid: u32) -> io::Result<Option<u32>> {
 
 /// Another process's environment as it was at its `execve`.
 #[derive(Clone, Debug)]
-pub struct Environ(Vec<u8>);
+pub(crate) struct Environ(Vec<u8>);
 
 impl Environ {
     /// Reads it; `None` if the process is gone or not ours to look at.
     ///
     /// # Errors
     /// As for [`is_alive`].
-    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+    pub(crate) fn of(pid: u32) -> io::Result<Option<Self>> {
         Ok(if_ours(fs::read(format!("/proc/{pid}/environ")))?.map(Self))
     }
 
     /// Whether there is nothing in it: a kernel thread, a zombie, a process that was given none, or one in the middle
     /// of its `execve`, which will have one in a moment.
     #[must_use]
-    pub fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The value of a variable.
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn value(&self, name: &str) -> Option<&[u8]> {
         self.0.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 }

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// Ten commits and the opening of a store take less.
-pub const RESERVE_BYTES: u64 = 1 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 1 << 20;
 
 /// The file; it goes with this.
 #[derive(Debug)]
-pub struct Reserve {
+pub(crate) struct Reserve {
     path: PathBuf,
 }
 
@@ -29,7 +29,7 @@ impl Reserve {
     }
 
     /// Removes what an engine left that died just after its study was over: no other takes it over.
-    pub fn remove_leftover(store: &Path) {
+    pub(crate) fn remove_leftover(store: &Path) {
         if let Some(reserve) = Self::of(store) {
             let is_one = fs::symlink_metadata(&reserve.path)
                 .is_ok_and(|meta| meta.is_file() && meta.len() == RESERVE_BYTES);
@@ -43,7 +43,7 @@ impl Reserve {
     /// The reserve of a store, `<store>.reserve`: made, or taken over from an engine that died. `None` where there is no
     /// room for it, or the file system cannot set any aside.
     #[must_use]
-    pub fn beside(store: &Path) -> Option<Self> {
+    pub(crate) fn beside(store: &Path) -> Option<Self> {
         let reserve = Self::of(store)?;
         // If it cannot be had whole, what there is of it goes when `reserve` does.
         match reserve.fill() {
@@ -70,7 +70,7 @@ impl Reserve {
     }
 
     /// Gives the room back to the disk.
-    pub fn release(self) {
+    pub(crate) fn release(self) {
         drop(self);
     }
 }

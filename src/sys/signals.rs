@@ -138,7 +138,7 @@ impl Requests {
         self.signals.get(nth as usize % Self::KEPT)
     }
 
-    /// The signal of the next request after so many were told, if there is one.
+    /// The signal of the next request after so many that were passed on, if there is one.
     fn after(&self, told: u32) -> Option<SignalEvent> {
         if self.count.load(Ordering::SeqCst) <= told {
             return None;
@@ -188,20 +188,20 @@ pub fn settle() {
 }
 
 /// Handlers that, once there, stay for the life of the process, and the flags that switch them.
-struct Fixed {
+struct InstalledHandlers {
     /// Nobody watches: signals do what they did before anybody watched.
     unwatched: Arc<AtomicBool>,
     watchers: usize,
     signals: Vec<c_int>,
 }
 
-static FIXED: Mutex<Option<Fixed>> = Mutex::new(None);
+static HANDLERS: Mutex<Option<InstalledHandlers>> = Mutex::new(None);
 
-fn with_fixed<T>(act: impl FnOnce(&mut Option<Fixed>) -> T) -> T {
-    act(&mut FIXED.lock().unwrap_or_else(PoisonError::into_inner))
+fn with_handlers<T>(act: impl FnOnce(&mut Option<InstalledHandlers>) -> T) -> T {
+    act(&mut HANDLERS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-impl Fixed {
+impl InstalledHandlers {
     /// The order matters: handlers run in the order they were registered, and a request is counted first of all.
     fn register() -> io::Result<Self> {
         let unwatched = Arc::new(AtomicBool::new(false));
@@ -258,7 +258,7 @@ pub struct SignalWatch {
 
 impl SignalWatch {
     /// Sends every request by TERM, INT or HUP, and every TSTP, CONT, USR1 and USR2, into `events` (wrapped by `wrap`),
-    /// from a thread of its own. A full channel drops the signal: whoever is that far behind has many of them waiting.
+    /// from a thread of its own. A full channel drops the signal: a reader that is that far behind has many of them waiting.
     /// Requests to end that come within [`SAME_REQUEST`] are one. Also makes SIGXFSZ ignored for good, so that a file size
     /// limit is an error of the write.
     ///
@@ -269,15 +269,15 @@ impl SignalWatch {
         wrap: impl Fn(SignalEvent) -> T + Send + 'static,
     ) -> io::Result<Self> {
         ignore_file_size_signal();
-        let numbers = with_fixed(|fixed| -> io::Result<Vec<c_int>> {
+        let numbers = with_handlers(|fixed| -> io::Result<Vec<c_int>> {
             if fixed.is_none() {
-                *fixed = Some(Fixed::register()?);
+                *fixed = Some(InstalledHandlers::register()?);
             }
             Ok(fixed.as_ref().map(|fixed| fixed.signals.clone()).unwrap_or_default())
         })?;
         let mut signals = Signals::new(numbers)?;
         let handle = signals.handle();
-        with_fixed(|fixed| {
+        with_handlers(|fixed| {
             if let Some(fixed) = fixed {
                 if fixed.watchers == 0 {
                     REQUESTS.forget();
@@ -315,9 +315,9 @@ impl SignalWatch {
 }
 
 /// One watch less. After the last one signals do again what they did before; but a program that has [settled](settle)
-/// still has to tell how its study went: there one more request changes nothing, and the one after it ends it at once.
+/// still has to report how its study went: there one more request changes nothing, and the one after it ends it at once.
 fn unwatch() {
-    with_fixed(|fixed| {
+    with_handlers(|fixed| {
         let Some(fixed) = fixed else { return };
         fixed.watchers = fixed.watchers.saturating_sub(1);
         if fixed.watchers > 0 {
@@ -348,7 +348,7 @@ impl Drop for SignalWatch {
         unwatch();
         self.handle.close();
         if let Some(thread) = self.thread.take() {
-            // A panic there was already told by the panic hook.
+            // The panic hook has already printed a panic there.
             let _ = thread.join();
         }
     }
@@ -370,7 +370,7 @@ pub fn stop_self() -> io::Result<()> {
     signal_hook::low_level::raise(SIGSTOP)
 }
 
-/// Asks this process to end, as whoever sends it SIGTERM.
+/// Asks this process to end, as SIGTERM from outside does.
 pub fn terminate_self() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
 }
@@ -381,7 +381,7 @@ pub fn exit_at_once(signal: SignalEvent) -> ! {
     unsafe { libc::_exit(128 + signal.number()) }
 }
 
-/// Ends this process by `signal`, so that whoever waits for it sees that. If even that fails: `_exit(128 + n)`.
+/// Ends this process by `signal`, so that its parent sees that. If even that fails: `_exit(128 + n)`.
 pub fn die_by(signal: SignalEvent) -> ! {
     let number = signal.number();
     // SAFETY: plain system calls; the signal set is initialised by sigemptyset before it is used, and `_exit` takes
@@ -514,7 +514,7 @@ mod tests {
         raise(SIGINT);
         assert_eq!(receiver.recv_timeout(Duration::from_secs(20)).unwrap(), SignalEvent::Int);
         drop(watch);
-        // One more while it tells how things went, and then the next.
+        // One more while it reports how things went, and then the next.
         for _ in 0..2 {
             REQUESTS.came_ns.store(0, Ordering::SeqCst);
             signal_hook::low_level::raise(SIGTERM).unwrap();

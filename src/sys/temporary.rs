@@ -1,8 +1,8 @@
 //! Files and directories that are not yet what they are to become, and what is left of those whose makers died.
 //!
 //! A temporary file lies beside its target, `.<target>.<random>.piton-tmp`: made new, whoever else may write there; closed
-//! to other users until it has the mode it is to have; and locked as long as its maker lives. So a leftover is told from a
-//! file that somebody is at by the kernel, and by no number of a process, which another process may have by now. Where a
+//! to other users until it has the mode it is to have; and locked as long as its maker lives. So the kernel says
+//! which file is a leftover, and no number of a process does, which another process may have by now. Where a
 //! file system knows no locks, what is left stays: it is harmless. The same holds for directories of a prefix in a place of
 //! temporary ones. Nothing here may remove what is locked, or what somebody else called so.
 //!
@@ -26,7 +26,7 @@ use super::tree_hash::open_dir;
 use super::words::unlockable;
 
 /// What the names of temporary files end in.
-pub const TEMP_SUFFIX: &str = ".piton-tmp";
+pub(crate) const TEMP_SUFFIX: &str = ".piton-tmp";
 
 /// Digits of a random name.
 const DIGITS: usize = 10;
@@ -60,7 +60,7 @@ impl Access {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn random_digits() -> io::Result<String> {
+pub(crate) fn random_digits() -> io::Result<String> {
     Ok(disk::random::<{ DIGITS / 2 }>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -70,7 +70,7 @@ fn are_digits(text: &str) -> bool {
 
 /// A file that will be another one's, or go.
 #[derive(Debug)]
-pub struct Temporary {
+pub(crate) struct Temporary {
     path: PathBuf,
     target: PathBuf,
     file: Claimed,
@@ -83,7 +83,7 @@ impl Temporary {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn beside(target: &Path, access: Access) -> io::Result<Self> {
+    pub(crate) fn beside(target: &Path, access: Access) -> io::Result<Self> {
         let Some(name) = target.file_name() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -121,14 +121,14 @@ impl Temporary {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn in_place(target: &Path, new: bool) -> io::Result<Self> {
+    pub(crate) fn in_place(target: &Path, new: bool) -> io::Result<Self> {
         let file = if new { disk::create_claimed(target, 0o600)? } else { disk::create_over(target)? };
         Ok(Self { path: target.into(), target: target.into(), file, placed: true })
     }
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -136,7 +136,7 @@ impl Temporary {
     ///
     /// # Errors
     /// That the file system cannot do it, in words.
-    pub fn is_locked(&self) -> io::Result<()> {
+    pub(crate) fn is_locked(&self) -> io::Result<()> {
         self.file.lock_error().map_or(Ok(()), |errno| Err(unlockable(errno.into())))
     }
 
@@ -144,7 +144,11 @@ impl Temporary {
     ///
     /// # Errors
     /// What the file system says, and whatever `write` does.
-    pub fn write(&self, sync: bool, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        sync: bool,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.file.write(sync, write)
     }
 
@@ -152,7 +156,7 @@ impl Temporary {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn replace(mut self) -> io::Result<()> {
+    pub(crate) fn replace(mut self) -> io::Result<()> {
         if !self.placed {
             disk::rename(&self.path, &self.target)?;
             self.placed = true;
@@ -164,7 +168,7 @@ impl Temporary {
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`], and what the file system says.
-    pub fn place_new(mut self) -> io::Result<()> {
+    pub(crate) fn place_new(mut self) -> io::Result<()> {
         if !self.placed {
             disk::rename_new(&self.path, &self.target)?;
             self.placed = true;
@@ -176,7 +180,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.placed {
-            // The first error is the one to tell; a leftover is harmless.
+            // The first error is the one to report; a leftover is harmless.
             let _ = disk::remove_file(&self.path);
         }
     }
@@ -216,12 +220,12 @@ fn is_temporary(name: &str) -> bool {
 ///
 /// # Errors
 /// If the directory cannot be listed. A leftover that cannot be removed stays: it is harmless.
-pub fn remove_leftovers_in(dir: &Path) -> io::Result<usize> {
+pub(crate) fn remove_leftovers_in(dir: &Path) -> io::Result<usize> {
     remove_leftovers(dir, is_temporary)
 }
 
 /// Removes those of a target, and of files whose names begin with its name. What cannot be looked at stays.
-pub fn remove_leftovers_of(target: &Path) {
+pub(crate) fn remove_leftovers_of(target: &Path) {
     let Some(name) = target.file_name() else { return };
     let prefix = format!(".{}.", name.to_string_lossy());
     if let Err(error) = remove_leftovers(parent_of(target), |name| name.starts_with(&prefix) && is_temporary(name))
@@ -234,7 +238,7 @@ pub fn remove_leftovers_of(target: &Path) {
 ///
 /// # Errors
 /// If the directory cannot be listed.
-pub fn remove_leftovers(dir: &Path, theirs: impl Fn(&str) -> bool) -> io::Result<usize> {
+pub(crate) fn remove_leftovers(dir: &Path, theirs: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for name in disk::names(dir)? {
         if !name.to_str().is_some_and(&theirs) {
@@ -260,7 +264,7 @@ pub(super) fn parent_of(path: &Path) -> &Path {
 
 /// A directory of this process's own that is closed to other users, and locked while this lives.
 #[derive(Debug)]
-pub struct TemporaryDir {
+pub(crate) struct TemporaryDir {
     path: PathBuf,
     _lock: File,
 }
@@ -271,7 +275,7 @@ impl TemporaryDir {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn new_in(parent: &Path, prefix: &str) -> io::Result<Self> {
+    pub(crate) fn new_in(parent: &Path, prefix: &str) -> io::Result<Self> {
         remove_leftover_dirs(parent, prefix);
         let mut tries = 0;
         loop {
@@ -294,7 +298,7 @@ impl TemporaryDir {
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -302,7 +306,7 @@ impl TemporaryDir {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn remove(self) -> io::Result<()> {
+    pub(crate) fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
 }
@@ -327,7 +331,7 @@ pub(super) fn is_at(file: impl AsFd, path: &Path) -> bool {
 }
 
 /// Removes the directories of this user with such names whose makers are gone. How many.
-pub fn remove_leftover_dirs(parent: &Path, prefix: &str) -> usize {
+pub(crate) fn remove_leftover_dirs(parent: &Path, prefix: &str) -> usize {
     let Ok(entries) = fs::read_dir(parent) else { return 0 };
     let theirs = |name: &OsStr| name.to_str().and_then(|name| name.strip_prefix(prefix)).is_some_and(are_digits);
     let mut removed = 0;

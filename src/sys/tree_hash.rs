@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, fstat, openat, readlinkat, seek, statat};
 use rustix::io::{Errno, pread};
 
-use super::remembered::Memory;
+use super::hash_cache::Memory;
 
 /// How deep a directory may be: open descriptors grow with it.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -34,7 +34,7 @@ pub struct TreeHash {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     #[cfg(test)]
     faults::met(path)?;
     Ok(rustix::fs::open(
@@ -49,7 +49,7 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] for a path that could lead out, otherwise what the kernel says.
-pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     let mut names: Vec<&OsStr> = Vec::new();
     for component in path.components() {
         match component {
@@ -88,21 +88,21 @@ fn open_entry(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<Owned
 ///
 /// # Errors
 /// What the kernel says.
-pub fn kind_of(file: impl AsFd) -> io::Result<FileType> {
+pub(crate) fn kind_of(file: impl AsFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(fstat(file)?.st_mode))
 }
 
 /// Asked now and then while something is hashed; an error ends the hashing, as it is.
-pub type HashWatch<'a> = &'a dyn Fn() -> io::Result<()>;
+pub(crate) type HashWatch<'a> = &'a dyn Fn() -> io::Result<()>;
 
-/// Why a hash is not whole: whoever watched ended it.
+/// Why a hash is not whole: its watcher ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its hashing was cut off")]
-pub struct CutOff;
+pub(crate) struct CutOff;
 
 /// Whether an error is [`CutOff`].
 #[must_use]
-pub fn is_cut_off(error: &io::Error) -> bool {
+pub(crate) fn is_cut_off(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<CutOff>())
 }
 
@@ -116,20 +116,20 @@ struct Within {
 
 /// The system's number of an error, also of one of [`hash_tree`] that says where below a directory it was met.
 #[must_use]
-pub fn errno_of(error: &io::Error) -> Option<i32> {
+pub(crate) fn errno_of(error: &io::Error) -> Option<i32> {
     let within = || error.get_ref()?.downcast_ref::<Within>();
     error.raw_os_error().or_else(|| errno_of(&within()?.cause))
 }
 
-/// For whoever may be kept waiting, or is ended by a signal.
+/// For callers that may be kept waiting, or are ended by a signal.
 ///
 /// # Errors
 /// Never.
-pub const fn to_the_end() -> io::Result<()> {
+pub(crate) const fn to_the_end() -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that are hashed between two looks at whoever wants to end it.
+/// Bytes that are hashed between two questions whether to end.
 const BYTES_A_LOOK: u64 = 16 << 20;
 
 /// Hashes an opened file or directory (with everything below it), and makes it durable if `sync` is set. `watch` is asked
@@ -138,35 +138,35 @@ const BYTES_A_LOOK: u64 = 16 << 20;
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] for what is neither file, directory nor link, or nested too deep; what `watch` says;
 /// otherwise what the kernel says.
-pub fn hash_tree(file: File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
-    hash_opened(file, &mut Manner { sync, watch, memory: None }, 0)
+pub(crate) fn hash_tree(file: File, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+    hash_opened(file, &mut Hashing { sync, watch, memory: None }, 0)
 }
 
 /// The same, with files that are known and were left alone since not read again. `path` is what it is known by.
 ///
 /// # Errors
 /// As for [`hash_tree`].
-pub fn hash_tree_again(
+pub(crate) fn hash_tree_again(
     file: File,
     path: &Path,
     memory: &mut Memory,
     watch: HashWatch<'_>,
 ) -> io::Result<TreeHash> {
-    hash_opened(file, &mut Manner { sync: false, watch, memory: Some((memory, path.to_owned())) }, 0)
+    hash_opened(file, &mut Hashing { sync: false, watch, memory: Some((memory, path.to_owned())) }, 0)
 }
 
 /// How something is hashed.
-struct Manner<'a> {
+struct Hashing<'a> {
     sync: bool,
     watch: HashWatch<'a>,
     /// What is known of files, and where this one is.
     memory: Option<(&'a mut Memory, PathBuf)>,
 }
 
-fn hash_opened(file: File, manner: &mut Manner<'_>, depth: usize) -> io::Result<TreeHash> {
+fn hash_opened(file: File, hashing: &mut Hashing<'_>, depth: usize) -> io::Result<TreeHash> {
     match kind_of(&file)? {
-        FileType::RegularFile => hash_file(&file, manner),
-        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, manner, depth),
+        FileType::RegularFile => hash_file(&file, hashing),
+        FileType::Directory if depth < MAX_DEPTH => hash_dir(&file, hashing, depth),
         FileType::Directory => Err(io::Error::new(io::ErrorKind::InvalidData, "is nested too deep")),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "is neither a file nor a directory")),
     }
@@ -176,7 +176,7 @@ fn hash_opened(file: File, manner: &mut Manner<'_>, depth: usize) -> io::Result<
 ///
 /// # Errors
 /// What `watch` says; otherwise what the kernel says.
-pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hasher> {
+pub(crate) fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hasher> {
     const ZEROS: &[u8] = &[0; 128 * 1024];
     let mut hasher = blake3::Hasher::new();
     let mut next_look = BYTES_A_LOOK;
@@ -226,19 +226,19 @@ pub fn hash_bytes(file: &File, watch: HashWatch<'_>) -> io::Result<blake3::Hashe
     }
 }
 
-fn hash_file(file: &File, manner: &mut Manner<'_>) -> io::Result<TreeHash> {
-    if let Some((memory, path)) = &mut manner.memory {
-        let (bytes, hash) = memory.hash_opened(path, file, manner.watch)?;
+fn hash_file(file: &File, hashing: &mut Hashing<'_>) -> io::Result<TreeHash> {
+    if let Some((memory, path)) = &mut hashing.memory {
+        let (bytes, hash) = memory.hash_opened(path, file, hashing.watch)?;
         return Ok(TreeHash { bytes, blake3: *hash.as_bytes() });
     }
-    let hasher = hash_bytes(file, manner.watch)?;
-    if manner.sync {
+    let hasher = hash_bytes(file, hashing.watch)?;
+    if hashing.sync {
         file.sync_all()?;
     }
     Ok(TreeHash { bytes: hasher.count(), blake3: *hasher.finalize().as_bytes() })
 }
 
-fn hash_dir(dir: &File, manner: &mut Manner<'_>, depth: usize) -> io::Result<TreeHash> {
+fn hash_dir(dir: &File, hashing: &mut Hashing<'_>, depth: usize) -> io::Result<TreeHash> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
@@ -250,18 +250,18 @@ fn hash_dir(dir: &File, manner: &mut Manner<'_>, depth: usize) -> io::Result<Tre
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0_u64;
     for name in names {
-        (manner.watch)()?;
+        (hashing.watch)()?;
         let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         let (kind, hash) = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let target = readlinkat(dir, &name, Vec::new())?;
             (b'l', *blake3::hash(target.as_bytes()).as_bytes())
         } else {
             let child = open_entry(dir.as_fd(), &name).map_err(io::Error::from);
-            if let Some((_, path)) = &mut manner.memory {
+            if let Some((_, path)) = &mut hashing.memory {
                 path.push(OsStr::from_bytes(name.as_bytes()));
             }
-            let child = child.and_then(|child| hash_opened(child.into(), manner, depth + 1));
-            if let Some((_, path)) = &mut manner.memory {
+            let child = child.and_then(|child| hash_opened(child.into(), hashing, depth + 1));
+            if let Some((_, path)) = &mut hashing.memory {
                 path.pop();
             }
             let child = child.map_err(|cause| match is_cut_off(&cause) {
@@ -284,7 +284,7 @@ fn hash_dir(dir: &File, manner: &mut Manner<'_>, depth: usize) -> io::Result<Tre
         hasher.update(name.as_bytes());
         hasher.update(format!(" {}\n", blake3::Hash::from_bytes(hash).to_hex()).as_bytes());
     }
-    if manner.sync {
+    if hashing.sync {
         dir.sync_all()?;
     }
     Ok(TreeHash { bytes, blake3: *hasher.finalize().as_bytes() })

@@ -1,7 +1,7 @@
-//! Why jobs wait in a cluster's queue: a note that the engine leaves for whoever looks, beside the control directories.
+//! Why jobs wait in a cluster's queue: a note that the engine leaves for commands that look, beside the control directories.
 //!
 //! It is no record: it changes all the time, it is not synced, and nothing may be decided by it. Trials may put anything
-//! in its place, and its words are a cluster's: whoever reads takes a bounded amount, and whoever shows cleans it.
+//! in its place, and its words are a cluster's: reading takes a bounded amount, and showing cleans it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -15,12 +15,12 @@ use super::temporary::{Access, Temporary};
 use crate::model::{AttemptNo, StudyId, TrialId, UnixMs};
 
 /// The directory, in the study's own, through which engine and jobs speak.
-pub const CONTROL_DIR: &str = ".remote";
+pub(crate) const CONTROL_DIR: &str = ".remote";
 /// In it.
 const NAME: &str = "waiting.json";
 /// Of so many jobs, the first ones, it is said singly why they wait.
 const SINGLY: usize = 64;
-/// So many reasons are told apart.
+/// So many reasons are counted separately.
 const REASONS: usize = 16;
 /// All others.
 const OTHERS: &str = "other reasons";
@@ -35,7 +35,7 @@ const AGAIN_MS: u64 = 60_000;
 
 /// Why jobs of a study wait, as the cluster last said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     study: String,
     /// When it said so, by the clock of the engine's host.
     pub seen_ms: UnixMs,
@@ -52,7 +52,7 @@ fn shortened(reason: &str) -> String {
 
 impl Waiting {
     /// A note of these jobs, in the order of their trials.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         study: StudyId,
         seen_ms: UnixMs,
         jobs: impl Iterator<Item = (TrialId, AttemptNo, &'a str)>,
@@ -71,20 +71,20 @@ impl Waiting {
 
     /// Whether nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.reasons.is_empty()
     }
 
     /// Why this one waits, if that is known.
     #[must_use]
-    pub fn reason(&self, trial: TrialId, attempt: AttemptNo) -> Option<&str> {
+    pub(crate) fn reason(&self, trial: TrialId, attempt: AttemptNo) -> Option<&str> {
         let one = self.singly.iter().find(|(of, n, _)| *of == trial.0 && *n == attempt);
         one.map(|(.., reason)| reason.as_str())
     }
 
-    /// Whether a newer one needs not be written, since this one still tells it all.
+    /// Whether a newer one needs not be written, since this one still says it all.
     #[must_use]
-    pub fn does_for(&self, newer: &Self) -> bool {
+    pub(crate) fn does_for(&self, newer: &Self) -> bool {
         let same = self.reasons == newer.reasons && self.singly == newer.singly;
         same && newer.seen_ms.abs_diff(self.seen_ms) < AGAIN_MS
     }
@@ -93,7 +93,7 @@ impl Waiting {
     ///
     /// # Errors
     /// What the file system says; a link in the control directory's place is refused.
-    pub fn leave(&self, artifacts: &Path) -> io::Result<()> {
+    pub(crate) fn leave(&self, artifacts: &Path) -> io::Result<()> {
         drop(Below::root(artifacts.into()).join(CONTROL_DIR).open()?);
         let note = Temporary::beside(&artifacts.join(CONTROL_DIR).join(NAME), Access::Own)?;
         note.write(false, |file| Ok(serde_json::to_writer(file, self)?))?;
@@ -101,7 +101,7 @@ impl Waiting {
     }
 
     /// Takes it away. One that cannot be removed grows old.
-    pub fn remove(artifacts: &Path) {
+    pub(crate) fn remove(artifacts: &Path) {
         let there = Below::root(artifacts.into()).join(CONTROL_DIR);
         if there.open().is_ok() {
             let _ = disk::remove_file(&there.path().join(NAME));
@@ -110,7 +110,7 @@ impl Waiting {
 
     /// The one that was left there for this study, unless it is old, or no note.
     #[must_use]
-    pub fn read(artifacts: &Path, study: StudyId, now_ms: UnixMs) -> Option<Self> {
+    pub(crate) fn read(artifacts: &Path, study: StudyId, now_ms: UnixMs) -> Option<Self> {
         let file = Below::root(artifacts.into()).join(CONTROL_DIR).join(NAME).open_file().ok()?;
         let mut text = Vec::new();
         file.take(BYTES_MAX + 1).read_to_end(&mut text).ok()?;

@@ -16,7 +16,7 @@ pub fn plain(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
-/// A lock that the file system cannot give: said in words, since no number would tell what to do. Other errors stay as they
+/// A lock that the file system cannot give: said in words, since no number would say what to do. Other errors stay as they
 /// are.
 #[must_use]
 pub fn unlockable(error: io::Error) -> io::Error {

@@ -1,4 +1,4 @@
-//! How an abort is told: by what, who broke the rail, and what counts; and whether the results still say so.
+//! How an abort is described: its rail, the cases that broke it, and what counts. Also whether the results still say so.
 //!
 //! Nothing here may say more of an abort than its event does.
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::text::clean;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId};
+use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialState};
 use crate::plan::{self, Lineage, Selector};
 
 /// Most cases named in words; the data has them all.
@@ -34,15 +34,11 @@ impl AbortedBy {
     #[must_use]
     pub fn of(study: &StudyRow, lineage: &Lineage<'_>) -> Option<Self> {
         let abort = study.abort?;
-        let case = |trial: &TrialId| match *trial {
-            TrialId::BASE => study.base_case.clone(),
-            trial => lineage.case_of(trial).unwrap_or_else(|| format!("#{trial}")),
-        };
         Some(Self {
             rail: abort.rail,
             stage: abort.stage,
             counted: abort.counted,
-            violating: study.violating.iter().map(case).collect(),
+            violating: study.violating.iter().map(|trial| lineage.name_of(*trial)).collect(),
         })
     }
 }
@@ -103,10 +99,10 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, Vi
         Rail::NoSurvivors => {
             let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
             let mut selector = Selector::new(spec);
-            for trial in view.trials(snapshot, stage)? {
+            for trial in view.started(snapshot, stage)? {
                 let trial = trial?;
-                if let Some(row) = trial.row.filter(|row| row.state == crate::model::TrialState::Succeeded) {
-                    selector.offer(trial.index, &row.metrics);
+                if trial.state == TrialState::Succeeded {
+                    selector.offer(trial.index, trial.metrics());
                 }
             }
             (!selector.finish().is_empty()).then(|| "survivors".into())

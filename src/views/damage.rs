@@ -1,4 +1,4 @@
-//! Damaged stores: whatever happened to the bytes, what is shown is right or the damage is told.
+//! Damaged stores: whatever happened to the bytes, what is shown is right or the damage is reported.
 //!
 //! Each damaged store is opened, and then looked at in every way that prints something: `status`, `dump`,
 //! `dump --canonical`, `dump --events`, `verify`. Each of them must say either exactly what it says of the undamaged
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fixture::{DEAD, Story, parent};
 use super::status::Status;
-use super::{Place, StudyView, ViewError, dump};
+use super::{StudyLocation, StudyView, ViewError, dump};
 use crate::journal::{Journal, OpenError, Overlay, Reader, create, verify};
 use crate::model::{
     AttemptEnd, EngineId, Event, ExecutorKind, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd,
@@ -50,7 +50,7 @@ fn look(way: usize, reader: &Reader) -> Said {
         if WAYS[way] == "verify" {
             return Ok(write!(out, "{:?}", verify(&snapshot)?)?);
         }
-        let place = Place { store: "s.redb".into(), artifacts_dir: "/a".into(), study_dir: "/s".into() };
+        let place = StudyLocation { store: "s.redb".into(), artifacts_dir: "/a".into(), study_dir: "/s".into() };
         let view = StudyView::load(&snapshot, place, DEAD)?;
         match WAYS[way] {
             "status" => Status::load(&view, &snapshot, 0)?.write_json(&mut out),
@@ -91,7 +91,7 @@ impl Whole {
         Self { bytes, said, touched }
     }
 
-    /// What must hold of a damaged one, by every way that reads a changed page. Whether any of it was told as damage;
+    /// What must hold of a damaged one, by every way that reads a changed page. Whether any of it was reported as damage;
     /// `None`: none reads one.
     fn check(&self, store: &Overlay, changed: &BTreeSet<usize>, what: &dyn std::fmt::Debug) -> Option<bool> {
         let ways: Vec<usize> = (0..5).filter(|way| !self.touched[*way].is_disjoint(changed)).collect();
@@ -171,7 +171,7 @@ impl Figures {
     }
 }
 
-/// Flips a range of bytes. Whether that was told as damage.
+/// Flips a range of bytes. Gives whether that was reported as damage.
 fn flip(whole: &Whole, figures: &Figures, range: std::ops::Range<usize>, mask: u8) -> bool {
     let changed = BTreeSet::from([range.start / PAGE]);
     let store = Overlay::of_bytes(Arc::clone(&whole.bytes));
@@ -182,7 +182,7 @@ fn flip(whole: &Whole, figures: &Figures, range: std::ops::Range<usize>, mask: u
     told == Some(true)
 }
 
-/// One byte at a time. The end of a page that nothing uses is flipped sixteen bytes at a time, until the first that tells of
+/// One byte at a time. The end of a page that nothing uses is flipped sixteen bytes at a time, until the first that reports
 /// damage; with `PITON_DAMAGE_EVERY_BYTE` set, each byte there, too.
 #[test]
 fn every_byte_flipped() {

@@ -28,7 +28,7 @@ pub enum ViewError {
     /// The case is planned, but the attempt never started.
     #[error("case `{case}` has no attempt {attempt}; it has {attempts}")]
     UnknownAttempt {
-        /// The case.
+        /// The case's name, as the user gave it.
         case: String,
         /// What was asked for.
         attempt: u32,
@@ -38,8 +38,16 @@ pub enum ViewError {
     /// The case has not started yet.
     #[error("case `{case}` has not started yet")]
     NotStarted {
+        /// The case's name, as the user gave it.
+        case: String,
+    },
+    /// The case ran nothing: it took an equal trial's result.
+    #[error("case `{case}` has no log: it ran nothing, and took the result of {origin}")]
+    RanNothing {
         /// The case.
         case: String,
+        /// Whose result, in words.
+        origin: String,
     },
     /// A trial's log is not there. Of a log without a byte, a power cut may leave nothing.
     #[error("there is no file `{}`: it was removed, or nothing was written to it", path.display())]
@@ -63,7 +71,7 @@ pub enum ViewError {
     File {
         /// `read` or `write`.
         what: &'static str,
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
         /// Why.
         #[source]

@@ -1,4 +1,4 @@
-//! Small studies for tests, told event by event. Expected values are worked out by hand from the story.
+//! Small studies for tests, written event by event. Expected values are worked out by hand from the story.
 //!
 //! The study `tiny`: base case `t`; stage 0 `explore` sweeps `mode` (`fast`, `small`) and `level` (1, 2.5): cases
 //! `t_0_0` to `t_0_3`, two survive by the smallest `bytes`; stage 1 `confirm` is one trial for each survivor, one
@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Liveness, Place, StudyView};
+use super::{Liveness, StudyLocation, StudyView};
 use crate::journal::{Journal, Snapshot, create};
 use crate::model::{
     AttemptEnd, EngineId, Event, ExecutorKind, Exit, Failure, FailureKind, FirstObjective, Metric, Next,
     OutputHash, Parent, ProcessId, Record, RunEnd, Severity, StageDecl, StudyCreated, StudyId, TrialId, Usage,
     Value, Verdict,
 };
-use crate::spec::{
+use crate::study_file::{
     Domain, Goal, Objective, Part, Rails, RunSpec, Spec, SpecValue, StageSpec, StudySpec, SweepParam, Template,
     Work,
 };
@@ -219,7 +219,7 @@ impl Story {
 
     pub(super) fn view(&self, liveness: Liveness) -> (StudyView, Snapshot) {
         let snapshot = self.snapshot();
-        let place = Place {
+        let place = StudyLocation {
             store: "tiny.redb".into(),
             artifacts_dir: PathBuf::from("/a"),
             study_dir: PathBuf::from("/s"),

@@ -11,13 +11,13 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
 use super::compare::{Comparison, Row};
-use super::dump::{final_failure, value_text};
+use super::dump::value_text;
 use super::text::{clean, number};
 use super::words::{seconds, timestamp};
-use super::{PlannedTrial, StudyView, ViewError};
+use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
-use crate::plan::Lineage;
+use crate::plan::StageSummary;
 
 type Xml<'a> = Writer<BufWriter<&'a mut dyn Write>>;
 
@@ -36,9 +36,8 @@ pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Resu
     suites.push_attribute(("name", legal(&clean(&view.study.name)).as_str()));
     all.write(&mut suites);
     xml.write_event(Event::Start(suites))?;
-    let lineage = view.lineage();
     for stage in opened {
-        suite(&mut xml, view, snapshot, &lineage, stage)?;
+        suite(&mut xml, view, snapshot, stage)?;
     }
     xml.write_event(Event::End(BytesEnd::new("testsuites")))?;
     end(xml)
@@ -110,20 +109,12 @@ struct Counts {
 
 impl Counts {
     fn of(view: &StudyView, snapshot: &Snapshot, stage: &StageRow) -> Result<Self, ViewError> {
-        let counters = view.counters_of(stage.index);
-        let tests = stage.planned();
-        let (mut succeeded, mut failures) = (counters.succeeded, counters.failed);
+        let StageSummary { trials, counters, .. } = view.summary(stage);
+        let (tests, finished) = (trials.planned, (trials.succeeded, trials.failed));
         // The counters have every end; what is outside is at the end of a stage, if anywhere.
-        if view.is_outside(stage.index, tests.saturating_sub(1)) {
-            for trial in view.trials(snapshot, stage)? {
-                match trial? {
-                    trial if !trial.outside => {}
-                    PlannedTrial { state: TrialState::Succeeded, .. } => succeeded = succeeded.saturating_sub(1),
-                    PlannedTrial { state: TrialState::Failed, .. } => failures = failures.saturating_sub(1),
-                    _ => {}
-                }
-            }
-        }
+        let abort = view.study.abort.filter(|_| view.is_outside(stage.index, tests.saturating_sub(1)));
+        let counted = abort.map(|abort| view.results_of_first(snapshot, stage, abort.counted));
+        let (succeeded, failures) = counted.transpose()?.unwrap_or(finished);
         let skipped = tests.saturating_sub(succeeded + failures);
         Ok(Self { tests, failures, skipped, wall_us: counters.ended_wall_us })
     }
@@ -147,13 +138,7 @@ impl Counts {
     }
 }
 
-fn suite(
-    xml: &mut Xml<'_>,
-    view: &StudyView,
-    snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
-    stage: &StageRow,
-) -> Result<(), ViewError> {
+fn suite(xml: &mut Xml<'_>, view: &StudyView, snapshot: &Snapshot, stage: &StageRow) -> Result<(), ViewError> {
     let mut suite = BytesStart::new("testsuite");
     suite.push_attribute(("name", legal(&clean(&stage.name)).as_str()));
     suite.push_attribute(("id", stage.index.to_string().as_str()));
@@ -164,17 +149,16 @@ fn suite(
     xml.write_event(Event::Start(suite))?;
     let class = legal(&format!("{}.{}", clean(&view.study.name), clean(&stage.name)));
     for trial in view.trials(snapshot, stage)? {
-        case(xml, lineage, &class, &trial?)?;
+        case(xml, &class, &trial?)?;
     }
     Ok(xml.write_event(Event::End(BytesEnd::new("testsuite")))?)
 }
 
-fn case(xml: &mut Xml<'_>, lineage: &Lineage<'_>, class: &str, trial: &PlannedTrial) -> Result<(), ViewError> {
-    let last = trial.row.as_ref().and_then(|row| row.attempts.last());
-    let wall_us = last.map_or(0, |attempt| attempt.usage.wall_us);
+fn case(xml: &mut Xml<'_>, class: &str, trial: &TrialSummary<'_>) -> Result<(), ViewError> {
+    let wall_us = trial.usage().map_or(0, |usage| usage.wall_us);
     let mut case = BytesStart::new("testcase");
     case.push_attribute(("classname", class));
-    case.push_attribute(("name", legal(&clean(&lineage.case(trial.stage, trial.index))).as_str()));
+    case.push_attribute(("name", legal(&clean(&trial.case())).as_str()));
     case.push_attribute(("time", seconds(wall_us).to_string().as_str()));
     xml.write_event(Event::Start(case))?;
     match trial.state {
@@ -189,12 +173,12 @@ fn case(xml: &mut Xml<'_>, lineage: &Lineage<'_>, class: &str, trial: &PlannedTr
             xml.create_element("skipped").with_attribute(message).write_empty()?;
         }
     }
-    text_element(xml, "system-out", &about(lineage, trial))?;
+    text_element(xml, "system-out", &about(trial))?;
     Ok(xml.write_event(Event::End(BytesEnd::new("testcase")))?)
 }
 
-fn failure(xml: &mut Xml<'_>, trial: &PlannedTrial) -> io::Result<()> {
-    let Some(failure) = final_failure(trial) else {
+fn failure(xml: &mut Xml<'_>, trial: &TrialSummary<'_>) -> io::Result<()> {
+    let Some(failure) = trial.failure() else {
         return xml.create_element("failure").write_empty().map(drop);
     };
     let (kind, reason) = (legal(failure.kind.name()), legal(&clean(&failure.reason)));
@@ -212,11 +196,11 @@ fn text_element(xml: &mut Xml<'_>, name: &str, text: &str) -> io::Result<()> {
 }
 
 /// The trial's params and metrics, one a line: what a result viewer shows beside a case.
-fn about(lineage: &Lineage<'_>, trial: &PlannedTrial) -> String {
-    let params = lineage.params(trial.stage, trial.index).unwrap_or_default();
+fn about(trial: &TrialSummary<'_>) -> String {
+    let params = trial.params();
     let params =
         params.iter().map(|(name, value)| format!("param {}: {}", clean(name), clean(&value_text(value))));
-    let metrics = trial.row.iter().flat_map(|row| &row.metrics).map(|(name, metric)| match metric {
+    let metrics = trial.metrics().iter().map(|(name, metric)| match metric {
         Metric::Number(value) => format!("metric {}: {}", clean(name), number(*value)),
         Metric::Label(label) => format!("metric {}: {}", clean(name), clean(label)),
     });

@@ -9,8 +9,8 @@ use std::io::{BufWriter, Write};
 use super::text::{clean, counted, fit, number};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Metric, Parent, StageRow, StageStatus, TrialId, Value};
-use crate::plan::Lineage;
+use crate::model::{Metric, Parent, StageRow, TrialId, Value};
+use crate::plan::{Lineage, StageTrials};
 
 /// Longest line of a node's label, columns.
 const LABEL_COLUMNS: usize = 60;
@@ -33,8 +33,8 @@ pub fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result
     writeln!(out, "  edge [arrowsize=0.6];")?;
     writeln!(out, "  base [shape=oval, label={}];", quoted(&view.study.base_case))?;
     for stage in view.stages.iter().filter(|stage| !stage.survivors.is_empty()) {
-        let failed = view.counters_of(stage.index).failed;
-        let planned = counted(stage.planned(), "trial");
+        let StageTrials { planned, failed, .. } = view.summary(stage).trials;
+        let planned = counted(planned, "trial");
         let mut title = format!("{}: {} of {planned} survive", stage.name, stage.survivors.len());
         if failed > 0 {
             title += &format!(", {failed} failed");
@@ -67,9 +67,8 @@ fn parent_of(lineage: &Lineage<'_>, trial: TrialId) -> Option<Parent> {
 
 /// The survivors of the last closed stage, and all they descend from.
 fn winners(view: &StudyView, lineage: &Lineage<'_>) -> HashSet<TrialId> {
-    let closed = view.stages.iter().rev().find(|stage| stage.status == StageStatus::Closed);
     let mut winners = HashSet::new();
-    for survivor in closed.iter().flat_map(|stage| &stage.survivors) {
+    for survivor in view.last_closed().iter().flat_map(|stage| &stage.survivors) {
         let mut at = Some(survivor.trial);
         while let Some(trial) = at.filter(|trial| winners.insert(*trial)) {
             at = parent_of(lineage, trial).map(|parent| parent.trial);
@@ -87,7 +86,7 @@ fn label(
     rank: u64,
     survivor: &Parent,
 ) -> Result<String, ViewError> {
-    let mut lines = vec![format!("{} (#{rank})", view.case_of(lineage, survivor.trial))];
+    let mut lines = vec![format!("{} (#{rank})", lineage.name_of(survivor.trial))];
     let own = lineage.locate(survivor.trial).and_then(|(stage, index)| lineage.own_values(stage, index));
     let own = own.unwrap_or_default();
     if !own.is_empty() {

@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
+use super::words::origin_words;
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
@@ -43,7 +44,7 @@ impl Stream {
 /// The log file of a case's attempt; of its last one if none is given.
 ///
 /// # Errors
-/// [`ViewError::UnknownCase`], [`ViewError::NotStarted`], [`ViewError::UnknownAttempt`], [`ViewError::Journal`].
+/// [`ViewError::UnknownCase`], [`ViewError::NotStarted`], [`ViewError::RanNothing`], [`ViewError::UnknownAttempt`], [`ViewError::Journal`].
 pub fn locate(
     view: &StudyView,
     snapshot: &Snapshot,
@@ -52,8 +53,12 @@ pub fn locate(
     stream: Stream,
 ) -> Result<Below, ViewError> {
     let trial = view.find_case(case)?;
-    let attempts = snapshot.trial(trial)?.map_or_else(Vec::new, |row| row.attempts);
-    let not_started = || ViewError::NotStarted { case: case.to_owned() };
+    let (attempts, reused) =
+        snapshot.trial(trial)?.map_or_else(Default::default, |row| (row.attempts, row.reused_from));
+    let not_started = || match &reused {
+        Some(origin) => ViewError::RanNothing { case: case.into(), origin: origin_words(origin) },
+        None => ViewError::NotStarted { case: case.into() },
+    };
     let last = attempts.last().ok_or_else(not_started)?;
     let wanted = attempt.unwrap_or(last.n);
     if !attempts.iter().any(|attempt| attempt.n == wanted) {
@@ -204,7 +209,7 @@ pub fn follow(
             follow_attempt(trial, attempt, out)?;
             done = attempt;
         } else if position.goes_on {
-            // Its directory may not be there yet: only time can tell.
+            // Its directory may not be there yet: only waiting shows.
             trial.wait(&Watch::nothing())?;
         } else {
             return Ok(if done > 0 { Followed::Ended } else { Followed::NoEngine });

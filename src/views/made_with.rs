@@ -10,9 +10,9 @@ use super::text::clean;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
-use crate::model::{Event, Identity, TrialId, TrialState, Verdict};
+use crate::model::{Event, Identity, StageIndex, TrialId, TrialState, Verdict};
 use crate::plan::amend::changed_tools;
-use crate::spec::{Found, contradicted};
+use crate::study_file::{Contradiction, Found, contradicted};
 
 /// Most cases, and most inputs, that are named in one line.
 const NAMED: usize = 5;
@@ -26,29 +26,33 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewE
     let identities = snapshot.identities()?;
     let Some((now, before)) = identities.split_last() else { return Ok(Vec::new()) };
     let found = Found { hashes: now.inputs.clone(), lists: now.lists.clone() };
-    let other = |identity: &Identity| -> Vec<String> {
+    let other = |identity: &Identity| -> Vec<(StageIndex, String)> {
         let inputs = contradicted(&view.spec, identity, &found, &view.place.study_dir);
-        let tools = changed_tools(&identity.versions, &now.versions);
-        let then = |change: crate::spec::Change| {
+        let tools = changed_tools(&identity.versions, &now.versions).map(Contradiction::of_all);
+        let then = |Contradiction { change, from }| {
             let (old, new) = (change.old.unwrap_or_default(), change.new.unwrap_or_default());
-            format!("{}: {} then, {} now", clean(&change.path), clean(&old), clean(&new))
+            (from, format!("{}: {} then, {} now", clean(&change.path), clean(&old), clean(&new)))
         };
         inputs.into_iter().chain(tools).map(then).collect()
     };
-    let others: BTreeMap<usize, Vec<String>> =
+    let others: BTreeMap<usize, Vec<(StageIndex, String)>> =
         before.iter().map(other).enumerate().filter(|(_, changes)| !changes.is_empty()).collect();
     if others.is_empty() {
         return Ok(Vec::new());
     }
-    let mut made: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut made: BTreeMap<usize, (StageIndex, Vec<String>)> = BTreeMap::new();
     let lineage = view.lineage();
     for (trial, time) in last_results(snapshot)? {
-        if others.contains_key(&time) && is_a_result(view, snapshot, trial)? {
+        let Some(changes) = others.get(&time) else { continue };
+        let Some(stage) = stage_of_result(view, snapshot, trial)? else { continue };
+        if changes.iter().any(|(from, _)| *from <= stage) {
             let case = match trial {
                 TrialId::BASE => "the base command".to_owned(),
-                trial => format!("`{}`", clean(&view.case_of(&lineage, trial))),
+                trial => format!("`{}`", clean(&lineage.name_of(trial))),
             };
-            made.entry(time).or_default().push(case);
+            let (last, cases) = made.entry(time).or_default();
+            *last = stage.max(*last);
+            cases.push(case);
         }
     }
     let listed = |items: &[String], separator: &str| {
@@ -58,8 +62,9 @@ pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewE
             more => format!("{shown} and {more} more"),
         }
     };
-    let line = |(time, cases): (usize, Vec<String>)| {
-        let changes = others.get(&time).map(|changes| listed(changes, "; ")).unwrap_or_default();
+    let line = |(time, (last, cases)): (usize, (StageIndex, Vec<String>))| {
+        let changes = others.get(&time).into_iter().flatten().filter(|(from, _)| *from <= last);
+        let changes = listed(&changes.map(|(_, change)| change.clone()).collect::<Vec<_>>(), "; ");
         let count = counted(cases.len(), "result");
         format!(
             "{count} made with other inputs or tools than the study has now: {} ({changes})",
@@ -80,19 +85,27 @@ fn last_results(snapshot: &Snapshot) -> Result<BTreeMap<TrialId, usize>, ViewErr
             {
                 last.insert(end.trial, time);
             }
+            // Its identity holds what the study had then.
+            Event::TrialReused(reused) => drop(last.insert(reused.trial, time)),
             _ => {}
         }
     }
     Ok(last)
 }
 
-fn is_a_result(view: &StudyView, snapshot: &Snapshot, trial: TrialId) -> Result<bool, ViewError> {
+/// The stage of a trial that has a result; the base command's is the first one.
+fn stage_of_result(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    trial: TrialId,
+) -> Result<Option<StageIndex>, ViewError> {
     // One that is to run again has none, whatever its attempts so far said.
-    let state = match trial {
-        TrialId::BASE => view.study.base.as_ref().map(|base| base.state),
-        trial => snapshot.trial(trial)?.map(|row| row.state),
+    let found = match trial {
+        TrialId::BASE => view.study.base.as_ref().map(|base| (0, base.state)),
+        trial => snapshot.trial(trial)?.map(|row| (row.stage, row.state)),
     };
-    Ok(state.is_some_and(|state| matches!(state, TrialState::Succeeded | TrialState::Failed)))
+    let found = found.filter(|(_, state)| matches!(state, TrialState::Succeeded | TrialState::Failed));
+    Ok(found.map(|(stage, _)| stage))
 }
 
 #[cfg(test)]

@@ -5,28 +5,31 @@
 //! whether an engine lives come in as parameters), hold all trials of a study in memory, or let text that a trial
 //! wrote reach a terminal unescaped.
 
-pub mod abort;
-#[cfg(feature = "report")]
-pub mod bundle;
+pub(crate) mod abort;
 pub mod compare;
-mod decision;
+mod decided;
 pub mod dump;
 mod error;
+#[cfg(feature = "report")]
 pub mod export;
 #[cfg(feature = "report")]
-pub mod junit;
-pub mod lineage;
+pub(crate) mod junit;
+#[cfg(feature = "report")]
+pub(crate) mod lineage;
 pub mod logs;
-pub mod made_with;
-pub mod outputs;
+pub(crate) mod made_with;
+pub(crate) mod outputs;
+mod own_files;
 mod pace;
-pub mod planned;
+pub(crate) mod planned;
 #[cfg(feature = "report")]
 pub mod report;
 pub mod status;
 mod study;
 mod survivors;
+pub(crate) mod telemetry;
 mod text;
+mod trial;
 pub mod why;
 mod words;
 
@@ -39,10 +42,13 @@ mod schemas;
 
 pub use crate::sys::words::shell_quoted;
 pub use abort::{AbortedBy, abort_words};
-pub use decision::{Decision, decision};
+pub use decided::{SurvivorsDecided, decision};
 pub use error::ViewError;
+pub use outputs::OutputsCheck;
+pub use own_files::{own_file, refuse_own_file};
 pub use pace::time_left;
-pub use study::{Liveness, Place, PlannedTrial, StudyView, Trials};
+pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{Screen, bytes, clean, columns, counted, duration, number, short_number, steers_or_hides};
+pub use trial::{TrialSummary, Trials};
 pub use words::{signal_name, timestamp};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{OutputHash, TrialId, TrialState};
+use crate::model::{OutputHash, TrialState};
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::to_the_end;
 use crate::sys::words::io_words;
@@ -31,19 +31,16 @@ pub struct OutputsCheck {
 /// # Errors
 /// [`ViewError::Journal`] from reading the store; what is wrong with an output is a difference, not an error.
 pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, ViewError> {
-    let lineage = view.lineage();
     let mut found = OutputsCheck::default();
     for stage in &view.stages {
-        let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
-        for row in snapshot.trials(stage.first_trial, end)? {
-            let row = row?;
-            if row.state != TrialState::Succeeded || row.outputs.is_empty() {
+        for trial in view.started(snapshot, stage)? {
+            let trial = trial?;
+            if trial.state != TrialState::Succeeded || trial.outputs().is_empty() {
                 continue;
             }
-            let case = view.case_of(&lineage, row.trial);
-            let attempt = row.attempts.last().map_or(0, |attempt| attempt.n);
-            let dir = view.attempt_place(stage, &case, attempt).open();
-            for output in &row.outputs {
+            let case = trial.case();
+            let dir = view.attempt_place(stage, &case, trial.accepted()).open();
+            for output in trial.outputs() {
                 found.checked += 1;
                 if let Err(why) = compare(dir.as_ref(), output) {
                     found.differing += 1;

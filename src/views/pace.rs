@@ -34,7 +34,7 @@ pub fn time_left(counters: StageCounters, pending: u64, workers: u64, seen: Opti
     Some(range_of_durations(from, to))
 }
 
-/// Fewer ends tell nothing of a pace.
+/// Fewer ends say nothing about a pace.
 const ENDS_LEAST: u64 = 5;
 
 /// How fast trials end: so many at once, each of which takes so long. The two belong together: a rate is true only with
@@ -89,7 +89,7 @@ impl Lately {
     pub(super) fn note(&mut self, record: &Record) {
         match &record.event {
             Event::RunStarted { .. } | Event::BaseEnded(_) => self.begin(record.at_ms),
-            // Trials of an earlier stage tell nothing of this one's.
+            // Trials of an earlier stage say nothing about this one's.
             Event::StageOpened { .. } if self.ended > 0 => self.begin(record.at_ms),
             Event::AttemptEnded(_) => self.ended += 1,
             _ => {}
@@ -155,7 +155,7 @@ mod tests {
         // 5 in 10 s by 4 workers.
         assert_eq!(lately.pace(110_000, 0, 4), Some(Pace { mean_us: 8_000_000, at_once: 4 }));
         assert_eq!(lately.pace(90_000, 0, 4), None, "a clock that was set back");
-        // The next stage's own trials tell of it.
+        // The next stage's own trials show its pace.
         note_at(&mut lately, 120_000, Event::StageOpened { stage: 1, parents: vec![], shares: vec![8] });
         assert_eq!(lately.pace(200_000, 0, 4), None);
         (0..5).for_each(|_| note_at(&mut lately, 125_000, end()));

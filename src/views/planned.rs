@@ -1,6 +1,6 @@
 //! Whether the plan in a store can be run: the part of `verify` that asks what an engine would ask.
 //!
-//! The journal may tell a plan faithfully that no engine can make trials of, since rows and spec are only laid side by
+//! The journal may hold a sound record of a plan that no engine can make trials of, since rows and spec are only laid side by
 //! side when a trial starts. It only reads, and goes on after a difference.
 
 use super::StudyView;

@@ -12,8 +12,8 @@ use serde_json::{Map, Value as Json, json};
 use super::compare::Compared;
 use super::dump::schemas::{Dump, Event};
 use super::dump::{MetricsOut, OutputsOut, ParamsOut, ProposedOut};
-use super::export::{Checkpoint, StageTelemetry, StudyTelemetry};
 use super::status::Status;
+use super::telemetry::{Checkpoint, StageTelemetry, StudyTelemetry};
 
 /// The executors whose attempts are jobs.
 #[derive(JsonSchema)]

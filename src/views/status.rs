@@ -5,6 +5,7 @@
 
 mod queue;
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use serde::Serialize;
@@ -17,14 +18,15 @@ use queue::{remote_words, waiting};
 
 pub use queue::ClusterQueue;
 
-use super::{AbortedBy, StudyView, ViewError, abort_words, decision, shell_quoted};
+use super::{AbortedBy, StudyView, TrialSummary, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptEnd, Event, FailureKind, RunningRow, StageCounters, StageRow, StageStatus, StudyStatus, UnixMs, Verdict,
+    AttemptOutcome, AttemptRow, Event, FailureKind, RunEnd, RunningRow, StageStatus, StudyStatus, TrialId, UnixMs,
+    Verdict,
 };
 use crate::paths::{PROPOSER_DIR, STDERR_LOG};
-use crate::plan::Lineage;
-use crate::spec::{Sampling, Work};
+use crate::plan::{BestTrial, Lineage, StageSummary, StageTrials};
+use crate::study_file::{Sampling, StageSpec, Work};
 use crate::sys::waiting::Waiting;
 use crate::sys::words::FLUSH_HINT;
 
@@ -83,7 +85,7 @@ pub struct Status {
     pub running: Vec<Running>,
     /// How many more.
     pub running_not_shown: u64,
-    /// Failed attempts among the last 200 events, newest first; at most five.
+    /// Trials whose last attempt failed among the last 200 events, newest first; at most five. What has succeeded since is none.
     pub last_failures: Vec<LastFailure>,
     /// The stage that waits for a person's approval.
     pub waits_for_approval: Option<String>,
@@ -132,7 +134,7 @@ pub struct Engine {
     /// How many trials it runs at once.
     pub workers: u32,
     /// How long finished trials may wait for their commit, seconds: what ended in the last so long before a crash runs
-    /// again. 0: nothing does that was told to have finished.
+    /// again. With 0, nothing runs again that was shown as finished.
     pub sync_interval_s: f64,
 }
 
@@ -146,16 +148,14 @@ pub struct Stage {
     pub name: String,
     /// As in a dump.
     pub status: StageStatus,
-    /// Trials planned; 0 while it waits.
-    pub planned: u64,
-    /// Trials that wait.
-    pub pending: u64,
-    /// Trials that run.
-    pub running: u64,
-    /// Trials that succeeded.
-    pub succeeded: u64,
-    /// Trials that failed.
-    pub failed: u64,
+    /// Its trials by where they stand.
+    #[serde(flatten)]
+    pub trials: StageTrials,
+    /// Of those that succeeded, how many took the result of an equal trial; there where any did.
+    #[serde(skip_serializing_if = "is_none")]
+    pub reused: u64,
+    /// Trials it will have as far as is known: those planned, and what its proposer may still propose.
+    pub expected: u64,
     /// Survivors, once closed.
     pub survivors: u64,
     /// Whether no trial still to come can change who survives; `null` while the stage waits.
@@ -165,19 +165,7 @@ pub struct Stage {
     /// Time left in this stage, seconds, from and to; `null` where nobody can know.
     pub eta_s: Option<[f64; 2]>,
     /// The best value so far.
-    pub best: Option<BestOut>,
-}
-
-/// The best value of a stage so far.
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BestOut {
-    /// Of the first objective.
-    pub metric: String,
-    /// The value.
-    pub value: f64,
-    /// Who has it.
-    pub case: String,
+    pub best: Option<BestTrial>,
 }
 
 /// A trial that runs.
@@ -200,7 +188,7 @@ pub struct Running {
     pub elapsed_s: f64,
 }
 
-/// A failed attempt.
+/// A failure that stands: its trial failed for good, or is to run again.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LastFailure {
@@ -233,7 +221,7 @@ impl Status {
         let running = rows.iter().take(RUNNING_SHOWN);
         let running = running.map(|row| running_out(view, snapshot, &lineage, row, waiting.as_ref(), now_ms));
         let running = running.collect::<Result<Vec<_>, _>>()?;
-        let (last_failures, run_times, lately) = lately(view, snapshot, &lineage)?;
+        let (failed, run_times, lately) = lately(view, snapshot)?;
         let can_go_on = matches!(status, StudyStatus::Created | StudyStatus::Interrupted);
         Ok(Self {
             study: study.name.clone(),
@@ -262,13 +250,12 @@ impl Status {
             runtime_s: seconds(runtime_us(view, now_ms)),
             events: view.progress.last_seq,
             stages: view
-                .stages
-                .iter()
-                .map(|stage| stage_out(view, snapshot, &lineage, stage, &lately, now_ms))
+                .summaries()
+                .map(|summary| stage_out(view, snapshot, summary, &lately, now_ms))
                 .collect::<Result<_, JournalError>>()?,
             running,
             running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
-            last_failures,
+            last_failures: standing_failures(view, snapshot, &failed)?,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
             waits_for_proposer: waits_for_proposer(view, &rows, now_ms),
             next_command: (can_go_on && !view.liveness.alive).then(|| {
@@ -395,6 +382,17 @@ impl Status {
                 let lost = counted(self.lost_events, "event");
                 (format!("interrupted; {lost} of it were lost with a damaged store"), Paint::Bad)
             }
+            _ if self.waits_for_approval.is_some() => {
+                ("waits for approval; nothing finished is lost".into(), Paint::Busy)
+            }
+            // Nothing was cut off: a person approved, amended or took failures back since.
+            _ if self
+                .run_times
+                .and_then(|run| run.how)
+                .is_some_and(|how| matches!(how, RunEnd::Waiting | RunEnd::Completed | RunEnd::Aborted)) =>
+            {
+                ("ready to go on; nothing finished is lost".into(), Paint::Busy)
+            }
             _ => ("interrupted; nothing finished is lost".into(), Paint::Busy),
         }
     }
@@ -438,13 +436,13 @@ impl Status {
 
 impl Stage {
     fn write(&self, name_width: usize, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
-        let done = self.succeeded + self.failed;
+        let done = self.trials.finished();
         let name = pad(&super::text::fit(&clean(&self.name), name_width), name_width);
         let head = format!("{name}  {:<7}", self.status);
-        if self.planned == 0 {
+        if self.expected == 0 {
             return Ok(writeln!(out, "{}", screen.line(head.trim_end()))?);
         }
-        let tail = format!("  {done} of {} done", self.planned);
+        let tail = format!("  {done} of {} done", self.expected);
         let width = screen.columns().saturating_sub(columns(&head) + columns(&tail) + 4).min(40);
         let line =
             if width >= 5 { format!("{head}  [{}]{tail}", self.bar(width)) } else { format!("{head}{tail}") };
@@ -459,13 +457,13 @@ impl Stage {
     fn bar(&self, width: usize) -> String {
         let mut bar = String::new();
         let mut left = width;
-        let whole = self.succeeded + self.failed + self.running >= self.planned;
-        for (count, letter) in [(self.failed, "!"), (self.running, ">"), (self.succeeded, "#")] {
-            let share = scaled(count, self.planned, width);
+        let StageTrials { running, succeeded, failed, .. } = self.trials;
+        let whole = succeeded + failed + running >= self.expected;
+        for (count, letter) in [(failed, "!"), (running, ">"), (succeeded, "#")] {
+            let share = scaled(count, self.expected, width);
             let share = share.max(usize::from(count > 0)).min(left);
             // What rounding left of a bar that is full.
-            let last =
-                letter == "#" || (letter == ">" && self.succeeded == 0) || self.succeeded + self.running == 0;
+            let last = letter == "#" || (letter == ">" && succeeded == 0) || succeeded + running == 0;
             let share = if whole && last && count > 0 { left } else { share };
             left -= share;
             // Succeeded first on the screen, though the others get their column first.
@@ -480,8 +478,12 @@ impl Stage {
     }
 
     fn details(&self) -> Vec<String> {
-        let mut counts = vec![format!("{} succeeded", self.succeeded)];
-        for (count, word) in [(self.failed, "failed"), (self.running, "running"), (self.pending, "pending")] {
+        let StageTrials { pending, running, succeeded, failed, cancelled, .. } = self.trials;
+        let reused = if self.reused > 0 { format!(" ({} reused)", self.reused) } else { String::new() };
+        let mut counts = vec![format!("{succeeded} succeeded{reused}")];
+        for (count, word) in
+            [(failed, "failed"), (running, "running"), (pending, "pending"), (cancelled, "cancelled")]
+        {
             if count > 0 {
                 counts.push(format!("{count} {word}"));
             }
@@ -498,7 +500,7 @@ impl Stage {
         }
         if self.survivors_decided == Some(true)
             && self.status != StageStatus::Closed
-            && self.planned > self.succeeded + self.failed
+            && self.expected > self.trials.finished()
         {
             pieces.push("survivors decided: no pending trial can change them".to_owned());
         }
@@ -509,7 +511,7 @@ impl Stage {
     }
 }
 
-/// An answer that takes longer is told of.
+/// An answer that takes longer is reported.
 const PROPOSER_PATIENCE_MS: i64 = 5_000;
 
 /// The proposer whose turn it is: nothing else is left to do, and it has been so for a while.
@@ -523,7 +525,7 @@ fn waits_for_proposer(view: &StudyView, running: &[RunningRow], now_ms: UnixMs) 
     // It is asked for the next trial once all but the last so many before it are final.
     let must_be_final = stage.planned.saturating_add(1).saturating_sub(proposer.parallel.into());
     let holds_up = |row: &RunningRow| row.trial.0.saturating_sub(stage.first_trial.0) < must_be_final;
-    let is_asked = view.pending(stage) == 0 && !running.iter().any(holds_up);
+    let is_asked = view.summary(stage).trials.pending == 0 && !running.iter().any(holds_up);
     let runs = view.liveness.alive && view.status() == StudyStatus::Running && !view.study.draining;
     if !runs || !is_asked || since_ms < PROPOSER_PATIENCE_MS {
         return None;
@@ -567,20 +569,12 @@ fn runtime_us(view: &StudyView, now_ms: UnixMs) -> u64 {
 fn stage_out(
     view: &StudyView,
     snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
-    stage: &StageRow,
+    summary: StageSummary<'_>,
     lately: &Lately,
     now_ms: UnixMs,
 ) -> Result<Stage, JournalError> {
-    let counters = view.counters_of(stage.index);
-    let pending = view.pending(stage);
-    // What a proposer has yet to propose takes its time as well, and it is not asked for more at once than it allows.
-    let still = if stage.status == StageStatus::Open {
-        stage.expected().saturating_sub(counters.finished() + counters.running)
-    } else {
-        pending
-    };
-    let pace = pace(view, stage, counters, lately, now_ms);
+    let stage = summary.row;
+    let pace = pace(view, summary, lately, now_ms);
     let runs = view.liveness.alive && stage.status == StageStatus::Open && !view.study.draining;
     let decided = match stage.status {
         StageStatus::Waiting => None,
@@ -590,23 +584,17 @@ fn stage_out(
         index: stage.index,
         name: stage.name.clone(),
         status: stage.status,
-        planned: stage.expected(),
-        pending,
-        running: counters.running,
-        succeeded: counters.succeeded,
-        failed: counters.failed,
-        survivors: stage.survivors.len() as u64,
+        trials: summary.trials,
+        reused: summary.counters.reused,
+        expected: stage.expected(),
+        survivors: summary.survived(),
         survivors_decided: decided,
         per_minute: pace.map(Pace::per_minute),
         eta_s: pace
             .filter(|_| runs)
-            .and_then(|pace| pace.eta_us(counters, still))
+            .and_then(|pace| pace.eta_us(summary.counters, summary.to_start()))
             .map(|(from, to)| [seconds(from), seconds(to)]),
-        best: counters.best.zip(stage.objective.as_ref()).map(|(best, objective)| BestOut {
-            metric: objective.metric.clone(),
-            value: best.value,
-            case: view.case_of(lineage, best.trial),
-        }),
+        best: summary.best(),
     })
 }
 
@@ -630,7 +618,7 @@ fn running_out(
     let waits = remote.as_ref().is_some_and(|remote| remote.started_at.is_none());
     let reason = waiting.filter(|_| waits).and_then(|note| note.reason(row.trial, row.attempt));
     Ok(Running {
-        case: view.case_of(lineage, row.trial),
+        case: lineage.name_of(row.trial),
         attempt: row.attempt,
         pid: row.process.map(|process| process.pid),
         remote,
@@ -645,17 +633,13 @@ fn running_out(
 struct RunTimes {
     began_ms: UnixMs,
     ended_ms: Option<UnixMs>,
+    how: Option<RunEnd>,
 }
 
 /// How fast a stage's trials end. On a cluster, where many more may run at once than there are trials, no more than these
-/// count, and what was seen lately tells of the time that they wait.
-fn pace(
-    view: &StudyView,
-    stage: &StageRow,
-    counters: StageCounters,
-    lately: &Lately,
-    now_ms: UnixMs,
-) -> Option<Pace> {
+/// count, and what was seen lately includes the time that they wait.
+fn pace(view: &StudyView, summary: StageSummary<'_>, lately: &Lately, now_ms: UnixMs) -> Option<Pace> {
+    let StageSummary { row: stage, counters, .. } = summary;
     let workers = u64::from(view.study.workers.max(1));
     let at_once = match view.spec.stages.get(stage.index as usize).map(|spec| &spec.sampling) {
         Some(Sampling::Ask(proposer)) => workers.min(proposer.parallel.into()),
@@ -671,54 +655,67 @@ fn pace(
     Pace::slower(Pace::of_commands(counters, at_once), seen)
 }
 
-/// What the last events tell: failures, when the last run was, and how fast attempts ended.
-fn lately(
-    view: &StudyView,
-    snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
-) -> Result<(Vec<LastFailure>, Option<RunTimes>, Lately), ViewError> {
+/// What the last events say: whose attempts failed, when the last run was, and how fast attempts ended.
+fn lately(view: &StudyView, snapshot: &Snapshot) -> Result<(Vec<TrialId>, Option<RunTimes>, Lately), ViewError> {
     let (mut run, mut pace) = (None, Lately::default());
     let from = view.progress.last_seq.saturating_sub(EVENTS_SEARCHED) + 1;
-    let mut failures = Vec::new();
+    let mut failed = Vec::new();
     for event in snapshot.events(from)? {
         let record = event?.1;
         pace.note(&record);
         // What a command records between two runs has no time in one.
         let began_ms = record.at_ms.saturating_sub_unsigned(record.run_ms);
         match record.event {
-            Event::RunStarted { .. } => run = Some(RunTimes { began_ms: record.at_ms, ended_ms: None }),
-            Event::RunEnded { .. } => {
+            Event::RunStarted { .. } => run = Some(RunTimes { began_ms: record.at_ms, ended_ms: None, how: None }),
+            Event::RunEnded { how } => {
                 let began_ms = run.map_or(began_ms, |run| run.began_ms);
-                run = Some(RunTimes { began_ms, ended_ms: Some(record.at_ms) });
+                run = Some(RunTimes { began_ms, ended_ms: Some(record.at_ms), how: Some(how) });
             }
-            _ if run.is_none() && record.run_ms > 0 => run = Some(RunTimes { began_ms, ended_ms: None }),
+            _ if run.is_none() && record.run_ms > 0 => {
+                run = Some(RunTimes { began_ms, ended_ms: None, how: None })
+            }
             _ => {}
         }
-        match record.event {
-            Event::AttemptEnded(end) => failures.extend(failure_out(view, lineage, &end)),
-            // The numbers of discarded trials may be other cases' now.
-            Event::SpecAmended(amended) if amended.discard_from.is_some() => failures.clear(),
-            _ => {}
+        if let Event::AttemptEnded(end) = record.event
+            && matches!(end.verdict, Verdict::Failed(_))
+        {
+            failed.push(end.trial);
         }
     }
-    failures.reverse();
-    failures.truncate(FAILURES_SHOWN);
-    Ok((failures, run, pace))
+    Ok((failed, run, pace))
 }
 
-fn failure_out(view: &StudyView, lineage: &Lineage<'_>, end: &AttemptEnd) -> Option<LastFailure> {
-    let Verdict::Failed(failure) = &end.verdict else { return None };
-    let (stage, index) = lineage.locate(end.trial)?;
-    let case = lineage.case(stage, index);
-    let dir = view.attempt_dir(view.stage(stage)?, &case, end.attempt);
-    let closure = view.spec.stages.get(stage as usize).is_some_and(|stage| stage.work == Work::Closure);
-    Some(LastFailure {
-        attempt: end.attempt,
-        kind: failure.kind.clone(),
-        reason: failure.reason.clone(),
-        log: (!closure).then(|| dir.join(STDERR_LOG).display().to_string()),
-        case,
-    })
+/// The failures that stand, of the trials whose attempts failed lately, the last one first: what has succeeded since, or is to begin
+/// anew, has none.
+fn standing_failures(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    failed: &[TrialId],
+) -> Result<Vec<LastFailure>, ViewError> {
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    for trial in failed.iter().rev().filter(|trial| seen.insert(**trial)) {
+        if let Some(trial) = view.trial(snapshot, *trial)? {
+            found.extend(LastFailure::of(view, &trial));
+        }
+        if found.len() == FAILURES_SHOWN {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+impl LastFailure {
+    fn of(view: &StudyView, trial: &TrialSummary<'_>) -> Option<Self> {
+        let failure = trial.last_failure()?;
+        let failed = |attempt: &&AttemptRow| attempt.outcome == Some(AttemptOutcome::Failed);
+        let attempt = trial.attempts().iter().rfind(failed)?.n;
+        let closure = |stage: &StageSpec| stage.work == Work::Closure;
+        let has_log = !view.spec.stages.get(trial.stage.index as usize).is_some_and(closure);
+        let case = trial.case();
+        let log = || view.attempt_dir(trial.stage, &case, attempt).join(STDERR_LOG).display().to_string();
+        let (kind, reason) = (failure.kind.clone(), failure.reason.clone());
+        Some(Self { attempt, kind, reason, log: has_log.then(log), case })
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What a study came to: the survivors of the last stage that closed, each with its params and metrics.
 
-use super::ViewError;
+use std::path::Path;
+
+use super::telemetry::engines_view;
+use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Metrics, Params, StageRow, StageStatus, TrialId};
-use crate::plan::Lineage;
-use crate::spec::Spec;
+use crate::model::{Metrics, Params, StageRow};
 
 /// A case that survived.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,19 +19,20 @@ pub struct Survivor {
     pub metrics: Metrics,
 }
 
+impl From<TrialSummary<'_>> for Survivor {
+    fn from(trial: TrialSummary<'_>) -> Self {
+        let (case, params) = (trial.case(), trial.params());
+        Self { case, params, metrics: trial.row.map_or_else(Metrics::new, |row| row.metrics) }
+    }
+}
+
 /// The survivors of the last closed stage, best first; none before a stage has closed.
 ///
 /// # Errors
 /// [`ViewError::Journal`] and [`ViewError::Spec`].
 pub fn survivors(snapshot: &Snapshot) -> Result<Vec<Survivor>, ViewError> {
-    let spec = Spec::from_json(&snapshot.study()?.spec).map_err(|error| ViewError::Spec(error.to_string()))?;
-    let stages = snapshot.stages()?;
-    let Some(last) = stages.iter().rev().find(|stage| stage.status == StageStatus::Closed) else {
-        return Ok(Vec::new());
-    };
-    let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
-    let lineage = Lineage::new(&spec, &stages).with_proposals(&proposals);
-    survivors_of(snapshot, &lineage, last, usize::MAX)
+    let view = engines_view(snapshot, Path::new(""))?;
+    view.last_closed().map_or_else(|| Ok(Vec::new()), |last| survivors_of(&view, snapshot, last, usize::MAX))
 }
 
 /// The first `most` survivors of a stage, best first.
@@ -38,18 +40,11 @@ pub fn survivors(snapshot: &Snapshot) -> Result<Vec<Survivor>, ViewError> {
 /// # Errors
 /// [`ViewError::Journal`].
 pub fn survivors_of(
+    view: &StudyView,
     snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
     stage: &StageRow,
     most: usize,
 ) -> Result<Vec<Survivor>, ViewError> {
-    let mut survivors = Vec::new();
-    for parent in stage.survivors.iter().take(most) {
-        let (row, place) = (snapshot.trial(parent.trial)?, lineage.locate(parent.trial));
-        if let (Some(row), Some((stage, derived))) = (row, place) {
-            let params = lineage.params(stage, derived).unwrap_or_default();
-            survivors.push(Survivor { case: lineage.case(stage, derived), params, metrics: row.metrics });
-        }
-    }
-    Ok(survivors)
+    let trials = stage.survivors.iter().take(most).map(|parent| view.trial(snapshot, parent.trial));
+    trials.filter_map(Result::transpose).map(|trial| Ok(trial?.into())).collect()
 }

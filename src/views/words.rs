@@ -2,13 +2,18 @@
 
 use jiff::Timestamp;
 
-use crate::model::{Exit, RemoteJob, UnixMs};
+use crate::model::{Exit, Origin, RemoteJob, UnixMs};
 
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {
     let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
     let node = job.node.as_ref().map_or_else(String::new, |node| format!(", on {node}"));
     format!("{}{id}{node}", job.executor)
+}
+
+/// Who made a result: `case `s_0_3` of study `s`, attempt 1`.
+pub(super) fn origin_words(origin: &Origin) -> String {
+    format!("case `{}` of study `{}`, attempt {}", origin.case, origin.study, origin.attempt)
 }
 
 /// Exit code, if the process exited by itself.
@@ -86,7 +91,7 @@ pub fn timestamp(at_ms: UnixMs) -> String {
     }
 }
 
-/// The same in the zone of whoever looks (`TZ`, or the machine's), to the second, for people: `2026-01-31 13:00:00 +01:00`.
+/// The same in the reader's time zone (`TZ`, or the machine's), to the second, for people: `2026-01-31 13:00:00 +01:00`.
 /// Data has [`timestamp`].
 #[must_use]
 pub fn local_time(at_ms: UnixMs) -> String {

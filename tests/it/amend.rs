@@ -364,6 +364,33 @@ fn on_a_terminal_it_asks_first() {
     assert_eq!(sandbox.lines("log").len(), 4);
 }
 
+/// Without a terminal, too: what would happen is shown, and nothing does.
+#[test]
+fn a_dry_run_shows_the_plan_and_changes_nothing() {
+    let sandbox = finished(&study(3, ""));
+    let before = sandbox.dump();
+    let said = amend(&sandbox, &study(5, ""), "--dry-run", 0);
+    assert!(said.contains("adds 2 trials") && said.contains("nothing was changed"), "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&sandbox.ok("amend study.redb study.toml --dry-run --json", 0)).unwrap();
+    assert_eq!((&json["added_trials"], &json["applied"]), (&2.into(), &false.into()));
+    // What would be refused is, and what would be discarded is said.
+    let other = study(3, "").replace("min = 1", "min = 2");
+    assert!(amend(&sandbox, &other, "--dry-run", 6).contains("--discard-from a"));
+    let said = amend(&sandbox, &other, "--dry-run --discard-from a", 0);
+    assert!(said.contains("discards    stage `a`: 3 finished trials"), "{said}");
+    amend(&sandbox, &study(5, ""), "--dry-run --yes", 2);
+    // No tool is asked either.
+    let tools = study(3, "").replace("name = \"s\"", "name = \"s\"\nversions = { t = [\"./asked.sh\"] }");
+    sandbox.script("asked.sh", "touch asked; echo 1");
+    let said = amend(&sandbox, &tools, "--dry-run", 0);
+    assert!(said.contains("runs        `./asked.sh`") && !sandbox.path("asked").exists(), "{said}");
+    assert_eq!(sandbox.dump(), before);
+    // Nobody can be asked here.
+    let said = amend(&sandbox, &study(5, ""), "", 2);
+    assert!(said.contains("`--yes` accepts the changes, `--dry-run` only shows them"), "{said}");
+}
+
 #[test]
 fn a_base_command_that_failed_can_be_mended_and_one_that_succeeded_counts() {
     let base = |command: &str| format!("[base]\ncommand = \"{command}\"\n") + &study(2, "");

@@ -98,3 +98,74 @@ fn a_link_is_followed_and_stays() {
     assert!(sandbox.path("out/trials.csv").is_symlink());
     assert_eq!(fs::read_dir(sandbox.path("public")).unwrap().count(), 2, "nothing is left beside");
 }
+
+/// What the study is made of is not replaced by what is made of it, whatever it is called.
+#[test]
+fn no_file_of_the_study_itself_is_written_over() {
+    let sandbox = Sandbox::new();
+    let text = STUDY
+        .replace("name = \"asked\"", "name = \"asked\"\ninputs = [\"rtl.v\", \"rtl\"]")
+        .replace("[stage.sweep]\nn = [1, 2]\n", "");
+    sandbox
+        .write("study.toml", &text.replace("trial_budget", "sampling = { file = \"trials.csv\" }\ntrial_budget"));
+    sandbox.write("rtl.v", "module");
+    fs::create_dir(sandbox.path("rtl")).unwrap();
+    sandbox.write("rtl/top.v", "module");
+    sandbox.write("trials.csv", "n\n1\n2\n");
+    // Before anything runs.
+    for (name, what) in
+        [("study.toml", "the study file"), ("rtl.v", "an input"), ("trials.csv", "a file of cases")]
+    {
+        let said = both(&sandbox.run(&format!("run study.toml --junit {name}")));
+        assert!(said.contains(what) && !sandbox.path("study.redb").exists(), "{name}: {said}");
+    }
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("compare study.redb --write-baseline base.json", 0);
+    symlink("rtl.v", sandbox.path("link")).unwrap();
+    symlink("rtl/top.v", sandbox.path("into")).unwrap();
+    let names = ["study.toml", "rtl.v", "rtl/top.v", "trials.csv"];
+    let contents = || names.map(|name| fs::read_to_string(sandbox.path(name)).unwrap());
+    let before = contents();
+    for line in LINES {
+        for (name, what) in [
+            ("study.toml", "the study file"),
+            ("link", "an input"),
+            ("rtl/top.v", "in the input `rtl`"),
+            ("into", "in the input `rtl`"),
+            ("trials.csv", "a file of cases"),
+        ] {
+            let output = sandbox.run(&format!("{line}{name}"));
+            assert_eq!(contents(), before, "{line}{name}: {}", both(&output));
+            assert_ne!(output.status.code(), Some(0), "{line}{name}");
+            assert!(both(&output).contains(what), "{line}{name}: {}", both(&output));
+        }
+    }
+    let said = both(&sandbox.run("export study.redb --to ."));
+    assert!(said.contains("a file of cases") && contents() == before, "{said}");
+    sandbox.ok("report study.redb -o report.html", 0);
+    // What is no part of the study may lie in an input directory, and is replaced.
+    for _ in 0..2 {
+        sandbox.ok("report study.redb -o rtl/report.html", 0);
+    }
+}
+
+#[test]
+fn a_report_goes_to_standard_output() {
+    let sandbox = finished();
+    let page = sandbox.ok("report study.redb -o -", 0);
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("artifacts/asked"), "{page}");
+    assert!(!sandbox.path("-").exists());
+    sandbox.ok("report study.redb -o ./-", 0);
+    assert!(sandbox.path("-").exists());
+}
+
+/// A store in place of a study file is told from one.
+#[test]
+fn a_store_is_no_study_file() {
+    let sandbox = finished();
+    for command in ["run", "check", "amend study.redb"] {
+        let said = both(&sandbox.run(&format!("{command} study.redb")));
+        assert!(said.contains("`study.redb` is a store, not a study file"), "{said}");
+        assert!(said.contains("`piton resume study.redb` goes on"), "{said}");
+    }
+}

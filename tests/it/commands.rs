@@ -155,7 +155,7 @@ fn run_ends_with_a_table_and_plain_lines() {
     ────────────────────────────
     1 trial failed:
       small_0_2  exit_code: exited with code 7
-      (more: `piton why study.redb small_0_2`)
+      (more of one: `piton why study.redb small_0_2`)
     store      study.redb
     artifacts  [DIR]/artifacts/small
     ");
@@ -362,7 +362,7 @@ fn dump_has_the_schema_and_its_formats() {
         keys(&dump["trials"][0]["attempts"][0]),
         "cpu_s dir ended_at exit_code n outcome peak_rss_bytes signal started_at wall_s"
     );
-    assert_eq!(keys(&dump["accounting"]), "attempts_started failed interrupted running succeeded");
+    assert_eq!(keys(&dump["accounting"]), "attempts_started failed interrupted reused running succeeded");
     let failed = &dump["trials"][2];
     assert_eq!(keys(&failed["failure"]), "kind log_excerpt reason severity");
     assert_eq!(

@@ -14,7 +14,7 @@ use crate::harness::Sandbox;
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = ["docs", "docs/reference"].map(|dir| fs::read_dir(root.join(dir)).unwrap());
+    let docs = ["docs", "docs/how-to", "docs/reference"].map(|dir| fs::read_dir(root.join(dir)).unwrap());
     let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
     let markdown = docs.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
     let others = [
@@ -39,7 +39,7 @@ fn anchor(heading: &str) -> String {
 }
 
 /// A page's lines outside of blocks of code, and those blocks, each with its language.
-fn parts(text: &str) -> (Vec<&str>, Vec<(&str, String)>) {
+pub fn parts(text: &str) -> (Vec<&str>, Vec<(&str, String)>) {
     let (mut lines, mut blocks, mut open) = (Vec::new(), Vec::new(), None::<(&str, String)>);
     for line in text.lines() {
         match (line.strip_prefix("```"), &mut open) {

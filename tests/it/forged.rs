@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use piton::journal::{Reader, create_with};
 use piton::model::{Event, ProcessId, Record, StudyCreated, Verdict};
+use piton::program::journal::{Reader, create_with};
 
 use crate::harness::{Sandbox, both, exists};
 use crate::serve::Server;
@@ -186,7 +186,7 @@ fn a_process_that_a_store_names_is_not_stopped_from_the_page() {
         assert!(both(&sandbox.run(line)).contains("no engine runs"));
     }
     // Nor while somebody else has the store open, who listens to no such signal: a request is left beside it at most.
-    let held = piton::journal::Journal::open(&sandbox.path("forged.redb")).unwrap();
+    let held = piton::program::journal::Journal::open(&sandbox.path("forged.redb")).unwrap();
     server.ask("POST", "stop", &origin);
     drop(held);
     assert!(victim.try_wait().unwrap().is_none(), "it was not signalled");

@@ -487,3 +487,71 @@ fn an_input_is_what_it_says_whatever_lies_in_its_place() {
     let dump = sandbox.dump();
     assert_eq!((&dump["accounting"]["succeeded"], &dump["accounting"]["failed"]), (&json!(4), &json!(0)));
 }
+
+/// Two stages; each runs a script that is an input of its own.
+const STAGED: &str = r#"
+study.name = "s"
+run.workers = 1
+[defaults]
+trial_budget = 1
+survivor_count = 1
+[[stage]]
+name = "a"
+inputs = ["a.sh"]
+command = ["sh", "{study_dir}/a.sh"]
+[[stage]]
+name = "b"
+inputs = ["b.sh"]
+command = ["sh", "{study_dir}/b.sh"]
+"#;
+
+#[test]
+fn an_input_of_a_stage_concerns_that_stage_and_those_after_it() {
+    let sandbox = Sandbox::with_study(STAGED);
+    let script = |name: &str, what: &str| {
+        sandbox.write(&format!("{name}.sh"), &format!("echo {name} >> \"$PITON_STUDY_DIR/ran\" # {what}"));
+    };
+    script("a", "1");
+    script("b", "1");
+    sandbox.ok("run study.toml", 0);
+    script("b", "2");
+    let words = refused(&sandbox, "run study.toml", &["input `b.sh` has changed", "--discard-from b"]);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("ran"), ["a", "b", "b"]);
+    // What stage `a` is made of is as it was, although `b.sh` was another one then.
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    script("a", "2");
+    let words = refused(&sandbox, "run study.toml", &["input `a.sh` has changed", "--discard-from a"]);
+    sandbox.ok(&hinted(&words, "piton amend"), 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("ran"), ["a", "b", "b", "a", "b"]);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn a_trial_of_a_reusing_stage_sees_what_its_identity_holds() {
+    let of = |name: &str, first: &str| {
+        let see = "echo $PITON_SEED $PITON_PARENT_DIR $(cat params.json) >> \"$PITON_STUDY_DIR/saw\"";
+        let sandbox = Sandbox::with_study(&format!(
+            "study.name = \"{name}\"\nstudy.seed = 3\nrun.workers = 1\nparams.p = 1\n[[stage]]\nname = \"a\"\ntrial_budget = 9\n\
+             survivor_count = \"all\"\ncommand = [\"true\"]\nsweep.x = {first}\n[[stage]]\nname = \"b\"\ntrial_budget = 9\n\
+             survivor_count = 1\nreuse = true\nuses = [\"y\"]\nsweep.y = [1, 2]\ncommand = '{see}'\n"
+        ));
+        sandbox.ok("run study.toml", 0);
+        sandbox.ok("verify study.redb", 0);
+        sandbox
+            .lines("saw")
+            .iter()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    let (one, two) = (of("s", "[1]"), of("t", "[3, 4]"));
+    assert_eq!(one.len(), 2, "{one:?}");
+    assert!(one[0].ends_with("{\"y\":1}") && one[1].ends_with("{\"y\":2}"), "{one:?}");
+    assert!(one.iter().all(|line| !line.contains("artifacts")), "{one:?}");
+    // Where results are looked up, equal ones need not run again.
+    assert!(two.iter().all(|line| one.contains(line)), "{one:?} {two:?}");
+    assert!(one.iter().all(|line| two.contains(line)), "{one:?} {two:?}");
+}

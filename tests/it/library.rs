@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use piton::engine::resume::Decision;
 use piton::model::StudyStatus;
-use piton::{Error, Metric, Metrics, Range, Reader, Retry, Spec, Stage, Store, Study, TrialError, verify};
+use piton::program::engine::resume::ResumeDecision;
+use piton::{
+    Consent, Error, Keeper, Limits, Metric, Metrics, Range, Reader, ReplayOptions, Retry, Spec, Stage, Stop,
+    Store, Study, TrialError, verify,
+};
 
 use crate::harness::Sandbox;
 
@@ -61,7 +64,7 @@ fn closures_run_through_the_same_engine_and_journal() {
     };
     assert_eq!(run().status, StudyStatus::Completed);
     assert_eq!(runs.load(Ordering::SeqCst), 11);
-    assert_eq!(run().decision, Decision::AlreadyCompleted);
+    assert_eq!(run().decision, ResumeDecision::AlreadyCompleted);
     assert_eq!(runs.load(Ordering::SeqCst), 11, "nothing runs twice");
 
     // x = -2, -1.5, …, 2: the best are x = 1 (number 6), then 0.5 and 1.5 (numbers 5 and 7), the lower number first.
@@ -95,7 +98,7 @@ fn a_study_in_code_needs_nothing_else() {
     assert_eq!(study().run().unwrap().survivors, outcome.survivors, "also of a study that is over");
     // It is the study of the same spec.
     let same = Study::new(spec()).store(sandbox.path("study.redb")).run().unwrap();
-    assert_eq!(same.decision, Decision::AlreadyCompleted);
+    assert_eq!(same.decision, ResumeDecision::AlreadyCompleted);
 }
 
 /// What the commands do to a store, a program does, too.
@@ -129,6 +132,107 @@ fn a_store_is_approved_retried_and_verified_from_code() {
     let mut status = Vec::new();
     store.status().unwrap().write_json(&mut status).unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&status).unwrap()["status"], "completed");
+}
+
+/// A plan says what an amendment costs, and no result goes without consent.
+#[test]
+fn a_study_is_amended_from_code() {
+    let sandbox = Sandbox::new();
+    let study = |budget: u32, power: i32| {
+        let explore =
+            Stage::closure("explore", move |trial| Ok([("y", (trial.int("x")? as f64 - 3.0).powi(power))]));
+        let explore = explore
+            .budget(budget.into())
+            .survivors(1)
+            .range("x", Range::int(1..=i64::from(power) + 9))
+            .minimize("y");
+        Study::builder("parabola").stage(explore).build().unwrap().store(sandbox.path("study.redb"))
+    };
+    assert!(study(4, 2).run().unwrap().is_completed());
+    let store = Store::at(sandbox.path("study.redb"));
+    let events = || store.status().unwrap().events;
+    let before = events();
+    // The same is nothing to do.
+    let same = study(4, 2);
+    let plan = store.amend(&same).unwrap();
+    assert!(plan.is_empty() && plan.refuse().is_ok());
+    plan.apply(Consent::KeepResults).unwrap();
+    // Another range alters results, from the first stage on.
+    let other = study(4, 4);
+    let plan = store.amend(&other).unwrap();
+    assert_eq!(plan.altered_from(), Some("explore"));
+    // Nobody else has the store meanwhile.
+    assert_eq!(store.amend(&other).unwrap_err().exit_code(), 5);
+    let refused = plan.apply(Consent::Discard).unwrap_err();
+    assert!(matches!(&refused, Error::AltersResults { stage, .. } if stage == "explore"), "{refused}");
+    let plan = || store.amend(&other).unwrap().discarding_from("explore");
+    assert!(
+        store
+            .amend(&other)
+            .unwrap()
+            .discarding_from("later")
+            .unwrap_err()
+            .to_string()
+            .contains("no stage `later`")
+    );
+    assert_eq!(plan().unwrap().discarded()[0].finished, 4);
+    let kept = plan().unwrap().apply(Consent::KeepResults).unwrap_err();
+    assert!(kept.to_string().contains("none may go"), "{kept}");
+    // A plan that is only looked at leaves the store as it was.
+    drop(plan());
+    assert_eq!(events(), before);
+    plan().unwrap().apply(Consent::Discard).unwrap();
+    assert!(events() > before);
+    let outcome = study(4, 4).run().unwrap();
+    assert!(outcome.is_completed(), "{outcome:?}");
+    assert_eq!(store.verify().unwrap().differences(), 0);
+}
+
+/// What else the commands do: compare, report, compact, run a trial again, stop.
+#[test]
+fn a_store_is_compared_reported_and_replayed_from_code() {
+    let sandbox = Sandbox::new();
+    let study = |scale: i64| {
+        let line = format!(
+            "echo m > said; echo printed; echo \"{{{{\\\"y\\\": $(({{n}} * {scale}))}}}}\" > metrics.json"
+        );
+        let only = Stage::shell("only", &line).budget(3).survivors(1).range("n", Range::int(1..=3)).minimize("y");
+        Study::builder("shown").stage(only).build().unwrap()
+    };
+    let (old, new) = (Store::at(sandbox.path("old.redb")), Store::at(sandbox.path("new.redb")));
+    assert!(study(1).store(sandbox.path("old.redb")).artifacts(sandbox.path("a")).run().unwrap().is_completed());
+    assert!(study(2).store(sandbox.path("new.redb")).artifacts(sandbox.path("b")).run().unwrap().is_completed());
+    let written = old.write_baseline(&sandbox.path("base.json"), None, &Limits::default()).unwrap();
+    assert_eq!((written.trials, written.unfinished), (3, 0));
+    // Against the file and the store alike.
+    for baseline in ["base.json", "old.redb"] {
+        let compare = new.compare(&sandbox.path(baseline), None, Limits::default()).unwrap();
+        assert_eq!((compare.names(), compare.baseline_study().as_str()), (("shown", "only"), "shown"));
+        let mut worse = Vec::new();
+        let totals = compare.run(&mut |row| {
+            worse.extend(row.regression.then(|| row.case.clone()));
+            Ok(())
+        });
+        assert_eq!((totals.unwrap().regressions, worse.len()), (3, 3), "{worse:?}");
+    }
+    let unknown = new.compare(&sandbox.path("base.json"), Some("onlyy"), Limits::default()).unwrap_err();
+    assert!(unknown.to_string().contains("did you mean `only`"), "{unknown}");
+    let page = new.report_page(&sandbox.path(".")).unwrap();
+    assert!(String::from_utf8(page).unwrap().contains("b/shown"));
+    new.report(&sandbox.path("page.html")).unwrap();
+    assert!(new.compact().unwrap().after_bytes > 0);
+    // The trial runs again elsewhere, and does the same.
+    let replay = new.replay("shown_0_1", ReplayOptions::default()).unwrap();
+    assert!(replay.notes().is_empty(), "{:?}", replay.notes());
+    let (dir, mut log) = (replay.dir().to_owned(), replay.log(piton::views::logs::Stream::Stdout));
+    let end = replay.run(Keeper::start().unwrap(), &mut || {}).unwrap();
+    assert_eq!((end.differences.as_deref(), end.kept_dir()), (Some(&[][..]), None));
+    assert_eq!(log.read_more(), b"printed\n");
+    drop(end);
+    assert!(!dir.exists());
+    // Nobody is there to be stopped.
+    assert!(!new.stop(Stop::Drain).unwrap());
+    assert_eq!(new.running_on_cluster().unwrap(), None);
 }
 
 #[test]
@@ -197,7 +301,7 @@ fn the_handle_drains_from_inside_and_callbacks_run_once() {
         .closure("confirm", |trial| y(trial.float("x")?))
         .run()
         .unwrap();
-    assert_eq!(outcome.decision, Decision::GoOn);
+    assert_eq!(outcome.decision, ResumeDecision::GoOn);
     assert!(outcome.is_completed());
     assert_eq!(notes.lock().unwrap().len(), 2, "callbacks of the first run are gone");
     let reader = Reader::open(&store).unwrap();
@@ -245,7 +349,7 @@ fn another_spec_is_refused_and_a_missing_closure_is_named() {
 
 #[test]
 fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
-    use piton::spec::{Values, parse_study, parse_study_as};
+    use piton::program::study_file::{Values, parse_study, parse_study_as};
 
     let dir = tempfile::tempdir().unwrap();
     let study = "study.name = \"t\"\r\nparams.p = 1\r\n[[stage]]\r\nname = \"s\"\r\ncommand = '''\r\necho {v}\r\n'''\r\ntrial_budget = 9\r\nsurvivor_count = 1\r\nsampling = { file = \"c.csv\" }\r\n";
@@ -263,8 +367,10 @@ fn a_store_of_the_first_piton_goes_on_with_the_values_it_has() {
     assert_eq!(beside(&stored), stored, "nothing has changed");
     // What changed is told from what was read otherwise.
     write("v\n 1.20\n0x20\n");
-    let changes: Vec<String> =
-        piton::spec::diff(&stored, &beside(&stored)).into_iter().map(|change| change.path).collect();
+    let changes: Vec<String> = piton::program::study_file::diff(&stored, &beside(&stored))
+        .into_iter()
+        .map(|change| change.path)
+        .collect();
     assert_eq!(changes, ["stage \"s\".cases"]);
     // More rows are read as those before.
     write("v\n 1.20\n0x1F\n1e1\n");

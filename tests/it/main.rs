@@ -26,12 +26,14 @@
 //! - `overlap`: whether trials that nothing ends run twice at a time; `queue`: why trials wait on a cluster, wherever a person looks; `sites`: clusters as their sites have them;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
 //! - `serve`: the live page, used by that browser and attacked by others; `proxy`: the same behind one;
+//! - `https`: a Ray behind one, and certificates that are refused;
 //! - `serve`: the live page, used by that browser and attacked by others;
 //! - `shown`: what is printed is what is, and steers nothing;
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
 //! - `rails`: what ends or parks a study: rails, the base command, approval;
 //! - `telemetry`: its lines, held against the published schema;
 //! - `alive`: who lives, told from other namespaces and with forged numbers;
+//! - `reuse`, `reuse_stories`: results that are taken instead of made;
 //! - `amend`: changing a study that has begun;
 //! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
@@ -39,6 +41,7 @@
 //! - `compact`: the store without its free space;
 //! - `values`: from where they are written to what a trial gets and every table shows;
 //! - `versions`: tools of another version;
+//! - `docs`: links, study files and pages to follow; `book`: the documentation built, and its reference pages held against the program;
 //! - `structure`: which module may import which.
 //!
 //! Nothing here may depend on how fast the machine is: tests wait for conditions, with deadlines only a hang reaches.
@@ -54,6 +57,7 @@
 mod alive;
 mod amend;
 mod asked;
+mod book;
 mod browser;
 mod chip;
 mod ci;
@@ -70,12 +74,14 @@ mod forged;
 mod gate;
 mod harness;
 mod hooks;
+mod https;
 mod inputs;
 mod interval;
 mod kills;
 mod language;
 mod leftovers;
 mod library;
+mod nginx;
 mod old_stores;
 mod overlap;
 mod parents;
@@ -89,6 +95,8 @@ mod rails;
 mod regressions;
 mod remote;
 mod report;
+mod reuse;
+mod reuse_stories;
 mod salvage;
 mod schema;
 mod serve;

@@ -1,20 +1,15 @@
 //! The live page behind a real proxy that speaks TLS, in a real browser.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use crate::browser::Browser;
-use crate::harness::{Sandbox, wait_until};
+use crate::harness::Sandbox;
+use crate::nginx::Nginx;
 use crate::serve::{Server, finished, running, shows, study};
 
 /// The name that only the proxy has.
 const NAME: &str = "runs.example.org";
-
-/// nginx on a loopback address of its own, ended when dropped. Its ports pass the page's host on in three ways.
-struct Proxy {
-    child: Child,
-    address: String,
-}
 
 /// Passes `Host` as the browser said it.
 const WHOLE: u16 = 8443;
@@ -23,55 +18,24 @@ const BARE: u16 = 8444;
 /// Asks by the address it knows, as nginx does unless it is told otherwise.
 const UPSTREAM: u16 = 8445;
 
-impl Proxy {
-    fn start(dir: &Path, server: &str) -> Self {
-        // Nobody else's: of its own process.
-        let pid = std::process::id();
-        let address = format!("127.{}.{}.{}", 64 + (pid >> 16 & 63), pid >> 8 & 255, pid & 255);
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"])
-            .args([&format!("/CN={NAME}"), "-keyout", "key.pem", "-out", "cert.pem"])
-            .current_dir(dir)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", crate::harness::both(&made));
-        let site = |port: u16, header: &str| {
-            format!(
-                "server {{ listen {address}:{port} ssl; location / {{ proxy_pass http://{server}; {header} }} }}"
-            )
-        };
-        let config = format!(
-            "daemon off; master_process off; error_log stderr; pid {0}/pid; events {{}}\n\
-             http {{ access_log off; ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;\n\
-             client_body_temp_path {0}/a; proxy_temp_path {0}/b; fastcgi_temp_path {0}/c; uwsgi_temp_path {0}/d; scgi_temp_path {0}/e;\n\
-             {1}\n{2}\n{3} }}\n",
-            dir.display(),
-            site(WHOLE, "proxy_set_header Host $http_host;"),
-            site(BARE, "proxy_set_header Host $host;"),
-            site(UPSTREAM, "")
-        );
-        std::fs::write(dir.join("nginx.conf"), config).unwrap();
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(dir.join("nginx.conf"))
-            .arg("-p")
-            .arg(dir)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxy = Self { child, address };
-        for port in [WHOLE, BARE, UPSTREAM] {
-            wait_until("nginx listens", || std::net::TcpStream::connect((proxy.address.as_str(), port)).is_ok());
-        }
-        proxy
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// Ports that pass the page's host on in three ways.
+fn start(dir: &Path, server: &str) -> Nginx {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"])
+        .args([&format!("/CN={NAME}"), "-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", crate::harness::both(&made));
+    let ports =
+        [(WHOLE, "proxy_set_header Host $http_host;"), (BARE, "proxy_set_header Host $host;"), (UPSTREAM, "")];
+    let servers = ports.map(|(port, header)| {
+        format!(
+            "server {{ listen HOST:{port} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;\n\
+             location / {{ proxy_pass http://{server}; {header} }} }}\n"
+        )
+    });
+    Nginx::start(dir, &servers.concat(), &ports.map(|(port, _)| port))
 }
 
 /// What comes of asking the engine to stop, from the page itself.
@@ -81,7 +45,7 @@ fn asked_to_stop(browser: &Browser) -> (u64, String) {
     (answer[0].as_u64().unwrap(), answer[1].as_str().unwrap().to_owned())
 }
 
-fn browser(proxy: &Proxy) -> Browser {
+fn browser(proxy: &Nginx) -> Browser {
     Browser::start_with(1280, 1_000, &[&format!("--host-resolver-rules=MAP {NAME} {}", proxy.address)])
 }
 
@@ -92,7 +56,7 @@ fn stop_works_behind_a_proxy_that_speaks_tls() {
     running(&sandbox, 2);
     let server = Server::start_with(&sandbox, &["--allow-host", NAME]);
     let dir = Sandbox::new();
-    let proxy = Proxy::start(&dir.path("."), &server.host);
+    let proxy = start(&dir.path("."), &server.host);
     let browser = browser(&proxy);
     browser.open(&format!("https://{NAME}:{BARE}/{}/", server.token));
     // The stream comes through at once, not when a buffer is full.
@@ -113,7 +77,7 @@ fn stop_works_behind_a_proxy_that_speaks_tls() {
 fn however_the_proxy_passes_the_host_on_the_page_may_ask_and_no_other() {
     let (sandbox, server) = finished();
     let dir = Sandbox::new();
-    let proxy = Proxy::start(&dir.path("."), &server.host);
+    let proxy = start(&dir.path("."), &server.host);
     let browser = browser(&proxy);
     let token = &server.token;
     // By address everything agrees already.
@@ -134,7 +98,7 @@ fn however_the_proxy_passes_the_host_on_the_page_may_ask_and_no_other() {
     let server = Server::start_with(&sandbox, &["--allow-host", NAME]);
     let dir = Sandbox::new();
     drop(proxy);
-    let proxy = Proxy::start(&dir.path("."), &server.host);
+    let proxy = start(&dir.path("."), &server.host);
     for port in [WHOLE, BARE, UPSTREAM] {
         browser.open(&format!("https://{NAME}:{port}/{}/", server.token));
         assert_eq!(asked_to_stop(&browser), (409, "no engine runs the study\n".into()), "{port}");

@@ -129,6 +129,9 @@ fn a_failed_base_command_ends_the_study_before_any_trial() {
         dump["study"]["abort_reason"].as_str().unwrap().contains("the base command failed: exited with code 4")
     );
     assert_eq!(dump["accounting"]["attempts_started"], 0);
+    assert_eq!(dump["study"]["aborted_by"]["violating"], serde_json::json!(["s"]));
+    let canonical = sandbox.ok("dump study.redb --canonical", 0);
+    assert!(canonical.contains(r#""violating":["s"]"#), "{canonical}");
     assert_eq!(sandbox.lines("log"), ["base"]);
     sandbox.ok("verify study.redb", 0);
 }
@@ -189,6 +192,8 @@ fn the_base_command_runs_once_and_again_only_if_it_was_cut_off() {
     wait_until("its start is recorded", || {
         sandbox.ok("dump study.redb --events --format jsonl", 0).contains("base_started")
     });
+    let screen = sandbox.ok("status study.redb", 0);
+    assert!(screen.contains("running\n  s #1  for "), "{screen}");
     engine.signal(Signal::KILL);
     engine.wait();
     wait_until("nothing of it runs", || sandbox.trial_processes().is_empty());

@@ -621,7 +621,7 @@ fn slurm_takes_paths_as_they_are() {
         let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
         std::fs::create_dir(far.sandbox.path(name)).unwrap();
         let text = study(&format!("{}{more}", slurm.run_table()))
-            .replace("28", "3")
+            .replace("trial_budget = 28", "trial_budget = 3")
             .replace("survivor_count = 4", "survivor_count = 1");
         far.sandbox.write(&format!("{name}/study.toml"), &text);
         far.sandbox.script(&format!("{name}/trial.sh"), &format!("echo said by a job\n{TRIAL}"));

@@ -21,7 +21,7 @@ fn count(far: &Far, what: &str) -> u64 {
 }
 
 /// Ends by a refusal: exit code 1, these words, once in the journal, and nobody blamed.
-fn refused(far: &Far, words: &[&str]) {
+pub fn refused(far: &Far, words: &[&str]) {
     let output = far.command("run study.toml").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     for words in words {
@@ -185,7 +185,9 @@ fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided(
     // Ray's own clients find theirs in a file.
     let far = Far::on(&ray);
     let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
-    far.sandbox.write("study.toml", &text.replace("28", "3").replace("survivor_count = 4", "survivor_count = 1"));
+    let fewer =
+        text.replace("trial_budget = 28", "trial_budget = 3").replace("survivor_count = 4", "survivor_count = 1");
+    far.sandbox.write("study.toml", &fewer);
     far.sandbox.write("token", "right-0123456789abcdef\n");
     let mut env = far.env.clone();
     env.retain(|(name, _)| name != "RAY_AUTH_TOKEN");

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use piton::engine::probe::{self, ProbeEvent, Probed};
 use piton::model::UnixMs;
-use piton::paths::StudyPaths;
-use piton::spec::Spec;
-use piton::sys::signals::SignalWatch;
+use piton::program::engine::probe::{self, ProbeEvent, Probed};
+use piton::program::paths::StudyPaths;
+use piton::program::study_file::Spec;
+use piton::program::sys::signals::SignalWatch;
 use piton::views::{clean, duration};
 use piton::{Error, Keeper};
 
-use crate::cli::result::print_line;
+use crate::cli::outcome::print_line;
 use crate::cli::terminal::say;
 
 /// Submits a probe and waits for it; `None` if it was taken back.

@@ -11,11 +11,11 @@ use piton::views::counted;
 
 use super::super::terminal::{command, say};
 use super::github::Github;
-use super::{Failed, Message};
+use super::{Failed, Message, reused_words};
 
 /// See the module.
 pub(super) struct Lines {
-    /// Trials planned, and the percentage told last.
+    /// Trials planned, and the percentage printed last.
     stages: HashMap<StageIndex, (u64, u64)>,
     github: Option<Github>,
 }
@@ -61,8 +61,9 @@ impl Lines {
                     None if now > before => {
                         let best = best.map(|best| format!(", {}", best.words)).unwrap_or_default();
                         say(&format!(
-                            "[{}/{planned}] {now}%, {} failed{best}",
+                            "[{}/{planned}] {now}%{}, {} failed{best}",
                             counters.finished(),
+                            reused_words(&counters),
                             counters.failed
                         ));
                     }

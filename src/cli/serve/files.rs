@@ -1,4 +1,4 @@
-//! Files of the study's artifacts, for whoever may see the page: regular files below that directory and nothing else. The
+//! Files of the study's artifacts, for those who may see the page: regular files below that directory and nothing else. The
 //! directory has to be this very study's by its own word, since a store can name any; and what piton itself keeps in it
 //! (exports, control files) is not shown, for the study's environment is in some of that: only what lies below a stage is.
 //!
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use piton::model::StudyId;
-use piton::sys::opened::Opened;
+use piton::program::sys::opened::Opened;
 use rustix::fs::FileType;
 
 use super::http::Head;
@@ -56,7 +56,7 @@ pub fn send(file: File, head_only: bool, out: &mut impl Write) -> io::Result<()>
     let head = Head { length: Some(length), ..Head::text(200) };
     head.send(out)?;
     if !head_only {
-        // What is added meanwhile is not sent. A file that shrinks meanwhile ends the connection early, which tells.
+        // What is added meanwhile is not sent. A file that shrinks meanwhile ends the connection early, which the client notices.
         io::copy(&mut file.take(length), out)?;
     }
     out.flush()

@@ -128,7 +128,7 @@ impl Head<'_> {
     }
 }
 
-/// Where an answer goes: whoever does not take it, or takes it too slowly, is given up.
+/// Where an answer goes. A client that does not take it, or takes it too slowly, is given up.
 #[derive(Debug)]
 pub struct Answer {
     stream: TcpStream,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use piton::model::{Accounting, AttemptOutcome};
+use piton::model::{Accounting, AttemptOutcome, TrialState};
 use piton::views::status::Status;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -54,19 +54,22 @@ pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt:
     }
     registry.register("attempts", "Attempts that ended", attempts);
 
-    let (trials, planned, rate, best) =
-        (Gauges::default(), Gauges::default(), Gauges::default(), Gauges::default());
+    let (trials, planned, expected) = (Gauges::default(), Gauges::default(), Gauges::default());
+    let (rate, best) = (Gauges::default(), Gauges::default());
     for stage in &status.stages {
+        let counts = stage.trials;
         for (state, count) in [
-            ("pending", stage.pending),
-            ("running", stage.running),
-            ("succeeded", stage.succeeded),
-            ("failed", stage.failed),
+            (TrialState::Pending, counts.pending),
+            (TrialState::Running, counts.running),
+            (TrialState::Succeeded, counts.succeeded),
+            (TrialState::Failed, counts.failed),
+            (TrialState::Cancelled, counts.cancelled),
         ] {
-            trials.get_or_create(&labels([("stage", &stage.name), ("state", state)])).set(count as f64);
+            trials.get_or_create(&labels([("stage", &stage.name), ("state", state.name())])).set(count as f64);
         }
         let of_stage = labels([("stage", &stage.name)]);
-        planned.get_or_create(&of_stage).set(stage.planned as f64);
+        planned.get_or_create(&of_stage).set(counts.planned as f64);
+        expected.get_or_create(&of_stage).set(stage.expected as f64);
         if let Some(per_minute) = stage.per_minute {
             rate.get_or_create(&of_stage).set(per_minute);
         }
@@ -76,6 +79,8 @@ pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt:
     }
     registry.register("trials", "Trials by stage and state", trials);
     registry.register("trials_planned", "Trials planned, by stage", planned);
+    let words = "Trials planned, and those that a proposer may still propose, by stage";
+    registry.register("trials_expected", words, expected);
     registry.register("attempts_per_minute", "Attempts that end in a minute at the present pace", rate);
     registry.register("best", "Best value of the stage's first objective so far", best);
     let mut text = String::new();

@@ -2,7 +2,7 @@
 //!
 //! It is a reader like any other: it opens the store for each look, so an engine that crashes, starts again, or gives
 //! way to a compaction is no event for it, and it never asks an engine for anything but to stop. One thread keeps the
-//! [`door`]; whoever knows the token is answered by a thread of his own, a bounded number of them, each for a bounded time.
+//! [`door`]; a client that knows the token is answered by a thread of its own, a bounded number of them, each for a bounded time.
 
 mod door;
 mod files;
@@ -20,16 +20,16 @@ use piton::{Error, Look};
 use self::origin::Names;
 use self::site::Site;
 use super::args::ServeArgs;
-use super::report::nonce;
-use super::result::print_line;
+use super::outcome::print_line;
 use super::terminal::note;
+use piton::store::nonce;
 
 /// Where a service's token comes from, so that its address stays the same.
 const TOKEN: &str = "PITON_SERVE_TOKEN";
 
 /// Shows a study until it is ended by a signal.
 pub fn serve(args: &ServeArgs) -> Result<u8, Error> {
-    // A store that cannot be shown is told here, and not to every visitor.
+    // A store that cannot be shown is an error here, and not for every visitor.
     drop(Look::at_store(&args.store.store)?);
     let listener =
         TcpListener::bind(args.listen).map_err(|cause| Error::System { what: "listen there", cause })?;

@@ -212,7 +212,7 @@ mod tests {
         }
         let twice = "Origin: https://bench7\r\nOrigin: https://bench7\r\n";
         assert!(!asked("bench7", twice));
-        // No browser: whoever knows the token may ask.
+        // No browser: a client that knows the token may ask.
         assert!(asked("bench7", ""));
     }
 }

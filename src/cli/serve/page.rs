@@ -60,7 +60,7 @@ impl Page {
                 let mut making = making;
                 making.html = Some(make());
             };
-            // A thread that does not start drops what it was given, which tells. It must not find the lock taken.
+            // A thread that does not start drops what it was given, which the other end notices. It must not find the lock taken.
             drop(state);
             if let Err(error) = std::thread::Builder::new().name("page".into()).spawn(thread) {
                 log::warn!("cannot make the page: {error}");

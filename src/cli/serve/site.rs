@@ -1,6 +1,6 @@
 //! Who may ask, and what is answered.
 //!
-//! Everything lies below a directory whose name is the token, so that whoever does not know it gets nothing, and two
+//! Everything lies below a directory whose name is the token, so that a client that does not know it gets nothing, and two
 //! pages on one machine share no cookie. Whom a request asks for and where it comes from is `origin`'s.
 
 use std::io::{self, Write};
@@ -10,13 +10,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use piton::model::StudyId;
-use piton::sys::clock::unix_ms;
+use piton::program::sys::clock::unix_ms;
 use piton::views::logs::Watch;
 use piton::views::report::{Options, Report};
 use piton::views::status::Status;
-use piton::{Error, Look};
+use piton::{Error, Look, Stop, Store};
 
-use super::super::stop::ask_to_stop;
 use super::door::Counted;
 use super::http::{Answer, Head, Request};
 use super::origin::Names;
@@ -148,7 +147,7 @@ impl Site {
     }
 
     fn stop(&self) -> Result<(u16, String), Error> {
-        Ok(match ask_to_stop(&self.store, false)? {
+        Ok(match Store::at(&self.store).ask_to_stop(Stop::Drain)? {
             Some(asked) => (202, format!("asked {} to stop", asked.words())),
             None => (409, "no engine runs the study".into()),
         })

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::model::json::RawObject;
 use crate::model::{Lost, Value, read_measured};
-use crate::spec::{Domain, SweepParam};
+use crate::study_file::{Domain, SweepParam};
 
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,10 +1,10 @@
 //! The conversation with a proposer: JSON lines, always the same ones in the same order.
 //!
-//! Before the question for trial `n` it has been told of the trials before `n - parallel + 1`, in their order, and of
-//! nothing else. A proposer that was started anew is asked and told everything again from the first trial on; the
-//! journal is its memory. If it then answers otherwise than it did, the journal is right, and every `tell` says what was
-//! really run. A question is repeated when its answer is a case of the stage that there is already; each question is
-//! answered by one `tell` at some time, also a repeated one.
+//! Before the question for trial `n` it has the results of the trials before `n - parallel + 1`, in their order, and no
+//! others. A proposer that was started anew hears all questions and results again, from the first trial on: the journal
+//! is its memory. If it then answers otherwise than it did, the journal is right, and every `tell` says what was really
+//! run. A question is repeated when its answer is a case that the stage has already. Each question gets one `tell` at
+//! some time, also a repeated one.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::answer::{self, Line};
 use crate::model::{Metric, Params, TrialRow, TrialState, Value};
-use crate::spec::{Domain, Goal, SpecValue, StageSpec, SweepParam};
+use crate::study_file::{Domain, Goal, SpecValue, StageSpec, SweepParam};
 
 /// A proposer that repeats itself so often in a row has nothing new to say.
 pub(super) const REPEATS_MAX: u32 = 100;
@@ -38,7 +38,7 @@ pub(super) trait Past {
     fn case(&self, index: u64) -> String;
 }
 
-/// What the proposer is told once, at the beginning.
+/// The first message to a proposer.
 pub(super) struct Opening<'a> {
     pub(super) study: &'a str,
     pub(super) stage_index: u32,
@@ -64,15 +64,15 @@ pub(super) struct Dialogue {
     parallel: u64,
     /// Trials it was asked for, and answered.
     asked: u64,
-    /// Trials it was told of.
+    /// Trials whose results it has.
     told: u64,
     /// Questions so far, repeated ones included.
     questions: u64,
-    /// Which questions wait to be told of which trial.
+    /// Which questions wait for the result of which trial.
     open: HashMap<u64, Vec<u64>>,
     /// Which trial has which values.
     known: HashMap<String, u64>,
-    /// It did not repeat what it had said: told once.
+    /// It did not repeat what it had said, and a warning said so.
     strays: bool,
 }
 
@@ -233,7 +233,7 @@ impl Dialogue {
         }
     }
 
-    /// Tells what has to be told before the question for a trial; gives how many trials that are.
+    /// Sends the results that come before the question for a trial; gives how many trials that are.
     fn tell_before(&mut self, partner: &mut dyn Partner, past: &dyn Past, index: u64) -> Result<u64, String> {
         let before = (index + 1).saturating_sub(self.parallel);
         self.tell_until(partner, past, before)?;
@@ -278,7 +278,7 @@ impl Dialogue {
         self.asked = index + 1;
     }
 
-    /// The last question was answered by a case there is already: it is told of that one, now or when its time comes.
+    /// The last answer is a case that the stage has already. The proposer gets that one's result, now or when its turn comes.
     fn repeated(
         &mut self,
         partner: &mut dyn Partner,
@@ -344,7 +344,7 @@ fn key_of(values: &[(String, Value)]) -> String {
     values.iter().map(|(_, value)| format!("{value:?}\n")).collect()
 }
 
-/// The values a param can take, as the proposer is told.
+/// The values a param can take, as the proposer reads them.
 fn space(domain: &Domain) -> Json {
     match domain {
         Domain::Choices(choices) => {

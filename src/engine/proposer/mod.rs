@@ -2,7 +2,7 @@
 //!
 //! A thread of its own talks to one proposer at a time: the loop asks and goes on, the answer comes as an executor's
 //! event. Nothing is decided or recorded here, and nothing needs to be remembered: each question brings a snapshot of
-//! the store, and a proposer that is started anew is told everything again from it.
+//! the store, and a proposer that is started anew hears everything again from it.
 
 mod answer;
 mod dialogue;
@@ -24,7 +24,7 @@ use crate::journal::Snapshot;
 use crate::model::{Params, Proposals, StageIndex, StageRow, StudyId, TrialId, TrialRow, Value};
 use crate::paths::{PROPOSER_DIR, SCRATCH_DIR, STDERR_LOG, StudyPaths};
 use crate::plan::Lineage;
-use crate::spec::{Proposer, Sampling, Spec, StageSpec};
+use crate::study_file::{Proposer, Sampling, Spec, StageSpec};
 use crate::sys::words::{FLUSH_HINT, io_words};
 
 /// How often a proposer is started for one question, should the keeper die under it.
@@ -45,7 +45,7 @@ struct Thread {
     done: Receiver<()>,
 }
 
-/// What the thread shares with whoever ends it.
+/// What the thread shares with the one that ends it.
 #[derive(Default)]
 struct Shared {
     /// The proposer that runs, and whether an answer of it is awaited.
@@ -109,7 +109,7 @@ impl Proposers {
         Ok(())
     }
 
-    /// A stage has closed: its proposer, if it has one, is told the rest and let go.
+    /// A stage has closed: its proposer, if it has one, gets the remaining results and ends.
     pub(super) fn close(&mut self, stage: StageIndex, snapshot: Snapshot) {
         self.give(Task::Close { stage, snapshot });
     }
@@ -234,6 +234,8 @@ impl Desk {
             params: params.clone(),
             seed,
             scratch_dir: dir.join(SCRATCH_DIR),
+            keeps_from_before_ms: None,
+            takes: None,
             dir,
             stage_spec: Arc::new(StageRuntime::of_proposer(&self.runtime, &record.stage.name, record.proposer)),
         };

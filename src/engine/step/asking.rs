@@ -8,7 +8,7 @@
 use super::{Action, Now, State};
 use crate::executor::{Answer, Said};
 use crate::model::{Event, FoldError, StageRow, TrialId};
-use crate::spec::Sampling;
+use crate::study_file::Sampling;
 
 impl State {
     /// Asks for the next trial, if it may be asked for.

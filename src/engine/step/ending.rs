@@ -2,12 +2,13 @@
 //!
 //! It never undoes anything: what ran is recorded as it ended, or as interrupted.
 
+use super::reusing::Reusing;
 use super::{Action, GIVE_UP_AFTER_GRACE_MS, GIVE_UP_REMOTE_MS, Now, Phase, State};
 use std::time::Duration;
 
 use crate::executor::Differs;
 use crate::model::{Event, FoldError, Rail, RunEnd};
-use crate::spec::Spec;
+use crate::study_file::Spec;
 
 /// How long terminated trials are waited for, milliseconds.
 pub(super) fn give_up_after_ms(spec: &Spec) -> u64 {
@@ -80,9 +81,11 @@ impl State {
             // Whether they still run is not known: the next run finds out, and none of them runs again before that.
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms && self.executor.is_remote() => {
                 self.running.clear();
+                self.reusing = Reusing::default();
             }
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();
+                self.reusing = Reusing::default();
                 for (trial, attempt) in std::mem::take(&mut self.running) {
                     self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;
                 }

@@ -52,13 +52,13 @@ impl State {
         self.judge.plan(planned);
     }
 
-    /// A trial's attempt has ended: what is final is told to the rails.
+    /// A trial's attempt has ended: the rails get the result if it is final.
     pub(super) fn note_result(&mut self, trial: TrialId) {
         let Some((stage, _)) = self.draft.open_stage().filter(|(stage, _)| stage.contains(trial)) else { return };
         let rails = self.spec.stages.get(stage.index as usize).map(|spec| &spec.rails);
         let row = self.draft.trial_row(trial);
         let Some(outcome) = rails.zip(row).and_then(|(rails, row)| plan::outcome(rails, row)) else { return };
-        let place = match planted!(RailsByArrival) {
+        let place = match injected_fault!(RailsByArrival) {
             true => self.judge.next(),
             false => trial.0 - stage.first_trial.0,
         };
@@ -86,6 +86,11 @@ impl State {
         for trial in self.ready.keep_below(limit) {
             self.draft.release(trial);
         }
+        let (running, submitted) = (&self.running, &self.submitted);
+        let under_way = |trial| running.contains_key(&trial) || submitted.contains_key(&trial);
+        for trial in self.reusing.withdraw(limit, under_way) {
+            self.draft.release(trial);
+        }
         actions.push(Action::Withdraw(limit));
     }
 
@@ -99,7 +104,7 @@ impl State {
         self.asked = false;
         let told = broken.as_ref().map(|broken| (broken.rail, broken.counted));
         match (broken, self.judge.verdict()) {
-            (Some(broken), Some(_)) if planted!(RailsByArrival) => {
+            (Some(broken), Some(_)) if injected_fault!(RailsByArrival) => {
                 let counted = self.judge.next();
                 self.abort(now, broken.rail, counted, broken.reason, broken.violating)
             }

@@ -122,6 +122,7 @@ impl Bench {
             let mut answers = Vec::new();
             for action in actions.drain(..) {
                 match action {
+                    Action::LookUp(_) | Action::Identify(_) | Action::Take(_) => panic!("nothing reuses"),
                     Action::Submit { trial, attempt, .. } | Action::Adopt { trial, attempt, .. } => {
                         self.handed.push((trial, attempt))
                     }

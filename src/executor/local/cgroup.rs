@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::failure::is_of_trial;
+use super::blame::is_of_trial;
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
 use crate::sys::process::read_kernel_file;
@@ -35,7 +35,7 @@ enum Version {
 pub(super) enum NoParent {
     /// The one that the environment names is none, in words.
     Named(String),
-    /// The machine cannot read what would tell.
+    /// The machine could not read what names the cgroup.
     Machine(io::Error),
 }
 
@@ -73,7 +73,7 @@ impl Parent {
             let unfit = |why| NoParent::Named(format!("`{CGROUP_VAR}`: `{}` {why}", dir.display()));
             return parent.map(|parent| vec![parent]).map_err(unfit);
         }
-        let Some(own) = Place::of_this_process()?.filter(|place| place.version == Version::Two) else {
+        let Some(own) = CgroupPath::of_this_process()?.filter(|place| place.version == Version::Two) else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -214,7 +214,7 @@ impl OomCounter {
         let file = match self.0.get() {
             Some(file) => file,
             None => {
-                let place = Place::of_this_process();
+                let place = CgroupPath::of_this_process();
                 let place = place.map_err(|error| format!("cannot read `/proc/self`: {}", io_words(&error)))?;
                 self.0.get_or_init(|| place.map(|place| place.dir.join(oom_file(place.version))))
             }
@@ -253,13 +253,13 @@ fn is_delegated(dir: &Path) -> bool {
 
 /// Where a process is in the hierarchy that has the memory controller.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct CgroupPath {
     mount: PathBuf,
     dir: PathBuf,
     version: Version,
 }
 
-impl Place {
+impl CgroupPath {
     fn of_this_process() -> io::Result<Option<Self>> {
         let cgroups = read_if_there(Path::new("/proc/self/cgroup"))?;
         let mounts = read_if_there(Path::new("/proc/self/mountinfo"))?;
@@ -320,7 +320,7 @@ mod tests {
          30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
 
     fn place(cgroups: &str, mounts: &str) -> Option<(String, Version)> {
-        let place = Place::parse(cgroups, mounts)?;
+        let place = CgroupPath::parse(cgroups, mounts)?;
         Some((place.dir.to_str().unwrap().to_owned(), place.version))
     }
 

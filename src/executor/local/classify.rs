@@ -1,15 +1,15 @@
-//! What a failed attempt's failure is called, and which lines of its log tell most.
+//! What a failed attempt's failure is called, and which lines of its log say most.
 //!
 //! The study's own rules name what the trial did by itself: how it exited, and what it left undone. What piton or the
 //! kernel did to it keeps its name, whatever the log says. Nothing here is ever asked about a success.
 
-use super::failure::{reason_of, shorten};
+use super::blame::{reason_of, shorten};
 use super::logs::{Found, Logs, last_lines};
-use super::results::Remains;
+use super::results::EndedAttemptDir;
 use crate::executor::{CompiledFailure, CompiledMatch};
 use crate::model::{Exit, Failure};
 
-/// Of the line that tells, so much goes into the reason.
+/// Longest part of the matching line that goes into the reason, bytes.
 const MAX_LINE_BYTES: usize = 240;
 
 /// The failure, with the name that the first matching rule gives it, and with an excerpt of the log: what matched, or
@@ -19,7 +19,7 @@ const MAX_LINE_BYTES: usize = 240;
 /// In words, if the machine cannot read a log: then nothing is known of the failure's name.
 pub(super) fn by_rules(
     rules: &[CompiledFailure],
-    left: &Remains,
+    left: &EndedAttemptDir,
     exit: Exit,
     failed: Failure,
     otherwise: impl FnOnce(Failure) -> Result<Failure, String>,
@@ -61,7 +61,7 @@ pub(super) fn with_found(failed: Failure, found: Found) -> Failure {
 ///
 /// # Errors
 /// As for [`by_rules`].
-pub(super) fn with_last_lines(failed: Failure, left: &Remains) -> Result<Failure, String> {
+pub(super) fn with_last_lines(failed: Failure, left: &EndedAttemptDir) -> Result<Failure, String> {
     Ok(Failure { log_excerpt: last_lines(left)?, ..failed })
 }
 
@@ -70,9 +70,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::executor::local::failure::failure;
+    use crate::executor::local::blame::failure;
     use crate::model::{FailureKind, Severity};
-    use crate::spec::{FailureMatch, FailureRule};
+    use crate::study_file::{FailureMatch, FailureRule};
 
     fn rule(kind: &str, when: FailureMatch) -> CompiledFailure {
         let rule = FailureRule { kind: kind.into(), when, severity: Severity::Low, retryable: false };
@@ -84,10 +84,10 @@ mod tests {
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
         by_rules(
             rules,
-            &Remains::in_dir(dir.path()),
+            &EndedAttemptDir::in_dir(dir.path()),
             exit,
             failure(FailureKind::ExitCode, "exited with code 3"),
-            |failed| with_last_lines(failed, &Remains::in_dir(dir.path())),
+            |failed| with_last_lines(failed, &EndedAttemptDir::in_dir(dir.path())),
         )
         .unwrap()
     }

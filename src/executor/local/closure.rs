@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::durable::Unsynced;
-use super::failure::{Trouble, failure};
-use super::results::{Remains, complete};
-use super::{Mode, Shared, place};
+use super::blame::{AttemptError, failure};
+use super::results::{EndedAttemptDir, complete};
+use super::syncer::Unsynced;
+use super::{Mode, Shared, attempt_dir};
 use crate::executor::Job;
 use crate::model::reported::Reported;
 use crate::model::words;
@@ -27,7 +27,7 @@ use crate::model::{
 use crate::sys::words::io_words;
 
 /// What a closure stage runs.
-pub type ClosureFn = Arc<dyn Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync>;
+pub(crate) type ClosureFn = Arc<dyn Fn(&TrialContext<'_>) -> Result<Metrics, TrialError> + Send + Sync>;
 
 /// What a closure may give as its metrics: [`Metrics`], or names with what they came to, such as `[("y", 1.5)]`.
 pub trait IntoMetrics {
@@ -194,7 +194,7 @@ impl TrialContext<'_> {
     pub fn dir(&self) -> io::Result<&Path> {
         let mut made = self.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
         if !*made {
-            place::make_empty_dir(&self.shared.grounds, self.job)?;
+            attempt_dir::make_empty_dir(&self.shared.grounds, self.job)?;
             *made = true;
         }
         Ok(&self.job.dir)
@@ -205,7 +205,7 @@ impl TrialContext<'_> {
     /// # Errors
     /// What making it fails with.
     pub fn scratch_dir(&self) -> io::Result<&Path> {
-        place::make_scratch_dir(&self.shared.grounds, self.job)?;
+        attempt_dir::make_scratch_dir(&self.shared.grounds, self.job)?;
         Ok(&self.job.scratch_dir)
     }
 
@@ -335,7 +335,8 @@ fn judge(
         Ok(metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
-            let remains = if made { Remains::of(&shared.grounds, context.job) } else { Ok(Remains::none()) };
+            let remains =
+                if made { EndedAttemptDir::of(&shared.grounds, context.job) } else { Ok(EndedAttemptDir::none()) };
             let remains = match remains {
                 Ok(remains) => remains,
                 Err(why) => return shared.machine_failed(why),
@@ -344,9 +345,9 @@ fn judge(
             let mut reported = Reported { metrics, left_out: BTreeMap::new() };
             let verdict = match complete(context.job, &remains, &mut reported, unsynced, &watch) {
                 Ok(outputs) => Verdict::Succeeded { metrics: reported.metrics, outputs },
-                Err(Trouble::Trial(failure)) => Verdict::Failed(failure),
-                Err(Trouble::Machine(why)) => shared.machine_failed(why),
-                Err(Trouble::CutOff) => shared.cut_off(context.job),
+                Err(AttemptError::Trial(failure)) => Verdict::Failed(failure),
+                Err(AttemptError::Machine(why)) => shared.machine_failed(why),
+                Err(AttemptError::CutOff) => shared.cut_off(context.job),
             };
             return shared.keep_rest(context.job, verdict, &remains, unsynced);
         }

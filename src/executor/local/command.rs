@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::failure::failure;
+use super::blame::failure;
 use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
 use crate::model::FailureKind::{CommandNotFound, SpawnFailed};
 use crate::model::artifacts::{METRICS_FILE, PARAMS_FILE};
-use crate::spec::{ExpandContext, Expanded};
+use crate::study_file::{ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::executor::local::tests::{job, stage};
     use crate::model::Value;
-    use crate::spec::{Part, Template, Work};
+    use crate::study_file::{Part, Template, Work};
 
     fn template(parts: Vec<Part>) -> Template {
         Template { parts }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::failure::reason_of;
+use super::blame::reason_of;
 use super::logs::Logs;
-use super::results::Remains;
+use super::results::EndedAttemptDir;
 use super::results::{MAX_LABEL_BYTES, parse_metrics, search};
 use crate::executor::CompiledRule;
 use crate::model::Metric;
@@ -38,7 +38,7 @@ pub fn rule(pattern: &str, text: &[u8]) {
 /// Searches a directory's logs, as a failure rule does: what is quoted controls no terminal.
 pub fn log_rule(pattern: &str, dir: &Path) {
     let Ok(regex) = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build() else { return };
-    let left = Remains::in_dir(dir);
+    let left = EndedAttemptDir::in_dir(dir);
     for logs in [Logs::read(&left), Logs::read_ends(&left)].into_iter().flatten() {
         if let Some(found) = logs.find(&regex) {
             // Tabs stay: what is shown is what the rule saw. A reason has none.

@@ -1,6 +1,6 @@
 //! Who may run beside whom: a trial that is suspected of killing the keeper runs alone.
 //!
-//! When a keeper dies, nothing tells which of its trials did that, if any did. So each of them is a suspect from then on,
+//! When a keeper dies, nothing shows which of its trials did that, if any did. So each of them is a suspect from then on,
 //! and runs again while nothing else does: if the keeper dies once more, it was that one, which is a failure of its own
 //! kind, and nobody else is suspected any more. So what becomes of a trial does not depend on what ran beside it.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::model::TrialId;
 
-/// How often whoever waits looks whether it still has to.
+/// How often a worker that waits looks whether it still has to.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module.

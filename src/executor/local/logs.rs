@@ -1,4 +1,4 @@
-//! A trial's logs, read for what they tell about its failure.
+//! A trial's logs, read for the reason of its failure.
 //!
 //! Logs are the trial's: of any size, in any bytes, even no files at all. Only the end of each is ever read, in the
 //! directory that is held, never through a link; and nothing of them that could control a terminal gets through.
@@ -9,9 +9,9 @@ use std::path::Path;
 use regex::bytes::Regex;
 use rustix::fs::FileType;
 
-use super::failure::{is_of_trial, printable, shorten};
+use super::blame::{is_of_trial, printable, shorten};
 use super::plain::{Plain, plain};
-use super::results::Remains;
+use super::results::EndedAttemptDir;
 use crate::model::artifacts::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::words::io_words;
 
@@ -21,9 +21,9 @@ const TAIL_BYTES: u64 = 16 * 1024;
 const SEARCHED_BYTES: u64 = 4 << 20;
 const MAX_EXCERPT_LINES: usize = 10;
 const MAX_EXCERPT_BYTES: usize = 2 * 1024;
-/// Lines before, and after, the one that tells.
+/// Lines shown before, and after, the one that matches.
 const LINES_AROUND: usize = 3;
-/// Before what tells, at most so much is shown.
+/// At most so much is shown of the matching line before the match.
 const MAX_BYTES_BEFORE: usize = 512;
 
 /// Standard error first: what it says counts more.
@@ -54,7 +54,7 @@ impl Logs {
     ///
     /// # Errors
     /// In words, if the machine cannot read one: what is not known is not taken for nothing.
-    pub(super) fn read(left: &Remains) -> Result<Self, String> {
+    pub(super) fn read(left: &EndedAttemptDir) -> Result<Self, String> {
         Self::read_last(left, SEARCHED_BYTES)
     }
 
@@ -62,11 +62,11 @@ impl Logs {
     ///
     /// # Errors
     /// As for [`Logs::read`].
-    pub(super) fn read_ends(left: &Remains) -> Result<Self, String> {
+    pub(super) fn read_ends(left: &EndedAttemptDir) -> Result<Self, String> {
         Self::read_last(left, TAIL_BYTES)
     }
 
-    fn read_last(left: &Remains, limit: u64) -> Result<Self, String> {
+    fn read_last(left: &EndedAttemptDir, limit: u64) -> Result<Self, String> {
         let [first, second] = NAMES.map(|name| {
             let read = tail(left, name, limit + 1);
             read.map(|(bytes, whole)| Log { name, whole, text: searched(&bytes, whole) })
@@ -90,7 +90,7 @@ impl Log {
         let after = after.get(..after.len().min(MAX_EXCERPT_BYTES)).unwrap_or_default();
         let mut above: Vec<String> = lines(before);
         let mut below: Vec<String> = lines(after);
-        // The line that tells is the last one above and the first one below together.
+        // The matching line is the last one above and the first one below together.
         let mut line = above.pop().unwrap_or_default();
         line.push_str(&below.first().cloned().unwrap_or_default());
         let line = shorten(clean(&line), MAX_EXCERPT_BYTES / 2);
@@ -131,7 +131,7 @@ fn clean(line: &str) -> String {
 ///
 /// # Errors
 /// As for [`Logs::read`].
-pub(super) fn last_lines(left: &Remains) -> Result<String, String> {
+pub(super) fn last_lines(left: &EndedAttemptDir) -> Result<String, String> {
     for name in NAMES {
         let (bytes, _) = tail(left, name, TAIL_BYTES)?;
         let excerpt = excerpt_of(&bytes);
@@ -143,14 +143,14 @@ pub(super) fn last_lines(left: &Remains) -> Result<String, String> {
 }
 
 /// The last `limit` bytes of a log, and whether that is all of it; nothing of what the trial made unreadable.
-fn tail(left: &Remains, name: &str, limit: u64) -> Result<(Vec<u8>, bool), String> {
+fn tail(left: &EndedAttemptDir, name: &str, limit: u64) -> Result<(Vec<u8>, bool), String> {
     match read_tail(left, name, limit) {
         Err(error) if is_of_trial(&error) => Ok((Vec::new(), true)),
         read => read.map_err(|error| format!("cannot read `{name}` of an attempt: {}", io_words(&error))),
     }
 }
 
-fn read_tail(left: &Remains, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
+fn read_tail(left: &EndedAttemptDir, name: &str, limit: u64) -> io::Result<(Vec<u8>, bool)> {
     let opened = left.open_real(Path::new(name))?;
     if opened.kind()? != FileType::RegularFile {
         return Ok((Vec::new(), true));
@@ -204,17 +204,17 @@ mod tests {
     #[test]
     fn only_the_tail_of_a_log_is_read_and_output_stands_in_for_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "");
+        assert_eq!(last_lines(&EndedAttemptDir::in_dir(dir.path())).unwrap(), "");
         fs::write(dir.path().join("stdout.log"), "from stdout\n").unwrap();
         fs::write(dir.path().join("stderr.log"), "\n").unwrap();
-        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
+        assert_eq!(last_lines(&EndedAttemptDir::in_dir(dir.path())).unwrap(), "from stdout");
         // Sparse: 1 TiB that cannot be read whole.
         let log = fs::File::create(dir.path().join("stderr.log")).unwrap();
         log.set_len(1 << 40).unwrap();
-        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
+        assert_eq!(last_lines(&EndedAttemptDir::in_dir(dir.path())).unwrap(), "from stdout");
         fs::remove_file(dir.path().join("stderr.log")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("stderr.log")).unwrap();
-        assert_eq!(last_lines(&Remains::in_dir(dir.path())).unwrap(), "from stdout");
+        assert_eq!(last_lines(&EndedAttemptDir::in_dir(dir.path())).unwrap(), "from stdout");
     }
 
     fn find(stderr: &[u8], stdout: &[u8], regex: &str) -> Option<Found> {
@@ -222,7 +222,7 @@ mod tests {
         fs::write(dir.path().join("stderr.log"), stderr).unwrap();
         fs::write(dir.path().join("stdout.log"), stdout).unwrap();
         let regex = regex::bytes::RegexBuilder::new(regex).multi_line(true).build().unwrap();
-        Logs::read(&Remains::in_dir(dir.path())).unwrap().find(&regex)
+        Logs::read(&EndedAttemptDir::in_dir(dir.path())).unwrap().find(&regex)
     }
 
     fn excerpt(stderr: &[u8], stdout: &[u8], regex: &str) -> String {
@@ -294,9 +294,14 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(Logs::read(&Remains::in_dir(dir.path())).unwrap().find(&Regex::new("root|.").unwrap()), None);
         assert_eq!(
-            Logs::read(&Remains::in_dir(&dir.path().join("gone"))).unwrap().find(&Regex::new(".").unwrap()),
+            Logs::read(&EndedAttemptDir::in_dir(dir.path())).unwrap().find(&Regex::new("root|.").unwrap()),
+            None
+        );
+        assert_eq!(
+            Logs::read(&EndedAttemptDir::in_dir(&dir.path().join("gone")))
+                .unwrap()
+                .find(&Regex::new(".").unwrap()),
             None
         );
     }

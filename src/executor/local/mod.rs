@@ -3,25 +3,26 @@
 //! Commands run under the [`keeper`], closures on the workers themselves. A worker never waits for the disk of the
 //! journal and never holds more than its own attempt; nothing here grows with the number of trials.
 
+mod attempt_dir;
+pub(in crate::executor) mod blame;
 mod cgroup;
 mod classify;
-pub mod closure;
+pub(crate) mod closure;
 mod command;
-mod durable;
-pub(in crate::executor) mod failure;
 #[doc(hidden)]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod gate;
-pub mod keeper;
+pub(crate) mod keeper;
 pub(in crate::executor) mod logs;
-mod memory;
+mod memory_limit;
 pub(crate) mod parents;
-mod place;
 mod plain;
 mod process;
-pub mod proposer;
+pub(crate) mod proposer;
 mod results;
-pub mod strays;
+pub(crate) mod strays;
+mod syncer;
+mod taking;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -37,30 +38,31 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::words;
 use crate::model::{FailureKind, ProcessId, TrialId, UnixMs, Usage, Verdict};
-use crate::spec::Work;
+use crate::study_file::Work;
 use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::CutOff;
 use crate::sys::words::io_words;
+use attempt_dir::Grounds;
+use blame::AttemptError;
 use closure::ClosureFn;
-use durable::{Room, Syncer, ToSync, Unsynced};
-use failure::Trouble;
 use gate::Gate;
 use keeper::{Keeper, KeeperClient};
-use memory::Memory;
+use memory_limit::Memory;
 use parents::{Amiss, Parents};
-use place::Grounds;
 #[cfg(feature = "cluster")]
 pub(crate) use process::ENDED_WITH_ENGINE;
-use results::Remains;
+use results::EndedAttemptDir;
+use syncer::{Room, Syncer, ToSync, Unsynced};
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
 pub(crate) mod parts {
-    pub(crate) use super::durable::{Room, Syncer, ToSync, Unsynced, hand_on};
-    pub(crate) use super::failure::Trouble;
+    pub(crate) use super::attempt_dir::{Grounds, make};
+    pub(crate) use super::blame::AttemptError;
     pub(crate) use super::parents::{Amiss, Parents};
-    pub(crate) use super::place::{Grounds, make};
-    pub(crate) use super::results::{Remains, keep_outputs};
+    pub(crate) use super::results::{EndedAttemptDir, keep_outputs};
+    pub(crate) use super::syncer::{Room, Syncer, ToSync, Unsynced, hand_on};
+    pub(crate) use super::taking::take;
 }
 
 /// Closures may recurse deeper than a thread's default stack allows; the pages are there only once touched.
@@ -144,7 +146,7 @@ impl Shared {
     /// A job that does not start.
     fn give_back(&self, job: &Job, made: bool) {
         if made {
-            place::unmake(&self.grounds, job);
+            attempt_dir::unmake(&self.grounds, job);
         }
         self.tell(ExecutorEvent::Returned { trial: job.key.trial });
     }
@@ -188,11 +190,17 @@ impl Shared {
         let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
         let ended_ms = start.map_or_else(unix_ms, |start| start.end_ms(usage.wall_us, &self.clock));
         let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict };
-        durable::hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
+        syncer::hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
     }
 
     /// Notes what has to be durable of an attempt whose end counts. If even that cannot be had, it does not count.
-    fn keep_rest(&self, job: &Job, verdict: Verdict, remains: &Remains, unsynced: &mut Unsynced) -> Verdict {
+    fn keep_rest(
+        &self,
+        job: &Job,
+        verdict: Verdict,
+        remains: &EndedAttemptDir,
+        unsynced: &mut Unsynced,
+    ) -> Verdict {
         if !matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) {
             return verdict;
         }
@@ -215,7 +223,7 @@ impl Shared {
             return Verdict::Interrupted { reason: process::SHUT_DOWN_HASHING.into() };
         }
         let limit = words::limit(job.stage_spec.timeout.unwrap_or_default());
-        Verdict::Failed(failure::failure(
+        Verdict::Failed(blame::failure(
             FailureKind::Timeout,
             format!("its outputs were still being hashed after {limit}"),
         ))
@@ -263,12 +271,12 @@ struct Queued {
 }
 
 /// The attempt's directory, or why it could not be made.
-type Made = Result<Arc<Opened>, Trouble>;
+type Made = Result<Arc<Opened>, AttemptError>;
 
 struct Worker {
     slot: u32,
     jobs: Receiver<Job>,
-    /// Jobs that a worker prepared while its own attempt ran; whoever is free first takes them, before all others.
+    /// Jobs that a worker prepared while its own attempt ran; the worker that is free first takes them, before all others.
     prepared: (Sender<Queued>, Receiver<Queued>),
     /// The mode changed, or the clock was resumed.
     wake: Receiver<()>,
@@ -313,7 +321,8 @@ impl Worker {
             return;
         }
         if let Ok(job) = self.jobs.try_recv() {
-            let made = Some(place::make(&self.shared.grounds, &job));
+            // What is taken over makes its own place.
+            let made = job.takes.is_none().then(|| attempt_dir::make(&self.shared.grounds, &job));
             // Cannot fail: this worker has the other end, too.
             let _ = self.prepared.0.send(Queued { job, made });
         }
@@ -324,6 +333,9 @@ impl Worker {
     }
 
     fn run(&self, job: &Job, made: Option<Made>) {
+        if let Some(takes) = &job.takes {
+            return taking::run(&self.shared, job, takes);
+        }
         if let Err(amiss) = self.shared.look_at_parent(job) {
             self.shared.refuse(amiss);
             return self.shared.give_back(job, made.is_some());
@@ -356,7 +368,7 @@ struct Handle {
 }
 
 /// Runs attempts on this machine. Dropping it kills what runs.
-pub struct LocalExecutor {
+pub(crate) struct LocalExecutor {
     jobs: Option<Sender<Job>>,
     /// The workers' end, to take back what is queued.
     queued: Receiver<Job>,
@@ -364,7 +376,7 @@ pub struct LocalExecutor {
     workers: Vec<Handle>,
     shared: Arc<Shared>,
     /// Last: it must outlive the workers.
-    keeper: Option<Keeper>,
+    _keeper: Option<Keeper>,
 }
 
 impl LocalExecutor {
@@ -375,7 +387,7 @@ impl LocalExecutor {
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn new(
+    pub(crate) fn new(
         workers: u32,
         keeper: Option<Keeper>,
         closures: HashMap<String, ClosureFn>,
@@ -390,7 +402,7 @@ impl LocalExecutor {
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn for_one(
+    pub(crate) fn for_one(
         slot: u32,
         keeper: Keeper,
         clock: TrialClock,
@@ -412,7 +424,7 @@ impl LocalExecutor {
         let (jobs, queued) = crossbeam_channel::unbounded();
         let prepared = crossbeam_channel::unbounded();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-        let (to_sync, inbox) = crossbeam_channel::bounded(durable::WAITING);
+        let (to_sync, inbox) = crossbeam_channel::bounded(syncer::WAITING);
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
             withdrawn_from: AtomicU64::new(u64::MAX),
@@ -433,8 +445,14 @@ impl LocalExecutor {
             gate: Gate::default(),
             single,
         });
-        let mut pool =
-            Self { jobs: Some(jobs), queued, prepared: prepared.1.clone(), workers: Vec::new(), shared, keeper };
+        let mut pool = Self {
+            jobs: Some(jobs),
+            queued,
+            prepared: prepared.1.clone(),
+            workers: Vec::new(),
+            shared,
+            _keeper: keeper,
+        };
         // It ends by itself when nobody is left who could report.
         let told_broken = Arc::clone(&pool.shared.told_broken);
         let (waiting, events) = (Arc::clone(&pool.shared.unsynced), pool.shared.events.clone());
@@ -458,12 +476,6 @@ impl LocalExecutor {
             pool.workers.push(Handle { thread, wake, in_closure });
         }
         Ok(pool)
-    }
-
-    /// The keeper's process, if there is one: nothing that ends strays may hit it.
-    #[must_use]
-    pub fn keeper_process(&self) -> Option<ProcessId> {
-        self.keeper.as_ref().map(Keeper::process)
     }
 
     /// Never goes back to a milder mode.

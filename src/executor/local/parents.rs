@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::failure::Trouble;
+use super::blame::AttemptError;
 use crate::executor::Job;
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::model::{FailureKind, OutputHash, Verdict};
+use crate::sys::hash_cache::Memory;
 use crate::sys::opened::Opened;
-use crate::sys::remembered::Memory;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
 use crate::sys::words::io_words;
 
@@ -23,7 +23,7 @@ use crate::sys::words::io_words;
 pub(crate) enum Amiss {
     /// Its parent's outputs are not what was recorded.
     Differs(Box<ParentDiffers>),
-    /// They cannot be told, in words.
+    /// The machine could not read them, in words.
     Machine(String),
     /// Whoever watches ended the look.
     CutOff,
@@ -50,7 +50,7 @@ impl Parents {
     /// # Errors
     /// [`Amiss`]; the job must not start.
     pub(crate) fn look(&self, job: &Job, watch: HashWatch<'_>) -> Result<(), Amiss> {
-        if planted!(ParentNotAsked) {
+        if injected_fault!(ParentNotAsked) {
             return Ok(());
         }
         let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(()) };
@@ -94,7 +94,7 @@ impl Parents {
     pub(crate) fn vouch(&self, job: &Job, verdict: Verdict, watch: HashWatch<'_>) -> (Verdict, Option<Amiss>) {
         let counts = matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_));
         let has_outputs = job.inherited.as_ref().is_some_and(|inherited| !inherited.outputs.is_empty());
-        if !counts || !has_outputs || planted!(ParentNotAskedAgain) {
+        if !counts || !has_outputs || injected_fault!(ParentNotAskedAgain) {
             return (verdict, None);
         }
         let Err(amiss) = self.look(job, watch) else { return (verdict, None) };
@@ -120,10 +120,13 @@ fn is_gone(dir: &Path) -> Result<bool, Amiss> {
     match Opened::dir(dir) {
         Ok(_) => Ok(false),
         Err(error) => {
-            match Trouble::of_left(FailureKind::MissingOutput, &format!("cannot open `{}`", dir.display()), &error)
-            {
-                Trouble::Machine(why) => Err(Amiss::Machine(why)),
-                Trouble::Trial(_) | Trouble::CutOff => Ok(true),
+            match AttemptError::of_left(
+                FailureKind::MissingOutput,
+                &format!("cannot open `{}`", dir.display()),
+                &error,
+            ) {
+                AttemptError::Machine(why) => Err(Amiss::Machine(why)),
+                AttemptError::Trial(_) | AttemptError::CutOff => Ok(true),
             }
         }
     }
@@ -154,9 +157,9 @@ fn differing(
             Err(error) if is_nothing(&error) => OutputFound::Nothing,
             Err(error) => {
                 let what = format!("cannot read the parent's output `{}`", dir.join(path).display());
-                match Trouble::of_left(FailureKind::MissingOutput, &what, &error) {
-                    Trouble::Machine(why) => return Err(Amiss::Machine(why)),
-                    Trouble::Trial(_) | Trouble::CutOff => OutputFound::Unreadable(io_words(&error)),
+                match AttemptError::of_left(FailureKind::MissingOutput, &what, &error) {
+                    AttemptError::Machine(why) => return Err(Amiss::Machine(why)),
+                    AttemptError::Trial(_) | AttemptError::CutOff => OutputFound::Unreadable(io_words(&error)),
                 }
             }
         };

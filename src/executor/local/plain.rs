@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// The text without escape sequences and control characters; ends of lines and tabs stay.
 #[derive(Debug)]
 pub(super) struct Plain<'a> {
-    /// A return to the beginning of a line is an end of one: what a progress bar overwrites may be what tells.
+    /// A return to the beginning of a line is an end of one: what a progress bar overwrites may be the line that matters.
     pub(super) bytes: Cow<'a, [u8]>,
     /// Where such returns are: ends of lines that are none in the file.
     returns: Vec<usize>,

@@ -11,14 +11,14 @@ use crossbeam_channel::{Receiver, after, never, select};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use super::blame::{AttemptError, failure, signal_name};
 use super::command::{Command, c_string};
-use super::durable::Unsynced;
-use super::failure::{Trouble, failure, signal_name};
 use super::gate::Pass;
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
-use super::memory::Watch;
-use super::results::Remains;
-use super::{Made, Mode, Shared, classify, place, results, strays};
+use super::memory_limit::Watch;
+use super::results::EndedAttemptDir;
+use super::syncer::Unsynced;
+use super::{Made, Mode, Shared, attempt_dir, classify, results, strays};
 use crate::executor::{ExecutorEvent, Job};
 use crate::model::FailureKind::{CommandNotFound, KilledKeeper, OutOfMemory, SpawnFailed, Timeout};
 use crate::model::artifacts::{STDERR_LOG_C, STDOUT_LOG_C};
@@ -52,7 +52,7 @@ enum Cause {
 }
 
 /// What is known of an attempt that started, for when it has ended.
-struct Told {
+struct Running {
     command: Command,
     memory: Watch,
 }
@@ -72,12 +72,12 @@ impl From<Failure> for NotStarted {
     }
 }
 
-impl From<Trouble> for NotStarted {
-    fn from(trouble: Trouble) -> Self {
+impl From<AttemptError> for NotStarted {
+    fn from(trouble: AttemptError) -> Self {
         match trouble {
-            Trouble::Trial(failure) => Self::Failed(failure),
-            Trouble::Machine(why) => Self::Broken(why),
-            Trouble::CutOff => Self::Broken("it was cut off before it began".to_owned()),
+            AttemptError::Trial(failure) => Self::Failed(failure),
+            AttemptError::Machine(why) => Self::Broken(why),
+            AttemptError::CutOff => Self::Broken("it was cut off before it began".to_owned()),
         }
     }
 }
@@ -88,7 +88,7 @@ impl NotStarted {
     }
 }
 
-/// Runs the attempt to its end and reports it. Its place is made already if `made` tells how that went; once it has
+/// Runs the attempt to its end and reports it. Its place is made already if `made` says how that went; once it has
 /// started, `meanwhile` is done.
 pub(super) fn run(
     shared: &Shared,
@@ -103,7 +103,7 @@ pub(super) fn run(
         return not_started(shared, pass, job, slot, NotStarted::keeper_gone(""));
     };
     let started_at = shared.clock.now();
-    let made = made.unwrap_or_else(|| place::make(&shared.grounds, job));
+    let made = made.unwrap_or_else(|| attempt_dir::make(&shared.grounds, job));
     match made.map_err(NotStarted::from).and_then(|dir| start(shared, keeper, job, &dir, slot)) {
         Ok((started, told)) => {
             shared.tell_started(job, slot, Some(started.process));
@@ -152,7 +152,7 @@ fn start(
     job: &Job,
     dir: &Opened,
     slot: u32,
-) -> Result<(Started, Told), NotStarted> {
+) -> Result<(Started, Running), NotStarted> {
     let command = Command::of(job, slot, &shared.environment)?;
     let cwd: CString = c_string(dir.path_now().into_os_string(), "the attempt's directory")?;
     let request = SpawnRequest {
@@ -179,7 +179,7 @@ fn start(
         }
     };
     match spawned {
-        Ok((started, memory)) => Ok((started, Told { command, memory })),
+        Ok((started, memory)) => Ok((started, Running { command, memory })),
         // It may have started the trial and died before it could say so.
         Err(SpawnError::KeeperDied) => Err(NotStarted::Lost),
         Err(SpawnError::KeeperGone(why)) => Err(NotStarted::keeper_gone(&format!(" ({why})"))),
@@ -190,8 +190,9 @@ fn start(
 /// Who is to blame. What the engine could not make for a trial says nothing about it, whatever the number; what became of
 /// its program may.
 fn refused(refused: Failure, step: SpawnStep, errno: Errno) -> NotStarted {
-    let of_machine =
-        || matches!(Trouble::of(refused.kind.clone(), &refused.reason, &errno.into()), Trouble::Machine(_));
+    let of_machine = || {
+        matches!(AttemptError::of(refused.kind.clone(), &refused.reason, &errno.into()), AttemptError::Machine(_))
+    };
     match step {
         SpawnStep::Exec if refused.kind != SpawnFailed || !of_machine() => NotStarted::Failed(refused),
         _ => NotStarted::Broken(refused.reason),
@@ -294,7 +295,7 @@ fn await_shutdown(shared: &Shared, wake: &Receiver<()>, event: &TrialEvent) {
         if shared.mode() >= Mode::Drain {
             return;
         }
-        // Woken or not, the mode tells.
+        // Woken or not, the mode decides.
         let _ = wake.recv_timeout(SHUTDOWN_PAUSE);
     }
 }
@@ -312,7 +313,7 @@ fn lost(shared: &Shared, pass: &Pass<'_>, job: &Job, wall: Duration) {
     let mut unsynced = Unsynced::new(&shared.room);
     let verdict = if did_it && shared.mode() < Mode::Terminate {
         let reason = format!("the process that keeps the trials died while this one ran alone{left}");
-        let remains = Remains::of(&shared.grounds, job);
+        let remains = EndedAttemptDir::of(&shared.grounds, job);
         let named = remains.and_then(|remains| {
             let failed = classify::with_last_lines(failure(KilledKeeper, reason), &remains)?;
             Ok((remains, failed))
@@ -331,7 +332,7 @@ fn lost(shared: &Shared, pass: &Pass<'_>, job: &Job, wall: Duration) {
 fn report(
     shared: &Shared,
     job: &Job,
-    told: &Told,
+    told: &Running,
     exited: Exited,
     cause: Option<Cause>,
     (started_at, wall): (Duration, Duration),
@@ -345,7 +346,7 @@ fn report(
     // A trial that ended before the signal reached it ended by itself.
     let cause = cause.filter(|_| exited.signalled);
     let mut unsynced = Unsynced::new(&shared.room);
-    let verdict = match Remains::of(&shared.grounds, job) {
+    let verdict = match EndedAttemptDir::of(&shared.grounds, job) {
         Ok(remains) => {
             let left = Left { remains: &remains, started_at };
             let verdict = judge(shared, job, told, &exited, cause, &left, &mut unsynced);
@@ -360,14 +361,14 @@ fn report(
 
 /// What an attempt left, and when it began, on the trials' clock.
 struct Left<'a> {
-    remains: &'a Remains,
+    remains: &'a EndedAttemptDir,
     started_at: Duration,
 }
 
 fn judge(
     shared: &Shared,
     job: &Job,
-    told: &Told,
+    told: &Running,
     exited: &Exited,
     cause: Option<Cause>,
     left: &Left<'_>,
@@ -394,9 +395,9 @@ fn judge(
             let watch = || shared.may_go_on(job, left.started_at);
             match results::collect(job, left.remains, unsynced, &watch) {
                 Ok((metrics, outputs)) => return Verdict::Succeeded { metrics, outputs },
-                Err(Trouble::Trial(failure)) => failure,
-                Err(Trouble::Machine(why)) => return shared.machine_failed(why),
-                Err(Trouble::CutOff) => return shared.cut_off(job),
+                Err(AttemptError::Trial(failure)) => failure,
+                Err(AttemptError::Machine(why)) => return shared.machine_failed(why),
+                Err(AttemptError::CutOff) => return shared.cut_off(job),
             }
         }
         (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
@@ -425,7 +426,7 @@ fn full_disk(job: &Job) -> Option<String> {
     let artifacts = &job.stage_spec.artifacts_dir;
     let disk = match rustix::fs::statvfs(&job.dir).or_else(|_| rustix::fs::statvfs(artifacts)) {
         Ok(disk) => disk,
-        // Artifacts that somebody took away tell nothing of the disk.
+        // Artifacts that somebody took away say nothing about the disk.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NOSYS) => return None,
         Err(errno) => {
             let why = io_words(&errno.into());
@@ -439,7 +440,7 @@ fn full_disk(job: &Job) -> Option<String> {
     (no_files || no_space).then(|| format!("no space left on the disk of `{}`", artifacts.display()))
 }
 
-/// Died of TERM, INT or HUP, or is a shell that tells of it.
+/// Died of TERM, INT or HUP, or is a shell that exits with that signal's code.
 fn ended_by_shutdown_signal(exit: Exit) -> bool {
     let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
     match exit {

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
+use super::attempt_dir::{self, Grounds};
 use super::command::{Command, c_string};
 use super::keeper::helpers::name_of;
 use super::keeper::{KeeperClient, SpawnError, SpawnRequest, TrialEvent};
-use super::place::{self, Grounds};
 use crate::executor::Job;
 use crate::model::artifacts::STDERR_LOG;
 use crate::sys::words::io_words;
@@ -26,7 +26,7 @@ use crate::sys::words::io_words;
 /// Longest line taken from a proposer, bytes. An answer of a thousand params has less.
 const LINE_MAX_BYTES: usize = 1 << 20;
 
-/// How long its end may take to be told once its output has ended.
+/// How long the report of its end may take once its output has ended.
 const LOST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What only a trial has.
@@ -40,7 +40,7 @@ const OF_TRIALS: [&str; 7] = [
     "PITON_METRICS_FILE=",
 ];
 
-/// An answer that takes longer than this, and much longer than those before, is told of.
+/// An answer that takes longer than this, and much longer than those before, is reported.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So much longer than the longest so far.
 const PATIENCE_FACTOR: u32 = 4;
@@ -49,25 +49,25 @@ const ENDING: Duration = Duration::from_secs(1);
 
 /// What a proposer makes piton wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub(crate) enum Waiting {
     /// It has said nothing.
     Silent,
     /// It has not ended its line, which begins so.
     Unended(String),
-    /// It does not read what it is told.
+    /// It does not read its messages.
     Deaf,
     /// It does not end, though nothing more is asked; it is killed after so long.
     Lingering(Duration),
 }
 
-/// Is told that a proposer has kept piton waiting so long.
-pub type OnWait = Box<dyn Fn(&Waiting, Duration) + Send>;
+/// Called when a proposer has kept piton waiting, with how long.
+pub(crate) type OnWait = Box<dyn Fn(&Waiting, Duration) + Send>;
 
 /// A running proposer. Dropping it closes its input and leaves it to the keeper; see [`ProposerProcess::end`].
-pub struct ProposerProcess {
+pub(crate) struct ProposerProcess {
     end: ProposerEnd,
     events: Receiver<TrialEvent>,
-    /// Neither end of a pipe blocks here: whoever waits for it says so.
+    /// Neither end of a pipe blocks here: each read and write waits explicitly.
     input: OwnedFd,
     output: OwnedFd,
     /// What it said after the last whole line.
@@ -80,36 +80,36 @@ pub struct ProposerProcess {
 
 /// Ends a proposer from another thread.
 #[derive(Clone, Debug)]
-pub struct ProposerEnd {
+pub(crate) struct ProposerEnd {
     keeper: KeeperClient,
     id: u64,
 }
 
 impl ProposerEnd {
     /// SIGTERM to its process group.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.keeper.signal(self.id, Signal::TERM);
     }
 
     /// SIGKILL to its process group.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.keeper.signal(self.id, Signal::KILL);
     }
 }
 
 impl ProposerProcess {
     /// Starts it in the study's directory. `job` says what and with which environment; its standard error goes to
-    /// `stderr.log` in the job's directory, which is made. `on_wait` is told when it keeps piton waiting.
+    /// `stderr.log` in the job's directory, which is made. `on_wait` is called when it keeps piton waiting.
     ///
     /// # Errors
     /// Why it does not run, in words.
-    pub fn start(keeper: &KeeperClient, job: &Job, on_wait: OnWait) -> Result<Self, String> {
+    pub(crate) fn start(keeper: &KeeperClient, job: &Job, on_wait: OnWait) -> Result<Self, String> {
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let mut command = Command::of(job, 0, &environment).map_err(|failure| failure.reason)?;
         let of_trials =
             |entry: &CString| OF_TRIALS.iter().any(|name| entry.to_bytes().starts_with(name.as_bytes()));
         command.env.retain(|entry| !of_trials(entry));
-        let dir = place::make_kept_dirs(&Grounds::default(), job)
+        let dir = attempt_dir::make_kept_dirs(&Grounds::default(), job)
             .map_err(|error| format!("its directory cannot be made: {}", io_words(&error)))?;
         let log = job.dir.join(STDERR_LOG);
         let pipe =
@@ -156,7 +156,7 @@ impl ProposerProcess {
 
     /// A way to end it while this one waits for it.
     #[must_use]
-    pub fn end_handle(&self) -> ProposerEnd {
+    pub(crate) fn end_handle(&self) -> ProposerEnd {
         self.end.clone()
     }
 
@@ -164,7 +164,7 @@ impl ProposerProcess {
     ///
     /// # Errors
     /// It reads no more, in words.
-    pub fn say(&mut self, line: &str) -> Result<(), String> {
+    pub(crate) fn say(&mut self, line: &str) -> Result<(), String> {
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
@@ -189,7 +189,7 @@ impl ProposerProcess {
     ///
     /// # Errors
     /// There is none, or none that could be an answer, in words.
-    pub fn hear(&mut self) -> Result<String, String> {
+    pub(crate) fn hear(&mut self) -> Result<String, String> {
         let mut wait = Wait::new(self.longest);
         let mut chunk = [0_u8; 1 << 14];
         loop {
@@ -223,13 +223,13 @@ impl ProposerProcess {
 
     /// Whether the keeper died, and it along: no fault of its own. For when it does not answer any more.
     #[must_use]
-    pub fn was_lost(&self) -> bool {
+    pub(crate) fn was_lost(&self) -> bool {
         matches!(self.events.recv_timeout(LOST_WITHIN), Ok(TrialEvent::Lost))
     }
 
     /// Its standard output has ended, and nothing was said.
     fn no_more(&self) -> String {
-        // How it ended is for whoever asks next.
+        // How it ended is for the next caller.
         let mut end = Select::new();
         end.recv(&self.events);
         let lives = end.ready_timeout(ENDING).is_err();
@@ -242,7 +242,7 @@ impl ProposerProcess {
     }
 
     /// Closes its input, waits for its end as long as `patience`, and kills it then.
-    pub fn end(self, patience: Duration) {
+    pub(crate) fn end(self, patience: Duration) {
         let Self { end, events, input, output, on_wait, .. } = self;
         drop(input);
         // Should it still write, it gets SIGPIPE rather than a full pipe.
@@ -269,7 +269,7 @@ fn of_line(line: Vec<u8>) -> Result<String, String> {
 /// A wait for one line.
 struct Wait {
     since: Instant,
-    /// After so long it is told of, once.
+    /// A wait this long is reported, once.
     patience: Option<Duration>,
 }
 
@@ -278,7 +278,7 @@ impl Wait {
         Self { since: Instant::now(), patience: Some(PATIENCE.max(longest.saturating_mul(PATIENCE_FACTOR))) }
     }
 
-    /// Waits for an end of a pipe, and tells how long it took when that is told of.
+    /// Waits for an end of a pipe. A wait beyond its patience is reported while it lasts.
     fn until(&mut self, end: &OwnedFd, events: PollFlags, tell: impl Fn(Duration)) -> Result<(), String> {
         loop {
             let waited = self.since.elapsed();

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
-use super::durable::Unsynced;
-use super::failure::{Trouble, failure, shorten};
-use super::place::{Grounds, Way};
+use super::attempt_dir::{Grounds, Way};
+use super::blame::{AttemptError, failure, shorten};
 use super::plain::plain;
+use super::syncer::Unsynced;
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::FailureKind::{BadMetrics, MissingMetric, MissingOutput};
 use crate::model::artifacts::METRICS_FILE;
@@ -37,11 +37,11 @@ pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
 const MAX_METRICS_BYTES: usize = 32 << 10;
 
 /// An attempt's directory after the attempt; the trial may have removed it.
-pub(crate) struct Remains {
+pub(crate) struct EndedAttemptDir {
     dir: Result<Arc<Opened>, &'static str>,
 }
 
-impl Remains {
+impl EndedAttemptDir {
     /// What is at the place where the attempt's directory was made.
     ///
     /// # Errors
@@ -138,10 +138,10 @@ fn if_let_in<T>(
 /// Everything a command attempt reported, complete; or why it counts as failed. What is not durable yet is noted.
 pub(super) fn collect(
     job: &Job,
-    remains: &Remains,
+    remains: &EndedAttemptDir,
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
-) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
+) -> Result<(Metrics, Vec<OutputHash>), AttemptError> {
     let mut reported = read_metrics_file(remains)?;
     let outputs = complete(job, remains, &mut reported, unsynced, watch)?;
     Ok((reported.metrics, outputs))
@@ -150,11 +150,11 @@ pub(super) fn collect(
 /// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
 pub(super) fn complete(
     job: &Job,
-    remains: &Remains,
+    remains: &EndedAttemptDir,
     reported: &mut Reported,
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
-) -> Result<Vec<OutputHash>, Trouble> {
+) -> Result<Vec<OutputHash>, AttemptError> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, reported)?;
     check_metrics(stage, reported)?;
@@ -183,15 +183,15 @@ fn bad(reason: impl Into<String>) -> Failure {
     failure(BadMetrics, reason)
 }
 
-fn read_metrics_file(remains: &Remains) -> Result<Reported, Trouble> {
+fn read_metrics_file(remains: &EndedAttemptDir) -> Result<Reported, AttemptError> {
     let file = match remains.open(METRICS_FILE) {
         Ok(file) => file,
         // Whether it had to be there depends on what is needed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reported::default()),
-        Err(error) => return Err(Trouble::of_left(BadMetrics, "cannot open `metrics.json`", &error)),
+        Err(error) => return Err(AttemptError::of_left(BadMetrics, "cannot open `metrics.json`", &error)),
     };
     // A disk that cannot be read is not the trial's fault.
-    let cannot_read = |error: io::Error| Trouble::of_left(BadMetrics, "cannot read `metrics.json`", &error);
+    let cannot_read = |error: io::Error| AttemptError::of_left(BadMetrics, "cannot read `metrics.json`", &error);
     if file.kind().map_err(cannot_read)? != FileType::RegularFile {
         return Err(bad("`metrics.json` is not a regular file").into());
     }
@@ -222,7 +222,11 @@ pub(super) fn parse_metrics(text: &[u8]) -> Result<Reported, Failure> {
 
 /// A rule's number wins over one of the same name in `metrics.json`: the study file says where it comes from. A rule
 /// that finds nothing matters only if its metric is needed.
-fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported) -> Result<(), Trouble> {
+fn apply_rules(
+    stage: &StageRuntime,
+    remains: &EndedAttemptDir,
+    reported: &mut Reported,
+) -> Result<(), AttemptError> {
     // Rules on the same file share one reading; one file at a time is held.
     let mut rules: Vec<&CompiledRule> = stage.rules.iter().collect();
     rules.sort_by(|a, b| a.file.cmp(&b.file));
@@ -230,8 +234,8 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
         let Some(first) = of_file.first() else { continue };
         let text = match read_rule_file(remains, &first.file) {
             Err(error) => {
-                match Trouble::of_left(MissingMetric, &format!("cannot read `{}`", first.file), &error) {
-                    Trouble::Trial(_) => Err(io_words(&error)),
+                match AttemptError::of_left(MissingMetric, &format!("cannot read `{}`", first.file), &error) {
+                    AttemptError::Trial(_) => Err(io_words(&error)),
                     other => return Err(other),
                 }
             }
@@ -262,7 +266,7 @@ fn apply_rules(stage: &StageRuntime, remains: &Remains, reported: &mut Reported)
     Ok(())
 }
 
-fn read_rule_file(remains: &Remains, name: &str) -> io::Result<Vec<u8>> {
+fn read_rule_file(remains: &EndedAttemptDir, name: &str) -> io::Result<Vec<u8>> {
     let file = remains.open(name)?;
     if file.kind()? != FileType::RegularFile {
         return Err(io::Error::other("it is not a regular file"));
@@ -364,10 +368,10 @@ fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Fa
 /// Hashes the outputs, and notes what of them is not durable yet. What is synced is what was hashed: the same open file.
 pub(crate) fn keep_outputs(
     stage: &StageRuntime,
-    remains: &Remains,
+    remains: &EndedAttemptDir,
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
-) -> Result<Vec<OutputHash>, Trouble> {
+) -> Result<Vec<OutputHash>, AttemptError> {
     let mut kept = Vec::new();
     for name in &stage.outputs {
         let hash = remains.find(name).and_then(|(file, way)| {
@@ -385,8 +389,8 @@ pub(crate) fn keep_outputs(
         });
         match hash {
             Ok(hash) => kept.push(OutputHash { path: name.clone(), bytes: hash.bytes, blake3: hash.blake3 }),
-            Err(error) => match Trouble::of_left(MissingOutput, &format!("cannot read `{name}`"), &error) {
-                Trouble::Trial(_) => {
+            Err(error) => match AttemptError::of_left(MissingOutput, &format!("cannot read `{name}`"), &error) {
+                AttemptError::Trial(_) => {
                     return Err(failure(MissingOutput, format!("`{name}`: {}", output_words(&error))).into());
                 }
                 other => return Err(other),
@@ -408,22 +412,22 @@ fn output_words(error: &io::Error) -> String {
 mod tests {
     use std::fs;
 
-    use super::super::durable::Room;
+    use super::super::syncer::Room;
     use super::*;
     use crate::executor::local::tests::{job, stage};
-    use crate::spec::{MetricRule, Work};
+    use crate::study_file::{MetricRule, Work};
     use crate::sys::tree_hash::to_the_end;
 
-    fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), Trouble> {
-        let remains = Remains::of(&Grounds::default(), job).unwrap();
+    fn collect(job: &Job) -> Result<(Metrics, Vec<OutputHash>), AttemptError> {
+        let remains = EndedAttemptDir::of(&Grounds::default(), job).unwrap();
         super::collect(job, &remains, &mut Unsynced::new(&Room::of_process()), &to_the_end)
     }
 
-    fn kind_and_reason(trouble: Trouble) -> (crate::model::FailureKind, String) {
+    fn kind_and_reason(trouble: AttemptError) -> (crate::model::FailureKind, String) {
         match trouble {
-            Trouble::Trial(failure) => (failure.kind, failure.reason),
-            Trouble::Machine(why) => panic!("{why}"),
-            Trouble::CutOff => panic!("it was cut off"),
+            AttemptError::Trial(failure) => (failure.kind, failure.reason),
+            AttemptError::Machine(why) => panic!("{why}"),
+            AttemptError::CutOff => panic!("it was cut off"),
         }
     }
 

@@ -41,7 +41,13 @@ pub struct KilledStray {
 ///
 /// # Errors
 /// If `/proc` cannot be read, or something does not die within 20 seconds.
-pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> io::Result<Vec<KilledStray>> {
+pub(crate) fn kill_strays(
+    study: StudyId,
+    running: &[RunningRow],
+    same_boot: bool,
+) -> io::Result<Vec<KilledStray>> {
+    // No trial of a simulated study is a process.
+    simulated!(|_machine| Ok(Vec::new()));
     let mut killed = Vec::new();
     for row in running.iter().filter(|_| same_boot) {
         let Some(process) = row.process else { continue };
@@ -64,7 +70,8 @@ pub fn kill_strays(study: StudyId, running: &[RunningRow], same_boot: bool) -> i
 ///
 /// # Errors
 /// If `/proc` cannot be read.
-pub fn ancestors_of_trials(study: StudyId) -> io::Result<Vec<ProcessId>> {
+pub(crate) fn ancestors_of_trials(study: StudyId) -> io::Result<Vec<ProcessId>> {
+    simulated!(|_machine| Ok(Vec::new()));
     let processes = all_processes()?;
     let by_pid: BTreeMap<u32, &Stat> = processes.iter().map(|stat| (stat.pid, stat)).collect();
     let mut seen = BTreeSet::new();
@@ -93,7 +100,7 @@ fn key_in(environ: &Environ) -> Option<AttemptKey> {
 
 /// Their cgroups, empty now. One that stays costs next to nothing, so this is no reason not to start.
 fn remove_cgroups(study: StudyId) {
-    // What is wrong with a named one is told once a trial is to be limited.
+    // What is wrong with a named one is an error once a trial is to be limited.
     let parents = Parent::candidates(std::env::var_os(CGROUP_VAR).as_deref()).unwrap_or_default();
     for parent in parents {
         if let Err(error) = parent.remove_leftovers(study) {
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
     use crate::model::TrialId;
 
-    /// A shell that starts `sleep` with the key in the background, out of our children, and tells its pid.
+    /// A shell that starts `sleep` with the key in the background, out of our children, and prints its pid.
     fn stray(key: &AttemptKey) -> ProcessId {
         let output = Command::new("setsid")
             .args(["--fork", "sh", "-c", "echo $$; exec sleep 1000 >/dev/null"])

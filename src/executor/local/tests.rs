@@ -15,7 +15,7 @@ use crate::model::FailureKind::{
     BadMetrics, CommandNotFound, KilledKeeper, MissingMetric, MissingOutput, SpawnFailed, Timeout,
 };
 use crate::model::{Exit, Failure, FailureKind, Metric, Metrics, Params, StudyId, TrialId, Value};
-use crate::spec::{Part, Template};
+use crate::study_file::{Part, Template};
 use crate::sys::process::{Stat, lives, wait_gone};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -52,6 +52,8 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         slot: 0,
         dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
         scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),
+        keeps_from_before_ms: None,
+        takes: None,
         stage_spec: Arc::new(stage),
     }
 }
@@ -204,7 +206,7 @@ fn failures_have_kinds_and_excerpts() {
 /// A trial that fails with a word in both logs, or succeeds with a metric of each kind and an output of each.
 fn telling(bench: &Bench, script: &str) -> StageRuntime {
     use crate::executor::{CompiledFailure, CompiledRule};
-    use crate::spec::{FailureMatch, FailureRule, MetricRule};
+    use crate::study_file::{FailureMatch, FailureRule, MetricRule};
     let rule = FailureRule {
         kind: "boom".into(),
         when: FailureMatch::Log("^boom$".into()),
@@ -531,7 +533,7 @@ fn killed_keeper(times: u32) -> Bench {
         bench.submit(0, stage);
         let process = bench.started().unwrap();
         let daemon = bench.file("daemon");
-        let keeper = bench.pool.keeper_process().unwrap();
+        let keeper = bench.pool._keeper.as_ref().unwrap().process();
         assert!(crate::sys::process::signal_exactly(keeper, rustix::process::Signal::KILL).unwrap());
         let report = bench.ended();
         assert!(!lives(daemon).unwrap() && wait_gone(process, Some(LONG)).unwrap());

@@ -121,7 +121,7 @@ impl Control {
         Self { dir: root.join(key.to_string()) }
     }
 
-    /// The one a job was told of.
+    /// The directory whose path a job was given.
     pub(crate) fn at(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }

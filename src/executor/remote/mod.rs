@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{Executor, ExecutorError, Job};
 use crate::executor::RemoteSetup;
 use crate::model::{AttemptNo, StudyId, TrialId};
-use crate::spec::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
+use crate::study_file::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
 use crate::sys::files::replace_atomically;
 use crate::sys::temporary::{Access, remove_leftovers_in};
 use crate::sys::waiting::CONTROL_DIR;
@@ -148,7 +148,7 @@ impl Why {
 
 /// Why something could not be done on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Trouble {
+enum ClusterError {
     /// The cluster cannot be reached or is busy: it is asked again, for as long as it takes. What was asked for may have
     /// happened.
     Unreachable(String),
@@ -161,7 +161,7 @@ enum Trouble {
     Gone(String),
 }
 
-impl Trouble {
+impl ClusterError {
     fn words(self) -> String {
         match self {
             Self::Unreachable(why) | Self::Stranger(why, _) | Self::Refused(why) | Self::Gone(why) => why,
@@ -172,18 +172,18 @@ impl Trouble {
 /// A cluster. No call may last longer than some 20 s.
 trait Cluster: Send {
     /// Submits jobs, a few hundred at most; for each its id, if it is known at once, or why not. A key that is there already is no error.
-    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>>;
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, ClusterError>>;
     /// All jobs of the study that it knows.
-    fn list(&mut self) -> Result<Vec<Listed>, Trouble>;
-    /// Of cancelled jobs, by their ids, who cancelled them, where the cluster tells. Only words depend on it: it takes a few
+    fn list(&mut self) -> Result<Vec<Listed>, ClusterError>;
+    /// Of cancelled jobs, by their ids, who cancelled them, where the cluster says so. Only words depend on it: it takes a few
     /// seconds a run at most, however often it is asked.
     fn cancelled_by(&mut self, _ids: &[String]) -> HashMap<String, String> {
         HashMap::new()
     }
     /// Cancels jobs; those that run get a TERM, and KILL after a time of the cluster's own.
-    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble>;
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), ClusterError>;
     /// What it says to a job like the study's that is not submitted: where and when it would run, if there is such a question.
-    fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
+    fn asked_about(&mut self) -> Result<Option<String>, ClusterError> {
         Ok(None)
     }
     /// From now on no job of the study's runs there, as far as the cluster can see to it; whether another place may be left.
@@ -261,7 +261,7 @@ pub(crate) fn asked_about(spec: &Spec) -> Result<Option<String>, String> {
     let nowhere = Path::new("/");
     match slurm::Slurm::new(slurm, StudyId([0; 16]), nowhere, "true").asked_about() {
         Ok(words) => Ok(words),
-        Err(Trouble::Refused(why)) => Err(why),
+        Err(ClusterError::Refused(why)) => Err(why),
         Err(trouble) => Ok(Some(format!("cannot be asked now: {}", trouble.words()))),
     }
 }

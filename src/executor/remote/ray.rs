@@ -4,31 +4,31 @@
 //! exists", which means accepted. A cluster that was started anew takes an old id again; then it is the claim in the
 //! control directory that keeps the attempt single. Jobs whose end is recorded are deleted, so that lists stay short.
 
+mod api;
 mod head;
 mod token;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
+use ureq::http::Method;
 
+use self::api::{Api, brief};
+use self::head::Head;
 pub(super) use self::head::remove_leftovers;
-use self::head::{Head, is_ours};
 use super::refusals::{Meaning, RAY, meaning};
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why, setup_script};
+use super::{Cluster, ClusterError, JobState, Listed, Submission, Why, setup_script};
 use crate::executor::AttemptKey;
 use crate::executor::local::keeper::KeeperClient;
 use crate::executor::local::strays::kill_attempt;
 use crate::model::{AttemptNo, StudyId, TrialId};
-use crate::spec::RaySpec;
+use crate::study_file::RaySpec;
 use crate::sys::parallel;
 use crate::sys::words::{io_words, shell_quoted};
 
-/// A request lasts no longer.
-const LIMIT_S: u64 = 20;
 /// Requests under way at once: submitting takes Ray half a second, most of it waiting.
 const REQUESTS: usize = 8;
 /// Nobody who ever answered, at an address that a person wrote, is waited for so long.
@@ -50,61 +50,6 @@ pub(super) struct Ray {
     head: Option<Head>,
     /// Nodes that cannot run its jobs.
     avoided: BTreeSet<String>,
-}
-
-/// How to ask.
-#[derive(Clone)]
-struct Api {
-    address: String,
-    token: Option<String>,
-    /// Of a head node of the study's own: who answers there must be this user's, before it is told the token.
-    own: Option<SocketAddrV4>,
-}
-
-/// An answer: its status, and its text.
-type Answer = (i32, String);
-
-impl Api {
-    fn ask(&self, method: minreq::Method, path: &str, body: Option<String>) -> Result<Answer, Trouble> {
-        if self.own.is_some_and(|address| !is_ours(address)) {
-            return Err(Trouble::Unreachable("nothing of this user's listens there".to_owned()));
-        }
-        let mut request = minreq::Request::new(method, format!("{}{path}", self.address))
-            .with_timeout(LIMIT_S)
-            // The token is for the place that was named, and for no other.
-            .with_follow_redirects(false)
-            .with_header("Content-Type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.with_header("Authorization", format!("Bearer {token}"));
-        }
-        if let Some(body) = body {
-            request = request.with_body(body);
-        }
-        let response = request.send().map_err(|error| {
-            let said = error.to_string();
-            // A name that is none will be none.
-            let patience = match meaning(&RAY, &said) {
-                Some(Meaning::Stranger) => Duration::ZERO,
-                _ => PATIENCE,
-            };
-            Trouble::Stranger(format!("`{}`: {said}", self.address), patience)
-        })?;
-        let text = String::from_utf8_lossy(response.as_bytes()).into_owned();
-        match response.status_code {
-            401 | 403 => Err(Trouble::Refused(format!("it wants another token ({})", brief(&text)))),
-            300..=399 => Err(Trouble::Refused(format!(
-                "it sends to another address (HTTP {}), which gets no token: name the one where Ray's dashboard itself is",
-                response.status_code
-            ))),
-            status => Ok((status, text)),
-        }
-    }
-}
-
-/// The start of what it says; some answers are pages of traceback, whose last line tells.
-fn brief(text: &str) -> String {
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
-    line.trim().chars().take(300).collect()
 }
 
 /// The end of a job's message: after its first line, up to 20,000 characters of what it printed.
@@ -149,23 +94,23 @@ impl Ray {
         keeper: Option<KeeperClient>,
         left: &[(TrialId, AttemptNo)],
     ) -> Result<Self, String> {
-        let runtime_env = serde_json::from_str(&spec.runtime_env)
+        let runtime_env: serde_json::Value = serde_json::from_str(&spec.runtime_env)
             .map_err(|error| format!("`run.ray.runtime_env` cannot be read: {error}"))?;
-        let mut ray = Self {
+        let ray = |api: Api, head: Option<Head>| Self {
             spec: spec.clone(),
-            runtime_env,
+            runtime_env: runtime_env.clone(),
             study: format!("{study}."),
             program: program.to_owned(),
-            api: Api { address: spec.address.trim_end_matches('/').to_owned(), token: None, own: None },
-            head: None,
+            api,
+            head,
             avoided: BTreeSet::new(),
         };
         if spec.address != "local" {
-            ray.api.token = match &spec.token_env {
+            let token = match &spec.token_env {
                 Some(name) => Some(std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?),
                 None => token::of_environment(|name| std::env::var_os(name))?,
             };
-            return Ok(ray);
+            return Ok(ray(Api::of_cluster(&spec.address, token)?, None));
         }
         let keeper = keeper.ok_or_else(|| "there is no keeper to start Ray".to_owned())?;
         // Trials of an earlier head node: that one is gone, and so must they be.
@@ -177,12 +122,7 @@ impl Ray {
         loop {
             tries += 1;
             let head = Head::start(&keeper, study, root)?;
-            ray.api = Api {
-                address: format!("http://{}", head.address),
-                token: Some(head.token.clone()),
-                own: Some(head.address),
-            };
-            ray.head = Some(head);
+            let mut ray = ray(Api::of_head(head.address, head.token.clone()), Some(head));
             match ray.await_head() {
                 Ok(()) => return Ok(ray),
                 Err((again, why)) => {
@@ -199,11 +139,11 @@ impl Ray {
     /// whether another one may come up, and why this one does not.
     fn await_head(&self) -> Result<(), (bool, String)> {
         let begun = Instant::now();
-        let list = |api: &Api| api.ask(minreq::Method::Get, "/api/jobs/", None);
-        let stranger = Api { token: None, ..self.api.clone() };
+        let list = |api: &Api| api.ask(Method::GET, "/api/jobs/", None);
+        let stranger = self.api.without_token();
         loop {
             let why = match (list(&self.api), list(&stranger)) {
-                (Ok((200, _)), Err(Trouble::Refused(_))) => return Ok(()),
+                (Ok((200, _)), Err(ClusterError::Refused(_))) => return Ok(()),
                 (Ok((200, _)), Ok(_)) => {
                     let why = "this Ray takes jobs from any user of this machine: `address = \"local\"` needs \
                                Ray 2.52 or later, which asks for a token";
@@ -265,23 +205,23 @@ impl Ray {
     /// Asks for each of these, several at a time; the answers in their order.
     fn each<T: Sync, R: Send>(
         items: &[T],
-        ask: impl Fn(&T) -> Result<R, Trouble> + Sync,
-    ) -> Vec<Result<R, Trouble>> {
-        let lost = || Trouble::Unreachable("a thread failed unexpectedly".to_owned());
+        ask: impl Fn(&T) -> Result<R, ClusterError> + Sync,
+    ) -> Vec<Result<R, ClusterError>> {
+        let lost = || ClusterError::Unreachable("a thread failed unexpectedly".to_owned());
         let answers = parallel::each(items, REQUESTS.min(items.len()).saturating_sub(1), "ray", ask);
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(lost()))).collect()
     }
 }
 
 /// What a submission's answer means.
-fn submitted(status: i32, text: &str) -> Result<(), Trouble> {
+fn submitted(status: u16, text: &str) -> Result<(), ClusterError> {
     match status {
         200..300 => Ok(()),
         _ if text.contains("already exists") => Ok(()),
-        _ if meaning(&RAY, text) == Some(Meaning::Passing) => Err(Trouble::Unreachable(brief(text))),
-        _ if meaning(&RAY, text) == Some(Meaning::Refusal) => Err(Trouble::Refused(brief(text))),
-        400..500 => Err(Trouble::Refused(brief(text))),
-        _ => Err(Trouble::Unreachable(brief(text))),
+        _ if meaning(&RAY, text) == Some(Meaning::Passing) => Err(ClusterError::Unreachable(brief(text))),
+        _ if meaning(&RAY, text) == Some(Meaning::Refusal) => Err(ClusterError::Refused(brief(text))),
+        400..500 => Err(ClusterError::Refused(brief(text))),
+        _ => Err(ClusterError::Unreachable(brief(text))),
     }
 }
 
@@ -313,9 +253,9 @@ fn state_of(entry: &Entry) -> JobState {
 }
 
 impl Cluster for Ray {
-    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, ClusterError>> {
         Self::each(jobs, |job| {
-            let (status, text) = self.api.ask(minreq::Method::Post, "/api/jobs/", Some(self.body(job)))?;
+            let (status, text) = self.api.ask(Method::POST, "/api/jobs/", Some(self.body(job)))?;
             submitted(status, &text).map(|()| Some(job.key.clone()))
         })
     }
@@ -323,7 +263,7 @@ impl Cluster for Ray {
     /// Ray itself would let a job wait that has no place.
     fn avoid(&mut self, place: &str) -> bool {
         self.avoided.insert(place.to_owned());
-        let Ok((200, text)) = self.api.ask(minreq::Method::Get, "/nodes?view=summary", None) else { return true };
+        let Ok((200, text)) = self.api.ask(Method::GET, "/nodes?view=summary", None) else { return true };
         let nodes: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let Some(nodes) = nodes.pointer("/data/summary").and_then(serde_json::Value::as_array) else {
             return true;
@@ -335,11 +275,14 @@ impl Cluster for Ray {
         alive.map(|node| text(node, "/raylet/nodeId")).any(|id| !self.avoided.contains(&id))
     }
 
-    fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
+    fn list(&mut self) -> Result<Vec<Listed>, ClusterError> {
         if let Some(head) = self.head.as_ref().filter(|head| head.has_ended()) {
-            return Err(Trouble::Gone(format!("Ray's head node has ended; what it said is in `{}`", head.log)));
+            return Err(ClusterError::Gone(format!(
+                "Ray's head node has ended; what it said is in `{}`",
+                head.log
+            )));
         }
-        let (status, text) = self.api.ask(minreq::Method::Get, "/api/jobs/", None)?;
+        let (status, text) = self.api.ask(Method::GET, "/api/jobs/", None)?;
         let address = &self.api.address;
         match status {
             200 => {}
@@ -347,15 +290,15 @@ impl Cluster for Ray {
                 let why = format!(
                     "`{address}` is not Ray's dashboard, or an old one: HTTP {status} for its list of jobs"
                 );
-                return Err(Trouble::Stranger(why, Duration::ZERO));
+                return Err(ClusterError::Stranger(why, Duration::ZERO));
             }
             _ => {
                 let why = format!("`{address}`: HTTP {status}: {}", brief(&text));
-                return Err(Trouble::Stranger(why, PATIENCE));
+                return Err(ClusterError::Stranger(why, PATIENCE));
             }
         }
         let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|error| {
-            Trouble::Stranger(
+            ClusterError::Stranger(
                 format!("`{address}` is not Ray's dashboard: no list of jobs ({error})"),
                 Duration::ZERO,
             )
@@ -371,17 +314,16 @@ impl Cluster for Ray {
         Ok(ours.collect())
     }
 
-    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble> {
-        let answers = Self::each(jobs, |(key, _)| {
-            self.api.ask(minreq::Method::Post, &format!("/api/jobs/{key}/stop"), None)
-        });
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), ClusterError> {
+        let answers =
+            Self::each(jobs, |(key, _)| self.api.ask(Method::POST, &format!("/api/jobs/{key}/stop"), None));
         answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
     fn forget(&mut self, ids: &[String]) {
         // One that stays costs a line in a list.
         let api = &self.api;
-        Self::each(ids, |id| api.ask(minreq::Method::Delete, &format!("/api/jobs/{id}"), None));
+        Self::each(ids, |id| api.ask(Method::DELETE, &format!("/api/jobs/{id}"), None));
     }
 
     fn close(&mut self) {
@@ -399,55 +341,15 @@ impl Drop for Ray {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-
     use super::*;
-
-    /// Answers one request with this status, and somewhere else to go.
-    fn sends_elsewhere(status: u16, elsewhere: &str) -> std::net::SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let answer = format!(
-            "HTTP/1.1 {status} Moved\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.extend(byte);
-            }
-            stream.write_all(answer.as_bytes()).unwrap();
-        });
-        address
-    }
-
-    #[test]
-    fn the_token_goes_nowhere_but_where_it_was_named() {
-        let elsewhere = TcpListener::bind("127.0.0.2:0").unwrap();
-        elsewhere.set_nonblocking(true).unwrap();
-        let there = elsewhere.local_addr().unwrap();
-        for status in [301, 302, 303, 307, 308] {
-            let target = format!("http://{there}/api/jobs/");
-            let address = format!("http://{}", sends_elsewhere(status, &target));
-            let api = Api { address, token: Some("secret".into()), own: None };
-            let answer = api.ask(minreq::Method::Get, "/api/jobs/", None);
-            let Err(Trouble::Refused(why)) = answer else { panic!("{status}: {answer:?}") };
-            assert!(why.contains(&status.to_string()), "{why}");
-            assert!(!why.contains("secret") && !why.contains(&target), "{why}");
-            assert_eq!(elsewhere.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{status}");
-        }
-    }
 
     #[test]
     fn answers_and_states_mean_what_ray_means() {
         assert_eq!(submitted(200, "{}"), Ok(()));
         let twice = "Traceback\nRuntimeError: Request failed: Job with submission_id x already exists.";
         assert_eq!(submitted(500, twice), Ok(()));
-        assert!(matches!(submitted(500, "oops"), Err(Trouble::Unreachable(why)) if why == "oops"));
-        assert!(matches!(submitted(400, "bad\nkey"), Err(Trouble::Refused(why)) if why == "key"));
+        assert!(matches!(submitted(500, "oops"), Err(ClusterError::Unreachable(why)) if why == "oops"));
+        assert!(matches!(submitted(400, "bad\nkey"), Err(ClusterError::Refused(why)) if why == "key"));
     }
 
     #[test]

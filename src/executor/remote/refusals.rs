@@ -5,9 +5,12 @@
 //! trouble is waited for without an end. What stands in no table is a refusal of what was to be submitted, and otherwise a
 //! trouble that passes once the cluster has answered.
 
+mod http;
+
 use std::time::Duration;
 
-use super::Trouble;
+pub(super) use self::http::{of_client, of_page};
+use super::ClusterError;
 
 /// What some words mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,29 +71,26 @@ pub(super) const SLURM: [(&str, Meaning); 38] = [
     ("Job violates accounting/QOS policy", PassingOnceTaken),
 ];
 
-/// The words of Ray's answers, and of what stands between.
-pub(super) const RAY: [(&str, Meaning); 3] = [
-    ("No available agent to submit job", Passing),
-    ("got an unexpected keyword argument", Refusal),
-    ("failed to lookup address information", Stranger),
-];
+/// The words of Ray's answers.
+pub(super) const RAY: [(&str, Meaning); 2] =
+    [("No available agent to submit job", Passing), ("got an unexpected keyword argument", Refusal)];
 
 /// What these words mean, by a table.
 pub(super) fn meaning(table: &[(&str, Meaning)], said: &str) -> Option<Meaning> {
     table.iter().find(|(words, _)| said.contains(words)).map(|(_, meaning)| *meaning)
 }
 
-/// The trouble that Slurm's words tell of. `taken`: whether it has taken jobs before.
-pub(super) fn of_slurm(said: &str, submitting: bool, taken: bool) -> Trouble {
+/// The trouble that Slurm's words are about. `taken`: whether it has taken jobs before.
+pub(super) fn of_slurm(said: &str, submitting: bool, taken: bool) -> ClusterError {
     let meaning = meaning(&SLURM, said).unwrap_or(if submitting { Refusal } else { Stranger });
     // What it says in several lines is one reason.
     let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let said = lines.collect::<Vec<_>>().join("; ");
     match meaning {
-        Passing => Trouble::Unreachable(said),
-        PassingOnceTaken if taken => Trouble::Unreachable(said),
-        Stranger => Trouble::Stranger(said, Duration::ZERO),
-        PassingOnceTaken | Refusal => Trouble::Refused(said),
+        Passing => ClusterError::Unreachable(said),
+        PassingOnceTaken if taken => ClusterError::Unreachable(said),
+        Stranger => ClusterError::Stranger(said, Duration::ZERO),
+        PassingOnceTaken | Refusal => ClusterError::Refused(said),
     }
 }
 
@@ -102,8 +102,8 @@ mod tests {
     fn what_passes_is_told_from_what_does_not() {
         let failed = |why: &str| format!("sbatch: error: Batch job submission failed: {why}");
         let of = |why: &str, taken| of_slurm(&failed(why), true, taken);
-        let passes = |trouble| matches!(trouble, Trouble::Unreachable(_));
-        let refused = |trouble| matches!(trouble, Trouble::Refused(_));
+        let passes = |trouble| matches!(trouble, ClusterError::Unreachable(_));
+        let refused = |trouble| matches!(trouble, ClusterError::Refused(_));
         assert!(passes(of("Unable to contact slurm controller (connect failure)", false)));
         assert!(passes(of("Socket timed out on send/recv operation", true)));
         // "limit" is in both.
@@ -124,7 +124,7 @@ mod tests {
         // What a site's own plugin says.
         assert!(refused(of("Please name an account by --account", true)));
         let list = "slurm_load_jobs error: something new";
-        assert!(matches!(of_slurm(list, false, true), Trouble::Stranger(..)));
+        assert!(matches!(of_slurm(list, false, true), ClusterError::Stranger(..)));
     }
 
     /// The table has Slurm's words, not somebody's memory of them.

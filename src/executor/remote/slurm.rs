@@ -1,7 +1,7 @@
 //! Slurm, by its own commands: `sbatch`, `squeue`, `scancel`, and `sacct` where there are accounts.
 //!
 //! A job's name is its attempt's key, or, for a job array, the batch's, whose control directory lists the keys of its tasks.
-//! Everything works without an accounting database: a job that Slurm has forgotten is told by what it left. Jobs are
+//! Everything works without an accounting database: a job that Slurm has forgotten is judged by what it left. Jobs are
 //! never requeued by Slurm, which might do so while a trial still lives.
 //!
 //! Where a job writes is said in its script alone: in the paths of its options `sbatch` takes `%` and backslashes for patterns.
@@ -16,12 +16,12 @@ use std::time::Duration;
 use self::cancelled::Cancelled;
 use super::control::{BATCH_KEYS, LOG, batch_keys};
 use super::refusals::of_slurm;
-use super::{Cluster, JobState, Listed, NOT_SET_UP, Submission, Trouble, Why, setup_script};
+use super::{Cluster, ClusterError, JobState, Listed, NOT_SET_UP, Submission, Why, setup_script};
 use crate::executor::AttemptKey;
 use crate::model::StudyId;
-use crate::spec::SlurmSpec;
+use crate::study_file::SlurmSpec;
 use crate::sys::files::{create_dir_all_durable, replace_atomically};
-use crate::sys::limited::{self, Ended};
+use crate::sys::helper::{self, Ended};
 use crate::sys::temporary::Access;
 use crate::sys::words::shell_quoted;
 
@@ -88,7 +88,7 @@ pub(super) struct Slurm {
     program: String,
     /// Keys of the tasks of batches, read once.
     batches: HashMap<String, Vec<String>>,
-    /// The users whose jobs may be the study's: its own, and whoever began it.
+    /// The users whose jobs may be the study's: its own, and the one that began it.
     users: String,
     /// Nodes that cannot run its jobs.
     avoided: BTreeSet<String>,
@@ -142,7 +142,7 @@ impl Slurm {
         format!("#!{shell}\n[ -d {root} ] || exit {NOT_THERE}\n")
     }
 
-    fn submit_one(&self, job: &Submission) -> Result<Option<String>, Trouble> {
+    fn submit_one(&self, job: &Submission) -> Result<Option<String>, ClusterError> {
         let control = job.control.to_string_lossy();
         let log = shell_quoted(&job.log.to_string_lossy());
         let (program, control) = (shell_quoted(&self.program), shell_quoted(&control));
@@ -158,8 +158,8 @@ impl Slurm {
     }
 
     /// All jobs as one array.
-    fn submit_array(&mut self, jobs: &[Submission]) -> Result<Vec<Option<String>>, Trouble> {
-        let refused = |error: &std::io::Error| Trouble::Refused(format!("cannot list the tasks: {error}"));
+    fn submit_array(&mut self, jobs: &[Submission]) -> Result<Vec<Option<String>>, ClusterError> {
+        let refused = |error: &std::io::Error| ClusterError::Refused(format!("cannot list the tasks: {error}"));
         let random = crate::sys::disk::random::<8>().map_err(|error| refused(&error))?;
         let name = format!("{}.batch-{:016x}", self.study, u64::from_le_bytes(random));
         let dir = self.root.join(&name);
@@ -253,7 +253,7 @@ impl Slurm {
     }
 
     /// Submits; the job's id.
-    fn submitted(&self, command: &mut Command, script: &str) -> Result<String, Trouble> {
+    fn submitted(&self, command: &mut Command, script: &str) -> Result<String, ClusterError> {
         let (ended, out) = asked(command, script)?;
         if ended.status.is_some_and(|status| status.success()) {
             // `id` or `id;cluster`
@@ -298,32 +298,32 @@ fn state_of(state: &str, restarts: &str, reason: &str) -> JobState {
 }
 
 /// Runs a command of Slurm's; what it printed.
-fn asked(command: &mut Command, input: &str) -> Result<(Ended, String), Trouble> {
+fn asked(command: &mut Command, input: &str) -> Result<(Ended, String), ClusterError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    match limited::output(command, input.as_bytes(), LIMIT) {
+    match helper::output(command, input.as_bytes(), LIMIT) {
         Ok((ended, _)) if ended.status.is_none() && ended.said.is_empty() => {
-            Err(Trouble::Unreachable(format!("`{program}` does not answer")))
+            Err(ClusterError::Unreachable(format!("`{program}` does not answer")))
         }
         Ok((ended, _)) if ended.status.is_none() => Err(of_slurm(&ended.said, false, false)),
         Ok((ended, out)) => Ok((ended, String::from_utf8_lossy(&out).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Trouble::Refused(format!("`{program}` is not installed here, or not in `PATH`")))
+            Err(ClusterError::Refused(format!("`{program}` is not installed here, or not in `PATH`")))
         }
-        Err(error) => Err(Trouble::Unreachable(format!("cannot run `{program}`: {error}"))),
+        Err(error) => Err(ClusterError::Unreachable(format!("cannot run `{program}`: {error}"))),
     }
 }
 
 impl Cluster for Slurm {
-    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, ClusterError>> {
         if self.spec.array {
-            let answers: Vec<Result<Option<String>, Trouble>> = match self.submit_array(jobs) {
+            let answers: Vec<Result<Option<String>, ClusterError>> = match self.submit_array(jobs) {
                 Ok(ids) => ids.into_iter().map(Ok).collect(),
                 Err(trouble) => jobs.iter().map(|_| Err(trouble.clone())).collect(),
             };
             self.taken |= answers.iter().any(Result::is_ok);
             return answers;
         }
-        let mut answers: Vec<Result<Option<String>, Trouble>> = Vec::with_capacity(jobs.len());
+        let mut answers: Vec<Result<Option<String>, ClusterError>> = Vec::with_capacity(jobs.len());
         for job in jobs {
             let answer = match answers.last() {
                 // Whoever did not answer once is not asked hundreds of times.
@@ -336,7 +336,7 @@ impl Cluster for Slurm {
         answers
     }
 
-    fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
+    fn list(&mut self) -> Result<Vec<Listed>, ClusterError> {
         let mut squeue = slurm_command("squeue");
         // Also of partitions that are hidden from this user.
         squeue.args(["--noheader", "--all", "--array", "--states=all", "--user", &self.users, "--Format", FORMAT]);
@@ -359,24 +359,24 @@ impl Cluster for Slurm {
         true
     }
 
-    fn asked_about(&mut self) -> Result<Option<String>, Trouble> {
+    fn asked_about(&mut self) -> Result<Option<String>, ClusterError> {
         let mut command = self.sbatch("piton-check", None);
         command.arg("--test-only");
         let (ended, out) = match asked(&mut command, "#!/bin/sh\nexit 0\n") {
             // A study may be written where there is no Slurm.
-            Err(Trouble::Refused(why)) => return Ok(Some(format!("cannot be asked: {why}"))),
+            Err(ClusterError::Refused(why)) => return Ok(Some(format!("cannot be asked: {why}"))),
             other => other?,
         };
         if !ended.status.is_some_and(|status| status.success()) {
             return Err(of_slurm(&ended.said, true, false));
         }
-        // It tells on standard error, as `sbatch: Job 7 to start at …`.
+        // It says so on standard error, as `sbatch: Job 7 to start at …`.
         let said = if ended.said.trim().is_empty() { out } else { ended.said };
         let words = said.trim().trim_start_matches("sbatch: ").to_owned();
         Ok(Some(words).filter(|words| !words.is_empty()))
     }
 
-    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble> {
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), ClusterError> {
         let mut failed = Ok(());
         for jobs in jobs.chunks(CANCEL_AT_ONCE) {
             let (known, unknown): (Vec<_>, Vec<_>) = jobs.iter().partition(|(_, id)| id.is_some());
@@ -397,7 +397,7 @@ impl Cluster for Slurm {
                 let said = asked(&mut command, "").map(|(ended, _)| ended);
                 failed = match said {
                     Ok(ended) if ended.status.is_some_and(|status| status.success()) => continue,
-                    Ok(ended) => Err(Trouble::Unreachable(ended.said)),
+                    Ok(ended) => Err(ClusterError::Unreachable(ended.said)),
                     Err(trouble) => Err(trouble),
                 };
             }

@@ -9,7 +9,7 @@
 //! | knows nothing | claim, signs of life | it runs |
 //! | over | claim, signs of life | it is asked to end |
 //! | over, held, or knows nothing | claim, silent for `lost_after` | lost, and asked to end should it live after all |
-//! | shows none of several jobs that it took | no claim | wait for `lost_after`, and tell: a list can be wrong |
+//! | shows none of several jobs that it took | no claim | wait for `lost_after`, and report it: a list can be wrong |
 //! | cannot be asked | `exit.json` | that is the result |
 //! | cannot be asked | | wait: a list that failed is not an empty list |
 //!
@@ -17,8 +17,8 @@
 
 mod look;
 mod note;
+mod outages;
 mod starts;
-mod troubles;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,16 +30,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::control::{Control, remove_others};
 use super::wire::{Outcome, Task};
-use super::{Cluster, JobState, Listed, Submission, Trouble, Why, by_key};
-use crate::executor::local::failure::failure;
+use super::{Cluster, ClusterError, JobState, Listed, Submission, Why, by_key};
+use crate::executor::local::blame::failure;
 use crate::executor::local::logs::excerpt_of;
 use crate::executor::{AttemptKey, AttemptReport, Differs, ExecutorEvent, Job};
 use crate::model::{AttemptNo, ExecutorKind, RemoteJob, StudyId, TrialId, Usage, Verdict};
-use crate::spec::Spec;
+use crate::study_file::Spec;
 use crate::sys::clock::unix_ms;
 use note::Noted;
+use outages::Outages;
 use starts::Starts;
-use troubles::Troubles;
 
 /// The list is asked for this often at most, and takes a tenth of the time at most.
 const POLL_MIN: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ pub(super) enum Command {
 enum Sent {
     /// It has yet to be submitted.
     No,
-    /// It may have been: the list tells.
+    /// It may have been taken: the list shows whether it was.
     Perhaps,
     /// It was, at this time.
     At(Instant),
@@ -93,7 +93,7 @@ struct Flight {
     seen: Instant,
     /// What is known of its job.
     told: RemoteJob,
-    /// Of that, what the engine was told.
+    /// As much of that as the engine knows.
     known: RemoteJob,
     /// The cluster's name for where it is or was.
     place: Option<String>,
@@ -101,7 +101,7 @@ struct Flight {
     said: Option<String>,
     /// Why it waits, as the cluster last said.
     waits: Option<String>,
-    /// Who cancelled it, where the cluster tells.
+    /// Who cancelled it, where the cluster says so.
     by: Option<String>,
     /// Whether piton asked it to end, in this run or in one before: then it is nobody else who cancelled it.
     asked_to_end: bool,
@@ -142,7 +142,7 @@ pub(super) struct Watcher {
     poll_at: Instant,
     interval: Duration,
     /// Why the cluster cannot be asked, or takes no jobs now.
-    troubles: Troubles,
+    troubles: Outages,
     /// Whether it ever answered, or holds trials of an earlier run, which must not be given up.
     known: bool,
     /// Since when it has not, if it never did.
@@ -188,7 +188,7 @@ impl Watcher {
             reported: HashMap::new(),
             poll_at: Instant::now(),
             interval: POLL_MIN,
-            troubles: Troubles::default(),
+            troubles: Outages::default(),
             known: false,
             asked_since: None,
             submit_at: None,
@@ -410,11 +410,11 @@ impl Watcher {
                         flight.tell(told, &self.events);
                     }
                 }
-                Err(Trouble::Unreachable(why) | Trouble::Stranger(why, _)) => {
+                Err(ClusterError::Unreachable(why) | ClusterError::Stranger(why, _)) => {
                     flight.sent = Sent::Perhaps;
                     trouble = Some(why);
                 }
-                Err(Trouble::Refused(why) | Trouble::Gone(why)) => refused.push((trial, why)),
+                Err(ClusterError::Refused(why) | ClusterError::Gone(why)) => refused.push((trial, why)),
             }
         }
         match &trouble {
@@ -482,7 +482,7 @@ impl Watcher {
                 self.tell_troubles();
                 changed
             }
-            Err(Trouble::Gone(why)) => {
+            Err(ClusterError::Gone(why)) => {
                 self.broken(why);
                 self.look(&HashMap::new())
             }

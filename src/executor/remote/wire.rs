@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
 use crate::model::{Exit, StageIndex, TrialId, UnixMs, Usage, Verdict};
-use crate::spec::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
+use crate::study_file::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
 
 /// What a job has to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) struct Task {
     slot: u32,
     dir: PathBuf,
     scratch_dir: PathBuf,
+    #[serde(default)]
+    keeps_from_before_ms: Option<UnixMs>,
     study: String,
     study_dir: PathBuf,
     artifacts_dir: PathBuf,
@@ -74,6 +76,7 @@ impl Task {
             slot: job.slot,
             dir: job.dir.clone(),
             scratch_dir: job.scratch_dir.clone(),
+            keeps_from_before_ms: job.keeps_from_before_ms,
             study: stage.study.clone(),
             study_dir: stage.study_dir.clone(),
             artifacts_dir: stage.artifacts_dir.clone(),
@@ -112,6 +115,8 @@ impl Task {
             slot: self.slot,
             dir: self.dir,
             scratch_dir: self.scratch_dir,
+            keeps_from_before_ms: self.keeps_from_before_ms,
+            takes: None,
             stage_spec: Arc::new(stage_spec),
         })
     }

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redb::{BackendError, StorageBackend};
 use twox_hash::XxHash3_64;
 
-use super::{HEADER_BYTES, Header, Layout, Link, Page, Place, Tree};
+use super::{HEADER_BYTES, Header, Layout, Link, Page, PageRange, Tree};
 
 /// See the module.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(in crate::journal) struct Checked<B> {
 struct Known {
     layout: Option<Layout>,
     /// The trees of the commits in the header as it was read or written last.
-    roots: Vec<(Place, Link)>,
+    roots: Vec<(PageRange, Link)>,
     /// Pages by offset and order.
     pages: HashMap<u64, Expected>,
     /// Pages that were written through this, likewise: links say nothing of them before they are committed, and somebody else
@@ -49,7 +49,7 @@ struct Expected {
 }
 
 /// Offset and length in one number: offsets are multiples of the page size, and there are few lengths.
-fn key_of(place: Place) -> u64 {
+fn key_of(place: PageRange) -> u64 {
     place.offset | u64::from(place.len.trailing_zeros())
 }
 
@@ -77,7 +77,7 @@ impl Known {
     }
 
     /// Checks a page that was read, and learns the links in it. `false`: it is not what was written.
-    fn page(&mut self, place: Place, bytes: &[u8]) -> bool {
+    fn page(&mut self, place: PageRange, bytes: &[u8]) -> bool {
         if self.own.get(&key_of(place)).is_some_and(|written| *written != XxHash3_64::oneshot(bytes)) {
             return false;
         }
@@ -115,13 +115,13 @@ impl Known {
         let mut at = offset;
         while at < offset.saturating_add(len) {
             for order in 0..=super::MAX_ORDER {
-                let key = key_of(Place { offset: at, len: super::PAGE_BYTES << order });
+                let key = key_of(PageRange { offset: at, len: super::PAGE_BYTES << order });
                 self.pages.remove(&key);
                 self.own.remove(&key);
             }
             at += super::PAGE_BYTES;
         }
-        self.own.insert(key_of(Place { offset, len }), XxHash3_64::oneshot(bytes));
+        self.own.insert(key_of(PageRange { offset, len }), XxHash3_64::oneshot(bytes));
     }
 }
 
@@ -166,7 +166,7 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
             }
             return Ok(());
         }
-        let place = Place { offset, len: out.len() as u64 };
+        let place = PageRange { offset, len: out.len() as u64 };
         if self.known().page(place, out) { Ok(()) } else { Err(damaged(offset)) }
     }
 

@@ -1,4 +1,4 @@
-//! The pages of the store's file, as redb's file format 3 lays them out: just enough to tell a damaged page from a
+//! The pages of the store's file, as redb's file format 3 lays them out: just enough to distinguish a damaged page from a
 //! whole one, and to find records that redb itself cannot reach any more.
 //!
 //! A redb file is a tree of pages in which every link carries the checksum of the page it leads to, up to the two
@@ -43,7 +43,7 @@ impl Link {
 
 /// Where a page lies in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PageRange {
     /// First byte.
     pub offset: u64,
     /// Bytes.
@@ -59,14 +59,14 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Where a page lies.
-    pub(super) fn place(self, page: u64) -> Option<Place> {
+    pub(super) fn place(self, page: u64) -> Option<PageRange> {
         let order = u32::try_from(page >> 59).ok().filter(|order| *order <= MAX_ORDER)?;
         let index = page & (0x000F_FFFF >> order);
         let region = (page >> 20) & 0x000F_FFFF;
         let len = PAGE_BYTES << order;
         let region_bytes = (self.region_header_pages + self.region_data_pages) * PAGE_BYTES;
         let offset = PAGE_BYTES + region * region_bytes + self.region_header_pages * PAGE_BYTES + index * len;
-        Some(Place { offset, len })
+        Some(PageRange { offset, len })
     }
 }
 

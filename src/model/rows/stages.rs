@@ -189,6 +189,8 @@ pub struct StageCounters {
     pub ended_attempts: u64,
     /// Best value so far of the first objective.
     pub best: Option<Best>,
+    /// Of those that succeeded, how many took the result of an equal one.
+    pub reused: u64,
 }
 
 impl StageCounters {

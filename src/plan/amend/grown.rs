@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Params, Parent, TrialId, Value};
 use crate::plan::Lineage;
-use crate::spec::{CaseList, Domain, SweepParam};
+use crate::study_file::{CaseList, Domain, SweepParam};
 
 fn domain() -> impl Strategy<Value = Domain> {
     let int = |log| move |(min, width): (i64, i64)| Domain::Int { min, max: min + width, steps: None, log };
@@ -94,7 +94,7 @@ proptest! {
             let before = planned(&spec, &store.stages);
             let mut new = study(&sampling, &sweep, *budget);
             new.study.seed = seed;
-            let standing = Standing { study: &store.study, spec: &spec, stages: &store.stages, counters: &store.counters };
+            let standing = StudyState { study: &store.study, spec: &spec, stages: &store.stages, counters: &store.counters };
             let present = Present { inputs: store.study.inputs.clone(), ..Present::default() };
             let amended = amendment(standing, &new, present, None);
             prop_assert_eq!(&amended.altered_from, &None);

@@ -97,7 +97,7 @@ impl Store {
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
         let old = spec();
         let (stages, counters) = (&self.stages, &self.counters);
-        let standing = Standing { study: &self.study, spec: &old, stages, counters };
+        let standing = StudyState { study: &self.study, spec: &old, stages, counters };
         amendment(standing, new, self.present(), discard_from)
     }
 }
@@ -129,7 +129,7 @@ fn the_class_of_every_kind_of_change() {
         (Invalidates(1), |s| s.stages[0].trial_budget = 5),
         (Invalidates(0), |s| s.stages[0].trial_budget = 3),
         (Invalidates(1), |s| s.stages[0].survivor_count = 1),
-        (Invalidates(0), |s| s.stages[0].objectives[0].goal = crate::spec::Goal::Maximize),
+        (Invalidates(0), |s| s.stages[0].objectives[0].goal = crate::study_file::Goal::Maximize),
         (Invalidates(0), |s| s.stages[0].outputs = vec!["o".into()]),
         (Invalidates(0), |s| s.stages[0].timeout_ms = Some(5)),
         (Extends, |s| s.stages[0].retries.count = 5),
@@ -139,7 +139,7 @@ fn the_class_of_every_kind_of_change() {
         (Invalidates(1), |s| s.stages[1].objectives[0].metric = "other".into()),
         (Invalidates(1), |s| s.stages[1].sampling = Sampling::Random),
         (Invalidates(1), |s| s.stages[1].sweep[0].name = "k".into()),
-        (Invalidates(1), |s| s.stages[1].work = crate::spec::Work::Argv(Vec::new())),
+        (Invalidates(1), |s| s.stages[1].work = crate::study_file::Work::Argv(Vec::new())),
         (Extends, |s| s.stages[1].retries.count = 5),
         (Invalidates(1), |s| s.stages[1].memory_limit_bytes = Some(5)),
         (Extends, |s| s.stages[1].rails.max_failure_rate = Some(0.5)),
@@ -214,7 +214,7 @@ fn only_work_reopens_a_study_that_is_over() {
     assert!(!reopens(&completed, |s| s.study.author = Some("a".into())));
     assert!(!reopens(&completed, |s| s.rails.max_runtime_ms = Some(1)));
     assert!(reopens(&completed, |s| s.stages[2].trial_budget = 2));
-    assert!(reopens(&completed, |s| s.stages[2].selection = crate::spec::Selection::Pareto));
+    assert!(reopens(&completed, |s| s.stages[2].selection = crate::study_file::Selection::Pareto));
     let aborted = store(1, StudyStatus::Aborted);
     assert!(!reopens(&aborted, |s| s.stages[1].trial_budget = 9));
     assert!(reopens(&aborted, |s| s.rails.max_runtime_ms = Some(1)));
@@ -239,7 +239,7 @@ fn a_rail_of_a_closed_stage_is_asked_of_its_results_when_it_opens_again() {
         },
         |s: &mut Spec| {
             s.stages[2].rails.max_failure_rate = Some(0.5);
-            s.stages[2].selection = crate::spec::Selection::Pareto;
+            s.stages[2].selection = crate::study_file::Selection::Pareto;
         },
     ] {
         assert_eq!(cost(more), "asked of all results of the stage");
@@ -260,7 +260,7 @@ fn a_study_that_its_base_command_aborted_goes_on_when_it_is_told_to_begin_anew()
 fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
     let file = |rows: &[i64]| {
         let rows = rows.iter().map(|n| vec![Some((*n).into())]).collect();
-        let cases = Some(crate::spec::CaseList { names: vec!["n".into()], rows, merged: 0 });
+        let cases = Some(crate::study_file::CaseList { names: vec!["n".into()], rows, merged: 0 });
         Sampling::File(CaseFile { path: "c.csv".into(), rename: Default::default(), cases })
     };
     assert!(begins_with(&file(&[1, 2, 3]), &file(&[1, 2])));
@@ -268,23 +268,65 @@ fn cases_appended_to_a_file_keep_the_numbers_of_the_others() {
     assert!(!begins_with(&Sampling::Grid, &file(&[1])) && begins_with(&Sampling::Grid, &Sampling::Grid));
 }
 
-fn conflict(path: &str) -> Change {
-    Change { path: path.into(), old: Some("1".into()), new: Some("2".into()) }
+fn conflict(path: &str, from: StageIndex) -> Contradiction {
+    Contradiction { change: Change { path: path.into(), old: Some("1".into()), new: Some("2".into()) }, from }
 }
 
 #[test]
 fn an_input_or_tool_that_changed_alters_every_result() {
     let store = store(1, StudyStatus::Interrupted);
     let old = spec();
-    let standing = Standing { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let standing =
+        StudyState { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
     let inputs = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
     for path in ["input \"in\"", "tool \"yosys\""] {
-        let now = Present { inputs: inputs.clone(), conflicts: vec![conflict(path)], ..Present::default() };
+        let now = Present { inputs: inputs.clone(), conflicts: vec![conflict(path, 0)], ..Present::default() };
         assert_eq!(amendment(standing, &old, now.clone(), None).changes[0].class, Class::Invalidates(0));
         let accepted = amendment(standing, &old, now, Some(0));
         assert_eq!((accepted.changes[0].class, accepted.event.inputs), (Class::Harmless, inputs.clone()));
     }
     assert!(store.amend(&old, None).is_empty());
+}
+
+#[test]
+fn an_input_of_a_stage_alters_its_results_and_those_after_it() {
+    let store = store(2, StudyStatus::Interrupted);
+    let old = spec();
+    let standing =
+        StudyState { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let judged = |from: StageIndex, discard_from: Option<StageIndex>| {
+        let now = Present { conflicts: vec![conflict("input \"in\"", from)], ..store.present() };
+        let amendment = amendment(standing, &old, now, discard_from);
+        (amendment.changes[0].class, amendment.altered_from)
+    };
+    assert_eq!(judged(0, None), (Class::Invalidates(0), Some("a".into())));
+    assert_eq!(judged(1, None), (Class::Invalidates(1), Some("b".into())));
+    // The third stage has not begun.
+    assert_eq!(judged(2, None), (Class::Harmless, None));
+    assert_eq!(judged(1, Some(1)), (Class::Harmless, None));
+    assert_eq!(judged(0, Some(1)), (Class::Invalidates(0), Some("a".into())));
+}
+
+#[test]
+fn all_survivors_stay_all_whatever_the_budget() {
+    let closed = store(1, StudyStatus::Completed);
+    let all = |budget| {
+        changed(|spec| {
+            (spec.stages[0].trial_budget, spec.stages[0].survivor_count) = (budget, budget);
+            spec.stages[0].all_survive = true;
+        })
+    };
+    let old = all(4);
+    let standing =
+        StudyState { study: &closed.study, spec: &old, stages: &closed.stages, counters: &closed.counters };
+    let grown = amendment(standing, &all(6), closed.present(), None);
+    assert_eq!(grown.changes.len(), 1, "{:?}", grown.changes);
+    assert_eq!(grown.changes[0].class, Class::Extends);
+    assert!(grown.event.extended.is_some_and(|extension| extension.more.len() == 1));
+    // A cut is another matter.
+    let cut = amendment(standing, &changed(|spec| spec.stages[0].survivor_count = 4), closed.present(), None);
+    assert!(cut.changes.iter().any(|judged| judged.change.path.ends_with("survivor_count")), "{:?}", cut.changes);
+    assert!(cut.event.extended.is_some());
 }
 
 #[test]
@@ -296,7 +338,7 @@ fn what_is_named_or_left_out_otherwise_is_never_harmless_once_trials_ran() {
     let old = changed(|spec| spec.study.inputs = named(&["in"]));
     let judged = |store: &Store, study: &StudyRow, new: &Spec| {
         let (stages, counters) = (&store.stages, &store.counters);
-        let standing = Standing { study, spec: &old, stages, counters };
+        let standing = StudyState { study, spec: &old, stages, counters };
         amendment(standing, new, store.present(), None).changes.first().map(|judged| judged.class)
     };
     let without = changed(|_| {});

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FAILURE_RATE_AFTER, failure_rate_exceeded};
 use crate::model::Rail;
-use crate::spec::{Rails, StageRails};
+use crate::study_file::{Rails, StageRails};
 
 /// What a final result means to the rails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +212,7 @@ mod tests {
     use proptest::test_runner::{Config, RngSeed};
 
     use super::*;
-    use crate::spec::{AbortRule, Bound};
+    use crate::study_file::{AbortRule, Bound};
 
     fn rails(bounds: bool, max_failure_rate: Option<f64>, most: Option<u64>) -> (StageRails, Rails) {
         let rule = AbortRule { metric: "m".into(), bound: Bound::Above(0.0) };

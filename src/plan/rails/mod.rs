@@ -11,7 +11,7 @@ use crate::model::words;
 use crate::model::{
     Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text,
 };
-use crate::spec::{AbortRule, Bound, Spec, StageRails};
+use crate::study_file::{AbortRule, Bound, Spec, StageRails};
 
 use super::Lineage;
 pub use judge::{Judge, Outcome};

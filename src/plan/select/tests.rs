@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Metric;
-use crate::spec::Objective;
+use crate::study_file::Objective;
 
 /// A stage with these objectives: goal and weight.
 fn stage(selection: Selection, survivors: u64, objectives: &[(Goal, Option<f64>)]) -> StageSpec {

@@ -31,12 +31,13 @@ use serde_json::value::RawValue;
 use crate::journal::Snapshot;
 use crate::model::json::without_bom;
 use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measured};
-use crate::spec::SpecValue;
+use crate::plan::StageSummary;
+use crate::study_file::SpecValue;
 use crate::sys::files;
 use crate::sys::temporary::Access;
-use crate::views::dump::{MetricsOut, ParamsOut, final_failure, survivor_cases};
-use crate::views::export::{Named, replace};
-use crate::views::{StudyView, ViewError};
+use crate::views::dump::{MetricsOut, ParamsOut};
+use crate::views::telemetry::{Named, replace};
+use crate::views::{StudyView, TrialSummary, ViewError};
 
 /// Newest baseline file this program reads, and the one it writes.
 const VERSION: u32 = 1;
@@ -84,13 +85,8 @@ impl<'a> Baseline<'a> {
     /// Another study, or the same at another time.
     #[must_use]
     pub fn of_store(view: &'a StudyView, snapshot: &'a Snapshot) -> Self {
-        let lineage = view.lineage();
-        let stages = view.stages.iter().map(|stage| StageHead {
-            index: stage.index,
-            name: stage.name.clone(),
-            survivors: survivor_cases(view, &lineage, stage),
-        });
-        Self { name: view.study.name.clone(), stages: stages.collect(), trials: Trials::Store(view, snapshot) }
+        let stages = view.summaries().map(StageHead::from).collect();
+        Self { name: view.study.name.clone(), stages, trials: Trials::Store(view, snapshot) }
     }
 
     /// A file.
@@ -225,25 +221,28 @@ fn stored(
     stage: StageIndex,
     each: &mut dyn FnMut(BaselineTrial) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
-    let lineage = view.lineage();
     let Some(stage) = view.stage(stage) else { return Ok(()) };
     for trial in view.trials(snapshot, stage)? {
         let trial = trial?;
-        if !matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed) {
-            continue;
+        if trial.has_result() {
+            each(BaselineTrial::from(&trial))?;
         }
-        let metrics = trial.row.iter().flat_map(|row| &row.metrics);
-        each(BaselineTrial {
-            case: lineage.case(trial.stage, trial.index),
-            params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
-            metrics: metrics.filter_map(|(name, metric)| Some((name.clone(), metric.number()?))).collect(),
-            failure: match trial.state {
-                TrialState::Failed => Some(final_failure(&trial).map_or_else(String::new, |f| f.kind.to_string())),
-                _ => None,
-            },
-        })?;
     }
     Ok(())
+}
+
+impl From<&TrialSummary<'_>> for BaselineTrial {
+    fn from(trial: &TrialSummary<'_>) -> Self {
+        let metrics = trial.metrics().iter();
+        let failed = trial.state == TrialState::Failed;
+        let kind = || trial.failure().map_or_else(String::new, |failure| failure.kind.to_string());
+        Self {
+            case: trial.case(),
+            params: trial.params(),
+            metrics: metrics.filter_map(|(name, metric)| Some((name.clone(), metric.number()?))).collect(),
+            failure: failed.then(kind),
+        }
+    }
 }
 
 /// All of a file but its trials.
@@ -267,6 +266,13 @@ struct StageHead {
     name: String,
     #[serde(default)]
     survivors: Vec<String>,
+}
+
+impl From<StageSummary<'_>> for StageHead {
+    fn from(summary: StageSummary<'_>) -> Self {
+        let (index, name) = (summary.row.index, summary.row.name.clone());
+        Self { index, name, survivors: summary.survivors().collect() }
+    }
 }
 
 /// One of a file's trials.
@@ -409,7 +415,6 @@ pub fn write_baseline(
     includes: &dyn Fn(&str) -> bool,
     out: &mut dyn Write,
 ) -> Result<u64, ViewError> {
-    let lineage = view.lineage();
     let (study, mut written) = (&view.study, 0);
     write!(out, "{{\"baseline\":{VERSION},\n\"study\":")?;
     serde_json::to_writer(
@@ -420,26 +425,25 @@ pub fn write_baseline(
     out.write_all(b",\n\"stages\":[")?;
     for (place, row) in chosen().enumerate() {
         out.write_all(if place == 0 { b"\n" } else { b",\n" })?;
-        let survivors = survivor_cases(view, &lineage, row);
-        serde_json::to_writer(&mut *out, &StageHead { index: row.index, name: row.name.clone(), survivors })?;
+        serde_json::to_writer(&mut *out, &StageHead::from(view.summary(row)))?;
     }
     out.write_all(b"\n],\n\"trials\":[")?;
     for row in chosen() {
         for trial in view.trials(snapshot, row)? {
             let trial = trial?;
-            if !matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed) {
+            if !trial.has_result() {
                 continue;
             }
             out.write_all(if written == 0 { b"\n" } else { b",\n" })?;
-            let metrics = trial.row.iter().flat_map(|row| &row.metrics).filter(|(name, _)| includes(name));
+            let metrics = trial.metrics().iter().filter(|(name, _)| includes(name));
             let metrics = metrics.map(|(name, metric)| (name.clone(), metric.clone())).collect();
             let trial = TrialOut {
-                case: lineage.case(trial.stage, trial.index),
-                stage: trial.stage,
+                case: trial.case(),
+                stage: trial.stage.index,
                 state: trial.state.name(),
-                params: ParamsOut(lineage.params(trial.stage, trial.index).unwrap_or_default()),
+                params: ParamsOut(trial.params()),
                 metrics: MetricsOut(&metrics),
-                failure: final_failure(&trial).map(|failure| failure.kind.name()),
+                failure: trial.failure().map(|failure| failure.kind.name()),
             };
             serde_json::to_writer(&mut *out, &trial)?;
             written += 1;
@@ -466,14 +470,13 @@ pub fn save_baseline(
         return Err(ViewError::Request(format!("`{shown}` is a store: a baseline must not replace it")));
     }
     let chosen = view.stages.iter().filter(|row| stage.is_none_or(|stage| stage == row.index));
-    let counters = chosen.map(|row| view.counters_of(row.index));
-    if counters.map(|counters| counters.succeeded + counters.failed).sum::<u64>() == 0 {
+    if chosen.map(|row| view.summary(row).trials.finished()).sum::<u64>() == 0 {
         return Err(ViewError::Request(
             "no trial has a result yet: there is nothing to make a baseline of".into(),
         ));
     }
     let mut written = 0;
-    replace(path, Named::ByPerson, Access::Usual, |out| {
+    replace(path, Named::ByPerson(view, snapshot), Access::Usual, |out| {
         written = write_baseline(view, snapshot, stage, includes, out)?;
         Ok(())
     })?;

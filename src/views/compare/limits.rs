@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::spec::Goal;
+use crate::study_file::Goal;
 
 /// How far a metric may move for the worse. The larger of the two counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -12,13 +12,13 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::dump::{final_failure, value_text};
+use super::dump::value_text;
 use super::text::{clean, counted};
-use super::{PlannedTrial, StudyView, ViewError};
+use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Params, StageRow, TrialId, TrialState, Value};
 use baseline::{BaselineTrial, metric_names, numbers};
@@ -279,6 +279,29 @@ impl<'a> Comparison<'a> {
         Ok(Self { view, snapshot, stage, baseline, limits })
     }
 
+    /// What [`Comparison::new`] has accepted before, with the limits that it made.
+    pub(crate) fn of_known(
+        view: &'a StudyView,
+        snapshot: &'a Snapshot,
+        stage: &'a StageRow,
+        baseline: &'a Baseline<'a>,
+        limits: &Limits,
+    ) -> Self {
+        Self { view, snapshot, stage, baseline, limits: limits.clone() }
+    }
+
+    /// The study.
+    #[cfg(feature = "report")]
+    pub(super) const fn view(&self) -> &'a StudyView {
+        self.view
+    }
+
+    /// The state of it that is compared.
+    #[cfg(feature = "report")]
+    pub(super) const fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
+
     /// The limits, with the objectives' directions.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -329,8 +352,7 @@ impl<'a> Comparison<'a> {
         if !seen.insert(now.index) {
             return Err(self.baseline.wrong(format!("has the case `{}` twice", clean(&old.case))));
         }
-        let params = self.view.lineage().params(now.stage, now.index).unwrap_or_default();
-        if let Some(detail) = params_differ(&old.params, &params) {
+        if let Some(detail) = params_differ(&old.params, &now.params()) {
             return tell(self.whole(&old.case, Finding::OtherParams, Some(detail)));
         }
         let finding = match (&old.failure, now.counted_state()) {
@@ -355,10 +377,10 @@ impl<'a> Comparison<'a> {
     fn metrics(
         &self,
         old: &BaselineTrial,
-        now: &PlannedTrial,
+        now: &TrialSummary<'_>,
         tell: &mut dyn FnMut(Row) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
-        let here = now.row.as_ref().map_or_else(BTreeMap::new, |row| numbers(&row.metrics));
+        let here = numbers(now.metrics());
         let names: BTreeSet<&str> = old.metrics.keys().map(String::as_str).chain(here.keys().copied()).collect();
         for name in names.into_iter().filter(|name| self.limits.includes(name)) {
             let (before, after) = (old.metrics.get(name).copied(), here.get(name).copied());
@@ -386,13 +408,10 @@ impl<'a> Comparison<'a> {
         totals: &mut Totals,
         each: &mut dyn FnMut(&Row) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
-        let lineage = self.view.lineage();
         for trial in self.view.trials(self.snapshot, self.stage)? {
             let trial = trial?;
-            let finished = matches!(trial.counted_state(), TrialState::Succeeded | TrialState::Failed);
-            if finished && !seen.contains(trial.index) {
-                let case = lineage.case(trial.stage, trial.index);
-                let row = self.whole(&case, Finding::New, failure_of(&trial));
+            if trial.has_result() && !seen.contains(trial.index) {
+                let row = self.whole(&trial.case(), Finding::New, failure_of(&trial));
                 totals.add(&row);
                 each(&row)?;
             }
@@ -415,8 +434,8 @@ impl<'a> Comparison<'a> {
     }
 }
 
-fn failure_of(trial: &PlannedTrial) -> Option<String> {
-    final_failure(trial).map(|failure| format!("{}: {}", failure.kind, clean(&failure.reason)))
+fn failure_of(trial: &TrialSummary<'_>) -> Option<String> {
+    trial.failure().map(|failure| format!("{}: {}", failure.kind, clean(&failure.reason)))
 }
 
 /// How params differ, in words; `None` if they do not. `1` and `1.0` are the same number.

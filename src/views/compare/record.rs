@@ -117,6 +117,8 @@ mod tests {
             failure: (state == TrialState::Failed)
                 .then(|| Failure::new(FailureKind::Timeout, "ran longer than 1 s")),
             outputs: vec![output("a", 1), output("b", 2)],
+            identity: None,
+            reused_from: None,
         }
     }
 

@@ -1,11 +1,13 @@
 //! Comparisons with answers worked out by hand from the stories in `views::fixture`.
 
+use std::collections::BTreeMap;
+
 use std::fs;
 use std::path::PathBuf;
 
 use super::*;
 use crate::model::Next;
-use crate::spec::Goal;
+use crate::study_file::Goal;
 use crate::views::dump::{self, Format};
 use crate::views::fixture::{DEAD, Story, written};
 

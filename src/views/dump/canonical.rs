@@ -14,13 +14,13 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
-use super::schema::{MetricsOut, ParamsOut, StageScope, final_failure, survivor_cases, versions_out};
+use super::schema::{MetricsOut, ParamsOut, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metrics, OutputHash, Proposing, StageRow, StudyStatus, TrialState};
 use crate::plan::Lineage;
 use crate::views::words::hex;
-use crate::views::{PlannedTrial, StudyView};
+use crate::views::{StudyView, TrialSummary};
 
 // The fields of every struct here are in the order of their names.
 
@@ -96,7 +96,7 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     out.write_all(b",\n\"stages\":[")?;
     let mut list = List::default();
     for stage in &view.stages {
-        list.item(out, &stage_of(view, snapshot, &lineage, stage)?)?;
+        list.item(out, &stage_of(view, snapshot, stage)?)?;
     }
     list.end(out)?;
     out.write_all(b",\n\"study\":")?;
@@ -104,9 +104,8 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     out.write_all(b",\n\"trials\":[")?;
     let mut list = List::default();
     for stage in &view.stages {
-        let scope = StageScope::new(view, &lineage, stage);
         for trial in view.trials_from(snapshot, stage, 0, planned_of(view, stage))? {
-            list.item(out, &trial_of(&scope, &trial?))?;
+            list.item(out, &trial_of(view, &trial?))?;
         }
     }
     list.end(out)?;
@@ -137,7 +136,7 @@ fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
             }
         },
         versions: versions_out(&study.versions),
-        violating: violating.into_iter().map(|trial| view.case_of(lineage, trial)).collect(),
+        violating: violating.into_iter().map(|trial| lineage.name_of(trial)).collect(),
     }
 }
 
@@ -151,24 +150,12 @@ fn planned_of(view: &StudyView, stage: &StageRow) -> u64 {
     }
 }
 
-fn stage_of<'a>(
-    view: &StudyView,
-    snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
-    stage: &'a StageRow,
-) -> Result<Stage<'a>, ViewError> {
-    let counters = view.counters_of(stage.index);
-    let (mut succeeded, mut failed) = (counters.succeeded, counters.failed);
-    if let Some(abort) = view.study.abort.filter(|abort| abort.stage == stage.index) {
-        (succeeded, failed) = (0, 0);
-        for trial in view.trials_from(snapshot, stage, 0, abort.counted)? {
-            match trial?.state {
-                TrialState::Succeeded => succeeded += 1,
-                TrialState::Failed => failed += 1,
-                TrialState::Pending | TrialState::Running | TrialState::Cancelled => {}
-            }
-        }
-    }
+fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> Result<Stage<'a>, ViewError> {
+    let summary = view.summary(stage);
+    let (succeeded, failed) = match view.study.abort.filter(|abort| abort.stage == stage.index) {
+        Some(abort) => view.results_of_first(snapshot, stage, abort.counted)?,
+        None => (summary.trials.succeeded, summary.trials.failed),
+    };
     let planned = planned_of(view, stage);
     let cancelled = match view.study.status {
         StudyStatus::Aborted => planned.saturating_sub(succeeded + failed),
@@ -183,34 +170,32 @@ fn stage_of<'a>(
         status: stage.status.name(),
         succeeded,
         survivor_count: stage.survivor_count,
-        survivors: survivor_cases(view, lineage, stage),
+        survivors: summary.survivors().collect(),
         trial_budget: stage.trial_budget,
     })
 }
 
-fn trial_of<'a>(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Trial<'a> {
+fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
     const NO_METRICS: &Metrics = &Metrics::new();
-    let (lineage, stage, index) = (scope.lineage, planned.stage, planned.index);
-    let aborted = scope.view.study.status == StudyStatus::Aborted;
-    let counts = !aborted || scope.view.study.abort.is_none_or(|abort| abort.counts(stage, index));
-    let row = planned.row.as_ref().filter(|_| counts);
-    let state = match planned.state {
+    let aborted = view.study.status == StudyStatus::Aborted;
+    let counts = !aborted || view.study.abort.is_none_or(|abort| abort.counts(trial.stage.index, trial.index));
+    let state = match trial.state {
         _ if !counts => TrialState::Cancelled,
         TrialState::Running if aborted => TrialState::Cancelled,
         TrialState::Running => TrialState::Pending,
         state => state,
     };
     Trial {
-        case: lineage.case(stage, index),
-        failure: final_failure(planned).filter(|_| counts).map(|failure| failure.kind.name()),
-        id: planned.trial.0,
-        metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
-        outputs: row.iter().flat_map(|row| &row.outputs).map(output_of).collect(),
-        params: ParamsOut(lineage.params(stage, index).unwrap_or_default()),
-        parent: lineage.parent_case(stage, index).unwrap_or_default(),
-        stage,
+        case: trial.case(),
+        failure: trial.failure().filter(|_| counts).map(|failure| failure.kind.name()),
+        id: trial.trial.0,
+        metrics: MetricsOut(if counts { trial.metrics() } else { NO_METRICS }),
+        outputs: trial.outputs().iter().filter(|_| counts).map(output_of).collect(),
+        params: ParamsOut(trial.params()),
+        parent: trial.parent(),
+        stage: trial.stage.index,
         state: state.name(),
-        survivor: scope.survivors.contains(&planned.trial),
+        survivor: trial.survived(),
     }
 }
 

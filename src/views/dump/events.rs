@@ -8,7 +8,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::schema::{FailureOut, MetricsOut, OutputsOut, ProposedOut, versions_out};
+use super::schema::{FailureOut, MetricsOut, OriginOut, OutputsOut, ProposedOut, versions_out};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
@@ -17,7 +17,7 @@ use crate::model::{
     RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
-use crate::views::words::{self, local_time_to_ms, seconds, timestamp};
+use crate::views::words::{self, local_time_to_ms, origin_words, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -133,6 +133,31 @@ enum Body<'a> {
     InputsListed {
         directories: Vec<ListOut<'a>>,
     },
+    ResultIdentified {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        /// What the result depends on, in one hash.
+        identity: String,
+    },
+    TrialReused(Box<ReusedOut<'a>>),
+    ReuseMissed {
+        trial: u64,
+        case: String,
+        reused_from: OriginOut<'a>,
+        reason: &'a str,
+    },
+}
+
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+struct ReusedOut<'a> {
+    trial: u64,
+    case: String,
+    identity: String,
+    reused_from: OriginOut<'a>,
+    metrics: MetricsOut<'a>,
+    outputs: OutputsOut<'a>,
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -378,6 +403,26 @@ impl<'a> Names<'a> {
                 };
                 Body::InputsListed { directories: lists.iter().map(list).collect() }
             }
+            Event::ResultIdentified { trial, attempt, identity } => Body::ResultIdentified {
+                trial: trial.0,
+                case: self.case(*trial),
+                attempt: *attempt,
+                identity: words::hex(identity),
+            },
+            Event::TrialReused(reused) => Body::TrialReused(Box::new(ReusedOut {
+                trial: reused.trial.0,
+                case: self.case(reused.trial),
+                identity: words::hex(&reused.identity),
+                reused_from: OriginOut::new(&reused.origin),
+                metrics: MetricsOut(&reused.metrics),
+                outputs: OutputsOut(&reused.outputs),
+            })),
+            Event::ReuseMissed { trial, origin, reason } => Body::ReuseMissed {
+                trial: trial.0,
+                case: self.case(*trial),
+                reused_from: OriginOut::new(origin),
+                reason,
+            },
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -426,7 +471,7 @@ impl<'a> Names<'a> {
                 out.metrics = Some(MetricsOut(metrics));
                 out.outputs = Some(OutputsOut(outputs));
             }
-            Verdict::Failed(failure) => out.failure = Some(FailureOut::new(failure)),
+            Verdict::Failed(failure) => out.failure = Some(FailureOut::from(failure)),
             Verdict::Interrupted { reason } => out.reason = Some(reason),
             Verdict::Cancelled => {}
         }
@@ -446,7 +491,11 @@ impl<'a> Names<'a> {
             Event::AttemptEnded(end) | Event::BaseEnded(end) => {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
-            Event::TrialProposed { trial, .. } => Some((*trial, self.case(*trial), None)),
+            Event::ResultIdentified { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
+            Event::TrialReused(reused) => Some((reused.trial, self.case(reused.trial), None)),
+            Event::TrialProposed { trial, .. } | Event::ReuseMissed { trial, .. } => {
+                Some((*trial, self.case(*trial), None))
+            }
             Event::TrialReset { trial } => Some((*trial, self.case(*trial), None)),
             _ => None,
         }
@@ -496,6 +545,11 @@ impl<'a> Names<'a> {
                 format!("{} by {by}{note}", self.stage(*stage))
             }
             Event::SpecAmended(amended) => amended_detail(amended),
+            Event::ResultIdentified { identity, .. } => format!("it depends on {}", words::hex(identity)),
+            Event::TrialReused(reused) => format!("the result of {}", origin_words(&reused.origin)),
+            Event::ReuseMissed { origin, reason, .. } => {
+                format!("not the result of {}: {reason}", origin_words(origin))
+            }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))

@@ -18,18 +18,15 @@ use serde::Serialize;
 
 use super::{Screen, StudyView, ViewError};
 use crate::journal::Snapshot;
-use crate::model::Accounting;
-use crate::plan::Lineage;
+use crate::model::{Accounting, StageRow};
 
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
-pub(super) use schema::{
-    AttemptOut, FailureOut, MetricsOut, ParamsOut, final_failure, survivor_cases, versions_out,
-};
+pub(super) use schema::{AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, versions_out};
 #[cfg(test)]
 pub(super) use schema::{OutputsOut, ProposedOut};
-use schema::{StageOut, StageScope, StudyOut, TrialOut};
+use schema::{StageOut, StudyOut, TrialOut};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,21 +77,20 @@ pub fn events(
 }
 
 fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let lineage = view.lineage();
     out.write_all(b"{\"schema\":1,\n\"study\":")?;
     serde_json::to_writer(&mut *out, &StudyOut::new(view))?;
     out.write_all(b",\n\"stages\":[")?;
     let mut list = List::default();
-    for stage in &view.stages {
-        list.item(out, &StageOut::new(view, &lineage, stage))?;
+    for summary in view.summaries() {
+        list.item(out, &StageOut::from(summary))?;
     }
     list.end(out)?;
     out.write_all(b",\n\"trials\":[")?;
     let mut list = List::default();
     for stage in &view.stages {
-        let scope = StageScope::new(view, &lineage, stage);
+        let dir = shown_dir(view, stage);
         for trial in view.trials(snapshot, stage)? {
-            list.item(out, &TrialOut::new(&scope, &trial?))?;
+            list.item(out, &TrialOut::new(&dir, &trial?))?;
         }
     }
     list.end(out)?;
@@ -139,7 +135,6 @@ enum Line<'a> {
 }
 
 fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    let lineage = view.lineage();
     line(
         out,
         &Line::Study {
@@ -149,10 +144,10 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
             events: view.progress.last_seq,
         },
     )?;
-    for stage in &view.stages {
-        line(out, &Line::Stage(StageOut::new(view, &lineage, stage)))?;
+    for summary in view.summaries() {
+        line(out, &Line::Stage(summary.into()))?;
     }
-    trial_lines(view, snapshot, &lineage, out)
+    trial_lines(view, snapshot, out)
 }
 
 /// Writes the trials of `--format jsonl` alone: every line the same kind of object.
@@ -160,7 +155,7 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
 /// # Errors
 /// As for [`state`].
 pub fn trials_jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
-    trial_lines(view, snapshot, &view.lineage(), out)?;
+    trial_lines(view, snapshot, out)?;
     Ok(out.flush()?)
 }
 
@@ -170,35 +165,39 @@ const CHUNK: u64 = 1_024;
 /// At most so many threads make text; more than the disk and the reader can take are of no use.
 const MAX_THREADS: u64 = 8;
 
-fn trial_lines(
-    view: &StudyView,
-    snapshot: &Snapshot,
-    lineage: &Lineage<'_>,
-    out: &mut dyn Write,
-) -> Result<(), ViewError> {
+/// The directory of a stage's cases, as it is shown.
+fn shown_dir(view: &StudyView, stage: &StageRow) -> String {
+    view.stage_dir(stage).display().to_string()
+}
+
+/// What makes the text of one chunk of a stage's trials.
+type MakeText<'a> = &'a (dyn Fn(u64) -> Result<Vec<u8>, ViewError> + Sync);
+
+fn trial_lines(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64).min(MAX_THREADS);
     for stage in &view.stages {
-        let scope = StageScope::new(view, lineage, stage);
+        let dir = shown_dir(view, stage);
+        let text_of = |chunk: u64| {
+            let mut text = Vec::with_capacity(600 * CHUNK as usize);
+            for trial in view.trials_from(snapshot, stage, chunk * CHUNK, CHUNK)? {
+                line(&mut text, &Line::Trial(TrialOut::new(&dir, &trial?)))?;
+            }
+            Ok(text)
+        };
         let chunks = stage.planned().div_ceil(CHUNK);
         if cpus == 1 || chunks <= 2 {
             for chunk in 0..chunks {
-                out.write_all(&text_of(&scope, snapshot, chunk)?)?;
+                out.write_all(&text_of(chunk)?)?;
             }
         } else {
-            in_parallel(&scope, snapshot, chunks, cpus.min(chunks), out)?;
+            in_parallel(&text_of, chunks, cpus.min(chunks), out)?;
         }
     }
     Ok(())
 }
 
-/// Each thread makes every so manieth chunk, and never more than two ahead of what is written.
-fn in_parallel(
-    scope: &StageScope<'_>,
-    snapshot: &Snapshot,
-    chunks: u64,
-    threads: u64,
-    out: &mut dyn Write,
-) -> Result<(), ViewError> {
+/// Of `n` threads each makes every `n`th chunk, and never more than two ahead of what is written.
+fn in_parallel(text_of: MakeText<'_>, chunks: u64, threads: u64, out: &mut dyn Write) -> Result<(), ViewError> {
     std::thread::scope(|running| {
         let (texts, handles): (Vec<_>, Vec<_>) = (0..threads)
             .map(|thread| {
@@ -206,7 +205,7 @@ fn in_parallel(
                 let handle = running.spawn(move || {
                     let mut mine = (thread..chunks).step_by(usize::try_from(threads).unwrap_or(usize::MAX));
                     // Nobody takes it any more once one could not be made or written.
-                    let _ = mine.try_for_each(|chunk| sender.send(text_of(scope, snapshot, chunk)));
+                    let _ = mine.try_for_each(|chunk| sender.send(text_of(chunk)));
                 });
                 (texts, handle)
             })
@@ -217,21 +216,11 @@ fn in_parallel(
         });
         drop(texts);
         for handle in handles {
-            // redb panics on some damage: whoever tells of that should see it as if it had happened here.
+            // redb panics on some damage: the caller that reports it should see it as if it had happened here.
             handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
         done
     })
-}
-
-/// The lines of one chunk of a stage's trials.
-fn text_of(scope: &StageScope<'_>, snapshot: &Snapshot, chunk: u64) -> Result<Vec<u8>, ViewError> {
-    let mut text = Vec::with_capacity(600 * CHUNK as usize);
-    for trial in scope.view.trials_from(snapshot, scope.stage, chunk * CHUNK, CHUNK)? {
-        let trial = trial?;
-        line(&mut text, &Line::Trial(TrialOut::new(scope, &trial)))?;
-    }
-    Ok(text)
 }
 
 fn line<W: Write + ?Sized>(out: &mut W, item: &impl Serialize) -> Result<(), ViewError> {

@@ -4,19 +4,19 @@
 //! is a name such as `SIGKILL`. A trial's `failure` is there only while its state is `failed`. `aborted_by` of the study and
 //! `outside` of a trial are there only where they say something.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    AttemptOutcome, AttemptRow, ExecutorKind, Failure, FailureKind, Metric, Metrics, OutputHash, Params, Severity,
-    StageRow, StageStatus, StudyStatus, ToolVersion, TrialId, TrialState, Value,
+    AttemptOutcome, AttemptRow, ExecutorKind, Failure, FailureKind, Metric, Metrics, Origin, OutputHash, Params,
+    Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState, Value,
 };
 use crate::paths::attempt_name;
-use crate::plan::Lineage;
+use crate::plan::{StageSummary, StageTrials};
 use crate::views::words::{self, hex, micros, seconds, timestamp};
-use crate::views::{AbortedBy, PlannedTrial, StudyView, duration};
+use crate::views::{AbortedBy, StudyView, TrialSummary, duration};
 
 /// `study`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -81,62 +81,31 @@ pub struct StageOut<'a> {
     status: StageStatus,
     trial_budget: u64,
     survivor_count: u64,
-    planned: u64,
-    pending: u64,
-    running: u64,
-    succeeded: u64,
-    failed: u64,
-    /// Planned, and never run: the study was aborted before.
-    cancelled: u64,
+    #[serde(flatten)]
+    trials: StageTrials,
+    /// Of those that succeeded, how many took the result of an equal trial; there where any did.
+    #[serde(skip_serializing_if = "is_none")]
+    reused: u64,
     survivors: Vec<String>,
     opened_at: Option<String>,
     closed_at: Option<String>,
 }
 
-impl<'a> StageOut<'a> {
-    pub(super) fn new(view: &StudyView, lineage: &Lineage<'_>, stage: &'a StageRow) -> Self {
-        let counters = view.counters_of(stage.index);
-        let pending = view.pending(stage);
-        let counted = counters.finished() + counters.running + pending;
-        let aborted = view.study.status == StudyStatus::Aborted;
+impl<'a> From<StageSummary<'a>> for StageOut<'a> {
+    fn from(summary: StageSummary<'a>) -> Self {
+        let stage = summary.row;
         Self {
-            cancelled: if aborted { stage.planned().saturating_sub(counted) } else { 0 },
             index: stage.index,
             name: &stage.name,
             status: stage.status,
             trial_budget: stage.trial_budget,
             survivor_count: stage.survivor_count,
-            planned: stage.planned(),
-            pending,
-            running: counters.running,
-            succeeded: counters.succeeded,
-            failed: counters.failed,
-            survivors: survivor_cases(view, lineage, stage),
+            trials: summary.trials,
+            reused: summary.counters.reused,
+            survivors: summary.survivors().collect(),
             opened_at: stage.opened_ms.map(timestamp),
             closed_at: stage.closed_ms.map(timestamp),
         }
-    }
-}
-
-/// The cases of a stage's survivors, best first.
-pub(in crate::views) fn survivor_cases(view: &StudyView, lineage: &Lineage<'_>, stage: &StageRow) -> Vec<String> {
-    stage.survivors.iter().map(|parent| view.case_of(lineage, parent.trial)).collect()
-}
-
-/// What all trials of a stage share.
-pub(super) struct StageScope<'a> {
-    pub(super) view: &'a StudyView,
-    pub(super) lineage: &'a Lineage<'a>,
-    pub(super) stage: &'a StageRow,
-    pub(super) survivors: HashSet<TrialId>,
-    /// The directory of its cases, as it is shown.
-    dir: String,
-}
-
-impl<'a> StageScope<'a> {
-    pub(super) fn new(view: &'a StudyView, lineage: &'a Lineage<'a>, stage: &'a StageRow) -> Self {
-        let dir = view.stage_dir(stage).display().to_string();
-        Self { view, lineage, stage, survivors: StudyView::survivors(stage), dir }
     }
 }
 
@@ -158,40 +127,59 @@ pub struct TrialOut<'a> {
     survivor: bool,
     attempts: Vec<AttemptOut>,
     outputs: OutputsOut<'a>,
+    /// Whose result it took; there where it did not make it. It has no attempt of its own then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reused_from: Option<OriginOut<'a>>,
+}
+
+/// Who made a result that a trial took.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OriginOut<'a> {
+    study: &'a str,
+    #[serde(serialize_with = "shown")]
+    #[cfg_attr(test, schemars(with = "String"))]
+    study_id: StudyId,
+    case: &'a str,
+    attempt: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+fn shown<S: Serializer>(id: &StudyId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+impl<'a> OriginOut<'a> {
+    pub(in crate::views) fn new(origin: &'a Origin) -> Self {
+        Self { study: &origin.study, study_id: origin.study_id, case: &origin.case, attempt: origin.attempt }
+    }
 }
 
 impl<'a> TrialOut<'a> {
-    pub(super) fn new(scope: &StageScope<'_>, planned: &'a PlannedTrial) -> Self {
-        let (lineage, index) = (scope.lineage, planned.index);
-        let case = lineage.case(planned.stage, index);
-        let row = planned.row.as_ref();
-        let attempts = row.map_or(&[][..], |row| &row.attempts);
-        let attempts = attempts.iter().map(|attempt| AttemptOut::new(&scope.dir, &case, attempt));
+    /// `stage_dir` is [`StudyView::stage_dir`], as it is shown.
+    pub(super) fn new(stage_dir: &str, trial: &'a TrialSummary<'_>) -> Self {
+        let case = trial.case();
+        let attempts = trial.attempts().iter().map(|attempt| AttemptOut::new(stage_dir, &case, attempt));
         Self {
-            id: planned.trial.0,
-            stage: planned.stage,
-            parent: lineage.parent_case(planned.stage, index).unwrap_or_default(),
-            params: ParamsOut(lineage.params(planned.stage, index).unwrap_or_default()),
-            state: planned.state,
-            outside: planned.ended_outside(),
-            metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
-            failure: final_failure(planned).map(FailureOut::new),
-            survivor: scope.survivors.contains(&planned.trial),
+            id: trial.trial.0,
+            stage: trial.stage.index,
+            parent: trial.parent(),
+            params: ParamsOut(trial.params()),
+            state: trial.state,
+            outside: trial.ended_outside(),
+            metrics: MetricsOut(trial.metrics()),
+            failure: trial.failure().map(FailureOut::from),
+            survivor: trial.survived(),
             attempts: attempts.collect(),
-            outputs: OutputsOut(row.map_or(&[][..], |row| &row.outputs)),
+            outputs: OutputsOut(trial.outputs()),
+            reused_from: trial.reused_from().map(OriginOut::new),
             case,
         }
     }
-}
-
-const NO_METRICS: &Metrics = &Metrics::new();
-
-/// The failure of a trial that failed for good.
-pub(in crate::views) fn final_failure(planned: &PlannedTrial) -> Option<&Failure> {
-    if planned.state != TrialState::Failed {
-        return None;
-    }
-    planned.row.as_ref().and_then(|row| row.failure.as_ref())
 }
 
 /// A trial's `failure`.
@@ -204,8 +192,8 @@ pub struct FailureOut<'a> {
     log_excerpt: &'a str,
 }
 
-impl<'a> FailureOut<'a> {
-    pub(in crate::views) fn new(failure: &'a Failure) -> Self {
+impl<'a> From<&'a Failure> for FailureOut<'a> {
+    fn from(failure: &'a Failure) -> Self {
         Self {
             kind: &failure.kind,
             severity: failure.severity,
@@ -358,7 +346,7 @@ impl Serialize for MetricOut<'_> {
 }
 
 /// A number that a trial most likely wrote without a point: counts and bytes read better that way. Beyond 2^53 a
-/// float no longer tells one integer from the next.
+/// float no longer distinguishes one integer from the next.
 fn whole(number: f64) -> Option<i64> {
     let integral = number.trunc().total_cmp(&number).is_eq() && number.abs() < 9_007_199_254_740_992.0;
     let negative_zero = number == 0.0 && number.is_sign_negative();

@@ -41,7 +41,7 @@ fn json_is_schema_1_to_the_letter() {
     {"id":2,"stage":0,"case":"t_0_2","parent":"t","params":{"label":"plain","level":1,"mode":"small"},"state":"failed","metrics":{},"failure":{"kind":"exit_code","severity":"medium","reason":"exited with code 3","log_excerpt":"first line\nsecond \u001b[31mline"},"survivor":false,"attempts":[{"n":1,"outcome":"failed","exit_code":3,"signal":null,"started_at":"1970-01-01T00:00:08.000Z","ended_at":"1970-01-01T00:00:09.000Z","wall_s":1.5,"cpu_s":1.25,"peak_rss_bytes":4096,"dir":"/a/tiny/0_explore/t_0_2/attempt_1"}],"outputs":{}},
     {"id":3,"stage":0,"case":"t_0_3","parent":"t","params":{"label":"plain","level":2.0,"mode":"small"},"state":"pending","metrics":{},"failure":null,"survivor":false,"attempts":[],"outputs":{}}
     ],
-    "accounting":{"attempts_started":4,"succeeded":1,"failed":1,"interrupted":1,"running":1},
+    "accounting":{"attempts_started":4,"succeeded":1,"failed":1,"interrupted":1,"running":1,"reused":0},
     "events":10}
     "#);
 }
@@ -55,7 +55,7 @@ fn a_dead_engine_means_interrupted_and_the_accounting_still_holds() {
     assert_eq!(dump["study"]["engine"], json!({"pid": 4242, "alive": false}));
     assert_eq!(
         dump["accounting"],
-        json!({"attempts_started": 1, "succeeded": 0, "failed": 0, "interrupted": 0, "running": 1})
+        json!({"attempts_started": 1, "succeeded": 0, "failed": 0, "interrupted": 0, "running": 1, "reused": 0})
     );
     assert_eq!(dump["trials"][0]["attempts"][0]["outcome"], Json::Null);
 }
@@ -169,7 +169,7 @@ fn text_shows_every_trial_and_lets_nothing_hostile_through() {
     insta::assert_snapshot!(dumped(&story, ALIVE, Format::Text(Screen::PLAIN)), @r#"
     study tiny: running
     seed 7, created 1970-01-01 00:00:00 +00:00, ran 0 ms in 1 run, 7 events
-    attempts: 2 started, 1 succeeded, 1 failed, 0 interrupted, 0 running
+    attempts: 2 started, 1 succeeded, 1 failed
     spec 5bec
 
     stage    status     planned    pending    running  succeeded     failed  survivors

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::axis::Axis;
 use super::gather::{StageData, TrialData};
-use crate::spec::{Goal, Objective};
+use crate::study_file::{Goal, Objective};
 use crate::views::number;
 
 /// Most points in one chart, survivors apart.

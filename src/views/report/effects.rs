@@ -1,6 +1,6 @@
 //! What each value of each param did to the first objective: a table for every study, whatever its params mean.
 //!
-//! Numbers of more than [`VALUES_MAX`] different values are put into quarters. It tells what went together, not what
+//! Numbers of more than [`VALUES_MAX`] different values are put into quarters. It shows what went together, not what
 //! caused what; the trials' own choice of values may hide or feign an effect.
 
 use super::axis::number_of;

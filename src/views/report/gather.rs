@@ -11,8 +11,8 @@ use crate::model::{
     AttemptOutcome, Event, FailureKind, Metric, Params, RunEnd, StageIndex, StageRow, TrialId, TrialState, UnixMs,
     Value,
 };
-use crate::spec::{Goal, Objective, StageSpec};
-use crate::views::{PlannedTrial, StudyView, ViewError};
+use crate::study_file::{Goal, Objective, StageSpec};
+use crate::views::{StudyView, TrialSummary, ViewError};
 
 /// Most trials kept as rows, and as many survivors again.
 const DETAILED_MAX: u64 = 10_000;
@@ -31,8 +31,6 @@ pub(super) const COLUMNS_MAX: usize = 12;
 pub(super) struct StageData {
     pub(super) row: StageRow,
     pub(super) spec: StageSpec,
-    pub(super) succeeded: u64,
-    pub(super) failed: u64,
     /// Params that differ between its trials, by name.
     pub(super) params: Vec<String>,
     /// Every param that any of its trials has, by name.
@@ -99,8 +97,8 @@ pub(super) struct TrialData {
     pub(super) params: Params,
     pub(super) metrics: BTreeMap<String, Metric>,
     pub(super) attempts: u32,
-    /// Of the last attempt.
-    pub(super) wall_us: u64,
+    /// Of the last attempt, where it is known.
+    pub(super) wall_us: Option<u64>,
     pub(super) ended_ms: UnixMs,
     /// By how much each of its objectives is above its parent's value of the same metric, where both have one.
     pub(super) above_parent: Vec<Option<f64>>,
@@ -161,12 +159,9 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
     let begun = view.stages.iter().filter(|row| row.planned() > 0).count() as u64;
     for row in view.stages.iter().filter(|row| row.planned() > 0) {
         let Some(spec) = view.spec.stages.get(row.index as usize) else { continue };
-        let counters = view.counters_of(row.index);
         let mut stage = StageData {
             row: row.clone(),
             spec: spec.clone(),
-            succeeded: counters.succeeded,
-            failed: counters.failed,
             params: Vec::new(),
             all_params: Vec::new(),
             metrics: Vec::new(),
@@ -174,22 +169,20 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             left_out: 0,
             failures: BTreeMap::new(),
         };
-        let survivors = StudyView::survivors(row);
         // Best first.
         let best = usize::try_from(rows_max / begun.max(1)).unwrap_or(usize::MAX).max(100);
         let kept: HashSet<TrialId> = row.survivors.iter().take(best).map(|parent| parent.trial).collect();
         let mut spread = Spread::default();
         for trial in view.trials_thinned(snapshot, row, strides.0)? {
             let trial = trial?;
-            let case = view.lineage().case(trial.stage, trial.index);
-            for attempt in trial.row.iter().flat_map(|row| &row.attempts) {
+            for attempt in trial.attempts() {
                 if attempt_number.is_multiple_of(strides.1) {
                     found.bars.push(Bar {
                         slot: attempt.slot,
                         from_ms: attempt.started_ms,
                         to_ms: attempt.ended_ms.unwrap_or(view.progress.last_event_ms).max(attempt.started_ms),
                         outcome: attempt.outcome,
-                        case: case.clone(),
+                        case: trial.case(),
                         n: attempt.n,
                     });
                 } else {
@@ -197,16 +190,13 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
                 }
                 attempt_number += 1;
             }
-            if let Some(failure) = trial.row.as_ref().and_then(|row| row.failure.as_ref())
-                && trial.state == TrialState::Failed
-            {
+            if let Some(failure) = trial.failure() {
                 *stage.failures.entry(failure.kind.clone()).or_default() += 1;
             }
-            let survivor = survivors.contains(&trial.trial);
             if !trial.index.is_multiple_of(strides.0) && !kept.contains(&trial.trial) {
                 continue;
             }
-            let data = trial_data(view, &trial, case, survivor);
+            let data = TrialData::from(&trial);
             spread.note(&data);
             stage.trials.push(data);
         }
@@ -222,24 +212,24 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
     Ok(found)
 }
 
-fn trial_data(view: &StudyView, trial: &PlannedTrial, case: String, survivor: bool) -> TrialData {
-    let lineage = view.lineage();
-    let last = trial.row.as_ref().and_then(|row| row.attempts.last());
-    let failure = trial.row.as_ref().and_then(|row| row.failure.as_ref());
-    TrialData {
-        index: trial.index,
-        case,
-        parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
-        state: trial.state,
-        outside: trial.ended_outside(),
-        survivor,
-        params: lineage.params(trial.stage, trial.index).unwrap_or_default(),
-        metrics: trial.row.as_ref().map(|row| row.metrics.clone()).unwrap_or_default(),
-        attempts: last.map_or(0, |attempt| attempt.n),
-        wall_us: last.map_or(0, |attempt| attempt.usage.wall_us),
-        ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
-        above_parent: Vec::new(),
-        failure: failure.map(|failure| (failure.kind.clone(), failure.reason.clone())),
+impl From<&TrialSummary<'_>> for TrialData {
+    fn from(trial: &TrialSummary<'_>) -> Self {
+        let last = trial.attempts().last();
+        Self {
+            index: trial.index,
+            case: trial.case(),
+            parent: trial.parent(),
+            state: trial.state,
+            outside: trial.ended_outside(),
+            survivor: trial.survived(),
+            params: trial.params(),
+            metrics: trial.metrics().clone(),
+            attempts: last.map_or(0, |attempt| attempt.n),
+            wall_us: trial.usage().map(|usage| usage.wall_us),
+            ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
+            above_parent: Vec::new(),
+            failure: trial.failure().map(|failure| (failure.kind.clone(), failure.reason.clone())),
+        }
     }
 }
 

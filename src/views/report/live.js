@@ -23,7 +23,7 @@
 
   const stageLine = (stage) => {
     const done = stage.succeeded + stage.failed;
-    const pieces = [`${done} of ${stage.planned} done`];
+    const pieces = [`${done} of ${stage.expected} done`];
     if (stage.running) pieces.push(`${stage.running} running`);
     if (stage.failed) pieces.push(`${stage.failed} failed`);
     if (stage.per_minute !== null && stage.status === "open") pieces.push(`${Number(stage.per_minute.toPrecision(3))} a minute`);
@@ -34,7 +34,7 @@
     if (stage.best) pieces.push(`best ${stage.best.metric} ${number(stage.best.value)} (${stage.best.case})`);
     return make("div", { class: "live-stage" },
       make("span", {}, stage.name, " ", make("span", { class: `status ${stage.status}` }, stage.status)),
-      make("progress", { max: String(Math.max(1, stage.planned)), value: String(done), "aria-label": `${stage.name}: ${done} of ${stage.planned} done` }),
+      make("progress", { max: String(Math.max(1, stage.expected)), value: String(done), "aria-label": `${stage.name}: ${done} of ${stage.expected} done` }),
       make("span", { class: "note" }, pieces.join(" · ")));
   };
 
@@ -55,7 +55,7 @@
     else if (alive) say(`The engine runs: pid ${status.engine.pid} on ${status.engine.host}.`);
     else if (over) say(`The study is ${status.status}.`);
     else say(`No engine runs the study${status.next_command ? `; go on with: ${status.next_command}` : "."}`);
-    const parts = status.stages.filter((stage) => stage.planned > 0).map(stageLine);
+    const parts = status.stages.filter((stage) => stage.expected > 0).map(stageLine);
     if (status.running.length) {
       const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : trial.remote ? "left on the cluster" : "will run again"), make("td", {}, alive ? job(trial) : "")));
       const more = status.running_not_shown ? [make("p", { class: "note" }, `and ${status.running_not_shown} more`)] : [];

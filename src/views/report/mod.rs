@@ -1,4 +1,4 @@
-//! The report: one page that tells a study's story, and needs no network, no other file and, but for its table, no script.
+//! The report: one page that shows a whole study, and needs no network, no other file and, but for its table, no script.
 //!
 //! Whatever a trial or a spec says is text in it and nothing else: the template escapes every value, the trials' data
 //! cannot end the element it is in, and a content security policy lets only the page's own style and script count.
@@ -85,7 +85,7 @@ fn winners(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<Winner>, ViewErr
         let params = place.and_then(|(stage, index)| lineage.params(stage, index)).unwrap_or_default();
         winners.push(Winner {
             params: super::why::params_text(&params),
-            case: view.case_of(&lineage, survivor.trial),
+            case: lineage.name_of(survivor.trial),
             steps,
         });
     }

@@ -38,7 +38,7 @@ const make = (tag, attributes, ...children) => {
         number: stage.values[c].every((v) => v === null || typeof v === "number"),
       })),
       { name: "parent", text: (r) => stage.parent[r], key: (r) => stage.parent[r] },
-      { name: "seconds", text: (r) => (stage.attempts[r] ? (stage.ms[r] / 1000).toFixed(3) : ""), key: (r) => stage.ms[r], number: true },
+      { name: "seconds", text: (r) => (stage.ms[r] === null ? "" : (stage.ms[r] / 1000).toFixed(3)), key: (r) => stage.ms[r] ?? -1, number: true },
       { name: "attempts", text: (r) => String(stage.attempts[r]), key: (r) => stage.attempts[r], number: true, links: true },
       { name: "failure", text: (r) => stage.failure[r] || "", key: (r) => stage.failure[r] },
     ];

@@ -60,7 +60,7 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
     }
 }
 
-/// A moment: the script shows it in the zone of whoever looks.
+/// A moment: the script shows it in the reader's time zone.
 fn time(at_ms: UnixMs) -> Markup {
     let at = timestamp(at_ms);
     html! { time datetime=(at) { (at) } }
@@ -68,12 +68,12 @@ fn time(at_ms: UnixMs) -> Markup {
 
 fn header(report: &Report<'_>, options: &Options) -> Markup {
     let view = report.view;
-    let (study, accounting) = (&view.study, view.progress.accounting);
+    let study = &view.study;
     let facts = [
         ("running time", html! { (duration(view.runtime_us())) }),
         ("created", time(study.created_ms)),
         ("runs", html! { (ends(&report.gathered.runs, view.liveness.alive)) }),
-        ("attempts", html! { (attempts_words(accounting)) }),
+        ("attempts", html! { (view.progress.accounting) }),
         ("seed", html! { (study.seed) }),
         ("store", html! { (view.place.store) }),
     ];
@@ -133,25 +133,10 @@ fn live(report: &Report<'_>) -> Markup {
     }
 }
 
-fn attempts_words(accounting: crate::model::Accounting) -> String {
-    let mut words = vec![format!("{} started", accounting.attempts_started)];
-    for (count, word) in [
-        (accounting.succeeded, "succeeded"),
-        (accounting.failed, "failed"),
-        (accounting.interrupted, "interrupted"),
-        (accounting.running, "running"),
-    ] {
-        if count > 0 {
-            words.push(format!("{count} {word}"));
-        }
-    }
-    words.join(", ")
-}
-
 /// The funnel: what each stage tried, what of that succeeded, and what survived.
 fn story(report: &Report<'_>) -> Markup {
     let view = report.view;
-    let most = view.stages.iter().map(|stage| stage.expected()).max().unwrap_or(1).max(1);
+    let most = view.summaries().map(|summary| summary.trials.planned).max().unwrap_or(1).max(1);
     let bar = |count: u64, class: &str, words: &str| {
         // In steps of a fiftieth, because the policy lets no element have a style of its own.
         let fiftieths = if count == 0 { 0 } else { (count.saturating_mul(50) / most).max(1) };
@@ -160,20 +145,18 @@ fn story(report: &Report<'_>) -> Markup {
     html! {
         section aria-labelledby="story" {
             h2 #story { "What happened" }
-            @for stage in &view.stages {
-                @let counters = view.counters_of(stage.index);
+            @for summary in view.summaries() {
+                @let (stage, trials) = (summary.row, summary.trials);
                 div .stage {
                     h3 {
-                        @if stage.planned() > 0 { a href={ "#" (anchor(stage.index)) } { (stage.name) } } @else { (stage.name) }
+                        @if trials.planned > 0 { a href={ "#" (anchor(stage.index)) } { (stage.name) } } @else { (stage.name) }
                         " " span class={ "status " (stage.status.name()) } { (stage.status.name()) }
                     }
-                    @if stage.planned() > 0 {
-                        (bar(stage.expected(), "planned", "planned"))
-                        (bar(counters.succeeded, "ok", "succeeded"))
-                        @if counters.failed > 0 { (bar(counters.failed, "bad", "failed")) }
-                        @if stage.status == StageStatus::Closed {
-                            (bar(stage.survivors.len() as u64, "s", "survived"))
-                        }
+                    @if trials.planned > 0 {
+                        (bar(trials.planned, "planned", "planned"))
+                        (bar(trials.succeeded, "ok", "succeeded"))
+                        @if trials.failed > 0 { (bar(trials.failed, "bad", "failed")) }
+                        @if stage.status == StageStatus::Closed { (bar(summary.survived(), "s", "survived")) }
                     } @else { p .note { "not begun" } }
                 }
             }
@@ -183,17 +166,19 @@ fn story(report: &Report<'_>) -> Markup {
 
 fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
     let title = anchor(stage.row.index);
-    let best = view.counters_of(stage.row.index).best;
+    let summary = view.summary(&stage.row);
     html! {
         section aria-labelledby=(title) {
             h2 #(title) { "Stage " (stage.row.index) ": " (stage.row.name) }
             p {
-                (counted(stage.row.planned(), "trial")) ": " (stage.succeeded) " succeeded, " (stage.failed) " failed"
-                @if !stage.row.survivors.is_empty() { ", " (stage.row.survivors.len()) " survived" }
+                (counted(summary.trials.planned, "trial")) ": " (summary.trials.succeeded) " succeeded"
+                @if summary.counters.reused > 0 { " (" (summary.counters.reused) " reused)" }
+                ", " (summary.trials.failed) " failed"
+                @if summary.survived() > 0 { ", " (summary.survived()) " survived" }
                 ". "
-                @if let (Some(best), Some(objective)) = (best, stage.objective()) {
+                @if let (Some(best), Some(objective)) = (summary.best(), stage.objective()) {
                     "Best " (charts::objective_words(objective)) ": " strong { (number(best.value)) }
-                    " by " code { (view.case_of(&view.lineage(), best.trial)) } "."
+                    " by " code { (best.case) } "."
                 }
             }
             @if stage.left_out > 0 {

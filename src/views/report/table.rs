@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::charts::short;
 use super::gather::{Gathered, StageData, TrialData};
 use crate::model::{Metric, Value};
-use crate::spec::{Spec, Work};
+use crate::study_file::{Spec, Work};
 
 /// Longest text of a cell, columns: a table of many must stay small, and `dump` has all of it.
 const TEXT_MAX: usize = 500;
@@ -37,7 +37,7 @@ struct Stage<'a> {
     state: Words<'a>,
     survivor: Vec<u8>,
     attempts: Vec<u32>,
-    ms: Vec<u64>,
+    ms: Vec<Option<u64>>,
     failure: Words<'a>,
     parent: Words<'a>,
     /// A column a param, then a column a metric; texts as in `Words`.
@@ -111,7 +111,7 @@ fn stage<'a>(spec: &Spec, stage: &'a StageData) -> Stage<'a> {
         state: trials.iter().map(|trial| Some(trial.state.name().into())).collect(),
         survivor: trials.iter().map(|trial| u8::from(trial.survivor)).collect(),
         attempts: trials.iter().map(|trial| trial.attempts).collect(),
-        ms: trials.iter().map(|trial| trial.wall_us / 1_000).collect(),
+        ms: trials.iter().map(|trial| trial.wall_us.map(|us| us / 1_000)).collect(),
         failure: trials.iter().map(|trial| failure_words(trial).map(Cow::Owned)).collect(),
         parent: trials.iter().map(|trial| Some(trial.parent.as_str().into())).collect(),
         values: stage.all_params.iter().map(param).chain(stage.metrics.iter().map(metric)).collect(),

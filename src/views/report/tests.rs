@@ -1,4 +1,4 @@
-//! The page of small studies: what it tells, that nothing of a trial is markup in it, and that it stays small.
+//! The page of small studies: what it shows, that nothing of a trial is markup in it, and that it stays small.
 
 use super::*;
 use crate::model::Next;

@@ -40,7 +40,7 @@ impl ClusterQueue {
     }
 }
 
-/// Why jobs wait, as the cluster last told the engine that runs.
+/// Why jobs wait, as the running engine last heard from the cluster.
 pub(super) fn waiting(view: &StudyView, rows: &[RunningRow], now_ms: UnixMs) -> Option<Waiting> {
     let remote = view.liveness.alive && rows.iter().any(|row| row.executor.is_remote());
     remote.then(|| Waiting::read(&view.study_artifacts_dir(), view.study.study_id, now_ms))?

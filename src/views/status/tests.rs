@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::model::{ExecutorKind, Next, RemoteJob, RunEnd, TrialId};
-use crate::spec::{ExecutorSpec, SlurmSpec};
+use crate::study_file::{ExecutorSpec, SlurmSpec};
 use crate::sys::waiting::{CONTROL_DIR, Waiting};
 use crate::views::fixture::{ALIVE, DEAD, STUDY, Story, written};
-use crate::views::{Liveness, Place};
+use crate::views::{Liveness, StudyLocation};
 
 fn status(story: &Story, liveness: Liveness) -> Status {
     let (view, snapshot) = story.view(liveness);
@@ -71,7 +71,7 @@ fn a_dead_engine_is_said_with_the_command_that_goes_on() {
     assert!(!text.contains("left"), "no ETA without an engine: {text}");
     let story = busy();
     let (mut view, snapshot) = story.view(DEAD);
-    view.place = Place { store: "my runs/x.redb".into(), ..view.place };
+    view.place = StudyLocation { store: "my runs/x.redb".into(), ..view.place };
     let status = Status::load(&view, &snapshot, 0).unwrap();
     assert_eq!(status.next_command.as_deref(), Some("piton resume 'my runs/x.redb'"));
 }
@@ -122,6 +122,40 @@ fn before_anything_ended_there_is_no_eta() {
 }
 
 #[test]
+fn failures_that_were_mended_since_are_not_told() {
+    let told = |story: &Story| {
+        let failures = status(story, ALIVE).last_failures;
+        failures.into_iter().map(|failure| (failure.case, failure.attempt, failure.reason)).collect::<Vec<_>>()
+    };
+    let one = |case: &str, attempt, why: &str| (case.to_owned(), attempt, why.to_owned());
+    let mut story = Story::new();
+    story.run().open_explore();
+    for (trial, attempt) in [(0, 1), (1, 1), (0, 2)] {
+        let why = format!("no {attempt}");
+        story.start(trial, attempt).fail(trial, attempt, &why, Next::Again { due_ms: 0 });
+    }
+    story.start(2, 1).fail(2, 1, "never", Next::Final);
+    // The last attempt of each, and the last of them first.
+    assert_eq!(told(&story), [one("t_0_2", 1, "never"), one("t_0_0", 2, "no 2"), one("t_0_1", 1, "no 1")]);
+    story.start(0, 3).succeed(0, 3, 1.0).start(1, 2).interrupt(1, 2);
+    assert_eq!(told(&story), [one("t_0_2", 1, "never"), one("t_0_1", 1, "no 1")]);
+    story.event(Event::TrialReset { trial: TrialId(2) });
+    assert_eq!(told(&story), [one("t_0_1", 1, "no 1")]);
+}
+
+#[test]
+fn what_nobody_cut_off_is_not_called_interrupted() {
+    let mut story = busy();
+    story.succeed(3, 1, 9.0).event(Event::StudyAborted { reason: "a rail".into(), violating: vec![] });
+    story.event(Event::RunEnded { how: RunEnd::Aborted }).event(Event::TrialReset { trial: TrialId(2) });
+    let text = shown(&status(&story, DEAD), 80);
+    assert!(text.starts_with("tiny: ready to go on; "), "{text}");
+    assert!(text.ends_with("to go on: piton resume tiny.redb\n"), "{text}");
+    story.run();
+    assert!(shown(&status(&story, DEAD), 80).starts_with("tiny: interrupted; "));
+}
+
+#[test]
 fn json_has_every_key() {
     let status = status(&busy(), ALIVE);
     let json: serde_json::Value = serde_json::from_str(&written(|out| status.write_json(out))).unwrap();
@@ -149,12 +183,14 @@ fn every_width_is_kept_and_nothing_hostile_passes() {
 #[test]
 fn bars_add_up_and_show_whatever_is_there() {
     let mut stage = status(&Story::new(), ALIVE).stages[0].clone();
-    (stage.planned, stage.succeeded, stage.failed, stage.running) = (1_000, 500, 1, 2);
-    assert_eq!(stage.bar(10), "#####!>...");
-    (stage.planned, stage.succeeded, stage.failed, stage.running) = (3, 3, 0, 0);
-    assert_eq!(stage.bar(7), "#######");
-    (stage.planned, stage.succeeded, stage.failed, stage.running) = (u64::MAX, u64::MAX - 1, 1, 0);
-    assert_eq!(stage.bar(6).len(), 6);
+    let mut bar = |expected, succeeded, failed, running, width| {
+        stage.expected = expected;
+        stage.trials = StageTrials { succeeded, failed, running, ..StageTrials::default() };
+        stage.bar(width)
+    };
+    assert_eq!(bar(1_000, 500, 1, 2, 10), "#####!>...");
+    assert_eq!(bar(3, 3, 0, 0, 7), "#######");
+    assert_eq!(bar(u64::MAX, u64::MAX - 1, 1, 0, 6).len(), 6);
 }
 
 /// A trial of each kind on a cluster: it waits, and it runs.

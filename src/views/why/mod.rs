@@ -3,6 +3,7 @@
 //! Everything is recomputed from the spec and the recorded metrics by the plan's own functions; no explanation is
 //! stored, so none can be stale.
 
+mod nearest;
 mod rank;
 mod text;
 
@@ -14,45 +15,47 @@ use std::io::{Read, Write};
 
 use serde::Serialize;
 
-use super::dump::{AttemptOut, FailureOut, MetricsOut, ParamsOut, versions_out};
+use super::dump::{AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, versions_out};
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
 use super::words::local_time;
-use super::{PlannedTrial, StudyView, ViewError};
+use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    AttemptNo, AttemptOutcome, AttemptRow, Event, Metrics, Params, StageIndex, StageRow, StageStatus, ToolVersion,
+    AttemptNo, AttemptOutcome, AttemptRow, Event, Metrics, Origin, Params, StageIndex, StageRow, StageStatus,
     TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::METRICS_FILE;
-use crate::plan::Lineage;
-use crate::spec::{ExpandContext, Expanded};
+use crate::plan::{Lineage, PartKind};
+use crate::study_file::{ExpandContext, Expanded};
 
 pub use rank::{Compared, Rank};
 
+use nearest::{Difference, Nearest};
+
 /// Everything there is to say about a case. [`Why::write_json`] is the shape of `why --json`.
 #[derive(Debug)]
-pub struct Why {
+pub struct Why<'a> {
+    view: &'a StudyView,
     case: String,
-    trial: PlannedTrial,
-    stage: StageRow,
+    trial: TrialSummary<'a>,
     seed: u32,
     params: Params,
-    parent: String,
     command: Option<Vec<String>>,
     attempts: Vec<AttemptOut>,
     /// Why attempts were interrupted, as far as that is found.
     interruptions: BTreeMap<AttemptNo, String>,
-    survivor: bool,
     lineage: Vec<Step>,
-    base_case: String,
-    versions: Vec<ToolVersion>,
     rank: Option<Rank>,
     reason: String,
     left_out: BTreeMap<String, String>,
+    /// Results that were found for it and could not be taken, and why, as far as that is found.
+    missed: Vec<(Origin, String)>,
+    /// The earlier result that is most like its own, if it ran where results are reused.
+    nearest: Option<Nearest>,
 }
 
 /// A case on the way up to the base case.
@@ -95,11 +98,55 @@ struct WhyOut<'a> {
     /// Why attempts were interrupted, by their number.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     interruptions: &'a BTreeMap<AttemptNo, String>,
+    /// Whose result it took, if it did not make it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reused_from: Option<OriginOut<'a>>,
+    /// Results that were found for it and could not be taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_reused: Vec<MissedOut<'a>>,
+    /// The earlier result that is most like its own, if it ran where results are reused, and what it differs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest_result: Option<NearestOut<'a>>,
     /// From the case up to stage 0.
     lineage: Vec<StepOut<'a>>,
     base_case: &'a str,
     /// What the tools of `[study] versions` said.
     versions: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Serialize)]
+struct MissedOut<'a> {
+    #[serde(flatten)]
+    origin: OriginOut<'a>,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct NearestOut<'a> {
+    #[serde(flatten)]
+    origin: OriginOut<'a>,
+    differs: Vec<DifferenceOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct DifferenceOut<'a> {
+    part: PartKind,
+    name: &'a str,
+    /// `null`: there was none.
+    earlier: Option<&'a str>,
+    /// `null`: there is none.
+    now: Option<&'a str>,
+}
+
+impl<'a> NearestOut<'a> {
+    fn new(nearest: &'a Nearest) -> Self {
+        let difference = |of: &'a Difference| {
+            let (earlier, now) = (of.earlier.as_deref(), of.now.as_deref());
+            DifferenceOut { part: of.kind, name: &of.name, earlier, now }
+        };
+        let differs = nearest.differs.iter().map(difference).collect();
+        Self { origin: OriginOut::new(&nearest.origin), differs }
+    }
 }
 
 #[derive(Serialize)]
@@ -141,41 +188,56 @@ fn interruptions(
     Ok(found)
 }
 
-const NO_METRICS: &Metrics = &Metrics::new();
+/// Results that were found for a trial and could not be taken.
+fn missed(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    trial: &TrialSummary<'_>,
+) -> Result<Vec<(Origin, String)>, ViewError> {
+    let (mut found, stage) = (Vec::new(), trial.stage.index);
+    if !view.spec.reuses(stage) {
+        return Ok(found);
+    }
+    for event in snapshot.events(view.progress.last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
+        match event?.1.event {
+            Event::ReuseMissed { trial: of, origin, reason } if of == trial.trial => found.push((origin, reason)),
+            // Numbers are given anew where a discarded stage's are.
+            Event::SpecAmended(amended) if amended.discard_from.is_some_and(|from| from <= stage) => found.clear(),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
 
-impl Why {
+impl<'a> Why<'a> {
     /// Finds out about a case.
     ///
     /// # Errors
     /// [`ViewError::UnknownCase`] with the nearest name, [`ViewError::Journal`].
-    pub fn load(view: &StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
+    pub fn load(view: &'a StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
         let id = view.find_case(case)?;
         let unknown = || ViewError::UnknownCase { case: case.to_owned(), nearest: None };
         let trial = view.trial(snapshot, id)?.ok_or_else(unknown)?;
-        let stage = view.stage(trial.stage).ok_or_else(unknown)?;
-        let lineage = view.lineage();
-        let params = lineage.params(trial.stage, trial.index).unwrap_or_default();
+        let (stage, lineage, params) = (trial.stage, view.lineage(), trial.params());
+        let seen = lineage.seen_params(stage.index, trial.index).unwrap_or_default();
         let rank = match trial.counted_state() {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
         let stage_dir = view.stage_dir(stage).display().to_string();
-        let survivor = stage.survivors.iter().any(|survivor| survivor.trial == id);
-        let attempts = trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
+        let attempts = trial.attempts();
         Ok(Self {
+            view,
             case: case.to_owned(),
-            stage: stage.clone(),
-            seed: lineage.trial_seed(trial.stage, trial.index),
-            parent: lineage.parent_case(trial.stage, trial.index).unwrap_or_default(),
-            command: command(view, &lineage, &trial, &params),
+            seed: lineage.trial_seed(stage.index, trial.index, &seen),
+            command: command(view, &trial, &seen),
             attempts: attempts.iter().map(|attempt| AttemptOut::new(&stage_dir, case, attempt)).collect(),
             interruptions: interruptions(snapshot, id, attempts, view.progress.last_seq)?,
-            survivor,
+            missed: missed(view, snapshot, &trial)?,
+            nearest: nearest::nearest(view, snapshot, &trial)?,
             lineage: steps(view, snapshot, &lineage, id)?,
-            base_case: view.study.base_case.clone(),
-            versions: view.study.versions.clone(),
-            reason: reason(view, stage, &trial, rank.as_ref(), survivor),
-            left_out: left_out(view, stage, case, &trial),
+            reason: reason(view, &trial, rank.as_ref()),
+            left_out: left_out(view, case, &trial),
             rank,
             params,
             trial,
@@ -187,7 +249,7 @@ impl Why {
     /// # Errors
     /// [`ViewError::Output`].
     pub fn write_json(&self, out: &mut dyn Write) -> Result<(), ViewError> {
-        let row = self.trial.row.as_ref();
+        let (trial, stage) = (&self.trial, self.trial.stage);
         let steps = self.lineage.iter().map(|step| StepOut {
             case: &step.case,
             stage: step.stage,
@@ -197,27 +259,34 @@ impl Why {
         });
         let why = WhyOut {
             case: &self.case,
-            id: self.trial.trial.0,
-            stage: self.stage.index,
-            stage_name: &self.stage.name,
-            stage_status: self.stage.status,
-            parent: &self.parent,
-            state: self.trial.state,
-            outside: self.trial.ended_outside(),
-            survivor: self.survivor,
+            id: trial.trial.0,
+            stage: stage.index,
+            stage_name: &stage.name,
+            stage_status: stage.status,
+            parent: &trial.parent(),
+            state: trial.state,
+            outside: trial.ended_outside(),
+            survivor: trial.survived(),
             reason: &self.reason,
             rank: self.rank.as_ref(),
-            failure: row.and_then(|row| row.failure.as_ref()).map(FailureOut::new),
+            failure: trial.last_failure().map(FailureOut::from),
             seed: self.seed,
             params: ParamsOut(self.params.clone()),
             command: self.command.as_deref(),
-            metrics: MetricsOut(row.map_or(NO_METRICS, |row| &row.metrics)),
+            metrics: MetricsOut(trial.metrics()),
             left_out: &self.left_out,
             attempts: &self.attempts,
             interruptions: &self.interruptions,
+            reused_from: self.trial.reused_from().map(OriginOut::new),
+            not_reused: self
+                .missed
+                .iter()
+                .map(|(origin, reason)| MissedOut { origin: OriginOut::new(origin), reason })
+                .collect(),
+            nearest_result: self.nearest.as_ref().map(NearestOut::new),
             lineage: steps.collect(),
-            base_case: &self.base_case,
-            versions: versions_out(&self.versions),
+            base_case: &self.view.study.base_case,
+            versions: versions_out(&self.view.study.versions),
         };
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)
@@ -225,17 +294,15 @@ impl Why {
 }
 
 /// What a succeeded trial reported that is no metric; its file may be gone or be another one by now.
-fn left_out(view: &StudyView, stage: &StageRow, case: &str, trial: &PlannedTrial) -> BTreeMap<String, String> {
-    let Some(row) = trial.row.as_ref().filter(|row| row.state == TrialState::Succeeded) else {
-        return BTreeMap::new();
-    };
-    let Some(attempt) = row.attempts.last() else { return BTreeMap::new() };
-    let text = view.attempt_place(stage, case, attempt.n).join(METRICS_FILE).open_file().and_then(|file| {
+fn left_out(view: &StudyView, case: &str, trial: &TrialSummary<'_>) -> BTreeMap<String, String> {
+    let last = trial.attempts().last().filter(|_| trial.state == TrialState::Succeeded);
+    let Some(attempt) = last else { return BTreeMap::new() };
+    let text = view.attempt_place(trial.stage, case, attempt.n).join(METRICS_FILE).open_file().and_then(|file| {
         let mut text = Vec::new();
         file.take(METRICS_MAX_BYTES).read_to_end(&mut text).map(|_| text)
     });
     let mut left_out = text.ok().and_then(|text| read_metrics(&text).ok()).unwrap_or_default().left_out;
-    left_out.retain(|name, _| !row.metrics.contains_key(name));
+    left_out.retain(|name, _| !trial.metrics().contains_key(name));
     left_out
 }
 
@@ -267,9 +334,9 @@ pub(super) fn story(
 ) -> Result<Vec<StoryStep>, ViewError> {
     let mut story = Vec::new();
     for step in steps(view, snapshot, lineage, trial)? {
-        let words = view.trial(snapshot, step.trial)?.and_then(|planned| {
-            let params = lineage.params(planned.stage, planned.index).unwrap_or_default();
-            command(view, lineage, &planned, &params)
+        let words = view.trial(snapshot, step.trial)?.and_then(|trial| {
+            let seen = lineage.seen_params(trial.stage.index, trial.index).unwrap_or_default();
+            command(view, &trial, &seen)
         });
         story.push(StoryStep {
             case: step.case,
@@ -307,22 +374,23 @@ fn steps(
     Ok(steps)
 }
 
-/// What the last attempt ran, or the first will run: the words of a command, or a line for `sh -c`. `None` for a
-/// closure.
-fn command(view: &StudyView, lineage: &Lineage<'_>, trial: &PlannedTrial, params: &Params) -> Option<Vec<String>> {
-    let work = &view.spec.stages.get(trial.stage as usize)?.work;
-    let parent_dir = lineage.parent(trial.stage, trial.index).and_then(|parent| {
+/// What the last attempt ran, or the first will run, which sees these params: the words of a command, or a line for `sh -c`.
+/// `None` for a closure.
+fn command(view: &StudyView, trial: &TrialSummary<'_>, params: &Params) -> Option<Vec<String>> {
+    let (lineage, stage) = (view.lineage(), trial.stage.index);
+    let work = &view.spec.stages.get(stage as usize)?.work;
+    let parent_dir = lineage.parent(stage, trial.index).and_then(|parent| {
         let (stage, index) = lineage.locate(parent.trial)?;
         let dir = view.attempt_dir(view.stage(stage)?, &lineage.case(stage, index), parent.attempt);
         Some(dir.display().to_string())
     });
-    let last = trial.row.as_ref().and_then(|row| row.attempts.last());
+    let last = trial.attempts().last();
     let expanded = work.expand(&ExpandContext {
         params,
-        case: &lineage.case(trial.stage, trial.index),
+        case: &trial.case(),
         parent_dir: parent_dir.as_deref(),
         study_dir: &view.place.study_dir.display().to_string(),
-        seed: lineage.trial_seed(trial.stage, trial.index),
+        seed: lineage.trial_seed(stage, trial.index, params),
         attempt: last.map_or(1, |attempt| attempt.n),
         slot: last.map_or(0, |attempt| attempt.slot),
     });
@@ -334,14 +402,7 @@ fn command(view: &StudyView, lineage: &Lineage<'_>, trial: &PlannedTrial, params
 }
 
 /// Why the case stands where it stands, in one sentence.
-fn reason(
-    view: &StudyView,
-    stage: &StageRow,
-    trial: &PlannedTrial,
-    rank: Option<&Rank>,
-    survivor: bool,
-) -> String {
-    let row = trial.row.as_ref();
+fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>) -> String {
     if trial.ended_outside() {
         let became = match trial.state {
             TrialState::Succeeded => "it succeeded",
@@ -352,21 +413,21 @@ fn reason(
         return format!("{became}, but is outside: trials of lower number aborted the study without it: {why}");
     }
     match trial.state {
-        TrialState::Pending => waiting(row),
+        TrialState::Pending => waiting(trial.row.as_ref()),
         TrialState::Running if view.liveness.alive => "it runs".into(),
         TrialState::Running => "it ran when the engine ended; it will run again".into(),
         TrialState::Cancelled => {
             let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
             format!("it was cancelled, because the study was aborted: {why}")
         }
-        TrialState::Failed => match row.and_then(|row| row.failure.as_ref()) {
+        TrialState::Failed => match trial.failure() {
             Some(failure) => {
                 format!("it failed ({}): {}; failed trials never survive", failure.kind, failure.reason)
             }
             None => "it failed; failed trials never survive".into(),
         },
         TrialState::Succeeded => match rank {
-            Some(rank) => ranked(stage, rank, survivor),
+            Some(rank) => ranked(trial.stage, rank, trial.survived()),
             None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
         },
     }

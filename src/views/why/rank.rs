@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::journal::Snapshot;
 use crate::model::{StageRow, TrialId, TrialState};
 use crate::plan::{Ranked, Score, Selector};
-use crate::spec::{Goal, Selection, StageSpec};
+use crate::study_file::{Goal, Selection, StageSpec};
 use crate::views::{StudyView, ViewError, decision};
 
 /// Pareto fronts of more trials than this are worked out only as far as the survivors need them: it takes the square
@@ -67,19 +67,17 @@ pub(super) fn rank_of(
     trial: TrialId,
 ) -> Result<Option<Rank>, ViewError> {
     let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
-    let counters = view.counters_of(stage.index);
-    let whole = spec.selection != Selection::Pareto || counters.succeeded <= PARETO_RANKED;
+    let succeeded = view.summary(stage).trials.succeeded;
+    let whole = spec.selection != Selection::Pareto || succeeded <= PARETO_RANKED;
     let most = if whole { u64::MAX } else { spec.survivor_count };
     let mut selector = Selector::new(&StageSpec { survivor_count: most, ..spec.clone() });
     let (first, mut of, mut mine) = (stage.first_trial, 0, None);
-    for row in snapshot.trials(first, TrialId(first.0.saturating_add(stage.planned())))? {
-        let row = row?;
-        let place = row.trial.0.saturating_sub(first.0);
-        let counts = row.state == TrialState::Succeeded && !view.is_outside(stage.index, place);
-        if counts && selector.offer(place, &row.metrics) {
+    for other in view.started(snapshot, stage)? {
+        let other = other?;
+        if other.counted_state() == TrialState::Succeeded && selector.offer(other.index, other.metrics()) {
             of += 1;
-            if row.trial == trial {
-                mine = Some(row.metrics);
+            if other.trial == trial {
+                mine = other.row.map(|row| row.metrics);
             }
         }
     }

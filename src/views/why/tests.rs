@@ -7,9 +7,9 @@ use crate::model::{Event, Next};
 use crate::views::fixture::{ALIVE, DEAD, Story, written};
 use crate::views::{Liveness, Screen};
 
-fn why(story: &Story, case: &str, liveness: Liveness) -> Why {
+fn why(story: &Story, case: &str, liveness: Liveness) -> Why<'static> {
     let (view, snapshot) = story.view(liveness);
-    Why::load(&view, &snapshot, case).unwrap()
+    Why::load(Box::leak(Box::new(view)), &snapshot, case).unwrap()
 }
 
 fn said(story: &Story, case: &str) -> String {
@@ -168,4 +168,22 @@ fn an_unknown_case_gets_the_nearest_name() {
     // Planned in a later stage only.
     assert_eq!(error("t_1_0"), "there is no case `t_1_0`; did you mean `t_0_0`?");
     assert_eq!(error("\u{1b}[2J"), "there is no case `\\u{1b}[2J`");
+}
+
+#[test]
+fn a_time_that_nobody_knows_is_not_told() {
+    let mut story = Story::new();
+    story.run().open_explore().start(0, 1);
+    let verdict = Verdict::Interrupted { reason: "its engine died".into() };
+    let (trial, usage) = (TrialId(0), crate::model::Usage::default());
+    let next = Next::Again { due_ms: 0 };
+    let end = crate::model::AttemptEnd { trial, attempt: 1, ended_ms: 9_000, exit: None, usage, verdict, next };
+    story.event(Event::AttemptEnded(Box::new(end))).start(1, 1).interrupt(1, 1);
+    let text = |case| written(|out| why(&story, case, DEAD).write_text(Screen { width: 0, color: false }, out));
+    assert!(text("t_0_0").contains("  #1  interrupted\n"), "{}", text("t_0_0"));
+    assert!(text("t_0_1").contains("  #1  interrupted (SIGKILL)  1.5 s, 1.2 s CPU"), "{}", text("t_0_1"));
+    let (view, snapshot) = story.view(DEAD);
+    let table = written(|out| crate::views::dump::state(&view, &snapshot, crate::views::dump::Format::Csv, out));
+    let row = table.lines().find(|line| line.contains("t_0_0")).unwrap();
+    assert!(row.starts_with("0,0,explore,t_0_0,t,pending,false,1,,,,,false"), "{row}");
 }

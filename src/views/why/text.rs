@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use super::Why;
-use crate::model::{AttemptRow, Metric, Metrics, Params};
+use crate::model::{AttemptRow, Metric, Metrics, Origin, Params};
 use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
-use crate::views::words::{exit_code, exit_signal, local_time, remote_job};
+use crate::views::words::{exit_code, exit_signal, local_time, origin_words, remote_job};
 use crate::views::{Screen, ViewError};
 
-impl Why {
+impl Why<'_> {
     /// Writes it for people.
     ///
     /// # Errors
@@ -21,10 +21,10 @@ impl Why {
             clean(&self.case),
             self.trial.state.name(),
             if self.trial.ended_outside() { ", outside" } else { "" },
-            if self.survivor { ", survivor" } else { "" },
+            if self.trial.survived() { ", survivor" } else { "" },
             self.trial.index,
-            self.stage.index,
-            clean(&self.stage.name),
+            self.trial.stage.index,
+            clean(&self.trial.stage.name),
         );
         writeln!(out, "{}", screen.paint(Paint::Bold, &title))?;
         // Sentences and commands are read and copied whole; a terminal wraps them.
@@ -40,16 +40,17 @@ impl Why {
             }
             writeln!(out, "{}", screen.line(&line))?;
         }
-        writeln!(out, "  {} (base case)", clean(&self.base_case))?;
+        writeln!(out, "  {} (base case)", clean(&self.view.study.base_case))?;
         writeln!(out, "\n{}", screen.paint(Paint::Bold, "attempts"))?;
         self.attempts(screen, out)?;
+        self.nearest(screen, out)?;
         if !self.left_out.is_empty() {
             let words = self.left_out.iter().map(|(name, what)| format!("{} ({})", clean(name), clean(what)));
             writeln!(out, "left out of its metrics: {}", words.collect::<Vec<_>>().join(", "))?;
         }
         writeln!(out, "\n{} {}", screen.paint(Paint::Bold, "params"), params(&self.params))?;
         writeln!(out, "{} {}", screen.paint(Paint::Bold, "seed"), self.seed)?;
-        for tool in &self.versions {
+        for tool in &self.view.study.versions {
             let line =
                 format!("{} {}: {}", screen.paint(Paint::Bold, "tool"), clean(&tool.tool), clean(&tool.version));
             writeln!(out, "{line}")?;
@@ -61,8 +62,21 @@ impl Why {
         Ok(())
     }
 
+    /// What it depends on that its nearest earlier result did not.
+    fn nearest(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+        let Some(nearest) = self.nearest.as_ref().filter(|nearest| !nearest.differs.is_empty()) else {
+            return Ok(());
+        };
+        let title = screen.paint(Paint::Bold, "differs from the nearest earlier result");
+        writeln!(out, "\n{title}, {}", clean(&origin_words(&nearest.origin)))?;
+        for difference in &nearest.differs {
+            writeln!(out, "{}", screen.line(&format!("  {}", clean(&difference.words()))))?;
+        }
+        Ok(())
+    }
+
     fn excerpt(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
-        let failure = self.trial.row.as_ref().and_then(|row| row.failure.as_ref());
+        let failure = self.trial.last_failure();
         for line in failure.iter().flat_map(|failure| failure.log_excerpt.lines()) {
             writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&format!("  | {}", clean(line)))))?;
         }
@@ -70,9 +84,14 @@ impl Why {
     }
 
     fn attempts(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
-        let attempts = self.trial.row.as_ref().map_or(&[][..], |row| &row.attempts);
-        if attempts.is_empty() {
+        let attempts = self.trial.attempts();
+        if let Some(origin) = self.trial.reused_from() {
+            writeln!(out, "  {}", clean(&reused_words(origin)))?;
+        } else if attempts.is_empty() {
             writeln!(out, "  none yet")?;
+        }
+        for (origin, reason) in &self.missed {
+            writeln!(out, "  the result of {} was not taken: {}", clean(&origin_words(origin)), clean(reason))?;
         }
         for (attempt, shown) in attempts.iter().zip(&self.attempts) {
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
@@ -92,6 +111,12 @@ impl Why {
     }
 }
 
+/// `reused from study `s`, case `s_0_3`, attempt 1 (ab…)`.
+fn reused_words(origin: &Origin) -> String {
+    let Origin { study, study_id, case, attempt } = origin;
+    format!("none: reused from study `{study}`, case `{case}`, attempt {attempt} (study {study_id})")
+}
+
 fn attempt_words(attempt: &AttemptRow) -> String {
     let Some(ended) = attempt.outcome else {
         return "runs".to_owned();
@@ -103,13 +128,10 @@ fn attempt_words(attempt: &AttemptRow) -> String {
     if let Some(signal) = exit_signal(attempt.exit) {
         words.push_str(&format!(" ({signal})"));
     }
-    let usage = attempt.usage;
-    words.push_str(&format!(
-        "  {}, {} CPU, {}",
-        duration(usage.wall_us),
-        duration(usage.cpu_us),
-        bytes(usage.peak_rss_bytes)
-    ));
+    if let Some(usage) = attempt.measured() {
+        let (wall, cpu) = (duration(usage.wall_us), duration(usage.cpu_us));
+        words.push_str(&format!("  {wall}, {cpu} CPU, {}", bytes(usage.peak_rss_bytes)));
+    }
     words
 }
 

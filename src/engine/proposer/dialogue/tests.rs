@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Metrics, TrialId};
-use crate::spec::Sampling;
+use crate::study_file::Sampling;
 use crate::{Range, Stage, Study};
 
 /// Answers a question, given its message.
@@ -47,6 +47,8 @@ impl Past for Tried {
             metrics: Metrics::from([("m".into(), Metric::Number(0.5))]),
             failure: None,
             outputs: Vec::new(),
+            identity: None,
+            reused_from: None,
         })
     }
     fn parent(&self, _: u64) -> Result<(String, Params), String> {
@@ -102,7 +104,7 @@ fn what_is_recorded_stays_when_it_answers_otherwise() {
     let past = Tried(vec![1, 2]);
     assert_eq!(dialogue.propose(&mut partner, &past, 2), Ok(proposed(52, 0)));
     assert_eq!(order(&partner.said), "?0 .0 ?1 .1 ?2");
-    // It is told what was run, not what it says now.
+    // The result is of what was run, not of what it says now.
     assert_eq!(partner.said[2]["params"], serde_json::json!({"n": 1}));
 }
 

@@ -1,4 +1,4 @@
-//! Helpers at the keeper: `on_event` and the commands that tell versions end like trials, with all that they started.
+//! Helpers at the keeper: `on_event` and the commands that print versions end like trials, with all that they started.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -16,7 +16,7 @@ use super::super::command::find_program;
 use super::{KeeperClient, SpawnError, SpawnRequest, Started, TrialEvent};
 use crate::executor::ATTEMPT_KEY_VAR;
 use crate::model::{Exit, ProcessId};
-use crate::sys::limited::{AtHost, Helper, Host, Hosted};
+use crate::sys::helper::{AtHost, Helper, Host, Hosted};
 
 impl KeeperClient {
     /// While the answer lives, helpers that this thread starts are the keeper's children.

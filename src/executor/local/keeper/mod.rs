@@ -309,7 +309,7 @@ impl KeeperClient {
                 break connection;
             }
         };
-        // If it cannot be sent the keeper is gone, and the reader tells everybody who waits.
+        // If it cannot be sent the keeper is gone, and the reader reports that to all who wait.
         let _ = connection.send(&frame);
         match spawn_result.recv() {
             Ok(Ok(process)) => Ok(Started { id, process, events }),
@@ -351,7 +351,7 @@ impl KeeperClient {
     fn ask(&self, request: &Request<'_>) {
         let mut frame = Vec::new();
         request.encode(&mut frame);
-        // If the keeper is gone so are the trials, and whoever waits for them hears of it.
+        // If the keeper is gone so are the trials, and all who wait for them hear of it.
         let _ = self.0.now().send(&frame);
     }
 }
@@ -475,7 +475,7 @@ impl Connection {
             // The kernel killed the leader when the keeper died; its group may still be there.
             let _ = signal_group_exactly(process, Signal::KILL);
         }
-        // Before anybody hears of it: what is told as ended has ended.
+        // Before the report: a trial that is reported as ended has ended.
         if let Err(error) = end_adopted() {
             log::warn!("some processes of trials may be left: {}", io_words(&error));
         }

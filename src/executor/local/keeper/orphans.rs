@@ -1,7 +1,7 @@
 //! What a trial leaves behind: processes that left its group (daemons) or are still dying when it ends.
 //!
-//! The keeper is subreaper, so whatever loses its parent becomes the keeper's child. Which trial it belonged to is
-//! told by the attempt key in its environment; if it cleared that, it may live as long as any trial it could belong
+//! The keeper is subreaper, so whatever loses its parent becomes the keeper's child. The attempt key in
+//! its environment says which trial it belonged to; if it cleared that, it may live as long as any trial it could belong
 //! to. A trial counts as ended only when nothing attributable to it is alive. Never kill what may belong to a trial
 //! that runs, and never a number: only a process seen just now, with its start time.
 
@@ -19,7 +19,7 @@ use crate::model::ProcessId;
 use crate::sys::process::{Environ, Stat, all_processes, read_kernel_file, signal_exactly};
 
 /// What resists SIGKILL this long sits in an uninterruptible system call and will never run its own code again; the
-/// trial's end is told without it.
+/// trial's end is reported without it.
 const RESIST_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process in the middle of its `execve`, or of its end, shows no environment for a moment; so long the trials that

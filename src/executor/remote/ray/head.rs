@@ -2,9 +2,9 @@
 //!
 //! Whoever may submit a job to it runs programs as the study's user. So it wants a random token, which lies in a file that
 //! only this user can read; all its files are below a directory that only this user can enter; it listens on a loopback
-//! address of its own, chosen at random. (Some of Ray's services listen on all addresses, whatever they are told; they want
+//! address of its own, chosen at random. (Some of Ray's services listen on all addresses, whatever their options say; they want
 //! the token, too.) Ray opens its ports itself, so one may be taken between the choice and Ray: then it does not come up,
-//! another one is started, and whoever answers instead is not told the token.
+//! another one is started, and who answers instead does not get the token.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;

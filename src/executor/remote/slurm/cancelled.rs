@@ -1,4 +1,4 @@
-//! Who cancelled a job: where a site keeps accounts, `sacct` tells; `squeue` and `scontrol` do not.
+//! Who cancelled a job: where a site keeps accounts, `sacct` knows; `squeue` and `scontrol` do not.
 //!
 //! Nothing depends on the answer but words. Whoever cannot be asked, or takes long, is not asked again in this run.
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::slurm_command;
-use crate::sys::limited;
+use crate::sys::helper;
 
 /// The accounts, and the names of users, are waited for so long in a run, all questions together.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ impl Cancelled {
 /// See [`Ask`].
 fn said_by(command: &mut Command, limit: Duration) -> (Option<String>, Duration) {
     let asked = Instant::now();
-    let said = limited::output(command, &[], limit).ok().and_then(|(ended, out)| {
+    let said = helper::output(command, &[], limit).ok().and_then(|(ended, out)| {
         let well = ended.status.is_some_and(|status| status.success());
         well.then(|| String::from_utf8_lossy(&out).into_owned())
     });

@@ -121,7 +121,7 @@ impl Watcher {
             if silent || !matches!(why, Why::Unknown | Why::Requeued) {
                 let _ = flight.control.cancel();
             }
-            if silent || (why == Why::Unknown && planted!(AbsentIsOver)) {
+            if silent || (why == Why::Unknown && injected_fault!(AbsentIsOver)) {
                 self.lost(trial, why);
                 return true;
             }
@@ -139,7 +139,7 @@ impl Watcher {
                 }
                 return waited;
             }
-            // It will start, or whoever holds it lets it go.
+            // It will start, or the person who holds it lets it go.
             Why::Requeued
                 if !(held && flight.said.as_deref().is_some_and(|said| said.contains("launch failed"))) =>
             {
@@ -147,7 +147,7 @@ impl Watcher {
             }
             _ => {}
         }
-        let taken_back = if planted!(StartNotTakenBack) { Ok(true) } else { flight.control.take_back() };
+        let taken_back = if injected_fault!(StartNotTakenBack) { Ok(true) } else { flight.control.take_back() };
         match taken_back {
             Ok(true) => {
                 self.never_began(trial, if why == Why::Requeued { Why::Ended } else { why });

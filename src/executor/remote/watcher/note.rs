@@ -1,4 +1,4 @@
-//! The note for whoever looks that says why jobs wait: as fresh as the cluster's list, and gone with the watcher.
+//! The note that says why jobs wait, for commands that look. It is as fresh as the cluster's list, and goes with the watcher.
 
 use std::path::Path;
 

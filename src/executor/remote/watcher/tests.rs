@@ -9,8 +9,8 @@ use super::super::wire::Begun;
 use super::*;
 use crate::executor::{StageRuntime, StudyRuntime};
 use crate::model::{Metrics, Params, StudyId};
-use crate::spec::parse;
-use crate::sys::planted::{Fault, plant};
+use crate::study_file::parse;
+use crate::sys::fault_injection::{Fault, plant};
 use crate::sys::waiting::{CONTROL_DIR, Waiting};
 
 const STUDY: StudyId = StudyId([3; 16]);
@@ -43,7 +43,7 @@ struct World {
     loses: bool,
     /// No node can start a job.
     starts_nothing: bool,
-    refuses: Option<Trouble>,
+    refuses: Option<ClusterError>,
     /// Of each list so many jobs in a hundred are missing, whatever they are; others come twice, and in any order.
     hides: u64,
     random: u64,
@@ -134,7 +134,7 @@ type Shared = Arc<Mutex<World>>;
 struct Fake(Shared);
 
 impl Cluster for Fake {
-    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, Trouble>> {
+    fn submit(&mut self, jobs: &[Submission]) -> Vec<Result<Option<String>, ClusterError>> {
         let mut world = self.0.lock().unwrap();
         if let Some(trouble) = world.refuses.clone() {
             return jobs.iter().map(|_| Err(trouble.clone())).collect();
@@ -148,16 +148,16 @@ impl Cluster for Fake {
         }
         let away = world.away;
         let answer = |job: &Submission| match away {
-            true => Err(Trouble::Unreachable("away".into())),
+            true => Err(ClusterError::Unreachable("away".into())),
             false => Ok(Some(job.key.clone())),
         };
         jobs.iter().map(answer).collect()
     }
 
-    fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
+    fn list(&mut self) -> Result<Vec<Listed>, ClusterError> {
         let mut world = self.0.lock().unwrap();
         if world.away {
-            return Err(Trouble::Unreachable("away".into()));
+            return Err(ClusterError::Unreachable("away".into()));
         }
         world.time_s.fetch_add(world.list_s, Relaxed);
         let listed = |job: &Made| Listed {
@@ -200,7 +200,7 @@ impl Cluster for Fake {
         true
     }
 
-    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), Trouble> {
+    fn cancel(&mut self, jobs: &[(String, Option<String>)]) -> Result<(), ClusterError> {
         let mut world = self.0.lock().unwrap();
         world.cancelled.extend(jobs.iter().map(|(key, _)| key.clone()));
         for made in world.jobs.iter_mut().filter(|made| jobs.iter().any(|(key, _)| *key == made.key)) {
@@ -235,6 +235,8 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         slot: 0,
         dir: root.join("artifacts/a"),
         scratch_dir: root.join("artifacts/b"),
+        keeps_from_before_ms: None,
+        takes: None,
         stage_spec: Arc::new(StageRuntime::new(&study, &spec.stages[0]).unwrap()),
     })
 }
@@ -419,7 +421,7 @@ fn what_the_cluster_lost_is_submitted_again_under_its_key() {
 #[test]
 fn a_refusal_ends_the_run_and_nothing_runs_for_it_later() {
     let mut bench = Bench::new(Duration::ZERO);
-    bench.world().refuses = Some(Trouble::Refused("no".into()));
+    bench.world().refuses = Some(ClusterError::Refused("no".into()));
     bench.begin(0);
     let events: Vec<_> = bench.events.try_iter().collect();
     assert!(

@@ -168,7 +168,7 @@ fn a_child_that_slurm_killed_for_its_memory_is_no_exit_code() {
 #[test]
 fn a_trouble_that_comes_and_goes_is_told_once() {
     let mut bench = Bench::new(SILENT);
-    bench.world().refuses = Some(Trouble::Unreachable("QOSMaxSubmitJobPerUserLimit".to_owned()));
+    bench.world().refuses = Some(ClusterError::Unreachable("QOSMaxSubmitJobPerUserLimit".to_owned()));
     bench.begin(0);
     for _ in 0..60 {
         bench.world().pass(1);
@@ -198,10 +198,10 @@ fn nobody_who_never_answered_is_waited_for_without_an_end() {
     for (known, broken) in [(false, true), (true, false)] {
         let mut bench = Bench::new(SILENT);
         bench.watcher.known = known;
-        bench.watcher.not_listed(Trouble::Stranger("nobody".to_owned(), SILENT));
+        bench.watcher.not_listed(ClusterError::Stranger("nobody".to_owned(), SILENT));
         assert!(!bench.watcher.told_broken);
         bench.world().pass(20);
-        bench.watcher.not_listed(Trouble::Stranger("nobody".to_owned(), SILENT));
+        bench.watcher.not_listed(ClusterError::Stranger("nobody".to_owned(), SILENT));
         assert_eq!(bench.watcher.told_broken, broken);
     }
 }

@@ -1,0 +1,206 @@
+//! Where results are looked for that were made before: in the study's own store, then in those that `reuse_from` names.
+//!
+//! The tables of results give hints; what is taken is what the events say, each held against its checksum. A store of another
+//! study is only read, and one that cannot be read is a miss, never a reason to stop. Nothing here decides what is taken.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::step::Hit;
+use crate::executor::StageRuntime;
+use crate::journal::{JournalError, Reader, Snapshot};
+use crate::model::{
+    Event, IdentityHash, IndexedResult, Metric, Metrics, Origin, OutputHash, StudyRow, Verdict, artifacts,
+};
+use crate::paths::{StudyPaths, clean};
+use crate::study_file::Spec;
+use crate::sys::opened::Below;
+
+/// Another study's store.
+#[derive(Debug)]
+struct Other {
+    path: PathBuf,
+    reader: Reader,
+    of: OfStudy,
+}
+
+/// A study whose results may be taken.
+#[derive(Debug)]
+struct OfStudy {
+    study: StudyRow,
+    /// `artifacts/<study>`, absolute.
+    artifacts: PathBuf,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Library {
+    own: Option<OfStudy>,
+    others: Vec<Other>,
+    /// Views of the others, until the next commit of this study.
+    views: Vec<Snapshot>,
+}
+
+impl Library {
+    /// For a study with stages that reuse; of any other there is nothing to look for. A store that cannot be opened is told of, and passed
+    /// over: the study runs without it.
+    pub(super) fn open(spec: &Spec, paths: &StudyPaths, study: &StudyRow) -> Self {
+        if spec.stages.iter().all(|stage| stage.reuse.is_no()) {
+            return Self::default();
+        }
+        let own = OfStudy { study: study.clone(), artifacts: paths.study_artifacts(&study.name) };
+        let mut others: Vec<Other> = Vec::new();
+        for named in &spec.run.reuse_from {
+            let path = clean(&paths.study_dir.join(named));
+            if is_same_file(&path, &paths.store) || others.iter().any(|other| is_same_file(&other.path, &path)) {
+                continue;
+            }
+            match Other::open(&path) {
+                Ok(other) => others.push(other),
+                Err(why) => log::warn!("no result is taken from `{}`: {why}", path.display()),
+            }
+        }
+        Self { own: Some(own), others, views: Vec::new() }
+    }
+
+    /// The study has gone on: what others have recorded meanwhile is seen from now on.
+    pub(super) fn look_anew(&mut self) {
+        self.views.clear();
+    }
+
+    /// The results of this identity that could be taken, in the order in which they are to be tried: the study's own, then those
+    /// of the other stores as they are named, each by their trials' numbers.
+    ///
+    /// # Errors
+    /// [`JournalError`] from reading the study's own store.
+    pub(super) fn find(
+        &mut self,
+        own: &Snapshot,
+        identity: &IdentityHash,
+        stage: &Arc<StageRuntime>,
+    ) -> Result<Vec<Hit>, JournalError> {
+        let mut hits = match &self.own {
+            Some(of) => of.hits(own, identity, stage)?,
+            None => Vec::new(),
+        };
+        if self.views.len() != self.others.len() {
+            self.views.clear();
+            let mut views = Vec::new();
+            self.others.retain(|other| match other.reader.snapshot() {
+                Ok(view) => {
+                    views.push(view);
+                    true
+                }
+                Err(error) => {
+                    other.give_up(&error);
+                    false
+                }
+            });
+            self.views = views;
+        }
+        let mut given_up = Vec::new();
+        for (at, (other, view)) in self.others.iter().zip(&self.views).enumerate() {
+            match other.of.hits(view, identity, stage) {
+                Ok(found) => hits.extend(found),
+                Err(error) => {
+                    other.give_up(&error);
+                    given_up.push(at);
+                }
+            }
+        }
+        for at in given_up.into_iter().rev() {
+            self.others.remove(at);
+            self.views.remove(at);
+        }
+        Ok(hits)
+    }
+}
+
+/// Whether both lead to one file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    real(a) == real(b)
+}
+
+impl Other {
+    fn open(path: &Path) -> Result<Self, String> {
+        let words = |error: &dyn std::error::Error| {
+            let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+            format!("{error}{cause}")
+        };
+        let reader = Reader::open(path).map_err(|error| words(&error))?;
+        let study = reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|error| words(&error))?;
+        let paths = StudyPaths::of(path, &study).map_err(|error| words(&error))?;
+        let artifacts = paths.study_artifacts(&study.name);
+        Ok(Self { path: path.into(), reader, of: OfStudy { study, artifacts } })
+    }
+
+    /// Says that the store is not asked any more.
+    fn give_up(&self, error: &JournalError) {
+        log::warn!("no further result is taken from `{}`: {error}", self.path.display());
+    }
+}
+
+impl OfStudy {
+    fn hits(
+        &self,
+        snapshot: &Snapshot,
+        identity: &IdentityHash,
+        stage: &StageRuntime,
+    ) -> Result<Vec<Hit>, JournalError> {
+        let mut results = snapshot.results(identity)?;
+        results.sort_by_key(|result| (result.stage, result.index, result.attempt));
+        let mut hits = Vec::new();
+        for result in &results {
+            let Some((origin, metrics, outputs)) = self.borne_out(snapshot, result)? else { continue };
+            if fits(stage, &metrics, &outputs) {
+                let from = self.place_of(result);
+                hits.push(Hit { origin, metrics, outputs, from });
+            }
+        }
+        Ok(hits)
+    }
+
+    /// What the events say of a result; `None`: it is not the one that is hinted at.
+    fn borne_out(
+        &self,
+        snapshot: &Snapshot,
+        result: &IndexedResult,
+    ) -> Result<Option<(Origin, Metrics, Vec<OutputHash>)>, JournalError> {
+        let event = |seq| Ok::<_, JournalError>(snapshot.event(seq)?.map(|record| record.event));
+        match event(result.seq)? {
+            Some(Event::TrialReused(reused)) if reused.identity == result.identity => {
+                Ok(Some((reused.origin, reused.metrics, reused.outputs)))
+            }
+            Some(Event::ResultIdentified { trial, attempt, identity }) if identity == result.identity => {
+                let Some(Event::AttemptEnded(end)) = event(result.seq.saturating_sub(1))? else { return Ok(None) };
+                match end.verdict {
+                    Verdict::Succeeded { metrics, outputs } if (end.trial, end.attempt) == (trial, attempt) => {
+                        let case = format!("{}_{}_{}", self.study.base_case, result.stage, result.index);
+                        let (study, study_id) = (self.study.name.clone(), self.study.study_id);
+                        Ok(Some((Origin { study, study_id, case, attempt }, metrics, outputs)))
+                    }
+                    _ => Ok(None),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn place_of(&self, result: &IndexedResult) -> Below {
+        let case = format!("{}_{}_{}", self.study.base_case, result.stage, result.index);
+        Below::root(self.artifacts.clone())
+            .join(artifacts::stage_name(result.stage, &result.stage_name))
+            .join(case)
+            .join(artifacts::attempt_name(result.attempt))
+    }
+}
+
+/// Whether a trial of the stage could have left this. Equal identities demand it; a store that was forged may say anything.
+fn fits(stage: &StageRuntime, metrics: &Metrics, outputs: &[OutputHash]) -> bool {
+    let finite = |metric: &Metric| metric.number().is_none_or(f64::is_finite);
+    let needed = |name: &String| metrics.get(name).is_some_and(|metric| metric.number().is_some());
+    outputs.iter().map(|output| &output.path).eq(&stage.outputs)
+        && metrics.values().all(finite)
+        && stage.needed_metrics.iter().all(needed)
+}

@@ -1,0 +1,186 @@
+//! Outputs of an earlier result, put in the place of an attempt that is not made.
+//!
+//! They are copied, held against the hashes that were recorded of them, and made durable as an attempt's own are: by the same
+//! code, in the same rounds. The copy is what is hashed, so that whoever writes the source meanwhile is found out. What is not
+//! as it was recorded is no result, and no trial's fault.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::attempt_dir::{self, BEFORE, Grounds};
+use super::blame::{AttemptError, failure};
+use super::results::{EndedAttemptDir, keep_outputs};
+use super::syncer::Unsynced;
+use super::{Mode, Shared};
+use crate::executor::{Job, Takes};
+use crate::model::{FailureKind, Metrics, OutputHash, Usage, Verdict};
+use crate::sys::copied::CopyError;
+use crate::sys::opened::{Below, Opened};
+use crate::sys::tree_hash::{CutOff, HashWatch, is_cut_off};
+use crate::sys::words::io_words;
+
+/// Takes over what the job names, and reports it.
+pub(super) fn run(shared: &Shared, job: &Job, takes: &Takes) {
+    let watch = || match shared.mode() {
+        Mode::Run | Mode::Drain => Ok(()),
+        Mode::Terminate | Mode::Kill => Err(io::Error::other(CutOff)),
+    };
+    let mut unsynced = Unsynced::new(&shared.room);
+    let verdict = match take(&shared.grounds, job, takes, &mut unsynced, &watch) {
+        Ok(()) => Verdict::Succeeded { metrics: Metrics::new(), outputs: takes.outputs.clone() },
+        Err(trouble) => {
+            unsynced = Unsynced::new(&shared.room);
+            match trouble {
+                AttemptError::Trial(failure) => Verdict::Failed(failure),
+                AttemptError::Machine(why) => shared.machine_failed(why),
+                AttemptError::CutOff => {
+                    Verdict::Interrupted { reason: "the run ended before a result was taken over".into() }
+                }
+            }
+        }
+    };
+    shared.tell_ended(job, None, Usage::default(), verdict, unsynced);
+}
+
+/// Takes over what the job names. What is not durable yet is noted.
+///
+/// # Errors
+/// [`AttemptError::Trial`]: it is not there as it was recorded, in words; [`AttemptError::Machine`]: the place of the copy fails.
+pub(crate) fn take(
+    grounds: &Grounds,
+    job: &Job,
+    takes: &Takes,
+    unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
+) -> Result<(), AttemptError> {
+    let mut first = None;
+    for from in places(&takes.from) {
+        match take_from(grounds, job, takes, &from, unsynced, watch) {
+            // What lies there now says most; what moved aside may still be it.
+            Err(AttemptError::Trial(why)) => drop(first.get_or_insert(why)),
+            other => return other,
+        }
+    }
+    attempt_dir::unmake_taken(grounds, job);
+    Err(first.unwrap_or_else(|| failure(FailureKind::MissingOutput, "nothing is there any more")).into())
+}
+
+/// Where the outputs may lie: in their attempt's directory, or in what it was moved aside to.
+fn places(from: &Below) -> Vec<Below> {
+    let mut places = vec![from.clone()];
+    let path = from.path();
+    let Some(name) = path.file_name().map(OsStr::to_os_string) else { return places };
+    let above = from.above();
+    let mut names: Vec<OsString> = above.open().and_then(|dir| dir.names()).unwrap_or_default();
+    names.retain(|other| {
+        let rest = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+        rest.is_some_and(|rest| rest.starts_with(BEFORE.as_bytes()))
+    });
+    names.sort_unstable();
+    // The newest first.
+    places.extend(names.into_iter().rev().map(|name| above.join(name)));
+    places
+}
+
+fn take_from(
+    grounds: &Grounds,
+    job: &Job,
+    takes: &Takes,
+    from: &Below,
+    unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
+) -> Result<(), AttemptError> {
+    let missing = |name: &str, why: String| {
+        AttemptError::from(failure(
+            FailureKind::MissingOutput,
+            format!("`{}` {why}", from.path().join(name).display()),
+        ))
+    };
+    let source = from.open().map_err(|error| missing("", read_words(&error)))?;
+    // What is not as long as it was needs no copy to be told.
+    let mut found = Vec::new();
+    for output in &takes.outputs {
+        let opened = source.resolve(Path::new(&output.path)).and_then(|(real, _)| source.open(&real));
+        let opened = opened.map_err(|error| missing(&output.path, read_words(&error)))?;
+        let is_file = opened.kind().is_ok_and(|kind| kind == rustix::fs::FileType::RegularFile);
+        if is_file && opened.bytes().ok() != Some(output.bytes) && !injected_fault!(TakenUnchecked) {
+            return Err(missing(&output.path, "is not what was recorded of it".into()));
+        }
+        found.push((output, opened));
+    }
+    let dir = attempt_dir::make_taken(grounds, job)?;
+    for (output, opened) in found {
+        let (at, name) = into_dir(&dir, &output.path).map_err(|error| {
+            machine(&format!("cannot make `{}`", job.dir.join(&output.path).display()), &error)
+        })?;
+        match opened.copy_into(at.as_deref().unwrap_or(&dir), &name, watch) {
+            Ok(()) => {}
+            Err(CopyError::Source(error)) if is_cut_off(&error) => return Err(AttemptError::CutOff),
+            Err(CopyError::Source(error)) => return Err(missing(&output.path, read_words(&error))),
+            Err(CopyError::Target(error)) => {
+                let what = format!("cannot copy an output to `{}`", job.dir.join(&output.path).display());
+                return Err(machine(&what, &error));
+            }
+        }
+    }
+    let remains = EndedAttemptDir::of(grounds, job).map_err(AttemptError::Machine)?;
+    let kept = match keep_outputs(&job.stage_spec, &remains, unsynced, watch) {
+        Ok(kept) => kept,
+        // It was just written.
+        Err(AttemptError::Trial(why)) => return Err(AttemptError::Machine(why.reason)),
+        Err(other) => return Err(other),
+    };
+    if let Some(output) = differing(&kept, &takes.outputs)
+        && !injected_fault!(TakenUnchecked)
+    {
+        return Err(missing(&output.path, "is not what was recorded of it".into()));
+    }
+    unsynced.keep_rest(job, &remains).map_err(|(what, error)| {
+        AttemptError::Machine(format!("cannot make {what} durable: {}", io_words(&error)))
+    })?;
+    if injected_fault!(TakenNotSynced) {
+        unsynced.forget();
+    }
+    Ok(())
+}
+
+/// The first output that is not what was recorded.
+fn differing<'a>(kept: &[OutputHash], recorded: &'a [OutputHash]) -> Option<&'a OutputHash> {
+    recorded.iter().find(|output| !kept.contains(output))
+}
+
+/// The directory in `dir` that an output goes into, made, and its name there.
+fn into_dir(dir: &Arc<Opened>, path: &str) -> io::Result<(Option<Arc<Opened>>, OsString)> {
+    let mut names: Vec<&OsStr> = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            std::path::Component::Normal(name) => names.push(name),
+            std::path::Component::ParentDir => drop(names.pop()),
+            _ => {}
+        }
+    }
+    let last = names.pop().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut at = None;
+    for name in names {
+        let above = at.as_ref().unwrap_or(dir);
+        match above.make(name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        at = Some(Arc::new(above.enter(name)?));
+    }
+    Ok((at, last.to_os_string()))
+}
+
+fn machine(what: &str, error: &io::Error) -> AttemptError {
+    AttemptError::Machine(format!("{what}: {}", io_words(error)))
+}
+
+fn read_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "is gone".into(),
+        _ => format!("cannot be read: {}", io_words(error)),
+    }
+}

@@ -1,0 +1,684 @@
+//! Every version of every record on disk: structs of their own, so that the model can change without old bytes changing
+//! their meaning.
+//!
+//! A field is never added, removed or reordered here: a new shape is a new struct with a new tag in the codec, and
+//! the old one stays readable for ever. Bincode knows no defaults, so nothing here may use serde's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event,
+    ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, IndexedResult, InputEntry, InputHash,
+    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reused,
+    RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus,
+    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialId, TrialRow, TrialState,
+    Usage, Value, Verdict,
+};
+
+/// A disk form and the model type it stands for.
+pub(super) trait Disk: Sized {
+    /// What it stands for.
+    type Model;
+    /// The disk form of a value.
+    fn of(model: &Self::Model) -> Self;
+    /// The value.
+    fn into_model(self) -> Self::Model;
+}
+
+/// Types whose disk form is themselves.
+macro_rules! itself {
+    ($($type:ty),*) => {$(
+        impl Disk for $type {
+            type Model = $type;
+            fn of(model: &Self) -> Self { model.clone() }
+            fn into_model(self) -> Self { self }
+        }
+    )*};
+}
+itself!(u8, u32, u64, i32, i64, bool, String, [u8; 16], [u8; 32]);
+
+impl<T: Disk> Disk for Vec<T> {
+    type Model = Vec<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        model.iter().map(T::of).collect()
+    }
+    fn into_model(self) -> Self::Model {
+        self.into_iter().map(T::into_model).collect()
+    }
+}
+
+impl<T: Disk> Disk for Option<T> {
+    type Model = Option<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        model.as_ref().map(T::of)
+    }
+    fn into_model(self) -> Self::Model {
+        self.map(T::into_model)
+    }
+}
+
+/// A map on disk: its entries in order. Bincode writes the same bytes for it as for a map, and this is faster to make.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MapV1<T>(Vec<(String, T)>);
+
+impl<T: Disk> Disk for MapV1<T> {
+    type Model = BTreeMap<String, T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        Self(model.iter().map(|(key, value)| (key.clone(), T::of(value))).collect())
+    }
+    fn into_model(self) -> Self::Model {
+        self.0.into_iter().map(|(key, value)| (key, value.into_model())).collect()
+    }
+}
+
+impl<A: Disk, B: Disk> Disk for (A, B) {
+    type Model = (A::Model, B::Model);
+    fn of(model: &Self::Model) -> Self {
+        (A::of(&model.0), B::of(&model.1))
+    }
+    fn into_model(self) -> Self::Model {
+        (self.0.into_model(), self.1.into_model())
+    }
+}
+
+/// What a proposer said of a trial, on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ProposalV1(Vec<(String, ValueV1)>);
+
+impl Disk for ProposalV1 {
+    type Model = Proposal;
+    fn of(model: &Proposal) -> Self {
+        Self(Disk::of(&model.0))
+    }
+    fn into_model(self) -> Proposal {
+        Proposal(self.0.into_model())
+    }
+}
+
+/// The values of a proposed trial's own sweep, as one record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Proposal(pub(super) Vec<(String, Value)>);
+
+impl Disk for TrialIdV1 {
+    type Model = TrialId;
+    fn of(model: &TrialId) -> Self {
+        Self(model.0)
+    }
+    fn into_model(self) -> TrialId {
+        TrialId(self.0)
+    }
+}
+
+/// [`TrialId`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialIdV1(u64);
+
+impl Disk for StudyIdV1 {
+    type Model = StudyId;
+    fn of(model: &StudyId) -> Self {
+        Self(model.0)
+    }
+    fn into_model(self) -> StudyId {
+        StudyId(self.0)
+    }
+}
+
+/// [`StudyId`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyIdV1([u8; 16]);
+
+impl Disk for FailureKindV1 {
+    type Model = FailureKind;
+    fn of(model: &FailureKind) -> Self {
+        Self(model.name().to_owned())
+    }
+    fn into_model(self) -> FailureKind {
+        self.0.into()
+    }
+}
+
+/// [`FailureKind`] on disk: its name.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailureKindV1(String);
+
+/// A disk struct with the same fields, each with its own disk form.
+macro_rules! mirror_struct {
+    ($($disk:ident = $model:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) struct $disk { $($field: $type),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self { Self { $($field: Disk::of(&model.$field)),* } }
+            fn into_model(self) -> $model { $model { $($field: self.$field.into_model()),* } }
+        }
+    )*};
+}
+
+/// A disk enum with the same variants, without fields.
+macro_rules! mirror_states {
+    ($($disk:ident = $model:ident { $($variant:ident),* $(,)? })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) enum $disk { $($variant),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self { match model { $($model::$variant => Self::$variant),* } }
+            fn into_model(self) -> $model { match self { $(Self::$variant => $model::$variant),* } }
+        }
+    )*};
+}
+
+mirror_states! {
+    StudyStatusV1 = StudyStatus { Created, Running, Interrupted, Completed, Aborted }
+    StageStatusV1 = StageStatus { Waiting, Open, Closed, Aborted }
+    TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
+    AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
+    SeverityV1 = Severity { Low, Medium, High, Catastrophic }
+    ProposingV1 = Proposing { No, Open, Ended }
+    ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
+    RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
+    RailV1 = Rail { Base, AbortIf, MaxFailureRate, CatastrophicFailures, NoSurvivors, MaxRuntime }
+}
+
+mirror_struct! {
+    ProcessIdV1 = ProcessId { pid: u32, start_ticks: u64 }
+    EngineIdV1 = EngineId { process: ProcessIdV1, boot_id: String, host: String }
+    UsageV1 = Usage { wall_us: u64, cpu_us: u64, peak_rss_bytes: u64 }
+    FailureV1 = Failure { kind: FailureKindV1, severity: SeverityV1, retryable: bool, reason: String, log_excerpt: String }
+    ToolVersionV1 = ToolVersion { tool: String, version: String }
+    InputHashV1 = InputHash { path: String, bytes: u64, blake3: String }
+    InputEntryV1 = InputEntry { path: Vec<u8>, kind: u8, content: [u8; 32] }
+    InputListV1 = InputList { input: String, blake3: String, entries: Vec<InputEntryV1> }
+    OutputHashV1 = OutputHash { path: String, bytes: u64, blake3: [u8; 32] }
+    ParentV1 = Parent { trial: TrialIdV1, attempt: u32 }
+    FirstObjectiveV1 = FirstObjective { metric: String, maximize: bool }
+    BestV1 = Best { value: f64, trial: TrialIdV1 }
+    StageDeclV1 = StageDecl {
+        name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, proposed: bool,
+    }
+    OriginV1 = Origin { study: String, study_id: StudyIdV1, case: String, attempt: u32 }
+    IndexedResultV1 = IndexedResult {
+        identity: [u8; 32], seq: u64, stage: u32, stage_name: String, index: u64, attempt: u32,
+    }
+    ReusedV1 = Reused {
+        trial: TrialIdV1, identity: [u8; 32], origin: OriginV1, metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1>,
+    }
+    AccountingV2 = Accounting {
+        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64, reused: u64,
+    }
+    StudyProgressV2 = StudyProgress {
+        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV2,
+        catastrophic: u64,
+        chain: [u8; 32],
+    }
+    StageCountersV2 = StageCounters {
+        next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
+        ended_attempts: u64, best: Option<BestV1>, reused: u64,
+    }
+    StageRowV1 = StageRow {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
+        status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
+        proposing: ProposingV1,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
+        opened_ms: Option<i64>, closed_ms: Option<i64>,
+    }
+    AbortV1 = Abort { rail: RailV1, stage: u32, counted: u64 }
+    StudyRowV2 = StudyRow {
+        study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
+        inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
+        stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
+        violating: Vec<TrialIdV1>, abort: Option<AbortV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
+        sync_interval_ms: u64,
+        draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>,
+    }
+    BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
+    ApprovalV1 = Approval { by: String, note: String, at_ms: i64 }
+    RunningRowV1 = RunningRow {
+        trial: TrialIdV1, attempt: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1,
+    }
+    RemoteJobV1 = RemoteJob { executor: ExecutorKindV1, id: String, node: Option<String>, started_ms: Option<i64> }
+    StudyCreatedV1 = StudyCreated {
+        study_id: StudyIdV1, piton_version: String, name: String, base_case: String, seed: u64, spec: String,
+        spec_hash: String, inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String,
+        plan_version: u32, stages: Vec<StageDeclV1>,
+    }
+    SegmentV1 = Segment { parent: u32, offset: u64, count: u64 }
+    ExtensionV1 = Extension { stage: u32, more: Vec<SegmentV1> }
+    SpecAmendedV1 = SpecAmended {
+        spec: String, spec_hash: String, seed: u64, inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, stages: Vec<StageDeclV1>,
+        discard_from: Option<u32>, extended: Option<ExtensionV1>, reopen: bool,
+    }
+}
+
+/// [`Accounting`] as it was written before trials were reused.
+#[derive(Serialize, Deserialize)]
+struct AccountingV1 {
+    attempts_started: u64,
+    succeeded: u64,
+    failed: u64,
+    interrupted: u64,
+    running: u64,
+}
+
+/// [`StudyProgress`], likewise.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyProgressV1 {
+    last_seq: u64,
+    earlier_runs_ms: u64,
+    this_run_ms: u64,
+    last_event_ms: i64,
+    accounting: AccountingV1,
+    catastrophic: u64,
+    chain: [u8; 32],
+}
+
+impl From<StudyProgressV1> for StudyProgressV2 {
+    fn from(old: StudyProgressV1) -> Self {
+        let AccountingV1 { attempts_started, succeeded, failed, interrupted, running } = old.accounting;
+        Self {
+            last_seq: old.last_seq,
+            earlier_runs_ms: old.earlier_runs_ms,
+            this_run_ms: old.this_run_ms,
+            last_event_ms: old.last_event_ms,
+            accounting: AccountingV2 { attempts_started, succeeded, failed, interrupted, running, reused: 0 },
+            catastrophic: old.catastrophic,
+            chain: old.chain,
+        }
+    }
+}
+
+/// [`StageCounters`], likewise.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StageCountersV1 {
+    next_index: u64,
+    running: u64,
+    succeeded: u64,
+    failed: u64,
+    cancelled: u64,
+    ended_wall_us: u64,
+    ended_attempts: u64,
+    best: Option<BestV1>,
+}
+
+impl From<StageCountersV1> for StageCountersV2 {
+    fn from(old: StageCountersV1) -> Self {
+        Self {
+            next_index: old.next_index,
+            running: old.running,
+            succeeded: old.succeeded,
+            failed: old.failed,
+            cancelled: old.cancelled,
+            ended_wall_us: old.ended_wall_us,
+            ended_attempts: old.ended_attempts,
+            best: old.best,
+            reused: 0,
+        }
+    }
+}
+
+/// Results by one key, on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ResultsV1(Vec<IndexedResultV1>);
+
+impl Disk for ResultsV1 {
+    type Model = Results;
+    fn of(model: &Results) -> Self {
+        Self(Disk::of(&model.0))
+    }
+    fn into_model(self) -> Results {
+        Results(self.0.into_model())
+    }
+}
+
+/// The results whose identities have one key, as one record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Results(pub(super) Vec<IndexedResult>);
+
+/// [`StudyRow`] as it was written before it said what counts of an aborted study.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyRowV1 {
+    study_id: StudyIdV1,
+    name: String,
+    base_case: String,
+    seed: u64,
+    spec: String,
+    spec_hash: String,
+    inputs: Vec<InputHashV1>,
+    versions: Vec<ToolVersionV1>,
+    study_dir: String,
+    artifacts_dir: String,
+    study_file: String,
+    plan_version: u32,
+    stage_count: u32,
+    created_ms: i64,
+    status: StudyStatusV1,
+    abort_reason: Option<String>,
+    violating: Vec<TrialIdV1>,
+    engine: Option<EngineIdV1>,
+    engine_closed: bool,
+    runs: u32,
+    workers: u32,
+    sync_interval_ms: u64,
+    draining: bool,
+    cluster_trouble: Option<String>,
+    base: Option<BaseRowV1>,
+}
+
+impl From<StudyRowV1> for StudyRowV2 {
+    fn from(old: StudyRowV1) -> Self {
+        Self {
+            study_id: old.study_id,
+            name: old.name,
+            base_case: old.base_case,
+            seed: old.seed,
+            spec: old.spec,
+            spec_hash: old.spec_hash,
+            inputs: old.inputs,
+            versions: old.versions,
+            study_dir: old.study_dir,
+            artifacts_dir: old.artifacts_dir,
+            study_file: old.study_file,
+            plan_version: old.plan_version,
+            stage_count: old.stage_count,
+            created_ms: old.created_ms,
+            status: old.status,
+            abort_reason: old.abort_reason,
+            violating: old.violating,
+            abort: None,
+            engine: old.engine,
+            engine_closed: old.engine_closed,
+            runs: old.runs,
+            workers: old.workers,
+            sync_interval_ms: old.sync_interval_ms,
+            draining: old.draining,
+            cluster_trouble: old.cluster_trouble,
+            base: old.base,
+        }
+    }
+}
+
+/// [`AttemptRow`] on disk. Its end is stored as how long it lasted, since that is a small number.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AttemptRowV1 {
+    n: u32,
+    outcome: Option<AttemptOutcomeV1>,
+    slot: u32,
+    started_ms: i64,
+    /// Wall clock at its end less that at its start, modulo 2^64.
+    lasted_ms: Option<i64>,
+    exit: Option<ExitV1>,
+    usage: UsageV1,
+    remote: Option<RemoteJobV1>,
+}
+
+impl Disk for AttemptRowV1 {
+    type Model = AttemptRow;
+    fn of(model: &AttemptRow) -> Self {
+        Self {
+            n: model.n,
+            outcome: Disk::of(&model.outcome),
+            slot: model.slot,
+            started_ms: model.started_ms,
+            lasted_ms: model.ended_ms.map(|ended_ms| ended_ms.wrapping_sub(model.started_ms)),
+            exit: Disk::of(&model.exit),
+            usage: Disk::of(&model.usage),
+            remote: Disk::of(&model.remote),
+        }
+    }
+    fn into_model(self) -> AttemptRow {
+        AttemptRow {
+            n: self.n,
+            outcome: self.outcome.into_model(),
+            slot: self.slot,
+            started_ms: self.started_ms,
+            ended_ms: self.lasted_ms.map(|lasted_ms| self.started_ms.wrapping_add(lasted_ms)),
+            exit: self.exit.into_model(),
+            usage: self.usage.into_model(),
+            remote: self.remote.into_model(),
+        }
+    }
+}
+
+/// [`TrialRow`] as it was written before trials were reused.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialRowV1 {
+    stage: u32,
+    state: TrialStateV1,
+    due_ms: i64,
+    failures: u32,
+    attempts: Vec<AttemptRowV1>,
+    metrics: MapV1<MetricV1>,
+    failure: Option<FailureV1>,
+    outputs: Vec<OutputHashV1>,
+}
+
+impl From<TrialRowV1> for TrialRowV2 {
+    fn from(old: TrialRowV1) -> Self {
+        Self {
+            stage: old.stage,
+            state: old.state,
+            due_ms: old.due_ms,
+            failures: old.failures,
+            attempts: old.attempts,
+            metrics: old.metrics,
+            failure: old.failure,
+            outputs: old.outputs,
+            identity: None,
+            reused_from: None,
+        }
+    }
+}
+
+/// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialRowV2 {
+    stage: u32,
+    state: TrialStateV1,
+    due_ms: i64,
+    failures: u32,
+    attempts: Vec<AttemptRowV1>,
+    metrics: MapV1<MetricV1>,
+    failure: Option<FailureV1>,
+    outputs: Vec<OutputHashV1>,
+    identity: Option<[u8; 32]>,
+    reused_from: Option<OriginV1>,
+}
+
+impl Disk for TrialRowV2 {
+    type Model = TrialRow;
+    fn of(model: &TrialRow) -> Self {
+        Self {
+            stage: model.stage,
+            state: Disk::of(&model.state),
+            due_ms: model.due_ms,
+            failures: model.failures,
+            attempts: Disk::of(&model.attempts),
+            metrics: Disk::of(&model.metrics),
+            failure: Disk::of(&model.failure),
+            outputs: Disk::of(&model.outputs),
+            identity: model.identity,
+            reused_from: Disk::of(&model.reused_from),
+        }
+    }
+    fn into_model(self) -> TrialRow {
+        TrialRow {
+            trial: TrialId(0),
+            stage: self.stage,
+            state: self.state.into_model(),
+            due_ms: self.due_ms,
+            failures: self.failures,
+            attempts: self.attempts.into_model(),
+            metrics: self.metrics.into_model(),
+            failure: self.failure.into_model(),
+            outputs: self.outputs.into_model(),
+            identity: self.identity,
+            reused_from: self.reused_from.into_model(),
+        }
+    }
+}
+
+/// [`Record`] on disk. When an attempt ended is stored as how long before the record that was.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RecordV1 {
+    at_ms: i64,
+    run_ms: u64,
+    event: EventV1,
+}
+
+impl RecordV1 {
+    fn end(&mut self) -> Option<&mut AttemptEndV1> {
+        match &mut self.event {
+            EventV1::AttemptEnded(end) | EventV1::BaseEnded(end) => Some(end),
+            _ => None,
+        }
+    }
+}
+
+impl Disk for RecordV1 {
+    type Model = Record;
+    fn of(model: &Record) -> Self {
+        let mut disk = Self { at_ms: model.at_ms, run_ms: model.run_ms, event: Disk::of(&model.event) };
+        if let Some(end) = disk.end() {
+            end.before_ms = model.at_ms.wrapping_sub(end.before_ms);
+        }
+        disk
+    }
+    fn into_model(mut self) -> Record {
+        let at_ms = self.at_ms;
+        if let Some(end) = self.end() {
+            end.before_ms = at_ms.wrapping_sub(end.before_ms);
+        }
+        Record { at_ms, run_ms: self.run_ms, event: self.event.into_model() }
+    }
+}
+
+/// [`AttemptEnd`] on disk.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AttemptEndV1 {
+    trial: TrialIdV1,
+    attempt: u32,
+    /// The record's wall clock less that at its end, modulo 2^64. Only [`RecordV1`] knows the first: until then, the second.
+    before_ms: i64,
+    exit: Option<ExitV1>,
+    usage: UsageV1,
+    verdict: VerdictV1,
+    next: NextV1,
+}
+
+impl Disk for AttemptEndV1 {
+    type Model = AttemptEnd;
+    fn of(model: &AttemptEnd) -> Self {
+        Self {
+            trial: Disk::of(&model.trial),
+            attempt: model.attempt,
+            before_ms: model.ended_ms,
+            exit: Disk::of(&model.exit),
+            usage: Disk::of(&model.usage),
+            verdict: Disk::of(&model.verdict),
+            next: Disk::of(&model.next),
+        }
+    }
+    fn into_model(self) -> AttemptEnd {
+        AttemptEnd {
+            trial: self.trial.into_model(),
+            attempt: self.attempt,
+            ended_ms: self.before_ms,
+            exit: self.exit.into_model(),
+            usage: self.usage.into_model(),
+            verdict: self.verdict.into_model(),
+            next: self.next.into_model(),
+        }
+    }
+}
+
+/// A disk enum with the same variants, whose fields have disk forms.
+macro_rules! mirror_enum {
+    ($($disk:ident = $model:ident {
+        $($variant:ident $(($content:ident: $ctype:ty))? $({ $($field:ident: $type:ty),* $(,)? })?),* $(,)?
+    })*) => {$(
+        #[doc = concat!("[`", stringify!($model), "`] on disk.")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) enum $disk { $($variant $(($ctype))? $({ $($field: $type),* })?),* }
+        impl Disk for $disk {
+            type Model = $model;
+            fn of(model: &$model) -> Self {
+                match model {
+                    $($model::$variant $(($content))? $({ $($field),* })? =>
+                        Self::$variant $((Disk::of($content)))? $({ $($field: Disk::of($field)),* })?),*
+                }
+            }
+            fn into_model(self) -> $model {
+                match self {
+                    $(Self::$variant $(($content))? $({ $($field),* })? =>
+                        $model::$variant $(($content.into_model()))? $({ $($field: $field.into_model()),* })?),*
+                }
+            }
+        }
+    )*};
+}
+
+impl<T: Disk> Disk for Box<T> {
+    type Model = Box<T::Model>;
+    fn of(model: &Self::Model) -> Self {
+        Self::new(T::of(model))
+    }
+    fn into_model(self) -> Self::Model {
+        Box::new((*self).into_model())
+    }
+}
+
+impl Disk for f64 {
+    type Model = Self;
+    fn of(model: &Self) -> Self {
+        *model
+    }
+    fn into_model(self) -> Self {
+        self
+    }
+}
+
+mirror_enum! {
+    ExitV1 = Exit { Code(code: i32), Signal(signal: i32) }
+    MetricV1 = Metric { Number(number: f64), Label(label: String) }
+    ValueV1 = Value { Bool(flag: bool), Int(number: i64), Float(number: f64), Str(text: String) }
+    NextV1 = Next { Final, Again { due_ms: i64 } }
+    VerdictV1 = Verdict {
+        Succeeded { metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1> },
+        Failed(failure: FailureV1),
+        Interrupted { reason: String },
+        Cancelled,
+    }
+    EventV1 = Event {
+        StudyCreated(created: Box<StudyCreatedV1>),
+        RunStarted { engine: EngineIdV1, workers: u32, sync_interval_ms: u64 },
+        DrainStarted { by: String },
+        StageOpened { stage: u32, parents: Vec<ParentV1>, shares: Vec<u64> },
+        AttemptStarted {
+            trial: TrialIdV1, attempt: u32, slot: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1,
+        },
+        AttemptEnded(end: Box<AttemptEndV1>),
+        TrialReset { trial: TrialIdV1 },
+        StageClosed { stage: u32, survivors: Vec<ParentV1> },
+        StudyCompleted,
+        StudyAborted { reason: String, violating: Vec<TrialIdV1> },
+        RunEnded { how: RunEndV1 },
+        BaseStarted { attempt: u32, slot: u32, process: Option<ProcessIdV1>, executor: ExecutorKindV1 },
+        BaseEnded(end: Box<AttemptEndV1>),
+        StageApproved { stage: u32, by: String, note: String },
+        SpecAmended(amended: Box<SpecAmendedV1>),
+        TrialProposed { trial: TrialIdV1, values: Vec<(String, ValueV1)>, merged: u32 },
+        ProposalsEnded { stage: u32, reason: String },
+        AttemptPlaced { trial: TrialIdV1, attempt: u32, job: RemoteJobV1 },
+        ClusterChanged { trouble: Option<String> },
+        StudyAbortedBy { abort: AbortV1, reason: String, violating: Vec<TrialIdV1> },
+        Rebuilt { known: u64, lost: u64 },
+        InputsListed { lists: Vec<InputListV1> },
+        ResultIdentified { trial: TrialIdV1, attempt: u32, identity: [u8; 32] },
+        TrialReused(reused: Box<ReusedV1>),
+        ReuseMissed { trial: TrialIdV1, origin: OriginV1, reason: String },
+    }
+}

@@ -1,0 +1,198 @@
+//! Results that are taken instead of made: what is recorded of them, and what their events do to the rows.
+//!
+//! A result of a stage that reuses has an identity. It is found by that for as long as its store lasts, also when its trial is discarded. Nothing
+//! here may count a reused trial as an attempt, or index a result that is not recorded.
+
+use super::event::Event;
+use super::fold::{Fold, Rows};
+use super::ids::{AttemptNo, Seq, StageIndex, StudyId, TrialId};
+use super::rows::{AttemptOutcome, OutputHash, StageStatus, TrialRow, TrialState};
+use super::value::Metrics;
+
+/// What a result depends on, in one hash.
+pub type IdentityHash = [u8; 32];
+
+/// The number that stands for the attempt a reused trial never made: its directory is named by it.
+pub const REUSED: AttemptNo = 0;
+
+/// Who made a result that another trial has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of its study.
+    pub study: String,
+    /// That study.
+    pub study_id: StudyId,
+    /// Its case, as it was called then.
+    pub case: String,
+    /// Its attempt, from 1.
+    pub attempt: AttemptNo,
+}
+
+/// A trial takes the result of an equal one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reused {
+    /// Which trial.
+    pub trial: TrialId,
+    /// What both depend on.
+    pub identity: IdentityHash,
+    /// Who made the result.
+    pub origin: Origin,
+    /// All it reported.
+    pub metrics: Metrics,
+    /// Its declared outputs, which are in place and durable.
+    pub outputs: Vec<OutputHash>,
+}
+
+/// Where a result is found that was recorded with its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexedResult {
+    /// What it depends on.
+    pub identity: IdentityHash,
+    /// The event that says so: [`Event::ResultIdentified`], or [`Event::TrialReused`].
+    pub seq: Seq,
+    /// Its stage, as it stood then.
+    pub stage: StageIndex,
+    /// The name of that.
+    pub stage_name: String,
+    /// Its trial's place in the stage.
+    pub index: u64,
+    /// The attempt in whose directory its outputs were left.
+    pub attempt: AttemptNo,
+}
+
+/// Results of one identity that are remembered at most: the newest.
+const REMEMBERED_MAX: usize = 16;
+
+impl IndexedResult {
+    /// The number by which results are found: of more than one identity only by a chance that never comes.
+    #[must_use]
+    pub const fn key_of(identity: &IdentityHash) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *identity;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Adds it to those of its key. One that lay in the same place is gone.
+    pub fn add_to(self, results: &mut Vec<Self>) {
+        let place = |result: &Self| (result.stage, result.index, result.attempt);
+        results.retain(|known| place(known) != place(&self) || known.stage_name != self.stage_name);
+        results.push(self);
+        let more = results.len().saturating_sub(REMEMBERED_MAX);
+        results.drain(..more);
+    }
+}
+
+impl TrialRow {
+    /// The attempt whose result is the trial's, or whose directory is the one to look into: the last, or [`REUSED`].
+    #[must_use]
+    pub fn accepted(&self) -> AttemptNo {
+        match self.reused_from {
+            Some(_) => REUSED,
+            None => self.attempts.last().map_or(0, |attempt| attempt.n),
+        }
+    }
+}
+
+impl Fold {
+    pub(super) fn reuse<R: Rows>(&self, rows: &mut R, event: &Event) -> Result<(), R::Error> {
+        match event {
+            Event::ResultIdentified { trial, attempt, identity } => {
+                self.identified(rows, *trial, *attempt, *identity)
+            }
+            Event::TrialReused(reused) => self.reused(rows, reused),
+            // For whoever asks why it ran: no row needs it.
+            _ => self.study(rows).map(drop),
+        }
+    }
+
+    /// Says what the result that was recorded just before depends on.
+    fn identified<R: Rows>(
+        &self,
+        rows: &mut R,
+        trial: TrialId,
+        attempt: AttemptNo,
+        identity: IdentityHash,
+    ) -> Result<(), R::Error> {
+        let row = rows.trial(trial)?;
+        let is_its = |row: &TrialRow| {
+            let last = row
+                .attempts
+                .last()
+                .is_some_and(|last| last.n == attempt && last.outcome == Some(AttemptOutcome::Succeeded));
+            row.state == TrialState::Succeeded && row.identity.is_none() && last
+        };
+        let Some(mut row) = row.filter(is_its) else {
+            return Err(self.misfit(format!("attempt {attempt} of trial {trial} has no result without identity")));
+        };
+        row.identity = Some(identity);
+        let stage = row.stage;
+        rows.put_trial(row)?;
+        self.index(rows, stage, trial, attempt, identity)
+    }
+
+    fn reused<R: Rows>(&self, rows: &mut R, reused: &Reused) -> Result<(), R::Error> {
+        let trial = reused.trial;
+        let Some(index) = rows.stage_of(trial)? else {
+            return Err(self.misfit(format!("trial {trial} is not planned")));
+        };
+        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+            return Err(self.misfit(format!("stage {index} is not open")));
+        };
+        let mut counters = rows.counters(index)?;
+        let mut row = rows.trial(trial)?.unwrap_or_else(|| TrialRow::new(trial, index));
+        if row.state != TrialState::Pending {
+            return Err(self.misfit(format!("trial {trial} does not wait")));
+        }
+        self.leave_queue(rows, &stage, &mut counters, &row)?;
+        row.state = TrialState::Succeeded;
+        row.due_ms = 0;
+        row.failure = None;
+        row.metrics.clone_from(&reused.metrics);
+        row.outputs.clone_from(&reused.outputs);
+        row.identity = Some(reused.identity);
+        row.reused_from = Some(reused.origin.clone());
+        counters.succeeded += 1;
+        counters.reused += 1;
+        counters.best = stage.better(counters.best, trial, &reused.metrics);
+        let mut progress = rows.progress()?;
+        progress.accounting.reused += 1;
+        rows.put_progress(progress)?;
+        rows.put_counters(index, counters)?;
+        rows.put_trial(row)?;
+        self.index(rows, index, trial, REUSED, reused.identity)
+    }
+
+    fn index<R: Rows>(
+        &self,
+        rows: &mut R,
+        stage: StageIndex,
+        trial: TrialId,
+        attempt: AttemptNo,
+        identity: IdentityHash,
+    ) -> Result<(), R::Error> {
+        let first = rows.stage_head(stage)?.map_or(0, |head| head.first_trial.0);
+        let stage_name = rows.stage_name(stage)?;
+        let index = trial.0.saturating_sub(first);
+        rows.put_result(IndexedResult { identity, seq: self.seq, stage, stage_name, index, attempt })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(seq: Seq, stage_name: &str, index: u64, attempt: AttemptNo) -> IndexedResult {
+        IndexedResult { identity: [7; 32], seq, stage: 0, stage_name: stage_name.into(), index, attempt }
+    }
+
+    #[test]
+    fn a_result_takes_the_place_of_what_lay_there_and_the_newest_are_remembered() {
+        let mut results = Vec::new();
+        for (seq, name, index, attempt) in [(1, "a", 0, 1), (2, "a", 1, 1), (3, "b", 0, 1), (4, "a", 0, 1)] {
+            result(seq, name, index, attempt).add_to(&mut results);
+        }
+        let seqs = |results: &[IndexedResult]| results.iter().map(|result| result.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(&results), [2, 3, 4]);
+        (5..40).for_each(|seq| result(seq, "a", seq, 1).add_to(&mut results));
+        assert_eq!(seqs(&results), (24..40).collect::<Vec<_>>());
+    }
+}

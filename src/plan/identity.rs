@@ -1,0 +1,247 @@
+//! The identity of a trial's result: equal identities have equal results, if the study file is right in saying `reuse`.
+//!
+//! An identity is blake3 over named parts. They are what the trial sees, and what makes its record of what it leaves; not
+//! where, when or under which name it runs. What a stage's trials have in common is taken up once. A part must never be left
+//! out because it seldom matters, and no part may depend on the machine: `docs/reference/reuse.md` lists them. Whatever is
+//! changed here needs another version in `PURPOSE`, or results of older stores would stand for what they are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use super::draw::Draw;
+use crate::model::{InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, Value, float_text, named};
+use crate::study_file::{Reuse, Spec, StageSpec, Work, is_case_file, same_path};
+
+/// With its version: identities of another one are never equal.
+const PURPOSE: &str = "piton identity 1: result of a trial";
+const SEED_PURPOSE: &str = "piton identity 1: seed of a trial";
+
+/// What a result is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResultId(pub [u8; 32]);
+
+impl std::fmt::Display for ResultId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What of a trial a part is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartKind {
+    /// The study's seed.
+    Seed,
+    /// What runs, its placeholders not filled in.
+    Command,
+    /// What the study file says in `reuse`.
+    Version,
+    /// What must have succeeded before.
+    Base,
+    /// A constant that it saw.
+    BaseParam,
+    /// A variable of `[env]`.
+    Env,
+    /// An input's hash.
+    Input,
+    /// A tool's version.
+    Tool,
+    /// How a metric is read out of a file.
+    Metric,
+    /// A file that is kept.
+    Output,
+    /// A param that the trial sees.
+    Param,
+    /// A hash of what the parent left.
+    Parent,
+}
+
+named!(PartKind {
+    Seed => "seed",
+    Command => "command",
+    Version => "version",
+    Base => "base",
+    BaseParam => "base param",
+    Env => "env",
+    Input => "input",
+    Tool => "tool",
+    Metric => "metric",
+    Output => "output",
+    Param => "param",
+    Parent => "parent",
+});
+
+/// One part of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdentityPart {
+    /// What it is about.
+    pub kind: PartKind,
+    /// Which one of its kind; may be empty.
+    pub name: String,
+    /// What that is: text as a study file or JSON writes it, or a hash in hex.
+    pub value: String,
+}
+
+/// What a study's results are made with, as it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct MadeWith<'a> {
+    /// Hashes of all inputs.
+    pub inputs: &'a [InputHash],
+    /// Versions of the tools.
+    pub versions: &'a [ToolVersion],
+}
+
+impl<'a> From<&'a StudyRow> for MadeWith<'a> {
+    fn from(study: &'a StudyRow) -> Self {
+        Self { inputs: &study.inputs, versions: &study.versions }
+    }
+}
+
+/// What the identities of a stage's trials have in common.
+#[derive(Clone, Debug)]
+pub struct StageIdentity {
+    parts: Vec<IdentityPart>,
+    taken_up: blake3::Hasher,
+    uses: Option<BTreeSet<String>>,
+}
+
+impl StageIdentity {
+    /// `None`: the stage does not reuse, or something that it depends on is not recorded.
+    #[must_use]
+    pub fn of(spec: &Spec, stage: StageIndex, made_with: MadeWith<'_>) -> Option<Self> {
+        let stage_spec = spec.stages.get(stage as usize).filter(|stage| !stage.reuse.is_no())?;
+        let parts = common(spec, stage_spec, made_with)?;
+        let mut taken_up = blake3::Hasher::new_derive_key(PURPOSE);
+        parts.iter().for_each(|part| take_up(&mut taken_up, part.kind, &part.name, &part.value));
+        Some(Self { parts, taken_up, uses: stage_spec.uses.clone() })
+    }
+
+    /// The identity of a trial's result, from its case's params and the outputs of its parent's accepted attempt (none in the
+    /// first stage). What the trial does not see may be there, and counts for nothing.
+    #[must_use]
+    pub fn trial(&self, params: &Params, parent: &[OutputHash]) -> ResultId {
+        let mut hasher = self.taken_up.clone();
+        self.each_own(params, parent, |kind, name, value| take_up(&mut hasher, kind, name, &value));
+        ResultId(*hasher.finalize().as_bytes())
+    }
+
+    /// What [`StageIdentity::trial`] is made of, in its order.
+    #[must_use]
+    pub fn parts(&self, params: &Params, parent: &[OutputHash]) -> Vec<IdentityPart> {
+        let mut parts = self.parts.clone();
+        self.each_own(params, parent, |kind, name, value| {
+            parts.push(IdentityPart { kind, name: name.to_owned(), value });
+        });
+        parts
+    }
+
+    /// The parts that differ between the stage's trials.
+    fn each_own(&self, params: &Params, parent: &[OutputHash], mut each: impl FnMut(PartKind, &str, String)) {
+        for (name, value) in params {
+            if self.uses.as_ref().is_none_or(|uses| uses.contains(name)) {
+                each(PartKind::Param, name, literal(value));
+            }
+        }
+        let mut outputs: Vec<&OutputHash> = parent.iter().collect();
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        for output in outputs {
+            each(PartKind::Parent, &output.path, blake3::Hash::from_bytes(output.blake3).to_hex().to_string());
+        }
+    }
+}
+
+/// The seed of a trial that sees these params: a function of what its identity holds, and of nothing that needs a record. So
+/// it stays the same when a script or a tool changes, and what changed is all that differs.
+pub(super) fn seed(study_seed: u64, stage: &StageSpec, seen: &Params) -> u32 {
+    let mut bytes = Vec::new();
+    let mut add = |kind, name: &str, value: &str| take_up(&mut bytes, kind, name, value);
+    let (how, words) = command(&stage.work, &stage.name);
+    add(PartKind::Seed, "", &study_seed.to_string());
+    add(PartKind::Command, how, &words);
+    seen.iter().for_each(|(name, value)| add(PartKind::Param, name, &literal(value)));
+    Draw::new(SEED_PURPOSE, &bytes).half_word()
+}
+
+/// The parts that all trials of a stage share, in the order in which they are taken up.
+fn common(spec: &Spec, stage: &StageSpec, made_with: MadeWith<'_>) -> Option<Vec<IdentityPart>> {
+    let mut parts = Vec::new();
+    let mut add =
+        |kind, name: &str, value: String| parts.push(IdentityPart { kind, name: name.to_owned(), value });
+    add(PartKind::Seed, "", spec.study.seed.to_string());
+    let (how, words) = command(&stage.work, &stage.name);
+    add(PartKind::Command, how, words);
+    if let Reuse::Version(version) = &stage.reuse {
+        add(PartKind::Version, "", quoted(version));
+    }
+    if let Some(base) = &spec.base {
+        let (how, words) = command(&base.work, "");
+        add(PartKind::Base, how, words);
+        // It saw all constants, and what it did with them a trial may find.
+        spec.constants().iter().for_each(|(name, value)| add(PartKind::BaseParam, name, literal(value)));
+    }
+    spec.env.iter().for_each(|(name, value)| add(PartKind::Env, name, quoted(value)));
+    for (path, hash) in inputs(spec, stage, made_with.inputs)? {
+        add(PartKind::Input, path, hash.blake3.clone());
+    }
+    for tool in spec.study.versions.keys() {
+        let told = made_with.versions.iter().find(|version| version.tool == *tool)?;
+        add(PartKind::Tool, tool, quoted(&told.version));
+    }
+    for (metric, rule) in &stage.metrics {
+        let [file, regex] = [&rule.file, &rule.regex].map(|text| quoted(text));
+        add(PartKind::Metric, metric, format!("[{file},{regex},{}]", float_text(rule.scale)));
+    }
+    stage.outputs.iter().for_each(|output| add(PartKind::Output, output, String::new()));
+    Some(parts)
+}
+
+/// The inputs of the study and of the stage, by path. What files of cases say is in the params.
+fn inputs<'a>(
+    spec: &'a Spec,
+    stage: &'a StageSpec,
+    recorded: &'a [InputHash],
+) -> Option<BTreeMap<&'a str, &'a InputHash>> {
+    let named = spec.study.inputs.iter().chain(&stage.inputs).filter(|input| !is_case_file(spec, input));
+    let found = named.map(|input| {
+        let hash = recorded.iter().find(|hash| same_path(&hash.path, input))?;
+        Some((input.strip_prefix("./").unwrap_or(input), hash))
+    });
+    found.collect()
+}
+
+/// What runs: how, and its words as the study file has them.
+fn command(work: &Work, closure: &str) -> (&'static str, String) {
+    match work {
+        Work::Argv(words) => {
+            let words: Vec<String> = words.iter().map(|word| quoted(&word.to_string())).collect();
+            ("argv", format!("[{}]", words.join(",")))
+        }
+        Work::Shell(line) => ("shell", quoted(&line.to_string())),
+        // What it does is the user's word, which goes by the stage's name.
+        Work::Closure => ("closure", quoted(closure)),
+    }
+}
+
+/// A value as `params.json` has it.
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Str(text) => quoted(text),
+        other => other.to_string(),
+    }
+}
+
+/// Text as JSON has it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Each text with its length, so that no two lists of parts are the same bytes.
+fn take_up(into: &mut impl Write, kind: PartKind, name: &str, value: &str) {
+    for text in [kind.name(), name, value] {
+        // Neither memory nor a hasher refuses bytes.
+        let _ = into.write_all(&(text.len() as u64).to_le_bytes());
+        let _ = into.write_all(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;

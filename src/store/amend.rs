@@ -1,0 +1,363 @@
+//! Amending: a study that has begun becomes what a changed description says.
+//!
+//! What it would do is a plan first, to be looked at while nobody else can change the store. Nothing that the new
+//! description names is run before it is asked for, and no result is discarded that the caller did not name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::{Recorded, Store};
+use crate::engine::{self, EngineError};
+use crate::error::Error;
+use crate::inputs_now;
+use crate::journal::{Journal, Snapshot};
+use crate::model::{Event, Identity, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion};
+use crate::paths::{SCRATCH_DIR, StudyPaths};
+use crate::plan::amend::{Amendment, Class, Discarded, Judged, Present, StudyState, amendment, changed_tools};
+use crate::study::Study;
+use crate::study_file::{self, Change, Contradiction, Spec};
+use crate::sys::clock::unix_ms;
+
+/// What accepting an [`AmendPlan`] may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// No result may go.
+    KeepResults,
+    /// The results that the plan names in [`AmendPlan::discarded`] may go.
+    Discard,
+}
+
+/// What making a study into another description of it would do. Nobody else can change the store while this lives.
+#[derive(Debug)]
+pub struct AmendPlan<'a> {
+    store: &'a Store,
+    given: &'a Study,
+    journal: Journal,
+    stands: Stands,
+    new: Spec,
+    discard_from: Option<StageIndex>,
+    tools: Tools,
+    plan: Amendment,
+}
+
+impl Store {
+    /// What it takes to make the study into `given`, as a plan: nothing is changed yet, and nothing is run.
+    ///
+    /// # Errors
+    /// [`Error::Open`] while an engine runs, [`Error::Usage`] when `given` describes no study, and when the store or an
+    /// input cannot be read.
+    pub fn amend<'a>(&'a self, given: &'a Study) -> Result<AmendPlan<'a>, Error> {
+        let (journal, snapshot, spec) = self.open()?;
+        let (stands, new) = Stands::load(self, given, &snapshot, spec)?;
+        drop(snapshot);
+        let tools = match stands.named(&new).is_empty() {
+            true => Tools::Told { versions: Vec::new(), dropped: Vec::new(), silent: None },
+            false => Tools::Presumed,
+        };
+        let plan = stands.plan(&new, &tools, None);
+        Ok(AmendPlan { store: self, given, journal, stands, new, discard_from: None, tools, plan })
+    }
+}
+
+impl AmendPlan<'_> {
+    /// The same with the results of a stage and of all after it discarded: their trials run again.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is no such stage, or when it has not begun.
+    pub fn discarding_from(mut self, stage: &str) -> Result<Self, Error> {
+        let found = self.stands.spec.stages.iter().zip(0..).find(|(known, _)| known.name == stage);
+        let Some((_, from)) = found else {
+            return Err(Error::Usage(format!("the study has no stage `{stage}`")));
+        };
+        self.discard_from = Some(from);
+        self.plan = self.stands.plan(&self.new, &self.tools, self.discard_from);
+        let base_ran = self.stands.study.base.as_ref().is_some_and(|base| !base.attempts.is_empty()) && from == 0;
+        if self.plan.discarded.is_empty() && !base_ran {
+            return Err(Error::Usage(format!("stage `{stage}` has not begun: it has no results to discard")));
+        }
+        Ok(self)
+    }
+
+    /// Each change, and what it does to the results there are.
+    #[must_use]
+    pub fn changes(&self) -> &[Judged] {
+        &self.plan.changes
+    }
+
+    /// The results that go.
+    #[must_use]
+    pub fn discarded(&self) -> &[Discarded] {
+        &self.plan.discarded
+    }
+
+    /// The first stage whose results the changes would alter, so that they have to be discarded from there on.
+    #[must_use]
+    pub fn altered_from(&self) -> Option<&str> {
+        self.plan.altered_from.as_deref()
+    }
+
+    /// How many trials are added to the stages that have begun.
+    #[must_use]
+    pub fn added_trials(&self) -> u64 {
+        self.plan.event.extended.iter().flat_map(|extended| &extended.more).map(|more| more.count).sum()
+    }
+
+    /// Whether a study that was over goes on.
+    #[must_use]
+    pub fn reopens(&self) -> bool {
+        self.plan.event.reopen
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.plan.is_empty()
+    }
+
+    /// The study's name.
+    #[must_use]
+    pub fn study_name(&self) -> &str {
+        &self.stands.study.name
+    }
+
+    /// The commands by tool that [`AmendPlan::ask_tools`] runs, and [`AmendPlan::apply`] unless that was done. Until then
+    /// the tools count as being what they were.
+    #[must_use]
+    pub fn tools_to_ask(&self) -> BTreeMap<String, Vec<String>> {
+        match self.tools {
+            Tools::Presumed => self.stands.named(&self.new),
+            Tools::Told { .. } => BTreeMap::new(),
+        }
+    }
+
+    /// Tables of `[run]` in the study file that count for nothing, and the executor that they are not for.
+    #[must_use]
+    pub fn idle_tables(&self) -> (Vec<&'static str>, &'static str) {
+        let executor = self.stands.spec.run.executor.kind();
+        let idle = |bytes| study_file::idle_tables(bytes, executor);
+        (self.given.source_bytes().map_or_else(Vec::new, idle), executor.name())
+    }
+
+    /// Why it cannot be done as it stands.
+    ///
+    /// # Errors
+    /// [`Error::OtherStudy`] and [`Error::AltersResults`].
+    pub fn refuse(&self) -> Result<(), Error> {
+        let store = self.store.path.clone();
+        if let Some(judged) = self.plan.changes.iter().find(|judged| judged.class == Class::Forbidden) {
+            return Err(Error::OtherStudy { store, setting: judged.change.path.clone() });
+        }
+        match self.plan.altered_from.clone() {
+            Some(stage) => {
+                let amend = Box::new(self.given.how_to_amend(&store, Some(&stage)));
+                Err(Error::AltersResults { store, stage, amend })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the commands that print the versions of the study's tools. Gives whether the plan is another one now.
+    ///
+    /// # Errors
+    /// [`Error::Version`] when a tool that the study is to name prints no version.
+    pub fn ask_tools(&mut self) -> Result<bool, Error> {
+        if matches!(self.tools, Tools::Told { .. }) {
+            return Ok(false);
+        }
+        self.tools = Tools::ask(&self.new, &self.stands)?;
+        let told = self.stands.plan(&self.new, &self.tools, self.discard_from);
+        let presumed = std::mem::replace(&mut self.plan, told);
+        Ok(presumed.changes != self.plan.changes || presumed.discarded != self.plan.discarded)
+    }
+
+    /// Does it, in one transaction: what is left of a dead engine's trials is ended, scratch directories of what is
+    /// discarded are removed, and the study is what was given. Nothing is done where there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`AmendPlan::refuse`] and [`AmendPlan::ask_tools`], [`Error::Usage`] when results would go that may not.
+    pub fn apply(self, consent: Consent) -> Result<(), Error> {
+        self.applied(consent).map(drop)
+    }
+
+    /// [`AmendPlan::apply`], with what was recorded.
+    pub(crate) fn applied(mut self, consent: Consent) -> Result<Recorded, Error> {
+        self.ask_tools()?;
+        self.refuse()?;
+        if self.plan.event.discard_from.is_some() && consent == Consent::KeepResults {
+            return Err(Error::Usage("nothing was changed: the plan discards results, and none may go".into()));
+        }
+        if self.plan.is_empty() {
+            self.close()?;
+            return Ok(Vec::new());
+        }
+        let settled = if self.plan.event.discard_from.is_some() { self.make_way()? } else { Vec::new() };
+        let event = Event::SpecAmended(Box::new(self.plan.event));
+        let lists = self.stands.present.found.lists;
+        let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
+        let at_ms = unix_ms();
+        let amended = [event].into_iter().chain(listed).map(|event| Record { at_ms, run_ms: 0, event });
+        self.store.append_records(self.journal, settled.into_iter().chain(amended).collect())
+    }
+
+    /// Lets go of the store, which is as it was.
+    ///
+    /// # Errors
+    /// [`Error`] when it is found to be damaged.
+    pub fn close(self) -> Result<(), Error> {
+        self.journal.close().map_err(|cause| self.store.unreadable(cause))
+    }
+
+    /// Ends what a dead engine left running, and removes the scratch directories of what is discarded: a trial that runs
+    /// again must not go on from another one's checkpoint. Nothing of a result is touched.
+    fn make_way(&self) -> Result<Vec<Record>, Error> {
+        let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+        let left = snapshot.running().map_err(|cause| self.store.unreadable(cause))?;
+        let records = engine::settled(&self.journal)?;
+        let Stands { study, paths, .. } = &self.stands;
+        if records.len() < left.len() {
+            let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
+            return Err(EngineError::Copied { pid }.into());
+        }
+        for stage in &self.plan.discarded {
+            let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.stage, stage.name));
+            let what = "remove the scratch directories in";
+            clear_scratch(&dir).map_err(|cause| Error::File { what, path: dir, cause })?;
+        }
+        Ok(records)
+    }
+}
+
+/// What is to be amended.
+#[derive(Debug)]
+struct Stands {
+    study: StudyRow,
+    spec: Spec,
+    stages: Vec<StageRow>,
+    counters: Vec<StageCounters>,
+    /// What its tools were, from the beginning on.
+    identities: Vec<Identity>,
+    /// Its inputs as they are now, and what of them contradicts results.
+    present: inputs_now::Present,
+    paths: StudyPaths,
+}
+
+impl Stands {
+    /// With the spec that is to be.
+    fn load(store: &Store, given: &Study, snapshot: &Snapshot, spec: Spec) -> Result<(Self, Spec), Error> {
+        let unreadable = |cause| store.unreadable(cause);
+        let study = snapshot.study().map_err(unreadable)?;
+        let stages = snapshot.stages().map_err(unreadable)?;
+        let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<Vec<_>, _>>();
+        let counters = counters.map_err(unreadable)?;
+        let paths = StudyPaths::of(&store.path, &study).map_err(Error::no_current_dir)?;
+        let identities = snapshot.identities().map_err(unreadable)?;
+        let Some(new) = given.whole_spec_beside(&spec)? else {
+            return Err(Error::Usage("there is nothing to amend the study to: no study file was given".into()));
+        };
+        let present = inputs_now::present((&spec, &new), &paths, &study, &identities).map_err(Error::Input)?;
+        Ok((Self { study, spec, stages, counters, identities, present, paths }, new))
+    }
+
+    /// The commands that print the versions of all tools that the study names or is to name.
+    fn named(&self, new: &Spec) -> BTreeMap<String, Vec<String>> {
+        let mut both = new.study.versions.clone();
+        for (tool, command) in &self.spec.study.versions {
+            both.entry(tool.clone()).or_insert_with(|| command.clone());
+        }
+        both
+    }
+
+    fn plan(&self, new: &Spec, tools: &Tools, discard_from: Option<StageIndex>) -> Amendment {
+        let Self { study, spec, stages, counters, .. } = self;
+        let used = self.identities.iter().filter(|identity| identity.has_results(0));
+        let made_with = used.map(|identity| &identity.versions).chain([&study.versions]);
+        let mut conflicts = self.present.conflicts.clone();
+        conflicts.extend(tools.conflicts(study, made_with));
+        let named = |tool: &&ToolVersion| new.study.versions.contains_key(&tool.tool);
+        let versions = tools.versions(study).iter().filter(named).cloned().collect();
+        let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts };
+        amendment(StudyState { study, spec, stages, counters }, new, present, discard_from)
+    }
+}
+
+/// Versions of tools.
+#[derive(Debug)]
+enum Tools {
+    /// Not asked yet: they count as what is recorded.
+    Presumed,
+    Told {
+        /// Of those that the study is to name.
+        versions: Vec<ToolVersion>,
+        /// Of those that it names no more.
+        dropped: Vec<ToolVersion>,
+        /// Why one of these printed none.
+        silent: Option<String>,
+    },
+}
+
+impl Tools {
+    fn ask(new: &Spec, stands: &Stands) -> Result<Self, Error> {
+        let dir = &stands.paths.study_dir;
+        let versions = study_file::tool_versions(dir, new).map_err(Error::Version)?;
+        let mut old = stands.spec.clone();
+        old.study.versions.retain(|tool, _| !new.study.versions.contains_key(tool));
+        Ok(match study_file::tool_versions(dir, &old) {
+            Ok(dropped) => Self::Told { versions, dropped, silent: None },
+            Err(error) => Self::Told { versions, dropped: Vec::new(), silent: Some(error.to_string()) },
+        })
+    }
+
+    fn versions<'a>(&'a self, study: &'a StudyRow) -> &'a [ToolVersion] {
+        match self {
+            Self::Presumed => &study.versions,
+            Self::Told { versions, .. } => versions,
+        }
+    }
+
+    /// What contradicts results that were made with these versions.
+    fn conflicts<'a>(
+        &self,
+        study: &StudyRow,
+        made_with: impl Iterator<Item = &'a Vec<ToolVersion>>,
+    ) -> Vec<Contradiction> {
+        let (dropped, silent) = match self {
+            Self::Presumed => (&[][..], None),
+            Self::Told { dropped, silent, .. } => (dropped.as_slice(), silent.as_ref()),
+        };
+        let silent = silent.map(|why| Change { path: why.clone(), old: None, new: None });
+        let mut conflicts: Vec<Change> = silent.into_iter().collect();
+        let now: Vec<ToolVersion> = self.versions(study).iter().chain(dropped).cloned().collect();
+        for versions in made_with {
+            for change in changed_tools(versions, &now) {
+                if conflicts.iter().all(|known| known.path != change.path) {
+                    conflicts.push(change);
+                }
+            }
+        }
+        conflicts.into_iter().map(Contradiction::of_all).collect()
+    }
+}
+
+/// Removes `<case>/scratch` of every case in a stage's directory, durably; links are not followed.
+fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
+    simulated!(|_machine| Ok(()));
+    if !fs::symlink_metadata(stage_dir).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    for case in fs::read_dir(stage_dir)? {
+        let case = case?;
+        let scratch = case.path().join(SCRATCH_DIR);
+        if !case.file_type()?.is_dir() {
+            continue;
+        }
+        match fs::symlink_metadata(&scratch) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&scratch)?,
+            Ok(_) => fs::remove_file(&scratch)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)
+}

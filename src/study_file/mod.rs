@@ -1,0 +1,60 @@
+//! The checked study: what a study file, or code, says.
+//!
+//! TOML text goes in, a checked [`Spec`] or every mistake with its place comes out. This module must never touch the
+//! file system beyond the inputs and files of cases a spec names, and never let an unchecked value through.
+//!
+//! A stage's own key replaces the same key of `[defaults]` whole: a stage with a `[stage.sweep]` has that sweep, not
+//! the defaults' as well.
+
+mod cases;
+mod check;
+mod cluster;
+mod diagnostics;
+mod diff;
+mod failure_sets;
+mod inputs;
+mod json;
+mod keys;
+mod parse;
+pub(crate) mod raw;
+mod rules;
+mod shell;
+mod size;
+mod stage;
+mod template;
+mod types;
+mod unhashed;
+mod versions;
+mod walk;
+
+#[doc(hidden)]
+pub use cases::fuzz_cases;
+pub use cases::own_names;
+pub(crate) use check::check;
+pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
+pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
+pub use diff::{Change, diff, distance};
+pub(crate) use diff::{Subject, differences, run_differences};
+pub use inputs::{
+    CaseFiles, Contradiction, Found, InputError, Inputs, changed_inputs, contradicted, is_case_file, lost,
+    same_path,
+};
+pub use json::SpecJsonError;
+pub(crate) use keys::Amend;
+#[cfg(test)]
+pub(crate) use keys::key_names;
+pub use keys::schema;
+#[cfg(test)]
+pub use parse::parse;
+pub use parse::{idle_tables, parse_bytes, parse_study, parse_study_as};
+pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
+pub use stage::{Reuse, StageSpec};
+pub use template::{ExpandContext, Expanded};
+#[cfg(test)]
+pub use types::SOBOL_PARAMS_MAX;
+pub use types::{
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
+    RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, Sampling, Selection, Spec, SpecValue, StudySpec,
+    SweepParam, Template, Values, Work,
+};
+pub use versions::{VersionError, changed_tools, changed_versions, tool_versions};

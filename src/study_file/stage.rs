@@ -1,0 +1,263 @@
+//! `[[stage]]`: a stage as it is checked and stored, and the entries of its keys.
+//!
+//! A key is a field of [`StageSpec`], with a default that is not written, and an entry of [`STAGE`]. What several keys say
+//! together is checked elsewhere. No key may be known anywhere but here and where something is done with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
+use super::check::sweep::RANGE;
+use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, rules};
+use super::diagnostics::Location;
+use super::diff::{self, list, word};
+use super::failure_sets::FAILURE_SETS;
+use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
+use super::rules::{FailureRule, StageRails};
+use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
+use super::walk::{COUNT_MAX, Checker, Field, Table};
+use crate::model::{Metrics, Params, names_of};
+
+/// `[[stage]]`, with `[defaults]` already applied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Unique, `[A-Za-z0-9_-]{1,64}`.
+    pub name: String,
+    /// What a trial runs.
+    pub work: Work,
+    /// At most this many trials, at least 1.
+    pub trial_budget: u64,
+    /// At most this many survive, at least 1, at most the budget.
+    pub survivor_count: u64,
+    /// Whether all survive, as many as there are: the count is the budget then, and grows with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_survive: bool,
+    /// Where trials' values come from.
+    pub sampling: Sampling,
+    /// How survivors are chosen.
+    pub selection: Selection,
+    /// TERM after this long, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// What happens after a failed attempt.
+    #[serde(default, skip_serializing_if = "Retries::is_none")]
+    pub retries: Retries,
+    /// Files that must exist after success, relative to the attempt's directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// What each case derives from its parent, in the order of the study file; empty: one case a parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<SweepParam>,
+    /// In the order of the study file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Objective>,
+    /// `[stage.metrics]`: numbers read out of files the trial wrote.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, MetricRule>,
+    /// Memory one trial may take, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// `[stage.rails]`.
+    #[serde(default, skip_serializing_if = "StageRails::is_none")]
+    pub rails: StageRails,
+    /// `[[stage.failure]]`, in order: the first match names the failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureRule>,
+    /// Whether the study waits for `piton approve` before this stage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approve: bool,
+    /// Whether a result that was found once stands for every trial of the same identity.
+    #[serde(default, skip_serializing_if = "Reuse::is_no")]
+    pub reuse: Reuse,
+    /// All params that its trials see; `None`: every one there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<BTreeSet<String>>,
+    /// Files or directories that only this stage's results, and what follows from them, depend on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+}
+
+/// Whether a stage takes results over instead of running their like again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// Every trial runs.
+    #[default]
+    No,
+    /// A trial whose identity has a result takes that.
+    Yes,
+    /// The same; these words of the user's are part of the identity. They stand for what piton cannot see: a closure's code.
+    Version(String),
+}
+
+impl Reuse {
+    /// Whether every trial runs.
+    #[must_use]
+    pub fn is_no(&self) -> bool {
+        *self == Self::No
+    }
+}
+
+/// How many survive.
+#[derive(Clone, Copy)]
+pub(super) enum Survivors {
+    All,
+    AtMost(u64),
+}
+
+impl StageSpec {
+    /// Of a case's params those that its trial sees.
+    #[must_use]
+    pub fn seen(&self, mut params: Params) -> Params {
+        if let Some(uses) = &self.uses {
+            params.retain(|name, _| uses.contains(name));
+        }
+        params
+    }
+
+    /// The metrics without which a trial has not succeeded: those that objectives and rails read.
+    pub fn needed_metrics(&self) -> impl Iterator<Item = &str> {
+        let objectives = self.objectives.iter().map(|objective| objective.metric.as_str());
+        objectives.chain(self.rails.abort_if.iter().map(|rule| rule.metric.as_str()))
+    }
+
+    /// Whether a trial that reported these metrics has what objectives and rails need. They are no part of a result's
+    /// identity: a result that lacks one is none for this stage.
+    #[must_use]
+    pub fn is_met_by(&self, metrics: &Metrics) -> bool {
+        self.needed_metrics().all(|name| metrics.get(name).is_some_and(|metric| metric.number().is_some()))
+    }
+}
+
+/// What a stage's table says, before what its keys say together is checked.
+#[derive(Clone, Default)]
+pub(super) struct StageParts {
+    pub place: Location,
+    /// The keys that are there.
+    pub said: Vec<&'static str>,
+    /// Keys that are good by themselves.
+    pub spec: StageSpec,
+    pub name: Field<String>,
+    pub work: Field<WorkParts>,
+    pub trial_budget: Field<u64>,
+    pub survivor_count: Field<Survivors>,
+    pub sampling: Field<Sampling>,
+    pub selection: Field<Selection>,
+    pub sweep: Field<Vec<SweepParts>>,
+    pub objectives: Field<Vec<ObjectiveParts>>,
+    pub reuse: Field<Reuse>,
+    pub uses: Field<Vec<(String, Location)>>,
+    /// The rules of built-in sets.
+    pub failure_sets: Vec<FailureRule>,
+}
+
+impl Checker<'_> {
+    /// Reads a stage's table over what `[defaults]` says.
+    pub(super) fn stage_parts(&mut self, table: &Table<'_>, defaults: &StageParts) -> StageParts {
+        let mut parts = StageParts { place: table.place.clone(), ..defaults.clone() };
+        let said = self.keys(&STAGE, table, &mut parts);
+        parts.said.extend(said);
+        parts
+    }
+}
+
+const SAMPLED: Takes = Takes::Either(&[Takes::Word(|| vec!["grid", "random", "sobol"]), Takes::Table(&SAMPLING)]);
+const RETRIED: Takes = Takes::Either(&[Takes::Integer(0, u32::MAX as i128), Takes::Table(&RETRIES)]);
+const SWEPT: Takes =
+    Takes::Map(&PARAM_NAME, &Takes::Either(&[Takes::Set(&Takes::Value, 1), Takes::Table(&RANGE)]), 1);
+
+const SURVIVING: Takes = Takes::Either(&[Takes::Integer(1, COUNT_MAX), Takes::Word(|| vec!["all"])]);
+const REUSED: Takes = Takes::Either(&[Takes::Flag, Takes::Filled("version")]);
+
+type StageKey = Key<StageParts, StageSpec>;
+
+/// `[[stage]]` and `[defaults]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
+pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
+    "`[[stage]]`",
+    "A stage: its trials, and who of them survives. Each of these keys may stand in `[defaults]`, for stages without it.",
+    &[
+        StageKey::new("name", NAME, REQUIRED,
+            "What the stage is called; no two alike.",
+            |c, n, p, d| d.name.put(c.file_name(n, p), p)),
+        StageKey::new("command", COMMAND, REQUIRED,
+            "What a trial runs: a program with its arguments, or a line for `sh -c`; `{param}` stands for a param's value.",
+            |c, n, p, d| d.work.put(c.command(n, p), p))
+            .shown(|stage| Some(diff::command(&stage.work))),
+        StageKey::new("trial_budget", Takes::Integer(1, COUNT_MAX), REQUIRED,
+            "At most this many trials.",
+            |c, n, p, d| d.trial_budget.put(c.count(n, p, 1), p))
+            .shown(|stage| Some(stage.trial_budget.to_string())).amended(Amend::Budget),
+        StageKey::new("survivor_count", SURVIVING, REQUIRED,
+            "At most this many cases survive; at most `trial_budget`. `\"all\"`: whoever succeeds.",
+            |c, n, p, d| d.survivor_count.put(c.survivors(n, p), p))
+            .shown(|stage| Some(diff::survivors(stage))).amended(Amend::Survivors),
+        StageKey::new("sampling", SAMPLED, Preset::Value("\"grid\""),
+            "Which values of the sweep are tried together.",
+            |c, n, p, d| d.sampling.put(c.sampling_kind(n, p), p))
+            .shown(|stage| Some(diff::sampling(&stage.sampling))).amended(Amend::Trials),
+        StageKey::new("selection", Takes::Word(names_of::<Selection>), Preset::Value("\"top\""),
+            "How survivors are chosen by the objectives.",
+            |c, n, p, d| d.selection.put(c.named(n, p), p))
+            .shown(|stage| Some(word(&stage.selection))).amended(Amend::Survivors),
+        StageKey::new("timeout", Takes::Duration, NONE,
+            "A trial that runs longer is terminated, and fails as `timeout`.",
+            |c, n, p, d| put(&mut d.spec.timeout_ms, c.duration(n, p, false).map(Some)))
+            .shown(|stage| stage.timeout_ms.map(diff::duration)).amended(Amend::Limit(|stage| stage.timeout_ms)),
+        StageKey::new("retries", RETRIED, Preset::Value("0"),
+            "Further attempts after failed ones.",
+            |c, n, p, d| put(&mut d.spec.retries, c.retries(n, p)))
+            .shown(|stage| (!stage.retries.is_none()).then(|| diff::retries(&stage.retries))).amended(Amend::Failures),
+        StageKey::new("outputs", Takes::Set(&INNER_PATH, 0), Preset::Value("[]"),
+            "Files that must exist after a success; durable and hashed before the result counts.",
+            |c, n, p, d| put(&mut d.spec.outputs, c.texts(n, p, |c, n, p| c.inner_path(n, p))))
+            .shown(|stage| diff::texts(&stage.outputs)),
+        StageKey::new("sweep", SWEPT, Preset::Words("none: one case a parent"),
+            "The params that differ between the cases: lists of choices, or ranges.",
+            |c, n, p, d| d.sweep.put(c.sweep(n, p), p))
+            .parts(diff::cases_and_sweep),
+        StageKey::new("objective", Takes::List(&Takes::Table(&OBJECTIVE), 0), Preset::Value("[]"),
+            "What is best; in order.",
+            |c, n, p, d| d.objectives.put(c.objectives(n, p), p))
+            .shown(|stage| (!stage.objectives.is_empty()).then(|| list(stage.objectives.iter().map(diff::objective))))
+            .amended(Amend::Objectives),
+        StageKey::new("metrics", Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0), NONE,
+            "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",
+            |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)))
+            .below(|stage| diff::each(&stage.metrics, diff::metric)),
+        StageKey::new("memory_limit", Takes::Size, NONE,
+            "A trial that takes more memory is ended, and fails as `out_of_memory`.",
+            |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))
+            .shown(|stage| stage.memory_limit_bytes.map(|bytes| bytes.to_string()))
+            .amended(Amend::Limit(|stage| stage.memory_limit_bytes)),
+        StageKey::new("rails", Takes::Table(&rules::STAGE_RAILS), NONE,
+            "When the stage aborts the study.",
+            |c, n, p, d| put(&mut d.spec.rails, c.stage_rails(n, p)))
+            .below(|stage| diff::within(&rules::STAGE_RAILS, &stage.rails)).amended(Amend::StageRails),
+        StageKey::new("failure", Takes::List(&Takes::Table(&rules::FAILURE), 0), Preset::Value("[]"),
+            "How failures of the stage's tool are named; the first that matches counts.",
+            |c, n, p, d| put(&mut d.spec.failures, c.failure_rules(n, p)))
+            .shown(|stage| (!stage.failures.is_empty()).then(|| list(stage.failures.iter().map(diff::failure_rule))))
+            .amended(Amend::Failures),
+        StageKey::new("failures", Takes::Word(|| FAILURE_SETS.iter().map(|(name, _)| *name).collect()), NONE,
+            "Rules that come with piton for these tools; asked after the stage's own.",
+            |c, n, p, d| put(&mut d.failure_sets, c.failure_set(n, p))),
+        StageKey::new("approve", Takes::Flag, Preset::Value("false"),
+            "The study waits for `piton approve` before this stage.",
+            |c, n, p, d| put(&mut d.spec.approve, c.boolean(n, p)))
+            .shown(|stage| stage.approve.then(|| "true".to_owned())).amended(Amend::Approval),
+        StageKey::new("reuse", REUSED, Preset::Value("false"),
+            "A result that was found once stands for every trial of the same identity. A text is part of the identity.",
+            |c, n, p, d| d.reuse.put(c.reuse(n, p), p))
+            .shown(|stage| diff::reuse(&stage.reuse)),
+        StageKey::new("uses", Takes::Set(&PARAM_NAME, 0), Preset::Words("every param"),
+            "All params that a trial sees.",
+            |c, n, p, d| d.uses.put(c.uses(n, p), p))
+            .shown(|stage| stage.uses.as_ref().map(|uses| list(uses.iter().map(|name| diff::quote(name))))),
+        StageKey::new("inputs", Takes::Set(&Takes::Filled("path"), 0), Preset::Value("[]"),
+            "Files and directories that results depend on from this stage on, relative to the study file.",
+            |c, n, p, d| put(&mut d.spec.inputs, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))))
+            .shown(|stage| diff::texts(&stage.inputs)).amended(Amend::Inputs),
+    ],
+);

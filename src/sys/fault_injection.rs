@@ -1,0 +1,129 @@
+//! Safety measures that a test can turn off, one at a time, to see whether the simulation notices.
+//!
+//! Compiled for the library's own tests alone: in a program [`injected_fault!`] is `false`, and what depends on it is gone.
+
+use std::cell::Cell;
+
+/// A measure that is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The loop acts on a decision before it is committed.
+    ActBeforeCommit,
+    /// The observer hears of events before they are committed.
+    TellBeforeCommit,
+    /// The store's fsync does nothing.
+    CommitNotSynced,
+    /// Events and the rows they fold to are committed apart.
+    RowsApart,
+    /// A failed commit counts as done.
+    CommitErrorIgnored,
+    /// A trial that starts stays in the ready queue.
+    ReadyKept,
+    /// Cases that were passed over are not put into the ready queue.
+    PassedOverForgotten,
+    /// A report of an attempt that runs no more is taken for the running one's.
+    LateReportAccepted,
+    /// Declared outputs are not synced.
+    OutputsNotSynced,
+    /// The directories on the way to declared outputs are not synced.
+    OutputsWayNotSynced,
+    /// Of the directories above the stages', only the first new entry is made durable.
+    NewEntryNotSynced,
+    /// The store's directory is not synced.
+    DirectoryNotSynced,
+    /// The store is made under its own name.
+    CreatedInPlace,
+    /// Exports are written over what is there.
+    ExportInPlace,
+    /// Exports are renamed before their contents are synced.
+    ExportNotSynced,
+    /// Interrupted attempts are not counted.
+    InterruptedUncounted,
+    /// An interrupted attempt takes a retry.
+    InterruptedTakesRetry,
+    /// An interrupted attempt gives all retries back.
+    InterruptedForgetsFailures,
+    /// A stage closes while trials wait for their retry.
+    ClosedEarly,
+    /// A stage closes without its survivors.
+    SurvivorsNotStored,
+    /// Going on passes over one case.
+    CursorOffByOne,
+    /// What a dead engine left running is not settled.
+    LeftRunning,
+    /// The exports of a study that is over are not brought up to date.
+    ExportsNotMended,
+    /// Directories that are made are not durable.
+    DirectoriesNotDurable,
+    /// Rails are asked of results as they come, not in the order of their numbers.
+    RailsByArrival,
+    /// Results count whatever became of the inputs meanwhile.
+    InputsNotAsked,
+    /// A child starts whatever became of its parent's outputs.
+    ParentNotAsked,
+    /// A child's result counts whatever became of its parent's outputs while it ran.
+    ParentNotAskedAgain,
+    /// A result can be found before it is recorded.
+    IndexBeforeResult,
+    /// What is taken over is not held against its hash.
+    TakenUnchecked,
+    /// What is taken over is not synced.
+    TakenNotSynced,
+    /// No measure is left out: nothing is reused, so that both can be compared.
+    EverythingRuns,
+    /// What a cluster's list does not show counts as over.
+    AbsentIsOver,
+    /// A job that could not start is reported without making sure that it never will.
+    StartNotTakenBack,
+}
+
+impl Fault {
+    /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
+    pub const ALL: [Self; 31] = [
+        Self::ActBeforeCommit,
+        Self::TellBeforeCommit,
+        Self::CommitNotSynced,
+        Self::RowsApart,
+        Self::CommitErrorIgnored,
+        Self::ReadyKept,
+        Self::PassedOverForgotten,
+        Self::LateReportAccepted,
+        Self::OutputsNotSynced,
+        Self::OutputsWayNotSynced,
+        Self::NewEntryNotSynced,
+        Self::DirectoryNotSynced,
+        Self::CreatedInPlace,
+        Self::ExportInPlace,
+        Self::ExportNotSynced,
+        Self::InterruptedUncounted,
+        Self::InterruptedTakesRetry,
+        Self::InterruptedForgetsFailures,
+        Self::ClosedEarly,
+        Self::SurvivorsNotStored,
+        Self::CursorOffByOne,
+        Self::LeftRunning,
+        Self::ExportsNotMended,
+        Self::DirectoriesNotDurable,
+        Self::RailsByArrival,
+        Self::InputsNotAsked,
+        Self::ParentNotAsked,
+        Self::ParentNotAskedAgain,
+        Self::IndexBeforeResult,
+        Self::TakenUnchecked,
+        Self::TakenNotSynced,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// Whether this measure is left out on this thread.
+pub fn is(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Leaves a measure out from now on, or none.
+pub fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}

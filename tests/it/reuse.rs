@@ -1,0 +1,201 @@
+//! Results that are taken instead of made: from the study itself, from others, and never a wrong one.
+
+use std::fs;
+
+use crate::harness::{Sandbox, both, wait_until};
+
+/// Two stages whose trials note in `log` what they were asked to make. `abc` is swept first, so that adding a value of it moves every case.
+fn study(name: &str, abc: &str, reuse: bool, run: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "{name}"
+seed = 7
+[run]
+workers = 2
+{run}
+[[stage]]
+name = "synth"
+reuse = {reuse}
+command = 'echo {{abc}}{{n}} >> $PITON_STUDY_DIR/log; echo {{abc}}{{n}}$PITON_SEED > net.v; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
+trial_budget = 12
+survivor_count = 2
+outputs = ["net.v"]
+[stage.sweep]
+n = [1, 2, 3]
+abc = [{abc}]
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+[[stage]]
+name = "place"
+reuse = {reuse}
+command = 'echo place >> $PITON_STUDY_DIR/log; cat {{parent_dir}}/net.v > placed; echo "{{{{\"k\": {{k}}}}}}" > metrics.json'
+trial_budget = 4
+survivor_count = 1
+outputs = ["placed"]
+[stage.sweep]
+k = [1, 2]
+[[stage.objective]]
+metric = "k"
+goal = "maximize"
+"#
+    )
+}
+
+fn finished(text: &str) -> Sandbox {
+    let sandbox = Sandbox::with_study(text);
+    sandbox.ok("run study.toml", 0);
+    sandbox
+}
+
+/// What a study gives that runs everything.
+fn alone(text: &str) -> String {
+    let sandbox = finished(text);
+    assert_eq!(sandbox.dump()["accounting"]["reused"], 0);
+    sandbox.canonical()
+}
+
+fn amend(sandbox: &Sandbox, text: &str, options: &str) -> String {
+    sandbox.write("study.toml", text);
+    sandbox.ok(&format!("amend study.redb study.toml --yes {options}"), 0)
+}
+
+#[test]
+fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() {
+    let sandbox = finished(&study("s", "\"a\", \"c\"", true, ""));
+    assert_eq!(sandbox.lines("log").len(), 6 + 4);
+    let grown = study("s", "\"a\", \"b\", \"c\"", true, "");
+    let said = amend(&sandbox, &grown, "--discard-from synth");
+    assert!(said.contains("equal trials have their results again, and all others run;"), "{said}");
+    let out = sandbox.run("run study.toml");
+    assert!(out.status.success(), "{}", both(&out));
+    let mut log = sandbox.lines("log").split_off(10);
+    log.retain(|line| line != "place");
+    log.sort();
+    assert_eq!(log, ["b1", "b2", "b3"], "{}", both(&out));
+    assert_eq!(sandbox.canonical(), alone(&grown));
+    let dump = sandbox.dump();
+    let of_synth = |trial: &&serde_json::Value| trial["stage"] == 0 && trial.get("reused_from").is_some();
+    let reused: Vec<_> = dump["trials"].as_array().unwrap().iter().filter(of_synth).collect();
+    assert_eq!(reused.len(), 6);
+    assert_eq!(reused[0]["reused_from"]["study"], "s");
+    assert_eq!(reused[0]["attempts"], serde_json::json!([]));
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
+    let first = finished(&study("last", "\"a\", \"c\"", true, ""));
+    let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
+    let text = study("s", "\"a\", \"c\"", true, &from);
+    let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
+    let sandbox = finished(&text);
+    assert_eq!(sandbox.lines("log"), Vec::<String>::new());
+    assert_eq!(sandbox.canonical(), whole);
+    assert_eq!(sandbox.dump()["accounting"]["reused"], 10);
+    assert_eq!(sandbox.dump()["trials"][0]["reused_from"]["case"], "last_0_0");
+    // One of its outputs is another one, one is gone: those trials run, and say why.
+    fs::write(first.path("artifacts/last/0_synth/last_0_0/attempt_1/net.v"), "a9").unwrap();
+    fs::remove_dir_all(first.path("artifacts/last/0_synth/last_0_1/attempt_1")).unwrap();
+    let again = finished(&text);
+    let mut log = again.lines("log");
+    log.sort();
+    assert_eq!(log, ["a1", "c1"]);
+    assert_eq!(again.canonical(), whole);
+    let why = again.ok("why study.redb s_0_0", 0);
+    assert!(why.contains("net.v` is not what was recorded of it"), "{why}");
+    let why = again.ok("why study.redb s_0_2", 0);
+    assert!(why.contains("reused from study `last`, case `last_0_2`, attempt 1"), "{why}");
+    again.ok("verify study.redb", 0);
+}
+
+#[test]
+fn equal_trials_wait_for_one_result_and_failures_are_nobodys() {
+    let text = |command: &str| {
+        format!(
+            r#"
+[study]
+name = "s"
+[run]
+workers = 4
+[[stage]]
+name = "a"
+reuse = true
+uses = ["n"]
+command = '{command}'
+trial_budget = 8
+survivor_count = 1
+retries = 0
+[stage.sweep]
+n = [1, 2]
+other = [1, 2, 3, 4]
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+"#
+        )
+    };
+    let good = r#"echo {n} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json"#;
+    let sandbox = finished(&text(good));
+    let mut log = sandbox.lines("log");
+    log.sort();
+    assert_eq!(log, ["1", "2"]);
+    assert_eq!(sandbox.dump()["accounting"]["reused"], 6);
+    // What fails is run by each of them.
+    let bad = r#"echo {n} >> $PITON_STUDY_DIR/log; test {n} = 1 && exit 3; echo "{{\"m\": {n}}}" > metrics.json"#;
+    let sandbox = finished(&text(bad));
+    let mut log = sandbox.lines("log");
+    log.sort();
+    assert_eq!(log, ["1", "1", "1", "1", "2"]);
+}
+
+#[test]
+fn a_damaged_or_strange_store_is_a_miss() {
+    let first = finished(&study("last", "\"a\", \"c\"", true, ""));
+    let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
+    let good = fs::read(first.path("study.redb")).unwrap();
+    let bytes = good.len();
+    for damage in 0..6 {
+        let other = first.path("other.redb");
+        let mut damaged = good.clone();
+        match damage {
+            0 => damaged.truncate(bytes / 2),
+            1 => damaged = b"no store".to_vec(),
+            // Every page but the header, in turn.
+            n => (4096 * (n - 1)..bytes).step_by(4096 * 4).for_each(|at| damaged[at + 100] ^= 1),
+        }
+        fs::write(&other, damaged).unwrap();
+        let from = format!("reuse_from = [\"{}\", \"nowhere.redb\"]", other.display());
+        let sandbox = Sandbox::with_study(&study("s", "\"a\", \"c\"", true, &from));
+        let out = sandbox.run("run study.toml");
+        assert!(matches!(out.status.code(), Some(0 | 7)), "{damage}: {}", both(&out));
+        if out.status.success() {
+            assert_eq!(sandbox.canonical(), whole, "{damage}");
+        }
+    }
+}
+
+#[test]
+fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
+    let slow = study("last", "\"a\", \"c\"", true, "").replacen(
+        "command = 'echo {abc}",
+        "command = 'while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
+        1,
+    );
+    let first = Sandbox::with_study(&slow);
+    let engine = first.start("run study.toml");
+    wait_until("four results", || first.lines("log").len() >= 4);
+    wait_until("they are recorded", || first.dump()["accounting"]["succeeded"].as_u64() >= Some(4));
+    let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
+    let sandbox = Sandbox::with_study(
+        &slow.replace("\"last\"", "\"s\"").replace("workers = 2", &format!("workers = 2\n{from}")),
+    );
+    sandbox.write("go", "");
+    sandbox.ok("run study.toml", 0);
+    let mut log = sandbox.lines("log");
+    log.sort();
+    assert_eq!(log, ["a3", "c3", "place", "place", "place", "place"]);
+    first.write("go", "");
+    assert!(engine.wait().success());
+}
