@@ -5,6 +5,8 @@
 //! and maximum as the noise, and the machine's own limits (process starts, fsync, redb alone) are measured in the same
 //! run. Nothing here asserts: a table on the screen and `target/bench.json` are all it gives. See `benches/README.md`.
 
+#![expect(unreachable_pub, reason = "nothing of a program can be reached from outside")]
+
 mod closures;
 mod commands;
 mod limits;

@@ -67,7 +67,7 @@ struct HookStage {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     spec: Spec,
     store: PathBuf,
     sender: Option<Sender<HookMessage>>,
@@ -81,7 +81,12 @@ pub struct Hooks {
 impl Hooks {
     /// `None` for a study without a hook, or if no thread can be had. The program runs at `keeper`, if there is one.
     #[must_use]
-    pub fn start(spec: &Spec, store: &Path, study_dir: &Path, keeper: Option<KeeperClient>) -> Option<Self> {
+    pub(crate) fn start(
+        spec: &Spec,
+        store: &Path,
+        study_dir: &Path,
+        keeper: Option<KeeperClient>,
+    ) -> Option<Self> {
         let (program, args) = spec.run.on_event.split_first()?;
         let (sender, told) = bounded(WAITING);
         let (working, done) = bounded(0);
@@ -104,7 +109,7 @@ impl Hooks {
     }
 
     /// An event is on disk.
-    pub fn committed(&mut self, record: &Record, draft: &Draft) {
+    pub(crate) fn committed(&mut self, record: &Record, draft: &Draft) {
         let (event, stage) = match &record.event {
             Event::StageClosed { stage, .. } => ("stage_closed", self.stage(*stage, draft)),
             Event::RunEnded { how } => (word(*how), None),
@@ -141,7 +146,7 @@ impl Hooks {
     }
 
     /// Waits until the last message is through, or its time is up. Requests to end come by `shutdown`.
-    pub fn finish(mut self, shutdown: &ShutdownHandle) {
+    pub(crate) fn finish(mut self, shutdown: &ShutdownHandle) {
         self.sender = None;
         self.deadline.bring_forward(Instant::now() + LAST);
         let mut patience = LIMIT_FORCED;

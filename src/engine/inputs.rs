@@ -37,7 +37,7 @@ type Hurry = Arc<OnceLock<Instant>>;
 
 /// Inputs, and what they were when they were found to be as recorded.
 #[derive(Clone, Debug)]
-pub struct WatchedInputs {
+pub(crate) struct WatchedInputs {
     /// Ready to be looked at again.
     pub inputs: Inputs,
     /// What they were.

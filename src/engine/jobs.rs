@@ -21,7 +21,7 @@ const KNOWN_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Debug)]
-pub struct JobMaker {
+pub(super) struct JobMaker {
     spec: Arc<Spec>,
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
@@ -37,7 +37,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// [`EngineError::Executor`] when a stage of the stored spec cannot be prepared.
-    pub fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
+    pub(super) fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
         let study = StudyRuntime::new(&spec, &paths.study_dir, &paths.artifacts);
         let runtimes = spec
             .stages
@@ -51,7 +51,7 @@ impl JobMaker {
 
     /// The spec jobs are made from.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
+    pub(super) fn spec(&self) -> &Spec {
         &self.spec
     }
 
@@ -59,7 +59,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// [`EngineError::Inconsistent`] when the trial is not planned.
-    pub fn job(&self, draft: &Draft, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
+    pub(super) fn job(&self, draft: &Draft, trial: TrialId, attempt: AttemptNo) -> Result<Job, EngineError> {
         if trial == TrialId::BASE {
             return self.base_job(draft, attempt);
         }
@@ -71,7 +71,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// As for [`JobMaker::job`]; what reading the store fails with.
-    pub fn heir(
+    pub(super) fn heir(
         &mut self,
         draft: &Draft,
         snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
@@ -110,7 +110,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// As for [`JobMaker::heir`].
-    pub fn identity(
+    pub(super) fn identity(
         &mut self,
         draft: &Draft,
         snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
@@ -133,7 +133,12 @@ impl JobMaker {
 
     /// What a survivor with these outputs left for its children.
     #[must_use]
-    pub fn left_by(&self, lineage: &Lineage<'_>, trial: TrialId, outputs: Vec<OutputHash>) -> Option<Inherited> {
+    pub(super) fn left_by(
+        &self,
+        lineage: &Lineage<'_>,
+        trial: TrialId,
+        outputs: Vec<OutputHash>,
+    ) -> Option<Inherited> {
         let (stage, _) = lineage.locate(trial)?;
         let stage = self.spec.stages.get(stage as usize)?.name.clone();
         Some(Inherited { stage, outputs })
@@ -143,7 +148,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// As for [`JobMaker::job`].
-    pub fn job_of(
+    pub(super) fn job_of(
         &self,
         study: StudyId,
         lineage: &Lineage<'_>,
@@ -177,7 +182,7 @@ impl JobMaker {
 
     /// The stage of a trial, made ready.
     #[must_use]
-    pub fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<Arc<StageRuntime>> {
+    pub(super) fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<Arc<StageRuntime>> {
         let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;
         self.runtimes.get(stage as usize).map(Arc::clone)
     }

@@ -7,7 +7,7 @@
 #[cfg(feature = "cluster")]
 pub mod attempt;
 mod draft;
-pub mod hooks;
+pub(crate) mod hooks;
 mod inputs;
 mod jobs;
 mod library;
@@ -16,12 +16,12 @@ pub mod probe;
 mod proposer;
 mod rails;
 mod ready;
-pub mod replay;
+pub(crate) mod replay;
 pub mod resume;
 mod run;
 mod shutdown;
-pub mod step;
-pub mod stop;
+pub(crate) mod step;
+pub(crate) mod stop;
 mod survivors;
 mod timing;
 
@@ -35,15 +35,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
-pub use inputs::WatchedInputs;
+pub(crate) use inputs::WatchedInputs;
 #[cfg(test)]
-pub use rails::broken;
-pub use shutdown::{Control, ShutdownHandle};
+pub(crate) use rails::broken;
+pub(crate) use shutdown::Control;
+pub use shutdown::ShutdownHandle;
 #[cfg(test)]
-pub use survivors::choose;
+pub(crate) use survivors::choose;
 pub(crate) use timing::Timing;
 
-pub use crate::executor::ParentDiffers;
+pub(crate) use crate::executor::ParentDiffers;
 use crate::executor::local::LocalExecutor;
 use crate::executor::local::closure::ClosureFn;
 use crate::executor::local::keeper::{Keeper, KeeperClient};
@@ -80,7 +81,7 @@ pub trait Observer {
 /// Signals to the process, as requests to a study's engine. It outlives the run, so that a signal which comes while
 /// the end is reported is one more request and not the end of the process.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     watch: SignalWatch,
     /// Set before the engine's loop gets round to it.
     asked_to_end: Arc<AtomicBool>,
@@ -91,7 +92,7 @@ impl Watched {
     ///
     /// # Errors
     /// [`EngineError::System`] when handlers or the thread cannot be made.
-    pub fn start(shutdown: &ShutdownHandle) -> Result<Self, EngineError> {
+    pub(crate) fn start(shutdown: &ShutdownHandle) -> Result<Self, EngineError> {
         let asked_to_end = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&asked_to_end);
         let watch = SignalWatch::start(shutdown.sender(), move |signal| {
@@ -107,7 +108,7 @@ impl Watched {
 }
 
 /// How one run goes about.
-pub struct RunOptions<'a> {
+pub(crate) struct RunOptions<'a> {
     /// Trials at once, at least 1.
     pub workers: u32,
     /// Bound on the wait for running trials after a first signal.
@@ -216,7 +217,7 @@ pub struct CommitError {
 ///
 /// # Errors
 /// [`EngineError`]; the store is as good as its last commit.
-pub fn run(
+pub(crate) fn run(
     journal: Journal,
     spec: Arc<Spec>,
     paths: StudyPaths,
@@ -390,7 +391,7 @@ pub(crate) fn run_on(
 ///
 /// # Errors
 /// [`EngineError`] when the store cannot be read, a process does not die, or some run on a cluster.
-pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
+pub(crate) fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     let snapshot = journal.snapshot()?;
     let (study, left) = (snapshot.study()?, snapshot.running()?);
     if runs_elsewhere(&study).map_err(unseen)?.is_some() {
@@ -413,7 +414,7 @@ pub fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
 ///
 /// # Errors
 /// [`EngineError`] when the store cannot be read, or the cluster cannot be used.
-pub fn settled_remote(
+pub(crate) fn settled_remote(
     journal: &Journal,
     spec: &Arc<Spec>,
     paths: &StudyPaths,

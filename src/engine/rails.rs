@@ -13,7 +13,7 @@ use crate::study_file::Spec;
 ///
 /// # Errors
 /// [`JournalError`] from reading them.
-pub fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<Judge, JournalError> {
+pub(super) fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<Judge, JournalError> {
     let Some((stage, _)) = draft.open_stage() else { return Ok(Judge::default()) };
     let Some(of) = spec.stages.get(stage.index as usize) else { return Ok(Judge::default()) };
     let (first, end) = (stage.first_trial, TrialId(stage.first_trial.0.saturating_add(stage.planned())));
@@ -42,7 +42,7 @@ pub fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<Judge, J
 ///
 /// # Errors
 /// [`JournalError`] from reading them.
-pub fn broken(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Option<Broken>, JournalError> {
+pub(crate) fn broken(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Option<Broken>, JournalError> {
     let stages = snapshot.stages()?;
     let Some(row) = stages.get(stage as usize) else {
         return Err(JournalError::Missing { table: "stage", key: stage.into() });

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use crate::model::{ReadyKey, TrialId, UnixMs};
 
 /// Entries loaded at once; at most twice as many are held.
-pub const WINDOW: usize = 4096;
+pub(super) const WINDOW: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct ReadyWindow {
+pub(super) struct ReadyWindow {
     entries: BTreeSet<ReadyKey>,
     /// Whether entries after the window's last one may exist on disk.
     more: bool,
@@ -20,7 +20,7 @@ pub struct ReadyWindow {
 
 /// What became of an entry offered to the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offered {
+pub(super) enum Offered {
     /// It is in the window.
     Held,
     /// It lies beyond the window; only the store knows it.
@@ -31,13 +31,13 @@ pub enum Offered {
 
 impl ReadyWindow {
     /// Entries just read from the store, in order; `more` says whether others follow there.
-    pub fn fill(&mut self, entries: impl IntoIterator<Item = ReadyKey>, more: bool) {
+    pub(super) fn fill(&mut self, entries: impl IntoIterator<Item = ReadyKey>, more: bool) {
         self.entries = entries.into_iter().collect();
         self.more = more;
     }
 
     /// An entry that the store has or gets with the next commit.
-    pub fn offer(&mut self, key: ReadyKey) -> Offered {
+    pub(super) fn offer(&mut self, key: ReadyKey) -> Offered {
         if self.more && self.entries.last().is_none_or(|last| key > *last) {
             return Offered::Beyond;
         }
@@ -53,7 +53,7 @@ impl ReadyWindow {
 
     /// Takes the first entry that may start now. A due time further off than `longest_ms` can only come from a clock
     /// that was set back since, and counts as due.
-    pub fn take_due(&mut self, now_ms: UnixMs, longest_ms: u64) -> Option<ReadyKey> {
+    pub(super) fn take_due(&mut self, now_ms: UnixMs, longest_ms: u64) -> Option<ReadyKey> {
         let first = *self.entries.first()?;
         if self.wait_ms(now_ms, longest_ms)? > 0 {
             return None;
@@ -63,7 +63,7 @@ impl ReadyWindow {
     }
 
     /// Lets go of the trials from `limit` on; the store keeps them. Which they were.
-    pub fn keep_below(&mut self, limit: TrialId) -> Vec<TrialId> {
+    pub(super) fn keep_below(&mut self, limit: TrialId) -> Vec<TrialId> {
         let gone: Vec<ReadyKey> = self.entries.iter().filter(|(_, trial)| *trial >= limit).copied().collect();
         for key in &gone {
             self.entries.remove(key);
@@ -73,7 +73,7 @@ impl ReadyWindow {
 
     /// Milliseconds until the first entry may start.
     #[must_use]
-    pub fn wait_ms(&self, now_ms: UnixMs, longest_ms: u64) -> Option<u64> {
+    pub(super) fn wait_ms(&self, now_ms: UnixMs, longest_ms: u64) -> Option<u64> {
         let (due_ms, _) = self.entries.first()?;
         let wait = u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0);
         Some(if wait > longest_ms { 0 } else { wait })
@@ -81,7 +81,7 @@ impl ReadyWindow {
 
     /// Whether it is empty while the store has entries.
     #[must_use]
-    pub fn needs_refill(&self) -> bool {
+    pub(super) fn needs_refill(&self) -> bool {
         self.entries.is_empty() && self.more
     }
 }

@@ -28,7 +28,7 @@ use crate::sys::signals::{SignalEvent, SignalWatch, stop_self};
 
 /// Where and as what a trial is run again.
 #[derive(Clone, Debug)]
-pub struct ReplayTarget {
+pub(crate) struct ReplayTarget {
     /// The attempt's directory, absolute. It is made anew: whatever it held is gone.
     pub dir: PathBuf,
     /// The trial's scratch directory, absolute.
@@ -39,7 +39,7 @@ pub struct ReplayTarget {
 
 /// How a replay ended.
 #[derive(Clone, Debug)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// As an engine would have recorded it; `None` when a signal came before it began.
     pub report: Option<AttemptReport>,
     /// The signal that ended it early, if one did. Without one the report is there, and is a success or a failure.
@@ -51,7 +51,7 @@ pub struct Replayed {
 /// # Errors
 /// [`EngineError::Inconsistent`] when the trial is not planned, [`EngineError::Executor`] when its stage cannot be
 /// prepared, [`EngineError::System`] without random bytes.
-pub fn prepare(
+pub(crate) fn prepare(
     spec: Spec,
     paths: StudyPaths,
     (stages, proposals): (&[StageRow], &Proposals),
@@ -70,7 +70,7 @@ pub fn prepare(
 /// How what the job's parent left differs from what is recorded of it, in lines; empty: not at all. A replay records
 /// nothing, so that it runs all the same: without what was recorded, nothing is held against that.
 #[must_use]
-pub fn take_parent_as_it_is(job: &mut Job) -> Vec<String> {
+pub(crate) fn take_parent_as_it_is(job: &mut Job) -> Vec<String> {
     let differs = parents::words_of(job);
     job.inherited = None;
     differs
@@ -83,7 +83,7 @@ pub fn take_parent_as_it_is(job: &mut Job) -> Vec<String> {
 ///
 /// # Errors
 /// [`EngineError::Executor`] when it cannot be run, [`EngineError::System`] when signals cannot be watched.
-pub fn run(
+pub(crate) fn run(
     job: Job,
     slot: u32,
     keeper: Keeper,

@@ -14,7 +14,7 @@ use crate::sys::signals::SignalEvent;
 
 /// Messages to the engine from outside its trials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Control {
+pub(crate) enum Control {
     /// A signal to the process.
     Signal(SignalEvent),
     /// Stop dequeuing and let running trials finish.

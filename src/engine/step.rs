@@ -19,13 +19,13 @@ use crate::model::{
 use crate::plan::{self, Broken, Judge, Lineage};
 use crate::study_file::Spec;
 use rails::base_failed;
-pub use reusing::Hit;
+pub(crate) use reusing::Hit;
 use reusing::Reusing;
 use slots::Slots;
 
 /// When an input is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
+pub(crate) struct Now {
     /// Wall clock, Unix milliseconds.
     pub at_ms: UnixMs,
     /// Milliseconds this run has lasted, by a steady clock that stops with the engine.
@@ -34,7 +34,7 @@ pub struct Now {
 
 /// What the loop passes to the state.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// Something happened to an attempt.
     Executor(ExecutorEvent),
     /// Stop dequeuing, let running trials finish.
@@ -92,7 +92,7 @@ pub enum Input {
 
 /// What the loop does once the draft is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Hand an attempt to the executor.
     Submit {
         /// The trial's number in the study, from 0.
@@ -144,7 +144,7 @@ pub enum Action {
 
 /// How far the end has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Trials start.
     Running,
     /// No trial starts any more; running ones finish, until `limit` (run time, milliseconds) at most.
@@ -190,7 +190,7 @@ const GIVE_UP_REMOTE_MS: u64 = 30_000;
 
 /// All the engine knows.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     spec: Arc<Spec>,
     draft: Draft,
     phase: Phase,
@@ -232,7 +232,7 @@ pub struct State {
 impl State {
     /// The state of a store as it was found; nothing is decided yet. `judge` knows the results of the open stage.
     #[must_use]
-    pub fn new(spec: Arc<Spec>, draft: Draft, judge: Judge, workers: u32) -> Self {
+    pub(crate) fn new(spec: Arc<Spec>, draft: Draft, judge: Judge, workers: u32) -> Self {
         let off = u64::from(injected_fault!(CursorOffByOne));
         let cursor = draft.open_stage().map_or(0, |(_, counters)| counters.next_index + off);
         let mut ready = ReadyWindow::default();
@@ -264,7 +264,7 @@ impl State {
 
     /// The same for trials that run there. With `detach`, a drain does not wait for those on a cluster.
     #[must_use]
-    pub fn on(mut self, executor: ExecutorKind, detach: bool) -> Self {
+    pub(crate) fn on(mut self, executor: ExecutorKind, detach: bool) -> Self {
         self.executor = executor;
         self.detach = detach && executor.is_remote();
         self
@@ -276,7 +276,7 @@ impl State {
     ///
     /// # Errors
     /// [`FoldError`]: the store contradicts itself.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         now: Now,
         engine: EngineId,
@@ -307,7 +307,7 @@ impl State {
     ///
     /// # Errors
     /// [`FoldError`]: a bug or a damaged store; nothing of the draft may be committed.
-    pub fn step(&mut self, now: Now, input: Input) -> Result<Vec<Action>, FoldError> {
+    pub(crate) fn step(&mut self, now: Now, input: Input) -> Result<Vec<Action>, FoldError> {
         match input {
             Input::Executor(event) => self.executor_event(now, event),
             Input::Drain { by, limit_ms } => self.drain(now, by, limit_ms),
@@ -522,7 +522,7 @@ impl State {
     ///
     /// # Errors
     /// [`FoldError`], as for [`State::step`].
-    pub fn advance(&mut self, now: Now) -> Result<Vec<Action>, FoldError> {
+    pub(crate) fn advance(&mut self, now: Now) -> Result<Vec<Action>, FoldError> {
         let mut actions = Vec::new();
         self.limits(now, &mut actions)?;
         self.withdraw(&mut actions);
@@ -726,7 +726,7 @@ impl State {
 
     /// Milliseconds until [`Input::Tick`] could change something; `None`: nothing is due.
     #[must_use]
-    pub fn wake_in_ms(&self, now: Now) -> Option<u64> {
+    pub(crate) fn wake_in_ms(&self, now: Now) -> Option<u64> {
         match self.phase {
             Phase::Running => {
                 let retry = self.ready.wait_ms(now.at_ms, self.longest_delay_ms()).filter(|_| self.has_room());
@@ -740,61 +740,61 @@ impl State {
 
     /// Why the executor cannot go on, if it cannot.
     #[must_use]
-    pub fn broken(&self) -> Option<&str> {
+    pub(crate) fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
     }
 
     /// What trials depend on and is not what is recorded, if that ended the run.
     #[must_use]
-    pub fn differs(&self) -> Option<&Differs> {
+    pub(crate) fn differs(&self) -> Option<&Differs> {
         self.differs.as_ref()
     }
 
     /// How many attempts are handed out and not started, and results being taken.
     #[must_use]
-    pub fn submitted_count(&self) -> usize {
+    pub(crate) fn submitted_count(&self) -> usize {
         self.submitted.len() + self.reusing.under_way()
     }
 
     /// How many trials wait, and are not to be picked again.
     #[must_use]
-    pub fn in_hand_count(&self) -> usize {
+    pub(crate) fn in_hand_count(&self) -> usize {
         self.submitted.len() + self.reusing.in_hand()
     }
 
     /// How many attempts run.
     #[must_use]
-    pub fn running_count(&self) -> usize {
+    pub(crate) fn running_count(&self) -> usize {
         self.running.len()
     }
 
     /// How far the end has come.
     #[cfg(test)]
-    pub fn phase(&self) -> &Phase {
+    pub(crate) fn phase(&self) -> &Phase {
         &self.phase
     }
 
     /// The rows in memory.
     #[must_use]
-    pub fn draft(&self) -> &Draft {
+    pub(crate) fn draft(&self) -> &Draft {
         &self.draft
     }
 
     /// The rows in memory, to commit from and to load trials into.
-    pub fn draft_mut(&mut self) -> &mut Draft {
+    pub(crate) fn draft_mut(&mut self) -> &mut Draft {
         &mut self.draft
     }
 }
 
 /// How long terminated trials of a study are waited for.
 #[must_use]
-pub fn give_up_after(spec: &Spec) -> Duration {
+pub(crate) fn give_up_after(spec: &Spec) -> Duration {
     Duration::from_millis(ending::give_up_after_ms(spec))
 }
 
 /// The end of an attempt that was cut off: it runs again at once.
 #[must_use]
-pub fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: String) -> AttemptEnd {
+pub(crate) fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: String) -> AttemptEnd {
     AttemptEnd {
         trial,
         attempt,
@@ -808,14 +808,14 @@ pub fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, reason: St
 
 /// The end of an attempt whose engine died: nobody saw how it went.
 #[must_use]
-pub fn left_behind(at_ms: UnixMs, row: &RunningRow) -> AttemptEnd {
+pub(crate) fn left_behind(at_ms: UnixMs, row: &RunningRow) -> AttemptEnd {
     let reason = "its engine ended without recording how it went".to_owned();
     interrupted(at_ms, row.trial, row.attempt, reason)
 }
 
 /// The event an attempt ends with: the base command has its own.
 #[must_use]
-pub fn end_event(end: AttemptEnd) -> Event {
+pub(crate) fn end_event(end: AttemptEnd) -> Event {
     match end.trial {
         TrialId::BASE => Event::BaseEnded(Box::new(end)),
         _ => Event::AttemptEnded(Box::new(end)),
@@ -827,7 +827,11 @@ pub fn end_event(end: AttemptEnd) -> Event {
 ///
 /// # Errors
 /// [`JournalError`] from reading the store.
-pub fn refilled(snapshot: &Snapshot, submitted: usize, limit: Option<TrialId>) -> Result<Input, JournalError> {
+pub(crate) fn refilled(
+    snapshot: &Snapshot,
+    submitted: usize,
+    limit: Option<TrialId>,
+) -> Result<Input, JournalError> {
     let wanted = WINDOW + submitted;
     let (mut keys, mut after, mut more) = (Vec::new(), None, true);
     while more && keys.len() < WINDOW {

@@ -78,7 +78,7 @@ pub enum StopError {
 
 /// One run of a study, among all runs of all studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunName {
+pub(crate) struct RunName {
     /// The study.
     pub study: StudyId,
     /// Its run, from 1.
@@ -101,7 +101,7 @@ struct Request {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn request(store: &Path, run: RunName, now: bool) -> io::Result<PathBuf> {
+pub(crate) fn request(store: &Path, run: RunName, now: bool) -> io::Result<PathBuf> {
     let request = Request { schema: 1, study_id: run.study.to_string(), run: run.run, now };
     let text = serde_json::to_vec(&request)?;
     let path = request_path(store);
@@ -110,13 +110,13 @@ pub fn request(store: &Path, run: RunName, now: bool) -> io::Result<PathBuf> {
 }
 
 /// Takes a request back, if it is still there; whether it was.
-pub fn withdraw(store: &Path) -> bool {
+pub(crate) fn withdraw(store: &Path) -> bool {
     fs::remove_file(request_path(store)).is_ok()
 }
 
 /// Looks for requests while a run lasts.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     over: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -124,7 +124,7 @@ pub struct Watcher {
 impl Watcher {
     /// Starts looking. Without a thread for it nobody looks: then signals are the only way.
     #[must_use]
-    pub fn start(store: &Path, run: RunName, shutdown: &ShutdownHandle) -> Self {
+    pub(crate) fn start(store: &Path, run: RunName, shutdown: &ShutdownHandle) -> Self {
         let (over, ended) = bounded::<()>(0);
         let (store, sender) = (store.to_owned(), shutdown.sender());
         let look = move || {

@@ -12,7 +12,7 @@ use crate::study_file::{Spec, StageSpec};
 ///
 /// # Errors
 /// [`JournalError`] from reading, also when the stage is unknown.
-pub fn choose(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Vec<Parent>, JournalError> {
+pub(crate) fn choose(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Vec<Parent>, JournalError> {
     let stages = snapshot.stages()?;
     match (stages.get(stage as usize), spec.stages.get(stage as usize)) {
         (Some(row), Some(spec)) => choose_from(snapshot, spec, row),

@@ -26,8 +26,9 @@ mod storage;
 mod tables;
 mod write;
 
+pub(crate) use compact::CompactError;
+pub use compact::Compacted;
 pub(crate) use compact::compact;
-pub use compact::{CompactError, Compacted};
 pub(crate) use create::remove_leftovers;
 pub use create::{create, create_with};
 pub use error::{JournalError, OpenError};
@@ -38,7 +39,8 @@ pub use read::{Reader, Snapshot};
 pub use replay::{Verification, replayed, verify};
 pub use salvage::Salvaged;
 pub(crate) use salvage::salvage;
-pub use write::{Journal, WriteSet};
+pub use write::Journal;
+pub(crate) use write::WriteSet;
 
 #[cfg(test)]
 pub(crate) use overlay::Overlay;

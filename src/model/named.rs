@@ -19,13 +19,14 @@ pub trait Named: Copy + 'static {
     }
 }
 
-/// Names the variants of an enum.
+/// Names the variants of an enum: of one that users see, or with the visibility that is said.
 macro_rules! named {
-    ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+    ($type:ident $variants:tt) => { $crate::model::named!(pub $type $variants); };
+    ($vis:vis $type:ident { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl $type {
             /// Its name in study files, dumps and messages.
             #[must_use]
-            pub const fn name(self) -> &'static str {
+            $vis const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
         }

@@ -54,7 +54,7 @@ pub struct Discarded {
 
 /// All changes, and the event that makes them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Amendment {
+pub(crate) struct Amendment {
     /// The changes, judged as if `discard_from` were done.
     pub changes: Vec<Judged>,
     /// Name of the first stage whose results would have to be discarded, and are not.
@@ -68,14 +68,14 @@ pub struct Amendment {
 impl Amendment {
     /// Whether there is anything to do.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.event.discard_from.is_none()
     }
 }
 
 /// A study as it stands in its store.
 #[derive(Clone, Copy, Debug)]
-pub struct StudyState<'a> {
+pub(crate) struct StudyState<'a> {
     /// Its row.
     pub study: &'a StudyRow,
     /// Its spec.
@@ -88,7 +88,7 @@ pub struct StudyState<'a> {
 
 /// What a study is to depend on, as of now.
 #[derive(Clone, Debug, Default)]
-pub struct Present {
+pub(crate) struct Present {
     /// Hashes of the inputs that the new spec names.
     pub inputs: Vec<InputHash>,
     /// Versions of the tools that it names.
@@ -99,7 +99,7 @@ pub struct Present {
 
 /// What it takes to make the study that stands into `new`.
 #[must_use]
-pub fn amendment(
+pub(crate) fn amendment(
     standing: StudyState<'_>,
     new: &Spec,
     present: Present,
@@ -170,7 +170,7 @@ fn extends(change: Change, cost: impl Into<String>) -> Judged {
 }
 
 /// Tools whose versions differ from those of an earlier time, as changes.
-pub fn changed_tools<'a>(
+pub(crate) fn changed_tools<'a>(
     made_with: &'a [ToolVersion],
     now: &'a [ToolVersion],
 ) -> impl Iterator<Item = Change> + 'a {

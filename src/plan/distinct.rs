@@ -37,7 +37,7 @@ pub(super) struct Share {
 
 impl Share {
     /// A random case: the one at `place` in the share, `index` in the stage.
-    pub fn random(&self, sweep: &[SweepParam], place: u64, index: u64) -> Option<Vec<(String, Value)>> {
+    pub(super) fn random(&self, sweep: &[SweepParam], place: u64, index: u64) -> Option<Vec<(String, Value)>> {
         if listed(sweep) {
             return self.listed(Source::Random, sweep, place);
         }
@@ -49,7 +49,7 @@ impl Share {
     }
 
     /// The case at `place` in a Sobol' share.
-    pub fn sobol(&self, sweep: &[SweepParam], place: u64) -> Option<Vec<(String, Value)>> {
+    pub(super) fn sobol(&self, sweep: &[SweepParam], place: u64) -> Option<Vec<(String, Value)>> {
         if sweep.iter().any(is_float) {
             return Sequence::new(sweep, &self.coordinates())?.values(place);
         }

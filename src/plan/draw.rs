@@ -20,21 +20,21 @@ pub(super) struct Draw {
 
 impl Draw {
     /// The stream for `purpose` (unique in this crate) at these bytes of coordinates.
-    pub fn new(purpose: &str, coordinates: &[u8]) -> Self {
+    pub(super) fn new(purpose: &str, coordinates: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(purpose);
         hasher.update(coordinates);
         Self { words: hasher.finalize_xof() }
     }
 
     /// The next 64 bits.
-    pub fn word(&mut self) -> u64 {
+    pub(super) fn word(&mut self) -> u64 {
         let mut bytes = [0; 8];
         self.words.fill(&mut bytes);
         u64::from_le_bytes(bytes)
     }
 
     /// The next 32 bits: the upper half of 64; a word's halves are equally good.
-    pub fn half_word(&mut self) -> u32 {
+    pub(super) fn half_word(&mut self) -> u32 {
         u32::try_from(self.word() >> 32).unwrap_or(u32::MAX)
     }
 }

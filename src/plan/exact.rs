@@ -41,7 +41,7 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
         let decimals: Vec<Decimal> = values.map(Decimal::of).collect();
         let exponent = decimals.iter().map(|decimal| decimal.exponent).min().unwrap_or(0);
         Self { values: decimals.into_iter().map(|decimal| decimal.in_units_of(exponent)).collect(), exponent }
@@ -57,7 +57,7 @@ pub(super) struct Scale {
 impl Scale {
     /// For sums of one difference for each span; differences and spans of a column are in the same unit. A span of 0 adds
     /// nothing. Weights are not negative.
-    pub fn new(weights: impl Iterator<Item = f64>, spans: &[BigInt]) -> Self {
+    pub(super) fn new(weights: impl Iterator<Item = f64>, spans: &[BigInt]) -> Self {
         let weights = Column::of(weights);
         let counts = |span: &BigInt| *span > BigInt::ZERO;
         let mut whole: BigInt = spans.iter().filter(|span| counts(span)).product();
@@ -71,13 +71,13 @@ impl Scale {
     }
 
     /// The sum of these differences, in order; comparable with others of the same scale.
-    pub fn sum(&self, differences: impl Iterator<Item = BigInt>) -> BigInt {
+    pub(super) fn sum(&self, differences: impl Iterator<Item = BigInt>) -> BigInt {
         self.factors.iter().zip(differences).map(|(factor, difference)| factor * difference).sum()
     }
 
     /// A sum as a number for people, equal for equal sums; right to the last place for sums below 2^63.
     #[expect(clippy::cast_precision_loss, reason = "rounded once, for people")]
-    pub fn shown(&self, sum: &BigInt) -> f64 {
+    pub(super) fn shown(&self, sum: &BigInt) -> f64 {
         let fixed = (sum << 64_u32) / &self.whole;
         u128::try_from(fixed).map_or(f64::MAX, |fixed| fixed as f64 / 2_f64.powi(64))
     }

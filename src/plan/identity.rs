@@ -18,7 +18,7 @@ const SEED_PURPOSE: &str = "piton identity 1: seed of a trial";
 
 /// What a result is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResultId(pub [u8; 32]);
+pub(crate) struct ResultId(pub [u8; 32]);
 
 impl std::fmt::Display for ResultId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -28,7 +28,7 @@ impl std::fmt::Display for ResultId {
 
 /// What of a trial a part is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PartKind {
+pub(crate) enum PartKind {
     /// The study's seed.
     Seed,
     /// What runs, its placeholders not filled in.
@@ -55,7 +55,7 @@ pub enum PartKind {
     Parent,
 }
 
-named!(PartKind {
+named!(pub(crate) PartKind {
     Seed => "seed",
     Command => "command",
     Version => "version",
@@ -72,7 +72,7 @@ named!(PartKind {
 
 /// One part of an identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct IdentityPart {
+pub(crate) struct IdentityPart {
     /// What it is about.
     pub kind: PartKind,
     /// Which one of its kind; may be empty.
@@ -83,7 +83,7 @@ pub struct IdentityPart {
 
 /// What a study's results are made with, as it is recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct MadeWith<'a> {
+pub(crate) struct MadeWith<'a> {
     /// Hashes of all inputs.
     pub inputs: &'a [InputHash],
     /// Versions of the tools.
@@ -98,7 +98,7 @@ impl<'a> From<&'a StudyRow> for MadeWith<'a> {
 
 /// What the identities of a stage's trials have in common.
 #[derive(Clone, Debug)]
-pub struct StageIdentity {
+pub(crate) struct StageIdentity {
     parts: Vec<IdentityPart>,
     taken_up: blake3::Hasher,
     uses: Option<BTreeSet<String>>,
@@ -107,7 +107,7 @@ pub struct StageIdentity {
 impl StageIdentity {
     /// `None`: the stage does not reuse, or something that it depends on is not recorded.
     #[must_use]
-    pub fn of(spec: &Spec, stage: StageIndex, made_with: MadeWith<'_>) -> Option<Self> {
+    pub(crate) fn of(spec: &Spec, stage: StageIndex, made_with: MadeWith<'_>) -> Option<Self> {
         let stage_spec = spec.stages.get(stage as usize).filter(|stage| !stage.reuse.is_no())?;
         let parts = common(spec, stage_spec, made_with)?;
         let mut taken_up = blake3::Hasher::new_derive_key(PURPOSE);
@@ -118,7 +118,7 @@ impl StageIdentity {
     /// The identity of a trial's result, from its case's params and the outputs of its parent's accepted attempt (none in the
     /// first stage). What the trial does not see may be there, and counts for nothing.
     #[must_use]
-    pub fn trial(&self, params: &Params, parent: &[OutputHash]) -> ResultId {
+    pub(crate) fn trial(&self, params: &Params, parent: &[OutputHash]) -> ResultId {
         let mut hasher = self.taken_up.clone();
         self.each_own(params, parent, |kind, name, value| take_up(&mut hasher, kind, name, &value));
         ResultId(*hasher.finalize().as_bytes())
@@ -126,7 +126,7 @@ impl StageIdentity {
 
     /// What [`StageIdentity::trial`] is made of, in its order.
     #[must_use]
-    pub fn parts(&self, params: &Params, parent: &[OutputHash]) -> Vec<IdentityPart> {
+    pub(crate) fn parts(&self, params: &Params, parent: &[OutputHash]) -> Vec<IdentityPart> {
         let mut parts = self.parts.clone();
         self.each_own(params, parent, |kind, name, value| {
             parts.push(IdentityPart { kind, name: name.to_owned(), value });

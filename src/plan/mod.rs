@@ -5,7 +5,7 @@
 //! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A
 //! change to any number this module gives needs a new [`VERSION`].
 
-pub mod amend;
+pub(crate) mod amend;
 mod distinct;
 mod draw;
 mod exact;
@@ -25,19 +25,20 @@ mod summary;
 use crate::model::{FirstObjective, StageDecl, StudyRow};
 use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
-pub use identity::{IdentityPart, PartKind, StageIdentity};
+pub(crate) use identity::{IdentityPart, PartKind, StageIdentity};
 pub use lineage::Lineage;
-pub use rails::{Broken, Judge, Outcome, broken, outcome};
-pub use retry::delay_ms;
-pub use select::{Ranked, Score, Selector};
-pub use summary::{BestTrial, StageSummary, StageTrials};
+pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
+pub(crate) use retry::delay_ms;
+pub(crate) use select::{Ranked, Score, Selector};
+pub use summary::BestTrial;
+pub(crate) use summary::{StageSummary, StageTrials};
 
 /// Version of the numbers this module gives; a store keeps the one its study began with.
 pub const VERSION: u32 = 2;
 
 /// Why this program does not know the params of a study's trials, if it does not: another planner numbered them.
 #[must_use]
-pub fn other_version(study: &StudyRow) -> Option<String> {
+pub(crate) fn other_version(study: &StudyRow) -> Option<String> {
     let words = || format!("its trials are numbered by plan {}, this piton has {VERSION}", study.plan_version);
     (study.plan_version != VERSION).then(words)
 }

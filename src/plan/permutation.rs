@@ -23,13 +23,13 @@ pub(super) struct Permutation {
 
 impl Permutation {
     /// The order at these bytes of coordinates.
-    pub fn new(coordinates: &[u8], count: u64) -> Self {
+    pub(super) fn new(coordinates: &[u8], count: u64) -> Self {
         let bits = (u64::BITS - count.saturating_sub(1).leading_zeros()).max(BITS_MIN);
         Self { key: blake3::derive_key(PURPOSE, coordinates), count, half_bits: bits.div_ceil(2) }
     }
 
     /// What stands at a place; `None` beyond the last one. No two places have the same.
-    pub fn at(&self, place: u64) -> Option<u64> {
+    pub(super) fn at(&self, place: u64) -> Option<u64> {
         if place >= self.count {
             return None;
         }

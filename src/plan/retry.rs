@@ -11,7 +11,7 @@ const PURPOSE: &str = "piton plan 1: jitter of a retry";
 /// Constant, growing by `delay` each time, or doubling each time; never above `max_delay`. With jitter the delay is
 /// spread evenly over its upper half by the trial's seed: the same every time it is asked.
 #[must_use]
-pub fn delay_ms(retries: &Retries, failure_number: u32, trial_seed: u32) -> u64 {
+pub(crate) fn delay_ms(retries: &Retries, failure_number: u32, trial_seed: u32) -> u64 {
     let number = failure_number.max(1);
     let full = match retries.backoff {
         Backoff::Constant => retries.delay_ms,

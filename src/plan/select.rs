@@ -23,7 +23,7 @@ use crate::study_file::{Goal, Objective, Selection, StageSpec};
 
 /// A survivor and why it is one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ranked {
+pub(crate) struct Ranked {
     /// Its derived index.
     pub index: u64,
     /// Its values of the objectives, in their order.
@@ -36,7 +36,7 @@ pub struct Ranked {
 
 /// What a candidate was ranked by.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Score {
+pub(crate) enum Score {
     /// The weighted sum, 0 (worst) to 1 (best).
     WeightedSum(f64),
     /// Non-dominated front, then distance within it.
@@ -50,7 +50,7 @@ pub enum Score {
 
 /// Chooses a stage's survivors out of its succeeded trials.
 #[derive(Debug)]
-pub struct Selector {
+pub(crate) struct Selector {
     objectives: Vec<Objective>,
     selection: Selection,
     most: usize,
@@ -92,7 +92,7 @@ impl Eq for Candidate {}
 impl Selector {
     /// For one stage.
     #[must_use]
-    pub fn new(stage: &StageSpec) -> Self {
+    pub(crate) fn new(stage: &StageSpec) -> Self {
         Self {
             objectives: stage.objectives.clone(),
             selection: stage.selection,
@@ -104,7 +104,7 @@ impl Selector {
 
     /// Offers a succeeded trial, each once, in any order. Whether it is a candidate: it has a finite number for
     /// every objective.
-    pub fn offer(&mut self, derived_index: u64, metrics: &Metrics) -> bool {
+    pub(crate) fn offer(&mut self, derived_index: u64, metrics: &Metrics) -> bool {
         let costs: Option<Vec<f64>> = self.objectives.iter().map(|objective| cost(objective, metrics)).collect();
         let Some(costs) = costs else { return false };
         let candidate = Candidate { costs, index: derived_index };
@@ -122,7 +122,7 @@ impl Selector {
 
     /// The survivors, best first.
     #[must_use]
-    pub fn finish(self) -> Vec<Ranked> {
+    pub(crate) fn finish(self) -> Vec<Ranked> {
         let Self { objectives, selection, most, best, all } = self;
         let ranked = |candidate: Candidate, score, equals| {
             let values = candidate.costs.iter().zip(&objectives).map(|(cost, objective)| match objective.goal {

@@ -25,14 +25,14 @@ pub(super) struct Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     /// The sequence at these bytes of coordinates; `None` for more params than it has dimensions.
-    pub fn new(sweep: &'a [SweepParam], coordinates: &[u8]) -> Option<Self> {
+    pub(super) fn new(sweep: &'a [SweepParam], coordinates: &[u8]) -> Option<Self> {
         let dimensions = u32::try_from(sweep.len()).ok().filter(|dimensions| *dimensions <= NUM_DIMENSIONS)?;
         let mut draw = Draw::new(PURPOSE, coordinates);
         Some(Self { sweep, scrambles: (0..dimensions).map(|_| draw.half_word()).collect() })
     }
 
     /// The values of a point, in the sweep's order; `None` beyond the last one.
-    pub fn values(&self, point: u64) -> Option<Vec<(String, Value)>> {
+    pub(super) fn values(&self, point: u64) -> Option<Vec<(String, Value)>> {
         let mut coordinates = self.coordinates(point)?;
         self.sweep
             .iter()
@@ -41,7 +41,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The same as positions in the params' domains; `None` also where one is a range of floats.
-    pub fn positions(&self, point: u64) -> Option<Vec<u64>> {
+    pub(super) fn positions(&self, point: u64) -> Option<Vec<u64>> {
         let mut coordinates = self.coordinates(point)?;
         self.sweep.iter().map(|swept| random::position(&swept.domain, &mut coordinates.next()?)).collect()
     }

@@ -25,7 +25,7 @@ use crate::model::words::counted;
 use crate::sys::words::io_words;
 
 /// Largest file of cases that is read.
-pub const CASE_FILE_MAX_BYTES: u64 = 16 << 20;
+pub(super) const CASE_FILE_MAX_BYTES: u64 = 16 << 20;
 
 /// All cases of a spec together take at most this in its JSON: a store keeps that in one record.
 const CASES_JSON_MAX_BYTES: usize = 24 << 20;
@@ -47,7 +47,7 @@ pub(super) enum CaseFormat {
 
 impl CaseFormat {
     /// By the file's name.
-    pub fn of(path: &str) -> Option<Self> {
+    pub(super) fn of(path: &str) -> Option<Self> {
         let (_, ending) = path.rsplit_once('.')?;
         match ending.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -89,7 +89,7 @@ impl CaseMistake {
     }
 
     /// The mistake with all lines that have it, in words.
-    pub fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let mut lines: Vec<String> = self.also.iter().map(u64::to_string).collect();
         if self.more > 0 {
             lines.push(format!("{} more", self.more));
@@ -103,7 +103,7 @@ impl CaseMistake {
     }
 
     /// As people see it: a line by its number, the file where it is named, which is `place`.
-    pub fn diagnostic(self, path: &str, place: &Location) -> Diagnostic {
+    pub(super) fn diagnostic(self, path: &str, place: &Location) -> Diagnostic {
         let words = self.words();
         let diagnostic = match self.line {
             Some(line) => {
@@ -137,7 +137,7 @@ pub(super) struct Gap {
 
 impl Gap {
     /// A command asks for what a case may not have.
-    pub fn mistake(&self, name: &str, who: &str) -> Diagnostic {
+    pub(super) fn mistake(&self, name: &str, who: &str) -> Diagnostic {
         let place = Location { span: None, path: self.place.clone() };
         let more = match self.cases.saturating_sub(1) {
             0 => String::new(),
@@ -452,12 +452,12 @@ pub(super) struct KnownParams {
 }
 
 impl KnownParams {
-    pub fn new(constants: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn new(constants: impl IntoIterator<Item = String>) -> Self {
         Self { all: constants.into_iter().collect(), some: Gaps::new() }
     }
 
     /// The next stage sweeps these.
-    pub fn add<'a>(&mut self, swept: impl IntoIterator<Item = &'a str>, gaps: &Gaps) {
+    pub(super) fn add<'a>(&mut self, swept: impl IntoIterator<Item = &'a str>, gaps: &Gaps) {
         for name in swept {
             match gaps.get(name) {
                 Some(_) if self.all.contains(name) => {}
@@ -471,17 +471,17 @@ impl KnownParams {
     }
 
     /// Whether any case has it.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains(name) || self.some.contains_key(name)
     }
 
     /// Those that any case has.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().chain(self.some.keys()).map(String::as_str)
     }
 
     /// What is wrong with a command that asks for a param.
-    pub fn unknown(&self, name: &str, place: &Location, stage: &str) -> Option<Diagnostic> {
+    pub(super) fn unknown(&self, name: &str, place: &Location, stage: &str) -> Option<Diagnostic> {
         if self.all.contains(name) {
             return None;
         }
@@ -504,7 +504,7 @@ fn templates(work: &Work) -> &[Template] {
 
 /// The params that a stage itself gives its cases: those of its sweep, or of its file of cases.
 #[must_use]
-pub fn own_names(stage: &StageSpec) -> Vec<&str> {
+pub(crate) fn own_names(stage: &StageSpec) -> Vec<&str> {
     match &stage.sampling {
         Sampling::File(CaseFile { cases: Some(cases), .. }) => cases.names.iter().map(String::as_str).collect(),
         _ => stage.sweep.iter().map(|swept| swept.name.as_str()).collect(),

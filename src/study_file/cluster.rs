@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::ExecutorKind;
 
 /// A job gives a sign of life this often, milliseconds.
-pub const BEAT_MS: u64 = 5_000;
+pub(crate) const BEAT_MS: u64 = 5_000;
 
 /// The least that a job must be silent before it counts as lost, milliseconds: three signs of life did not come.
-pub const LOST_AFTER_LEAST_MS: u64 = 3 * BEAT_MS;
+pub(crate) const LOST_AFTER_LEAST_MS: u64 = 3 * BEAT_MS;
 
 /// After so long without a sign of life a job that its cluster calls over counts as lost, milliseconds.
 const LOST_AFTER_MS: u64 = 90_000;

@@ -76,13 +76,13 @@ pub(super) struct Location {
 
 impl Location {
     /// A place below this one.
-    pub fn below(&self, name: &str, span: Option<Range<usize>>) -> Self {
+    pub(super) fn below(&self, name: &str, span: Option<Range<usize>>) -> Self {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         Self { span, path }
     }
 
     /// The same path, other bytes.
-    pub fn with_span(&self, span: Option<Range<usize>>) -> Self {
+    pub(super) fn with_span(&self, span: Option<Range<usize>>) -> Self {
         Self { span, path: self.path.clone() }
     }
 }

@@ -40,7 +40,7 @@ impl std::fmt::Display for Change {
 
 /// What a difference is about.
 #[derive(Clone, Copy)]
-pub enum Subject<'a> {
+pub(crate) enum Subject<'a> {
     /// A key outside the stages.
     Study(Amend),
     /// The order of the stages.
@@ -60,7 +60,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
 
 /// [`diff`], each difference with what it is about.
 #[must_use]
-pub fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subject<'a>)> {
+pub(crate) fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subject<'a>)> {
     let mut changes = Vec::new();
     compare(&mut changes, "", head(old), head(new), Subject::Study);
     let order = |spec: &Spec| list(spec.stages.iter().map(|stage| quote(&stage.name)));
@@ -95,7 +95,7 @@ pub fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subject<'a>
 
 /// What differs in `[run]`, which is no part of what a resume must match. Settings of the executor's own come last.
 #[must_use]
-pub fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
+pub(crate) fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
     let mut changes = Vec::new();
     compare(&mut changes, "run.", RUN.settings(&old.run), RUN.settings(&new.run), Subject::Study);
     let mut changes: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
@@ -129,7 +129,7 @@ fn executor_settings(spec: &Spec) -> BTreeMap<String, String> {
 
 /// How far a spec is from another: its differences, then the cases of files that do not keep their numbers.
 #[must_use]
-pub fn distance(old: &Spec, new: &Spec) -> (usize, usize) {
+pub(crate) fn distance(old: &Spec, new: &Spec) -> (usize, usize) {
     let moved = |stage: &StageSpec| {
         let Some(old) = cases_of(old, &stage.name) else { return 0 };
         let Some(new) = cases_of(new, &stage.name).filter(|new| new.names == old.names) else {

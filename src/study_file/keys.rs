@@ -78,7 +78,7 @@ pub(super) const NONE: Preset = Preset::Words("none");
 
 /// What amending a key means for the results that there are.
 #[derive(Clone, Copy)]
-pub enum Amend {
+pub(crate) enum Amend {
     /// They would be others.
     Results,
     /// It makes another study.
@@ -199,12 +199,12 @@ impl<D, S> Described for Section<D, S> {
 }
 
 impl<D, S> Section<D, S> {
-    pub const fn new(title: &'static str, doc: &'static str, keys: &'static [Key<D, S>]) -> Self {
+    pub(super) const fn new(title: &'static str, doc: &'static str, keys: &'static [Key<D, S>]) -> Self {
         Self { title, doc, keys, one_of: &[] }
     }
 
     /// A section of whose keys `one_of` exactly one must be there.
-    pub const fn with_one_of(
+    pub(super) const fn with_one_of(
         title: &'static str,
         doc: &'static str,
         one_of: &'static [&'static str],
@@ -214,7 +214,7 @@ impl<D, S> Section<D, S> {
     }
 
     /// All settings of a checked spec, each with what amending it means.
-    pub fn settings(&self, of: &S) -> Vec<(String, String, Amend)> {
+    pub(super) fn settings(&self, of: &S) -> Vec<(String, String, Amend)> {
         let mut settings = Vec::new();
         for key in self.keys {
             match &key.show {
@@ -246,29 +246,35 @@ pub(super) const fn key<D>(
 
 impl<D, S> Key<D, S> {
     /// An entry. Unless more is said it shows in no difference, and amending it alters results.
-    pub const fn new(name: &'static str, takes: Takes, preset: Preset, doc: &'static str, read: Read<D>) -> Self {
+    pub(super) const fn new(
+        name: &'static str,
+        takes: Takes,
+        preset: Preset,
+        doc: &'static str,
+        read: Read<D>,
+    ) -> Self {
         Self { about: About { name, takes, preset, doc }, read, show: Show::Never, amend: Amend::Results }
     }
 
     /// It shows in differences under its name.
-    pub const fn shown(mut self, value: fn(&S) -> Option<String>) -> Self {
+    pub(super) const fn shown(mut self, value: fn(&S) -> Option<String>) -> Self {
         self.show = Show::Value(value);
         self
     }
 
     /// It shows in differences as these settings below its name.
-    pub const fn below(mut self, parts: fn(&S) -> Settings) -> Self {
+    pub(super) const fn below(mut self, parts: fn(&S) -> Settings) -> Self {
         self.show = Show::Below(parts);
         self
     }
 
     /// It shows in differences as these settings, each with what amending it means.
-    pub const fn parts(mut self, parts: fn(&S) -> Vec<(String, String, Amend)>) -> Self {
+    pub(super) const fn parts(mut self, parts: fn(&S) -> Vec<(String, String, Amend)>) -> Self {
         self.show = Show::Parts(parts);
         self
     }
 
-    pub const fn amended(mut self, amend: Amend) -> Self {
+    pub(super) const fn amended(mut self, amend: Amend) -> Self {
         self.amend = amend;
         self
     }
@@ -282,7 +288,7 @@ pub(super) fn put<T>(slot: &mut T, value: Option<T>) -> Option<()> {
 
 impl Checker<'_> {
     /// Reads a section's table, key by key, and reports what is unknown or missing. `None`: it is no table.
-    pub fn section<'n, D, S>(
+    pub(super) fn section<'n, D, S>(
         &mut self,
         section: &'static Section<D, S>,
         node: &'n Node,
@@ -293,7 +299,7 @@ impl Checker<'_> {
     }
 
     /// [`Checker::section`] for a table that messages call otherwise.
-    pub fn titled<'n, D, S>(
+    pub(super) fn titled<'n, D, S>(
         &mut self,
         section: &'static Section<D, S>,
         title: &str,
@@ -308,7 +314,7 @@ impl Checker<'_> {
     }
 
     /// Reads the keys that are there; their names.
-    pub fn keys<D, S>(
+    pub(super) fn keys<D, S>(
         &mut self,
         section: &'static Section<D, S>,
         table: &Table<'_>,
@@ -325,7 +331,7 @@ impl Checker<'_> {
     }
 
     /// Reports the keys that must be there and are not.
-    pub fn required<D, S>(&mut self, section: &'static Section<D, S>, table: &Table<'_>, said: &[&str]) {
+    pub(super) fn required<D, S>(&mut self, section: &'static Section<D, S>, table: &Table<'_>, said: &[&str]) {
         for About { name, preset, .. } in section.keys.iter().map(|key| &key.about) {
             if let Preset::Required(help) = preset
                 && !said.contains(name)
@@ -338,7 +344,7 @@ impl Checker<'_> {
 
 /// The keys of the study file's own sections, such as `stage.name`.
 #[cfg(test)]
-pub fn key_names() -> Vec<String> {
+pub(crate) fn key_names() -> Vec<String> {
     use super::check::{BASE, ROOT, RUN, STUDY};
     let below = |title: &str, section: &dyn Described| {
         section.names().into_iter().map(|name| format!("{title}.{name}")).collect::<Vec<_>>()

@@ -29,32 +29,38 @@ mod walk;
 
 #[doc(hidden)]
 pub use cases::fuzz_cases;
-pub use cases::own_names;
+pub(crate) use cases::own_names;
 pub(crate) use check::check;
-pub use cluster::{BEAT_MS, ExecutorSpec, LOST_AFTER_LEAST_MS, RaySpec, SlurmSpec};
+pub(crate) use cluster::{BEAT_MS, LOST_AFTER_LEAST_MS};
+pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};
-pub use diff::{Change, diff, distance};
+pub(crate) use diff::distance;
+pub use diff::{Change, diff};
 pub(crate) use diff::{Subject, differences, run_differences};
-pub use inputs::{
-    CaseFiles, Contradiction, Found, InputError, Inputs, changed_inputs, contradicted, is_case_file, lost,
-    same_path,
+pub use inputs::InputError;
+pub(crate) use inputs::{
+    CaseFiles, Contradiction, Found, Inputs, changed_inputs, contradicted, is_case_file, lost, same_path,
 };
 pub use json::SpecJsonError;
 pub(crate) use keys::Amend;
 #[cfg(test)]
 pub(crate) use keys::key_names;
 pub use keys::schema;
+pub(crate) use parse::idle_tables;
 #[cfg(test)]
-pub use parse::parse;
-pub use parse::{idle_tables, parse_bytes, parse_study, parse_study_as};
-pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails, signal_number};
-pub use stage::{Reuse, StageSpec};
+pub(crate) use parse::parse;
+pub use parse::{parse_bytes, parse_study, parse_study_as};
+pub(crate) use rules::signal_number;
+pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails};
+pub(crate) use stage::Reuse;
+pub use stage::StageSpec;
 pub use template::{ExpandContext, Expanded};
 #[cfg(test)]
-pub use types::SOBOL_PARAMS_MAX;
+pub(crate) use types::SOBOL_PARAMS_MAX;
 pub use types::{
-    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer,
-    RANDOM_LOG_CASES_MAX, Retries, RunSpec, SOBOL_CASES_MAX, Sampling, Selection, Spec, SpecValue, StudySpec,
-    SweepParam, Template, Values, Work,
+    Backoff, BaseSpec, CaseFile, CaseList, Domain, Goal, MetricRule, Objective, Part, Proposer, Retries, RunSpec,
+    Sampling, Selection, Spec, SpecValue, StudySpec, SweepParam, Template, Values, Work,
 };
-pub use versions::{VersionError, changed_tools, changed_versions, tool_versions};
+pub(crate) use types::{RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX};
+pub use versions::{VersionError, tool_versions};
+pub(crate) use versions::{changed_tools, changed_versions};

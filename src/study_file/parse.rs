@@ -20,7 +20,7 @@ use crate::model::ExecutorKind;
 /// # Errors
 /// As for [`parse_bytes`].
 #[cfg(test)]
-pub fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
+pub(crate) fn parse(source_name: &str, text: &str, overrides: &[(String, String)]) -> Result<Spec, Diagnostics> {
     parse_text(source_name, text, overrides, (None, Values::Exact))
 }
 
@@ -100,7 +100,7 @@ pub fn parse_study_as(
 
 /// Tables of `[run]` that a study file has for an executor other than this one, by their names: they count for nothing.
 #[must_use]
-pub fn idle_tables(bytes: &[u8], executor: ExecutorKind) -> Vec<&'static str> {
+pub(crate) fn idle_tables(bytes: &[u8], executor: ExecutorKind) -> Vec<&'static str> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
     let (table, _) = DeTable::parse_recoverable(text);
     let run = table.get_ref().get("run").and_then(|run| run.get_ref().as_table());

@@ -47,12 +47,12 @@ pub(crate) struct Entry {
 
 impl Node {
     /// A node that comes from code.
-    pub fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Self { kind, span: None }
     }
 
     /// What it is, in words.
-    pub fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match &self.kind {
             Kind::Str(_) => "a string",
             Kind::Int(_) => "an integer",
@@ -68,7 +68,7 @@ impl Node {
 
     /// What `--set` says. Text in quotes, as TOML has them, is the text between them; what else a text is says
     /// [`plain_value`]. `None` for text with a NUL character.
-    pub fn of_text(text: &str, values: Values) -> Option<Self> {
+    pub(crate) fn of_text(text: &str, values: Values) -> Option<Self> {
         let parsed = DeValue::parse(text).ok().map(|value| Self::from_toml(value.get_ref(), value.span()).kind);
         let kind = match (parsed, values) {
             _ if text.contains('\0') => return None,
@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// A value given in code.
-    pub fn of_value(value: Value) -> Self {
+    pub(crate) fn of_value(value: Value) -> Self {
         Self::new(match value {
             Value::Str(text) => Kind::Str(text),
             Value::Bool(flag) => Kind::Bool(flag),
@@ -101,7 +101,7 @@ impl Node {
     }
 
     /// The tree of a parsed study file.
-    pub fn from_toml(value: &DeValue<'_>, span: Range<usize>) -> Self {
+    pub(crate) fn from_toml(value: &DeValue<'_>, span: Range<usize>) -> Self {
         let kind = match value {
             DeValue::String(text) => Kind::Str(text.clone().into_owned()),
             DeValue::Integer(number) => Kind::Int(integer(number.as_str(), number.radix())),
@@ -117,7 +117,7 @@ impl Node {
     }
 
     /// A table's entries in the order of the text: the parser sorts them by name, sweeps are ordered.
-    pub fn entries(table: &DeTable<'_>) -> Vec<Entry> {
+    pub(crate) fn entries(table: &DeTable<'_>) -> Vec<Entry> {
         let mut entries: Vec<Entry> = table
             .iter()
             .map(|(key, value)| Entry {

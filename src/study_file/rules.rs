@@ -135,6 +135,6 @@ pub(super) const SIGNALS: [(&str, i32); 23] = [
 
 /// The number this machine gives a signal of [`FailureMatch::Signal`].
 #[must_use]
-pub fn signal_number(name: &str) -> Option<i32> {
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
     SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }

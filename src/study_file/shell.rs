@@ -53,7 +53,7 @@ enum Open {
 
 impl Scanner {
     /// Where the reader stands.
-    pub fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         if let Some(why) = self.lost {
             return Context::Unsafe(why);
         }
@@ -80,14 +80,14 @@ impl Scanner {
     }
 
     /// A value stands here: part of a word, never syntax.
-    pub fn value(&mut self) {
+    pub(super) fn value(&mut self) {
         self.escaped = false;
         self.dollar = false;
         self.in_word = true;
     }
 
     /// Reads text of the study file's own.
-    pub fn feed(&mut self, text: &str) {
+    pub(super) fn feed(&mut self, text: &str) {
         let mut rest = text;
         while let Some(character) = rest.chars().next() {
             let length = self.step(character, rest);

@@ -13,7 +13,7 @@ use super::shell::{Context, Scanner};
 use super::types::{Part, Template, Work};
 
 /// Placeholders that are no params.
-pub const BUILTIN_PLACEHOLDERS: [&str; 6] = ["case", "parent_dir", "study_dir", "seed", "attempt", "slot"];
+pub(super) const BUILTIN_PLACEHOLDERS: [&str; 6] = ["case", "parent_dir", "study_dir", "seed", "attempt", "slot"];
 
 /// What a template is filled in with: one attempt of one trial.
 #[derive(Clone, Copy, Debug)]

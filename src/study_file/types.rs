@@ -231,14 +231,14 @@ pub struct Proposer {
 }
 
 /// Most params that a Sobol' sequence can sweep.
-pub const SOBOL_PARAMS_MAX: usize = 256;
+pub(crate) const SOBOL_PARAMS_MAX: usize = 256;
 
 /// Most cases that random sampling can draw without repetition from choices and integers where some of them are on a
 /// log scale: they have to be listed.
-pub const RANDOM_LOG_CASES_MAX: u64 = 65_536;
+pub(crate) const RANDOM_LOG_CASES_MAX: u64 = 65_536;
 
 /// Most cases that a Sobol' sequence can give.
-pub const SOBOL_CASES_MAX: u64 = 65_536;
+pub(crate) const SOBOL_CASES_MAX: u64 = 65_536;
 
 /// `sampling = { file = "cases.csv" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -73,7 +73,7 @@ fn version_of(study_dir: &Path, env: &BTreeMap<String, String>, words: &[String]
 }
 
 /// Tools whose versions differ from what is recorded: each as it was and as it is now.
-pub fn changed_versions<'a>(
+pub(crate) fn changed_versions<'a>(
     recorded: &'a [ToolVersion],
     now: &'a [ToolVersion],
 ) -> impl Iterator<Item = (&'a ToolVersion, &'a ToolVersion)> {
@@ -85,7 +85,7 @@ pub fn changed_versions<'a>(
 
 /// How the tools of a study differ from what is recorded of them, in words; empty: not at all.
 #[must_use]
-pub fn changed_tools(study_dir: &Path, spec: &Spec, versions: &[ToolVersion]) -> Vec<String> {
+pub(crate) fn changed_tools(study_dir: &Path, spec: &Spec, versions: &[ToolVersion]) -> Vec<String> {
     match tool_versions(study_dir, spec) {
         Ok(now) => changed_versions(versions, &now)
             .map(|(old, new)| format!("tool `{}` is `{}`, was `{}`", old.tool, new.version, old.version))

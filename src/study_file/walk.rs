@@ -49,14 +49,14 @@ pub(super) enum Field<T> {
 }
 
 impl<T> Field<T> {
-    pub fn good(&self) -> Option<&T> {
+    pub(super) fn good(&self) -> Option<&T> {
         match self {
             Self::Good(value, _) => Some(value),
             _ => None,
         }
     }
 
-    pub fn place(&self) -> Option<&Location> {
+    pub(super) fn place(&self) -> Option<&Location> {
         match self {
             Self::Good(_, place) => Some(place),
             _ => None,
@@ -64,14 +64,14 @@ impl<T> Field<T> {
     }
 
     /// The value; `default` where it was absent or bad (a bad one is reported already).
-    pub fn or_default(self, default: T) -> T {
+    pub(super) fn or_default(self, default: T) -> T {
         match self {
             Self::Good(value, _) => value,
             _ => default,
         }
     }
 
-    pub fn into_good(self) -> Option<T> {
+    pub(super) fn into_good(self) -> Option<T> {
         match self {
             Self::Good(value, _) => Some(value),
             _ => None,
@@ -79,7 +79,7 @@ impl<T> Field<T> {
     }
 
     /// What was read; `None` for what is bad.
-    pub fn put(&mut self, value: Option<T>, place: &Location) -> Option<()> {
+    pub(super) fn put(&mut self, value: Option<T>, place: &Location) -> Option<()> {
         *self = value.map_or(Self::Bad, |value| Self::Good(value, place.clone()));
         matches!(self, Self::Good(..)).then_some(())
     }
@@ -95,12 +95,12 @@ pub(super) struct Table<'n> {
 }
 
 impl<'n> Table<'n> {
-    pub fn get(&self, key: &str) -> Option<(&'n Node, Location)> {
+    pub(super) fn get(&self, key: &str) -> Option<(&'n Node, Location)> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         Some((&entry.node, self.place.below(key, entry.node.span.clone())))
     }
 
-    pub fn key_place(&self, entry: &Entry) -> Location {
+    pub(super) fn key_place(&self, entry: &Entry) -> Location {
         self.place.below(&entry.key, entry.key_span.clone())
     }
 }
@@ -109,26 +109,26 @@ impl<'n> Table<'n> {
 const OTHER_TABLES: [&dyn Described; 5] = [&STUDY, &RUN, &STAGE, &RAILS, &STAGE_RAILS];
 
 impl Checker<'_> {
-    pub fn report(&mut self, mistake: Diagnostic) {
+    pub(super) fn report(&mut self, mistake: Diagnostic) {
         self.found.push(mistake);
     }
 
     /// A part of a string's decoded text.
-    pub fn part_of(&self, node: &Node, place: &Location, range: std::ops::Range<usize>) -> Location {
+    pub(super) fn part_of(&self, node: &Node, place: &Location, range: std::ops::Range<usize>) -> Location {
         match (&node.kind, &place.span) {
             (Kind::Str(text), Some(token)) => place.with_span(Some(locate(self.source, token, text, range))),
             _ => place.clone(),
         }
     }
 
-    pub fn wrong_type(&mut self, node: &Node, place: &Location, expected: &str, help: Option<String>) {
+    pub(super) fn wrong_type(&mut self, node: &Node, place: &Location, expected: &str, help: Option<String>) {
         let name = place.path.rsplit('.').next().unwrap_or_default();
         let message = format!("{} must be {expected}, not {}", shown(name), node.type_name());
         self.report(Diagnostic::at(place, message).label(format!("expected {expected}")).maybe_help(help));
     }
 
     /// A table, its unknown keys reported.
-    pub fn table<'n>(
+    pub(super) fn table<'n>(
         &mut self,
         node: &'n Node,
         place: &Location,
@@ -156,7 +156,7 @@ impl Checker<'_> {
     }
 
     /// A table with free keys.
-    pub fn open_table<'n>(&mut self, node: &'n Node, place: &Location, title: &str) -> Option<Table<'n>> {
+    pub(super) fn open_table<'n>(&mut self, node: &'n Node, place: &Location, title: &str) -> Option<Table<'n>> {
         match &node.kind {
             Kind::Table(entries) => {
                 Some(Table { entries, place: place.with_span(node.span.clone()), title: title.to_owned() })
@@ -168,14 +168,14 @@ impl Checker<'_> {
         }
     }
 
-    pub fn missing(&mut self, table: &Table<'_>, key: &str, help: Option<String>) {
+    pub(super) fn missing(&mut self, table: &Table<'_>, key: &str, help: Option<String>) {
         let message = format!("missing key `{key}` in {}", table.title);
         let mistake = Diagnostic::at(&table.place, message).label(format!("`{key}` is required"));
         self.report(mistake.maybe_help(help).absence());
     }
 
     /// Text without NUL, which neither argv nor environment nor a path can hold.
-    pub fn text(&mut self, node: &Node, place: &Location) -> Option<String> {
+    pub(super) fn text(&mut self, node: &Node, place: &Location) -> Option<String> {
         let Kind::Str(text) = &node.kind else {
             let is_plain = matches!(node.kind, Kind::Int(_) | Kind::Float(_) | Kind::Lost(..) | Kind::Bool(_));
             let help = self.written(node).filter(|_| is_plain).map(|written| format!("write \"{written}\""));
@@ -206,7 +206,7 @@ impl Checker<'_> {
         self.report(mistake.label(label).maybe_help(help));
     }
 
-    pub fn non_empty_text(&mut self, node: &Node, place: &Location) -> Option<String> {
+    pub(super) fn non_empty_text(&mut self, node: &Node, place: &Location) -> Option<String> {
         let text = self.text(node, place)?;
         if text.is_empty() {
             let name = place.path.rsplit('.').next().unwrap_or_default();
@@ -218,7 +218,7 @@ impl Checker<'_> {
     }
 
     /// A name that can be part of a file's: `[A-Za-z0-9_-]{1,64}`.
-    pub fn file_name(&mut self, node: &Node, place: &Location) -> Option<String> {
+    pub(super) fn file_name(&mut self, node: &Node, place: &Location) -> Option<String> {
         let text = self.text(node, place)?;
         let Err(fault) = names::file_name(&text) else { return Some(text) };
         let (place, message) = match fault {
@@ -234,7 +234,7 @@ impl Checker<'_> {
         None
     }
 
-    pub fn integer(&mut self, node: &Node, place: &Location, range: RangeInclusive<i128>) -> Option<i128> {
+    pub(super) fn integer(&mut self, node: &Node, place: &Location, range: RangeInclusive<i128>) -> Option<i128> {
         let Kind::Int(number) = node.kind else {
             self.wrong_type(node, place, "an integer", None);
             return None;
@@ -253,7 +253,7 @@ impl Checker<'_> {
     }
 
     /// An integer of a range that its type can hold.
-    pub fn whole<T: TryFrom<i128>>(
+    pub(super) fn whole<T: TryFrom<i128>>(
         &mut self,
         node: &Node,
         place: &Location,
@@ -263,12 +263,12 @@ impl Checker<'_> {
     }
 
     /// A count of at least `least`.
-    pub fn count(&mut self, node: &Node, place: &Location, least: u64) -> Option<u64> {
+    pub(super) fn count(&mut self, node: &Node, place: &Location, least: u64) -> Option<u64> {
         self.whole(node, place, i128::from(least)..=COUNT_MAX)
     }
 
     /// A finite float that a trial gets as it is written; an integer will do.
-    pub fn exact_float(&mut self, node: &Node, place: &Location) -> Option<f64> {
+    pub(super) fn exact_float(&mut self, node: &Node, place: &Location) -> Option<f64> {
         if let Kind::Lost(_, lost) = node.kind {
             self.lost(lost, place, None);
             return None;
@@ -277,7 +277,7 @@ impl Checker<'_> {
     }
 
     /// A finite float; an integer will do, and of more digits than a float has the nearest one is taken.
-    pub fn float(&mut self, node: &Node, place: &Location) -> Option<f64> {
+    pub(super) fn float(&mut self, node: &Node, place: &Location) -> Option<f64> {
         let number = match node.kind {
             Kind::Float(number) | Kind::Lost(_, Lost::Digits(number)) => Ok(number),
             Kind::Lost(_, lost) => Err(lost),
@@ -306,7 +306,7 @@ impl Checker<'_> {
         None
     }
 
-    pub fn boolean(&mut self, node: &Node, place: &Location) -> Option<bool> {
+    pub(super) fn boolean(&mut self, node: &Node, place: &Location) -> Option<bool> {
         match node.kind {
             Kind::Bool(flag) => Some(flag),
             _ => {
@@ -317,7 +317,7 @@ impl Checker<'_> {
     }
 
     /// One of a few words.
-    pub fn one_of<T: Clone>(&mut self, node: &Node, place: &Location, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Clone>(&mut self, node: &Node, place: &Location, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, place)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(value.clone());
@@ -331,13 +331,13 @@ impl Checker<'_> {
     }
 
     /// The name of one of a fixed set of values.
-    pub fn named<T: Named>(&mut self, node: &Node, place: &Location) -> Option<T> {
+    pub(super) fn named<T: Named>(&mut self, node: &Node, place: &Location) -> Option<T> {
         let words: Vec<(&str, T)> = T::ALL.iter().map(|one| (one.name(), *one)).collect();
         self.one_of(node, place, &words)
     }
 
     /// A duration such as `1h30m`, in whole milliseconds.
-    pub fn duration(&mut self, node: &Node, place: &Location, zero_ok: bool) -> Option<u64> {
+    pub(super) fn duration(&mut self, node: &Node, place: &Location, zero_ok: bool) -> Option<u64> {
         const HELP: &str = "write it like \"90s\", \"30m\", \"1h 30m\" or \"500ms\"";
         let name = shown(place.path.rsplit('.').next().unwrap_or_default());
         let (nanoseconds, text) = match &node.kind {
@@ -376,7 +376,12 @@ impl Checker<'_> {
     }
 
     /// The items of a list, each with its place.
-    pub fn items<'n>(&mut self, node: &'n Node, place: &Location, of: &str) -> Option<Vec<(&'n Node, Location)>> {
+    pub(super) fn items<'n>(
+        &mut self,
+        node: &'n Node,
+        place: &Location,
+        of: &str,
+    ) -> Option<Vec<(&'n Node, Location)>> {
         let Kind::Array(items) = &node.kind else {
             self.wrong_type(node, place, &format!("a list of {of}"), None);
             return None;
@@ -389,7 +394,7 @@ impl Checker<'_> {
     }
 
     /// A list of texts, each read by `read`, none twice.
-    pub fn texts(
+    pub(super) fn texts(
         &mut self,
         node: &Node,
         place: &Location,
@@ -414,7 +419,7 @@ impl Checker<'_> {
     }
 
     /// A param's value.
-    pub fn value(&mut self, node: &Node, place: &Location) -> Option<SpecValue> {
+    pub(super) fn value(&mut self, node: &Node, place: &Location) -> Option<SpecValue> {
         let value = match &node.kind {
             Kind::Str(_) => Value::Str(self.text(node, place)?),
             Kind::Bool(flag) => Value::Bool(*flag),
@@ -436,7 +441,7 @@ impl Checker<'_> {
     }
 
     /// A path below the attempt's directory.
-    pub fn inner_path(&mut self, node: &Node, place: &Location) -> Option<String> {
+    pub(super) fn inner_path(&mut self, node: &Node, place: &Location) -> Option<String> {
         let text = self.non_empty_text(node, place)?;
         let Err(fault) = names::inner_path(&text) else { return Some(text) };
         let message = format!("{} is not inside the attempt's directory", shown(&text));

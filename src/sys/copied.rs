@@ -41,7 +41,12 @@ const BYTES_A_LOOK: u64 = 16 << 20;
 ///
 /// # Errors
 /// [`CopyError`]; what is there of the copy then is anything.
-pub fn copy_into(from: &File, dir: BorrowedFd<'_>, name: &OsStr, watch: HashWatch<'_>) -> Result<(), CopyError> {
+pub(crate) fn copy_into(
+    from: &File,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    watch: HashWatch<'_>,
+) -> Result<(), CopyError> {
     copy(from.as_fd(), dir, name, 0, watch)
 }
 

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 /// A measure that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The loop acts on a decision before it is committed.
     ActBeforeCommit,
     /// The observer hears of events before they are committed.
@@ -79,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -119,11 +119,11 @@ thread_local! {
 }
 
 /// Whether this measure is left out on this thread.
-pub fn is(fault: Fault) -> bool {
+pub(crate) fn is(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
 /// Leaves a measure out from now on, or none.
-pub fn plant(fault: Option<Fault>) {
+pub(crate) fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);
 }

@@ -21,7 +21,7 @@ use super::tree_hash::enter;
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] for a way that leaves `dir`, in words; otherwise what the kernel says. What it names
 /// need not be there.
-pub fn resolve(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
+pub(super) fn resolve(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
     let leaves = |words: String| io::Error::new(io::ErrorKind::InvalidInput, words);
     // What is left to go, the next name last.
     let mut left: Vec<PathBuf> = parts(path);

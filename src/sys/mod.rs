@@ -30,7 +30,7 @@ pub mod clock;
 pub(crate) mod copied;
 pub(crate) mod disk;
 #[cfg(test)]
-pub mod fault_injection;
+pub(crate) mod fault_injection;
 pub mod files;
 mod grant_read;
 pub(crate) mod hash_cache;
@@ -43,7 +43,7 @@ pub(crate) mod process;
 pub(crate) mod reserve;
 pub mod signals;
 #[cfg(test)]
-pub mod simulated;
+pub(crate) mod simulated;
 pub(crate) mod temporary;
 pub(crate) mod tree_hash;
 #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need all of it"))]

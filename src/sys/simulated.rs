@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What there is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A regular file.
     File,
     /// A directory.
@@ -20,7 +20,7 @@ pub enum Kind {
 }
 
 /// A disk, a clock and a source of randomness.
-pub trait Machine {
+pub(crate) trait Machine {
     /// What is there, if anything.
     fn kind(&self, path: &Path) -> Option<Kind>;
     /// All of a file.
@@ -52,7 +52,7 @@ pub trait Machine {
 }
 
 /// A file that is read and written anywhere.
-pub trait RandomAccess: Debug + Send + Sync {
+pub(crate) trait RandomAccess: Debug + Send + Sync {
     /// Bytes in it.
     fn bytes(&self) -> io::Result<u64>;
     /// Fills `out` from there on.
@@ -70,12 +70,12 @@ thread_local! {
 }
 
 /// The machine this thread simulates, if it does.
-pub fn machine() -> Option<Rc<dyn Machine>> {
+pub(crate) fn machine() -> Option<Rc<dyn Machine>> {
     MACHINE.with(|machine| machine.borrow().clone())
 }
 
 /// Runs `act` on a simulated machine.
-pub fn on<T>(machine: Rc<dyn Machine>, act: impl FnOnce() -> T) -> T {
+pub(crate) fn on<T>(machine: Rc<dyn Machine>, act: impl FnOnce() -> T) -> T {
     struct Restore(Option<Rc<dyn Machine>>);
     impl Drop for Restore {
         fn drop(&mut self) {

@@ -75,7 +75,7 @@ pub fn abort_words(study: &StudyRow, stages: &[StageRow], lineage: &Lineage<'_>)
 ///
 /// # Errors
 /// [`ViewError::Journal`].
-pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, ViewError> {
+pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<String>, ViewError> {
     let study = &view.study;
     let Some(abort) = study.abort.filter(|_| study.status == StudyStatus::Aborted) else { return Ok(None) };
     let Some(stage) = view.stage(abort.stage) else { return Ok(Some("the abort names no stage".into())) };

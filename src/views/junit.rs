@@ -25,7 +25,7 @@ type Xml<'a> = Writer<BufWriter<&'a mut dyn Write>>;
 ///
 /// # Errors
 /// [`ViewError::Journal`], [`ViewError::Output`].
-pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+pub(crate) fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
     let mut xml = begin(out)?;
     let opened: Vec<&StageRow> = view.stages.iter().filter(|stage| stage.planned() > 0).collect();
     let mut all = Counts::default();
@@ -47,7 +47,7 @@ pub fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Resu
 ///
 /// # Errors
 /// As for [`Comparison::run`], and [`ViewError::Output`].
-pub fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> Result<(), ViewError> {
+pub(crate) fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> Result<(), ViewError> {
     let totals = comparison.run(&mut |_| Ok(()))?;
     let tests = totals.regressions + totals.improvements + totals.unchanged;
     let counts = Counts { tests, failures: totals.regressions, ..Counts::default() };

@@ -19,7 +19,7 @@ const LABEL_COLUMNS: usize = 60;
 ///
 /// # Errors
 /// [`ViewError::Journal`], [`ViewError::Output`].
-pub fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
+pub(crate) fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
     let out: &mut dyn Write = &mut BufWriter::new(out);
     let lineage = view.lineage();
     let winners = winners(view, &lineage);

@@ -22,7 +22,7 @@ const NAMED: usize = 5;
 ///
 /// # Errors
 /// [`ViewError::Journal`].
-pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
+pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
     let identities = snapshot.identities()?;
     let Some((now, before)) = identities.split_last() else { return Ok(Vec::new()) };
     let found = Found { hashes: now.inputs.clone(), lists: now.lists.clone() };

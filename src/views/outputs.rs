@@ -30,7 +30,7 @@ pub struct OutputsCheck {
 ///
 /// # Errors
 /// [`ViewError::Journal`] from reading the store; what is wrong with an output is a difference, not an error.
-pub fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, ViewError> {
+pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsCheck, ViewError> {
     let mut found = OutputsCheck::default();
     for stage in &view.stages {
         for trial in view.started(snapshot, stage)? {

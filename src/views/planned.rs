@@ -9,7 +9,7 @@ use crate::plan;
 
 /// What keeps an engine from running the study, in words; empty when nothing does.
 #[must_use]
-pub fn check(view: &StudyView) -> Vec<String> {
+pub(crate) fn check(view: &StudyView) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(why) = plan::other_version(&view.study) {
         found.push(why);

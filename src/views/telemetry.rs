@@ -34,11 +34,11 @@ use crate::sys::files::{create_dir_all_durable, replace_asked, replace_atomicall
 use crate::sys::temporary::{Access, remove_leftovers_in};
 
 /// Name of the compatible checkpoint.
-pub const CHECKPOINT: &str = "study_checkpoint.json";
+pub(crate) const CHECKPOINT: &str = "study_checkpoint.json";
 /// Name of the study's telemetry.
-pub const STUDY_TELEMETRY: &str = "study_telemetry.json";
+pub(crate) const STUDY_TELEMETRY: &str = "study_telemetry.json";
 /// Name of the events.
-pub const EVENTS: &str = "telemetry.jsonl";
+pub(crate) const EVENTS: &str = "telemetry.jsonl";
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
@@ -176,7 +176,7 @@ impl Sum {
 /// # Errors
 /// [`ViewError::File`] with the first file that cannot be written, [`ViewError::Journal`], [`ViewError::Spec`]. Files
 /// written before stay, each whole.
-pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+pub(crate) fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
     let view = engines_view(snapshot, artifacts_dir)?;
     write_files(&view, snapshot, &view.study_artifacts_dir(), Named::ByPiton, true).map(drop)
 }
@@ -185,7 +185,7 @@ pub fn write_all(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewEr
 ///
 /// # Errors
 /// As for [`write_all`].
-pub fn write_sums(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
+pub(crate) fn write_sums(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<(), ViewError> {
     let view = engines_view(snapshot, artifacts_dir)?;
     write_files(&view, snapshot, &view.study_artifacts_dir(), Named::ByPiton, false).map(drop)
 }
@@ -203,7 +203,7 @@ pub(super) fn engines_view(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<
 ///
 /// # Errors
 /// [`JournalError`].
-pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, JournalError> {
+pub(crate) fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, JournalError> {
     #[derive(serde::Deserialize)]
     struct Events {
         events: u64,
@@ -222,7 +222,7 @@ pub fn is_current(snapshot: &Snapshot, artifacts_dir: &Path) -> Result<bool, Jou
 /// # Errors
 /// As for [`write_all`].
 #[cfg(any(test, feature = "report"))]
-pub fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
+pub(crate) fn write_into(view: &StudyView, snapshot: &Snapshot, dir: &Path) -> Result<Vec<String>, ViewError> {
     write_files(view, snapshot, dir, Named::ByPerson(view, snapshot), true)
 }
 

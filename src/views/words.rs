@@ -94,13 +94,13 @@ pub fn timestamp(at_ms: UnixMs) -> String {
 /// The same in the reader's time zone (`TZ`, or the machine's), to the second, for people: `2026-01-31 13:00:00 +01:00`.
 /// Data has [`timestamp`].
 #[must_use]
-pub fn local_time(at_ms: UnixMs) -> String {
+pub(super) fn local_time(at_ms: UnixMs) -> String {
     in_zone(at_ms, "%Y-%m-%d %H:%M:%S %:z", viewers_zone())
 }
 
 /// The same to the millisecond, for what happens many times a second.
 #[must_use]
-pub fn local_time_to_ms(at_ms: UnixMs) -> String {
+pub(super) fn local_time_to_ms(at_ms: UnixMs) -> String {
     in_zone(at_ms, "%Y-%m-%d %H:%M:%S%.3f %:z", viewers_zone())
 }
 

@@ -51,7 +51,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is a failed test; seeds and figures are for whoever reads the output"
+    unreachable_pub,
+    reason = "a panic is a failed test; seeds and figures are for whoever reads the output; nothing of tests can be reached from outside"
 )]
 
 mod alive;

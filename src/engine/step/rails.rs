@@ -67,7 +67,7 @@ impl State {
 
     /// The first trial of the open stage that cannot matter any more, since an abort is certain.
     #[must_use]
-    pub fn limit(&self) -> Option<TrialId> {
+    pub(crate) fn limit(&self) -> Option<TrialId> {
         let limit = self.judge.limit()?;
         let (stage, _) = self.draft.open_stage()?;
         Some(TrialId(stage.first_trial.0.saturating_add(limit)))

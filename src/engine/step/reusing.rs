@@ -13,7 +13,7 @@ use crate::sys::opened::Below;
 
 /// A result that could be taken.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hit {
+pub(crate) struct Hit {
     /// Who made it.
     pub origin: Origin,
     /// All it reported.
@@ -228,7 +228,7 @@ impl State {
 
     /// The result that a trial is to have now, and is to be copied.
     #[must_use]
-    pub fn hit(&self, trial: TrialId) -> Option<&Hit> {
+    pub(crate) fn hit(&self, trial: TrialId) -> Option<&Hit> {
         self.reusing.known.get(&trial)?.hits.front()
     }
 

@@ -18,7 +18,7 @@ use crate::sys::process::read_kernel_file;
 use crate::sys::words::io_words;
 
 /// Names the directory of a cgroup below which piton may make others.
-pub const CGROUP_VAR: &str = "PITON_CGROUP";
+pub(super) const CGROUP_VAR: &str = "PITON_CGROUP";
 
 /// What the names of piton's cgroups begin with; the attempt's key follows.
 const PREFIX: &str = "piton.";

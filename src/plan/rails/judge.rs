@@ -12,7 +12,7 @@ use crate::study_file::{Rails, StageRails};
 
 /// What a final result means to the rails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It succeeded within all bounds.
     Fine,
     /// It succeeded beyond a bound of `abort_if`.
@@ -31,7 +31,7 @@ impl Outcome {
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Judge {
+pub(crate) struct Judge {
     /// Whether there is an `abort_if`.
     bounds: bool,
     max_failure_rate: Option<f64>,
@@ -58,7 +58,7 @@ pub struct Judge {
 impl Judge {
     /// For a stage with these rails, before its first result; the stages before it had so many catastrophic failures.
     #[must_use]
-    pub fn new(stage: &StageRails, study: &Rails, catastrophic: u64) -> Self {
+    pub(crate) fn new(stage: &StageRails, study: &Rails, catastrophic: u64) -> Self {
         let mut judge = Self {
             bounds: !stage.abort_if.is_empty(),
             max_failure_rate: stage.max_failure_rate,
@@ -72,7 +72,7 @@ impl Judge {
 
     /// Whether there is any rail that results can break.
     #[must_use]
-    pub const fn watches(&self) -> bool {
+    pub(crate) const fn watches(&self) -> bool {
         self.bounds || self.max_failure_rate.is_some() || self.catastrophic_failures.is_some()
     }
 
@@ -83,31 +83,31 @@ impl Judge {
     }
 
     /// The stage has so many trials; it never gets fewer.
-    pub fn plan(&mut self, planned: u64) {
+    pub(crate) fn plan(&mut self, planned: u64) {
         self.planned = planned;
         self.foresee_rate(0);
     }
 
     /// The trial whose result counts next.
     #[must_use]
-    pub const fn next(&self) -> u64 {
+    pub(crate) const fn next(&self) -> u64 {
         self.next
     }
 
     /// Trials from this one on cannot matter: an abort is certain, and it is decided by those below.
     #[must_use]
-    pub const fn limit(&self) -> Option<u64> {
+    pub(crate) const fn limit(&self) -> Option<u64> {
         self.limit
     }
 
     /// The rail that is broken, and how many trials broke it: those below that number. Once there, it stays.
     #[must_use]
-    pub const fn verdict(&self) -> Option<(Rail, u64)> {
+    pub(crate) const fn verdict(&self) -> Option<(Rail, u64)> {
         self.verdict
     }
 
     /// The final result of the trial at this place of the stage.
-    pub fn offer(&mut self, place: u64, outcome: Outcome) {
+    pub(crate) fn offer(&mut self, place: u64, outcome: Outcome) {
         let matters = self.limit.is_none_or(|limit| place < limit);
         if !self.watches() || self.verdict.is_some() || place < self.next || !matters {
             return;

@@ -14,15 +14,15 @@ use crate::model::{
 use crate::study_file::{AbortRule, Bound, Spec, StageRails};
 
 use super::Lineage;
-pub use judge::{Judge, Outcome};
+pub(crate) use judge::{Judge, Outcome};
 
 /// With fewer finished trials a failure rate says nothing yet.
-pub const FAILURE_RATE_AFTER: u64 = 5;
+pub(super) const FAILURE_RATE_AFTER: u64 = 5;
 
 /// How a succeeded trial's metrics break an `abort_if` rule, in words; `None` if they do not. The bound itself is
 /// still good, and a metric that is not there breaks nothing.
 #[must_use]
-pub fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
+pub(super) fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
     let value = metrics.get(&rule.metric).and_then(Metric::number)?;
     let (broken, side, bound) = match rule.bound {
         Bound::Below(bound) => (value < bound, "below", bound),
@@ -35,14 +35,14 @@ pub fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
 /// [`FAILURE_RATE_AFTER`] finished.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "no stage has 2^53 trials")]
-pub fn failure_rate_exceeded(max: f64, failed: u64, finished: u64) -> bool {
+pub(super) fn failure_rate_exceeded(max: f64, failed: u64, finished: u64) -> bool {
     // Divided, not multiplied: 29 of 100 is exactly the 0.29 that people write, and 0.29 * 100 is less than 29.
     finished >= FAILURE_RATE_AFTER && failed as f64 / finished as f64 > max
 }
 
 /// What a trial that is final means to the rails of its stage; `None` while it is not.
 #[must_use]
-pub fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
+pub(crate) fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
     match row.state {
         TrialState::Succeeded => {
             let broken = rails.abort_if.iter().any(|rule| abort_violation(rule, &row.metrics).is_some());
@@ -61,7 +61,7 @@ fn is_catastrophic(failure: Option<&Failure>) -> bool {
 
 /// A rail that is broken, by whom, and in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
+pub(crate) struct Broken {
     /// Which rail.
     pub rail: Rail,
     /// The trials of the stage below this derived index broke it; no other counts.
@@ -77,7 +77,7 @@ pub struct Broken {
 ///
 /// # Errors
 /// Whatever reading a row fails with.
-pub fn broken<E>(
+pub(crate) fn broken<E>(
     spec: &Spec,
     stages: &[StageRow],
     index: StageIndex,

@@ -21,7 +21,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub fn of(parts: &StageParts) -> Self {
+    pub(super) fn of(parts: &StageParts) -> Self {
         Self {
             name: parts.name.good().cloned().unwrap_or_default(),
             reuses: reuses(parts),

@@ -170,7 +170,7 @@ pub(in crate::study_file) struct ObjectiveParts {
 
 impl WorkParts {
     /// Names of the params it asks for.
-    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn placeholders(&self) -> impl Iterator<Item = &str> {
         self.holes.iter().filter_map(|hole| match &hole.part {
             Part::Param(name) => Some(name.as_str()),
             _ => None,
@@ -180,12 +180,12 @@ impl WorkParts {
 
 impl StageParts {
     /// Names of the params its command asks for.
-    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn placeholders(&self) -> impl Iterator<Item = &str> {
         self.work.good().into_iter().flat_map(WorkParts::placeholders)
     }
 
     /// Whether the names of the params it sweeps are known: those of a file are only once it is read.
-    pub fn names_known(&self) -> bool {
+    pub(crate) fn names_known(&self) -> bool {
         match &self.sampling {
             Field::Good(Sampling::File(file), _) => file.cases.is_some(),
             Field::Bad => !matches!(self.sweep, Field::Absent),
@@ -194,7 +194,7 @@ impl StageParts {
     }
 
     /// Names of the params it sweeps.
-    pub fn swept(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn swept(&self) -> impl Iterator<Item = &str> {
         let sweep = self.sweep.good().map(Vec::as_slice).unwrap_or_default();
         let listed = match self.sampling.good() {
             Some(Sampling::File(CaseFile { cases: Some(cases), .. })) => cases.names.as_slice(),

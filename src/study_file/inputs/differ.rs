@@ -16,7 +16,7 @@ const NAMED_MAX: usize = 3;
 
 /// An input that is not what is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputChange {
+pub(crate) struct InputChange {
     /// As the spec names it.
     pub input: String,
     /// What of it, such as "has changed (12 bytes, was 10)".
@@ -31,7 +31,7 @@ impl std::fmt::Display for InputChange {
 
 /// Something that is not what it was when results were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contradiction {
+pub(crate) struct Contradiction {
     /// What differs.
     pub change: Change,
     /// The first stage whose results depend on it.
@@ -41,14 +41,14 @@ pub struct Contradiction {
 impl Contradiction {
     /// One that all results depend on.
     #[must_use]
-    pub const fn of_all(change: Change) -> Self {
+    pub(crate) const fn of_all(change: Change) -> Self {
         Self { change, from: 0 }
     }
 }
 
 /// What becomes of files of cases that are inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaseFiles {
+pub(crate) enum CaseFiles {
     /// The study file and they have just been read: the spec has what they say, and is compared by itself.
     JustRead,
     /// The spec is the recorded one: they are inputs as any other.
@@ -58,7 +58,7 @@ pub enum CaseFiles {
 /// What changed between inputs as recorded (with the lists there are of directories) and as they are now, of those that
 /// both name.
 #[must_use]
-pub fn changed_inputs(
+pub(crate) fn changed_inputs(
     (spec, case_files): (&Spec, CaseFiles),
     (recorded, lists): (&[InputHash], &[InputList]),
     now: &Found,
@@ -151,7 +151,7 @@ fn change(old: &InputHash, new: &InputHash, files: Option<String>) -> Change {
 /// Recorded inputs of which something is no more what it was. What was only added to a directory is left out: whether it
 /// counts is for the study file to say.
 #[must_use]
-pub fn lost(spec: &Spec, recorded: &Identity, now: &Found) -> Vec<Contradiction> {
+pub(crate) fn lost(spec: &Spec, recorded: &Identity, now: &Found) -> Vec<Contradiction> {
     let mut changes = Vec::new();
     let mut add = |old: &InputHash, change| {
         changes.push(Contradiction { change, from: spec.depends_from(&old.path) });
@@ -183,7 +183,12 @@ fn paths_of(entries: &[InputEntry]) -> BTreeSet<&Vec<u8>> {
 /// Inputs, as they are now, that contradict what was recorded when results were made: the same file says something else, or
 /// there are other files in the same directory. `study_dir` is where inputs lie.
 #[must_use]
-pub fn contradicted(spec: &Spec, made_with: &Identity, now: &Found, study_dir: &Path) -> Vec<Contradiction> {
+pub(crate) fn contradicted(
+    spec: &Spec,
+    made_with: &Identity,
+    now: &Found,
+    study_dir: &Path,
+) -> Vec<Contradiction> {
     let mut changes = Vec::new();
     let mut add = |old: String, path: &Path, new: String| {
         let written = path.to_string_lossy();

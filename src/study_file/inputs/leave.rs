@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 /// Names that are left out wherever they lie below an input directory, unless the study names them.
-pub const LEAVINGS: &[&str] = &[
+pub(super) const LEAVINGS: &[&str] = &[
     // Caches of interpreters and their tools.
     "__pycache__",
     "*.pyc",
@@ -91,7 +91,7 @@ impl Pattern {
 
 /// Why a text is no pattern; `None`: it is one.
 #[must_use]
-pub fn pattern_mistake(text: &str) -> Option<String> {
+pub(crate) fn pattern_mistake(text: &str) -> Option<String> {
     if text.starts_with('!') {
         return Some("what is left out cannot be taken back in: name it in `inputs`".to_owned());
     }

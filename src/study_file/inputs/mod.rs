@@ -20,8 +20,8 @@ use crate::sys::words::io_words;
 use leave::Leave;
 use walk::Walk;
 
-pub use differ::{CaseFiles, Contradiction, changed_inputs, contradicted, lost};
-pub use leave::pattern_mistake;
+pub(crate) use differ::{CaseFiles, Contradiction, changed_inputs, contradicted, lost};
+pub(crate) use leave::pattern_mistake;
 
 /// An input that cannot be hashed.
 #[derive(Debug, thiserror::Error)]
@@ -230,13 +230,13 @@ fn case_files(spec: &Spec) -> impl Iterator<Item = &str> {
 
 /// Whether an input is a file of cases of the spec.
 #[must_use]
-pub fn is_case_file(spec: &Spec, input: &str) -> bool {
+pub(crate) fn is_case_file(spec: &Spec, input: &str) -> bool {
     case_files(spec).any(|path| same_path(path, input))
 }
 
 /// Whether two paths of a study file are the same but for how they are spelt.
 #[must_use]
-pub fn same_path(a: &str, b: &str) -> bool {
+pub(crate) fn same_path(a: &str, b: &str) -> bool {
     plainly(Path::new(a)) == plainly(Path::new(b))
 }
 

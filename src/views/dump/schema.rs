@@ -21,7 +21,7 @@ use crate::views::{AbortedBy, StudyView, TrialSummary, duration};
 /// `study`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
-pub struct StudyOut<'a> {
+pub(super) struct StudyOut<'a> {
     name: &'a str,
     status: StudyStatus,
     aborted: bool,
@@ -75,7 +75,7 @@ pub(in crate::views) fn versions_out(versions: &[ToolVersion]) -> BTreeMap<&str,
 /// One of `stages`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
-pub struct StageOut<'a> {
+pub(super) struct StageOut<'a> {
     index: u32,
     name: &'a str,
     status: StageStatus,
@@ -112,7 +112,7 @@ impl<'a> From<StageSummary<'a>> for StageOut<'a> {
 /// One of `trials`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
-pub struct TrialOut<'a> {
+pub(super) struct TrialOut<'a> {
     id: u64,
     stage: u32,
     case: String,
@@ -135,7 +135,7 @@ pub struct TrialOut<'a> {
 /// Who made a result that a trial took.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct OriginOut<'a> {
+pub(crate) struct OriginOut<'a> {
     study: &'a str,
     #[serde(serialize_with = "shown")]
     #[cfg_attr(test, schemars(with = "String"))]
@@ -185,7 +185,7 @@ impl<'a> TrialOut<'a> {
 /// A trial's `failure`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
-pub struct FailureOut<'a> {
+pub(crate) struct FailureOut<'a> {
     kind: &'a FailureKind,
     severity: Severity,
     reason: &'a str,
@@ -206,7 +206,7 @@ impl<'a> From<&'a Failure> for FailureOut<'a> {
 /// One of a trial's `attempts`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Debug, Serialize)]
-pub struct AttemptOut {
+pub(crate) struct AttemptOut {
     n: u32,
     /// `null` while it runs.
     outcome: Option<AttemptOutcome>,
@@ -290,7 +290,7 @@ impl AttemptOut {
 
 /// Params by name, each of its own type.
 #[derive(Debug)]
-pub struct ParamsOut(pub(in crate::views) Params);
+pub(crate) struct ParamsOut(pub(in crate::views) Params);
 
 impl Serialize for ParamsOut {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -300,7 +300,7 @@ impl Serialize for ParamsOut {
 
 /// The values a proposer said, by name.
 #[derive(Clone, Copy, Debug)]
-pub struct ProposedOut<'a>(pub(in crate::views) &'a [(String, Value)]);
+pub(crate) struct ProposedOut<'a>(pub(in crate::views) &'a [(String, Value)]);
 
 impl Serialize for ProposedOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -323,7 +323,7 @@ impl Serialize for ValueOut<'_> {
 
 /// Metrics by name: numbers, and labels as text.
 #[derive(Clone, Copy, Debug)]
-pub struct MetricsOut<'a>(pub(in crate::views) &'a Metrics);
+pub(crate) struct MetricsOut<'a>(pub(in crate::views) &'a Metrics);
 
 impl Serialize for MetricsOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -355,7 +355,7 @@ fn whole(number: f64) -> Option<i64> {
 
 /// Outputs by path, in the spec's order.
 #[derive(Clone, Copy, Debug)]
-pub struct OutputsOut<'a>(pub(in crate::views) &'a [OutputHash]);
+pub(crate) struct OutputsOut<'a>(pub(in crate::views) &'a [OutputHash]);
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]

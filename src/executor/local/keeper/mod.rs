@@ -33,7 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open};
 
-pub use protocol::{Exited, SpawnStep};
+pub(crate) use protocol::{Exited, SpawnStep};
 
 use crate::model::ProcessId;
 use crate::sys::orphans::{end_adopted, forget, not_adopted};
