@@ -58,8 +58,10 @@ struct HookStage {
     name: String,
     planned: u64,
     succeeded: u64,
+    /// Of these, how many took the result of an equal trial.
+    reused: u64,
     failed: u64,
-    /// Their cases, best first; at most a hundred.
+    /// The survivors' cases, best first; at most a hundred.
     survivors: Vec<String>,
     /// How many there are.
     survivor_count: u64,
@@ -139,6 +141,7 @@ impl Hooks {
             name: summary.row.name.clone(),
             planned: summary.trials.planned,
             succeeded: summary.trials.succeeded,
+            reused: summary.counters.reused,
             failed: summary.trials.failed,
             survivors: summary.survivors().take(SURVIVORS).collect(),
             survivor_count: summary.survived(),

@@ -13,7 +13,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use super::compare::{Comparison, Row};
 use super::dump::value_text;
 use super::text::{clean, number};
-use super::words::{seconds, timestamp};
+use super::words::{origin_words, seconds, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
@@ -195,7 +195,7 @@ fn text_element(xml: &mut Xml<'_>, name: &str, text: &str) -> io::Result<()> {
     xml.create_element(name).write_text_content(BytesText::new(&legal(text))).map(drop)
 }
 
-/// The trial's params and metrics, one a line: what a result viewer shows beside a case.
+/// Whose result it took, and its params and metrics, one a line: what a result viewer shows beside a case.
 fn about(trial: &TrialSummary<'_>) -> String {
     let params = trial.params();
     let params =
@@ -204,7 +204,9 @@ fn about(trial: &TrialSummary<'_>) -> String {
         Metric::Number(value) => format!("metric {}: {}", clean(name), number(*value)),
         Metric::Label(label) => format!("metric {}: {}", clean(name), clean(label)),
     });
-    params.chain(metrics).collect::<Vec<_>>().join("\n")
+    let reused =
+        trial.reused_from().map(|origin| format!("reused: the result of {}", clean(&origin_words(origin))));
+    reused.into_iter().chain(params).chain(metrics).collect::<Vec<_>>().join("\n")
 }
 
 /// Without what XML 1.0 cannot hold, escaped or not, and without the control characters it only discourages.

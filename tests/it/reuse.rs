@@ -88,6 +88,7 @@ fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() 
 fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
     let first = finished(&study("last", "\"a\", \"c\"", true, ""));
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
+    let from = format!("{from}\non_event = \"cat >> told\"");
     let text = study("s", "\"a\", \"c\"", true, &from);
     let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
     let sandbox = finished(&text);
@@ -95,6 +96,14 @@ fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
     assert_eq!(sandbox.canonical(), whole);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 10);
     assert_eq!(sandbox.dump()["trials"][0]["reused_from"]["case"], "last_0_0");
+    let rows = sandbox.ok("dump study.redb --format csv", 0);
+    assert!(rows.lines().nth(1).unwrap().contains(",false,last/last_0_0/1,"), "{rows}");
+    sandbox.ok("export study.redb --to out", 0);
+    let junit = fs::read_to_string(sandbox.path("out/junit.xml")).unwrap();
+    assert_eq!(junit.matches("reused: the result of case `last_").count(), 10, "{junit}");
+    let told: Vec<serde_json::Value> =
+        sandbox.lines("told").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&told[0]["stage"]["reused"], &told[2]["accounting"]["reused"]), (&6.into(), &10.into()));
     // One of its outputs is another one, one is gone: those trials run, and say why.
     fs::write(first.path("artifacts/last/0_synth/last_0_0/attempt_1/net.v"), "a9").unwrap();
     fs::remove_dir_all(first.path("artifacts/last/0_synth/last_0_1/attempt_1")).unwrap();

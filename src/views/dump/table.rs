@@ -1,18 +1,18 @@
 //! `--format csv`: one row a trial, for spreadsheets and data frames.
 //!
 //! Columns: `id, stage, stage_name, case, parent, state, survivor, attempts, wall_s, cpu_s, peak_rss_bytes,
-//! failure_kind, outside`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
-//! last attempt, and empty where nobody knows them. Metric names are found in a first pass; only names are kept.
+//! failure_kind, outside, reused_from`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
+//! last attempt, and empty where nobody knows them. `reused_from` is `<study>/<case>/<attempt>`, whose result the trial took. Metric names are found in a first pass; only names are kept.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 
 use crate::journal::Snapshot;
-use crate::model::{Metric, TrialId, Usage, Value, float_text};
+use crate::model::{Metric, Origin, TrialId, Usage, Value, float_text};
 use crate::views::words::seconds;
 use crate::views::{StudyView, TrialSummary, ViewError};
 
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "id",
     "stage",
     "stage_name",
@@ -26,6 +26,7 @@ const FIXED: [&str; 13] = [
     "peak_rss_bytes",
     "failure_kind",
     "outside",
+    "reused_from",
 ];
 
 pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
@@ -60,11 +61,17 @@ fn row(trial: &TrialSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<S
         cell(|usage| usage.peak_rss_bytes.to_string()),
         trial.failure().map_or_else(String::new, |failure| failure.kind.to_string()),
         trial.ended_outside().to_string(),
+        trial.reused_from().map_or_else(String::new, origin_cell),
     ];
     let values = trial.params();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
     cells.extend(metrics.iter().map(|name| trial.metrics().get(name).map_or_else(String::new, metric_cell)));
     cells
+}
+
+/// Names of studies and cases have no `/`.
+fn origin_cell(origin: &Origin) -> String {
+    format!("{}/{}/{}", origin.study, origin.case, origin.attempt)
 }
 
 fn metric_cell(metric: &Metric) -> String {

@@ -152,12 +152,12 @@ fn csv_has_a_row_for_each_trial_and_a_column_for_each_name() {
     story.run().open_explore().start(0, 1).succeed(0, 1, 200.0).start(2, 1).fail(2, 1, "no", Next::Final);
     assert_eq!(
         dumped(&story, ALIVE, Format::Csv),
-        "id,stage,stage_name,case,parent,state,survivor,attempts,wall_s,cpu_s,peak_rss_bytes,failure_kind,outside,\
+        "id,stage,stage_name,case,parent,state,survivor,attempts,wall_s,cpu_s,peak_rss_bytes,failure_kind,outside,reused_from,\
          param.label,param.level,param.mode,metric.bytes,metric.tool\n\
-         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,false,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
-         1,0,explore,t_0_1,t,pending,false,0,,,,,false,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
-         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,false,\"a,\"\"b\"\"\nc\",1,small,,\n\
-         3,0,explore,t_0_3,t,pending,false,0,,,,,false,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
+         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,false,,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
+         1,0,explore,t_0_1,t,pending,false,0,,,,,false,,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
+         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,false,,\"a,\"\"b\"\"\nc\",1,small,,\n\
+         3,0,explore,t_0_3,t,pending,false,0,,,,,false,,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
     );
 }
 
