@@ -5,6 +5,8 @@
 
 mod amend;
 mod compare;
+mod dump;
+mod logs;
 mod replay;
 #[cfg(feature = "report")]
 mod report;
@@ -14,6 +16,8 @@ pub use crate::engine::stop::StopError;
 pub use crate::plan::amend::{Class, Discarded, Judged};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};
+pub use dump::Dump;
+pub use logs::Logs;
 pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};
 #[cfg(feature = "report")]
 pub use report::nonce;
@@ -30,6 +34,7 @@ use crate::study_file::Spec;
 use crate::sys::clock::unix_ms;
 use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
+use crate::views::why::Why;
 use crate::views::{Liveness, StudyLocation, StudyView, Survivor, abort, made_with, planned, survivors};
 
 /// What a change added to the journal.
@@ -51,7 +56,8 @@ type Recorded = Vec<(Seq, Record)>;
 /// A study that is done gets a larger budget, and is compared with itself:
 ///
 /// ```
-/// use piton::{Consent, Limits, Range, Stage, Store, Study};
+/// use piton::views::dump::Format;
+/// use piton::{Consent, Dump, Limits, Range, Stage, Store, Study};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let dir = tempfile::tempdir()?;
@@ -79,6 +85,13 @@ type Recorded = Vec<(Seq, Record)>;
 /// let compare = store.compare(&baseline, Some("explore"), Limits::default())?;
 /// let totals = compare.run(&mut |line| Ok(println!("{} {}", line.case, line.finding.words())))?;
 /// assert_eq!((totals.compared, totals.regressions), (6, 0));
+///
+/// // Why a case survived, and all trials as a table.
+/// let why = store.why(&store.survivors()?[0].case)?;
+/// assert!(why.survivor && why.reason.starts_with("it survived: ranked 1 of 6 by `y` (minimize)"), "{}", why.reason);
+/// let mut table = Vec::new();
+/// store.dump(Dump::State(Format::Csv), None, &mut table)?;
+/// assert_eq!(String::from_utf8(table)?.lines().count(), 1 + 6);
 /// # Ok(())
 /// # }
 /// ```
@@ -186,6 +199,15 @@ impl Store {
     pub fn status(&self) -> Result<Status, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
         Ok(Status::load(&look.view, &look.snapshot, unix_ms())?)
+    }
+
+    /// Where a case comes from, every attempt at it, and why it survived or did not.
+    ///
+    /// # Errors
+    /// [`Error::View`] when there is no such case, and as [`Store::status`].
+    pub fn why(&self, case: &str) -> Result<Why, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        Ok(Why::load(&look.view, &look.snapshot, case)?)
     }
 
     /// The survivors of the last stage that closed, best first.

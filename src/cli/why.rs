@@ -2,8 +2,7 @@
 
 use std::io::Write;
 
-use piton::views::why::Why;
-use piton::{Error, Look};
+use piton::{Error, Store};
 
 use super::args::WhyArgs;
 use super::sink::{self, Content};
@@ -11,8 +10,7 @@ use super::terminal;
 
 /// `piton why`.
 pub fn why(args: &WhyArgs) -> Result<u8, Error> {
-    let (_reader, look) = Look::at_store(&args.store.store)?;
-    let why = Why::load(&look.view, &look.snapshot, &args.case)?;
+    let why = Store::at(&args.store.store).why(&args.case)?;
     let mut out = sink::stdout(if args.json { Content::Json } else { Content::Text });
     if args.json {
         why.write_json(&mut out)?

@@ -45,7 +45,7 @@ impl Stream {
 ///
 /// # Errors
 /// [`ViewError::UnknownCase`], [`ViewError::NotStarted`], [`ViewError::RanNothing`], [`ViewError::UnknownAttempt`], [`ViewError::Journal`].
-pub fn locate(
+pub(crate) fn locate(
     view: &StudyView,
     snapshot: &Snapshot,
     case: &str,
@@ -69,7 +69,7 @@ pub fn locate(
 
 /// The log file of an attempt, whether it is there or not; `None` when the trial is not planned.
 #[must_use]
-pub fn place_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Stream) -> Option<Below> {
+pub(crate) fn place_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: Stream) -> Option<Below> {
     let lineage = view.lineage();
     let (stage, index) = lineage.locate(trial)?;
     let dir = view.attempt_place(view.stage(stage)?, &lineage.case(stage, index), attempt);
@@ -80,7 +80,7 @@ pub fn place_of(view: &StudyView, trial: TrialId, attempt: AttemptNo, stream: St
 ///
 /// # Errors
 /// [`ViewError::File`] when it cannot be read, [`ViewError::Output`] when it cannot be passed on.
-pub fn copy(log: &Below, out: &mut dyn Write) -> Result<(), ViewError> {
+pub(crate) fn copy(log: &Below, out: &mut dyn Write) -> Result<(), ViewError> {
     // A trial may have put anything in its log's place: only a regular file is read, and no link is followed.
     let mut file = log.open_file().map_err(|cause| unreadable(log, cause))?;
     copy_rest(&mut file, log, out)?;
@@ -111,13 +111,13 @@ fn unreadable(log: &Below, cause: io::Error) -> ViewError {
 
 /// Where a trial stands, as far as following it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// Its last attempt; 0: none yet.
-    pub attempt: AttemptNo,
+    pub(crate) attempt: AttemptNo,
     /// Whether that attempt runs, by what the store says.
-    pub running: bool,
+    pub(crate) running: bool,
     /// Whether another attempt may follow.
-    pub goes_on: bool,
+    pub(crate) goes_on: bool,
 }
 
 impl Position {
@@ -125,7 +125,7 @@ impl Position {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn of(snapshot: &Snapshot, trial: TrialId, liveness: Liveness) -> Result<Self, JournalError> {
+    pub(crate) fn of(snapshot: &Snapshot, trial: TrialId, liveness: Liveness) -> Result<Self, JournalError> {
         let row = snapshot.trial(trial)?;
         let state = row.as_ref().map_or(TrialState::Pending, |row| row.state);
         let over = matches!(snapshot.study()?.status, StudyStatus::Aborted | StudyStatus::Completed);
@@ -150,8 +150,9 @@ impl Position {
 
 /// Why following ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Followed {
-    /// The trial, or the given attempt, has ended.
+    /// The trial, or the attempt that was asked for, has ended.
     Ended,
     /// It waits, and no engine runs that would start it.
     NoEngine,
@@ -159,7 +160,7 @@ pub enum Followed {
 
 /// What following needs to know, from a caller that takes a fresh snapshot for each answer (one that is kept makes the
 /// store grow).
-pub trait Followable {
+pub(crate) trait Followable {
     /// Where the trial stands now.
     ///
     /// # Errors
@@ -188,7 +189,7 @@ pub trait Followable {
 ///
 /// # Errors
 /// [`ViewError::Output`], [`ViewError::File`], and whatever `trial` fails with.
-pub fn follow(
+pub(crate) fn follow(
     trial: &mut dyn Followable,
     only: Option<AttemptNo>,
     out: &mut dyn Write,

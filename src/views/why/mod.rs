@@ -25,8 +25,8 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    AttemptNo, AttemptOutcome, AttemptRow, Event, Metrics, Origin, Params, StageIndex, StageRow, StageStatus,
-    TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Metrics, Origin, Params, StageIndex, StageRow,
+    StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{Lineage, PartKind};
@@ -36,21 +36,50 @@ pub use rank::{Compared, Rank};
 
 use nearest::{Difference, Nearest};
 
-/// Everything there is to say about a case. [`Why::write_json`] is the shape of `why --json`.
+/// Everything there is to say about a case; see [`Store::why`](crate::Store::why). [`Why::write_json`] is the shape of `why --json`.
 #[derive(Debug)]
-pub struct Why<'a> {
-    view: &'a StudyView,
-    case: String,
-    trial: TrialSummary<'a>,
-    seed: u32,
-    params: Params,
-    command: Option<Vec<String>>,
-    attempts: Vec<AttemptOut>,
-    /// Why attempts were interrupted, as far as that is found.
-    interruptions: BTreeMap<AttemptNo, String>,
+#[non_exhaustive]
+pub struct Why {
+    /// `<base_case>_<stage_index>_<derived_index>`.
+    pub case: String,
+    /// Unique in the study, over all stages.
+    pub trial: TrialId,
+    /// From 0, within the stage.
+    pub index: u64,
+    /// As it is in the store.
+    pub stage: StageRow,
+    /// The survivor it derives from; in stage 0 the base case.
+    pub parent: String,
+    /// Pending trials of an aborted study are cancelled.
+    pub state: TrialState,
+    /// It ended, but has no part in what its study was aborted by.
+    pub outside: bool,
+    /// Whether it is among the survivors of its stage.
+    pub survivor: bool,
+    /// Why it stands where it stands, in one sentence. It may quote what a trial wrote: see [`clean`](crate::views::clean).
+    pub reason: String,
+    /// Its place among the succeeded trials of its stage, if it is one of them.
+    pub rank: Option<Rank>,
+    /// The same in every attempt.
+    pub seed: u32,
+    /// Those of the study, of its forebears and its own.
+    pub params: Params,
+    /// The words of what its last attempt ran, or its first will run. `None`: a closure.
+    pub command: Option<Vec<String>>,
+    /// Empty until it succeeded.
+    pub metrics: Metrics,
+    /// Why its last attempt failed, also where it runs again.
+    pub failure: Option<Failure>,
+    /// In order, from the first on.
+    pub attempts: Vec<AttemptRow>,
+    /// Why attempts were interrupted, by their number, as far as the last events say so.
+    pub interruptions: BTreeMap<AttemptNo, String>,
+    /// Whose result it took, if it did not make it.
+    pub reused_from: Option<Origin>,
+    base_case: String,
+    versions: Vec<ToolVersion>,
+    stage_dir: String,
     lineage: Vec<Step>,
-    rank: Option<Rank>,
-    reason: String,
     left_out: BTreeMap<String, String>,
     /// Results that were found for it and could not be taken, and why, as far as that is found.
     missed: Vec<(Origin, String)>,
@@ -209,12 +238,12 @@ fn missed(
     Ok(found)
 }
 
-impl<'a> Why<'a> {
+impl Why {
     /// Finds out about a case.
     ///
     /// # Errors
     /// [`ViewError::UnknownCase`] with the nearest name, [`ViewError::Journal`].
-    pub fn load(view: &'a StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
+    pub(crate) fn load(view: &StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
         let id = view.find_case(case)?;
         let unknown = || ViewError::UnknownCase { case: case.to_owned(), nearest: None };
         let trial = view.trial(snapshot, id)?.ok_or_else(unknown)?;
@@ -224,24 +253,38 @@ impl<'a> Why<'a> {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
-        let stage_dir = view.stage_dir(stage).display().to_string();
-        let attempts = trial.attempts();
         Ok(Self {
-            view,
             case: case.to_owned(),
+            trial: id,
+            index: trial.index,
+            parent: trial.parent(),
+            state: trial.state,
+            outside: trial.ended_outside(),
+            survivor: trial.survived(),
             seed: lineage.trial_seed(stage.index, trial.index, &seen),
             command: command(view, &trial, &seen),
-            attempts: attempts.iter().map(|attempt| AttemptOut::new(&stage_dir, case, attempt)).collect(),
-            interruptions: interruptions(snapshot, id, attempts, view.progress.last_seq)?,
+            metrics: trial.metrics().clone(),
+            failure: trial.last_failure().cloned(),
+            attempts: trial.attempts().to_vec(),
+            interruptions: interruptions(snapshot, id, trial.attempts(), view.progress.last_seq)?,
+            reused_from: trial.reused_from().cloned(),
+            base_case: view.study.base_case.clone(),
+            versions: view.study.versions.clone(),
+            stage_dir: view.stage_dir(stage).display().to_string(),
             missed: missed(view, snapshot, &trial)?,
             nearest: nearest::nearest(view, snapshot, &trial)?,
             lineage: steps(view, snapshot, &lineage, id)?,
             reason: reason(view, &trial, rank.as_ref()),
             left_out: left_out(view, case, &trial),
+            stage: stage.clone(),
             rank,
             params,
-            trial,
         })
+    }
+
+    /// An attempt as it is shown.
+    fn attempt_out(&self, attempt: &AttemptRow) -> AttemptOut {
+        AttemptOut::new(&self.stage_dir, &self.case, attempt)
     }
 
     /// Writes it as one JSON value.
@@ -249,7 +292,7 @@ impl<'a> Why<'a> {
     /// # Errors
     /// [`ViewError::Output`].
     pub fn write_json(&self, out: &mut dyn Write) -> Result<(), ViewError> {
-        let (trial, stage) = (&self.trial, self.trial.stage);
+        let attempts: Vec<_> = self.attempts.iter().map(|attempt| self.attempt_out(attempt)).collect();
         let steps = self.lineage.iter().map(|step| StepOut {
             case: &step.case,
             stage: step.stage,
@@ -259,25 +302,25 @@ impl<'a> Why<'a> {
         });
         let why = WhyOut {
             case: &self.case,
-            id: trial.trial.0,
-            stage: stage.index,
-            stage_name: &stage.name,
-            stage_status: stage.status,
-            parent: &trial.parent(),
-            state: trial.state,
-            outside: trial.ended_outside(),
-            survivor: trial.survived(),
+            id: self.trial.0,
+            stage: self.stage.index,
+            stage_name: &self.stage.name,
+            stage_status: self.stage.status,
+            parent: &self.parent,
+            state: self.state,
+            outside: self.outside,
+            survivor: self.survivor,
             reason: &self.reason,
             rank: self.rank.as_ref(),
-            failure: trial.last_failure().map(FailureOut::from),
+            failure: self.failure.as_ref().map(FailureOut::from),
             seed: self.seed,
             params: ParamsOut(self.params.clone()),
             command: self.command.as_deref(),
-            metrics: MetricsOut(trial.metrics()),
+            metrics: MetricsOut(&self.metrics),
             left_out: &self.left_out,
-            attempts: &self.attempts,
+            attempts: &attempts,
             interruptions: &self.interruptions,
-            reused_from: self.trial.reused_from().map(OriginOut::new),
+            reused_from: self.reused_from.as_ref().map(OriginOut::new),
             not_reused: self
                 .missed
                 .iter()
@@ -285,8 +328,8 @@ impl<'a> Why<'a> {
                 .collect(),
             nearest_result: self.nearest.as_ref().map(NearestOut::new),
             lineage: steps.collect(),
-            base_case: &self.view.study.base_case,
-            versions: versions_out(&self.view.study.versions),
+            base_case: &self.base_case,
+            versions: versions_out(&self.versions),
         };
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)

@@ -7,9 +7,9 @@ use crate::model::{Event, Next};
 use crate::views::fixture::{ALIVE, DEAD, Story, written};
 use crate::views::{Liveness, Screen};
 
-fn why(story: &Story, case: &str, liveness: Liveness) -> Why<'static> {
+fn why(story: &Story, case: &str, liveness: Liveness) -> Why {
     let (view, snapshot) = story.view(liveness);
-    Why::load(Box::leak(Box::new(view)), &snapshot, case).unwrap()
+    Why::load(&view, &snapshot, case).unwrap()
 }
 
 fn said(story: &Story, case: &str) -> String {

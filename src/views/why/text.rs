@@ -10,7 +10,7 @@ use crate::views::text::{Paint, bytes, clean, duration, number};
 use crate::views::words::{exit_code, exit_signal, local_time, origin_words, remote_job};
 use crate::views::{Screen, ViewError};
 
-impl Why<'_> {
+impl Why {
     /// Writes it for people.
     ///
     /// # Errors
@@ -19,12 +19,12 @@ impl Why<'_> {
         let title = format!(
             "{}: {}{}{}, trial {} of stage {} {}",
             clean(&self.case),
-            self.trial.state.name(),
-            if self.trial.ended_outside() { ", outside" } else { "" },
-            if self.trial.survived() { ", survivor" } else { "" },
-            self.trial.index,
-            self.trial.stage.index,
-            clean(&self.trial.stage.name),
+            self.state.name(),
+            if self.outside { ", outside" } else { "" },
+            if self.survivor { ", survivor" } else { "" },
+            self.index,
+            self.stage.index,
+            clean(&self.stage.name),
         );
         writeln!(out, "{}", screen.paint(Paint::Bold, &title))?;
         // Sentences and commands are read and copied whole; a terminal wraps them.
@@ -40,7 +40,7 @@ impl Why<'_> {
             }
             writeln!(out, "{}", screen.line(&line))?;
         }
-        writeln!(out, "  {} (base case)", clean(&self.view.study.base_case))?;
+        writeln!(out, "  {} (base case)", clean(&self.base_case))?;
         writeln!(out, "\n{}", screen.paint(Paint::Bold, "attempts"))?;
         self.attempts(screen, out)?;
         self.nearest(screen, out)?;
@@ -50,7 +50,7 @@ impl Why<'_> {
         }
         writeln!(out, "\n{} {}", screen.paint(Paint::Bold, "params"), params(&self.params))?;
         writeln!(out, "{} {}", screen.paint(Paint::Bold, "seed"), self.seed)?;
-        for tool in &self.view.study.versions {
+        for tool in &self.versions {
             let line =
                 format!("{} {}: {}", screen.paint(Paint::Bold, "tool"), clean(&tool.tool), clean(&tool.version));
             writeln!(out, "{line}")?;
@@ -76,24 +76,23 @@ impl Why<'_> {
     }
 
     fn excerpt(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
-        let failure = self.trial.last_failure();
-        for line in failure.iter().flat_map(|failure| failure.log_excerpt.lines()) {
+        for line in self.failure.iter().flat_map(|failure| failure.log_excerpt.lines()) {
             writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&format!("  | {}", clean(line)))))?;
         }
         Ok(())
     }
 
     fn attempts(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
-        let attempts = self.trial.attempts();
-        if let Some(origin) = self.trial.reused_from() {
+        if let Some(origin) = &self.reused_from {
             writeln!(out, "  {}", clean(&reused_words(origin)))?;
-        } else if attempts.is_empty() {
+        } else if self.attempts.is_empty() {
             writeln!(out, "  none yet")?;
         }
         for (origin, reason) in &self.missed {
             writeln!(out, "  the result of {} was not taken: {}", clean(&origin_words(origin)), clean(reason))?;
         }
-        for (attempt, shown) in attempts.iter().zip(&self.attempts) {
+        for attempt in &self.attempts {
+            let shown = self.attempt_out(attempt);
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
             writeln!(out, "      began {}, {}", local_time(attempt.started_ms), clean(shown.dir()))?;
             if let Some(job) = &attempt.remote {
