@@ -88,7 +88,7 @@ impl Below {
     /// Opens it, for looking.
     ///
     /// # Errors
-    /// As for [`open_beneath`].
+    /// As for `open_beneath`.
     pub fn open(&self) -> io::Result<Opened> {
         Opened::dir(&self.root)?.open(&self.below)
     }
@@ -217,7 +217,7 @@ impl Opened {
     /// Opens what `path` names below this directory, never through a link.
     ///
     /// # Errors
-    /// As for [`open_beneath`].
+    /// As for `open_beneath`.
     pub fn open(&self, path: &Path) -> io::Result<Self> {
         on!(self, |file| Ok(Self::real(open_beneath(file.as_fd(), path)?)), |machine, own| {
             let path = own
@@ -265,10 +265,10 @@ impl Opened {
         )
     }
 
-    /// Copies this file or directory into another directory, where the name must be free. See [`copy_into`].
+    /// Copies this file or directory into another directory, where the name must be free. See `copy_into`.
     ///
     /// # Errors
-    /// As for [`copy_into`].
+    /// As for `copy_into`.
     pub fn copy_into(&self, dir: &Self, name: &OsStr, watch: HashWatch<'_>) -> Result<(), CopyError> {
         match (&self.0, &dir.0) {
             (Inner::Real { file, .. }, Inner::Real { file: dir, .. }) => copy_into(file, dir.as_fd(), name, watch),
@@ -454,10 +454,10 @@ impl Opened {
         }
     }
 
-    /// Hashes it, and makes all of it durable if `sync` is set. See [`hash_tree`].
+    /// Hashes it, and makes all of it durable if `sync` is set. See `hash_tree`.
     ///
     /// # Errors
-    /// As for [`hash_tree`].
+    /// As for `hash_tree`.
     pub fn hash(&self, sync: bool, watch: HashWatch<'_>) -> io::Result<TreeHash> {
         on!(self, |file| hash_tree(file.try_clone()?, sync, watch), |machine, path| {
             let bytes = machine.read(path)?;
@@ -469,10 +469,10 @@ impl Opened {
     }
 
     /// Hashes it, but for files that are known and were left alone since; `path` is what it is known by. See
-    /// [`hash_tree_again`].
+    /// `hash_tree_again`.
     ///
     /// # Errors
-    /// As for [`hash_tree`].
+    /// As for `hash_tree`.
     pub fn hash_again(&self, path: &Path, memory: &mut Memory, watch: HashWatch<'_>) -> io::Result<TreeHash> {
         on!(self, |file| hash_tree_again(file.try_clone()?, path, memory, watch), |_machine, _own| self
             .hash(false, watch))

@@ -3,7 +3,7 @@
 //!
 //! A redb file is a tree of pages in which every link carries the checksum of the page it leads to, up to the two
 //! commit slots in the header, which carry their own. redb writes these checksums but does not look at them when it
-//! reads; [`checked`] does, and [`super::salvage`] walks the same tree around what is damaged. Everything here reads
+//! reads; [`checked`] does, and [`mod@super::salvage`] walks the same tree around what is damaged. Everything here reads
 //! bytes that may be anything: it must never panic, allocate by a number it was given, or go round in circles.
 //!
 //! Source: redb's `docs/design.md` and `tree_store/`, version 4.6.
