@@ -14,6 +14,7 @@ mod stop;
 
 pub use crate::engine::stop::StopError;
 pub use crate::plan::amend::{Class, Discarded, Judged};
+pub use crate::plan::forecast::{Follows, StageForecast};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};
 pub use dump::Dump;

@@ -4,9 +4,10 @@
 //! say to discard.
 
 use std::path::Path;
+use std::time::Duration;
 
-use piton::store::{Class, Discarded, Judged};
-use piton::views::counted;
+use piton::store::{Class, Discarded, Follows, Judged, StageForecast};
+use piton::views::{about, counted};
 use piton::{AmendPlan, Consent, Error, Store, Study, shell_word};
 
 use super::args::AmendArgs;
@@ -85,7 +86,7 @@ fn agree(args: &AmendArgs, plan: &AmendPlan<'_>, what: &str) -> Result<(), Error
 
 fn nothing_to_do(args: &AmendArgs, plan: AmendPlan<'_>) -> Result<u8, Error> {
     if args.json {
-        print_json(&serde_json::json!({ "changes": [], "discarded": [], "applied": false }))?;
+        print_json(&serde_json::json!({ "changes": [], "discarded": [], "replanned": [], "applied": false }))?;
     } else if plan.tools_to_ask().is_empty() {
         say("the study file says what the store says: there is nothing to amend");
         // Whoever wrote a table that counts for nothing may well wonder why.
@@ -113,6 +114,7 @@ fn class_word(class: Class) -> &'static str {
     match class {
         Class::Harmless => "harmless",
         Class::Extends => "extends",
+        Class::Replans(_) => "replans",
         Class::Invalidates(_) => "invalidates",
         Class::Forbidden => "forbidden",
     }
@@ -133,10 +135,28 @@ fn print_plan(plan: &AmendPlan<'_>) -> Result<(), Error> {
         };
         print_line(&format!("            {what}; the old results stay in the journal (`piton dump --at SEQ`)"))?;
     }
+    for forecast in plan.replanned() {
+        let work = forecast.work_us.map_or_else(String::new, |work_us| format!(", {} of work", about(work_us)));
+        print_line(&format!("then        stage `{}`: {}{work}", forecast.name, forecast.words()))?;
+    }
     if plan.reopens() {
         print_line(&format!("reopens     study `{}` goes on", plan.study_name()))?;
     }
     Ok(())
+}
+
+fn forecast_json(forecast: &StageForecast) -> serde_json::Value {
+    let StageForecast { name, trials, follows, work_us, .. } = forecast;
+    let counted = match follows {
+        Follows::Counted { kept, reused, runs } => Some((kept, reused, runs)),
+        _ => None,
+    };
+    serde_json::json!({
+        "stage": name, "trials": trials, "is_bound": counted.is_none(), "words": forecast.words(),
+        "kept": counted.map(|(kept, ..)| kept), "reused": counted.map(|(_, reused, _)| reused),
+        "runs": counted.map(|(.., runs)| runs),
+        "work_s": work_us.map(|work_us| Duration::from_micros(work_us).as_secs_f64()),
+    })
 }
 
 fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
@@ -149,6 +169,7 @@ fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
     serde_json::json!({
         "changes": plan.changes().iter().map(change).collect::<Vec<_>>(),
         "discarded": plan.discarded().iter().map(discarded).collect::<Vec<_>>(),
+        "replanned": plan.replanned().iter().map(forecast_json).collect::<Vec<_>>(),
         "added_trials": plan.added_trials(), "reopens": plan.reopens(), "applied": applied,
     })
 }

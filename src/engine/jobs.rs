@@ -14,7 +14,7 @@ use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, IdentityHash, OutputHash, Parent, StageIndex, StudyId, TrialId};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::{Lineage, StageIdentity};
-use crate::study_file::Spec;
+use crate::study_file::{Spec, StageSpec};
 
 /// Most survivors whose outputs are remembered; more are looked up again.
 const KNOWN_MAX: usize = 10_000;
@@ -180,11 +180,11 @@ impl JobMaker {
         })
     }
 
-    /// The stage of a trial, made ready.
+    /// The stage of a trial.
     #[must_use]
-    pub(super) fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<Arc<StageRuntime>> {
+    pub(super) fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<&StageSpec> {
         let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;
-        self.runtimes.get(stage as usize).map(Arc::clone)
+        self.spec.stages.get(stage as usize)
     }
 
     /// The base command sees the constants, and the study's seed as a trial sees its own.

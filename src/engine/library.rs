@@ -4,16 +4,14 @@
 //! study is only read, and one that cannot be read is a miss, never a reason to stop. Nothing here decides what is taken.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::step::Hit;
-use crate::executor::StageRuntime;
 use crate::journal::{JournalError, Reader, Snapshot};
 use crate::model::{
     Event, IdentityHash, IndexedResult, Metric, Metrics, Origin, OutputHash, StudyRow, Verdict, artifacts,
 };
 use crate::paths::{StudyPaths, clean};
-use crate::study_file::Spec;
+use crate::study_file::{Spec, StageSpec};
 use crate::sys::opened::Below;
 
 /// Another study's store.
@@ -34,7 +32,7 @@ struct OfStudy {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Library {
+pub(crate) struct Library {
     own: Option<OfStudy>,
     others: Vec<Other>,
     /// Views of the others, until the next commit of this study.
@@ -44,7 +42,7 @@ pub(super) struct Library {
 impl Library {
     /// For a study with stages that reuse; of any other there is nothing to look for. A store that cannot be opened is told of, and passed
     /// over: the study runs without it.
-    pub(super) fn open(spec: &Spec, paths: &StudyPaths, study: &StudyRow) -> Self {
+    pub(crate) fn open(spec: &Spec, paths: &StudyPaths, study: &StudyRow) -> Self {
         if spec.stages.iter().all(|stage| stage.reuse.is_no()) {
             return Self::default();
         }
@@ -73,11 +71,11 @@ impl Library {
     ///
     /// # Errors
     /// [`JournalError`] from reading the study's own store.
-    pub(super) fn find(
+    pub(crate) fn find(
         &mut self,
         own: &Snapshot,
         identity: &IdentityHash,
-        stage: &Arc<StageRuntime>,
+        stage: &StageSpec,
     ) -> Result<Vec<Hit>, JournalError> {
         let mut hits = match &self.own {
             Some(of) => of.hits(own, identity, stage)?,
@@ -146,7 +144,7 @@ impl OfStudy {
         &self,
         snapshot: &Snapshot,
         identity: &IdentityHash,
-        stage: &StageRuntime,
+        stage: &StageSpec,
     ) -> Result<Vec<Hit>, JournalError> {
         let mut results = snapshot.results(identity)?;
         results.sort_by_key(|result| (result.stage, result.index, result.attempt));
@@ -197,10 +195,9 @@ impl OfStudy {
 }
 
 /// Whether a trial of the stage could have left this. Equal identities demand it; a store that was forged may say anything.
-fn fits(stage: &StageRuntime, metrics: &Metrics, outputs: &[OutputHash]) -> bool {
+fn fits(stage: &StageSpec, metrics: &Metrics, outputs: &[OutputHash]) -> bool {
     let finite = |metric: &Metric| metric.number().is_none_or(f64::is_finite);
-    let needed = |name: &String| metrics.get(name).is_some_and(|metric| metric.number().is_some());
     outputs.iter().map(|output| &output.path).eq(&stage.outputs)
         && metrics.values().all(finite)
-        && stage.needed_metrics.iter().all(needed)
+        && stage.is_met_by(metrics)
 }

@@ -36,6 +36,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
 pub(crate) use inputs::WatchedInputs;
+pub(crate) use library::Library;
 #[cfg(test)]
 pub(crate) use rails::broken;
 pub(crate) use shutdown::Control;
@@ -358,7 +359,7 @@ pub(crate) fn run_on(
     drop(snapshot);
     let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
     let study_id = state.draft().study_row().study_id;
-    let library = library::Library::open(&spec, &paths, state.draft().study_row());
+    let library = Library::open(&spec, &paths, state.draft().study_row());
     let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;

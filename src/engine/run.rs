@@ -281,7 +281,7 @@ impl Loop<'_> {
     fn look_up(&mut self, trial: TrialId) -> Result<Input, EngineError> {
         let identity = self.identity(trial)?;
         let hits = match (&identity, self.jobs.stage_of(self.state.draft(), trial)) {
-            (Some(identity), Some(stage)) => self.library.find(&self.journal.snapshot()?, identity, &stage)?,
+            (Some(identity), Some(stage)) => self.library.find(&self.journal.snapshot()?, identity, stage)?,
             _ => Vec::new(),
         };
         Ok(Input::LookedUp { trial, identity, hits })

@@ -161,7 +161,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
 }
 
 /// A stage as it is declared, before it opens.
-pub(super) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
+pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
     StageRow {
         index,
         name: decl.name.clone(),

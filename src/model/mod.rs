@@ -26,6 +26,7 @@ pub use event::{
     AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,
 };
 pub use failure::{Failure, FailureKind};
+pub(crate) use fold::waiting;
 pub use fold::{FoldError, Rows, fold};
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use named::Named;

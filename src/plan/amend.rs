@@ -22,6 +22,8 @@ pub enum Class {
     Harmless,
     /// What is finished stays; trials may be added, or what comes is handled in another way.
     Extends,
+    /// Other trials, from this stage on: each whose equal has a result takes that, and no result is lost.
+    Replans(StageIndex),
     /// Finished trials would have to run again, from this stage on.
     Invalidates(StageIndex),
     /// It makes another study.
@@ -52,6 +54,40 @@ pub struct Discarded {
     pub reuses: bool,
 }
 
+/// Why the results that a stage has are none for the trials of another spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Untaken {
+    /// The other spec has no such stage.
+    Gone,
+    /// The stage reuses in neither.
+    Runs,
+    /// The stage begins to reuse.
+    NowReuses,
+    /// It reuses no more.
+    RunsNow,
+    /// It has other values of these parts of their identities; empty: it is not known which.
+    Differ(Vec<String>),
+    /// They lack this metric, which objectives or rails need.
+    Lack(String),
+}
+
+impl Untaken {
+    /// The rest of a sentence about the stage.
+    fn words(&self) -> String {
+        match self {
+            Self::Gone => "the stage is gone".into(),
+            Self::Runs => "it does not reuse".into(),
+            Self::NowReuses => {
+                "they were made without `reuse`, with seeds by their places, and have no identity: they cannot be taken".into()
+            }
+            Self::RunsNow => "it reuses no more, and its trials have seeds by their places again".into(),
+            Self::Differ(parts) if parts.is_empty() => "what they depend on is not what is recorded".into(),
+            Self::Differ(parts) => format!("their identity is another one: {}", parts.join(", ")),
+            Self::Lack(metric) => format!("they lack the metric `{metric}`"),
+        }
+    }
+}
+
 /// All changes, and the event that makes them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Amendment {
@@ -59,8 +95,10 @@ pub(crate) struct Amendment {
     pub changes: Vec<Judged>,
     /// Name of the first stage whose results would have to be discarded, and are not.
     pub altered_from: Option<String>,
-    /// Results that are discarded.
+    /// Results that go.
     pub discarded: Vec<Discarded>,
+    /// The first stage that is planned anew, though none of its results needs to go.
+    pub replans_from: Option<StageIndex>,
     /// What happens, should it be accepted.
     pub event: SpecAmended,
 }
@@ -84,6 +122,8 @@ pub(crate) struct StudyState<'a> {
     pub stages: &'a [StageRow],
     /// Their counters.
     pub counters: &'a [StageCounters],
+    /// Of each why its results are none for the trials of the spec that is to be; `None`: they can be taken.
+    pub untaken: &'a [Option<Untaken>],
 }
 
 /// What a study is to depend on, as of now.
@@ -110,14 +150,13 @@ pub(crate) fn amendment(
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
     let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0) };
-    let differences = differences(standing.spec, new);
-    let limits = differences.iter().any(|(_, subject)| is_limit(*subject));
-    let mut changes: Vec<Judged> =
-        differences.into_iter().map(|(change, subject)| judge.judge(change, subject)).collect();
-    let run = run_differences(standing.spec, new).into_iter();
-    changes.extend(run.map(|change| harmless(change, "counts from the next run on")));
-    changes
-        .extend(conflicts.into_iter().map(|Contradiction { change, from }| judge.input(change, position(from))));
+    let mut changes = judge.all(&conflicts);
+    let is_refused = |judged: &Judged| matches!(judged.class, Class::Invalidates(_) | Class::Forbidden);
+    let replans = |judged: &Judged| match judged.class {
+        Class::Replans(from) => Some(from),
+        _ => None,
+    };
+    let replans_from = changes.iter().filter_map(replans).min();
     let altered = |judged: &Judged| match judged.class {
         Class::Invalidates(from) => Some(from),
         _ => None,
@@ -137,8 +176,23 @@ pub(crate) fn amendment(
             reuses: new.stages.iter().any(|now| now.name == stage.name && !now.reuse.is_no()),
         })
         .collect();
+    // What is planned anew has not begun for all other changes.
+    let replans_from = replans_from.filter(|_| !changes.iter().any(is_refused));
+    let judge = match replans_from {
+        None => judge,
+        Some(from) => Judge { kept: position(from), discards_all: from == 0, ..judge },
+    };
+    if replans_from.is_some() {
+        let anew = judge.all(&conflicts);
+        changes
+            .iter_mut()
+            .zip(anew)
+            .filter(|(first, _)| replans(first).is_none())
+            .for_each(|(first, anew)| *first = anew);
+    }
+    let discard_from = discard_from.into_iter().chain(replans_from).min();
     let extended = judge.extended(&changes);
-    let reopen = judge.reopens(limits, extended.is_some(), discard_from.is_some());
+    let reopen = judge.reopens(extended.is_some(), discard_from.is_some());
     let event = SpecAmended {
         spec: new.to_json(),
         spec_hash: new.spec_hash(),
@@ -150,7 +204,7 @@ pub(crate) fn amendment(
         extended,
         reopen,
     };
-    Amendment { changes, altered_from, discarded, event }
+    Amendment { changes, altered_from, discarded, replans_from, event }
 }
 
 fn position(index: StageIndex) -> usize {
@@ -199,6 +253,19 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// All changes, in an order that is always the same.
+    fn all(&self, conflicts: &[Contradiction]) -> Vec<Judged> {
+        let mut changes: Vec<Judged> = differences(self.standing.spec, self.new)
+            .into_iter()
+            .map(|(change, subject)| self.judge(change, subject))
+            .collect();
+        let run = run_differences(self.standing.spec, self.new).into_iter();
+        changes.extend(run.map(|change| harmless(change, "counts from the next run on")));
+        let conflicts = conflicts.iter().cloned();
+        changes.extend(conflicts.map(|Contradiction { change, from }| self.input(change, position(from))));
+        changes
+    }
+
     fn judge(&self, change: Change, subject: Subject<'_>) -> Judged {
         match subject {
             Subject::Study(amend) => self.study(change, amend),
@@ -208,14 +275,48 @@ impl Judge<'_> {
         }
     }
 
-    /// A change that alters results from this stage on.
+    /// A change that alters which trials there are, or their results, from this stage on.
     fn alters(&self, change: Change, from: usize) -> Judged {
-        let finished: u64 =
-            self.standing.counters.iter().take(self.kept).skip(from).map(StageCounters::finished).sum();
-        let name = self.standing.stages.get(from).map_or("", |stage| stage.name.as_str());
-        let trials = counted(finished, "finished trial");
-        let cost = format!("alters results: {trials} from stage `{name}` on would have to run again");
-        Judged { change, class: Class::Invalidates(index_of(from)), cost }
+        let lost = (from..self.kept).find_map(|place| Some((place, self.untaken(place)?)));
+        match lost {
+            None if from < self.kept => self.replans(change, from),
+            None => self.invalidates(change, from, &Untaken::Runs, from),
+            Some((place, why)) => self.invalidates(change, from, why, place),
+        }
+    }
+
+    /// Why the results of a stage cannot be taken by the new spec's trials.
+    fn untaken(&self, place: usize) -> Option<&Untaken> {
+        self.standing.untaken.get(place).map_or(Some(&Untaken::Runs), Option::as_ref)
+    }
+
+    fn name(&self, place: usize) -> &str {
+        self.standing.stages.get(place).map_or("", |stage| stage.name.as_str())
+    }
+
+    fn replans(&self, change: Change, from: usize) -> Judged {
+        let name = self.name(from);
+        let cost =
+            format!("plans anew from stage `{name}` on: no result is lost, equal trials take what there is");
+        Judged { change, class: Class::Replans(index_of(from)), cost }
+    }
+
+    /// A change from a stage on, of which the results of a stage `place` do not outlast it.
+    fn invalidates(&self, change: Change, from: usize, why: &Untaken, place: usize) -> Judged {
+        let stages = || self.standing.counters.iter().zip(0..).take(self.kept).skip(place);
+        let runs_again = |at: usize| self.untaken(at).is_some();
+        let lost: u64 = stages().filter(|(_, at)| runs_again(*at)).map(|(counters, _)| counters.finished()).sum();
+        let name = self.name(place);
+        let trials = counted(lost, "finished trial");
+        let mut cost = format!("alters results: {trials} from stage `{name}` on would have to run again");
+        match why {
+            Untaken::Runs if place == from => {}
+            why => cost.push_str(&format!(": {}", why.words())),
+        }
+        if stages().any(|(_, at)| !runs_again(at)) {
+            cost.push_str("; stages after it take what is equal");
+        }
+        Judged { change, class: Class::Invalidates(index_of(place)), cost }
     }
 
     /// What results from this stage on depend on is not what it was.
@@ -391,6 +492,8 @@ impl Judge<'_> {
         match more {
             _ if fewer => self.alters(change, place),
             0 => harmless(change, "the stage has the same trials"),
+            // As if it had begun so: the numbers are those of a study that did.
+            _ if self.renumbers(place, row, new, &now) => self.alters(change, place),
             _ if place.saturating_add(1) < self.kept => self.alters(change, place.saturating_add(1)),
             more if row.proposing != Proposing::No => {
                 let trials = counted(more, "trial");
@@ -403,6 +506,15 @@ impl Judge<'_> {
                 extends(change, format!("adds {more} trials: `{base}_{place}_{first}` to `{base}_{place}_{last}`"))
             }
         }
+    }
+
+    /// Whether more trials of a stage would have other numbers than in a study that began with them, though each has its values whatever its
+    /// number, and its result could be taken.
+    fn renumbers(&self, place: usize, row: &StageRow, new: &StageSpec, now: &[u64]) -> bool {
+        let by_number = matches!(new.sampling, Sampling::Random) && super::combinations(new).is_none();
+        let before = |shares: &[u64]| shares.split_last().map_or_else(Vec::new, |(_, before)| before.to_vec());
+        let appended = row.more.is_empty() && before(now) == before(&row.shares);
+        !by_number && !appended && row.proposing == Proposing::No && self.untaken(place).is_none()
     }
 
     /// What the new spec gives each parent of a stage beyond what it has.
@@ -439,7 +551,9 @@ impl Judge<'_> {
 
     /// Whether a study that is over goes on. One that its base command aborted has no trial to discard, and goes on all the
     /// same when it has to begin anew.
-    fn reopens(&self, limits: bool, extended: bool, discards: bool) -> bool {
+    fn reopens(&self, extended: bool, discards: bool) -> bool {
+        let differences = differences(self.standing.spec, self.new);
+        let limits = differences.iter().any(|(_, subject)| is_limit(*subject));
         match self.standing.study.status {
             StudyStatus::Completed => extended || self.new.stages.len() > self.kept,
             StudyStatus::Aborted => extended || discards || limits,

@@ -9,15 +9,22 @@ use std::io;
 use std::path::Path;
 
 use super::{Recorded, Store};
-use crate::engine::{self, EngineError};
+use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
 use crate::inputs_now;
-use crate::journal::{Journal, Snapshot};
-use crate::model::{Event, Identity, Record, StageCounters, StageIndex, StageRow, StudyRow, ToolVersion};
+use crate::journal::{Journal, JournalError, Snapshot};
+use crate::model::{
+    Event, Identity, IdentityHash, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex, StageRow,
+    StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
+};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
-use crate::plan::amend::{Amendment, Class, Discarded, Judged, Present, StudyState, amendment, changed_tools};
+use crate::plan::MadeWith;
+use crate::plan::amend::{
+    Amendment, Class, Discarded, Judged, Present, StudyState, Untaken, amendment, changed_tools,
+};
+use crate::plan::forecast::{self, Forecast, StageForecast};
 use crate::study::Study;
-use crate::study_file::{self, Change, Contradiction, Spec};
+use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
 
 /// What accepting an [`AmendPlan`] may cost.
@@ -40,6 +47,7 @@ pub struct AmendPlan<'a> {
     discard_from: Option<StageIndex>,
     tools: Tools,
     plan: Amendment,
+    replanned: Vec<StageForecast>,
 }
 
 impl Store {
@@ -51,13 +59,14 @@ impl Store {
     pub fn amend<'a>(&'a self, given: &'a Study) -> Result<AmendPlan<'a>, Error> {
         let (journal, snapshot, spec) = self.open()?;
         let (stands, new) = Stands::load(self, given, &snapshot, spec)?;
-        drop(snapshot);
         let tools = match stands.named(&new).is_empty() {
             true => Tools::Told { versions: Vec::new(), dropped: Vec::new(), silent: None },
             false => Tools::Presumed,
         };
-        let plan = stands.plan(&new, &tools, None);
-        Ok(AmendPlan { store: self, given, journal, stands, new, discard_from: None, tools, plan })
+        let planned = stands.plan(&snapshot, &new, &tools, None);
+        let (plan, replanned) = planned.map_err(|cause| self.unreadable(cause))?;
+        drop(snapshot);
+        Ok(AmendPlan { store: self, given, journal, stands, new, discard_from: None, tools, plan, replanned })
     }
 }
 
@@ -72,12 +81,26 @@ impl AmendPlan<'_> {
             return Err(Error::Usage(format!("the study has no stage `{stage}`")));
         };
         self.discard_from = Some(from);
-        self.plan = self.stands.plan(&self.new, &self.tools, self.discard_from);
+        (self.plan, self.replanned) = self.planned()?;
         let base_ran = self.stands.study.base.as_ref().is_some_and(|base| !base.attempts.is_empty()) && from == 0;
         if self.plan.discarded.is_empty() && !base_ran {
             return Err(Error::Usage(format!("stage `{stage}` has not begun: it has no results to discard")));
         }
         Ok(self)
+    }
+
+    /// The plan as of now.
+    fn planned(&self) -> Result<(Amendment, Vec<StageForecast>), Error> {
+        let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+        let planned = self.stands.plan(&snapshot, &self.new, &self.tools, self.discard_from);
+        planned.map_err(|cause| self.store.unreadable(cause))
+    }
+
+    /// What becomes of each stage that is planned anew or gets more trials, and of those after it: how many trials take a
+    /// result, and how many run. Of a study without stages that reuse nothing is said.
+    #[must_use]
+    pub fn replanned(&self) -> &[StageForecast] {
+        &self.replanned
     }
 
     /// Each change, and what it does to the results there are.
@@ -167,7 +190,8 @@ impl AmendPlan<'_> {
             return Ok(false);
         }
         self.tools = Tools::ask(&self.new, &self.stands)?;
-        let told = self.stands.plan(&self.new, &self.tools, self.discard_from);
+        let (told, replanned) = self.planned()?;
+        self.replanned = replanned;
         let presumed = std::mem::replace(&mut self.plan, told);
         Ok(presumed.changes != self.plan.changes || presumed.discarded != self.plan.discarded)
     }
@@ -185,7 +209,7 @@ impl AmendPlan<'_> {
     pub(crate) fn applied(mut self, consent: Consent) -> Result<Recorded, Error> {
         self.ask_tools()?;
         self.refuse()?;
-        if self.plan.event.discard_from.is_some() && consent == Consent::KeepResults {
+        if self.discard_from.is_some() && consent == Consent::KeepResults {
             return Err(Error::Usage("nothing was changed: the plan discards results, and none may go".into()));
         }
         if self.plan.is_empty() {
@@ -220,8 +244,10 @@ impl AmendPlan<'_> {
             let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
             return Err(EngineError::Copied { pid }.into());
         }
-        for stage in &self.plan.discarded {
-            let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.stage, stage.name));
+        let discarded = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
+        let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
+        for stage in begun.filter(|stage| stage.index >= discarded) {
+            let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.index, stage.name));
             let what = "remove the scratch directories in";
             clear_scratch(&dir).map_err(|cause| Error::File { what, path: dir, cause })?;
         }
@@ -269,7 +295,14 @@ impl Stands {
         both
     }
 
-    fn plan(&self, new: &Spec, tools: &Tools, discard_from: Option<StageIndex>) -> Amendment {
+    /// The amendment, and what follows from it.
+    fn plan(
+        &self,
+        snapshot: &Snapshot,
+        new: &Spec,
+        tools: &Tools,
+        discard_from: Option<StageIndex>,
+    ) -> Result<(Amendment, Vec<StageForecast>), JournalError> {
         let Self { study, spec, stages, counters, .. } = self;
         let used = self.identities.iter().filter(|identity| identity.has_results(0));
         let made_with = used.map(|identity| &identity.versions).chain([&study.versions]);
@@ -278,7 +311,58 @@ impl Stands {
         let named = |tool: &&ToolVersion| new.study.versions.contains_key(&tool.tool);
         let versions = tools.versions(study).iter().filter(named).cloned().collect();
         let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts };
-        amendment(StudyState { study, spec, stages, counters }, new, present, discard_from)
+        let reuses = |spec: &Spec| spec.stages.iter().any(|stage| !stage.reuse.is_no());
+        let mut recorded = Found { snapshot, library: None };
+        let mut proposals = Proposals::new();
+        let mut untaken: Vec<Option<Untaken>> = Vec::new();
+        if reuses(new) || reuses(spec) {
+            recorded.library = Some(Library::open(new, &self.paths, study));
+            let end = stages.iter().map(|stage| stage.first_trial.0.saturating_add(stage.planned())).max();
+            proposals = snapshot.proposals(TrialId(0), TrialId(end.unwrap_or(0)))?;
+            let made_with = MadeWith { inputs: &present.inputs, versions: &present.versions };
+            for stage in stages.iter().take_while(|stage| stage.status != StageStatus::Waiting) {
+                let (old, new) = ((spec, MadeWith::from(study)), (new, made_with));
+                untaken.push(forecast::untaken(&recorded, old, stages, &proposals, stage.index, new)?);
+            }
+        }
+        let standing = StudyState { study, spec, stages, counters, untaken: &untaken };
+        let plan = amendment(standing, new, present, discard_from);
+        let event = &plan.event;
+        let replans = event.discard_from.is_some() || event.extended.is_some();
+        if recorded.library.is_none() || !replans {
+            return Ok((plan, Vec::new()));
+        }
+        let begun = stages.iter().take_while(|stage| stage.status != StageStatus::Waiting).count();
+        let kept = event.discard_from.map_or(begun, |from| begun.min(from as usize));
+        let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions };
+        let extended = event.extended.as_ref();
+        let replanned = Forecast { stages, proposals: &proposals, new, made_with, kept, extended };
+        let replanned = replanned.stages(&mut recorded)?;
+        Ok((plan, replanned))
+    }
+}
+
+/// What the store has, and the stores from which its study takes results.
+struct Found<'a> {
+    snapshot: &'a Snapshot,
+    library: Option<Library>,
+}
+
+impl forecast::Recorded for Found<'_> {
+    type Error = JournalError;
+
+    fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, JournalError> {
+        self.snapshot.trial(trial)
+    }
+
+    fn result(
+        &mut self,
+        identity: &IdentityHash,
+        stage: &StageSpec,
+    ) -> Result<Option<(Metrics, Vec<OutputHash>)>, JournalError> {
+        let Some(library) = &mut self.library else { return Ok(None) };
+        let hits = library.find(self.snapshot, identity, stage)?;
+        Ok(hits.into_iter().next().map(|hit| (hit.metrics, hit.outputs)))
     }
 }
 

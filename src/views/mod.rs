@@ -46,7 +46,7 @@ pub use decided::{SurvivorsDecided, decision};
 pub use error::ViewError;
 pub use outputs::OutputsCheck;
 pub use own_files::{own_file, refuse_own_file};
-pub use pace::time_left;
+pub use pace::{about, time_left};
 pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{Screen, bytes, clean, columns, counted, duration, number, short_number, steers_or_hides};

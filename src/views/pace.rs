@@ -34,6 +34,12 @@ pub fn time_left(counters: StageCounters, pending: u64, workers: u64, seen: Opti
     Some(range_of_durations(from, to))
 }
 
+/// A time that is only guessed, in words.
+#[must_use]
+pub fn about(us: u64) -> String {
+    range_of_durations(us, us)
+}
+
 /// Fewer ends say nothing about a pace.
 const ENDS_LEAST: u64 = 5;
 

@@ -95,6 +95,7 @@ mod quickstart;
 mod rails;
 mod regressions;
 mod remote;
+mod replans;
 mod report;
 mod reuse;
 mod reuse_stories;

@@ -97,7 +97,7 @@ impl Store {
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
         let old = spec();
         let (stages, counters) = (&self.stages, &self.counters);
-        let standing = StudyState { study: &self.study, spec: &old, stages, counters };
+        let standing = StudyState { study: &self.study, spec: &old, stages, counters, untaken: &[] };
         amendment(standing, new, self.present(), discard_from)
     }
 }
@@ -156,6 +156,7 @@ fn the_class_of_every_kind_of_change() {
         let weight = |class: &Class| match class {
             Harmless => 0,
             Extends => 1,
+            Class::Replans(from) => 5 - from,
             Invalidates(from) => 9 - from,
             Forbidden => 10,
         };
@@ -276,8 +277,13 @@ fn conflict(path: &str, from: StageIndex) -> Contradiction {
 fn an_input_or_tool_that_changed_alters_every_result() {
     let store = store(1, StudyStatus::Interrupted);
     let old = spec();
-    let standing =
-        StudyState { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let standing = StudyState {
+        study: &store.study,
+        spec: &old,
+        stages: &store.stages,
+        counters: &store.counters,
+        untaken: &[],
+    };
     let inputs = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
     for path in ["input \"in\"", "tool \"yosys\""] {
         let now = Present { inputs: inputs.clone(), conflicts: vec![conflict(path, 0)], ..Present::default() };
@@ -292,8 +298,13 @@ fn an_input_or_tool_that_changed_alters_every_result() {
 fn an_input_of_a_stage_alters_its_results_and_those_after_it() {
     let store = store(2, StudyStatus::Interrupted);
     let old = spec();
-    let standing =
-        StudyState { study: &store.study, spec: &old, stages: &store.stages, counters: &store.counters };
+    let standing = StudyState {
+        study: &store.study,
+        spec: &old,
+        stages: &store.stages,
+        counters: &store.counters,
+        untaken: &[],
+    };
     let judged = |from: StageIndex, discard_from: Option<StageIndex>| {
         let now = Present { conflicts: vec![conflict("input \"in\"", from)], ..store.present() };
         let amendment = amendment(standing, &old, now, discard_from);
@@ -317,8 +328,13 @@ fn all_survivors_stay_all_whatever_the_budget() {
         })
     };
     let old = all(4);
-    let standing =
-        StudyState { study: &closed.study, spec: &old, stages: &closed.stages, counters: &closed.counters };
+    let standing = StudyState {
+        study: &closed.study,
+        spec: &old,
+        stages: &closed.stages,
+        counters: &closed.counters,
+        untaken: &[],
+    };
     let grown = amendment(standing, &all(6), closed.present(), None);
     assert_eq!(grown.changes.len(), 1, "{:?}", grown.changes);
     assert_eq!(grown.changes[0].class, Class::Extends);
@@ -338,7 +354,7 @@ fn what_is_named_or_left_out_otherwise_is_never_harmless_once_trials_ran() {
     let old = changed(|spec| spec.study.inputs = named(&["in"]));
     let judged = |store: &Store, study: &StudyRow, new: &Spec| {
         let (stages, counters) = (&store.stages, &store.counters);
-        let standing = StudyState { study, spec: &old, stages, counters };
+        let standing = StudyState { study, spec: &old, stages, counters, untaken: &[] };
         amendment(standing, new, store.present(), None).changes.first().map(|judged| judged.class)
     };
     let without = changed(|_| {});

@@ -1,0 +1,441 @@
+//! What a study will do once it is another one: how many trials each stage has, which take a result that there is, which run.
+//!
+//! Pure over what is recorded: the numbers of [`Lineage`], the identities and the selection are those that the engine goes by, so what
+//! is forecast is what then happens, as long as no result's files are gone. Where a trial has to run, nobody knows who survives: from
+//! there on there are bounds alone. It must never look at more trials than [`LOOKED_AT_MAX`], whatever a study plans.
+
+use std::collections::{HashMap, HashSet};
+
+use super::amend::Untaken;
+use super::{Lineage, MadeWith, Selector, StageIdentity, declared, shares};
+use crate::model::words::counted;
+use crate::model::{
+    AttemptOutcome, Extension, IdentityHash, Metrics, OutputHash, Parent, Proposals, Proposing, REUSED,
+    StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState, waiting,
+};
+use crate::study_file::{Spec, StageSpec};
+
+/// Trials that are looked at, of all stages together.
+pub(crate) const LOOKED_AT_MAX: u64 = 100_000;
+/// Trials of a stage whose durations are looked at.
+const DURATIONS_MAX: u64 = 1_000;
+/// Trials of a stage whose recorded identities are held against the new spec.
+const HELD_MAX: u64 = 10_000;
+/// No more parents than this are counted with while they are only guessed.
+const MANY_PARENTS: u64 = 1_000_000;
+
+/// What is recorded, as of one commit.
+pub(crate) trait Recorded {
+    /// Why it cannot be read.
+    type Error;
+
+    /// A trial's row, if it ever started.
+    ///
+    /// # Errors
+    /// [`Recorded::Error`].
+    fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
+
+    /// The first result of an identity that a trial of the stage may take.
+    ///
+    /// # Errors
+    /// [`Recorded::Error`].
+    fn result(
+        &mut self,
+        identity: &IdentityHash,
+        stage: &StageSpec,
+    ) -> Result<Option<(Metrics, Vec<OutputHash>)>, Self::Error>;
+}
+
+/// What becomes of the trials of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Each is accounted for.
+    Counted {
+        /// Trials that are finished and stay as they are.
+        kept: u64,
+        /// Trials that take a result that there is, or that of an equal trial before them.
+        reused: u64,
+        /// Trials that run.
+        runs: u64,
+    },
+    /// There are at most so many: they descend from the survivors of this stage, of which some trial has yet to run.
+    Survivors(String),
+    /// There are at most so many, as a proposer says.
+    Proposer,
+    /// They are too many to be looked at, one by one.
+    TooMany {
+        /// How many were looked at.
+        looked_at: u64,
+        /// How many of these run.
+        runs: u64,
+    },
+    /// None: no case of this stage survives.
+    NoParents(String),
+}
+
+/// What becomes of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageForecast {
+    /// Which stage of the new spec.
+    pub stage: StageIndex,
+    /// Its name.
+    pub name: String,
+    /// Its trials, or the most that it can have.
+    pub trials: u64,
+    /// What becomes of them.
+    pub follows: Follows,
+    /// What the trials that run take together, microseconds, by the median of what the stage's attempts took so far; `None`
+    /// where that is not known.
+    pub work_us: Option<u64>,
+}
+
+impl StageForecast {
+    /// In words, but for the time.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let trials = counted(self.trials, "trial");
+        match &self.follows {
+            Follows::Counted { kept, reused, runs } => {
+                let kept = if *kept > 0 { format!("{kept} kept, ") } else { String::new() };
+                let run = if *runs == 1 { "runs" } else { "run" };
+                format!("{trials}: {kept}{reused} reused, {runs} {run}")
+            }
+            Follows::Survivors(stage) => format!("up to {trials}, depends on what survives `{stage}`"),
+            Follows::Proposer => format!("up to {trials}, as its proposer says"),
+            Follows::TooMany { looked_at, runs } => {
+                format!("{trials}, too many to look at each: of the first {looked_at}, {runs} would run")
+            }
+            Follows::NoParents(stage) => format!("no trial: nothing survives `{stage}`"),
+        }
+    }
+}
+
+/// A study that stands, and what it is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forecast<'a> {
+    /// Its rows.
+    pub stages: &'a [StageRow],
+    /// What proposers said.
+    pub proposals: &'a Proposals,
+    /// What it is to be.
+    pub new: &'a Spec,
+    /// What it is to be made with.
+    pub made_with: MadeWith<'a>,
+    /// How many stages stay.
+    pub kept: usize,
+    /// What the last of them gets.
+    pub extended: Option<&'a Extension>,
+}
+
+/// The parents of a stage, as far as they are known.
+enum Parents {
+    Known(Vec<Parent>),
+    /// Those of the stage before, of which some trial runs.
+    Survivors {
+        of: String,
+        most: u64,
+    },
+}
+
+/// What is known of one stage's trials.
+struct Looked {
+    follows: Follows,
+    /// Of all that have a result.
+    survivors: Option<Vec<Parent>>,
+}
+
+impl Forecast<'_> {
+    /// What becomes of each stage from the last that is kept on, if that gets more trials, or from the first that is not.
+    ///
+    /// # Errors
+    /// What reading fails with.
+    pub(crate) fn stages<R: Recorded>(&self, recorded: &mut R) -> Result<Vec<StageForecast>, R::Error> {
+        let mut rows: Vec<StageRow> = self.stages.iter().take(self.kept).cloned().collect();
+        let mut told = Vec::new();
+        let mut looking = Looking { left: LOOKED_AT_MAX, ..Looking::default() };
+        let mut parents = Parents::Known(Vec::new());
+        if let (Some(extension), Some(last)) = (self.extended, rows.last_mut()) {
+            last.more.extend(extension.more.iter().copied());
+            let more = extension.more.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.count));
+            let proposed = last.proposing != Proposing::No;
+            let row = last.clone();
+            if let Some(spec) = self.new.stages.get(row.index as usize) {
+                if let Some(last) = rows.last_mut().filter(|_| !proposed) {
+                    last.planned = last.planned.saturating_add(more);
+                }
+                let looked = match proposed && more > 0 {
+                    true => Looked { follows: Follows::Proposer, survivors: None },
+                    false => self.look(recorded, &mut looking, &rows, (row.index, row.planned))?,
+                };
+                let trials = if proposed { row.room() } else { row.planned.saturating_add(more) };
+                told.push(self.told(recorded, row.index, trials, looked.follows)?);
+                parents = Self::after(looked.survivors, spec, trials);
+            }
+        } else if let Some(last) = rows.last() {
+            parents = Parents::Known(last.survivors.clone());
+        }
+        for (decl, index) in declared(self.new).iter().zip(0_u32..).skip(self.kept) {
+            let Some(spec) = self.new.stages.get(index as usize) else { break };
+            let cut = |count: usize| shares(spec, count);
+            let sum = |shares: &[u64]| shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+            let (trials, looked) = match parents {
+                Parents::Known(known) if known.is_empty() && index > 0 => {
+                    let of = self.new.stages.get(index.saturating_sub(1) as usize);
+                    let of = of.map_or_else(String::new, |stage| stage.name.clone());
+                    (0, Looked { follows: Follows::NoParents(of), survivors: Some(Vec::new()) })
+                }
+                Parents::Known(known) => {
+                    let shares = cut(known.len());
+                    let trials = sum(&shares);
+                    let first = rows.last().map_or(0, |row| row.first_trial.0.saturating_add(row.planned));
+                    let first_trial = TrialId(first);
+                    let planned = if decl.proposed { 0 } else { trials };
+                    let status = StageStatus::Open;
+                    let row =
+                        StageRow { status, first_trial, parents: known, shares, planned, ..waiting(index, decl) };
+                    rows.push(row);
+                    let looked = match decl.proposed {
+                        true => Looked { follows: Follows::Proposer, survivors: None },
+                        false => self.look(recorded, &mut looking, &rows, (index, 0))?,
+                    };
+                    (trials, looked)
+                }
+                Parents::Survivors { of, most } => {
+                    let most = usize::try_from(most.min(MANY_PARENTS)).unwrap_or(usize::MAX);
+                    (sum(&cut(most)), Looked { follows: Follows::Survivors(of), survivors: None })
+                }
+            };
+            told.push(self.told(recorded, index, trials, looked.follows)?);
+            parents = Self::after(looked.survivors, spec, trials);
+        }
+        Ok(told)
+    }
+
+    fn after(survivors: Option<Vec<Parent>>, stage: &StageSpec, trials: u64) -> Parents {
+        match survivors {
+            Some(survivors) => Parents::Known(survivors),
+            None => Parents::Survivors { of: stage.name.clone(), most: stage.survivor_count.min(trials) },
+        }
+    }
+
+    fn told<R: Recorded>(
+        &self,
+        recorded: &R,
+        stage: StageIndex,
+        trials: u64,
+        follows: Follows,
+    ) -> Result<StageForecast, R::Error> {
+        let name = self.new.stages.get(stage as usize).map_or_else(String::new, |stage| stage.name.clone());
+        let runs = match &follows {
+            Follows::Counted { runs, .. } => *runs,
+            _ => 0,
+        };
+        let row = self.stages.iter().find(|row| row.name == name && row.status != StageStatus::Waiting);
+        let work_us = match row {
+            Some(row) if runs > 0 => median_us(recorded, row)?.map(|median| median.saturating_mul(runs)),
+            _ => None,
+        };
+        Ok(StageForecast { stage, name, trials, follows, work_us })
+    }
+
+    /// Looks at each trial of a stage. Of the first `stay` those that are finished keep what they have: further numbers were those of trials that go.
+    fn look<R: Recorded>(
+        &self,
+        recorded: &mut R,
+        looking: &mut Looking,
+        rows: &[StageRow],
+        (stage, stay): (StageIndex, u64),
+    ) -> Result<Looked, R::Error> {
+        let (Some(row), Some(spec)) = (rows.get(stage as usize), self.new.stages.get(stage as usize)) else {
+            return Ok(Looked { follows: Follows::Proposer, survivors: None });
+        };
+        let identity = StageIdentity::of(self.new, stage, self.made_with);
+        if identity.is_none() && stay == 0 {
+            let follows = Follows::Counted { kept: 0, reused: 0, runs: row.planned };
+            return Ok(Looked { follows, survivors: None });
+        }
+        let lineage = Lineage::new(self.new, rows).with_proposals(self.proposals);
+        // A trial's parent is found by a walk over them.
+        let price = 1 + row.parents.len() as u64 / 1_000;
+        let (mut kept, mut reused, mut runs) = (0, 0, 0);
+        let mut selector = Selector::new(spec);
+        let mut outputs: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
+        for index in 0..row.planned {
+            let Some(left) = looking.left.checked_sub(price) else {
+                let follows = Follows::TooMany { looked_at: index, runs };
+                return Ok(Looked { follows, survivors: None });
+            };
+            looking.left = left;
+            let trial = TrialId(row.first_trial.0.saturating_add(index));
+            let known = if index < stay { recorded.trial(trial)?.filter(is_finished) } else { None };
+            if let Some(known) = known {
+                kept += 1;
+                if known.state == TrialState::Succeeded {
+                    selector.offer(index, &known.metrics);
+                    outputs.insert(trial, known.outputs);
+                }
+                continue;
+            }
+            let own = match (&identity, lineage.params(stage, index)) {
+                (Some(identity), Some(params)) => {
+                    let parent = lineage.parent(stage, index).map(|parent| parent.trial);
+                    let left = match parent {
+                        Some(parent) => looking.left_by(recorded, parent)?,
+                        None => Vec::new(),
+                    };
+                    Some(identity.trial(&params, &left).0)
+                }
+                _ => None,
+            };
+            let Some(own) = own else {
+                runs += 1;
+                continue;
+            };
+            match recorded.result(&own, spec)? {
+                Some((metrics, left)) => {
+                    reused += 1;
+                    selector.offer(index, &metrics);
+                    outputs.insert(trial, left);
+                }
+                None if !looking.run.insert(own) => reused += 1,
+                None => runs += 1,
+            }
+        }
+        // Who waits for an equal one has its result only then.
+        let all_known = runs == 0;
+        let survivors = all_known.then(|| {
+            let ranked = selector.finish().into_iter();
+            let parent =
+                |index: u64| Parent { trial: TrialId(row.first_trial.0.saturating_add(index)), attempt: REUSED };
+            ranked.map(|ranked| parent(ranked.index)).collect::<Vec<_>>()
+        });
+        if let Some(survivors) = &survivors {
+            looking.left_by = survivors
+                .iter()
+                .map(|parent| (parent.trial, outputs.remove(&parent.trial).unwrap_or_default()))
+                .collect();
+        }
+        Ok(Looked { follows: Follows::Counted { kept, reused, runs }, survivors })
+    }
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Looking {
+    /// How many trials may still be looked at.
+    left: u64,
+    /// What the trials depend on that run.
+    run: HashSet<IdentityHash>,
+    /// What the survivors of the stage before leave.
+    left_by: HashMap<TrialId, Vec<OutputHash>>,
+}
+
+impl Looking {
+    fn left_by<R: Recorded>(&mut self, recorded: &R, parent: TrialId) -> Result<Vec<OutputHash>, R::Error> {
+        if let Some(known) = self.left_by.get(&parent) {
+            return Ok(known.clone());
+        }
+        let outputs = recorded.trial(parent)?.map_or_else(Vec::new, |row| row.outputs);
+        self.left_by.insert(parent, outputs.clone());
+        Ok(outputs)
+    }
+}
+
+fn is_finished(row: &TrialRow) -> bool {
+    matches!(row.state, TrialState::Succeeded | TrialState::Failed)
+}
+
+/// Places of so many, evenly spread over all, the first and the last among them.
+fn spread(count: u64, most: u64) -> impl Iterator<Item = u64> {
+    let taken = count.min(most);
+    let last = u128::from(taken.saturating_sub(1).max(1));
+    (0..taken).map(move |n| {
+        let place = u128::from(n) * u128::from(count.saturating_sub(1)) / last;
+        u64::try_from(place).unwrap_or(u64::MAX)
+    })
+}
+
+/// What attempts of a stage took: the median of some that are evenly spread over it.
+fn median_us<R: Recorded>(recorded: &R, row: &StageRow) -> Result<Option<u64>, R::Error> {
+    let mut took = Vec::new();
+    for place in spread(row.planned, DURATIONS_MAX) {
+        let Some(trial) = recorded.trial(TrialId(row.first_trial.0.saturating_add(place)))? else { continue };
+        let last = trial.attempts.last().filter(|attempt| attempt.outcome == Some(AttemptOutcome::Succeeded));
+        took.extend(last.map(|attempt| attempt.usage.wall_us));
+    }
+    took.sort_unstable();
+    Ok(took.get(took.len() / 2).copied())
+}
+
+/// Why the results of a stage that has begun, under `old`, are none for the trials of `new`; `None`: each could be taken. Of many results some,
+/// evenly spread, are held against their recorded identities.
+///
+/// # Errors
+/// What reading fails with.
+pub(crate) fn untaken<R: Recorded>(
+    recorded: &R,
+    (old, was_made_with): (&Spec, MadeWith<'_>),
+    stages: &[StageRow],
+    proposals: &Proposals,
+    stage: StageIndex,
+    (new, made_with): (&Spec, MadeWith<'_>),
+) -> Result<Option<Untaken>, R::Error> {
+    let (Some(row), Some(before)) = (stages.get(stage as usize), old.stages.get(stage as usize)) else {
+        return Ok(Some(Untaken::Gone));
+    };
+    let Some(place) = new.stages.iter().position(|stage| stage.name == before.name) else {
+        return Ok(Some(Untaken::Gone));
+    };
+    let Some(now) = new.stages.get(place) else { return Ok(Some(Untaken::Gone)) };
+    match (before.reuse.is_no(), now.reuse.is_no()) {
+        (true, true) => return Ok(Some(Untaken::Runs)),
+        (true, false) => return Ok(Some(Untaken::NowReuses)),
+        (false, true) => return Ok(Some(Untaken::RunsNow)),
+        (false, false) => {}
+    }
+    let differ = || Some(Untaken::Differ(Vec::new()));
+    let place = StageIndex::try_from(place).unwrap_or(StageIndex::MAX);
+    let Some(identity) = StageIdentity::of(new, place, made_with) else { return Ok(differ()) };
+    // Values of the trials' ancestors are the old ones, constants are the new ones.
+    let with_new_constants = Spec { params: new.params.clone(), ..old.clone() };
+    let lineage = Lineage::new(&with_new_constants, stages).with_proposals(proposals);
+    let mut left_by: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
+    for index in spread(row.planned, HELD_MAX) {
+        let trial = TrialId(row.first_trial.0.saturating_add(index));
+        let Some(known) = recorded.trial(trial)?.filter(|known| known.state == TrialState::Succeeded) else {
+            continue;
+        };
+        if let Some(lacking) =
+            now.needed_metrics().find(|name| known.metrics.get(*name).is_none_or(|m| m.number().is_none()))
+        {
+            return Ok(Some(Untaken::Lack(lacking.to_owned())));
+        }
+        let Some(params) = lineage.params(stage, index) else { return Ok(differ()) };
+        let left = match lineage.parent(stage, index).map(|parent| parent.trial) {
+            Some(parent) => match left_by.get(&parent) {
+                Some(left) => left.clone(),
+                None => {
+                    let left = recorded.trial(parent)?.map_or_else(Vec::new, |row| row.outputs);
+                    left_by.insert(parent, left.clone());
+                    left
+                }
+            },
+            None => Vec::new(),
+        };
+        if known.identity != Some(identity.trial(&params, &left).0) {
+            let was = StageIdentity::of(old, stage, was_made_with);
+            let differing = was.map_or_else(Vec::new, |was| {
+                let (was, is) = (was.parts(&params, &left), identity.parts(&params, &left));
+                let differs = was.iter().chain(&is).filter(|part| was.contains(part) != is.contains(part));
+                let mut words: Vec<String> = differs
+                    .map(|part| format!("{} {}", part.kind.name(), part.name).trim_end().to_owned())
+                    .collect();
+                words.sort();
+                words.dedup();
+                words
+            });
+            return Ok(Some(Untaken::Differ(differing)));
+        }
+    }
+    Ok(None)
+}
