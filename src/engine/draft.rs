@@ -113,6 +113,20 @@ impl Draft {
         }
     }
 
+    /// Takes in the trials that run, or ran when their engine died. Which attempts those are.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub(crate) fn hold_running(&mut self, snapshot: &Snapshot) -> Result<Vec<RunningRow>, JournalError> {
+        let running = snapshot.running()?;
+        for row in &running {
+            if let Some(trial) = snapshot.trial(row.trial)? {
+                self.hold(trial);
+            }
+        }
+        Ok(if injected_fault!(LeftRunning) { Vec::new() } else { running })
+    }
+
     /// Forgets a pending trial that has to be loaded again before it starts.
     pub fn release(&mut self, trial: TrialId) {
         let row = self.trials.remove(&trial);

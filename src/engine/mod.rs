@@ -39,6 +39,9 @@ pub(crate) use inputs::WatchedInputs;
 pub(crate) use library::Library;
 #[cfg(test)]
 pub(crate) use rails::broken;
+pub(crate) use run::Order;
+#[cfg(test)]
+pub(crate) use run::{CommitStep, Step};
 pub(crate) use shutdown::Control;
 pub use shutdown::ShutdownHandle;
 #[cfg(test)]
@@ -300,6 +303,7 @@ pub(crate) fn run(
         answers,
         events,
         timing: Box::new(timing::RealTime(clock)),
+        order: Order::SAFE,
         signals: signals.map(|watched| &watched.watch),
     };
     let manner = RunSettings { workers, drain_limit, detach, shutdown, inputs, observer };
@@ -329,6 +333,8 @@ pub(crate) struct RunHost<'a> {
     pub(crate) events: Receiver<ExecutorEvent>,
     /// Time.
     pub(crate) timing: Box<dyn Timing>,
+    /// What comes first: committing, telling, acting.
+    pub(crate) order: Order,
     /// Signals, where they are watched.
     pub(crate) signals: Option<&'a SignalWatch>,
 }
@@ -351,7 +357,7 @@ pub(crate) fn run_on(
     paths: StudyPaths,
     manner: RunSettings<'_>,
 ) -> Result<RunReport, EngineError> {
-    let RunHost { engine, executor, keeper, answers, events, timing, signals } = on;
+    let RunHost { engine, executor, keeper, answers, events, timing, order, signals } = on;
     let RunSettings { workers, drain_limit, detach, shutdown, inputs, observer } = manner;
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
@@ -377,6 +383,7 @@ pub(crate) fn run_on(
         looker,
         proposers,
         timing,
+        order,
         observer,
         state,
         signalled: false,

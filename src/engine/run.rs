@@ -1,7 +1,8 @@
 //! The loop: the one thread that decides, and the only one that writes the store.
 //!
 //! It gathers what waits, lets [`State`] decide, commits everything in one transaction, and only then acts. An action
-//! before its commit, or a second place that commits, would be the end of crash safety.
+//! before its commit, or a second place that commits, would be the end of crash safety. The order of those steps is a value,
+//! [`Order`], so that the simulation can show what another one costs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(super) struct Loop<'a> {
     pub(super) looker: Looker,
     pub(super) proposers: Proposers,
     pub(super) timing: Box<dyn Timing>,
+    pub(super) order: Order,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) state: State,
     /// Whether a signal asked to stop already: the next one forces.
@@ -52,6 +54,35 @@ pub(super) struct Loop<'a> {
     pub(super) forced_by: Option<SignalEvent>,
     /// What a full disk needs, and did.
     pub(super) outage: Outage,
+}
+
+/// In which order the loop does what must be done in one order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    /// One turn of the loop, once all is decided.
+    pub(crate) turn: [Step; 2],
+    /// One commit.
+    pub(crate) commit: [CommitStep; 2],
+}
+
+/// A step of a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Commit,
+    Act,
+}
+
+/// A step of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CommitStep {
+    Write,
+    Tell,
+}
+
+impl Order {
+    /// The one that is safe: what is on disk may be told and acted on.
+    pub(crate) const SAFE: Self =
+        Self { turn: [Step::Commit, Step::Act], commit: [CommitStep::Write, CommitStep::Tell] };
 }
 
 /// Whether nothing but a commit follows from an event: a start, or a success. A failure may abort the study.
@@ -156,18 +187,8 @@ impl Loop<'_> {
     }
 
     fn drive(&mut self, engine: EngineId, workers: u32) -> Result<RunEnd, EngineError> {
-        let left = {
-            let snapshot = self.journal.snapshot()?;
-            let left = snapshot.running()?;
-            for row in &left {
-                if let Some(trial) = snapshot.trial(row.trial)? {
-                    self.state.draft_mut().hold(trial);
-                }
-            }
-            left
-        };
+        let left = self.state.draft_mut().hold_running(&self.journal.snapshot()?)?;
         let now = self.timing.now();
-        let left = if injected_fault!(LeftRunning) { Vec::new() } else { left };
         let mut actions = self.state.begin(now, engine, workers, &left)?;
         // A request made before the run is the first thing it sees: nothing is handed out then.
         for input in self.controls() {
@@ -175,24 +196,16 @@ impl Loop<'_> {
         }
         actions.extend(self.state.advance(now)?);
         loop {
-            if !injected_fault!(ActBeforeCommit) {
-                self.commit()?;
-            }
             let mut inputs = Vec::new();
-            if std::mem::take(&mut self.outage.untold) {
-                inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
-            }
-            for action in actions.drain(..) {
-                if let Action::Finish(how) = action {
-                    if injected_fault!(ActBeforeCommit) {
-                        self.commit()?;
-                    }
-                    return Ok(how);
+            let mut ended = None;
+            for step in self.order.turn {
+                match step {
+                    Step::Commit => self.commit()?,
+                    Step::Act => ended = self.act_on(&mut actions, &mut inputs)?,
                 }
-                self.act(action, &mut inputs)?;
             }
-            if injected_fault!(ActBeforeCommit) {
-                self.commit()?;
+            if let Some(how) = ended {
+                return Ok(how);
             }
             if inputs.is_empty() {
                 self.announce();
@@ -206,31 +219,50 @@ impl Loop<'_> {
         }
     }
 
-    /// Writes what was decided; when it returns, it is on disk.
+    /// Does all that was decided; how the run ended, if it did.
+    fn act_on(
+        &mut self,
+        actions: &mut Vec<Action>,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Option<RunEnd>, EngineError> {
+        if std::mem::take(&mut self.outage.untold) {
+            inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
+        }
+        for action in actions.drain(..) {
+            if let Action::Finish(how) = action {
+                return Ok(Some(how));
+            }
+            self.act(action, inputs)?;
+        }
+        Ok(None)
+    }
+
+    /// Writes what was decided, and tells of it; when it returns, it is on disk.
     fn commit(&mut self) -> Result<(), EngineError> {
         let set: WriteSet = self.state.draft_mut().take();
         if set.is_empty() {
             return Ok(());
         }
-        if injected_fault!(TellBeforeCommit) {
-            self.tell(&set);
+        for step in self.order.commit {
+            match step {
+                CommitStep::Write => self.write(&set)?,
+                CommitStep::Tell => self.tell(&set),
+            }
         }
-        let committed = self.journal.commit(&set).or_else(|cause| self.make_room(&set, cause));
-        if let Err(cause) = committed
-            && !injected_fault!(CommitErrorIgnored)
-        {
+        Ok(())
+    }
+
+    fn write(&mut self, set: &WriteSet) -> Result<(), EngineError> {
+        if let Err(cause) = self.journal.commit(set).or_else(|cause| self.make_room(set, cause)) {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
         if !self.journal.is_in_place() {
             return Err(displaced(self.journal.path()));
         }
-        self.state.draft_mut().forget_final(&set);
+        self.state.draft_mut().forget_final(set);
         self.library.look_anew();
-        self.forget(&set);
-        if !injected_fault!(TellBeforeCommit) {
-            self.tell(&set);
-        }
+        self.forget(set);
         Ok(())
     }
 

@@ -18,8 +18,9 @@ use super::create::remove_leftovers;
 use super::error::{JournalError, OpenError};
 use super::read::Snapshot;
 use super::records::{Proposal, Results};
+use super::storage::builder;
 use super::tables::{self, RecordTable, decoded};
-use super::write::{Journal, builder, sync_directory_of};
+use super::write::{Journal, sync_directory_of};
 use crate::model::{Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
 use crate::sys::temporary::{Access, Temporary};
 

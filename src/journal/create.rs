@@ -9,8 +9,10 @@ use std::path::Path;
 
 use redb::Database;
 
-use super::error::{JournalError, OpenError};
-use super::write::{Journal, create_database, damaged_or_io, initialise, open_error, sync_directory_of};
+use super::error::{JournalError, OpenError, damaged_or_io, open_error};
+use super::rows::initialise;
+use super::storage::create_database;
+use super::write::{Journal, sync_directory_of};
 use crate::model::Record;
 use crate::sys::disk;
 use crate::sys::temporary::{self, Access, Temporary};

@@ -1,7 +1,9 @@
 //! What can go wrong with a store, in words. redb's errors have no `source`, so the cause is said here.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use redb::{DatabaseError, StorageError};
 
 use super::codec::CodecError;
 use crate::model::FoldError;
@@ -148,11 +150,11 @@ macro_rules! from_redb {
     )*};
 }
 from_redb!(
-    redb::StorageError,
+    StorageError,
     redb::TransactionError,
     redb::TableError,
     redb::CommitError,
-    redb::DatabaseError,
+    DatabaseError,
     redb::SetDurabilityError
 );
 
@@ -179,5 +181,32 @@ impl From<redb::Error> for JournalError {
             }
             other => Self::Store(other.to_string()),
         }
+    }
+}
+
+/// What a failed open means.
+pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::Locked { path: path.into() }
+        }
+        // A format so old that no piton ever wrote it.
+        DatabaseError::UpgradeRequired(version) => OpenError::Damaged {
+            path: path.into(),
+            cause: JournalError::Corrupted(format!("it names the old file format {version}")),
+        },
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            OpenError::Missing { path: path.into() }
+        }
+        other => damaged_or_io(path, JournalError::from(other)),
+    }
+}
+
+/// Puts the blame where it belongs.
+pub(super) fn damaged_or_io(path: &Path, cause: JournalError) -> OpenError {
+    if cause.is_damage() {
+        OpenError::Damaged { path: path.into(), cause }
+    } else {
+        OpenError::Io { path: path.into(), cause }
     }
 }

@@ -7,18 +7,15 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
+use super::pages::WRITERS_BYTES;
 use crate::model::ProcessId;
 use crate::sys::process::{all_processes, write_locked_files};
-
-/// redb's bytes of a writer: the one that writes, and the one that says that it is the only one.
-const WRITERS_BYTES: (Bound<u64>, Bound<u64>) = (Bound::Included(1 << 62), Bound::Excluded((1 << 62) + 2));
 
 /// Whether some process, here or on another host, has the store open for writing: an engine, or for a moment a command
 /// that changes or repairs it.
@@ -26,7 +23,15 @@ const WRITERS_BYTES: (Bound<u64>, Bound<u64>) = (Bound::Included(1 << 62), Bound
 /// # Errors
 /// If the file cannot be opened, or its file system knows no locks.
 pub(crate) fn is_locked(store: &Path) -> io::Result<bool> {
-    let file = FileBackend::new(File::open(store)?).map_err(|error| io::Error::other(error.to_string()))?;
+    is_held(File::open(store)?)
+}
+
+/// The same for a file that is open already.
+///
+/// # Errors
+/// If its file system knows no locks.
+pub(super) fn is_held(file: File) -> io::Result<bool> {
+    let file = FileBackend::new(file).map_err(|error| io::Error::other(error.to_string()))?;
     let (start, end) = WRITERS_BYTES;
     file.query_lock_range(start, end).map_err(|error| match error {
         BackendError::Io(error) => error,

@@ -12,10 +12,8 @@ mod error;
 pub(crate) mod fuzz;
 mod guard;
 mod lock;
-mod overlay;
 mod pages;
 mod read;
-mod rebuild;
 mod records;
 mod replay;
 mod rows;
@@ -25,6 +23,7 @@ mod simulated;
 mod storage;
 mod tables;
 mod write;
+mod write_set;
 
 pub(crate) use compact::CompactError;
 pub use compact::Compacted;
@@ -40,7 +39,7 @@ pub use replay::{Verification, replayed, verify};
 pub use salvage::Salvaged;
 pub(crate) use salvage::salvage;
 pub use write::Journal;
-pub(crate) use write::WriteSet;
+pub(crate) use write_set::WriteSet;
 
 #[cfg(test)]
-pub(crate) use overlay::Overlay;
+pub(crate) use pages::Overlay;

@@ -12,13 +12,12 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 
 use super::codec::Stored;
-use super::error::{JournalError, OpenError};
+use super::error::{JournalError, OpenError, damaged_or_io, open_error};
 use super::guard::{Guarded, guarded};
-use super::overlay::Overlay;
+use super::pages::Overlay;
 use super::records::{Proposal, Results};
 use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
-use super::write::{damaged_or_io, open_error};
 use crate::model::{
     Event, Identity, IdentityHash, IndexedResult, Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters,
     StageIndex, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,

@@ -12,8 +12,9 @@ use super::codec::Stored;
 use super::error::JournalError;
 use super::read::{Reader, Snapshot};
 use super::records::{Proposal, Results};
+use super::rows::transaction;
+use super::storage::CACHE_BYTES;
 use super::tables::{self, RecordTable};
-use super::write::{CACHE_BYTES, transaction};
 use crate::model::{Record, RunningRow, Seq, StageCounters, StageRow, StudyProgress, StudyRow, TrialRow};
 
 /// Events folded in one transaction of a replay.

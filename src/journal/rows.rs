@@ -3,17 +3,56 @@
 
 use std::ops::Bound;
 
-use redb::WriteTransaction;
+use redb::{Database, Durability, WriteTransaction};
 
 use super::codec::chain_after;
 use super::error::JournalError;
 use super::records::{Proposal, Results};
 use super::tables::{self, ONLY, get, put};
-use super::write::WriteSet;
+use super::write_set::WriteSet;
 use crate::model::{
     IndexedResult, ReadyKey, Record, Rows, RunningRow, Seq, Severity, StageCounters, StageIndex, StageRow,
     StageStatus, StudyProgress, StudyRow, TrialId, TrialRow, TrialState, Value, fold,
 };
+
+/// One durable transaction with quick repair.
+pub(super) fn transaction<T>(
+    db: &Database,
+    body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
+) -> Result<T, JournalError> {
+    let mut tx = db.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_quick_repair(true);
+    let result = {
+        let mut rows = TxRows::open(&tx)?;
+        body(&mut rows)?
+    };
+    tx.commit()?;
+    Ok(result)
+}
+
+/// Makes the tables of a new store, its layout version and its first event, in one transaction.
+pub(super) fn initialise(db: &Database, first: &[Record]) -> Result<(), JournalError> {
+    initialise_with(db, 0, |rows| (1..).zip(first).try_for_each(|(seq, record)| rows.fold(seq, record)))
+}
+
+/// The same, with what `first` puts there, for a store that had lost so many events.
+pub(super) fn initialise_with(
+    db: &Database,
+    lost: u64,
+    first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let mut tx = db.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_quick_repair(true);
+    tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
+    if lost > 0 {
+        tx.open_table(tables::META)?.insert(tables::LOST_KEY, lost)?;
+    }
+    first(&mut TxRows::open(&tx)?)?;
+    tx.commit()?;
+    Ok(())
+}
 
 /// Open tables of one write transaction.
 pub(super) struct TxRows<'txn> {

@@ -45,5 +45,5 @@ impl StorageBackend for Backend {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.0.write(offset, data)
     }
-    super::storage::locks_are_free!();
+    super::pages::locks_are_free!();
 }

@@ -6,17 +6,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadOnlyDatabase, StorageBackend, StorageError};
+use redb::{Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, StorageBackend, StorageError};
 
 use super::error::JournalError;
 use super::guard::guarded;
-use super::overlay::Overlay;
-use super::pages::checked::Checked;
-use super::pages::{HEADER_BYTES, Header};
-use super::write::builder;
+use super::pages::{Checked, HEADER_BYTES, Header, Overlay};
+
+/// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
+pub(super) const CACHE_BYTES: usize = 16 << 20;
 
 /// How often a header is read again that contradicts itself: a writer may be just about to open or close the file.
 const RETRIES: u32 = 5;
+
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter).set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Makes a database in a file that is there and empty.
+pub(super) fn create_database(path: &Path) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    if let Some(file) = super::simulated::open_empty(path) {
+        return builder().create_with_backend(file?);
+    }
+    builder().create(path)
+}
 
 /// Opens a store's file for writing; redb repairs what a crash left.
 pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
@@ -101,48 +116,3 @@ fn caught<T>(open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, Datab
         Failed::Panicked(other) => StorageError::Corrupted(other.to_string()).into(),
     })
 }
-
-/// The locks of a storage that nobody else can see: every one is free.
-macro_rules! locks_are_free {
-    () => {
-        fn try_lock_range(
-            &self,
-            _: std::ops::Bound<u64>,
-            _: std::ops::Bound<u64>,
-        ) -> Result<bool, redb::BackendError> {
-            Ok(true)
-        }
-        fn try_lock_shared_range(
-            &self,
-            _: std::ops::Bound<u64>,
-            _: std::ops::Bound<u64>,
-        ) -> Result<bool, redb::BackendError> {
-            Ok(true)
-        }
-        fn lock_range(&self, _: std::ops::Bound<u64>, _: std::ops::Bound<u64>) -> Result<(), redb::BackendError> {
-            Ok(())
-        }
-        fn lock_shared_range(
-            &self,
-            _: std::ops::Bound<u64>,
-            _: std::ops::Bound<u64>,
-        ) -> Result<(), redb::BackendError> {
-            Ok(())
-        }
-        fn unlock_range(
-            &self,
-            _: std::ops::Bound<u64>,
-            _: std::ops::Bound<u64>,
-        ) -> Result<(), redb::BackendError> {
-            Ok(())
-        }
-        fn query_lock_range(
-            &self,
-            _: std::ops::Bound<u64>,
-            _: std::ops::Bound<u64>,
-        ) -> Result<bool, redb::BackendError> {
-            Ok(false)
-        }
-    };
-}
-pub(super) use locks_are_free;

@@ -4,61 +4,22 @@
 //! costs milliseconds at any size. After any error of a commit the handle is in doubt: the transaction may or may not be
 //! there. The caller must stop and drop the handle; the next open finds out.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadableDatabase, StorageError};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 
-use super::error::{JournalError, OpenError};
+use super::error::{JournalError, OpenError, damaged_or_io, open_error};
 use super::guard::guarded;
+use super::pages::is_whole;
 use super::read::{Reader, Snapshot, check_schema};
-use super::rows::TxRows;
-use super::salvage::is_whole;
-use super::{storage, tables};
-use crate::model::{
-    IndexedResult, Proposals, ReadyKey, Record, Rows, RunningRow, Seq, StageCounters, StageIndex, StageRow,
-    StudyProgress, StudyRow, TrialId, TrialRow,
-};
+use super::rows::{TxRows, transaction};
+use super::storage;
+use super::write_set::WriteSet;
+use crate::model::{Record, Rows, Seq};
 use crate::sys::disk;
 use crate::sys::files::sync_entry;
-
-/// redb's page cache. Its default of 1 GiB would be most of what the engine uses.
-pub(super) const CACHE_BYTES: usize = 16 << 20;
-
-/// What one commit writes: events, and the rows they changed, already folded.
-#[derive(Debug, Default)]
-pub struct WriteSet {
-    /// In order, gap-free after the last committed one.
-    pub events: Vec<(Seq, Record)>,
-    /// The study row, if it changed.
-    pub study: Option<StudyRow>,
-    /// The progress row (its chain is filled in by the commit).
-    pub progress: Option<StudyProgress>,
-    /// Stages that changed.
-    pub stages: BTreeMap<StageIndex, StageRow>,
-    /// Counters that changed.
-    pub counters: BTreeMap<StageIndex, StageCounters>,
-    /// Trials that changed.
-    pub trials: BTreeMap<TrialId, TrialRow>,
-    /// What proposers said of new trials.
-    pub proposals: Proposals,
-    /// Places in the ready queue: `true` to add, `false` to take.
-    pub ready: BTreeMap<ReadyKey, bool>,
-    /// Running attempts: added or forgotten.
-    pub running: BTreeMap<TrialId, Option<RunningRow>>,
-    /// Results that are to be found by their identities, in the order they came.
-    pub results: Vec<IndexedResult>,
-}
-
-impl WriteSet {
-    /// Whether there is nothing to commit.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-    }
-}
 
 /// The store, open for writing. At most one in the world per store.
 #[derive(Debug)]
@@ -96,21 +57,6 @@ pub(super) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     sync_entry(path)
-}
-
-pub(super) fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter).set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Makes a database in a file that is there and empty.
-pub(super) fn create_database(path: &Path) -> Result<Database, DatabaseError> {
-    #[cfg(test)]
-    if let Some(file) = super::simulated::open_empty(path) {
-        return builder().create_with_backend(file?);
-    }
-    builder().create(path)
 }
 
 impl Journal {
@@ -212,6 +158,11 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in doubt, see the module's opening.
     pub fn commit(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        self.commit_whole(set)
+            .or_else(|error| if injected_fault!(CommitErrorIgnored) { Ok(()) } else { Err(error) })
+    }
+
+    fn commit_whole(&mut self, set: &WriteSet) -> Result<(), JournalError> {
         self.refuse_disturbed()?;
         if injected_fault!(RowsApart) {
             self.transaction(|rows| rows.write(set, self.chain))?;
@@ -361,70 +312,4 @@ impl Trace {
 /// Whether both are there and the same, whatever was written since.
 fn same_file(left: Option<Trace>, now: Option<Trace>) -> bool {
     left.zip(now).is_some_and(|(left, now)| (left.device, left.inode) == (now.device, now.inode))
-}
-
-/// One durable transaction with quick repair.
-pub(super) fn transaction<T>(
-    db: &Database,
-    body: impl FnOnce(&mut TxRows<'_>) -> Result<T, JournalError>,
-) -> Result<T, JournalError> {
-    let mut tx = db.begin_write()?;
-    tx.set_durability(Durability::Immediate)?;
-    tx.set_quick_repair(true);
-    let result = {
-        let mut rows = TxRows::open(&tx)?;
-        body(&mut rows)?
-    };
-    tx.commit()?;
-    Ok(result)
-}
-
-/// Makes the tables of a new store, its layout version and its first event, in one transaction.
-pub(super) fn initialise(db: &Database, first: &[Record]) -> Result<(), JournalError> {
-    initialise_with(db, 0, |rows| (1..).zip(first).try_for_each(|(seq, record)| rows.fold(seq, record)))
-}
-
-/// The same, with what `first` puts there, for a store that had lost so many events.
-pub(super) fn initialise_with(
-    db: &Database,
-    lost: u64,
-    first: impl FnOnce(&mut TxRows<'_>) -> Result<(), JournalError>,
-) -> Result<(), JournalError> {
-    let mut tx = db.begin_write()?;
-    tx.set_durability(Durability::Immediate)?;
-    tx.set_quick_repair(true);
-    tx.open_table(tables::META)?.insert(tables::SCHEMA_KEY, tables::SCHEMA)?;
-    if lost > 0 {
-        tx.open_table(tables::META)?.insert(tables::LOST_KEY, lost)?;
-    }
-    first(&mut TxRows::open(&tx)?)?;
-    tx.commit()?;
-    Ok(())
-}
-
-/// What a failed open means.
-pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            OpenError::Locked { path: path.into() }
-        }
-        // A format so old that no piton ever wrote it.
-        DatabaseError::UpgradeRequired(version) => OpenError::Damaged {
-            path: path.into(),
-            cause: JournalError::Corrupted(format!("it names the old file format {version}")),
-        },
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            OpenError::Missing { path: path.into() }
-        }
-        other => damaged_or_io(path, JournalError::from(other)),
-    }
-}
-
-/// Puts the blame where it belongs.
-pub(super) fn damaged_or_io(path: &Path, cause: JournalError) -> OpenError {
-    if cause.is_damage() {
-        OpenError::Damaged { path: path.into(), cause }
-    } else {
-        OpenError::Io { path: path.into(), cause }
-    }
 }

@@ -13,7 +13,7 @@ use super::random::Random;
 use super::studies::{Meddled, Scenario};
 use super::trials::{self, Setting};
 use super::world::World;
-use crate::engine::{Draft, Observer, RunHost, RunOptions, RunSettings, run_on};
+use crate::engine::{CommitStep, Draft, Observer, Order, RunHost, RunOptions, RunSettings, Step, run_on};
 use crate::error::Error;
 use crate::journal::Reader;
 use crate::model::{EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict};
@@ -180,7 +180,8 @@ impl<'a> User<'a> {
             let (executor, timing) = (Box::new(pool), Box::new(clock));
             // No simulated study has a proposer.
             let (answers, _) = crossbeam_channel::unbounded();
-            let on = RunHost { engine, executor, keeper: None, answers, events, timing, signals: None };
+            let on =
+                RunHost { engine, executor, keeper: None, answers, events, timing, order: order(), signals: None };
             run_on(
                 on,
                 journal,
@@ -266,4 +267,16 @@ impl<'a> User<'a> {
         }
         found
     }
+}
+
+/// The engine's order of steps, or the wrong one that is tried out.
+fn order() -> Order {
+    let mut order = Order::SAFE;
+    if injected_fault!(ActBeforeCommit) {
+        order.turn = [Step::Act, Step::Commit];
+    }
+    if injected_fault!(TellBeforeCommit) {
+        order.commit = [CommitStep::Tell, CommitStep::Write];
+    }
+    order
 }

@@ -81,7 +81,7 @@ impl AttemptError {
 
 /// Whether a trial can bring this error about by what it leaves in its directory: nothing, a link, a directory, a
 /// socket. Any other is the machine's: a disk that cannot be read, too many open files, no memory; and what is still forbidden
-/// after its owner was let in (see [`super::results::EndedAttemptDir`]): what is not known is not taken for nothing.
+/// after its owner was let in (see [`super::ended_dir::EndedAttemptDir`]): what is not known is not taken for nothing.
 pub(super) fn is_of_trial(error: &io::Error) -> bool {
     // An error without a number is one that piton made for what it found, or for what the file system cannot do.
     errno_of(error).map_or(error.kind() != io::ErrorKind::Unsupported, |errno| {

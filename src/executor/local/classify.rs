@@ -4,8 +4,8 @@
 //! kernel did to it keeps its name, whatever the log says. Nothing here is ever asked about a success.
 
 use super::blame::{reason_of, shorten};
+use super::ended_dir::EndedAttemptDir;
 use super::logs::{Found, Logs, last_lines};
-use super::results::EndedAttemptDir;
 use crate::executor::{CompiledFailure, CompiledMatch};
 use crate::model::{Exit, Failure};
 

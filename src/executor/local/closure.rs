@@ -15,7 +15,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::blame::{AttemptError, failure};
-use super::results::{EndedAttemptDir, complete};
+use super::ended_dir::EndedAttemptDir;
+use super::results::complete;
 use super::syncer::Unsynced;
 use super::{Mode, Shared, attempt_dir};
 use crate::executor::Job;

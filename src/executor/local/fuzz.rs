@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::blame::reason_of;
+use super::ended_dir::EndedAttemptDir;
 use super::logs::Logs;
-use super::results::EndedAttemptDir;
 use super::results::{MAX_LABEL_BYTES, parse_metrics, search};
 use crate::executor::CompiledRule;
 use crate::model::Metric;

@@ -10,8 +10,8 @@ use regex::bytes::Regex;
 use rustix::fs::FileType;
 
 use super::blame::{is_of_trial, printable, shorten};
+use super::ended_dir::EndedAttemptDir;
 use super::plain::{Plain, plain};
-use super::results::EndedAttemptDir;
 use crate::model::artifacts::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::words::io_words;
 

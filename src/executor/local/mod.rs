@@ -9,6 +9,7 @@ mod cgroup;
 mod classify;
 pub(crate) mod closure;
 mod command;
+mod ended_dir;
 #[doc(hidden)]
 pub(crate) mod fuzz;
 mod gate;
@@ -46,21 +47,22 @@ use crate::sys::words::io_words;
 use attempt_dir::Grounds;
 use blame::AttemptError;
 use closure::ClosureFn;
+use ended_dir::EndedAttemptDir;
 use gate::Gate;
 use keeper::{Keeper, KeeperClient};
 use memory_limit::Memory;
 use parents::{Amiss, Parents};
 #[cfg(feature = "cluster")]
 pub(crate) use process::ENDED_WITH_ENGINE;
-use results::EndedAttemptDir;
 use syncer::{Room, Syncer, ToSync, Unsynced};
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
 pub(crate) mod parts {
     pub(crate) use super::attempt_dir::{Grounds, make};
     pub(crate) use super::blame::AttemptError;
+    pub(crate) use super::ended_dir::EndedAttemptDir;
     pub(crate) use super::parents::{Amiss, Parents};
-    pub(crate) use super::results::{EndedAttemptDir, keep_outputs};
+    pub(crate) use super::results::keep_outputs;
     pub(crate) use super::syncer::{Room, Syncer, ToSync, Unsynced, hand_on};
     pub(crate) use super::taking::take;
 }

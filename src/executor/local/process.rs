@@ -13,10 +13,10 @@ use rustix::process::Signal;
 
 use super::blame::{AttemptError, failure, signal_name};
 use super::command::{Command, c_string};
+use super::ended_dir::EndedAttemptDir;
 use super::gate::Pass;
 use super::keeper::{Exited, KeeperClient, SpawnError, SpawnRequest, SpawnStep, Started, TrialEvent};
 use super::memory_limit::Watch;
-use super::results::EndedAttemptDir;
 use super::syncer::Unsynced;
 use super::{Made, Mode, Shared, attempt_dir, classify, results, strays};
 use crate::executor::{ExecutorEvent, Job};

@@ -5,14 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
-use super::attempt_dir::{Grounds, Way};
 use super::blame::{AttemptError, failure, shorten};
+use super::ended_dir::EndedAttemptDir;
 use super::plain::plain;
 use super::syncer::Unsynced;
 use crate::executor::{CompiledRule, Job, StageRuntime};
@@ -21,8 +19,7 @@ use crate::model::artifacts::METRICS_FILE;
 use crate::model::json::without_bom;
 use crate::model::reported::{Reported, read_metrics};
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
-use crate::sys::opened::Opened;
-use crate::sys::tree_hash::{HashWatch, errno_of};
+use crate::sys::tree_hash::HashWatch;
 use crate::sys::words::io_words;
 
 const MAX_METRICS_FILE_BYTES: u64 = 1 << 20;
@@ -35,105 +32,6 @@ const MATCHES_A_LOOK: u64 = 16;
 pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
 /// A record of the journal holds all of a trial's metrics, and records are bounded.
 const MAX_METRICS_BYTES: usize = 32 << 10;
-
-/// An attempt's directory after the attempt; the trial may have removed it.
-pub(crate) struct EndedAttemptDir {
-    dir: Result<Arc<Opened>, &'static str>,
-}
-
-impl EndedAttemptDir {
-    /// What is at the place where the attempt's directory was made.
-    ///
-    /// # Errors
-    /// Why the place itself cannot be reached: no trial is to blame for what lies above its directory.
-    pub(crate) fn of(grounds: &Grounds, job: &Job) -> Result<Self, String> {
-        let way = Way::to(&job.dir, job);
-        let failed = |error: io::Error| {
-            format!("cannot open the attempt's directory `{}`: {}", job.dir.display(), io_words(&error))
-        };
-        let gone = Self { dir: Err("the attempt's directory is gone") };
-        // The last two are the case's and the attempt's own: what became of them is the trial's doing.
-        let own = way.names.len().saturating_sub(1).min(2);
-        let shared = Way {
-            names: way.names.iter().take(way.names.len().saturating_sub(own)).cloned().collect(),
-            ..way.clone()
-        };
-        let mut dir = match grounds.open(&shared) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone),
-            other => other.map_err(failed)?,
-        };
-        for name in way.names.iter().skip(shared.names.len()) {
-            let entered = dir.enter(name);
-            let entered =
-                entered.or_else(|error| if_let_in(error, || dir.let_owner_in_at(name), || dir.enter(name)));
-            dir = match entered {
-                Ok(dir) => Arc::new(dir),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::NotFound => return Ok(gone),
-                    io::ErrorKind::NotADirectory => {
-                        return Ok(Self {
-                            dir: Err("something else lies in the place of the attempt's directory"),
-                        });
-                    }
-                    _ => return Err(failed(error)),
-                },
-            };
-        }
-        Ok(Self { dir: Ok(dir) })
-    }
-
-    /// A directory that was never made, or is not this attempt's.
-    pub(crate) const fn none() -> Self {
-        Self { dir: Err("the attempt has no directory") }
-    }
-
-    /// The directory, if it is there.
-    pub(super) fn dir(&self) -> Option<&Opened> {
-        self.dir.as_deref().ok()
-    }
-
-    /// Opens what is in it, through links that stay in it; nothing leads out.
-    pub(super) fn open(&self, name: &str) -> io::Result<Opened> {
-        self.find(name).map(|(file, _)| file)
-    }
-
-    /// What a directory holds, wherever it is.
-    pub(super) fn in_dir(dir: &Path) -> Self {
-        Self { dir: Opened::dir(dir).map(Arc::new).map_err(|_| "the directory is gone") }
-    }
-
-    /// Opens what is in it by its path without links.
-    pub(super) fn open_real(&self, path: &Path) -> io::Result<Opened> {
-        self.look(|dir| dir.open(path))
-    }
-
-    /// Likewise, with the directories in it whose entries lead there, innermost first.
-    fn find(&self, name: &str) -> io::Result<(Opened, Vec<PathBuf>)> {
-        let (real, way) = self.look(|dir| dir.resolve(Path::new(name)))?;
-        Ok((self.open_real(&real)?, way))
-    }
-
-    /// Looks at what the attempt left. What it forbade its own user to read is read nevertheless.
-    fn look<T>(&self, look: impl Fn(&Opened) -> io::Result<T>) -> io::Result<T> {
-        match &self.dir {
-            Ok(dir) => look(dir).or_else(|error| if_let_in(error, || dir.let_owner_in(), || look(dir))),
-            Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, *why)),
-        }
-    }
-}
-
-/// Where permission is all that lacked, gives it and asks again.
-fn if_let_in<T>(
-    error: io::Error,
-    let_in: impl FnOnce() -> io::Result<()>,
-    again: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
-    match errno_of(&error) {
-        // Who cannot give it says what lacked.
-        Some(libc::EACCES) => let_in().or(Err(error)).and_then(|()| again()),
-        _ => Err(error),
-    }
-}
 
 /// Everything a command attempt reported, complete; or why it counts as failed. What is not durable yet is noted.
 pub(super) fn collect(
@@ -411,7 +309,9 @@ fn output_words(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
 
+    use super::super::attempt_dir::Grounds;
     use super::super::syncer::Room;
     use super::*;
     use crate::executor::local::tests::{job, stage};

@@ -26,7 +26,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::attempt_dir::{Entry, Grounds, Way};
 use super::blame::failure;
-use super::results::EndedAttemptDir;
+use super::ended_dir::EndedAttemptDir;
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
 use crate::model::artifacts::{METRICS_FILE, PARAMS_FILE, STDERR_LOG, STDOUT_LOG};
 use crate::model::{FailureKind, Verdict};

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::attempt_dir::{self, BEFORE, Grounds};
 use super::blame::{AttemptError, failure};
-use super::results::{EndedAttemptDir, keep_outputs};
+use super::ended_dir::EndedAttemptDir;
+use super::results::keep_outputs;
 use super::syncer::Unsynced;
 use super::{Mode, Shared};
 use crate::executor::{Job, Takes};

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redb::{BackendError, StorageBackend};
 use twox_hash::XxHash3_64;
 
-use super::{HEADER_BYTES, Header, Layout, Link, Page, PageRange, Tree};
+use super::layout::{HEADER_BYTES, Header, Layout, Link, MAX_ORDER, PAGE_BYTES, Page, PageRange, Tree};
 
 /// See the module.
 #[derive(Debug)]
@@ -114,12 +114,12 @@ impl Known {
         // Few orders and whole pages: what begins in the range is looked up, not searched for.
         let mut at = offset;
         while at < offset.saturating_add(len) {
-            for order in 0..=super::MAX_ORDER {
-                let key = key_of(PageRange { offset: at, len: super::PAGE_BYTES << order });
+            for order in 0..=MAX_ORDER {
+                let key = key_of(PageRange { offset: at, len: PAGE_BYTES << order });
                 self.pages.remove(&key);
                 self.own.remove(&key);
             }
-            at += super::PAGE_BYTES;
+            at += PAGE_BYTES;
         }
         self.own.insert(key_of(PageRange { offset, len }), XxHash3_64::oneshot(bytes));
     }
@@ -143,7 +143,7 @@ impl<B: StorageBackend> Checked<B> {
 }
 
 fn damaged(offset: u64) -> io::Error {
-    let page = offset / super::PAGE_BYTES;
+    let page = offset / PAGE_BYTES;
     io::Error::new(io::ErrorKind::InvalidData, format!("page {page} of the file is not what was written"))
 }
 
@@ -222,7 +222,7 @@ mod tests {
     use redb::{Builder, ReadableDatabase, ReadableTable, TableDefinition};
 
     use super::*;
-    use crate::journal::overlay::Overlay;
+    use crate::journal::pages::Overlay;
 
     const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("t");
 

@@ -18,6 +18,7 @@ mod orphans;
 mod process;
 mod protocol;
 mod spawn;
+mod trial;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};

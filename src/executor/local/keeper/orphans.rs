@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::process::Trial;
 use super::protocol::Exited;
+use super::trial::Trial;
 use crate::executor::ATTEMPT_KEY_VAR;
 use crate::model::ProcessId;
 use crate::sys::process::{Environ, Stat, all_processes, read_kernel_file, signal_exactly};

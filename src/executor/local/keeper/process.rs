@@ -20,6 +20,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::orphans::{Ending, Orphans};
 use super::protocol::{Exited, Framed, Report, Request, Spawn, next_frame};
 use super::spawn::{Spawner, last_errno};
+use super::trial::Trial;
 use crate::executor::ATTEMPT_KEY_VAR;
 use crate::model::Exit;
 use crate::sys::process::{Stat, all_processes, signal_exactly, start_ticks};
@@ -27,16 +28,6 @@ use crate::sys::process::{Stat, all_processes, signal_exactly, start_ticks};
 /// How long a dead engine's processes may resist SIGKILL (in an uninterruptible system call) before the keeper
 /// leaves them to the kernel: they never run a line of their own code again.
 const BURY_LIMIT: Duration = Duration::from_secs(30);
-
-/// A trial that runs.
-#[derive(Debug)]
-pub(super) struct Trial {
-    pub(super) id: u64,
-    pub(super) key: Vec<u8>,
-    pub(super) start_ticks: u64,
-    pub(super) spawned: Instant,
-    signalled: bool,
-}
 
 /// The keeper's whole life, in the forked child. Reports its start on `socket` (an errno, 0 for success).
 pub(super) fn live(socket: &OwnedFd, engine: Option<&OwnedFd>) -> ! {

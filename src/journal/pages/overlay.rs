@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
 
-const PAGE_BYTES: u64 = 4096;
+use super::layout::PAGE_BYTES;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ struct State {
 
 impl Overlay {
     /// Over a file opened for reading.
-    pub(super) fn new(file: File) -> io::Result<Self> {
+    pub(in crate::journal) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         Ok(Self::over(Base::File(Arc::new(file)), State { len, file_len: len, pages: BTreeMap::new() }))
     }
@@ -196,7 +196,7 @@ impl StorageBackend for Overlay {
         Ok(())
     }
 
-    super::storage::locks_are_free!();
+    super::locks::locks_are_free!();
 }
 
 #[cfg(test)]
