@@ -39,6 +39,8 @@ mod sim;
 pub mod store;
 mod study;
 mod study_file;
+#[cfg(test)]
+mod testing;
 pub mod views;
 
 /// What a study file says, as types: for [`Study::builder`], and to read what a store was made of.

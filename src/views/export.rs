@@ -61,7 +61,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::views::fixture::{ALIVE, DEAD, Story};
+    use crate::testing::story::{ALIVE, DEAD, Story};
 
     #[test]
     fn every_file_is_there_and_what_was_there_stays() {

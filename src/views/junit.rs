@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::model::{self, Next};
-    use crate::views::fixture::{DEAD, Story, written};
+    use crate::testing::story::{DEAD, Story, written};
 
     fn report(story: &Story) -> String {
         let (view, snapshot) = story.view(DEAD);

@@ -133,7 +133,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::fixture::{DEAD, Story, written};
+    use crate::testing::story::{DEAD, Story, written};
 
     fn drawn(story: &Story) -> String {
         let (view, snapshot) = story.view(DEAD);

@@ -329,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::model::Next;
-    use crate::views::fixture::{ALIVE, DEAD, Story};
+    use crate::testing::story::{ALIVE, DEAD, Story};
 
     #[test]
     fn the_last_attempt_unless_another_is_asked_for() {

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::model::{InputEntry, InputHash, InputList, SpecAmended};
     use crate::plan::declared;
-    use crate::views::fixture::{DEAD, Story};
+    use crate::testing::story::{DEAD, Story};
 
     fn hash(path: &str, of: &str) -> InputHash {
         let blake3 = blake3::hash(of.as_bytes()).to_hex().to_string();

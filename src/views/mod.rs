@@ -34,10 +34,6 @@ pub mod why;
 mod words;
 
 #[cfg(test)]
-mod damage;
-#[cfg(test)]
-mod fixture;
-#[cfg(test)]
 mod schemas;
 
 pub use crate::sys::words::shell_quoted;

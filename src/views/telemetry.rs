@@ -430,8 +430,8 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::testing::story::{ALIVE, DEAD, Story, written};
     use crate::views::dump::{self, Format};
-    use crate::views::fixture::{ALIVE, DEAD, Story, written};
 
     fn read(dir: &Path, name: &str) -> Json {
         serde_json::from_slice(&fs::read(dir.join(name)).unwrap()).unwrap()

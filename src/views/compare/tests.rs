@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::model::Next;
 use crate::study_file::Goal;
+use crate::testing::story::{DEAD, Story, written};
 use crate::views::dump::{self, Format};
-use crate::views::fixture::{DEAD, Story, written};
 
 /// A story whose stage `explore` ended with these `bytes` for `t_0_0` to `t_0_3`; `None`: it failed.
 fn story(label: &str, bytes: [Option<f64>; 4]) -> Story {

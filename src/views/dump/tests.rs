@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::model::{Abort, Event, Next, Rail, RunEnd, TrialId};
-use crate::views::fixture::{ALIVE, DEAD, Story, parent, written};
+use crate::testing::story::{ALIVE, DEAD, Story, parent, written};
 use crate::views::{Liveness, Screen};
 
 fn dumped(story: &Story, liveness: Liveness, format: Format) -> String {

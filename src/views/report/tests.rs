@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Next;
-use crate::views::fixture::{ALIVE, DEAD, Story};
+use crate::testing::story::{ALIVE, DEAD, Story};
 
 fn html(story: &Story, liveness: crate::views::Liveness) -> String {
     let (view, snapshot) = story.view(liveness);

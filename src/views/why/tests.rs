@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::model::{Event, Next};
-use crate::views::fixture::{ALIVE, DEAD, Story, written};
+use crate::testing::story::{ALIVE, DEAD, Story, written};
 use crate::views::{Liveness, Screen};
 
 fn why(story: &Story, case: &str, liveness: Liveness) -> Why {

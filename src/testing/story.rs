@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Liveness, StudyLocation, StudyView};
 use crate::journal::{Journal, Snapshot, create};
 use crate::model::{
     AttemptEnd, EngineId, Event, ExecutorKind, Exit, Failure, FailureKind, FirstObjective, Metric, Next,
@@ -18,18 +17,19 @@ use crate::study_file::{
     Domain, Goal, Objective, Part, Rails, RunSpec, Spec, SpecValue, StageSpec, StudySpec, SweepParam, Template,
     Work,
 };
+use crate::views::{Liveness, StudyLocation, StudyView};
 
-pub(super) struct Story {
+pub(crate) struct Story {
     dir: tempfile::TempDir,
     journal: Journal,
-    pub(super) at_ms: i64,
+    pub(crate) at_ms: i64,
     workers: u32,
 }
 
 /// Which study the story is of.
-pub(super) const STUDY: StudyId = StudyId([0xab; 16]);
-pub(super) const ALIVE: Liveness = Liveness { alive: true };
-pub(super) const DEAD: Liveness = Liveness { alive: false };
+pub(crate) const STUDY: StudyId = StudyId([0xab; 16]);
+pub(crate) const ALIVE: Liveness = Liveness { alive: true };
+pub(crate) const DEAD: Liveness = Liveness { alive: false };
 
 fn text(text: &str) -> Template {
     Template { parts: vec![Part::Text(text.into())] }
@@ -48,7 +48,7 @@ fn stage(name: &str, budget: u64, survivors: u64, sweep: Vec<SweepParam>) -> Sta
     }
 }
 
-pub(super) fn spec(workers: u32, label: &str) -> Spec {
+pub(crate) fn spec(workers: u32, label: &str) -> Spec {
     let choices = |name: &str, values: Vec<Value>| SweepParam {
         name: name.into(),
         domain: Domain::Choices(values.into_iter().map(SpecValue).collect()),
@@ -80,11 +80,11 @@ pub(super) fn spec(workers: u32, label: &str) -> Spec {
 }
 
 impl Story {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::told(2, "plain")
     }
 
-    pub(super) fn told(workers: u32, label: &str) -> Self {
+    pub(crate) fn told(workers: u32, label: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let spec = spec(workers, label);
         let decl = |stage: &StageSpec| StageDecl {
@@ -111,34 +111,34 @@ impl Story {
     }
 
     /// Closes the store in good order; the directory stays until the story goes.
-    pub(super) fn closed(self) -> tempfile::TempDir {
+    pub(crate) fn closed(self) -> tempfile::TempDir {
         self.journal.close().unwrap();
         self.dir
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(super) fn event(&mut self, event: Event) -> &mut Self {
+    pub(crate) fn event(&mut self, event: Event) -> &mut Self {
         self.at_ms += 1_000;
         let record = Record { at_ms: self.at_ms, run_ms: 0, event };
         self.journal.append(&[record]).unwrap();
         self
     }
 
-    pub(super) fn run(&mut self) -> &mut Self {
+    pub(crate) fn run(&mut self) -> &mut Self {
         let process = ProcessId { pid: 4242, start_ticks: 1 };
         let engine = EngineId { process, boot_id: "boot".into(), host: "here".into() };
         let workers = self.workers;
         self.event(Event::RunStarted { engine, workers, sync_interval_ms: 0 })
     }
 
-    pub(super) fn open_explore(&mut self) -> &mut Self {
+    pub(crate) fn open_explore(&mut self) -> &mut Self {
         self.event(Event::StageOpened { stage: 0, parents: vec![], shares: vec![4] })
     }
 
-    pub(super) fn start(&mut self, trial: u64, attempt: u32) -> &mut Self {
+    pub(crate) fn start(&mut self, trial: u64, attempt: u32) -> &mut Self {
         let process = Some(ProcessId { pid: 100 + u32::try_from(trial).unwrap(), start_ticks: 9 });
         self.event(Event::AttemptStarted {
             trial: TrialId(trial),
@@ -164,7 +164,7 @@ impl Story {
         })))
     }
 
-    pub(super) fn succeed(&mut self, trial: u64, attempt: u32, bytes: f64) -> &mut Self {
+    pub(crate) fn succeed(&mut self, trial: u64, attempt: u32, bytes: f64) -> &mut Self {
         let metrics = BTreeMap::from([
             ("bytes".to_owned(), Metric::Number(bytes)),
             ("tool".to_owned(), Metric::Label("xz".to_owned())),
@@ -174,7 +174,7 @@ impl Story {
         self.end(trial, attempt, Some(Exit::Code(0)), verdict, Next::Final)
     }
 
-    pub(super) fn fail(&mut self, trial: u64, attempt: u32, reason: &str, next: Next) -> &mut Self {
+    pub(crate) fn fail(&mut self, trial: u64, attempt: u32, reason: &str, next: Next) -> &mut Self {
         let failure = Failure {
             kind: FailureKind::ExitCode,
             severity: Severity::Medium,
@@ -185,12 +185,12 @@ impl Story {
         self.end(trial, attempt, Some(Exit::Code(3)), Verdict::Failed(failure), next)
     }
 
-    pub(super) fn interrupt(&mut self, trial: u64, attempt: u32) -> &mut Self {
+    pub(crate) fn interrupt(&mut self, trial: u64, attempt: u32) -> &mut Self {
         let verdict = Verdict::Interrupted { reason: "its engine ended".into() };
         self.end(trial, attempt, Some(Exit::Signal(9)), verdict, Next::Again { due_ms: 0 })
     }
 
-    pub(super) fn close_explore(&mut self) -> &mut Self {
+    pub(crate) fn close_explore(&mut self) -> &mut Self {
         // By `bytes`: t_0_3 (100), then t_0_0 (200).
         let survivors = vec![parent(3, self.attempts(3)), parent(0, self.attempts(0))];
         self.event(Event::StageClosed { stage: 0, survivors: survivors.clone() });
@@ -203,7 +203,7 @@ impl Story {
     }
 
     /// The whole course without any trouble but one failed trial: 20 events.
-    pub(super) fn complete(&mut self) -> &mut Self {
+    pub(crate) fn complete(&mut self) -> &mut Self {
         self.run().open_explore();
         self.start(0, 1).succeed(0, 1, 200.0).start(1, 1).succeed(1, 1, 300.5);
         self.start(2, 1).fail(2, 1, "exited with code 3", Next::Final).start(3, 1).succeed(3, 1, 100.0);
@@ -213,11 +213,11 @@ impl Story {
         self.event(Event::StudyCompleted).event(Event::RunEnded { how: RunEnd::Completed })
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.journal.snapshot().unwrap()
     }
 
-    pub(super) fn view(&self, liveness: Liveness) -> (StudyView, Snapshot) {
+    pub(crate) fn view(&self, liveness: Liveness) -> (StudyView, Snapshot) {
         let snapshot = self.snapshot();
         let place = StudyLocation {
             store: "tiny.redb".into(),
@@ -228,19 +228,21 @@ impl Story {
     }
 
     /// A view whose artifacts are in the story's own directory.
-    pub(super) fn view_here(&self, liveness: Liveness) -> (StudyView, Snapshot) {
+    pub(crate) fn view_here(&self, liveness: Liveness) -> (StudyView, Snapshot) {
         let (mut view, snapshot) = self.view(liveness);
         view.place.artifacts_dir = self.dir().join("artifacts");
         (view, snapshot)
     }
 }
 
-pub(super) fn parent(trial: u64, attempt: u32) -> Parent {
+pub(crate) fn parent(trial: u64, attempt: u32) -> Parent {
     Parent { trial: TrialId(trial), attempt }
 }
 
 /// What a view writes, as text.
-pub(super) fn written(write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), super::ViewError>) -> String {
+pub(crate) fn written(
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), crate::views::ViewError>,
+) -> String {
     let mut out = Vec::new();
     write(&mut out).unwrap();
     String::from_utf8(out).unwrap()

@@ -16,15 +16,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fixture::{DEAD, Story, parent};
-use super::status::Status;
-use super::{StudyLocation, StudyView, ViewError, dump};
+use super::story::{DEAD, Story, parent};
 use crate::journal::{Journal, OpenError, Overlay, Reader, create, verify};
 use crate::model::{
     AttemptEnd, EngineId, Event, ExecutorKind, Exit, Metric, Next, OutputHash, ProcessId, Record, RunEnd,
     StudyCreated, StudyId, TrialId, Usage, Verdict,
 };
 use crate::plan;
+use crate::views::status::Status;
+use crate::views::{StudyLocation, StudyView, ViewError, dump};
 
 const PAGE: usize = 4096;
 
