@@ -103,6 +103,7 @@ pub struct Store {
 
 /// Which trials become pending again.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Retry<'a> {
     /// All of the open stage that failed.
     Failed,

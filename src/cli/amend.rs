@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use piton::store::{Class, Discarded, Follows, Judged, StageForecast};
+use piton::store::{Discarded, Follows, Judged, StageForecast};
 use piton::views::{about, counted};
 use piton::{AmendPlan, Consent, Error, Store, Study, shell_word};
 
@@ -110,19 +110,9 @@ fn print_tools(plan: &AmendPlan<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn class_word(class: Class) -> &'static str {
-    match class {
-        Class::Harmless => "harmless",
-        Class::Extends => "extends",
-        Class::Replans(_) => "replans",
-        Class::Invalidates(_) => "invalidates",
-        Class::Forbidden => "forbidden",
-    }
-}
-
 fn print_plan(plan: &AmendPlan<'_>) -> Result<(), Error> {
-    for Judged { change, class, cost } in plan.changes() {
-        print_line(&format!("{:<11} {change}", class_word(*class)))?;
+    for Judged { change, class, cost, .. } in plan.changes() {
+        print_line(&format!("{:<11} {change}", class.name()))?;
         print_line(&format!("            {cost}"))?;
     }
     for Discarded { name, finished, .. } in plan.discarded() {
@@ -160,9 +150,9 @@ fn forecast_json(forecast: &StageForecast) -> serde_json::Value {
 }
 
 fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
-    let change = |Judged { change, class, cost }: &Judged| {
+    let change = |Judged { change, class, cost, .. }: &Judged| {
         serde_json::json!({
-            "setting": change.path, "old": change.old, "new": change.new, "class": class_word(*class), "cost": cost,
+            "setting": change.path, "old": change.old, "new": change.new, "class": class.name(), "cost": cost,
         })
     };
     let discarded = |Discarded { name, finished, reuses, .. }: &Discarded| serde_json::json!({ "stage": name, "finished_trials": finished, "reuses": reuses });

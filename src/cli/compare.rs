@@ -1,6 +1,6 @@
 //! `piton compare`: the gate. Exit code 4 when the study got worse than its baseline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -62,12 +62,12 @@ pub fn tolerances(given: &[(String, Tolerance)]) -> BTreeMap<String, Tolerance> 
 }
 
 fn limits(args: &CompareArgs) -> Limits {
-    Limits {
-        tolerances: tolerances(&args.tolerance),
-        directions: args.direction.iter().cloned().collect(),
-        only: args.metric.iter().cloned().collect::<BTreeSet<String>>(),
-        allow_missing: args.allow_missing,
-    }
+    let mut limits = Limits::default();
+    limits.tolerances = tolerances(&args.tolerance);
+    limits.directions = args.direction.iter().cloned().collect();
+    limits.only = args.metric.iter().cloned().collect();
+    limits.allow_missing = args.allow_missing;
+    limits
 }
 
 fn gate(args: &CompareArgs, compare: &Compare, path: &Path) -> Result<u8, Error> {

@@ -356,7 +356,7 @@ impl Observer for Progress {
 }
 
 fn best_so_far(draft: &Draft, spec: &Spec, stage: StageIndex) -> Option<BestSoFar> {
-    let BestTrial { metric, value, case } = draft.summary(spec, stage)?.best()?;
+    let BestTrial { metric, value, case, .. } = draft.summary(spec, stage)?.best()?;
     Some(BestSoFar { words: format!("best {metric} {} ({case})", number(value)), value })
 }
 

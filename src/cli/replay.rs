@@ -26,11 +26,8 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     // Before any thread or file: the keeper is a fork of this process.
     let keeper = super::keeper()?;
     let mut options = ReplayOptions::default();
-    options.limits = Limits {
-        tolerances: tolerances(&args.tolerance),
-        only: args.metric.iter().cloned().collect(),
-        ..Limits::default()
-    };
+    options.limits.tolerances = tolerances(&args.tolerance);
+    options.limits.only = args.metric.iter().cloned().collect();
     options.dir = args.attempt_dir.clone();
     options.keep = args.keep;
     let replay = {
@@ -147,7 +144,7 @@ fn json(end: &ReplayEnd, report: &AttemptReport) -> serde_json::Value {
     };
     let recorded = end.recorded.as_ref().and_then(|row| match row.state {
         TrialState::Succeeded | TrialState::Failed => Some(row.state.name()),
-        TrialState::Pending | TrialState::Running | TrialState::Cancelled => None,
+        _ => None,
     });
     let metrics: serde_json::Map<String, serde_json::Value> =
         metrics.iter().map(|(name, metric)| (name.clone(), metric_json(metric))).collect();

@@ -144,7 +144,7 @@ impl Take {
             Some((Rail::MaxRuntime, _)) => loosen("raise `max_runtime`"),
             // None of the open stage's trials broke it: there is nothing to retry.
             Some((Rail::CatastrophicFailures, 0)) => loosen("raise `catastrophic_failures`"),
-            Some((Rail::MaxFailureRate | Rail::CatastrophicFailures | Rail::NoSurvivors, _)) | None => {
+            _ => {
                 let store = shell_word(&self.store);
                 format!("mend the cause, then `piton retry {store} --failed` and `piton resume {store}`")
             }

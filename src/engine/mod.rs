@@ -137,6 +137,7 @@ pub(crate) struct RunOptions<'a> {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RunReport {
     /// Why.
     pub how: RunEnd,
@@ -148,6 +149,7 @@ pub struct RunReport {
 
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// What was decided could not be made durable.
     #[error(transparent)]
@@ -207,6 +209,7 @@ pub enum EngineError {
 /// A commit that failed: in doubt, so nothing is acknowledged and the handle is not trusted again.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot record the progress of the study in `{}`", store.display())]
+#[non_exhaustive]
 pub struct CommitError {
     /// The disk's or the store's answer.
     #[source]

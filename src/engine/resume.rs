@@ -43,6 +43,7 @@ pub struct Found {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ResumeDecision {
     /// Row 1.
     Create,

@@ -22,6 +22,7 @@ pub(crate) struct Inherited {
 
 /// A survivor whose directory or outputs are not what was recorded of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParentDiffers {
     /// The survivor's case.
     pub case: String,
@@ -35,6 +36,7 @@ pub struct ParentDiffers {
 
 /// A declared output that is not what was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutputDiffers {
     /// As the spec names it.
     pub output: String,
@@ -46,6 +48,7 @@ pub struct OutputDiffers {
 
 /// What lies in the place of a declared output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum OutputFound {
     /// Something with another blake3.
     Other([u8; 32]),

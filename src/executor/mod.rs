@@ -409,6 +409,7 @@ pub(crate) enum Said {
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AttemptReport {
     /// The trial's number in the study, from 0.
     pub trial: TrialId,

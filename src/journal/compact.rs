@@ -26,6 +26,7 @@ use crate::sys::temporary::{Access, Temporary};
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Compacted {
     /// Size of the store before, bytes.
     pub before_bytes: u64,

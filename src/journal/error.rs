@@ -11,6 +11,7 @@ use crate::sys::words::{io_words, unlockable};
 
 /// A store that cannot be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// No such file.
     #[error("there is no store `{}`", path.display())]
@@ -72,6 +73,7 @@ pub enum OpenError {
 
 /// A store that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// The operating system's answer.
     #[error("{}", io_words(.0))]

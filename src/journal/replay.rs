@@ -52,6 +52,7 @@ pub fn replayed(snapshot: &Snapshot, to: Seq) -> Result<Reader, JournalError> {
 
 /// Something stored that the journal does not fold to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// Which record.
     pub what: String,
@@ -63,6 +64,7 @@ pub struct Difference {
 
 /// What `verify` found in the store itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verification {
     /// Events replayed.
     pub events: u64,

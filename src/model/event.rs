@@ -364,6 +364,7 @@ pub enum Next {
 
 /// Why a run of the engine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RunEnd {
     /// The study is completed.
     Completed,

@@ -18,6 +18,7 @@ pub use stages::{Best, FirstObjective, Segment, StageCounters, StageHead, StageR
 
 /// Where a study stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StudyStatus {
     /// Made, never run.
     Created,
@@ -41,6 +42,7 @@ named!(StudyStatus {
 
 /// Where a stage stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StageStatus {
     /// An earlier stage is not closed yet.
     Waiting,
@@ -61,6 +63,7 @@ named!(StageStatus {
 
 /// Where a trial stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TrialState {
     /// Waits for its first or next attempt.
     Pending,
@@ -84,6 +87,7 @@ named!(TrialState {
 
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttemptOutcome {
     /// Accepted.
     Succeeded,
@@ -135,6 +139,7 @@ named!(Severity {
 
 /// What aborts a study. Of rails that the same result breaks the first of these counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Rail {
     /// The base command failed.
     Base,
@@ -200,6 +205,7 @@ pub struct ProcessId {
 
 /// Where attempts run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExecutorKind {
     /// On the engine's own machine: they end with it.
     #[default]

@@ -17,6 +17,7 @@ use super::{declared, shares};
 
 /// What a change does to the results there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Class {
     /// No trial is added, altered or lost.
     Harmless,
@@ -30,8 +31,23 @@ pub enum Class {
     Forbidden,
 }
 
+impl Class {
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Harmless => "harmless",
+            Self::Extends => "extends",
+            Self::Replans(_) => "replans",
+            Self::Invalidates(_) => "invalidates",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// One change, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Judged {
     /// What changes.
     pub change: Change,
@@ -43,6 +59,7 @@ pub struct Judged {
 
 /// Results that go.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Discarded {
     /// The stage.
     pub stage: StageIndex,

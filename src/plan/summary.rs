@@ -11,6 +11,7 @@ use crate::model::{StageCounters, StageRow, StageStatus};
 /// A stage's trials by where they stand: `planned` is the sum of all others.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct StageTrials {
     /// Trials planned; 0 while the stage waits.
     pub planned: u64,
@@ -37,6 +38,7 @@ impl StageTrials {
 /// The best value of a stage's first objective so far.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct BestTrial {
     /// Of the first objective.
     pub metric: String,

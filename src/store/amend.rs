@@ -29,6 +29,7 @@ use crate::sys::clock::unix_ms;
 
 /// What accepting an [`AmendPlan`] may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Consent {
     /// No result may go.
     KeepResults,

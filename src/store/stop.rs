@@ -33,6 +33,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// What becomes of the trials that run when an engine stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stop {
     /// They finish first.
     Drain,
@@ -43,6 +44,7 @@ pub enum Stop {
 /// An engine that was asked to stop.
 #[derive(Debug)]
 #[must_use = "it may take long to stop"]
+#[non_exhaustive]
 pub struct Stopping {
     store: PathBuf,
     engine: EngineId,

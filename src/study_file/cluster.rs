@@ -19,6 +19,7 @@ const LOST_AFTER_MS: u64 = 90_000;
 /// `[run] executor`, with the table of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ExecutorSpec {
     /// On this machine.
     #[default]
@@ -85,6 +86,7 @@ impl ExecutorSpec {
 
 /// `[run.ray]`: each trial is a job of Ray's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RaySpec {
     /// `http://host:port` of Ray's dashboard, or `local`: a head node is started for the study.
     pub address: String,
@@ -128,6 +130,7 @@ impl Default for RaySpec {
 
 /// `[run.slurm]`: each trial is a job of Slurm's, or a task of an array.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SlurmSpec {
     /// `--partition`.
     pub partition: Option<String>,

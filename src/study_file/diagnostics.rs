@@ -16,6 +16,7 @@ const SHOWN_MAX: usize = 100;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// Bytes of the study file it is about; `None` for a spec built in code and for `--set`.
     pub span: Option<Range<usize>>,

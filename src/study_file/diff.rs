@@ -18,6 +18,7 @@ use crate::model::words::counted;
 
 /// One setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// Such as `stage "explore".trial_budget`.
     pub path: String,

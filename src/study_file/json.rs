@@ -15,6 +15,7 @@ use crate::model::names::{file_name, inner_path, said};
 
 /// The text is no spec: damage, a newer piton's, or forged.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecJsonError {
     /// It has another shape.
     #[error("the stored spec cannot be read: {0}")]

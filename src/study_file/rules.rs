@@ -8,6 +8,7 @@ use crate::model::{FailureKind, Severity};
 
 /// `[rails]`: limits of the whole study.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Rails {
     /// The study is aborted once its runs have lasted this long together, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,6 +28,7 @@ impl Rails {
 
 /// `[stage.rails]`: when a stage aborts the study.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StageRails {
     /// Any succeeded trial beyond one of these bounds aborts the study.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -46,6 +48,7 @@ impl StageRails {
 
 /// One entry of `abort_if`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AbortRule {
     /// The metric; a trial without it fails.
     pub metric: String,
@@ -56,6 +59,7 @@ pub struct AbortRule {
 /// What a metric must not cross; the bound itself is still good.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Bound {
     /// Abort below this finite number.
     Below(f64),
@@ -65,6 +69,7 @@ pub enum Bound {
 
 /// `[[stage.failure]]`: how to name failures of the stage's tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FailureRule {
     /// `[a-z][a-z0-9_]*`.
     pub kind: FailureKind,
@@ -97,6 +102,7 @@ pub(super) fn log_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Err
 /// Which failures a [`FailureRule`] names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FailureMatch {
     /// Those whose output or error output matches this valid regex.
     Log(String),

@@ -21,6 +21,7 @@ use crate::model::{Metrics, Params, names_of};
 
 /// `[[stage]]`, with `[defaults]` already applied.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StageSpec {
     /// Unique, `[A-Za-z0-9_-]{1,64}`.
     pub name: String,

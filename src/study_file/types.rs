@@ -14,6 +14,7 @@ use crate::model::{Params, StageIndex, Value, named};
 
 /// A whole study, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Spec {
     /// `[study]`.
     pub study: StudySpec,
@@ -83,6 +84,7 @@ impl Spec {
 
 /// `[study]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StudySpec {
     /// `[A-Za-z0-9_-]{1,64}`.
     pub name: String,
@@ -112,6 +114,7 @@ pub struct StudySpec {
 
 /// `[run]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RunSpec {
     /// Trials at once; `None`: the number of CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +150,7 @@ impl Default for RunSpec {
 
 /// `[base]`: a command that runs once, before the first stage. If it fails the study is aborted before any trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BaseSpec {
     /// What runs; never a closure. Its params are the constants.
     pub work: Work,
@@ -158,6 +162,7 @@ pub struct BaseSpec {
 /// What a trial runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Work {
     /// argv with placeholders, no shell; never empty.
     Argv(Vec<Template>),
@@ -178,6 +183,7 @@ pub struct Template {
 /// A piece of a [`Template`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Part {
     /// As it is, `{{` and `}}` already resolved.
     Text(String),
@@ -222,6 +228,7 @@ impl Sampling {
 
 /// `sampling = { ask = ["python3", "proposer.py"], parallel = 4 }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Proposer {
     /// argv, no shell, no placeholders; never empty. It runs in the study file's directory.
     pub command: Vec<String>,
@@ -242,6 +249,7 @@ pub(crate) const SOBOL_CASES_MAX: u64 = 65_536;
 
 /// `sampling = { file = "cases.csv" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CaseFile {
     /// The file, relative to the study file's directory; ends in `.csv` or `.jsonl`.
     pub path: String,
@@ -255,6 +263,7 @@ pub struct CaseFile {
 
 /// The cases of a [`CaseFile`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CaseList {
     /// The params, in the order of the file; never empty.
     pub names: Vec<String>,
@@ -273,6 +282,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// How survivors are chosen; see `plan::select`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Selection {
     /// By the one objective (none: by case order).
     #[default]
@@ -294,6 +304,7 @@ named!(Selection {
 
 /// `retries`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Retries {
     /// Further attempts after failed ones.
     pub count: u32,
@@ -328,6 +339,7 @@ impl Default for Retries {
 
 /// How a retry's delay grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backoff {
     /// The same each time.
     Constant,
@@ -355,6 +367,7 @@ pub struct SweepParam {
 /// The values a param can take.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Domain {
     /// One of these, in order; never empty, no value twice.
     Choices(Vec<SpecValue>),
@@ -504,6 +517,7 @@ named!(Goal {
 
 /// One entry of `[stage.metrics]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MetricRule {
     /// Relative to the attempt's directory.
     pub file: String,

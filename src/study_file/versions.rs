@@ -22,6 +22,7 @@ const KEPT_BYTES: usize = 1 << 10;
 /// A tool that did not print its version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{command}`, which tells the version of `{tool}`, {why}")]
+#[non_exhaustive]
 pub struct VersionError {
     /// As the spec names it.
     pub tool: String,

@@ -7,6 +7,7 @@ use crate::journal::JournalError;
 
 /// A view that cannot be shown.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ViewError {
     /// The store cannot be read.
     #[error("cannot read the store")]

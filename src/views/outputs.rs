@@ -17,6 +17,7 @@ const KEPT: usize = 100;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutputsCheck {
     /// Outputs hashed or looked for.
     pub checked: u64,

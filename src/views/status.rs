@@ -40,6 +40,7 @@ const EVENTS_SEARCHED: u64 = 200;
 /// How a study stands; also the shape of `status --json`.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The study's name.
     pub study: String,
@@ -99,6 +100,7 @@ pub struct Status {
 /// A proposer that has yet to answer.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ProposerWait {
     /// Its stage.
     pub stage: String,
@@ -124,6 +126,7 @@ impl RunTimes {
 /// The last engine of a study.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Engine {
     /// Its process.
     pub pid: u32,
@@ -141,6 +144,7 @@ pub struct Engine {
 /// How a stage stands.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Stage {
     /// Its position.
     pub index: u32,
@@ -171,6 +175,7 @@ pub struct Stage {
 /// A trial that runs.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Running {
     /// Its case.
     pub case: String,
@@ -191,6 +196,7 @@ pub struct Running {
 /// A failure that stands: its trial failed for good, or is to run again.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct LastFailure {
     /// Its case.
     pub case: String,

@@ -28,6 +28,7 @@ const KERNEL_THREADS: u32 = 2;
 
 /// A process that was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KilledStray {
     /// Which.
     pub process: ProcessId,

@@ -29,6 +29,7 @@ use found::{Found, Spot, has_result};
 
 /// What was recovered and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Salvaged {
     /// Events in the new store: all from the first to this one.
     pub events: Seq,

@@ -26,6 +26,7 @@ pub(crate) use leave::pattern_mistake;
 /// An input that cannot be hashed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the input `{input}`{}", within.as_ref().map(|path| format!(" (at `{}`)", clean(&path.to_string_lossy()))).unwrap_or_default())]
+#[non_exhaustive]
 pub struct InputError {
     /// As the spec names it.
     pub input: String,

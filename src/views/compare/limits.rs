@@ -49,6 +49,7 @@ impl Tolerance {
 
 /// What is compared and how strictly.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Limits {
     /// By metric; a metric without one may not move at all.
     pub tolerances: BTreeMap<String, Tolerance>,
@@ -62,6 +63,7 @@ pub struct Limits {
 
 /// How a number compares with the baseline's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Moved {
     /// Not at all, or not further than allowed.
     Within,

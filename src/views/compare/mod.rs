@@ -33,6 +33,7 @@ pub use record::{Difference, differences};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Finding {
     /// The metric is what it was, or within what is allowed.
     Same,
@@ -114,6 +115,7 @@ impl From<Moved> for Finding {
 /// One line of a comparison: a metric of a case, or a case as a whole.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Row {
     /// The case.
     pub case: String,
@@ -138,6 +140,7 @@ pub struct Row {
 /// What a comparison comes to.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Totals {
     /// Cases of the baseline that have a result there.
     pub cases: u64,

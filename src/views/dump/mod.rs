@@ -30,6 +30,7 @@ use schema::{StageOut, StudyOut, TrialOut};
 
 /// What a dump is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// For people.
     Text(Screen),

@@ -226,6 +226,7 @@ pub(crate) struct AttemptOut {
 /// An attempt's job on a cluster.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RemoteOut {
     /// Which cluster.
     #[cfg_attr(test, schemars(with = "crate::views::schemas::Cluster"))]

@@ -15,6 +15,7 @@ use crate::sys::waiting::Waiting;
 /// Why jobs wait in a cluster's queue.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ClusterQueue {
     /// When it said so, by the clock of the engine's host.
     pub seen_at: String,

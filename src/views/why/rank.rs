@@ -17,6 +17,7 @@ const PARETO_RANKED: u64 = 20_000;
 
 /// A trial's rank.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Rank {
     /// From 1, the best; `null` when it is beyond what was worked out.
     pub rank: Option<u64>,
@@ -48,6 +49,7 @@ pub struct Rank {
 
 /// One objective's values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Compared {
     /// The metric.
     pub metric: String,
