@@ -3,6 +3,12 @@
 //! This is the crate's front door and the one place where spec, store, engine and exports meet. It never touches
 //! terminal or environment; what people see is the business of `cli`.
 
+mod found;
+mod making;
+mod outcome;
+mod over;
+mod way_on;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,31 +17,25 @@ use std::time::Duration;
 
 use crate::claim;
 use crate::engine::hooks::Hooks;
-use crate::engine::resume::{Found, ResumeDecision, SpecMatch, decide};
+use crate::engine::resume::{ResumeDecision, decide};
 use crate::engine::{self, EngineError, Observer, RunOptions, RunReport, ShutdownHandle, Watched, WatchedInputs};
 use crate::error::Error;
 use crate::executor;
 use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
 use crate::executor::local::keeper::Keeper;
-use crate::exporting::{Exporting, write_exports};
-use crate::inputs_now::{self, Looked};
-use crate::journal::{self, Journal, OpenError, Reader, Snapshot};
-use crate::model::words::counted;
-use crate::model::{
-    Event, ExecutorKind, InputHash, Record, RunEnd, StageStatus, StudyCreated, StudyId, StudyRow, StudyStatus,
-    ToolVersion,
-};
-use crate::next_command::{HowToAmend, overrides_of};
-use crate::paths::{self, StudyPaths};
-use crate::plan;
+use crate::exporting::Exporting;
+use crate::inputs_now;
+use crate::journal::{Journal, OpenError};
+use crate::model::{ExecutorKind, StudyStatus};
+use crate::paths::StudyPaths;
 use crate::preflight;
-use crate::study_file::{self, CaseFiles, Spec, Values, Work};
-use crate::sys::clock::unix_ms;
-use crate::sys::disk;
+use crate::study_file::{self, Spec, Values};
 use crate::sys::files::is_store;
 use crate::sys::reserve::Reserve;
-use crate::sys::temporary::remove_leftovers_in;
-use crate::views::{Survivor, survivors, telemetry};
+use crate::views::survivors;
+use found::told_to_wait;
+
+pub use outcome::Outcome;
 
 /// A study and how it is to be run here.
 ///
@@ -91,50 +91,6 @@ pub(crate) type Backend =
 impl std::fmt::Debug for Study {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Study").field("store", &self.store).finish_non_exhaustive()
-    }
-}
-
-/// How a call of [`Study::run`] ended.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// What was found and decided at the start.
-    pub decision: ResumeDecision,
-    /// Where the study stands now.
-    pub status: StudyStatus,
-    /// The survivors of the last stage that closed, best first.
-    pub survivors: Vec<Survivor>,
-    /// How the run ended; `None` when nothing had to run.
-    pub report: Option<RunReport>,
-    /// Why the exports in the artifacts directory are not those of the end, in words, if they could not be written. They are
-    /// views: the store has everything all the same.
-    pub exports_failed: Option<String>,
-}
-
-impl Outcome {
-    /// Whether every stage is closed.
-    #[must_use]
-    pub fn is_completed(&self) -> bool {
-        self.status == StudyStatus::Completed
-    }
-
-    /// Whether nothing is left to do before a person approves the next stage (`piton approve`).
-    #[must_use]
-    pub fn waits_for_approval(&self) -> bool {
-        let ended = self.report.is_some_and(|report| report.how == RunEnd::Waiting);
-        ended || self.decision == ResumeDecision::StillWaits
-    }
-
-    /// The exit code of the contract: 0 completed, 3 aborted, 8 waits for approval, 75 interrupted and resumable; 1
-    /// completed, but the exports could not be written.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.status {
-            StudyStatus::Completed => u8::from(self.exports_failed.is_some()),
-            StudyStatus::Aborted => 3,
-            _ if self.waits_for_approval() => 8,
-            StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => 75,
-        }
     }
 }
 
@@ -436,304 +392,6 @@ impl Study {
         }
     }
 
-    /// What the store says, if there is one, and whether that is still that a person is waited for.
-    fn look(&self) -> Result<Option<(StudyRow, Spec, bool)>, Error> {
-        let reader = match Reader::open(&self.store) {
-            Ok(reader) => reader,
-            Err(OpenError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let seen = reader.snapshot().and_then(|snapshot| Ok((snapshot.study()?, told_to_wait(&snapshot)?)));
-        let (row, told_to_wait) = seen.map_err(|cause| self.unreadable(cause))?;
-        let spec = self.stored_spec(&row)?;
-        Ok(Some((row, spec, told_to_wait)))
-    }
-
-    /// What is found where there is no store.
-    fn nothing_found(&self) -> Found {
-        Found { status: None, spec: self.spec_match(None), inputs_same: true, told_to_wait: false }
-    }
-
-    /// Records as interrupted what an engine left running that died after it had aborted its study.
-    fn settle(&self) -> Result<(), Error> {
-        let left = {
-            let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
-            snapshot.running().map_err(|cause| self.unreadable(cause))?
-        };
-        if left.is_empty() {
-            return Ok(());
-        }
-        let mut journal = Journal::open(&self.store)?;
-        let records = match left.iter().any(|row| row.executor.is_remote()) {
-            false => engine::settled(&journal)?,
-            true => {
-                let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
-                let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
-                let spec = self.spec_to_run(&row)?;
-                let paths = self.stored_paths(&row)?;
-                engine::settled_remote(&journal, &Arc::new(spec), &paths, self.program.clone())?
-            }
-        };
-        if !records.is_empty() {
-            journal.append(&records).map_err(|cause| self.unreadable(cause))?;
-        }
-        journal.close().map_err(|cause| self.unreadable(cause))
-    }
-
-    /// Brings the exports of a finished study up to date, should its engine have died before it wrote them: why that failed,
-    /// and the survivors.
-    fn mend_exports(&self) -> Result<(Option<String>, Vec<Survivor>), Error> {
-        let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
-        let row = snapshot.study().map_err(|cause| self.unreadable(cause))?;
-        let survivors = survivors(&snapshot).map_err(Error::View)?;
-        let paths = self.stored_paths(&row)?;
-        let current =
-            telemetry::is_current(&snapshot, &paths.artifacts).map_err(|cause| self.unreadable(cause))?;
-        let dir = paths.study_artifacts(&row.name);
-        if !disk::is_dir(&dir) || injected_fault!(ExportsNotMended) {
-            return Ok((None, survivors));
-        }
-        if !current {
-            return Ok((write_exports(&snapshot, &paths), survivors));
-        }
-        if let Err(error) = remove_leftovers_in(&dir) {
-            // The same state may be exported twice, and a crash have come in between.
-            log::warn!("cannot clean up in `{}`: {error}", dir.display());
-        }
-        Ok((None, survivors))
-    }
-
-    fn stored_paths(&self, row: &StudyRow) -> Result<StudyPaths, Error> {
-        StudyPaths::of(&self.store, row).map_err(Error::no_current_dir)
-    }
-
-    fn unreadable(&self, cause: journal::JournalError) -> Error {
-        Error::Journal { store: self.store.clone(), cause }
-    }
-
-    fn stored_spec(&self, row: &StudyRow) -> Result<Spec, Error> {
-        if let Some(why) = plan::other_version(row) {
-            return Err(Error::StoredSpec { store: self.store.clone(), why });
-        }
-        Spec::from_json(&row.spec)
-            .map_err(|error| Error::StoredSpec { store: self.store.clone(), why: error.to_string() })
-    }
-
-    /// The study's spec as it runs: how is no part of the study, so the file at hand decides that.
-    fn spec_to_run(&self, row: &StudyRow) -> Result<Spec, Error> {
-        let mut spec = self.stored_spec(row)?;
-        if let Some(given) = &self.spec {
-            spec.run = given.run.clone();
-        }
-        Ok(spec)
-    }
-
-    /// Refuses what the executor cannot do. A simulation runs closures wherever it is said that they run.
-    fn refuse_executor(&self, spec: &Spec) -> Result<(), Error> {
-        let executor = &spec.run.executor;
-        if self.detach {
-            executor.can_be_left().map_err(|why| Error::Usage(why.to_owned()))?;
-        }
-        match spec.stages.iter().find(|stage| stage.work == Work::Closure) {
-            Some(stage) if !executor.is_local() && self.backend.is_none() => Err(Error::Usage(format!(
-                "stage `{}` is a closure of this program, which {} cannot run",
-                stage.name,
-                executor.kind().name()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses another artifacts directory than the study has, also where nothing is left to run.
-    fn refuse_artifacts(&self, row: &StudyRow) -> Result<(), Error> {
-        let Some(given) = &self.artifacts else { return Ok(()) };
-        let given = std::path::absolute(given).map_err(Error::no_current_dir)?;
-        let paths = self.stored_paths(row)?;
-        if paths::clean(&given) == paths.artifacts {
-            return Ok(());
-        }
-        Err(Error::Usage(format!(
-            "the study in `{}` has its artifacts in `{}`, not in `{}`",
-            self.store.display(),
-            paths.artifacts.display(),
-            given.display()
-        )))
-    }
-
-    fn spec_match(&self, stored: Option<&StudyRow>) -> SpecMatch {
-        match (&self.spec, stored) {
-            (None, _) => SpecMatch::NotGiven,
-            (Some(given), Some(row)) if given.spec_hash() == row.spec_hash => SpecMatch::Same,
-            (Some(_), Some(_)) => SpecMatch::Differs,
-            (Some(_), None) => SpecMatch::Same,
-        }
-    }
-
-    fn decide(
-        &self,
-        row: &StudyRow,
-        spec: &Spec,
-        told_to_wait: bool,
-    ) -> Result<(ResumeDecision, Option<Looked>), Error> {
-        let spec_match = self.spec_match(Some(row));
-        // What is refused anyway runs nothing of the store, not even what prints a version.
-        let looked = match spec_match {
-            SpecMatch::Differs => None,
-            SpecMatch::Same | SpecMatch::NotGiven => Some(self.look_at_inputs(row, spec)?),
-        };
-        let inputs_same = looked.as_ref().is_none_or(|looked| looked.changes.is_empty());
-        Ok((decide(Found { status: Some(row.status), spec: spec_match, inputs_same, told_to_wait }), looked))
-    }
-
-    /// The inputs and the tools against the record.
-    fn look_at_inputs(&self, row: &StudyRow, spec: &Spec) -> Result<Looked, Error> {
-        let paths = self.stored_paths(row)?;
-        let lists = || Reader::open(&self.store).ok()?.snapshot().ok()?.identities().ok();
-        let looked = inputs_now::look((spec, self.case_files()), &paths, row, || {
-            inputs_now::lists_of(lists().unwrap_or_default())
-        });
-        let mut looked = looked.map_err(Error::Input)?;
-        looked.changes.extend(study_file::changed_tools(&paths.study_dir, spec, &row.versions));
-        Ok(looked)
-    }
-
-    /// Whether the spec at hand, with its files of cases, was read just now or long ago.
-    fn case_files(&self) -> CaseFiles {
-        if self.spec.is_some() { CaseFiles::JustRead } else { CaseFiles::AreInputs }
-    }
-
-    /// Refuses a stage that needs a closure nobody gave, and a closure that no stage needs.
-    fn refuse_unmatched_closures(&self, spec: &Spec) -> Result<(), Error> {
-        let stages: Vec<&str> = spec.stages.iter().filter(|s| s.work == Work::Closure).map(|s| &*s.name).collect();
-        if let Some(missing) = stages.iter().find(|stage| !self.closures.contains_key(**stage)) {
-            return Err(Error::NoClosure((*missing).to_owned()));
-        }
-        let mut given: Vec<&String> = self.closures.keys().collect();
-        given.sort_unstable();
-        match given.into_iter().find(|name| !stages.contains(&name.as_str())) {
-            Some(name) => Err(Error::NoClosureStage {
-                given: name.clone(),
-                stages: stages.into_iter().map(str::to_owned).collect(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// What a run would find now, without touching anything. Inputs are not looked at.
-    ///
-    /// # Errors
-    /// [`Error`] when there is a store and it cannot be read.
-    pub fn found_status(&self) -> Result<Found, Error> {
-        Ok(match self.look()? {
-            Some((row, stored, told_to_wait)) => {
-                let same = self.spec_beside(&stored).is_none_or(|given| given.spec_hash() == row.spec_hash);
-                let spec = match self.spec {
-                    None => SpecMatch::NotGiven,
-                    Some(_) if same => SpecMatch::Same,
-                    Some(_) => SpecMatch::Differs,
-                };
-                Found { status: Some(row.status), spec, inputs_same: true, told_to_wait }
-            }
-            None => self.nothing_found(),
-        })
-    }
-
-    fn refusal(self, decision: ResumeDecision, found: Option<(StudyRow, Spec)>, inputs: Vec<String>) -> Error {
-        let Some((row, stored)) = found else { return Error::Open(OpenError::Missing { path: self.store }) };
-        if decision == ResumeDecision::InputsChanged {
-            let way_on = self.way_on(&row, &stored);
-            return Error::InputsChanged { store: self.store, changes: inputs, way_on, meanwhile: false };
-        }
-        let changes = self.spec.as_ref().map_or_else(Vec::new, |given| study_file::diff(&stored, given));
-        let amend = Box::new(self.how_to_amend(&self.store, None));
-        Error::SpecDiffers { store: self.store, changes, amend }
-    }
-
-    /// How the study in a store is amended to the one at hand, with the results from a stage on discarded.
-    pub(crate) fn how_to_amend(&self, store: &Path, from: Option<&str>) -> HowToAmend {
-        let source = self.source.as_ref();
-        HowToAmend {
-            store: store.into(),
-            study_file: source.map_or_else(|| PathBuf::from("STUDY.toml"), |source| source.path.clone()),
-            overrides: source.map_or_else(Vec::new, |source| source.overrides.clone()),
-            discard_from: from.map(str::to_owned),
-        }
-    }
-
-    /// What takes the inputs of a study as they are now.
-    fn way_on(&self, row: &StudyRow, spec: &Spec) -> Option<Box<HowToAmend>> {
-        let stages = Reader::open(&self.store).ok()?.snapshot().ok()?.stages().ok()?;
-        let from = self.changed_from(row, spec);
-        let begun = stages.get(from).is_some_and(|stage| stage.status != StageStatus::Waiting);
-        let ran = begun || (from == 0 && row.base.as_ref().is_some_and(|base| !base.attempts.is_empty()));
-        let from = spec.stages.get(from).filter(|_| ran).map(|stage| stage.name.as_str());
-        self.way_on_from(row, from)
-    }
-
-    /// The first stage whose results depend on what has changed. Only where stages have inputs of their own it has to be asked.
-    fn changed_from(&self, row: &StudyRow, spec: &Spec) -> usize {
-        if spec.stages.iter().all(|stage| stage.inputs.is_empty()) {
-            return 0;
-        }
-        let Ok(paths) = self.stored_paths(row) else { return 0 };
-        if !study_file::changed_tools(&paths.study_dir, spec, &row.versions).is_empty() {
-            return 0;
-        }
-        let looked = inputs_now::look((spec, self.case_files()), &paths, row, Vec::new).ok();
-        looked.filter(|looked| !looked.changes.is_empty()).map_or(0, |looked| looked.from as usize)
-    }
-
-    /// What amends the study to what its file says, with the results from a stage on discarded.
-    fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<Box<HowToAmend>> {
-        if self.source.is_some() {
-            return Some(Box::new(self.how_to_amend(&self.store, from)));
-        }
-        if row.study_file.is_empty() {
-            return None;
-        }
-        let paths = self.stored_paths(row).ok()?;
-        let study_file = paths::seen_from_here(&paths.study_dir.join(&row.study_file));
-        let overrides = overrides_of(row, &study_file);
-        Some(Box::new(HowToAmend { study_file, overrides, ..self.how_to_amend(&self.store, from) }))
-    }
-
-    /// Opens the store, or makes it; with the inputs as they were found to be as recorded.
-    fn open(&self, decision: ResumeDecision, looked: Option<Looked>) -> Result<(Journal, WatchedInputs), Error> {
-        if decision != ResumeDecision::Create {
-            let Looked { inputs, found, .. } =
-                looked.ok_or_else(|| Error::Open(OpenError::Missing { path: self.store.clone() }))?;
-            return Ok((Journal::open(&self.store)?, WatchedInputs { inputs, found }));
-        }
-        let Some(spec) = &self.spec else {
-            return Err(Error::Open(OpenError::Missing { path: self.store.clone() }));
-        };
-        let paths = self.planned_paths()?;
-        let dir = paths.store.parent().unwrap_or(Path::new("/"));
-        if !disk::is_dir(dir)
-            && let Err(cause) = std::fs::metadata(dir)
-        {
-            return Err(Error::File { what: "make a store in", path: dir.into(), cause });
-        }
-        preflight::refuse_taken(&paths, &spec.study.name, None)?;
-        for stage in spec.stages.iter().filter(|stage| plan::merged(stage) > 0) {
-            let rows = counted(plan::merged(stage), "repeated row");
-            log::warn!("stage `{}`: {rows} left out of its file of cases", stage.name);
-        }
-        let (inputs, found) = inputs_now::inputs_now(spec, &paths, &self.study_file).map_err(Error::Input)?;
-        let versions = study_file::tool_versions(&paths.study_dir, spec).map_err(Error::Version)?;
-        let created = created(spec, &paths, (found.hashes.clone(), versions), &self.study_file)?;
-        let listed = (!found.lists.is_empty()).then(|| Event::InputsListed { lists: found.lists.clone() });
-        let at_ms = unix_ms();
-        let events = std::iter::once(Event::StudyCreated(Box::new(created))).chain(listed);
-        let first: Vec<Record> = events.map(|event| Record { at_ms, run_ms: 0, event }).collect();
-        let journal = match journal::create_with(&self.store, &first) {
-            // Another process was faster: the lock decides who runs it.
-            Err(OpenError::Exists { .. }) => Journal::open(&self.store)?,
-            other => other?,
-        };
-        Ok((journal, WatchedInputs { inputs, found }))
-    }
-
     fn go(
         mut self,
         decision: ResumeDecision,
@@ -843,44 +501,6 @@ impl Study {
         let exports_failed = exporting.failed;
         Ok(Outcome { decision, status: report.status, survivors, report: Some(report), exports_failed })
     }
-}
-
-/// Whether the newest event says that a run ended since a stage waits for approval: nothing has changed since then, and
-/// all who want to know of it have heard.
-fn told_to_wait(snapshot: &Snapshot) -> Result<bool, journal::JournalError> {
-    let newest = snapshot.events(snapshot.progress()?.last_seq)?.last().transpose()?;
-    Ok(newest.is_some_and(|(_, record)| record.event == Event::RunEnded { how: RunEnd::Waiting }))
-}
-
-/// The first event of a new study.
-fn created(
-    spec: &Spec,
-    paths: &StudyPaths,
-    (inputs, versions): (Vec<InputHash>, Vec<ToolVersion>),
-    study_file: &str,
-) -> Result<StudyCreated, Error> {
-    let id = disk::random().map_err(|cause| Error::System { what: "get random bytes", cause })?;
-    let base = paths.store.parent().unwrap_or(Path::new("/"));
-    let relative = |path: &Path| {
-        let words = || Error::Usage(format!("the path `{}` is not UTF-8", path.display()));
-        paths::relative(path, base).to_str().map(str::to_owned).ok_or_else(words)
-    };
-    Ok(StudyCreated {
-        study_id: StudyId(id),
-        piton_version: env!("CARGO_PKG_VERSION").into(),
-        name: spec.study.name.clone(),
-        base_case: spec.study.base_case.clone(),
-        seed: spec.study.seed,
-        spec: spec.to_json(),
-        spec_hash: spec.spec_hash(),
-        inputs,
-        versions,
-        study_dir: relative(&paths.study_dir)?,
-        artifacts_dir: relative(&paths.artifacts)?,
-        study_file: study_file.into(),
-        plan_version: plan::VERSION,
-        stages: plan::declared(spec),
-    })
 }
 
 /// Jobs in Slurm's queue at once, unless the study says how many.

@@ -5,6 +5,7 @@ use crate::model::{ExecutorKind, Next, RemoteJob, RunEnd, TrialId};
 use crate::study_file::{ExecutorSpec, SlurmSpec};
 use crate::sys::waiting::{CONTROL_DIR, Waiting};
 use crate::testing::story::{ALIVE, DEAD, STUDY, Story, written};
+use crate::views::text::Screen;
 use crate::views::{Liveness, StudyLocation};
 
 fn status(story: &Story, liveness: Liveness) -> Status {

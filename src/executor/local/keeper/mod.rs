@@ -245,8 +245,12 @@ impl Connection {
 fn fork_with_signals_blocked(socket: &OwnedFd, engine: Option<&OwnedFd>) -> io::Result<u32> {
     // SAFETY: the sets are initialised by the calls before they are used. Blocking every signal around the fork means
     // that no handler of the engine's ever runs in the child, which keeps them blocked for its whole life; the
-    // parent gets its own mask back. The child calls only `live`, which takes no lock that another thread may have
-    // held at the fork, and never returns.
+    // parent gets its own mask back. The child calls only `live`, which never returns and takes no lock that another
+    // thread may have held at the fork, but for the allocator's, which the C library frees in a forked child. A panic in
+    // it is caught there, after the panic hook of this process has run in the child: that of an embedding program may be
+    // any safe code. It sees the memory as it was at the fork, so it may wait for a lock whose holder does not exist here.
+    // Then the keeper hangs instead of ending. That is no unsoundness: it shares no memory with the engine, and whoever
+    // kills it ends the trials by their parent-death signal.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
