@@ -176,13 +176,15 @@ pub struct Verified {
     pub aborted: Option<String>,
     /// Results that were made with other inputs or tools than the study has now.
     pub made_with: Vec<String>,
+    /// Stages of which it was found that equal trials come to different results, and that have taken some.
+    pub doubts: Vec<String>,
 }
 
 impl Verified {
     /// How many differences there are.
     #[must_use]
     pub fn differences(&self) -> u64 {
-        let counted = [self.replay.differences.len(), self.plan.len(), self.made_with.len()];
+        let counted = [self.replay.differences.len(), self.plan.len(), self.made_with.len(), self.doubts.len()];
         counted.iter().sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
     }
 }
@@ -233,6 +235,7 @@ impl Store {
             outputs: outputs::check(&view, &snapshot)?,
             aborted: abort::check(&view, &snapshot)?,
             made_with: made_with::check(&view, &snapshot)?,
+            doubts: view.doubts().filter(|(taken, _)| *taken > 0).map(|(_, words)| words).collect(),
         })
     }
 

@@ -13,6 +13,12 @@ impl StudyBuilder {
         }
         self
     }
+
+    /// The share of trials, from 0 to 1, that are run although they could take a result, to see whether it is the same.
+    pub fn reuse_check(mut self, share: f64) -> Self {
+        set(&mut self.run, "reuse_check", Node::new(Kind::Float(share)));
+        self
+    }
 }
 
 impl Stage {

@@ -17,13 +17,13 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use piton::KilledStray;
 use piton::model::{
-    AttemptEnd, Event, Next, Origin, Record, Reused, Seq, StageCounters, StageIndex, TrialId, Verdict,
+    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, Seq, StageCounters, StageIndex, TrialId, Verdict,
 };
 use piton::program::engine::{Draft, Observer};
 use piton::program::paths::{STDERR_LOG, StudyPaths};
 use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
-use piton::views::{clean, counted, duration, number};
+use piton::views::{clean, counted, doubt_words, duration, number};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -216,6 +216,13 @@ impl Progress {
         self.send(Message::Ended { stage, trial: reused.trial, counters, line, failed: None, best });
     }
 
+    /// Equal trials are not equal: whoever reuses results must hear of it.
+    fn doubted(&mut self, doubt: &Doubt, draft: &Draft) {
+        let stage = draft.stages().get(doubt.stage as usize).map_or("", |stage| stage.name.as_str());
+        let words = format!("WARNING: {}; the stage takes no results any more", doubt_words(doubt, stage));
+        self.send(Message::Line(clean(&words)));
+    }
+
     /// Where an attempt's error output is, from here if it is below.
     fn log_of(&mut self, draft: &Draft, spec: &Spec, stage: StageIndex, case: &str, attempt: u32) -> String {
         // A closure has no log.
@@ -285,6 +292,7 @@ impl Observer for Progress {
             }
             Event::AttemptEnded(end) => self.ended(end, draft),
             Event::TrialReused(reused) => self.reused(reused, draft),
+            Event::ReuseDiffered(doubt) => self.doubted(doubt, draft),
             Event::StageClosed { stage, .. } => self.closed(*stage, draft),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
                 self.send(Message::Aborted(clean(reason)))

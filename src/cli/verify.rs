@@ -1,7 +1,7 @@
 //! `piton verify`: whether the journal still gives the stored state, the outputs are what was recorded, and all results were
 //! made with what the study names now.
 
-use piton::views::counted;
+use piton::views::{clean, counted};
 use piton::{Error, Store, Verified};
 
 use super::args::VerifyArgs;
@@ -12,7 +12,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let verified = Store::at(&args.store.store).verify()?;
     let found = verified.differences();
     let same = found == 0;
-    let Verified { replay, plan, outputs, aborted, made_with, .. } = verified;
+    let Verified { replay, plan, outputs, aborted, made_with, doubts, .. } = verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -23,7 +23,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences, "abort_difference": aborted,
-            "made_with_differences": made_with,
+            "made_with_differences": made_with, "doubts": doubts,
         }))?;
     } else {
         print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
@@ -44,6 +44,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         }
         for difference in &made_with {
             print_line(&format!("differs: {difference}"))?;
+        }
+        for doubt in &doubts {
+            print_line(&format!("doubtful: {}", clean(doubt)))?;
         }
         print_line(&match found {
             0 => "the store is consistent".to_owned(),

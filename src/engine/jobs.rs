@@ -131,6 +131,13 @@ impl JobMaker {
         Ok(of_stage.as_ref().map(|of_stage| of_stage.trial(&params, left).0))
     }
 
+    /// What all trials of a trial's stage depend on, once the identity of one of them was asked for.
+    #[must_use]
+    pub(crate) fn shared(&self, draft: &Draft, trial: TrialId) -> Option<IdentityHash> {
+        let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;
+        Some(self.identities.get(&stage)?.as_ref()?.shared())
+    }
+
     /// What a survivor with these outputs left for its children.
     #[must_use]
     pub(super) fn left_by(

@@ -1,8 +1,10 @@
 //! Where results are looked for that were made before: in the study's own store, then in those that `reuse_from` names.
 //!
 //! The tables of results give hints; what is taken is what the events say, each held against its checksum. A store of another
-//! study is only read, and one that cannot be read is a miss, never a reason to stop. Nothing here decides what is taken.
+//! study is only read, also if a crash left it in need of repair, and one that cannot be read is a miss, never a reason to stop. Nothing here decides what is taken.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::step::Hit;
@@ -19,6 +21,8 @@ use crate::sys::opened::Below;
 struct Other {
     path: PathBuf,
     reader: Reader,
+    /// The file's size and change time when that was opened, if it is a view of what a crash left.
+    left: Option<(u64, i64, i64)>,
     of: OfStudy,
 }
 
@@ -30,13 +34,23 @@ struct OfStudy {
     artifacts: PathBuf,
 }
 
+/// What another store has at a moment.
+#[derive(Debug)]
+struct View {
+    snapshot: Snapshot,
+    /// What its study has found to differ between trials that should be equal.
+    doubted: Vec<IdentityHash>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     own: Option<OfStudy>,
     others: Vec<Other>,
     /// Views of the others, until the next commit of this study.
-    views: Vec<Snapshot>,
+    views: Vec<View>,
+    /// What others have found to differ, and was told of.
+    doubted: BTreeSet<IdentityHash>,
 }
 
 impl Library {
@@ -58,7 +72,7 @@ impl Library {
                 Err(why) => log::warn!("no result is taken from `{}`: {why}", path.display()),
             }
         }
-        Self { own: Some(own), others, views: Vec::new() }
+        Self { own: Some(own), others, ..Self::default() }
     }
 
     /// The study has gone on: what others have recorded meanwhile is seen from now on.
@@ -66,17 +80,21 @@ impl Library {
         self.views.clear();
     }
 
-    /// The results of this identity that could be taken, in the order in which they are to be tried: the study's own, then those
-    /// of the other stores as they are named, each by their trials' numbers.
+    /// The results of this identity, and of what it `shared` with all of its stage, that could be taken, in the order in which they are to be tried: the study's own, then those
+    /// of the other stores as they are named, each by their trials' numbers. A store that has found such results to differ has none.
     ///
     /// # Errors
     /// [`JournalError`] from reading the study's own store.
     pub(crate) fn find(
         &mut self,
         own: &Snapshot,
-        identity: &IdentityHash,
+        (identity, shared): (&IdentityHash, &IdentityHash),
         stage: &StageSpec,
     ) -> Result<Vec<Hit>, JournalError> {
+        let own_doubts = self.own.iter().flat_map(|own| &own.study.doubts);
+        if own_doubts.into_iter().any(|doubt| doubt.shared == *shared) {
+            return Ok(Vec::new());
+        }
         let mut hits = match &self.own {
             Some(of) => of.hits(own, identity, stage)?,
             None => Vec::new(),
@@ -84,7 +102,7 @@ impl Library {
         if self.views.len() != self.others.len() {
             self.views.clear();
             let mut views = Vec::new();
-            self.others.retain(|other| match other.reader.snapshot() {
+            self.others.retain_mut(|other| match other.view() {
                 Ok(view) => {
                     views.push(view);
                     true
@@ -98,7 +116,17 @@ impl Library {
         }
         let mut given_up = Vec::new();
         for (at, (other, view)) in self.others.iter().zip(&self.views).enumerate() {
-            match other.of.hits(view, identity, stage) {
+            if view.doubted.contains(shared) {
+                if self.doubted.insert(*shared) {
+                    let path = other.path.display();
+                    log::warn!(
+                        "no result of stage `{}` is taken from `{path}`: there, equal trials came to different ones",
+                        stage.name
+                    );
+                }
+                continue;
+            }
+            match other.of.hits(&view.snapshot, identity, stage) {
                 Ok(found) => hits.extend(found),
                 Err(error) => {
                     other.give_up(&error);
@@ -120,17 +148,35 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     real(a) == real(b)
 }
 
+/// Size and change time of a file, if it is there.
+fn state_of(path: &Path) -> Option<(u64, i64, i64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.len(), meta.ctime(), meta.ctime_nsec()))
+}
+
 impl Other {
     fn open(path: &Path) -> Result<Self, String> {
         let words = |error: &dyn std::error::Error| {
             let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
             format!("{error}{cause}")
         };
-        let reader = Reader::open(path).map_err(|error| words(&error))?;
+        let left = state_of(path);
+        let reader = Reader::open_untouched(path).map_err(|error| words(&error))?;
+        let left = left.filter(|_| reader.is_private());
         let study = reader.snapshot().and_then(|snapshot| snapshot.study()).map_err(|error| words(&error))?;
         let paths = StudyPaths::of(path, &study).map_err(|error| words(&error))?;
         let artifacts = paths.study_artifacts(&study.name);
-        Ok(Self { path: path.into(), reader, of: OfStudy { study, artifacts } })
+        Ok(Self { path: path.into(), reader, left, of: OfStudy { study, artifacts } })
+    }
+
+    /// What it has now. What a crash left is looked at anew once somebody has gone on with it.
+    fn view(&mut self) -> Result<View, JournalError> {
+        if self.left.is_some() && self.left != state_of(&self.path) {
+            let anew = Self::open(&self.path).map_err(JournalError::Corrupted)?;
+            *self = anew;
+        }
+        let snapshot = self.reader.snapshot()?;
+        let doubted = snapshot.study()?.doubts.iter().map(|doubt| doubt.shared).collect();
+        Ok(View { snapshot, doubted })
     }
 
     /// Says that the store is not asked any more.

@@ -14,7 +14,7 @@ use super::inputs::Looker;
 use super::library::Library;
 use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
-use super::step::{Action, Input, State, refilled};
+use super::step::{Action, Hit, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
@@ -310,13 +310,16 @@ impl Loop<'_> {
     }
 
     /// Asks what is known of a trial's like.
-    fn look_up(&mut self, trial: TrialId) -> Result<Input, EngineError> {
+    fn look_up(&mut self, trial: TrialId) -> Result<(Option<IdentityHash>, Vec<Hit>), EngineError> {
         let identity = self.identity(trial)?;
-        let hits = match (&identity, self.jobs.stage_of(self.state.draft(), trial)) {
-            (Some(identity), Some(stage)) => self.library.find(&self.journal.snapshot()?, identity, stage)?,
+        let stage = self.jobs.stage_of(self.state.draft(), trial);
+        let hits = match (&identity, self.jobs.shared(self.state.draft(), trial), stage) {
+            (Some(identity), Some(shared), Some(stage)) => {
+                self.library.find(&self.journal.snapshot()?, (identity, &shared), stage)?
+            }
             _ => Vec::new(),
         };
-        Ok(Input::LookedUp { trial, identity, hits })
+        Ok((identity, hits))
     }
 
     /// Has the outputs copied that a trial is to take. The job is one that nothing runs.
@@ -338,10 +341,16 @@ impl Loop<'_> {
                 let job = Job { slot, ..self.job(trial, attempt)? };
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
-            Action::LookUp(trial) => inputs.push(self.look_up(trial)?),
+            Action::LookUp(trial) => {
+                let (identity, hits) = self.look_up(trial)?;
+                inputs.push(Input::LookedUp { trial, identity, hits });
+            }
             Action::Identify(trial) => {
-                let identity = self.identity(trial)?;
-                inputs.push(Input::Identified { trial, identity });
+                let (identity, hits) = match self.jobs.spec().run.reuse_check > 0.0 {
+                    true => self.look_up(trial)?,
+                    false => (self.identity(trial)?, Vec::new()),
+                };
+                inputs.push(Input::Identified { trial, identity, hits });
             }
             Action::Take(trial) => self.take(trial)?,
             Action::Drain => {

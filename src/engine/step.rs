@@ -85,6 +85,8 @@ pub(crate) enum Input {
         trial: TrialId,
         /// It.
         identity: Option<IdentityHash>,
+        /// Results of that identity, where some are checked.
+        hits: Vec<Hit>,
     },
     /// Time passed.
     Tick,
@@ -319,8 +321,8 @@ impl State {
                 Ok(Vec::new())
             }
             Input::LookedUp { trial, identity, hits } => self.looked_up(now, trial, identity, hits),
-            Input::Identified { trial, identity } => {
-                self.identified(trial, identity);
+            Input::Identified { trial, identity, hits } => {
+                self.identified(trial, identity, hits);
                 Ok(Vec::new())
             }
             Input::Tick => Ok(Vec::new()),
@@ -403,9 +405,13 @@ impl State {
         };
         let made = matches!(end.verdict, Verdict::Succeeded { .. });
         let is_final = end.next == Next::Final;
+        let doubt = self.doubt(trial, attempt, &end.verdict).filter(|_| is_final);
         self.end(now, end)?;
         if let Some(identity) = self.reusing.identity(trial).filter(|_| made) {
             self.emit(now, Event::ResultIdentified { trial, attempt, identity })?;
+        }
+        if let Some(doubt) = doubt {
+            self.doubted(now, doubt)?;
         }
         if is_final {
             self.reusing.release(trial);

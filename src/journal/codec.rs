@@ -118,14 +118,16 @@ impl Stored for StageRow {
 
 impl Stored for StudyRow {
     const KIND: &'static str = "study";
-    type Latest = records::StudyRowV2;
-    const TAG: u8 = 2;
+    type Latest = records::StudyRowV3;
+    const TAG: u8 = 3;
     fn names(&self) -> Result<(), String> {
         names::study(&self.name, &self.base_case, [&self.study_dir, &self.artifacts_dir, &self.study_file])
     }
     fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
         match tag {
-            1 => Ok(records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?).into_model()),
+            1 => Ok(records::StudyRowV3::from(records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?))
+                .into_model()),
+            2 => Ok(records::StudyRowV3::from(unpack::<records::StudyRowV2>(bytes)?).into_model()),
             newer => Err(CodecError::Newer(newer)),
         }
     }
@@ -207,9 +209,9 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Event, Exit, Failure, FailureKind, IndexedResult,
-        InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reused, RunEnd, StudyId, StudyStatus,
-        TrialState, Usage, Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Doubt, Event, Exit, Failure, FailureKind, IndexedResult,
+        InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, ResultDifference, ResultPart, Reused, RunEnd,
+        StudyId, StudyStatus, TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -425,6 +427,7 @@ mod tests {
             draining: false,
             cluster_trouble: None,
             base: None,
+            doubts: Vec::new(),
         }
     }
 
@@ -437,7 +440,8 @@ mod tests {
         head.extend([4, 1, 1, b'r', 1, 3]);
         let tail = [0, 1, 1, 4, 0, 0, 0, 0];
         let sealed = |tag: u8, middle: &[u8]| {
-            let mut bytes = [&[tag], &head[..], middle, &tail[..]].concat();
+            let doubts: &[u8] = if tag == 3 { &[0] } else { &[] };
+            let mut bytes = [&[tag], &head[..], middle, &tail[..], doubts].concat();
             let sum = checksum("study", 0, &bytes);
             bytes.extend_from_slice(&sum);
             bytes
@@ -445,13 +449,54 @@ mod tests {
         assert_eq!(decode::<StudyRow>(0, &sealed(1, &[])).unwrap(), study(), "as it was written before");
         let abort = Abort { rail: Rail::CatastrophicFailures, stage: 1, counted: 9 };
         let counted = StudyRow { abort: Some(abort), ..study() };
-        assert_eq!(encode(0, &counted).unwrap(), sealed(2, &[1, 3, 1, 9]));
+        assert_eq!(encode(0, &counted).unwrap(), sealed(3, &[1, 3, 1, 9]));
+        assert_eq!(decode::<StudyRow>(0, &sealed(3, &[1, 3, 1, 9])).unwrap(), counted);
         assert_eq!(decode::<StudyRow>(0, &sealed(2, &[1, 3, 1, 9])).unwrap(), counted);
-        assert_eq!(decode::<StudyRow>(0, &sealed(3, &[0])), Err(CodecError::Newer(3)));
+        assert_eq!(decode::<StudyRow>(0, &sealed(4, &[0])), Err(CodecError::Newer(4)));
         // Variant 19, the abort, its reason, its trials.
         let event = Event::StudyAbortedBy { abort, reason: "r".into(), violating: vec![TrialId(3)] };
         let bytes = encode(7, &Record { at_ms: 1, run_ms: 5, event }).unwrap();
         assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 19, 3, 1, 9, 1, b'r', 1, 3]);
+    }
+
+    /// By hand, in the row and as an event, variant 25: stage 1, trial 3, case, attempt 1, what is shared, whose result, and one
+    /// metric that was 1.0 and is no more.
+    #[test]
+    fn golden_bytes_of_a_doubt() {
+        let differs = ResultDifference {
+            part: ResultPart::Metric,
+            name: "m".into(),
+            earlier: Some("1.0".into()),
+            now: None,
+        };
+        let doubt = Doubt {
+            stage: 1,
+            trial: TrialId(3),
+            case: "b_1_3".into(),
+            attempt: 1,
+            shared: [5; 32],
+            origin: Origin { study: "s".into(), study_id: StudyId([7; 16]), case: "c".into(), attempt: 2 },
+            differs: vec![differs],
+        };
+        let told = [
+            &[1, 3, 5][..],
+            b"b_1_3",
+            &[1],
+            &[5; 32],
+            &[1, b's'],
+            &[7; 16],
+            &[1, b'c', 2],
+            &[1, 0, 1, b'm', 1, 3, b'1', b'.', b'0', 0],
+        ]
+        .concat();
+        let record = Record { at_ms: 1, run_ms: 5, event: Event::ReuseDiffered(Box::new(doubt.clone())) };
+        let bytes = encode(7, &record).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [&[1, 2, 5, 25][..], &told].concat());
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        let row = StudyRow { doubts: vec![doubt], ..study() };
+        let bytes = encode(0, &row).unwrap();
+        assert!(bytes[..bytes.len() - 4].ends_with(&[&[1][..], &told].concat()), "{bytes:?}");
+        assert_eq!(decode::<StudyRow>(0, &bytes).unwrap(), row);
     }
 
     /// By hand: what kinds are called is on disk, and nothing else of them.

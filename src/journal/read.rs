@@ -51,6 +51,24 @@ impl Reader {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::opened(path, repair)
+    }
+
+    /// The same for a store that is not the caller's to mend: what a crash left is repaired in memory. Such a view stays what it was; whoever
+    /// writes the store meanwhile may take the pages under it, and then reading fails.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn open_untouched(path: &Path) -> Result<Self, OpenError> {
+        Self::opened(path, repair_in_memory)
+    }
+
+    /// Whether it was repaired in memory, or never was a file.
+    pub(crate) const fn is_private(&self) -> bool {
+        matches!(self.source, Source::Private(_))
+    }
+
+    fn opened(path: &Path, repair: fn(&Path) -> Result<Repair, OpenError>) -> Result<Self, OpenError> {
         if !disk::exists(path) {
             return Err(OpenError::Missing { path: path.into() });
         }
@@ -144,13 +162,17 @@ fn repair(path: &Path) -> Result<Repair, OpenError> {
         Err(DatabaseError::Storage(redb::StorageError::Io(error)))
             if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
         {
-            let io_error = |error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
-            let overlay = File::open(path).and_then(Overlay::new).map_err(io_error)?;
-            let db = storage::open_over(overlay).map_err(|error| open_error(path, error))?;
-            Ok(Repair::InMemory(db))
+            repair_in_memory(path)
         }
         Err(error) => Err(open_error(path, error)),
     }
+}
+
+fn repair_in_memory(path: &Path) -> Result<Repair, OpenError> {
+    let io_error = |error| OpenError::Io { path: path.into(), cause: JournalError::Io(error) };
+    let overlay = File::open(path).and_then(Overlay::new).map_err(io_error)?;
+    let db = storage::open_over(overlay).map_err(|error| open_error(path, error))?;
+    Ok(Repair::InMemory(db))
 }
 
 /// Refuses what is no store of ours, or of a later layout.

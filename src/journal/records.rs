@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, Event,
+    Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, Doubt, EngineId, Event,
     ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, IndexedResult, InputEntry, InputHash,
-    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reused,
-    RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus,
-    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialId, TrialRow, TrialState,
-    Usage, Value, Verdict,
+    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob,
+    ResultDifference, ResultPart, Reused, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters,
+    StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion,
+    TrialId, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -180,6 +180,7 @@ mirror_states! {
     ProposingV1 = Proposing { No, Open, Ended }
     ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
+    ResultPartV1 = ResultPart { Metric, Output, State }
     RailV1 = Rail { Base, AbortIf, MaxFailureRate, CatastrophicFailures, NoSurvivors, MaxRuntime }
 }
 
@@ -227,14 +228,18 @@ mirror_struct! {
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
     AbortV1 = Abort { rail: RailV1, stage: u32, counted: u64 }
-    StudyRowV2 = StudyRow {
+    StudyRowV3 = StudyRow {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
         inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, abort: Option<AbortV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         sync_interval_ms: u64,
-        draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>,
+        draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>, doubts: Vec<DoubtV1>,
     }
+    DoubtV1 = Doubt {
+        stage: u32, trial: TrialIdV1, case: String, attempt: u32, shared: [u8; 32], origin: OriginV1, differs: Vec<ResultDifferenceV1>,
+    }
+    ResultDifferenceV1 = ResultDifference { part: ResultPartV1, name: String, earlier: Option<String>, now: Option<String> }
     BaseRowV1 = BaseRow { state: TrialStateV1, attempts: Vec<AttemptRowV1>, failure: Option<FailureV1> }
     ApprovalV1 = Approval { by: String, note: String, at_ms: i64 }
     RunningRowV1 = RunningRow {
@@ -397,6 +402,71 @@ impl From<StudyRowV1> for StudyRowV2 {
             draining: old.draining,
             cluster_trouble: old.cluster_trouble,
             base: old.base,
+        }
+    }
+}
+
+/// [`StudyRow`] as it was written before results were checked.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyRowV2 {
+    study_id: StudyIdV1,
+    name: String,
+    base_case: String,
+    seed: u64,
+    spec: String,
+    spec_hash: String,
+    inputs: Vec<InputHashV1>,
+    versions: Vec<ToolVersionV1>,
+    study_dir: String,
+    artifacts_dir: String,
+    study_file: String,
+    plan_version: u32,
+    stage_count: u32,
+    created_ms: i64,
+    status: StudyStatusV1,
+    abort_reason: Option<String>,
+    violating: Vec<TrialIdV1>,
+    abort: Option<AbortV1>,
+    engine: Option<EngineIdV1>,
+    engine_closed: bool,
+    runs: u32,
+    workers: u32,
+    sync_interval_ms: u64,
+    draining: bool,
+    cluster_trouble: Option<String>,
+    base: Option<BaseRowV1>,
+}
+
+impl From<StudyRowV2> for StudyRowV3 {
+    fn from(old: StudyRowV2) -> Self {
+        Self {
+            study_id: old.study_id,
+            name: old.name,
+            base_case: old.base_case,
+            seed: old.seed,
+            spec: old.spec,
+            spec_hash: old.spec_hash,
+            inputs: old.inputs,
+            versions: old.versions,
+            study_dir: old.study_dir,
+            artifacts_dir: old.artifacts_dir,
+            study_file: old.study_file,
+            plan_version: old.plan_version,
+            stage_count: old.stage_count,
+            created_ms: old.created_ms,
+            status: old.status,
+            abort_reason: old.abort_reason,
+            violating: old.violating,
+            abort: old.abort,
+            engine: old.engine,
+            engine_closed: old.engine_closed,
+            runs: old.runs,
+            workers: old.workers,
+            sync_interval_ms: old.sync_interval_ms,
+            draining: old.draining,
+            cluster_trouble: old.cluster_trouble,
+            base: old.base,
+            doubts: Vec::new(),
         }
     }
 }
@@ -680,5 +750,6 @@ mirror_enum! {
         ResultIdentified { trial: TrialIdV1, attempt: u32, identity: [u8; 32] },
         TrialReused(reused: Box<ReusedV1>),
         ReuseMissed { trial: TrialIdV1, origin: OriginV1, reason: String },
+        ReuseDiffered(doubt: Box<DoubtV1>),
     }
 }

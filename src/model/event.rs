@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
-use super::reuse::{IdentityHash, Origin, Reused};
+use super::reuse::{Doubt, IdentityHash, Origin, Reused};
 use super::rows::{
     Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash, Parent,
     ProcessId, RemoteJob, Segment, ToolVersion, Usage,
@@ -191,6 +191,9 @@ pub enum Event {
         /// Why not, in words.
         reason: String,
     },
+    /// A trial that was run to check a result that it could have taken came to another one: its stage takes none from now on. Right
+    /// after the end of its attempt, in the same commit.
+    ReuseDiffered(Box<Doubt>),
 }
 
 /// Everything a study is, fixed at creation.

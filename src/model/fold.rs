@@ -108,6 +108,7 @@ impl Event {
             Self::ResultIdentified { .. } => "result_identified",
             Self::TrialReused(_) => "trial_reused",
             Self::ReuseMissed { .. } => "reuse_missed",
+            Self::ReuseDiffered(_) => "reuse_differed",
         }
     }
 }
@@ -153,9 +154,10 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
         // For callers that ask what changed: no row needs it.
         Event::InputsListed { .. } => fold.study(rows).map(drop),
-        Event::ResultIdentified { .. } | Event::TrialReused(_) | Event::ReuseMissed { .. } => {
-            fold.reuse(rows, &record.event)
-        }
+        Event::ResultIdentified { .. }
+        | Event::TrialReused(_)
+        | Event::ReuseMissed { .. }
+        | Event::ReuseDiffered(_) => fold.reuse(rows, &record.event),
         other => fold.study_changed(rows, other),
     }
 }
@@ -241,6 +243,7 @@ impl Fold {
             draining: false,
             cluster_trouble: None,
             base: None,
+            doubts: Vec::new(),
         })
     }
 

@@ -32,7 +32,7 @@ pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, Un
 pub use named::Named;
 pub(crate) use named::{named, names_of, unknown_name};
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
-pub use reuse::{IdentityHash, IndexedResult, Origin, REUSED, Reused};
+pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
 pub use rows::{
     Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit,
     FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId, Proposals,

@@ -3,11 +3,15 @@
 //! A result of a stage that reuses has an identity. It is found by that for as long as its store lasts, also when its trial is discarded. Nothing
 //! here may count a reused trial as an attempt, or index a result that is not recorded.
 
-use super::event::Event;
+use std::collections::BTreeSet;
+
+use super::event::{Event, Verdict};
 use super::fold::{Fold, Rows};
 use super::ids::{AttemptNo, Seq, StageIndex, StudyId, TrialId};
+use super::named::named;
+use super::number::float_text;
 use super::rows::{AttemptOutcome, OutputHash, StageStatus, TrialRow, TrialState};
-use super::value::Metrics;
+use super::value::{Metric, Metrics};
 
 /// What a result depends on, in one hash.
 pub type IdentityHash = [u8; 32];
@@ -41,6 +45,98 @@ pub struct Reused {
     pub metrics: Metrics,
     /// Its declared outputs, which are in place and durable.
     pub outputs: Vec<OutputHash>,
+}
+
+/// A trial was run although a result was found for it, and came to another one: equal trials of its stage are not equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Its stage, as it stood then.
+    pub stage: StageIndex,
+    /// Which trial.
+    pub trial: TrialId,
+    /// Its case, as it was called then.
+    pub case: String,
+    /// Which attempt.
+    pub attempt: AttemptNo,
+    /// What all trials of the stage depend on: nothing that depends on it is taken any more.
+    pub shared: IdentityHash,
+    /// Who made the result that was found.
+    pub origin: Origin,
+    /// What is not the same.
+    pub differs: Vec<ResultDifference>,
+}
+
+/// A part of a result that is another one than in an earlier result of the same identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultDifference {
+    /// What it is.
+    pub part: ResultPart,
+    /// Which one of its kind; may be empty.
+    pub name: String,
+    /// What the earlier result has: a metric as text, an output's hash in hex, or how the trial ended. `None`: nothing.
+    pub earlier: Option<String>,
+    /// What there is now.
+    pub now: Option<String>,
+}
+
+/// What of a result differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultPart {
+    /// A metric.
+    Metric,
+    /// A declared output.
+    Output,
+    /// How the trial ended.
+    State,
+}
+
+named!(ResultPart {
+    Metric => "metric",
+    Output => "output",
+    State => "state",
+});
+
+impl ResultDifference {
+    /// What differs between a result and what an equal trial has come to; nothing if that was cut off. Metrics are the same only bit for bit.
+    #[must_use]
+    pub fn between(metrics: &Metrics, outputs: &[OutputHash], verdict: &Verdict) -> Vec<Self> {
+        let differs = |part, name: &str, earlier: Option<String>, now: Option<String>| {
+            (earlier != now).then(|| Self { part, name: name.to_owned(), earlier, now })
+        };
+        match verdict {
+            Verdict::Interrupted { .. } | Verdict::Cancelled => Vec::new(),
+            Verdict::Failed(failure) => {
+                let now = format!("{}: {}", AttemptOutcome::Failed, failure.kind);
+                let earlier = AttemptOutcome::Succeeded.to_string();
+                vec![Self { part: ResultPart::State, name: String::new(), earlier: Some(earlier), now: Some(now) }]
+            }
+            Verdict::Succeeded { metrics: new_metrics, outputs: new_outputs } => {
+                let names: BTreeSet<&String> = metrics.keys().chain(new_metrics.keys()).collect();
+                let of = |metrics: &Metrics, name: &String| metrics.get(name).map(exact);
+                let metrics = names.into_iter().filter_map(|name| {
+                    differs(ResultPart::Metric, name, of(metrics, name), of(new_metrics, name))
+                });
+                let paths: BTreeSet<&String> =
+                    outputs.iter().chain(new_outputs).map(|output| &output.path).collect();
+                let of = |outputs: &[OutputHash], path: &String| {
+                    let output = outputs.iter().find(|output| output.path == *path)?;
+                    Some(blake3::Hash::from_bytes(output.blake3).to_hex().to_string())
+                };
+                let outputs = paths.into_iter().filter_map(|path| {
+                    differs(ResultPart::Output, path, of(outputs, path), of(new_outputs, path))
+                });
+                metrics.chain(outputs).collect()
+            }
+        }
+    }
+}
+
+/// Different texts for whatever differs: every number as the shortest that reads back as the same bits, a label in quotes.
+fn exact(metric: &Metric) -> String {
+    match metric {
+        Metric::Number(number) => float_text(*number),
+        Metric::Label(label) => format!("{label:?}"),
+    }
 }
 
 /// Where a result is found that was recorded with its identity.
@@ -99,9 +195,23 @@ impl Fold {
                 self.identified(rows, *trial, *attempt, *identity)
             }
             Event::TrialReused(reused) => self.reused(rows, reused),
+            Event::ReuseDiffered(doubt) => self.differed(rows, doubt),
             // For whoever asks why it ran: no row needs it.
             _ => self.study(rows).map(drop),
         }
+    }
+
+    /// The first difference of what has this in common is kept for ever: amending the study does not mend it.
+    fn differed<R: Rows>(&self, rows: &mut R, doubt: &Doubt) -> Result<(), R::Error> {
+        let mut study = self.study(rows)?;
+        if doubt.differs.is_empty() {
+            return Err(self.misfit("nothing differs".into()));
+        }
+        if study.doubts.iter().any(|known| known.shared == doubt.shared) {
+            return Ok(());
+        }
+        study.doubts.push(doubt.clone());
+        rows.put_study(study)
     }
 
     /// Says what the result that was recorded just before depends on.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
-use super::reuse::{IdentityHash, Origin};
+use super::reuse::{Doubt, IdentityHash, Origin};
 use super::value::{Metrics, Value};
 
 mod stages;
@@ -447,6 +447,8 @@ pub struct StudyRow {
     pub cluster_trouble: Option<String>,
     /// The base command, once it started.
     pub base: Option<BaseRow>,
+    /// What was found to be no function of what its results are known by; the first of each.
+    pub doubts: Vec<Doubt>,
 }
 
 impl StudyRow {

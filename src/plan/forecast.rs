@@ -35,13 +35,13 @@ pub(crate) trait Recorded {
     /// [`Recorded::Error`].
     fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
 
-    /// The first result of an identity that a trial of the stage may take.
+    /// The first result of an identity, and of what that has in common with all of its stage, that a trial of the stage may take.
     ///
     /// # Errors
     /// [`Recorded::Error`].
     fn result(
         &mut self,
-        identity: &IdentityHash,
+        known_by: (&IdentityHash, &IdentityHash),
         stage: &StageSpec,
     ) -> Result<Option<(Metrics, Vec<OutputHash>)>, Self::Error>;
 }
@@ -283,15 +283,15 @@ impl Forecast<'_> {
                         Some(parent) => looking.left_by(recorded, parent)?,
                         None => Vec::new(),
                     };
-                    Some(identity.trial(&params, &left).0)
+                    Some((identity.trial(&params, &left).0, identity.shared()))
                 }
                 _ => None,
             };
-            let Some(own) = own else {
+            let Some((own, shared)) = own else {
                 runs += 1;
                 continue;
             };
-            match recorded.result(&own, spec)? {
+            match recorded.result((&own, &shared), spec)? {
                 Some((metrics, left)) => {
                     reused += 1;
                     selector.offer(index, &metrics);

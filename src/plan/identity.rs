@@ -8,12 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use super::draw::Draw;
-use crate::model::{InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, Value, float_text, named};
+use super::draw::{Draw, Uniform as _};
+use crate::model::{
+    Doubt, IdentityHash, InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, TrialId, Value,
+    float_text, named,
+};
 use crate::study_file::{Reuse, Spec, StageSpec, Work, is_case_file, same_path};
 
 /// With its version: identities of another one are never equal.
 const PURPOSE: &str = "piton identity 1: result of a trial";
+const CHECK_PURPOSE: &str = "piton identity 1: whether a hit is checked";
 const SEED_PURPOSE: &str = "piton identity 1: seed of a trial";
 
 /// What a result is known by.
@@ -101,6 +105,7 @@ impl<'a> From<&'a StudyRow> for MadeWith<'a> {
 pub(crate) struct StageIdentity {
     parts: Vec<IdentityPart>,
     taken_up: blake3::Hasher,
+    shared: IdentityHash,
     uses: Option<BTreeSet<String>>,
 }
 
@@ -112,7 +117,14 @@ impl StageIdentity {
         let parts = common(spec, stage_spec, made_with)?;
         let mut taken_up = blake3::Hasher::new_derive_key(PURPOSE);
         parts.iter().for_each(|part| take_up(&mut taken_up, part.kind, &part.name, &part.value));
-        Some(Self { parts, taken_up, uses: stage_spec.uses.clone() })
+        let shared = *taken_up.finalize().as_bytes();
+        Some(Self { parts, taken_up, shared, uses: stage_spec.uses.clone() })
+    }
+
+    /// What all trials of the stage depend on: by it a stage is known whose results have turned out to differ.
+    #[must_use]
+    pub(crate) const fn shared(&self) -> IdentityHash {
+        self.shared
     }
 
     /// The identity of a trial's result, from its case's params and the outputs of its parent's accepted attempt (none in the
@@ -147,6 +159,25 @@ impl StageIdentity {
             each(PartKind::Parent, &output.path, blake3::Hash::from_bytes(output.blake3).to_hex().to_string());
         }
     }
+}
+
+/// Whether a trial is run although a result of this identity was found: so many of all, and of one study always the same.
+#[must_use]
+pub(crate) fn is_checked(study_seed: u64, share: f64, identity: &IdentityHash, trial: TrialId) -> bool {
+    let mut bytes = study_seed.to_le_bytes().to_vec();
+    bytes.extend(identity);
+    bytes.extend(trial.0.to_le_bytes());
+    share > 0.0 && Draw::new(CHECK_PURPOSE, &bytes).unit() < share
+}
+
+/// The first of the doubts of a study that is about a stage of it as it is now.
+#[must_use]
+pub(crate) fn doubt_of<'a>(study: &'a StudyRow, spec: &Spec, stage: StageIndex) -> Option<&'a Doubt> {
+    if study.doubts.is_empty() {
+        return None;
+    }
+    let shared = StageIdentity::of(spec, stage, study.into())?.shared();
+    study.doubts.iter().find(|doubt| doubt.shared == shared)
 }
 
 /// The seed of a trial that sees these params: a function of what its identity holds, and of nothing that needs a record. So

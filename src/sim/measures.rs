@@ -23,6 +23,7 @@ fn study(fault: Fault) -> &'static str {
         ParentNotAsked | ParentNotAskedAgain => "inherited",
         IndexBeforeResult | TakenNotSynced => "reused",
         TakenUnchecked => "taken",
+        DoubtForgotten | DoubtUntold => "doubted",
         _ => "two_stages",
     }
 }

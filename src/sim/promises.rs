@@ -4,6 +4,7 @@
 //! up, 3 the events fold to the rows, 4 survivors can be chosen again, 5 the same result, 6 nothing else is lost, 7
 //! outputs are there, 11 recovery is idempotent, 13 exports are whole.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,9 +17,11 @@ use super::world::{Camera, World};
 use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
 use crate::model::{
-    AttemptOutcome, Metric, Rail, Record, Seq, StageStatus, StudyRow, TrialId, TrialRow, TrialState,
+    AttemptNo, AttemptOutcome, Event, IdentityHash, Metric, Metrics, REUSED, Rail, Record, Seq, StageStatus,
+    StudyRow, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
+use crate::plan::is_checked;
 use crate::study_file::Spec;
 use crate::sys::simulated::on;
 use crate::views::{Liveness, StudyLocation, StudyView, dump, telemetry};
@@ -128,6 +131,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
     let spec = Spec::from_json(&study.spec).map_err(|error| format!("3: the spec: {error}"))?;
     survivors(snapshot, &spec)?;
     rails(snapshot, &spec)?;
+    doubts(snapshot, &spec)?;
     let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
     // Without it another study could take the directory with this one's outputs.
     let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
@@ -193,6 +197,60 @@ fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
         }
     }
     Ok(())
+}
+
+/// Results by where they lie, each with the event that lets it be found.
+type ByPlace = BTreeMap<(TrialId, AttemptNo), (Seq, Metrics)>;
+
+/// A trial that was checked and came to another result says so in the commit of its result; then nothing is taken any more. Asked of
+/// studies with one stage.
+fn doubts(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
+    let share = spec.run.reuse_check;
+    if share == 0.0 || spec.stages.len() != 1 {
+        return Ok(());
+    }
+    let seed = snapshot.study()?.seed;
+    let mut known: BTreeMap<IdentityHash, ByPlace> = BTreeMap::new();
+    let (mut began, mut came_to) = (BTreeMap::new(), Metrics::new());
+    let (mut doubted, mut due) = (false, None);
+    for event in snapshot.events(1)? {
+        let (seq, record) = event?;
+        let told = |trial| matches!(&record.event, Event::ReuseDiffered(doubt) if doubt.trial == trial);
+        if let Some(trial) = due.take().filter(|trial| !told(*trial)) {
+            return Err(
+                format!("5: trial {trial} differs from what it could have taken, and nobody is told").into()
+            );
+        }
+        match &record.event {
+            Event::AttemptStarted { trial, .. } => drop(began.insert(*trial, seq)),
+            Event::AttemptEnded(end) => {
+                if let Verdict::Succeeded { metrics, .. } = &end.verdict {
+                    came_to.clone_from(metrics);
+                }
+            }
+            Event::ResultIdentified { trial, attempt, identity } => {
+                let (known, began) = (known.entry(*identity).or_default(), began[trial]);
+                let differs = known.values().any(|(found, metrics)| *found < began && *metrics != came_to);
+                due = (differs && !doubted && is_checked(seed, share, identity, *trial)).then_some(*trial);
+                known.insert((*trial, *attempt), (seq, came_to.clone()));
+            }
+            Event::TrialReused(reused) if doubted => {
+                return Err(format!("5: trial {} takes what is known to differ", reused.trial).into());
+            }
+            Event::TrialReused(reused) => {
+                let known = known.entry(reused.identity).or_default();
+                known.insert((reused.trial, REUSED), (seq, reused.metrics.clone()));
+            }
+            Event::ReuseDiffered(_) => doubted = true,
+            _ => {}
+        }
+    }
+    match due {
+        Some(trial) => {
+            Err(format!("5: trial {trial} differs from what it could have taken, and nobody is told").into())
+        }
+        None => Ok(()),
+    }
 }
 
 fn outputs_there(

@@ -106,6 +106,8 @@ pub(super) fn all() -> Vec<Scenario> {
         reused(),
         taken(),
         reused_remotely(),
+        doubted(),
+        doubted_remotely(),
     ]
 }
 
@@ -261,6 +263,29 @@ fn reused_remotely() -> Scenario {
     Scenario { nature, requests, ..scenario("reused_remotely", 3, spec) }
 }
 
+/// Trials that are not what they promise. A part of those that could take a result runs all the same; once one of them was found to differ
+/// none takes any, also after everything was discarded.
+fn doubted() -> Scenario {
+    let of = |budget: u64| {
+        let first = stage("a", budget, 1).reuse("1").uses(["x"]).choices("y", [1, 2, 3, 4]).choices("x", [1, 2]);
+        let first = first.output("result.bin").retry_policy(&retries(1));
+        Study::builder("s").seed(7).reuse_check(0.4).stage(first).spec().unwrap()
+    };
+    let nature = Nature { unequal: true, flaky_percent: 30, flaky: 1, ..Nature::default() };
+    Scenario { nature, amended: Some((of(8), Some(0))), ..scenario("doubted", 2, of(6)) }
+}
+
+/// The same on a cluster, where trials are taken over by the next engine, and their checks with them.
+fn doubted_remotely() -> Scenario {
+    let first = stage("a", 6, 1).reuse("1").uses(["x"]).choices("y", [1, 2, 3]).choices("x", [1, 2]);
+    let first = first.retry_policy(&retries(1));
+    let mut spec = Study::builder("s").seed(7).reuse_check(0.6).stage(first).spec().unwrap();
+    spec.run.executor = on_cluster();
+    let nature = Nature { unequal: true, stubborn: true, ..Nature::default() };
+    let requests = vec![vec![(20, Request::Drain)], vec![(15, Request::Drain), (18, Request::Terminate)]];
+    Scenario { nature, requests, ..scenario("doubted_remotely", 3, spec) }
+}
+
 fn on_cluster() -> ExecutorSpec {
     ExecutorSpec::Slurm(SlurmSpec { lost_after_ms: 100, ..SlurmSpec::default() })
 }
@@ -302,6 +327,8 @@ pub(super) fn random_reusing(seed: u64) -> Scenario {
     spec.run = base.spec.run.clone();
     amended.run = base.spec.run.clone();
     let meddled = if random.percent(30) { Meddled::Taken } else { Meddled::Nothing };
+    // Whoever keeps the promise does not see that some are checked.
+    amended.run.reuse_check = if random.percent(50) { 0.3 } else { 0.0 };
     // A trial that fails by chance of its attempt, and another that is equal, are one and the same to a study that reuses.
     let nature = Nature { flaky: 1, ..base.nature };
     let name = format!("reusing_{seed}");
@@ -340,6 +367,7 @@ pub(super) fn random(seed: u64) -> Scenario {
         stubborn: random.percent(30),
         late_reports: random.percent(50),
         catastrophic: false,
+        unequal: false,
     };
     let mut requests = Vec::new();
     while random.percent(40) {

@@ -59,6 +59,8 @@ pub(super) struct Nature {
     pub(super) late_reports: bool,
     /// Whether failures are catastrophic.
     pub(super) catastrophic: bool,
+    /// Whether equal trials come to different results, which none that reuses may.
+    pub(super) unequal: bool,
 }
 
 /// A number that stands for a trial's case, whatever the attempt.
@@ -71,7 +73,10 @@ fn case_number(job: &Job) -> u64 {
 impl Nature {
     pub(super) fn fate(&self, job: &Job) -> Fate {
         let mut random = Random::new(case_number(job));
-        let value = random.below(4_096) as f64 / 8.0;
+        let mut value = random.below(4_096) as f64 / 8.0;
+        if self.unequal {
+            value += (job.key.trial.0 * 64 + u64::from(job.key.attempt)) as f64;
+        }
         let severity = if self.catastrophic { Severity::Catastrophic } else { Severity::Medium };
         let sort = random.below(100);
         let (bad, flaky) = (self.bad_percent, self.bad_percent + self.flaky_percent);

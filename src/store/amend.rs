@@ -358,11 +358,11 @@ impl forecast::Recorded for Found<'_> {
 
     fn result(
         &mut self,
-        identity: &IdentityHash,
+        known_by: (&IdentityHash, &IdentityHash),
         stage: &StageSpec,
     ) -> Result<Option<(Metrics, Vec<OutputHash>)>, JournalError> {
         let Some(library) = &mut self.library else { return Ok(None) };
-        let hits = library.find(self.snapshot, identity, stage)?;
+        let hits = library.find(self.snapshot, known_by, stage)?;
         Ok(hits.into_iter().next().map(|hit| (hit.metrics, hit.outputs)))
     }
 }

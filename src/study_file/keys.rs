@@ -166,6 +166,8 @@ pub(super) enum Least {
     Above,
     /// More than 0, at most 1.
     Share,
+    /// From 0 to 1.
+    ShareOrZero,
 }
 
 /// Whatever section, as it is described.

@@ -133,6 +133,9 @@ pub struct RunSpec {
     /// Stores of other studies whose results are reused, relative to the study file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reuse_from: Vec<String>,
+    /// The share of trials that are run although they could take a result, to compare both.
+    #[serde(default, skip_serializing_if = "is_no_share")]
+    pub reuse_check: f64,
 }
 
 impl Default for RunSpec {
@@ -144,6 +147,7 @@ impl Default for RunSpec {
             on_event: Vec::new(),
             executor: ExecutorSpec::Local,
             reuse_from: Vec::new(),
+            reuse_check: 0.0,
         }
     }
 }
@@ -276,6 +280,10 @@ pub struct CaseList {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_no_share(share: &f64) -> bool {
+    *share == 0.0
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -69,6 +69,10 @@ pub(crate) enum Fault {
     TakenUnchecked,
     /// What is taken over is not synced.
     TakenNotSynced,
+    /// A stage whose results were found to differ takes results all the same.
+    DoubtForgotten,
+    /// A result that differs from the one it is held against is not recorded as such.
+    DoubtUntold,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
     /// What a cluster's list does not show counts as over.
@@ -79,7 +83,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -111,6 +115,8 @@ impl Fault {
         Self::IndexBeforeResult,
         Self::TakenUnchecked,
         Self::TakenNotSynced,
+        Self::DoubtForgotten,
+        Self::DoubtUntold,
     ];
 }
 

@@ -61,6 +61,9 @@ pub struct Status {
     pub lost_events: u64,
     /// The last engine.
     pub engine: Option<Engine>,
+    /// Stages of which it was found that equal trials come to different results, in words; there where any were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
     /// What is wrong with the cluster that trials run on, or was when the last run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_trouble: Option<String>,
@@ -226,6 +229,7 @@ impl Status {
             abort_words: abort_words(study, &view.stages, &lineage),
             draining: study.draining && view.liveness.alive,
             lost_events: snapshot.lost_events()?,
+            doubts: view.doubts().map(|(_, words)| words).collect(),
             engine: study.engine.as_ref().map(|engine| Engine {
                 pid: engine.process.pid,
                 host: engine.host.clone(),

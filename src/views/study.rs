@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::ViewError;
+use super::words::doubt_words;
 use crate::journal::{self, JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
+    AttemptNo, Doubt, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
     StudyStatus, TrialId, TrialState,
 };
 use crate::paths::{StudyPaths, attempt_name, stage_name};
-use crate::plan::{Lineage, StageSummary};
+use crate::plan::{Lineage, StageSummary, doubt_of};
 use crate::study_file::Spec;
 use crate::sys::opened::Below;
 
@@ -186,6 +187,26 @@ impl StudyView {
     pub fn attempt_place(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> Below {
         let stage_dir = stage_name(stage.index, &stage.name);
         Below::root(self.study_artifacts_dir()).join(stage_dir).join(case).join(attempt_name(attempt))
+    }
+
+    /// What was found to differ in a stage as it is now, between trials that should be equal.
+    #[must_use]
+    pub fn doubt(&self, stage: StageIndex) -> Option<&Doubt> {
+        doubt_of(&self.study, &self.spec, stage)
+    }
+
+    /// The same of all stages, and what it means, a sentence each; before it, how many results the stage has taken.
+    pub fn doubts(&self) -> impl Iterator<Item = (u64, String)> {
+        let words = |(stage, counters): (&StageRow, &StageCounters)| {
+            let found = doubt_words(self.doubt(stage.index)?, &stage.name);
+            let taken = match counters.reused {
+                0 => String::new(),
+                1 => "; the one that it had taken is doubtful".to_owned(),
+                taken => format!("; the {taken} that it had taken are doubtful"),
+            };
+            Some((counters.reused, format!("{found}; it takes none any more{taken}")))
+        };
+        self.stages.iter().zip(&self.counters).filter_map(words)
     }
 
     /// Looks a case up by its name, `<base_case>_<stage_index>_<derived_index>`.

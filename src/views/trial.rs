@@ -116,6 +116,12 @@ impl<'a> TrialSummary<'a> {
         self.row.as_ref().and_then(|row| row.reused_from.as_ref())
     }
 
+    /// Whether it took a result of which it was found that an equal trial comes to another one.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.reused_from().is_some() && self.view.doubt(self.stage.index).is_some()
+    }
+
     /// The attempt whose directory has its outputs; see [`TrialRow::accepted`].
     #[must_use]
     pub fn accepted(&self) -> AttemptNo {

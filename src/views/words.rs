@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::model::{Exit, Origin, RemoteJob, UnixMs};
+use crate::model::{Doubt, Exit, Origin, RemoteJob, ResultDifference, ResultPart, UnixMs};
 
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {
@@ -14,6 +14,41 @@ pub(super) fn remote_job(job: &RemoteJob) -> String {
 /// Who made a result: `case `s_0_3` of study `s`, attempt 1`.
 pub(super) fn origin_words(origin: &Origin) -> String {
     format!("case `{}` of study `{}`, attempt {}", origin.case, origin.study, origin.attempt)
+}
+
+/// What differs between two results that should be equal: `metric area 1.0 -> 2.0; output net.v changed`.
+#[must_use]
+pub(super) fn difference_words(differs: &[ResultDifference]) -> String {
+    let word = |difference: &ResultDifference| {
+        let ResultDifference { part, name, earlier, now } = difference;
+        let what = if name.is_empty() { part.to_string() } else { format!("{part} {name}") };
+        match (part, earlier, now) {
+            (_, None, _) => format!("{what} is new"),
+            (_, _, None) => format!("{what} is no more"),
+            (ResultPart::Output, ..) => format!("{what} changed"),
+            (_, Some(earlier), Some(now)) => format!("{what} {earlier} -> {now}"),
+        }
+    };
+    let shown = differs.iter().take(DIFFERENCES_NAMED).map(word).collect::<Vec<_>>().join("; ");
+    match differs.len().saturating_sub(DIFFERENCES_NAMED) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+/// Differences of a result that are named at most.
+const DIFFERENCES_NAMED: usize = 5;
+
+/// A doubt in one sentence: what was found, and what it means.
+#[must_use]
+pub fn doubt_words(doubt: &Doubt, stage: &str) -> String {
+    let Doubt { case, attempt, origin, differs, .. } = doubt;
+    format!(
+        "results of stage `{stage}` depend on more than their identity: `{case}`, attempt {attempt}, was run to check the result of {}, and \
+         differs: {}",
+        origin_words(origin),
+        difference_words(differs)
+    )
 }
 
 /// Exit code, if the process exited by itself.

@@ -27,8 +27,19 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 10] =
-    ["executor", "ray", "slurm", "ask", "parallel", "versions", "failures", "reuse", "uses", "reuse_from"];
+const ELSEWHERE: [&str; 11] = [
+    "executor",
+    "ray",
+    "slurm",
+    "ask",
+    "parallel",
+    "versions",
+    "failures",
+    "reuse",
+    "uses",
+    "reuse_from",
+    "reuse_check",
+];
 
 #[test]
 fn it_has_every_key_but_those_it_names() {

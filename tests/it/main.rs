@@ -98,6 +98,8 @@ mod remote;
 mod replans;
 mod report;
 mod reuse;
+mod reuse_check;
+mod reuse_far;
 mod reuse_stories;
 mod salvage;
 mod schema;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use crate::harness::{Sandbox, both, wait_until};
 
 /// Two stages whose trials note in `log` what they were asked to make. `abc` is swept first, so that adding a value of it moves every case.
@@ -207,4 +209,36 @@ fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
     assert_eq!(log, ["a3", "c3", "place", "place", "place", "place"]);
     first.write("go", "");
     assert!(engine.wait().success());
+}
+
+#[test]
+fn a_store_that_a_crash_left_is_taken_from_as_it_lies() {
+    let slow = study("last", "\"a\", \"c\"", true, "").replacen(
+        "command = 'echo {abc}",
+        "command = 'while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
+        1,
+    );
+    let first = Sandbox::with_study(&slow);
+    let engine = first.start("run study.toml");
+    wait_until("they are recorded", || {
+        first.path("study.redb").exists() && first.dump()["accounting"]["succeeded"].as_u64() >= Some(4)
+    });
+    engine.signal(Signal::KILL);
+    engine.wait();
+    let left = fs::read(first.path("study.redb")).unwrap();
+    let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
+    let sandbox = Sandbox::with_study(
+        &slow.replace("\"last\"", "\"s\"").replace("workers = 2", &format!("workers = 2\n{from}")),
+    );
+    sandbox.write("go", "");
+    sandbox.ok("run study.toml", 0);
+    let mut log = sandbox.lines("log");
+    log.sort();
+    assert_eq!(log, ["a3", "c3", "place", "place", "place", "place"]);
+    assert!(fs::read(first.path("study.redb")).unwrap() == left, "what is only read is not mended");
+    // It was in need of that: whoever owns it mends it.
+    first.dump();
+    assert!(fs::read(first.path("study.redb")).unwrap() != left);
+    first.write("go", "");
+    first.ok("resume study.redb", 0);
 }

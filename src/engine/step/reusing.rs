@@ -3,12 +3,20 @@
 //! What is found is the loop's to say. Equal trials that could run at once wait for the first of them: its success is theirs, and if
 //! it fails the next one runs. Whoever waits is let go of as soon as the one that is waited for is final, or will not run. No result may
 //! be taken for a trial that cannot matter, or once a run is being stopped.
+//!
+//! A part of the trials that could take a result is run all the same (`reuse_check`): which ones follows from the study's seed and what they
+//! are, never from timing. What such a trial comes to is its own result, as if nothing had been found; if that is another one, that is
+//! recorded with it, and from then on every trial of its stage runs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::{Action, Now, Phase, State};
 use crate::executor::AttemptReport;
-use crate::model::{Event, FoldError, IdentityHash, Metrics, Origin, OutputHash, Reused, TrialId, Verdict};
+use crate::model::{
+    AttemptNo, Doubt, Event, FoldError, IdentityHash, Metrics, Origin, OutputHash, ResultDifference, Reused,
+    StageIndex, TrialId, Verdict,
+};
+use crate::plan::{Lineage, StageIdentity, doubt_of, is_checked};
 use crate::sys::opened::Below;
 
 /// A result that could be taken.
@@ -61,6 +69,8 @@ pub(super) struct Reusing {
     identities: HashMap<TrialId, IdentityHash>,
     /// Who makes the result that others may wait for.
     makers: HashMap<IdentityHash, TrialId>,
+    /// Results that trials could have taken, and are compared with.
+    checks: HashMap<TrialId, Vec<Hit>>,
 }
 
 impl Reusing {
@@ -120,6 +130,7 @@ impl Reusing {
 
     /// Whoever waits for a trial waits no longer.
     pub(super) fn release(&mut self, trial: TrialId) {
+        self.checks.remove(&trial);
         let Some(identity) = self.identities.remove(&trial) else { return };
         if self.makers.get(&identity) == Some(&trial) {
             self.makers.remove(&identity);
@@ -127,6 +138,20 @@ impl Reusing {
             self.waiting_count = self.waiting_count.saturating_sub(waited.len());
             self.freed.extend(waited);
         }
+    }
+
+    /// Whoever waits runs: there is no result to wait for.
+    fn release_all(&mut self) {
+        for (_, waited) in std::mem::take(&mut self.waiting) {
+            self.freed.extend(waited);
+        }
+        self.waiting_count = 0;
+    }
+
+    /// A trial runs, and nobody waits for it.
+    fn runs(&mut self, trial: TrialId, identity: IdentityHash) {
+        self.identities.insert(trial, identity);
+        self.to_run.push_back(trial);
     }
 
     /// A trial makes its result itself; `false`: another one makes it, and this one waits.
@@ -165,8 +190,11 @@ impl State {
     }
 
     /// An attempt of an earlier run goes on: equal trials wait for it.
-    pub(super) fn identified(&mut self, trial: TrialId, identity: Option<IdentityHash>) {
+    pub(super) fn identified(&mut self, trial: TrialId, identity: Option<IdentityHash>, hits: Vec<Hit>) {
         if let Some(identity) = identity.filter(|_| self.running.contains_key(&trial)) {
+            if self.is_checked(trial, &identity, &hits) {
+                self.reusing.checks.insert(trial, hits);
+            }
             self.reusing.identities.insert(trial, identity);
             self.reusing.makers.entry(identity).or_insert(trial);
         }
@@ -192,6 +220,16 @@ impl State {
             self.reusing.to_run.push_back(trial);
             return Ok(Vec::new());
         };
+        if self.is_doubted() {
+            self.reusing.known.remove(&trial);
+            self.reusing.runs(trial, identity);
+            return Ok(Vec::new());
+        }
+        if !self.reusing.known.contains_key(&trial) && self.is_checked(trial, &identity, &hits) {
+            self.reusing.checks.insert(trial, hits);
+            self.reusing.runs(trial, identity);
+            return Ok(Vec::new());
+        }
         let (tried, again) = match self.reusing.known.remove(&trial) {
             Some(known) => (known.tried, true),
             None => (Vec::new(), false),
@@ -199,6 +237,44 @@ impl State {
         let hits = hits.into_iter().filter(|hit| !tried.contains(&hit.from)).collect();
         self.reusing.known.insert(trial, Known { identity, hits, tried, again });
         self.try_next(now, trial)
+    }
+
+    /// Whether results of the open stage were found to differ that should be equal: then none is taken.
+    fn is_doubted(&self) -> bool {
+        let open = self.draft.open_stage().map(|(stage, _)| stage.index);
+        let doubt = open.and_then(|stage| doubt_of(self.draft.study_row(), &self.spec, stage));
+        doubt.is_some() && !injected_fault!(DoubtForgotten)
+    }
+
+    /// Whether a trial is run although something was found.
+    fn is_checked(&self, trial: TrialId, identity: &IdentityHash, hits: &[Hit]) -> bool {
+        let share = self.spec.run.reuse_check;
+        !hits.is_empty() && is_checked(self.draft.study_row().seed, share, identity, trial)
+    }
+
+    /// What the end of a checked trial differs in from what it could have taken; from the first of these that is another result.
+    pub(super) fn doubt(&self, trial: TrialId, attempt: AttemptNo, verdict: &Verdict) -> Option<Doubt> {
+        let hits = self.reusing.checks.get(&trial)?;
+        let (hit, differs) = hits.iter().find_map(|hit| {
+            let differs = ResultDifference::between(&hit.metrics, &hit.outputs, verdict);
+            (!differs.is_empty()).then_some((hit, differs))
+        })?;
+        let lineage = Lineage::new(&self.spec, self.draft.stages());
+        let (stage, index) = lineage.locate(trial)?;
+        let shared = self.shared(stage)?;
+        let (case, origin) = (lineage.case(stage, index), hit.origin.clone());
+        Some(Doubt { stage, trial, case, attempt, shared, origin, differs })
+            .filter(|_| !injected_fault!(DoubtUntold))
+    }
+
+    fn shared(&self, stage: StageIndex) -> Option<IdentityHash> {
+        Some(StageIdentity::of(&self.spec, stage, self.draft.study_row().into())?.shared())
+    }
+
+    /// Records it. From here on everything of the stage runs.
+    pub(super) fn doubted(&mut self, now: Now, doubt: Doubt) -> Result<(), FoldError> {
+        self.reusing.release_all();
+        self.emit(now, Event::ReuseDiffered(Box::new(doubt)))
     }
 
     /// Takes the first of the results that are left to be tried, or says that it is to be copied.
@@ -249,12 +325,19 @@ impl State {
     /// A result was copied, or could not be.
     pub(super) fn taken(&mut self, now: Now, report: AttemptReport) -> Result<Vec<Action>, FoldError> {
         let trial = report.trial;
-        let matters = !self.cannot_matter(trial);
+        let (matters, doubted) = (!self.cannot_matter(trial), self.is_doubted());
         let Some(known) = self.reusing.known.get_mut(&trial) else { return Ok(Vec::new()) };
         match report.verdict {
             _ if !self.draft.open_stage().is_some_and(|(stage, _)| stage.contains(trial)) => {
                 self.reusing.let_go(trial);
             }
+            // What was found meanwhile is found by it, too: it runs.
+            _ if doubted && self.phase == Phase::Running && matters => {
+                let identity = known.identity;
+                self.reusing.known.remove(&trial);
+                self.reusing.runs(trial, identity);
+            }
+            _ if doubted => self.reusing.let_go(trial),
             // It is in place and durable, whatever is asked for meanwhile.
             Verdict::Succeeded { .. } if matters => self.reuse(now, trial)?,
             Verdict::Failed(failure) => {

@@ -139,6 +139,9 @@ impl Kept {
                 break;
             }
         }
+        for doubt in &study.doubts {
+            made.tell(made.at_ms, Event::ReuseDiffered(Box::new(doubt.clone())));
+        }
         let (last_ms, run_ms) = self.progress.map_or((made.at_ms, 0), |progress| {
             (progress.last_event_ms, progress.earlier_runs_ms.saturating_add(progress.this_run_ms))
         });

@@ -84,6 +84,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
         workers: 1,
         draining: false,
         base: None,
+        doubts: Vec::new(),
     };
     Store { study, stages, counters }
 }

@@ -21,7 +21,7 @@ use super::cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 use super::diagnostics::{Diagnostic, Location, names_help, shown};
 use super::diff::{self, quote};
 use super::inputs::pattern_mistake;
-use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
+use super::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::raw::{Kind, Node};
 use super::rules::Rails;
 use super::stage::{STAGE, StageParts};
@@ -198,6 +198,10 @@ pub(super) static RUN: Section<RunParts, RunSpec> = Section::new(
             "Stores of other studies whose results are taken, too, where a stage says `reuse`; relative to the study file.",
             |c, n, p, d| put(&mut d.run.reuse_from, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))))
             .shown(|run| diff::texts(&run.reuse_from)),
+        RunKey::new("reuse_check", Takes::Number(Least::ShareOrZero), Preset::Value("0"),
+            "The share of trials that are run although they could take a result, to see whether it is the same.",
+            |c, n, p, d| put(&mut d.run.reuse_check, c.share(n, p)))
+            .shown(|run| (run.reuse_check > 0.0).then(|| format!("{:?}", run.reuse_check))),
         RunKey::new("ray", Takes::Table(&cluster::RAY), NONE,
             "Settings of Ray's jobs.",
             |c, n, p, d| c.section(&cluster::RAY, n, p, &mut d.ray).map(drop)),

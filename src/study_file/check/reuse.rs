@@ -43,6 +43,17 @@ impl Checker<'_> {
         }
     }
 
+    pub(super) fn share(&mut self, node: &Node, place: &Location) -> Option<f64> {
+        let share = self.float(node, place)?;
+        if (0.0..=1.0).contains(&share) {
+            return Some(share.abs());
+        }
+        let mistake =
+            Diagnostic::at(place, "`reuse_check` must be from 0 to 1").label("expected a share, such as 0.02");
+        self.report(mistake.help("it is the share of trials that are run although they could take a result"));
+        None
+    }
+
     pub(in crate::study_file) fn reuse(&mut self, node: &Node, place: &Location) -> Option<Reuse> {
         match &node.kind {
             Kind::Bool(true) => Some(Reuse::Yes),

@@ -86,6 +86,7 @@ fn words(takes: &Takes) -> String {
         Takes::Number(Least::Any) => "number".to_owned(),
         Takes::Number(Least::Zero) => "number from 0".to_owned(),
         Takes::Number(Least::Above) => "number above 0".to_owned(),
+        Takes::Number(Least::ShareOrZero) => "number from 0 to 1".to_owned(),
         Takes::Number(Least::Share) => "number above 0, at most 1".to_owned(),
         Takes::Flag => "`true` or `false`".to_owned(),
         Takes::Duration | Takes::DurationOrZero => "duration, such as `\"1h 30m\"`".to_owned(),

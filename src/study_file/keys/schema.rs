@@ -120,6 +120,7 @@ fn takes(what: &Takes, definitions: &mut Definitions) -> Value {
         Takes::Number(Least::Any) => json!({ "type": "number" }),
         Takes::Number(Least::Zero) => json!({ "type": "number", "minimum": 0 }),
         Takes::Number(Least::Above) => json!({ "type": "number", "exclusiveMinimum": 0 }),
+        Takes::Number(Least::ShareOrZero) => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Takes::Number(Least::Share) => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
         Takes::Flag => json!({ "type": "boolean" }),
         Takes::Duration => json!({ "type": "string", "pattern": DURATION, "not": { "pattern": NOTHING } }),

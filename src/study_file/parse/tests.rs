@@ -151,6 +151,7 @@ fn the_example_says_what_it_says() {
             on_event: vec!["./told.sh".into(), "x".into()],
             executor: ExecutorSpec::Local,
             reuse_from: Vec::new(),
+            reuse_check: 0.0,
         }
     );
     assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::schema::{FailureOut, MetricsOut, OriginOut, OutputsOut, ProposedOut, versions_out};
+use super::schema::{DoubtOut, FailureOut, MetricsOut, OriginOut, OutputsOut, ProposedOut, versions_out};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
@@ -17,7 +17,7 @@ use crate::model::{
     RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
-use crate::views::words::{self, local_time_to_ms, origin_words, seconds, timestamp};
+use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -147,6 +147,7 @@ enum Body<'a> {
         reused_from: OriginOut<'a>,
         reason: &'a str,
     },
+    ReuseDiffered(DoubtOut<'a>),
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -423,6 +424,7 @@ impl<'a> Names<'a> {
                 reused_from: OriginOut::new(origin),
                 reason,
             },
+            Event::ReuseDiffered(doubt) => Body::ReuseDiffered(DoubtOut::new(doubt)),
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -493,6 +495,7 @@ impl<'a> Names<'a> {
             }
             Event::ResultIdentified { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
             Event::TrialReused(reused) => Some((reused.trial, self.case(reused.trial), None)),
+            Event::ReuseDiffered(doubt) => Some((doubt.trial, doubt.case.clone(), Some(doubt.attempt))),
             Event::TrialProposed { trial, .. } | Event::ReuseMissed { trial, .. } => {
                 Some((*trial, self.case(*trial), None))
             }
@@ -549,6 +552,9 @@ impl<'a> Names<'a> {
             Event::TrialReused(reused) => format!("the result of {}", origin_words(&reused.origin)),
             Event::ReuseMissed { origin, reason, .. } => {
                 format!("not the result of {}: {reason}", origin_words(origin))
+            }
+            Event::ReuseDiffered(doubt) => {
+                format!("not the result of {}: {}", origin_words(&doubt.origin), difference_words(&doubt.differs))
             }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {

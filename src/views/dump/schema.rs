@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    AttemptOutcome, AttemptRow, ExecutorKind, Failure, FailureKind, Metric, Metrics, Origin, OutputHash, Params,
-    Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState, Value,
+    AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, Metric, Metrics, Origin, OutputHash,
+    Params, Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState, Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::{StageSummary, StageTrials};
@@ -35,6 +35,9 @@ pub(super) struct StudyOut<'a> {
     engine: EngineOut,
     /// What each tool of `[study] versions` said, for every trial of the study.
     versions: BTreeMap<&'a str, &'a str>,
+    /// What checks of reused results have found to differ; there where they have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    doubts: Vec<DoubtOut<'a>>,
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -63,6 +66,7 @@ impl<'a> StudyOut<'a> {
                 alive: view.liveness.alive,
             },
             versions: versions_out(&study.versions),
+            doubts: study.doubts.iter().map(DoubtOut::new).collect(),
         }
     }
 }
@@ -130,6 +134,53 @@ pub(super) struct TrialOut<'a> {
     /// Whose result it took; there where it did not make it. It has no attempt of its own then.
     #[serde(skip_serializing_if = "Option::is_none")]
     reused_from: Option<OriginOut<'a>>,
+    /// There where it is true: an equal trial was run, and came to another result than the one that it took.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    doubtful: bool,
+}
+
+/// A trial that was run to check a result, and came to another one.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(super) struct DoubtOut<'a> {
+    stage: u32,
+    trial: u64,
+    case: &'a str,
+    attempt: u32,
+    /// Whose result it was held against.
+    reused_from: OriginOut<'a>,
+    differs: Vec<DifferenceOut<'a>>,
+}
+
+/// A part of a result that is another one.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+struct DifferenceOut<'a> {
+    /// `metric`, `output` or `state`.
+    part: &'static str,
+    name: &'a str,
+    /// `null`: it has none.
+    earlier: Option<&'a str>,
+    now: Option<&'a str>,
+}
+
+impl<'a> DoubtOut<'a> {
+    pub(super) fn new(doubt: &'a Doubt) -> Self {
+        let differs = doubt.differs.iter().map(|difference| DifferenceOut {
+            part: difference.part.name(),
+            name: &difference.name,
+            earlier: difference.earlier.as_deref(),
+            now: difference.now.as_deref(),
+        });
+        Self {
+            stage: doubt.stage,
+            trial: doubt.trial.0,
+            case: &doubt.case,
+            attempt: doubt.attempt,
+            reused_from: OriginOut::new(&doubt.origin),
+            differs: differs.collect(),
+        }
+    }
 }
 
 /// Who made a result that a trial took.
@@ -177,6 +228,7 @@ impl<'a> TrialOut<'a> {
             attempts: attempts.collect(),
             outputs: OutputsOut(trial.outputs()),
             reused_from: trial.reused_from().map(OriginOut::new),
+            doubtful: trial.is_doubtful(),
             case,
         }
     }

@@ -34,6 +34,9 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
             writeln!(out, "{}", screen.line(&words))?;
         }
     }
+    for (_, doubt) in view.doubts() {
+        writeln!(out, "{}", screen.paint(Paint::Bad, &clean(&format!("doubtful: {doubt}"))))?;
+    }
     let made = format!(
         "seed {}, created {}, ran {} in {}, {}",
         study.seed,
@@ -117,13 +120,15 @@ fn trial_line(trial: &TrialSummary<'_>, case_width: usize, screen: Screen) -> St
     if screen.color { line } else { screen.line(line.trim_end()) }
 }
 
-/// Attempts, time, metrics or failure, and params.
+/// Attempts, time or that there was no need for one, metrics or failure, and params.
 fn rest_of(trial: &TrialSummary<'_>) -> String {
     let mut words = Vec::new();
     if trial.ended_outside() {
         words.push("outside".to_owned());
     }
-    if !trial.attempts().is_empty() {
+    if trial.reused_from().is_some() {
+        words.push(pad_left(if trial.is_doubtful() { "doubtful" } else { "reused" }, 9));
+    } else if !trial.attempts().is_empty() {
         words.push(pad_left(&trial.usage().map_or_else(String::new, |usage| duration(usage.wall_us)), 9));
     }
     if let many @ 2.. = trial.attempts().len() {

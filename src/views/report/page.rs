@@ -83,6 +83,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 h1 { (study.name) " " span class={ "status " (view.status().name()) } { (view.status().name()) } }
                 @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
                 @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
+                @for (_, doubt) in view.doubts() { p .alarm { "Doubtful: " (doubt) } }
                 @for words in crate::views::abort_words(study, &view.stages, &view.lineage()) { p .note { (words) } }
                 @if let Some(winner) = report.winners.first() { (best(report, winner)) }
                 @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }

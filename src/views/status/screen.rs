@@ -84,6 +84,10 @@ impl Status {
         for line in wrapped(&pieces, ", ", screen.columns()) {
             writeln!(out, "{}", screen.line(&line))?;
         }
+        // Whole, however long.
+        for doubt in &self.doubts {
+            writeln!(out, "{}", screen.paint(Paint::Bad, &clean(doubt)))?;
+        }
         if let Some(trouble) = &self.cluster_trouble {
             let when = match self.engine.as_ref().is_some_and(|engine| engine.alive) {
                 true => "the cluster",

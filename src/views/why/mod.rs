@@ -19,7 +19,7 @@ use super::dump::{AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, vers
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
-use super::words::local_time;
+use super::words::{doubt_words, local_time};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
@@ -76,6 +76,8 @@ pub struct Why {
     pub interruptions: BTreeMap<AttemptNo, String>,
     /// Whose result it took, if it did not make it.
     pub reused_from: Option<Origin>,
+    /// Why that is doubtful, in words: an equal trial was run, and came to another result.
+    pub doubt: Option<String>,
     base_case: String,
     versions: Vec<ToolVersion>,
     stage_dir: String,
@@ -130,6 +132,9 @@ struct WhyOut<'a> {
     /// Whose result it took, if it did not make it.
     #[serde(skip_serializing_if = "Option::is_none")]
     reused_from: Option<OriginOut<'a>>,
+    /// There where it is true: an equal trial was run, and came to another result than the one that it took.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    doubtful: bool,
     /// Results that were found for it and could not be taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_reused: Vec<MissedOut<'a>>,
@@ -268,6 +273,10 @@ impl Why {
             attempts: trial.attempts().to_vec(),
             interruptions: interruptions(snapshot, id, trial.attempts(), view.progress.last_seq)?,
             reused_from: trial.reused_from().cloned(),
+            doubt: trial
+                .reused_from()
+                .and_then(|_| view.doubt(stage.index))
+                .map(|doubt| doubt_words(doubt, &stage.name)),
             base_case: view.study.base_case.clone(),
             versions: view.study.versions.clone(),
             stage_dir: view.stage_dir(stage).display().to_string(),
@@ -321,6 +330,7 @@ impl Why {
             attempts: &attempts,
             interruptions: &self.interruptions,
             reused_from: self.reused_from.as_ref().map(OriginOut::new),
+            doubtful: self.doubt.is_some(),
             not_reused: self
                 .missed
                 .iter()

@@ -85,6 +85,9 @@ impl Why {
     fn attempts(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
         if let Some(origin) = &self.reused_from {
             writeln!(out, "  {}", clean(&reused_words(origin)))?;
+            if let Some(doubt) = &self.doubt {
+                writeln!(out, "  {}", screen.paint(Paint::Bad, &clean(&format!("doubtful: {doubt}"))))?;
+            }
         } else if self.attempts.is_empty() {
             writeln!(out, "  none yet")?;
         }

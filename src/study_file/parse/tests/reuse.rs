@@ -69,6 +69,15 @@ fn code_says_the_same() {
     let b = b.uses(["y", "p"]).input("b.tcl").choices("y", [1, 2]);
     let built = Study::builder("s").param("p", 1).stage(a.choices("x", [1, 2])).stage(b);
     assert_eq!(built.clone().spec().unwrap().spec_hash(), good(STUDY).spec_hash());
+    let share = |text: &str| format!("{STUDY}\n[run]\nreuse_check = {text}");
+    assert_eq!(built.clone().reuse_check(0.25).spec().unwrap().run.reuse_check, 0.25);
+    for (text, is) in [("0", 0.0), ("1", 1.0), ("-0.0", 0.0), ("0.02", 0.02)] {
+        assert_eq!(good(&share(text)).run.reuse_check.to_bits(), f64::to_bits(is), "{text}");
+    }
+    for text in ["-0.01", "1.01", "inf", "nan", "\"2%\"", "true"] {
+        let [mistake] = &mistakes(&share(text), &[])[..] else { panic!("{text}") };
+        assert!(mistake.contains("reuse_check") || mistake.contains("number"), "{mistake}");
+    }
     assert_eq!(built.reuse_from("x").reuse_from("../y").spec().unwrap().run.reuse_from, ["x", "../y"]);
 }
 
