@@ -378,8 +378,17 @@ fn waiting_for_approval<'a>(
     let needs = |stage: &&StageRow| spec.stages.get(stage.index as usize).is_some_and(|spec| spec.approve);
     let open_question = |stage: &&StageRow| stage.status == StageStatus::Waiting && stage.approval.is_none();
     let Some(name) = name else {
-        let waiting = stages.iter().filter(needs).find(open_question);
-        return waiting.ok_or_else(|| Error::Usage("no stage waits for approval".into()));
+        // Before the stages ahead of it are closed nobody knows what would be approved: they may not have ended yet, or an
+        // amendment opened one again, whose survivors are chosen anew.
+        let next = stages.iter().find(|stage| stage.status != StageStatus::Closed);
+        return match (next, stages.iter().filter(needs).find(open_question)) {
+            (Some(next), Some(stage)) if next.index == stage.index => Ok(stage),
+            (Some(next), Some(stage)) => Err(Error::Usage(format!(
+                "no stage waits for approval yet: `{}` will once stage `{}` is closed; named, it is approved ahead of that",
+                stage.name, next.name
+            ))),
+            _ => Err(Error::Usage("no stage waits for approval".into())),
+        };
     };
     match stages.iter().find(|stage| stage.name == name) {
         None => Err(Error::Usage(format!("there is no stage `{name}`"))),

@@ -32,7 +32,9 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
         return nothing_to_do(args, plan);
     }
     let what = if plan.is_empty() { "ask the tools" } else { "accept these changes" };
-    agree(args, &plan, what)?;
+    if let Err(refused) = agree(args, &plan, what) {
+        return plan.close().and(Err(refused));
+    }
     if args.dry_run {
         if args.json {
             print_json(&json(&plan, false))?;
@@ -52,7 +54,9 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
             if shown && !args.json {
                 print_line("")?;
             }
-            agree(args, &plan, "accept these changes")?;
+            if let Err(refused) = agree(args, &plan, "accept these changes") {
+                return plan.close().and(Err(refused));
+            }
         }
     }
     let done = json(&plan, true);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use piton::model::Named;
 use piton::program::study_file::Goal;
@@ -19,11 +20,21 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 completed, 1 I/O or internal error, 2 bad usage or study file, 3 aborted, 4 difference found,
-5 another engine has the store open, 6 the study file differs from the store, 7 damaged or newer store,
-8 a stage waits for `piton approve`, 75 interrupted: run the same command again, 130 and 143 forced by a second
+Exit codes: 0 completed, 1 I/O or internal error, 2 bad usage or study file, 3 aborted, 4 difference found, \
+5 another engine has the store open, 6 the study file differs from the store, 7 damaged or newer store, \
+8 a stage waits for `piton approve`, 75 interrupted: run the same command again, 130 and 143 forced by a second \
 SIGINT or SIGTERM.
 PITON_LOG sets the log level (error, warn, info, debug); NO_COLOR turns colour off.";
+
+/// The name of a file that is written beside what is printed: `-` is none.
+fn a_file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => {
+            Err("it is written beside what is printed, so it needs a file of its own (`./-` is one of that name)")
+        }
+        false => Ok(path),
+    })
+}
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -145,7 +156,7 @@ pub struct HowArgs {
     #[arg(long)]
     pub ci: bool,
     /// Write a JUnit report at the end, however the run ended
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = a_file())]
     pub junit: Option<PathBuf>,
 }
 
@@ -287,8 +298,8 @@ pub struct RetryArgs {
 /// `piton amend`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Harmless changes and such that extend the study (more budget, more stages at its end, more retries, longer timeouts, rails)
-are applied. A change that alters results is refused with exit code 6, unless --discard-from names a stage at or before
+Harmless changes and such that extend the study (more budget, more stages at its end, more retries, longer timeouts, rails) \
+are applied. A change that alters results is refused with exit code 6, unless --discard-from names a stage at or before \
 the first it alters.")]
 pub struct AmendArgs {
     #[command(flatten)]
@@ -413,7 +424,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "write_baseline")]
     pub baseline: Option<PathBuf>,
     /// Write this study's results to FILE, to compare others with; compares nothing
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = a_file())]
     #[arg(conflicts_with_all = ["baseline", "tolerance", "direction", "allow_missing"])]
     pub write_baseline: Option<PathBuf>,
     /// Which stage [default: the last; for --write-baseline: all]
@@ -433,7 +444,8 @@ pub struct CompareArgs {
     #[arg(long)]
     pub allow_missing: bool,
     /// Write the comparison as JUnit XML to FILE, a test case a line
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "write_baseline")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = a_file())]
+    #[arg(conflicts_with = "write_baseline")]
     pub junit: Option<PathBuf>,
     /// Print JSON, with every line of the comparison
     #[arg(long)]
@@ -443,8 +455,8 @@ pub struct CompareArgs {
 /// `piton replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 succeeded, 3 failed, both as recorded (or nothing is recorded); 4 other than recorded; 130 or 143 ended by a
-signal. Params, seed, attempt, slot and the parent's directory are the recorded ones; the scratch directory is empty,
+Exit codes: 0 succeeded, 3 failed, both as recorded (or nothing is recorded); 4 other than recorded; 130 or 143 ended by a \
+signal. Params, seed, attempt, slot and the parent's directory are the recorded ones; the scratch directory is empty, \
 and there is no retry.")]
 pub struct ReplayArgs {
     #[command(flatten)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 use piton::program::study_file::Goal;
+use piton::program::sys::files::is_same;
 use piton::store::Compare;
 use piton::views::compare::{Limits, Row, Tolerance, Totals};
 use piton::views::{clean, counted, number, short_number};
@@ -31,6 +32,9 @@ pub fn compare(args: &CompareArgs) -> Result<u8, Error> {
     let store = Store::at(&args.store.store);
     match (&args.write_baseline, &args.baseline) {
         (Some(path), _) => write(args, &store, path),
+        (None, Some(path)) if args.junit.as_deref().is_some_and(|junit| junit == path || is_same(junit, path)) => {
+            Err(Error::Usage(format!("`--junit {}` names the baseline", path.display())))
+        }
         (None, Some(path)) => gate(args, &store.compare(path, args.stage.as_deref(), limits(args))?, path),
         (None, None) => Err(Error::Usage("there is no baseline to compare with".into())),
     }

@@ -61,7 +61,10 @@ fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String
 }
 
 fn markdown(status: &Status, survivors: Option<&Survivors>, failures: &Failures, again: &str) -> String {
-    let mut text = format!("### piton: {} is {}\n\n", plain(&status.study), status.status);
+    let mut text = match &status.waits_for_approval {
+        Some(_) => format!("### piton: {} waits for approval\n\n", plain(&status.study)),
+        None => format!("### piton: {} is {}\n\n", plain(&status.study), status.status),
+    };
     if let Some(reason) = &status.abort_reason {
         let _ = writeln!(text, "Aborted: {}\n", plain(reason));
         for words in &status.abort_words {

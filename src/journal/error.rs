@@ -47,10 +47,12 @@ pub enum OpenError {
         cause: JournalError,
     },
     /// Not even the study's first event can be read.
-    #[error("nothing of `{}` can be recovered", path.display())]
+    #[error("nothing of `{}` can be recovered: {why}", path.display())]
     Nothing {
         /// Path of the store's file.
         path: PathBuf,
+        /// What lacks.
+        why: &'static str,
     },
     /// Written by a newer piton.
     #[error("the store `{}` was written by a newer piton", path.display())]

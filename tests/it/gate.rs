@@ -312,6 +312,26 @@ fn the_last_stage_is_the_default_and_other_survivors_are_told() {
 }
 
 #[test]
+fn a_report_of_a_comparison_never_takes_the_baselines_place() {
+    let sandbox = finished();
+    sandbox.ok("compare study.redb --write-baseline base.json", 0);
+    let before = fs::read(sandbox.path("base.json")).unwrap();
+    std::os::unix::fs::symlink("base.json", sandbox.path("link.json")).unwrap();
+    for junit in ["base.json", "./base.json", "link.json"] {
+        let output = sandbox.run(&format!("compare study.redb --baseline base.json --junit {junit}"));
+        assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+        assert!(both(&output).contains("names the baseline"), "{}", both(&output));
+    }
+    assert_eq!(fs::read(sandbox.path("base.json")).unwrap(), before);
+    for line in ["--baseline base.json --junit -", "--write-baseline -"] {
+        let output = sandbox.run(&format!("compare study.redb {line}"));
+        assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+        assert!(both(&output).contains("needs a file of its own"), "{}", both(&output));
+    }
+    assert!(!sandbox.path("-").exists());
+}
+
+#[test]
 fn an_unfinished_study_does_not_pass() {
     let sandbox = finished();
     sandbox.ok("compare study.redb --write-baseline base.json", 0);

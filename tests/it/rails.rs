@@ -236,6 +236,28 @@ fn a_stage_that_needs_approval_parks_the_study() {
     sandbox.ok("verify study.redb", 0);
 }
 
+/// A stage that an amendment opened again has other survivors by the time it closes: what was there is not approved.
+#[test]
+fn a_stage_after_one_that_is_open_again_does_not_wait_for_approval() {
+    let sandbox = study(
+        "",
+        "[[stage]]\nname = \"b\"\napprove = true\ncommand = \"true\"\ntrial_budget = 1\nsurvivor_count = 1",
+        REPORT,
+    );
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    sandbox.write("study.toml", &text.replacen("trial_budget = 10", "trial_budget = 8", 1));
+    sandbox.ok("run study.toml", 8);
+    sandbox.write("study.toml", &text);
+    let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(said.contains("extends"), "{said}");
+    let output = sandbox.run("approve study.redb");
+    assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+    assert!(both(&output).contains("`b` will once stage `a` is closed"), "{}", both(&output));
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    sandbox.ok("resume study.redb", 0);
+}
+
 /// n = 1 waits for the gate, n = 2 breaks the rail as soon as n = 1 has begun, all others wait for the gate.
 fn second_breaks() -> Sandbox {
     let line = "echo $PITON_CASE >> $PITON_STUDY_DIR/begun; if [ {n} = 2 ]; then \

@@ -96,7 +96,14 @@ pub(crate) fn salvage(
         }
     }
     if first.is_none() {
-        return Err(OpenError::Nothing { path: damaged.into() });
+        let why = match known {
+            0 => "no page of it holds a record of a study",
+            _ => {
+                "its first event, which has the study file, cannot be read, and neither can all the rows that would \
+                 stand in for it"
+            }
+        };
+        return Err(OpenError::Nothing { path: damaged.into(), why });
     }
     found.refuse_replaced(&mut run).map_err(unreadable)?;
     let filled = Cell::new((0, None));

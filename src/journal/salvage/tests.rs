@@ -89,3 +89,17 @@ fn a_place_moves_with_its_store_and_nothing_else_changes() {
     assert_eq!(std::fs::read(&old).unwrap(), bytes);
     assert!(matches!(salvage(&old, &new, |_| {}), Err(OpenError::Exists { .. })));
 }
+
+#[test]
+fn without_its_first_event_it_says_what_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store(dir.path(), 4);
+    // Of the store a page with later events is left, and no header that leads to it.
+    let page = pages_with::<Record>(&bytes, &[4]).pop().unwrap();
+    let mut left = vec![0; 4096];
+    left.extend_from_slice(&bytes[page..page + 4096]);
+    let refused = salvaged(dir.path(), &left).unwrap_err().to_string();
+    assert!(refused.contains("its first event, which has the study file, cannot be read"), "{refused}");
+    let refused = salvaged(dir.path(), &[0; 8192]).unwrap_err().to_string();
+    assert!(refused.contains("no page of it holds a record of a study"), "{refused}");
+}
