@@ -25,24 +25,24 @@ pub enum Error {
     /// The study file cannot be read.
     #[error("cannot read the study file `{}`", path.display())]
     StudyFile {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         #[source]
         cause: std::io::Error,
     },
     /// A store was given in place of a study file.
     #[error("`{}` is a store, not a study file", path.display())]
     StoreForStudyFile {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A store's compacted copy cannot be written.
     #[error("cannot write the compacted store `{}`", path.display())]
     NotCompacted {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         #[source]
         cause: std::io::Error,
     },
@@ -51,9 +51,9 @@ pub enum Error {
     File {
         /// What was to be done with it.
         what: &'static str,
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         #[source]
         cause: std::io::Error,
     },
@@ -68,7 +68,7 @@ pub enum Error {
     Journal {
         /// Which.
         store: PathBuf,
-        /// Why.
+        /// What of it cannot be read.
         #[source]
         cause: JournalError,
     },
@@ -77,7 +77,7 @@ pub enum Error {
     SpecDiffers {
         /// Path of the store's file.
         store: PathBuf,
-        /// The differences.
+        /// One for each key that differs.
         changes: Vec<Change>,
         /// What shows what they cost, and makes them.
         amend: Box<HowToAmend>,
@@ -90,7 +90,7 @@ pub enum Error {
     OtherStudy {
         /// Path of the store's file.
         store: PathBuf,
-        /// Which setting.
+        /// The key with its table, such as `study.seed`.
         setting: String,
     },
     /// An amendment that would alter results.
@@ -180,7 +180,7 @@ pub enum Error {
     System {
         /// What was to be done.
         what: &'static str,
-        /// Why not.
+        /// What the system said.
         #[source]
         cause: std::io::Error,
     },

@@ -139,7 +139,7 @@ pub(crate) struct RunOptions<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// Why.
+    /// Why it ended.
     pub how: RunEnd,
     /// Where the study stands.
     pub status: StudyStatus,
@@ -166,15 +166,15 @@ pub enum EngineError {
     /// The store is a copy of one that an engine runs.
     #[error("the engine this store names, process {pid}, runs: this is a copy of its store")]
     Copied {
-        /// That engine.
+        /// The process number of that engine.
         pid: u32,
     },
     /// Trials run on a cluster that the study is not to use any more.
     #[error("{count} of its trials still run on {}: the study goes on there", executor.name())]
     Elsewhere {
-        /// Where.
+        /// Where the trials run that it left.
         executor: ExecutorKind,
-        /// How many.
+        /// How many attempts run there.
         count: usize,
     },
     /// The store's file was removed or replaced while the engine had it open.

@@ -38,7 +38,7 @@ pub enum StopError {
     /// It is another user's.
     #[error("the engine is another user's (uid {uid}): they, or root, can stop it")]
     OtherUser {
-        /// Whose.
+        /// That user's number.
         uid: u32,
     },
     /// It is a process that is stopped itself.
@@ -46,7 +46,7 @@ pub enum StopError {
     Suspended {
         /// Path of the store's file.
         store: PathBuf,
-        /// The process.
+        /// Number of the process.
         pid: u32,
     },
     /// No signal reaches it from here, and no request can be left beside the store.

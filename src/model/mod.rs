@@ -1,7 +1,7 @@
 //! The vocabulary: identifiers, states, events and the rows they fold to.
 //!
 //! Everything here is plain data and pure functions. This module imports no other module of the crate, does no
-//! I/O, reads no clock and knows no byte format (the journal has its own disk structs). [`mod@fold`] is the one place
+//! I/O, reads no clock and knows no byte format (the journal has its own disk structs). `fold` is the one place
 //! that says what an event does to the state; the engine, `verify`, `dump --at` and the simulation all use it.
 
 mod amend;

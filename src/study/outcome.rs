@@ -5,7 +5,7 @@ use crate::engine::resume::ResumeDecision;
 use crate::model::{RunEnd, StudyStatus};
 use crate::views::Survivor;
 
-/// How a call of [`Study::run`] ended.
+/// How a call of [`Study::run`](crate::Study::run) ended.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Outcome {

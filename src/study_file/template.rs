@@ -49,7 +49,7 @@ pub enum Expanded {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the placeholder `{{{placeholder}}}` has no value here")]
 pub struct ExpandError {
-    /// Its name.
+    /// Without its braces.
     pub placeholder: String,
 }
 

@@ -180,7 +180,7 @@ pub enum Work {
 /// Text with placeholders, already split; every placeholder is known to have a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Template {
-    /// In order.
+    /// Side by side they are the word.
     pub parts: Vec<Part>,
 }
 
@@ -349,11 +349,11 @@ impl Default for Retries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backoff {
-    /// The same each time.
+    /// `delay` each time.
     Constant,
     /// One more `delay` each time.
     Linear,
-    /// Doubled each time.
+    /// `delay`, doubled with each attempt.
     Exponential,
 }
 
@@ -366,7 +366,7 @@ named!(Backoff {
 /// One key of `[stage.sweep]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepParam {
-    /// The param.
+    /// `[A-Za-z_][A-Za-z0-9_]*`.
     pub name: String,
     /// Its values.
     pub domain: Domain,
@@ -480,7 +480,7 @@ impl<'de> Deserialize<'de> for SpecValue {
 /// `[[stage.objective]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
-    /// The metric.
+    /// Its name in `metrics.json` or `[stage.metrics]`.
     pub metric: String,
     /// Which way is better.
     pub goal: Goal,
@@ -512,9 +512,9 @@ impl Objective {
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Larger.
+    /// The larger value is better.
     Maximize,
-    /// Smaller.
+    /// The smaller value is better.
     Minimize,
 }
 

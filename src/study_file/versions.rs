@@ -26,7 +26,7 @@ const KEPT_BYTES: usize = 1 << 10;
 pub struct VersionError {
     /// As the spec names it.
     pub tool: String,
-    /// What was run.
+    /// The words that were run, joined by blanks.
     pub command: String,
     /// How that failed, in words.
     pub why: String,

@@ -19,7 +19,7 @@ use crate::model::ProcessId;
 /// What `/proc/<pid>/stat` says of a process, as far as it is needed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Its number.
+    /// Never 0.
     pub pid: u32,
     /// Its parent's.
     pub parent: u32,

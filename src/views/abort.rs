@@ -19,7 +19,7 @@ const NAMED: usize = 20;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AbortedBy {
-    /// The rail.
+    /// The one that the results broke.
     pub rail: Rail,
     /// The stage that was open.
     pub stage: u32,

@@ -21,7 +21,7 @@ pub enum ViewError {
     /// No such case is planned.
     #[error("{}", unknown_case(case, nearest.as_deref()))]
     UnknownCase {
-        /// What was asked for.
+        /// As it was asked for; hostile until it is cleaned.
         case: String,
         /// The most similar case there is.
         nearest: Option<String>,
@@ -31,7 +31,7 @@ pub enum ViewError {
     UnknownAttempt {
         /// The case's name, as the user gave it.
         case: String,
-        /// What was asked for.
+        /// From 1.
         attempt: u32,
         /// How many attempts there are.
         attempts: usize,
@@ -45,7 +45,7 @@ pub enum ViewError {
     /// The case ran nothing: it took an equal trial's result.
     #[error("case `{case}` has no log: it ran nothing, and took the result of {origin}")]
     RanNothing {
-        /// The case.
+        /// The case's name, as the user gave it.
         case: String,
         /// Whose result, in words.
         origin: String,
@@ -53,7 +53,7 @@ pub enum ViewError {
     /// A trial's log is not there. Of a log without a byte, a power cut may leave nothing.
     #[error("there is no file `{}`: it was removed, or nothing was written to it", path.display())]
     LogGone {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
     /// What was asked for makes no sense for this study; in words.
@@ -62,9 +62,9 @@ pub enum ViewError {
     /// A file that was given as a baseline is none.
     #[error("`{}` {why}", path.display())]
     Baseline {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Follows the path in a sentence: `is no baseline: …`.
         why: String,
     },
     /// A file of a trial, or an export, cannot be read or written.
@@ -74,7 +74,7 @@ pub enum ViewError {
         what: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         cause: io::Error,
     },

@@ -69,9 +69,9 @@ impl StudyLocation {
 /// A study, loaded once per snapshot. Its size does not grow with the trials, but for the survivors.
 #[derive(Debug)]
 pub struct StudyView {
-    /// The study row.
+    /// As it is in the store.
     pub study: StudyRow,
-    /// Its progress.
+    /// Counters over all runs, and the number of the last event.
     pub progress: StudyProgress,
     /// All stages, in order.
     pub stages: Vec<StageRow>,

@@ -11,7 +11,7 @@ use crate::model::{Metrics, Params, StageRow};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Survivor {
-    /// Its name.
+    /// `<base_case>_<stage_index>_<derived_index>`.
     pub case: String,
     /// All its params: the study's, those of its forebears, its own.
     pub params: Params,

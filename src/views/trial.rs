@@ -21,7 +21,7 @@ pub struct TrialSummary<'a> {
     view: &'a StudyView,
     /// Its stage.
     pub stage: &'a StageRow,
-    /// Its number.
+    /// Unique in the study, over all stages.
     pub trial: TrialId,
     /// Its place in the stage.
     pub index: u64,
@@ -43,7 +43,7 @@ impl<'a> TrialSummary<'a> {
         Self { view, stage, trial, index, state, outside, row }
     }
 
-    /// Its case's name.
+    /// `<base_case>_<stage_index>_<derived_index>`.
     #[must_use]
     pub fn case(&self) -> String {
         self.view.lineage().case(self.stage.index, self.index)
@@ -97,14 +97,14 @@ impl<'a> TrialSummary<'a> {
         self.attempts().last().and_then(AttemptRow::measured)
     }
 
-    /// What it came to.
+    /// Its metrics; none before it succeeded.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         const NONE: &Metrics = &Metrics::new();
         self.row.as_ref().map_or(NONE, |row| &row.metrics)
     }
 
-    /// What it made.
+    /// Its declared outputs with their hashes; none before it succeeded.
     #[must_use]
     pub fn outputs(&self) -> &[OutputHash] {
         self.row.as_ref().map_or(&[], |row| &row.outputs)

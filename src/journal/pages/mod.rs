@@ -7,7 +7,7 @@
 //!
 //! # When redb changes its layout
 //!
-//! This is made for redb [`REDB_VERSION`], file format 3; `Cargo.toml` asks for exactly that version, and a test holds
+//! This is made for redb `REDB_VERSION`, file format 3; `Cargo.toml` asks for exactly that version, and a test holds
 //! `Cargo.lock` against it. The source is redb's `docs/design.md` and its `src/tree_store/`. Before another version is
 //! taken:
 //!
@@ -18,7 +18,7 @@
 //!    each page whole, and that pages of a snapshot never change;
 //! 3. a new format number gets a reader of its own beside the old: stores that were made before are opened for ever,
 //!    and a file of a format unknown here passes unchecked and salvages nothing;
-//! 4. run `journal`'s tests, `testing::damage`, the salvage tests and those on old stores; only then set [`REDB_VERSION`].
+//! 4. run `journal`'s tests, `testing::damage`, the salvage tests and those on old stores; only then set `REDB_VERSION`.
 
 mod checked;
 mod layout;

@@ -117,17 +117,17 @@ impl From<Moved> for Finding {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Row {
-    /// The case.
+    /// `<base_case>_<stage_index>_<derived_index>`, the same in both.
     pub case: String,
     /// The metric; `None` for what is said of the whole case.
     pub metric: Option<String>,
-    /// The baseline's number.
+    /// `None`: the baseline has no such metric or case.
     pub baseline: Option<f64>,
-    /// The study's number.
+    /// `None`: the study has no such metric or case.
     pub now: Option<f64>,
     /// `now - baseline`.
     pub delta: Option<f64>,
-    /// How far it may move.
+    /// The larger of the absolute and the relative tolerance, as a difference of the metric.
     pub allowed: Option<f64>,
     /// What it comes to.
     pub finding: Finding,

@@ -51,7 +51,7 @@ pub struct Rank {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Compared {
-    /// The metric.
+    /// Its name in `metrics.json` or `[stage.metrics]`.
     pub metric: String,
     /// Which way is better.
     pub goal: Goal,
