@@ -64,7 +64,7 @@ pub enum ViewError {
     Baseline {
         /// Path of the file.
         path: PathBuf,
-        /// Follows the path in a sentence: `is no baseline: …`.
+        /// Follows the path in a sentence: `is not a baseline: …`.
         why: String,
     },
     /// A file of a trial, or an export, cannot be read or written.
