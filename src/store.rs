@@ -13,7 +13,7 @@ mod report;
 mod stop;
 
 pub use crate::engine::stop::StopError;
-pub use crate::plan::amend::{Class, Discarded, Judged};
+pub use crate::plan::amend::{Class, Discarded, Judged, Rereading};
 pub use crate::plan::forecast::{Follows, StageForecast};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use piton::store::{Discarded, Follows, Judged, StageForecast};
+use piton::store::{Discarded, Follows, Judged, Rereading, StageForecast};
 use piton::views::{about, counted};
 use piton::{AmendPlan, Consent, Error, Store, Study, shell_word};
 
@@ -159,11 +159,23 @@ fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
             "setting": change.path, "old": change.old, "new": change.new, "class": class.name(), "cost": cost,
         })
     };
+    let cases = |of: &[(String, String)]| {
+        of.iter().map(|(case, why)| serde_json::json!({ "case": case, "reason": why })).collect::<Vec<_>>()
+    };
+    let reread = |found: &Rereading| {
+        serde_json::json!({
+            "stage": found.name, "read": found.read, "changed": found.changed, "found": found.found,
+            "become_failed": found.failed, "become_succeeded": found.succeeded, "renamed": found.renamed,
+            "run_again": found.again, "unread": cases(&found.unread), "unread_failures": cases(&found.kept),
+            "other_survivors": found.other_survivors, "breaks": found.breaks,
+        })
+    };
     let discarded = |Discarded { name, finished, reuses, .. }: &Discarded| serde_json::json!({ "stage": name, "finished_trials": finished, "reuses": reuses });
     serde_json::json!({
         "changes": plan.changes().iter().map(change).collect::<Vec<_>>(),
         "discarded": plan.discarded().iter().map(discarded).collect::<Vec<_>>(),
         "replanned": plan.replanned().iter().map(forecast_json).collect::<Vec<_>>(),
+        "rereads": plan.rereads().map(reread).collect::<Vec<_>>(),
         "added_trials": plan.added_trials(), "reopens": plan.reopens(), "applied": applied,
     })
 }

@@ -331,6 +331,8 @@ impl Observer for Progress {
             | Event::InputsListed { .. }
             | Event::ResultIdentified { .. }
             | Event::ReuseMissed { .. }
+            | Event::StageReread { .. }
+            | Event::ResultReread(_)
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

@@ -21,7 +21,7 @@ const KNOWN_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct JobMaker {
+pub(crate) struct JobMaker {
     spec: Arc<Spec>,
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
@@ -37,7 +37,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// [`EngineError::Executor`] when a stage of the stored spec cannot be prepared.
-    pub(super) fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
+    pub(crate) fn new(spec: Arc<Spec>, paths: StudyPaths) -> Result<Self, EngineError> {
         let study = StudyRuntime::new(&spec, &paths.study_dir, &paths.artifacts);
         let runtimes = spec
             .stages
@@ -155,7 +155,7 @@ impl JobMaker {
     ///
     /// # Errors
     /// As for [`JobMaker::job`].
-    pub(super) fn job_of(
+    pub(crate) fn job_of(
         &self,
         study: StudyId,
         lineage: &Lineage<'_>,

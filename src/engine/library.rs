@@ -217,9 +217,13 @@ impl OfStudy {
                 Ok(Some((reused.origin, reused.metrics, reused.outputs)))
             }
             Some(Event::ResultIdentified { trial, attempt, identity }) if identity == result.identity => {
-                let Some(Event::AttemptEnded(end)) = event(result.seq.saturating_sub(1))? else { return Ok(None) };
-                match end.verdict {
-                    Verdict::Succeeded { metrics, outputs } if (end.trial, end.attempt) == (trial, attempt) => {
+                let (told, verdict) = match event(result.seq.saturating_sub(1))? {
+                    Some(Event::AttemptEnded(end)) => ((end.trial, end.attempt), end.verdict),
+                    Some(Event::ResultReread(reread)) => ((reread.trial, reread.attempt), reread.verdict),
+                    _ => return Ok(None),
+                };
+                match verdict {
+                    Verdict::Succeeded { metrics, outputs } if told == (trial, attempt) => {
                         let case = format!("{}_{}_{}", self.study.base_case, result.stage, result.index);
                         let (study, study_id) = (self.study.name.clone(), self.study.study_id);
                         Ok(Some((Origin { study, study_id, case, attempt }, metrics, outputs)))

@@ -36,6 +36,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
 pub(crate) use inputs::WatchedInputs;
+pub(crate) use jobs::JobMaker;
 pub(crate) use library::Library;
 #[cfg(test)]
 pub(crate) use rails::broken;
@@ -373,7 +374,7 @@ pub(crate) fn run_on(
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
-    let jobs = jobs::JobMaker::new(spec, paths)?;
+    let jobs = JobMaker::new(spec, paths)?;
     run::Loop {
         journal,
         executor,
@@ -446,7 +447,7 @@ pub(crate) fn settled_remote(
         events: sender,
     })
     .map_err(EngineError::Executor)?;
-    let jobs = jobs::JobMaker::new(Arc::clone(spec), paths.clone())?;
+    let jobs = JobMaker::new(Arc::clone(spec), paths.clone())?;
     for row in &left {
         let job = jobs.job(&draft, row.trial, row.attempt)?;
         executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;

@@ -447,7 +447,7 @@ impl State {
                 let failures = row.map_or(0, |row| row.failures);
                 let stage = row.and_then(|row| self.spec.stages.get(row.stage as usize));
                 match stage {
-                    Some(stage) if failure.retryable && failures < stage.retries.count => {
+                    Some(stage) if plan::is_retried(&stage.retries, failures, failure) => {
                         let delay_ms = plan::delay_ms(&stage.retries, failures + 1, self.jitter_seed(trial));
                         Next::Again { due_ms: now.at_ms.saturating_add_unsigned(delay_ms) }
                     }

@@ -209,9 +209,9 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Doubt, Event, Exit, Failure, FailureKind, IndexedResult,
-        InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, ResultDifference, ResultPart, Reused, RunEnd,
-        StudyId, StudyStatus, TrialState, Usage, Verdict,
+        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit, Failure, FailureKind,
+        IndexedResult, InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reread, ResultDifference,
+        ResultPart, Reused, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
     };
 
     fn record() -> Record {
@@ -365,6 +365,30 @@ mod tests {
         let bytes = encode(1, &records::Results(vec![result])).unwrap();
         let expected = [&[1, 1][..], &[5; 32], &[6, 1, 1, b'a', 2, 1]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
+    }
+
+    /// By hand: what was read again.
+    #[test]
+    fn golden_bytes_of_what_is_read_again() {
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        let best = Some(Best { value: 1.5, trial: TrialId(2) });
+        let of_metrics = [2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x'];
+        let verdict = Verdict::Succeeded { metrics: metrics(), outputs: Vec::new() };
+        let reread = Reread { trial: TrialId(3), attempt: 1, verdict, next: Next::Final };
+        for (record, expected) in [
+            (
+                event(Event::StageReread { stage: 1, read: 4, best }),
+                [&[1, 2, 5, 26, 1, 4, 1][..], &1.5_f64.to_le_bytes(), &[2]].concat(),
+            ),
+            (
+                event(Event::ResultReread(Box::new(reread))),
+                [&[1, 2, 5, 27, 3, 1, 0][..], &of_metrics, &[0, 0]].concat(),
+            ),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
     }
 
     #[test]

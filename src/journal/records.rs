@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, Doubt, EngineId, Event,
     ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, IndexedResult, InputEntry, InputHash,
-    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob,
+    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread,
     ResultDifference, ResultPart, Reused, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters,
     StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion,
     TrialId, TrialRow, TrialState, Usage, Value, Verdict,
@@ -207,6 +207,7 @@ mirror_struct! {
     ReusedV1 = Reused {
         trial: TrialIdV1, identity: [u8; 32], origin: OriginV1, metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1>,
     }
+    RereadV1 = Reread { trial: TrialIdV1, attempt: u32, verdict: VerdictV1, next: NextV1 }
     AccountingV2 = Accounting {
         attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64, reused: u64,
     }
@@ -751,5 +752,7 @@ mirror_enum! {
         TrialReused(reused: Box<ReusedV1>),
         ReuseMissed { trial: TrialIdV1, origin: OriginV1, reason: String },
         ReuseDiffered(doubt: Box<DoubtV1>),
+        StageReread { stage: u32, read: u64, best: Option<BestV1> },
+        ResultReread(reread: Box<RereadV1>),
     }
 }

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::named::named;
+use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
 use super::rows::{
-    Abort, AttemptOutcome, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash, Parent,
-    ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    Abort, AttemptOutcome, Best, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash,
+    Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -194,6 +195,17 @@ pub enum Event {
     /// A trial that was run to check a result that it could have taken came to another one: its stage takes none from now on. Right
     /// after the end of its attempt, in the same commit.
     ReuseDiffered(Box<Doubt>),
+    /// What the finished trials of a stage left was read again, since its rules have changed; what came of it follows.
+    StageReread {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// How many trials' files were read.
+        read: u64,
+        /// The best value so far of the first objective, by what was found.
+        best: Option<Best>,
+    },
+    /// What a finished trial left gives another result by the rules that count from now on.
+    ResultReread(Box<Reread>),
 }
 
 /// Everything a study is, fixed at creation.

@@ -109,6 +109,8 @@ impl Event {
             Self::TrialReused(_) => "trial_reused",
             Self::ReuseMissed { .. } => "reuse_missed",
             Self::ReuseDiffered(_) => "reuse_differed",
+            Self::StageReread { .. } => "stage_reread",
+            Self::ResultReread(_) => "result_reread",
         }
     }
 }
@@ -158,6 +160,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         | Event::TrialReused(_)
         | Event::ReuseMissed { .. }
         | Event::ReuseDiffered(_) => fold.reuse(rows, &record.event),
+        Event::StageReread { .. } | Event::ResultReread(_) => fold.read_again(rows, &record.event),
         other => fold.study_changed(rows, other),
     }
 }

@@ -15,6 +15,7 @@ mod named;
 pub(crate) mod names;
 mod number;
 pub(crate) mod reported;
+mod reread;
 mod reuse;
 mod rows;
 #[doc(hidden)]
@@ -32,6 +33,7 @@ pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, Un
 pub use named::Named;
 pub(crate) use named::{named, names_of, unknown_name};
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
+pub use reread::Reread;
 pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
 pub use rows::{
     Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit,

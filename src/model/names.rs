@@ -162,6 +162,10 @@ pub(crate) fn event(record: &Record) -> Result<(), String> {
             _ => Ok(()),
         },
         Event::TrialReused(reused) => outputs(&reused.outputs),
+        Event::ResultReread(reread) => match &reread.verdict {
+            Verdict::Succeeded { outputs: found, .. } => outputs(found),
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }

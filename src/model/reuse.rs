@@ -224,11 +224,13 @@ impl Fold {
     ) -> Result<(), R::Error> {
         let row = rows.trial(trial)?;
         let is_its = |row: &TrialRow| {
-            let last = row
+            // One that was taken over has made no attempt, and gets another identity where it was read again.
+            let made = row
                 .attempts
                 .last()
                 .is_some_and(|last| last.n == attempt && last.outcome == Some(AttemptOutcome::Succeeded));
-            row.state == TrialState::Succeeded && row.identity.is_none() && last
+            let taken = row.reused_from.is_some() && attempt == REUSED;
+            row.state == TrialState::Succeeded && row.identity.is_none() && (made || taken)
         };
         let Some(mut row) = row.filter(is_its) else {
             return Err(self.misfit(format!("attempt {attempt} of trial {trial} has no result without identity")));

@@ -14,6 +14,9 @@ use crate::study_file::{
 };
 
 use super::{declared, shares};
+pub use reread::Rereading;
+
+mod reread;
 
 /// What a change does to the results there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Class {
     Extends,
     /// Other trials, from this stage on: each whose equal has a result takes that, and no result is lost.
     Replans(StageIndex),
+    /// What finished trials left is read again: they stay, as what the new rules make of them.
+    Rereads,
     /// Finished trials would have to run again, from this stage on.
     Invalidates(StageIndex),
     /// It makes another study.
@@ -38,6 +43,7 @@ impl Class {
         match self {
             Self::Harmless => "harmless",
             Self::Extends => "extends",
+            Self::Rereads => "rereads",
             Self::Replans(_) => "replans",
             Self::Invalidates(_) => "invalidates",
             Self::Forbidden => "forbidden",
@@ -152,6 +158,8 @@ pub(crate) struct Present {
     pub versions: Vec<ToolVersion>,
     /// Inputs and tools that are not what they were when results were made, also those that are named no more.
     pub conflicts: Vec<Contradiction>,
+    /// What was read again of stages whose rules change.
+    pub rereads: Vec<Rereading>,
 }
 
 /// What it takes to make the study that stands into `new`.
@@ -162,11 +170,11 @@ pub(crate) fn amendment(
     present: Present,
     discard_from: Option<StageIndex>,
 ) -> Amendment {
-    let Present { inputs, versions, conflicts } = present;
+    let Present { inputs, versions, conflicts, rereads } = present;
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
-    let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0) };
+    let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0), rereads: &rereads };
     let mut changes = judge.all(&conflicts);
     let is_refused = |judged: &Judged| matches!(judged.class, Class::Invalidates(_) | Class::Forbidden);
     let replans = |judged: &Judged| match judged.class {
@@ -267,6 +275,7 @@ struct Judge<'a> {
     /// Stages that have begun and are kept.
     kept: usize,
     discards_all: bool,
+    rereads: &'a [Rereading],
 }
 
 impl Judge<'_> {
@@ -390,7 +399,7 @@ impl Judge<'_> {
                 None => self.depends(change, "it may change unseen, and results to come with it"),
                 Some(_) => self.depends(change, "of its version nothing is known of the results so far"),
             },
-            Amend::StudyRails => extends(change, "asked from now on"),
+            Amend::StudyRails => self.study_rails(change),
             Amend::BaseCommand | Amend::Base => self.base(change, amend),
             _ => self.input(change, 0),
         }
@@ -476,10 +485,15 @@ impl Judge<'_> {
             (true, StageStatus::Closed) => extends(change, "the survivors are chosen anew"),
             (true, _) => extends(change, "counts when the survivors are chosen"),
         };
+        let found = self.reread(place);
         match amend {
+            Amend::Metrics | Amend::FailureRules | Amend::StageRails if let Some(found) = found => {
+                self.rereads(change, place, found)
+            }
             Amend::Budget | Amend::Trials => self.trials(change, place, old, new, row),
             Amend::Survivors => survivors(change),
             Amend::Objectives if same_metrics(old, new) => survivors(change),
+            Amend::Objectives if let Some(found) = found => self.rereads(change, place, found),
             Amend::Limit(limit) if !is_lower(limit(old), limit(new)) => extends(change, later(row)),
             Amend::StageRails => {
                 let opens = last && (!self.more(place).is_empty() || self.chooses_anew(place));
@@ -490,7 +504,7 @@ impl Judge<'_> {
                     _ => extends(change, "asked of all results of the stage"),
                 }
             }
-            Amend::Failures => extends(change, later(row)),
+            Amend::Failures | Amend::FailureRules => extends(change, later(row)),
             Amend::Inputs => self.inputs_named(change, &old.inputs, &new.inputs),
             Amend::Approval => harmless(change, "the stage has begun already"),
             _ => self.alters(change, place),
@@ -553,7 +567,7 @@ impl Judge<'_> {
         // All are all, however many the budget makes of them.
         let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
         let choice = |stage: &StageSpec| (most(stage), stage.selection, stage.objectives.clone());
-        closed && old.map(choice) != new.map(choice)
+        (closed && old.map(choice) != new.map(choice)) || self.opens_by_reading(place)
     }
 
     /// What the last kept stage gets.
@@ -573,7 +587,7 @@ impl Judge<'_> {
         let limits = differences.iter().any(|(_, subject)| is_limit(*subject));
         match self.standing.study.status {
             StudyStatus::Completed => extended || self.new.stages.len() > self.kept,
-            StudyStatus::Aborted => extended || discards || limits,
+            StudyStatus::Aborted => extended || discards || limits || self.reads_otherwise(),
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => false,
         }
     }

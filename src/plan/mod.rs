@@ -29,7 +29,7 @@ use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, S
 pub(crate) use identity::{IdentityPart, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
 pub use lineage::Lineage;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
-pub(crate) use retry::delay_ms;
+pub(crate) use retry::{delay_ms, is_retried};
 pub(crate) use select::{Ranked, Score, Selector};
 pub use summary::BestTrial;
 pub(crate) use summary::{StageSummary, StageTrials};

@@ -1,10 +1,17 @@
 //! When a failed trial is tried again.
 
+use crate::model::Failure;
 use crate::study_file::{Backoff, Retries};
 
 use super::draw::{Draw, Uniform};
 
 const PURPOSE: &str = "piton plan 1: jitter of a retry";
+
+/// Whether a trial that had failed so often before is tried again after this failure.
+#[must_use]
+pub(crate) fn is_retried(retries: &Retries, failures_before: u32, failure: &Failure) -> bool {
+    failure.retryable && failures_before < retries.count
+}
 
 /// The delay before the retry after a trial's `failure_number`th failure (from 1), in milliseconds.
 ///

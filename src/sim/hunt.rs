@@ -214,6 +214,14 @@ impl Hunt {
         (run == expected).then_some(()).ok_or_else(|| first_difference(&run, &expected))
     }
 
+    /// What a study gives that was so from its beginning as this one is amended to be: it must be the same.
+    pub(super) fn gives_what_the_amended_study_gives(&self) -> Result<(), Broken> {
+        let expected = self.expected.clone()?;
+        let (spec, _) = self.scenario.amended.clone().ok_or("it is not amended")?;
+        let whole = Self::of(Scenario { spec, amended: None, ..self.scenario.clone() }).expected?;
+        (whole == expected).then_some(()).ok_or_else(|| first_difference(&whole, &expected))
+    }
+
     /// The study a seed names.
     pub(super) fn named(name: &str) -> Option<Self> {
         let random = name.strip_prefix("random_").and_then(|seed| seed.parse().ok()).map(studies::random);

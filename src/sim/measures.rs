@@ -24,6 +24,7 @@ fn study(fault: Fault) -> &'static str {
         IndexBeforeResult | TakenNotSynced => "reused",
         TakenUnchecked => "taken",
         DoubtForgotten | DoubtUntold => "doubted",
+        RereadApart => "reread",
         _ => "two_stages",
     }
 }
@@ -86,5 +87,10 @@ fn every_other_planted_fault_is_found() {
 
 #[test]
 fn every_fault_of_reuse_is_found() {
-    all_found(&Fault::ALL[28..]);
+    all_found(&Fault::ALL[28..33]);
+}
+
+#[test]
+fn every_fault_of_reading_again_is_found() {
+    all_found(&Fault::ALL[33..]);
 }

@@ -71,6 +71,10 @@ fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
         }
         Event::TrialReused(reused) => drop(done.insert(reused.trial)),
         Event::TrialReset { trial } => drop(done.remove(trial)),
+        Event::ResultReread(reread) => match reread.next {
+            Next::Final => drop(done.insert(reread.trial)),
+            Next::Again { .. } => drop(done.remove(&reread.trial)),
+        },
         Event::SpecAmended(amended) if amended.discard_from.is_some() => done.clear(),
         _ => {}
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use crate::model::StageIndex;
-use crate::study_file::{Backoff, ExecutorSpec, Retries, Sampling, SlurmSpec, Spec};
+use crate::study_file::{Backoff, ExecutorSpec, MetricRule, Retries, Sampling, SlurmSpec, Spec};
 
 /// A study, how its trials fare, and what its user does.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ pub(super) fn all() -> Vec<Scenario> {
         reused_remotely(),
         doubted(),
         doubted_remotely(),
+        reread(),
+        reread_reusing(),
     ]
 }
 
@@ -238,6 +240,36 @@ fn reused() -> Scenario {
     };
     let nature = Nature { flaky_percent: 50, flaky: 1, late_reports: true, ..Nature::default() };
     Scenario { nature, amended: Some((of([5, 2], 2), Some(0))), ..scenario("reused", 2, of([1, 2], 1)) }
+}
+
+/// Numbers in the output that trials of a simulated pool leave; of some only where they are even.
+const ALL_NUMBERS: &str = r"result.bin ([0-9]{1,6})[0-9]*\n";
+const EVEN_NUMBERS: &str = r"result.bin ([0-9]{1,6})[0-9]*[02468]\n";
+
+/// A number that trials leave in their output is read by another rule: some failed for want of it, and succeed now. With one more metric.
+fn reread_with(name: &str, reuse: bool) -> Scenario {
+    let rule = |regex: &str, scale| MetricRule { file: "result.bin".into(), regex: regex.into(), scale };
+    let of = |regex: &str, more: bool| {
+        let mut first =
+            Stage::argv("a", ["true"]).budget(3).survivors(1).minimize("m").range("x", Range::int(1..=3));
+        first = first.output("result.bin").metric("m", &rule(regex, 1.0)).retry_policy(&retries(0));
+        if more {
+            first = first.metric("size", &rule(ALL_NUMBERS, 2.0));
+        }
+        if reuse {
+            first = first.reuse(true);
+        }
+        study([first, stage("b", 1, 1)])
+    };
+    Scenario { amended: Some((of(ALL_NUMBERS, true), Some(1))), ..scenario(name, 2, of(EVEN_NUMBERS, false)) }
+}
+
+fn reread() -> Scenario {
+    reread_with("reread", false)
+}
+
+fn reread_reusing() -> Scenario {
+    reread_with("reread_reusing", true)
 }
 
 /// Results that somebody changes just before they are taken.

@@ -39,7 +39,8 @@ macro_rules! crashed_everywhere {
 }
 crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
-    based, reset, remote, inputs, inherited, reused, taken, reused_remotely, doubted, doubted_remotely
+    based, reset, remote, inputs, inherited, reused, taken, reused_remotely, doubted, doubted_remotely, reread,
+    reread_reusing
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.
@@ -91,6 +92,15 @@ fn somewhere(seed: u64) -> Figures {
         }
     }
     hunt.figures
+}
+
+/// Whatever is read again, the study is what it would be had the rules been there from its beginning.
+#[test]
+fn what_is_read_again_is_what_it_would_have_been() {
+    for name in ["reread", "reread_reusing"] {
+        let hunt = Hunt::named(name).unwrap();
+        assert_eq!(hunt.gives_what_the_amended_study_gives(), Ok(()), "{name}");
+    }
 }
 
 /// With and without reuse, and whatever crashes.

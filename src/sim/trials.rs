@@ -21,7 +21,7 @@ use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{
     Amiss, AttemptError, EndedAttemptDir, Grounds, Parents, Room, Syncer, ToSync, Unsynced, hand_on, keep_outputs,
-    make, take,
+    make, reported, take,
 };
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::{
@@ -429,6 +429,7 @@ impl Shared {
     /// The trial leaves its outputs; the rest is the real executor's.
     fn succeeded(&self, job: &Job, value: f64, unsynced: &mut Unsynced) -> (Verdict, Option<Exit>) {
         match self.leave_outputs(job).and_then(|()| self.keep(job, unsynced)) {
+            Ok(_) if !job.stage_spec.rules.is_empty() => self.read_by_rules(job, unsynced),
             Ok(outputs) => {
                 let metrics = match job.stage_spec.needed_metrics.is_empty() {
                     true => Metrics::new(),
@@ -442,6 +443,20 @@ impl Shared {
                 (Verdict::Interrupted { reason: why }, None)
             }
         }
+    }
+
+    /// The real executor's own reading of what a trial left.
+    fn read_by_rules(&self, job: &Job, unsynced: &mut Unsynced) -> (Verdict, Option<Exit>) {
+        let remains = EndedAttemptDir::of(&self.grounds, job).unwrap();
+        let verdict = match reported(&job.stage_spec, &remains) {
+            Ok(metrics) => Verdict::Succeeded { metrics, outputs: self.keep(job, unsynced).unwrap() },
+            Err(AttemptError::Trial(failure)) => {
+                *unsynced = Unsynced::new(&self.room);
+                Verdict::Failed(failure)
+            }
+            Err(other) => panic!("{other:?}: it was read just now"),
+        };
+        (verdict, Some(Exit::Code(0)))
     }
 
     fn leave_outputs(&self, job: &Job) -> Result<(), String> {

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+mod reread;
+
 use super::{Recorded, Store};
 use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
@@ -20,7 +22,7 @@ use crate::model::{
 use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::MadeWith;
 use crate::plan::amend::{
-    Amendment, Class, Discarded, Judged, Present, StudyState, Untaken, amendment, changed_tools,
+    Amendment, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment, changed_tools,
 };
 use crate::plan::forecast::{self, Forecast, StageForecast};
 use crate::study::Study;
@@ -134,6 +136,12 @@ impl AmendPlan<'_> {
         self.plan.event.reopen
     }
 
+    /// What came of reading again what finished trials left, of each stage whose rules change.
+    pub fn rereads(&self) -> impl Iterator<Item = &Rereading> {
+        let kept = |found: &&Rereading| self.plan.event.discard_from.is_none_or(|from| found.stage < from);
+        self.stands.rereads.iter().map(|read| &read.found).filter(kept)
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -218,12 +226,26 @@ impl AmendPlan<'_> {
             return Ok(Vec::new());
         }
         let settled = if self.plan.event.discard_from.is_some() { self.make_way()? } else { Vec::new() };
+        let read = std::mem::take(&mut self.stands.rereads);
+        let reread = {
+            let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+            let events = reread::events(read, &snapshot, (&self.new, &self.stands.stages), &self.plan.event);
+            events.map_err(|cause| self.store.unreadable(cause))?
+        };
         let event = Event::SpecAmended(Box::new(self.plan.event));
         let lists = self.stands.present.found.lists;
         let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
         let at_ms = unix_ms();
-        let amended = [event].into_iter().chain(listed).map(|event| Record { at_ms, run_ms: 0, event });
-        self.store.append_records(self.journal, settled.into_iter().chain(amended).collect())
+        let records = |events: Vec<Event>| events.into_iter().map(move |event| Record { at_ms, run_ms: 0, event });
+        let amended = settled.into_iter().chain(records([event].into_iter().chain(listed).collect()));
+        if injected_fault!(RereadApart) {
+            let first = self.journal.last_seq() + 1;
+            let amended: Vec<Record> = amended.collect();
+            self.journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
+            let then = self.store.append_records(self.journal, records(reread).collect())?;
+            return Ok((first..).zip(amended).chain(then).collect());
+        }
+        self.store.append_records(self.journal, amended.chain(records(reread)).collect())
     }
 
     /// Lets go of the store, which is as it was.
@@ -267,6 +289,8 @@ struct Stands {
     identities: Vec<Identity>,
     /// Its inputs as they are now, and what of them contradicts results.
     present: inputs_now::Present,
+    /// What finished trials left, read by the rules that are to be.
+    rereads: Vec<reread::StageRead>,
     paths: StudyPaths,
 }
 
@@ -284,7 +308,14 @@ impl Stands {
             return Err(Error::Usage("there is nothing to amend the study to: no study file was given".into()));
         };
         let present = inputs_now::present((&spec, &new), &paths, &study, &identities).map_err(Error::Input)?;
-        Ok((Self { study, spec, stages, counters, identities, present, paths }, new))
+        let (old, stages_now) = (&spec, &stages);
+        let reading =
+            reread::Reading { snapshot, study: &study, stages: stages_now, old, new: &new, paths: &paths };
+        let rereads = reread::read(&reading).map_err(|error| match error {
+            reread::ReadError::Store(cause) => unreadable(cause),
+            reread::ReadError::Other(error) => error,
+        })?;
+        Ok((Self { study, spec, stages, counters, identities, present, rereads, paths }, new))
     }
 
     /// The commands that print the versions of all tools that the study names or is to name.
@@ -311,7 +342,8 @@ impl Stands {
         conflicts.extend(tools.conflicts(study, made_with));
         let named = |tool: &&ToolVersion| new.study.versions.contains_key(&tool.tool);
         let versions = tools.versions(study).iter().filter(named).cloned().collect();
-        let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts };
+        let rereads = self.rereads.iter().map(|read| read.found.clone()).collect();
+        let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts, rereads };
         let reuses = |spec: &Spec| spec.stages.iter().any(|stage| !stage.reuse.is_no());
         let mut recorded = Found { snapshot, library: None };
         let mut proposals = Proposals::new();

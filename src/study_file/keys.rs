@@ -111,6 +111,10 @@ pub(crate) enum Amend {
     StageRails,
     /// What follows a failure.
     Failures,
+    /// How failures are named.
+    FailureRules,
+    /// Which numbers are read out of what trials leave.
+    Metrics,
     /// Whether a stage waits for a person.
     Approval,
 }

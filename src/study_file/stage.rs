@@ -226,7 +226,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
         StageKey::new("metrics", Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0), NONE,
             "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",
             |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)))
-            .below(|stage| diff::each(&stage.metrics, diff::metric)),
+            .below(|stage| diff::each(&stage.metrics, diff::metric)).amended(Amend::Metrics),
         StageKey::new("memory_limit", Takes::Size, NONE,
             "A trial that takes more memory is ended, and fails as `out_of_memory`.",
             |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))
@@ -240,7 +240,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "How failures of the stage's tool are named; the first that matches counts.",
             |c, n, p, d| put(&mut d.spec.failures, c.failure_rules(n, p)))
             .shown(|stage| (!stage.failures.is_empty()).then(|| list(stage.failures.iter().map(diff::failure_rule))))
-            .amended(Amend::Failures),
+            .amended(Amend::FailureRules),
         StageKey::new("failures", Takes::Word(|| FAILURE_SETS.iter().map(|(name, _)| *name).collect()), NONE,
             "Rules that come with piton for these tools; asked after the stage's own.",
             |c, n, p, d| put(&mut d.failure_sets, c.failure_set(n, p))),

@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     DoubtForgotten,
     /// A result that differs from the one it is held against is not recorded as such.
     DoubtUntold,
+    /// An amendment and what was read again for it are recorded apart.
+    RereadApart,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
     /// What a cluster's list does not show counts as over.
@@ -83,7 +85,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -117,6 +119,7 @@ impl Fault {
         Self::TakenNotSynced,
         Self::DoubtForgotten,
         Self::DoubtUntold,
+        Self::RereadApart,
     ];
 }
 

@@ -8,7 +8,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,36 @@ enum Inner {
     },
     #[cfg(test)]
     Simulated(PathBuf),
+}
+
+/// What is in a file.
+#[derive(Debug)]
+pub enum Contents<'a> {
+    /// The file itself.
+    Real(&'a File),
+    /// What is in one of a simulated machine.
+    #[cfg(test)]
+    Simulated(io::Cursor<Vec<u8>>),
+}
+
+impl Read for Contents<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Real(file) => file.read(out),
+            #[cfg(test)]
+            Self::Simulated(bytes) => bytes.read(out),
+        }
+    }
+}
+
+impl Seek for Contents<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match self {
+            Self::Real(file) => file.seek(to),
+            #[cfg(test)]
+            Self::Simulated(bytes) => bytes.seek(to),
+        }
+    }
 }
 
 /// Which file or directory it is: another one that is made later in its place has another, as far as the file system
@@ -493,6 +523,16 @@ impl Opened {
     /// On a simulated machine there is none.
     pub fn file(&self) -> io::Result<&File> {
         on!(self, |file| Ok(file), |_machine, _path| Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// To read the file from its beginning, or wherever it was read to last.
+    ///
+    /// # Errors
+    /// What a simulated machine says.
+    pub fn contents(&self) -> io::Result<Contents<'_>> {
+        on!(self, |file| Ok(Contents::Real(file)), |machine, path| {
+            Ok(Contents::Simulated(io::Cursor::new(machine.read(path)?)))
+        })
     }
 
     /// A path that leads to this very file or directory for as long as it is open, wherever it was moved.

@@ -34,7 +34,7 @@
 //! - `telemetry`: its lines, held against the published schema;
 //! - `alive`: who lives, told from other namespaces and with forged numbers;
 //! - `reuse`, `reuse_stories`: results that are taken instead of made;
-//! - `amend`: changing a study that has begun;
+//! - `amend`: changing a study that has begun; `reread`: what finished trials left, read by other rules;
 //! - `old_stores`: stores of earlier versions;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `destroyed`: a store, or a report, that somebody makes impossible while a study runs;
@@ -97,6 +97,7 @@ mod regressions;
 mod remote;
 mod replans;
 mod report;
+mod reread;
 mod reuse;
 mod reuse_check;
 mod reuse_far;

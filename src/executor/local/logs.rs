@@ -155,7 +155,7 @@ fn read_tail(left: &EndedAttemptDir, name: &str, limit: u64) -> io::Result<(Vec<
     if opened.kind()? != FileType::RegularFile {
         return Ok((Vec::new(), true));
     }
-    let mut file = opened.file()?;
+    let mut file = opened.contents()?;
     let length = file.seek(SeekFrom::End(0))?;
     let start = length.saturating_sub(limit);
     file.seek(SeekFrom::Start(start))?;

@@ -20,6 +20,7 @@ pub(crate) mod parents;
 mod plain;
 mod process;
 pub(crate) mod proposer;
+pub(crate) mod reread;
 mod results;
 pub(crate) mod strays;
 mod syncer;
@@ -62,7 +63,7 @@ pub(crate) mod parts {
     pub(crate) use super::blame::AttemptError;
     pub(crate) use super::ended_dir::EndedAttemptDir;
     pub(crate) use super::parents::{Amiss, Parents};
-    pub(crate) use super::results::keep_outputs;
+    pub(crate) use super::results::{keep_outputs, reported};
     pub(crate) use super::syncer::{Room, Syncer, ToSync, Unsynced, hand_on};
     pub(crate) use super::taking::take;
 }

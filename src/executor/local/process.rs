@@ -400,12 +400,7 @@ fn judge(
                 Err(AttemptError::CutOff) => return shared.cut_off(job),
             }
         }
-        (None, Exit::Code(SHELL_NOT_FOUND)) if told.command.by_shell => failure(
-            CommandNotFound,
-            format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),
-        ),
-        (None, Exit::Code(code)) => failure(FailureKind::ExitCode, format!("exited with code {code}")),
-        (None, Exit::Signal(signal)) => failure(FailureKind::Signal, format!("killed by {}", signal_name(signal))),
+        (None, exit) => by_exit(exit, told.command.by_shell),
     };
     if let Some(why) = full_disk(job) {
         return shared.machine_failed(format!("{why}; a trial failed meanwhile: {}", failed.reason));
@@ -413,6 +408,18 @@ fn judge(
     match shared.memory.classify(job, left.remains, &told.memory, exited.exit, failed) {
         Ok(failed) => Verdict::Failed(failed),
         Err(why) => shared.machine_failed(why),
+    }
+}
+
+/// The failure of an attempt that ended so by itself, before a rule names it.
+pub(super) fn by_exit(exit: Exit, by_shell: bool) -> Failure {
+    match exit {
+        Exit::Code(SHELL_NOT_FOUND) if by_shell => failure(
+            CommandNotFound,
+            format!("exited with code {SHELL_NOT_FOUND}: the shell did not find a command"),
+        ),
+        Exit::Code(code) => failure(FailureKind::ExitCode, format!("exited with code {code}")),
+        Exit::Signal(signal) => failure(FailureKind::Signal, format!("killed by {}", signal_name(signal))),
     }
 }
 

@@ -45,6 +45,14 @@ pub(super) fn collect(
     Ok((reported.metrics, outputs))
 }
 
+/// What a command attempt that exited 0 reported, by the rules of this stage; or why it counts as failed. Of its outputs nothing is asked.
+pub(crate) fn reported(stage: &StageRuntime, remains: &EndedAttemptDir) -> Result<Metrics, AttemptError> {
+    let mut reported = read_metrics_file(remains)?;
+    apply_rules(stage, remains, &mut reported)?;
+    check_metrics(stage, &mut reported)?;
+    Ok(reported.metrics)
+}
+
 /// Adds what the rules find, checks that nothing is missing, and notes the outputs that are not durable yet.
 pub(super) fn complete(
     job: &Job,
@@ -94,7 +102,7 @@ fn read_metrics_file(remains: &EndedAttemptDir) -> Result<Reported, AttemptError
         return Err(bad("`metrics.json` is not a regular file").into());
     }
     let mut text = Vec::new();
-    file.file()
+    file.contents()
         .map_err(cannot_read)?
         .take(MAX_METRICS_FILE_BYTES + 1)
         .read_to_end(&mut text)
@@ -169,7 +177,7 @@ fn read_rule_file(remains: &EndedAttemptDir, name: &str) -> io::Result<Vec<u8>> 
     if file.kind()? != FileType::RegularFile {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut file = file.file()?;
+    let mut file = file.contents()?;
     // The last match counts, so the end is what to look at.
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_RULE_FILE_BYTES)))?;
@@ -270,8 +278,18 @@ pub(crate) fn keep_outputs(
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
 ) -> Result<Vec<OutputHash>, AttemptError> {
+    keep_named(&stage.outputs, remains, unsynced, watch)
+}
+
+/// The same for outputs of these names.
+pub(super) fn keep_named(
+    names: &[String],
+    remains: &EndedAttemptDir,
+    unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
+) -> Result<Vec<OutputHash>, AttemptError> {
     let mut kept = Vec::new();
-    for name in &stage.outputs {
+    for name in names {
         let hash = remains.find(name).and_then(|(file, way)| {
             let is_file = file.kind()? == FileType::RegularFile;
             let hash = remains.look(|_dir| file.hash(!is_file, watch))?;

@@ -347,7 +347,6 @@ impl Syncer {
     }
 
     /// One round, if anything waits for it.
-    #[cfg(test)]
     pub(crate) fn round_now(&mut self) {
         if let Ok(first) = self.inbox.try_recv() {
             self.round(first);

@@ -72,6 +72,13 @@ impl Kept {
                     row.identity = Some(*identity);
                 }
             }
+            Event::ResultReread(reread) => {
+                if let Some(row) = self.older.get_mut(&reread.trial)
+                    && let Some(again) = row.read_again(reread)
+                {
+                    *row = again;
+                }
+            }
             // One that was taken again for the same number is another generation's.
             Event::TrialReused(reused) => {
                 let row = self.older.entry(reused.trial).or_insert_with(|| TrialRow::new(reused.trial, 0));

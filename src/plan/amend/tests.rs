@@ -92,7 +92,8 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
 impl Store {
     /// Nothing has changed.
     fn present(&self) -> Present {
-        Present { inputs: self.study.inputs.clone(), versions: self.study.versions.clone(), conflicts: Vec::new() }
+        let (inputs, versions) = (self.study.inputs.clone(), self.study.versions.clone());
+        Present { inputs, versions, ..Present::default() }
     }
 
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
@@ -156,7 +157,7 @@ fn the_class_of_every_kind_of_change() {
         let amendment = store.amend(&changed(change), None);
         let weight = |class: &Class| match class {
             Harmless => 0,
-            Extends => 1,
+            Extends | Class::Rereads => 1,
             Class::Replans(from) => 5 - from,
             Invalidates(from) => 9 - from,
             Forbidden => 10,
@@ -382,4 +383,78 @@ fn what_is_named_or_left_out_otherwise_is_never_harmless_once_trials_ran() {
     });
     assert_eq!(judged(&fresh, &base_ran, &params), Some(Class::Invalidates(0)));
     assert_eq!(judged(&fresh, &fresh.study, &params), Some(Class::Harmless));
+}
+
+/// What reading it again came to is put into words, and decides what stands.
+#[test]
+fn results_that_could_be_read_again_stay() {
+    let old = spec();
+    let rule = crate::study_file::MetricRule { file: "stdout.log".into(), regex: "(a)".into(), scale: 1.0 };
+    let new = changed(|spec| drop(spec.stages[1].metrics.insert("x".into(), rule.clone())));
+    let mut store = store(3, StudyStatus::Completed);
+    store.stages[2].status = StageStatus::Closed;
+    let amended = |rereads: Vec<Rereading>| {
+        let standing = StudyState {
+            study: &store.study,
+            spec: &old,
+            stages: &store.stages,
+            counters: &store.counters,
+            untaken: &[],
+        };
+        amendment(standing, &new, Present { rereads, ..store.present() }, None)
+    };
+    let read = || Rereading { stage: 1, read: 5, found: [("x".to_owned(), 4)].into(), ..Rereading::default() };
+    let judged = |found: Rereading| amended(vec![found]).changes.remove(0);
+    let stays = judged(read());
+    assert_eq!(
+        (stays.class, stays.cost.as_str()),
+        (Class::Rereads, "re-reads 5 finished trials: metric `x` found in 4")
+    );
+    // As it was where nothing was read.
+    assert_eq!(amended(Vec::new()).altered_from.as_deref(), Some("b"));
+    let unread = judged(Rereading { unread: vec![("s_1_0".into(), "it is gone".into())], ..read() });
+    assert!(
+        unread.class == Class::Invalidates(1) && unread.cost.ends_with("`s_1_0` (it is gone)"),
+        "{}",
+        unread.cost
+    );
+    // A later stage has begun with the survivors.
+    for other in [
+        Rereading { other_survivors: true, ..read() },
+        Rereading { again: 1, ..read() },
+        Rereading { breaks: Some("rail".into()), ..read() },
+    ] {
+        assert_eq!(judged(other).class, Class::Invalidates(2));
+    }
+    let failed = Rereading { failed: [("missing_metric".to_owned(), 2)].into(), succeeded: 1, ..read() };
+    assert!(failed.words().ends_with("2 trials become failed (missing_metric); 1 trial becomes succeeded"));
+}
+
+#[test]
+fn the_last_stage_opens_again_for_what_was_read() {
+    let old = spec();
+    let rule = crate::study_file::MetricRule { file: "stdout.log".into(), regex: "(a)".into(), scale: 1.0 };
+    let new = changed(|spec| drop(spec.stages[2].metrics.insert("x".into(), rule.clone())));
+    let mut store = store(3, StudyStatus::Completed);
+    let amended = |store: &Store, found: Rereading| {
+        let standing = StudyState {
+            study: &store.study,
+            spec: &old,
+            stages: &store.stages,
+            counters: &store.counters,
+            untaken: &[],
+        };
+        let present = Present { rereads: vec![found], ..store.present() };
+        let event = amendment(standing, &new, present, None).event;
+        (event.extended.is_some(), event.reopen)
+    };
+    let read =
+        |other_survivors| Rereading { stage: 2, read: 1, changed: 1, other_survivors, ..Rereading::default() };
+    store.stages[2].status = StageStatus::Closed;
+    assert_eq!(amended(&store, read(false)), (false, false));
+    assert_eq!(amended(&store, read(true)), (true, true));
+    // An abort may be another one, or none.
+    store.stages[2].status = StageStatus::Aborted;
+    store.study.status = StudyStatus::Aborted;
+    assert_eq!(amended(&store, read(false)), (false, true));
 }

@@ -14,7 +14,7 @@ use crate::journal::Snapshot;
 use crate::model::words::counted;
 use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Next, Parent, Rail, Record,
-    RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    Reread, RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
@@ -148,6 +148,27 @@ enum Body<'a> {
         reason: &'a str,
     },
     ReuseDiffered(DoubtOut<'a>),
+    StageReread {
+        stage: u32,
+        stage_name: &'a str,
+        /// How many trials' files were read.
+        read: u64,
+    },
+    ResultReread(Box<RereadOut<'a>>),
+}
+
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+struct RereadOut<'a> {
+    trial: u64,
+    case: String,
+    attempt: u32,
+    outcome: AttemptOutcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<MetricsOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureOut<'a>>,
+    next: NextOut,
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -425,6 +446,27 @@ impl<'a> Names<'a> {
                 reason,
             },
             Event::ReuseDiffered(doubt) => Body::ReuseDiffered(DoubtOut::new(doubt)),
+            Event::StageReread { stage, read, .. } => {
+                Body::StageReread { stage: *stage, stage_name: self.stage(*stage), read: *read }
+            }
+            Event::ResultReread(reread) => Body::ResultReread(Box::new(RereadOut {
+                trial: reread.trial.0,
+                case: self.case(reread.trial),
+                attempt: reread.attempt,
+                outcome: reread.verdict.outcome(),
+                metrics: match &reread.verdict {
+                    Verdict::Succeeded { metrics, .. } => Some(MetricsOut(metrics)),
+                    _ => None,
+                },
+                failure: match &reread.verdict {
+                    Verdict::Failed(failure) => Some(FailureOut::from(failure)),
+                    _ => None,
+                },
+                next: match reread.next {
+                    Next::Final => NextOut::Final,
+                    Next::Again { .. } => NextOut::Again,
+                },
+            })),
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -496,6 +538,7 @@ impl<'a> Names<'a> {
             Event::ResultIdentified { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
             Event::TrialReused(reused) => Some((reused.trial, self.case(reused.trial), None)),
             Event::ReuseDiffered(doubt) => Some((doubt.trial, doubt.case.clone(), Some(doubt.attempt))),
+            Event::ResultReread(reread) => Some((reread.trial, self.case(reread.trial), Some(reread.attempt))),
             Event::TrialProposed { trial, .. } | Event::ReuseMissed { trial, .. } => {
                 Some((*trial, self.case(*trial), None))
             }
@@ -556,6 +599,10 @@ impl<'a> Names<'a> {
             Event::ReuseDiffered(doubt) => {
                 format!("not the result of {}: {}", origin_words(&doubt.origin), difference_words(&doubt.differs))
             }
+            Event::StageReread { stage, read, .. } => {
+                format!("{}: what {} left was read again", self.stage(*stage), counted(*read, "finished trial"))
+            }
+            Event::ResultReread(reread) => reread_detail(reread),
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))
@@ -646,6 +693,18 @@ fn end_detail(end: &AttemptEnd) -> String {
         Verdict::Succeeded { .. } | Verdict::Cancelled => took,
         Verdict::Failed(failure) => format!("{took}: {}: {}{again}", failure.kind, failure.reason),
         Verdict::Interrupted { reason } => format!("{took}: {reason}{again}"),
+    }
+}
+
+fn reread_detail(reread: &Reread) -> String {
+    let again = match reread.next {
+        Next::Again { .. } => ", runs again",
+        Next::Final => "",
+    };
+    let outcome = reread.verdict.outcome();
+    match &reread.verdict {
+        Verdict::Failed(failure) => format!("read again: {outcome}: {}: {}{again}", failure.kind, failure.reason),
+        _ => format!("read again: {outcome}"),
     }
 }
 

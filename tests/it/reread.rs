@@ -1,0 +1,257 @@
+//! Amendments that read again what finished trials left. Each leaves the canonical dump of a study that had the rule from its beginning.
+
+use crate::harness::{Sandbox, both};
+
+/// A stage whose trials note their case, say numbers in their log and in a file, and report `m`.
+fn stage(name: &str, budget: u64, param: &str, more: &str) -> String {
+    format!(
+        r#"
+[[stage]]
+name = "{name}"
+command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "area {{{param}}}00 errors {{{param}}}"; echo "area = {{{param}}}7" > sta.rpt; echo "{{{{\"m\": {{{param}}}}}}}" > metrics.json; [ {{{param}}} != 3 ] || [ -n "$CALM" ] || {{{{ echo "Error: no licence" >&2; exit 3; }}}}'
+trial_budget = {budget}
+survivor_count = 2
+[stage.sweep]
+{param} = {{ min = 1, max = {budget}, type = "int" }}
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+{more}
+"#
+    )
+}
+
+fn study(stages: &str) -> String {
+    format!("[study]\nname = \"s\"\n[run]\nworkers = 1\n{stages}")
+}
+
+const AREA: &str = "[stage.metrics]\narea = { file = \"stdout.log\", regex = 'area ([0-9]+)' }\n";
+
+/// The canonical dump of a study that has it from its beginning.
+fn from_its_beginning(text: &str, code: i32) -> String {
+    let sandbox = Sandbox::with_study(text);
+    sandbox.ok("run study.toml", code);
+    sandbox.canonical()
+}
+
+fn finished(text: &str, code: i32) -> Sandbox {
+    let sandbox = Sandbox::with_study(text);
+    sandbox.ok("run study.toml", code);
+    sandbox
+}
+
+fn amend(sandbox: &Sandbox, text: &str, options: &str, code: i32) -> String {
+    sandbox.write("study.toml", text);
+    let output = sandbox.run(&format!("amend study.redb study.toml {options}"));
+    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+    both(&output)
+}
+
+/// Amended, run on if it has to, and held against one that was so from the start. How many trials ran for it, and what the plan said.
+fn amended(before: &str, after: &str, (first, then): (i32, i32)) -> (usize, String) {
+    let sandbox = finished(before, first);
+    let ran = sandbox.lines("log").len();
+    let words = amend(&sandbox, after, "--yes", 0);
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", then);
+    sandbox.ok("verify study.redb", 0);
+    let again = sandbox.lines("log").len() - ran;
+    assert_eq!(sandbox.canonical(), from_its_beginning(after, then), "{words}");
+    (again, words)
+}
+
+#[test]
+fn a_metric_is_read_out_of_the_logs_of_finished_trials() {
+    let (before, after) = (study(&stage("a", 5, "n", "")), study(&stage("a", 5, "n", AREA)));
+    let sandbox = finished(&before, 0);
+    let shown = amend(&sandbox, &after, "--dry-run", 0);
+    assert!(
+        shown.contains("rereads") && shown.contains("re-reads 5 finished trials: metric `area` found in 4"),
+        "{shown}"
+    );
+    let json = amend(&sandbox, &after, "--dry-run --json", 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["changes"][0]["class"], &json["rereads"][0]["found"]["area"]),
+        (&"rereads".into(), &4.into())
+    );
+    let words = amend(&sandbox, &after, "--yes", 0);
+    assert!(!words.contains("reopens"), "{words}");
+    let dump = sandbox.dump();
+    assert_eq!(dump["study"]["status"], "completed");
+    assert_eq!(dump["trials"][4]["metrics"]["area"], 500.0);
+    sandbox.ok("verify study.redb", 0);
+    assert_eq!(sandbox.canonical(), from_its_beginning(&after, 0));
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 5, "nothing ran for it");
+    // What was recorded before can still be seen.
+    let old = sandbox.ok("dump study.redb --format json --at 10", 0);
+    assert!(!old.contains("area\":"), "{old}");
+}
+
+#[test]
+fn what_survives_may_follow_from_what_was_read() {
+    let least = format!("[[stage.objective]]\nmetric = \"area\"\ngoal = \"minimize\"\n{AREA}");
+    let before = study(&stage("a", 5, "n", ""));
+    let after = study(&stage("a", 5, "n", &least)).replacen(
+        "[[stage.objective]]\nmetric = \"m\"\ngoal = \"maximize\"\n",
+        "",
+        1,
+    );
+    let (ran, words) = amended(&before, &after, (0, 0));
+    assert!(ran == 0 && words.contains("the survivors are chosen anew"), "{words}");
+}
+
+#[test]
+fn a_rule_that_found_nothing_is_mended_and_no_trial_runs_again() {
+    let rule = |regex: &str| {
+        format!(
+            "outputs = [\"sta.rpt\"]\n[[stage.objective]]\nmetric = \"area\"\ngoal = \"minimize\"\n[stage.metrics]\narea = {{ file = \"sta.rpt\", regex = '{regex}' }}\n"
+        )
+    };
+    let with = |regex: &str| {
+        let text = study(&stage("a", 5, "n", ""));
+        let (head, _) = text.split_once("[stage.sweep]").unwrap();
+        format!(
+            "{head}outputs = [\"sta.rpt\"]\n[stage.sweep]\nn = {{ min = 1, max = 5, type = \"int\" }}\n{}",
+            rule(regex).replacen("outputs = [\"sta.rpt\"]\n", "", 1)
+        )
+    };
+    let (before, after) = (with("aera = ([0-9]+)"), with("area = ([0-9]+)"));
+    let (ran, words) = amended(&before, &after, (3, 0));
+    assert!(ran == 0 && words.contains("4 trials become succeeded"), "{words}");
+}
+
+#[test]
+fn a_failure_rule_names_failures_that_there_are() {
+    let rule = |retryable: bool| {
+        format!("[[stage.failure]]\nkind = \"licence\"\nlog = 'no licence'\nretryable = {retryable}\n")
+    };
+    let before = study(&stage("a", 5, "n", ""));
+    let (ran, words) = amended(&before, &study(&stage("a", 5, "n", &rule(false))), (0, 0));
+    assert!(ran == 0 && words.contains("1 failed trial called licence"), "{words}");
+    // One that was not worth a retry, and is now.
+    let retried = |rule: &str| {
+        study(&stage("a", 5, "n", rule))
+            .replace("survivor_count = 2", "survivor_count = 2\nretries = { count = 1, delay = \"1ms\" }")
+    };
+    let (ran, words) = amended(&retried(&rule(false)), &retried(&rule(true)), (0, 0));
+    assert!(ran == 1 && words.contains("1 failed trial run"), "{words}");
+}
+
+#[test]
+fn a_rail_is_asked_of_what_is_there_and_says_so_before() {
+    let rail = |rail: &str| format!("[stage.rails]\n{rail}\n");
+    let before = study(&stage("a", 5, "n", ""));
+    let rate = study(&stage("a", 5, "n", &rail("max_failure_rate = 0.1")));
+    let (ran, words) = amended(&before, &rate, (0, 3));
+    assert!(
+        ran == 0 && words.contains("rail `max_failure_rate` would be broken by `s_0_2`: the study aborts"),
+        "{words}"
+    );
+    let bound =
+        study(&stage("a", 5, "n", &format!("{}{AREA}", rail("abort_if = [{ metric = \"area\", above = 350 }]"))));
+    let (_, words) = amended(&before, &bound, (0, 3));
+    assert!(words.contains("rail `abort_if` would be broken by `s_0_3`: the study aborts"), "{words}");
+    // None is broken.
+    let wide = study(&stage("a", 5, "n", &rail("max_failure_rate = 0.9")));
+    let (_, words) = amended(&before, &wide, (0, 0));
+    assert!(words.contains("asked of all results of the stage") && !words.contains("aborts"), "{words}");
+    // Trials that lack what the rail needs have failed.
+    let lacking = rail("abort_if = [{ metric = \"deep\", above = 350 }]");
+    let lacking = study(&stage(
+        "a",
+        5,
+        "n",
+        &format!("{lacking}[stage.metrics]\ndeep = {{ file = \"stdout.log\", regex = 'area ([0-2]00)' }}\n"),
+    ));
+    let (ran, words) = amended(&before, &lacking, (0, 0));
+    assert!(ran == 0 && words.contains("2 trials become failed (missing_metric)"), "{words}");
+}
+
+#[test]
+fn later_stages_stand_if_their_parents_do() {
+    let both = |more: &str| study(&format!("{}{}", stage("a", 5, "n", more), stage("b", 4, "k", "")));
+    let (ran, words) = amended(&both(""), &both(AREA), (0, 0));
+    assert!(ran == 0 && words.contains("metric `area` found in 4"), "{words}");
+    // The best two have no `deep`: they have failed, and other ones survive.
+    let deep = "[stage.rails]\nabort_if = [{ metric = \"deep\", above = 900 }]\n[stage.metrics]\ndeep = { file = \"stdout.log\", regex = 'area ([0-4]00)' }\n";
+    let sandbox = finished(&both(""), 0);
+    let words = amend(&sandbox, &both(deep), "--yes", 6);
+    assert!(words.contains("other cases would survive") && words.contains("--discard-from b"), "{words}");
+    amend(&sandbox, &both(deep), "--yes --discard-from b", 0);
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+    assert_eq!(sandbox.canonical(), from_its_beginning(&both(deep), 0));
+    assert_eq!(sandbox.lines("log").len(), 5 + 4 + 4, "the first stage did not run again");
+}
+
+#[test]
+fn what_is_gone_or_changed_is_no_evidence() {
+    let before = study(&stage("a", 5, "n", "")).replace("[stage.sweep]", "outputs = [\"sta.rpt\"]\n[stage.sweep]");
+    let after = format!("{before}[stage.metrics]\narea = {{ file = \"sta.rpt\", regex = 'area = ([0-9]+)' }}\n");
+    let log = format!("{before}{AREA}");
+    let dir = "artifacts/s/0_a/s_0_1/attempt_1";
+    type Spoil<'a> = &'a dyn Fn(&Sandbox);
+    let spoiled: [(&str, &str, Spoil<'_>); 5] = [
+        (&after, "`sta.rpt` is not what was recorded", &|sandbox| {
+            sandbox.write(&format!("{dir}/sta.rpt"), "area = 1")
+        }),
+        (&log, "`stdout.log` is not there", &|sandbox| {
+            std::fs::remove_file(sandbox.path(&format!("{dir}/stdout.log"))).unwrap()
+        }),
+        (&log, "its files do not say any more what they said", &|sandbox| {
+            sandbox.write(&format!("{dir}/metrics.json"), "{\"m\": 9}")
+        }),
+        (&log, "the attempt's directory is gone", &|sandbox| std::fs::remove_dir_all(sandbox.path(dir)).unwrap()),
+        (&after, "sta.rpt", &|sandbox| {
+            let path = sandbox.path(&format!("{dir}/sta.rpt"));
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+        }),
+    ];
+    for (text, why, spoil) in spoiled {
+        let sandbox = finished(&before, 0);
+        spoil(&sandbox);
+        let words = amend(&sandbox, text, "--yes", 6);
+        assert!(words.contains("invalidates") && words.contains("`s_0_1` (") && words.contains(why), "{words}");
+        assert_eq!(sandbox.dump()["trials"][1]["metrics"]["m"], 2.0);
+        amend(&sandbox, text, "--yes --discard-from a", 0);
+    }
+}
+
+#[test]
+fn a_failure_that_cannot_be_read_again_stays_as_it_is() {
+    let sandbox = finished(&study(&stage("a", 5, "n", "")), 0);
+    sandbox.write("artifacts/s/0_a/s_0_2/attempt_1/stderr.log", "Error: other\n");
+    let rule = "[[stage.failure]]\nkind = \"licence\"\nlog = 'Error'\n";
+    let words = amend(&sandbox, &study(&stage("a", 5, "n", rule)), "--yes", 0);
+    assert!(words.contains("1 failed trial cannot be read again and stays as it is"), "{words}");
+    assert_eq!(sandbox.dump()["trials"][2]["failure"]["kind"], "exit_code");
+}
+
+/// Results that were read again are known by the new rules: a grid that grows takes them.
+#[test]
+fn results_that_were_read_again_are_taken_by_a_later_replan() {
+    let reusing = |budget: u64, more: &str| {
+        study(&stage("a", budget, "n", more))
+            .replace("survivor_count = 2", "survivor_count = 2\nreuse = true")
+            .replace("echo $PITON_CASE >> $PITON_STUDY_DIR/log", "echo {n} >> $PITON_STUDY_DIR/log")
+    };
+    let sandbox = finished(&reusing(5, ""), 0);
+    let words = amend(&sandbox, &reusing(5, AREA), "--yes", 0);
+    assert!(words.contains("re-reads 5 finished trials"), "{words}");
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(5, AREA), 0));
+    amend(&sandbox, &reusing(6, AREA), "--yes --discard-from a", 0);
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+    let ran: Vec<String> = sandbox.lines("log").split_off(5);
+    assert_eq!(ran, ["3", "6"], "the failure, and the new one");
+    assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(6, AREA), 0));
+    // Those that were taken over have no logs here.
+    let other = AREA.replace("area =", "size =");
+    let words = amend(&sandbox, &reusing(6, &other), "--yes", 6);
+    assert!(words.contains("it was taken over"), "{words}");
+}
