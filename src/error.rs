@@ -19,6 +19,9 @@ pub enum Error {
     /// The study file has mistakes.
     #[error("the study file has {}", mistakes(.0.len()))]
     Spec(Box<Diagnostics>),
+    /// A file of results has mistakes.
+    #[error("the file of results cannot be read as it is: nothing was imported")]
+    Results(Box<Diagnostics>),
     /// A command was used wrongly.
     #[error("{0}")]
     Usage(String),
@@ -227,6 +230,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Spec(_)
+            | Self::Results(_)
             | Self::Usage(_)
             | Self::NoClosure(_)
             | Self::NoClosureStage { .. }

@@ -76,7 +76,10 @@ pub use next_command::overrides_of;
 pub use salvage::salvage;
 #[doc(hidden)]
 pub use store::Look;
-pub use store::{AmendPlan, Compare, Consent, Dump, Logs, Replay, ReplayOptions, Retry, Stop, Store, Verified};
+pub use store::{
+    AmendPlan, Compare, Consent, Dump, Import, ImportPlan, Logs, Replay, ReplayOptions, Retry, Stop, Store,
+    Unmatched, Verified,
+};
 pub use study::{Outcome, Study};
 pub use study_file::Spec;
 pub use sys::signals::SignalEvent;

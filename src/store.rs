@@ -6,6 +6,7 @@
 mod amend;
 mod compare;
 mod dump;
+mod import;
 mod logs;
 mod replay;
 #[cfg(feature = "report")]
@@ -18,6 +19,7 @@ pub use crate::plan::forecast::{Follows, StageForecast};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};
 pub use dump::Dump;
+pub use import::{Import, ImportPlan, MatchedRow, OUTPUTS_COLUMN, Unmatched, UnmatchedRow};
 pub use logs::Logs;
 pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};
 #[cfg(feature = "report")]

@@ -304,6 +304,23 @@ impl Study {
         }
     }
 
+    /// Makes the store of a study that has none, as [`Study::run`] does, and runs nothing but what tells its tools' versions. `false`: it is there.
+    ///
+    /// # Errors
+    /// As [`Study::run`].
+    pub fn make_store(mut self) -> Result<bool, Error> {
+        if self.look()?.is_some() {
+            return Ok(false);
+        }
+        if let Some(spec) = &mut self.spec {
+            spec.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
+        }
+        self.refuse_unfit_places()?;
+        let (journal, _) = self.open(ResumeDecision::Create, None)?;
+        journal.close().map_err(|cause| self.unreadable(cause))?;
+        Ok(true)
+    }
+
     /// Starts the study, or goes on with it, until it is finished or asked to stop.
     ///
     /// # Errors

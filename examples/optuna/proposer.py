@@ -6,6 +6,8 @@ piton writes one JSON object a line, and reads one line for each `ask`:
     {"type": "ask", "ask": 0, …}             ->  {"params": {"x": 0.5, …}}, or {"done": true}
     {"type": "tell", "ask": 0, "state": "succeeded", "metrics": {…}, …}
 
+Results that `piton import` brought in come first, as a "tell" without a question ("imported": true): Optuna starts warm.
+
 Optuna's memory may go with this process: piton tells it everything again, in the same order. So it needs no storage, and
 proposes the same as if it had never been killed, because its seed is piton's and nothing else is random here.
 """
@@ -40,6 +42,9 @@ def main():
             trial = study.ask(space)
             trials[message["ask"]] = trial
             print(json.dumps({"params": trial.params}), flush=True)
+        elif message.get("imported"):
+            values = [message["metrics"][metric] for metric in metrics]
+            study.add_trial(optuna.trial.create_trial(params=message["params"], distributions=space, values=values))
         elif message["state"] == "succeeded":
             study.tell(trials.pop(message["ask"]), [message["metrics"][metric] for metric in metrics])
         else:

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use piton::Unmatched;
 use piton::model::Named;
 use piton::program::study_file::Goal;
+use piton::store::OUTPUTS_COLUMN;
 use piton::views::compare::Tolerance;
 
 /// Runs studies - stages of trials, the best cases surviving - that outlive kill -9 and power loss.
@@ -61,6 +63,8 @@ pub enum Command {
     Retry(RetryArgs),
     /// Change a study that has begun: show what each change costs, and apply what is accepted
     Amend(AmendArgs),
+    /// Bring in results that were made elsewhere: only the other cases run
+    Import(ImportArgs),
     /// Let a stage begin that waits for approval
     Approve(ApproveArgs),
     /// Replay the journal, compare it with the stored state, check outputs' hashes
@@ -324,6 +328,63 @@ pub struct AmendArgs {
     pub json: bool,
 }
 
+/// `piton import`.
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// CSV or JSON Lines (`.jsonl`, `.ndjson`) with a result a row: its params and its metrics
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present = "from_store", conflicts_with = "from_store")]
+    pub file: Option<PathBuf>,
+    /// The stage that gets the results
+    #[arg(long, value_name = "NAME")]
+    pub stage: String,
+    /// Take the results of another study's trials that succeeded, with their outputs
+    #[arg(long, value_name = "STORE", value_hint = ValueHint::FilePath)]
+    pub from_store: Option<PathBuf>,
+    /// The other study's stage [default: the one of the same name]
+    #[arg(long, value_name = "NAME", requires = "from_store")]
+    pub from_stage: Option<String>,
+    /// Where the outputs of each row lie: in the directory below DIR that its column names, or that is called by its number, from 1
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "from_store")]
+    pub outputs: Option<PathBuf>,
+    /// The column that names each row's directory
+    #[arg(long, value_name = "COLUMN", requires = "outputs", default_value = OUTPUTS_COLUMN)]
+    pub outputs_column: String,
+    /// A column that says nothing here; may be repeated
+    #[arg(long, value_name = "COLUMN")]
+    pub ignore: Vec<String>,
+    /// What to do if rows match no case that waits: import nothing, or leave them out
+    #[arg(long, value_name = "refuse|leave", default_value = "refuse")]
+    #[arg(value_parser = unmatched)]
+    pub unmatched: Unmatched,
+    /// The study file, to make the store if there is none
+    #[arg(long, value_name = "STUDY.toml", value_hint = ValueHint::FilePath)]
+    pub study: Option<PathBuf>,
+    /// Override a constant of [params] when the store is made
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment, requires = "study")]
+    pub set: Vec<(String, String)>,
+    /// Who imports them [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Import without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Show what would be imported, and import nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Print what was imported, or would be, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const IMPORT_HELP: &str = "\
+A row is a result of the case that has its params; the metrics that the stage needs must be there. Columns are called as params and
+metrics are; `param.NAME` and `metric.NAME` say which. Nothing is imported in part. Where a proposer chooses the trials, it
+is told of the results before its first question, and no trial has them.";
+
 /// `piton approve`.
 #[derive(Debug, Args)]
 pub struct ApproveArgs {
@@ -487,6 +548,14 @@ pub struct CompletionsArgs {
     /// For which shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+fn unmatched(text: &str) -> Result<Unmatched, String> {
+    match text {
+        "refuse" => Ok(Unmatched::Refuse),
+        "leave" => Ok(Unmatched::Leave),
+        _ => Err("expected `refuse` or `leave`".to_owned()),
+    }
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

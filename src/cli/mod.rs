@@ -14,6 +14,7 @@ mod compare;
 mod dump;
 mod export;
 mod hints;
+mod import;
 mod logs;
 mod manual;
 mod new;
@@ -119,6 +120,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Why(args) => why::why(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Amend(args) => amend::amend(&args),
+        Command::Import(args) => import::import(&args),
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Compact(args) => compact::compact(&args),

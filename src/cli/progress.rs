@@ -23,7 +23,7 @@ use piton::program::engine::{Draft, Observer};
 use piton::program::paths::{STDERR_LOG, StudyPaths};
 use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
-use piton::views::{clean, counted, doubt_words, duration, number};
+use piton::views::{clean, counted, doubt_words, duration, number, taken_words};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -328,6 +328,8 @@ impl Observer for Progress {
             | Event::StudyCreated(_)
             | Event::DrainStarted { .. }
             | Event::TrialReset { .. }
+            | Event::TrialImported(_)
+            | Event::ResultsTold(_)
             | Event::InputsListed { .. }
             | Event::ResultIdentified { .. }
             | Event::ReuseMissed { .. }
@@ -370,12 +372,9 @@ fn best_so_far(draft: &Draft, spec: &Spec, stage: StageIndex) -> Option<BestSoFa
     Some(BestSoFar { words: format!("best {metric} {} ({case})", number(value)), value })
 }
 
-/// How many took the result of an equal one, if any did.
+/// How many made no attempt, if any did not.
 pub(super) fn reused_words(counters: &StageCounters) -> String {
-    match counters.reused {
-        0 => String::new(),
-        reused => format!(" ({reused} reused)"),
-    }
+    taken_words(counters.reused, counters.imported)
 }
 
 fn from_here(path: &Path) -> &Path {

@@ -121,7 +121,7 @@ pub fn hint(line: &str) {
 
 /// What failed, each cause once, what is safe, what helps.
 pub fn print_error(error: &Error) {
-    if let Error::Spec(diagnostics) = error {
+    if let Error::Spec(diagnostics) | Error::Results(diagnostics) = error {
         let stderr = std::io::stderr();
         let columns = if stderr.is_terminal() { usize::from(width(&stderr)) } else { DEFAULT_TERM_WIDTH };
         let text = diagnostics.render(colour(&stderr), Some(columns));

@@ -206,7 +206,7 @@ impl Draft {
 }
 
 /// What proposers said of the survivors of closed stages: what the trials after them inherit.
-pub(super) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
+pub(crate) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
     let mut proposals = Proposals::new();
     for stage in stages.iter().filter(|stage| stage.proposing != Proposing::No) {
         for parent in &stage.survivors {

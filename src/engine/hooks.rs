@@ -60,6 +60,8 @@ struct HookStage {
     succeeded: u64,
     /// Of these, how many took the result of an equal trial.
     reused: u64,
+    /// Of those that succeeded, how many have a result that was made elsewhere.
+    imported: u64,
     failed: u64,
     /// The survivors' cases, best first; at most a hundred.
     survivors: Vec<String>,
@@ -142,6 +144,7 @@ impl Hooks {
             planned: summary.trials.planned,
             succeeded: summary.trials.succeeded,
             reused: summary.counters.reused,
+            imported: summary.counters.imported,
             failed: summary.trials.failed,
             survivors: summary.survivors().take(SURVIVORS).collect(),
             survivor_count: summary.survived(),

@@ -8,6 +8,7 @@
 pub mod attempt;
 mod draft;
 pub(crate) mod hooks;
+pub(crate) mod importing;
 mod inputs;
 mod jobs;
 mod library;
@@ -35,9 +36,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
+pub(crate) use draft::survivors_proposals;
 pub(crate) use inputs::WatchedInputs;
 pub(crate) use jobs::JobMaker;
 pub(crate) use library::Library;
+pub(crate) use proposer::told_values;
 #[cfg(test)]
 pub(crate) use rails::broken;
 pub(crate) use run::Order;

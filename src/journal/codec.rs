@@ -71,16 +71,20 @@ stored! {
     records::Proposal: "proposal", ProposalV1;
 }
 
-/// Kinds whose records were once written without what was added since: tag 1, in another struct.
+/// Kinds whose records were once written without what was added since: tags 1 and 2, in structs of their own.
 macro_rules! grown {
-    ($($model:ty: $kind:literal, $old:ident, $latest:ident;)*) => {$(
+    ($($model:ty: $kind:literal, $first:ident, $second:ident, $latest:ident;)*) => {$(
         impl Stored for $model {
             const KIND: &'static str = $kind;
             type Latest = records::$latest;
-            const TAG: u8 = 2;
+            const TAG: u8 = 3;
             fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
                 match tag {
-                    1 => Ok(records::$latest::from(unpack::<records::$old>(bytes)?).into_model()),
+                    1 => {
+                        let second = records::$second::from(unpack::<records::$first>(bytes)?);
+                        Ok(records::$latest::from(second).into_model())
+                    }
+                    2 => Ok(records::$latest::from(unpack::<records::$second>(bytes)?).into_model()),
                     newer => Err(CodecError::Newer(newer)),
                 }
             }
@@ -88,8 +92,8 @@ macro_rules! grown {
     )*};
 }
 grown! {
-    StudyProgress: "progress", StudyProgressV1, StudyProgressV2;
-    StageCounters: "counters", StageCountersV1, StageCountersV2;
+    StudyProgress: "progress", StudyProgressV1, StudyProgressV2, StudyProgressV3;
+    StageCounters: "counters", StageCountersV1, StageCountersV2, StageCountersV3;
 }
 
 impl Stored for records::Results {
@@ -135,11 +139,15 @@ impl Stored for StudyRow {
 
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
-    type Latest = records::TrialRowV2;
-    const TAG: u8 = 2;
+    type Latest = records::TrialRowV3;
+    const TAG: u8 = 3;
     fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
         match tag {
-            1 => Ok(records::TrialRowV2::from(unpack::<records::TrialRowV1>(bytes)?).into_model()),
+            1 => {
+                let second = records::TrialRowV2::from(unpack::<records::TrialRowV1>(bytes)?);
+                Ok(records::TrialRowV3::from(second).into_model())
+            }
+            2 => Ok(records::TrialRowV3::from(unpack::<records::TrialRowV2>(bytes)?).into_model()),
             newer => Err(CodecError::Newer(newer)),
         }
     }
@@ -210,8 +218,9 @@ mod tests {
     use crate::model::ExecutorKind;
     use crate::model::{
         Abort, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit, Failure, FailureKind,
-        IndexedResult, InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reread, ResultDifference,
-        ResultPart, Reused, RunEnd, StudyId, StudyStatus, TrialState, Usage, Verdict,
+        ImportSource, Imported, IndexedResult, InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reread,
+        ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, StudyId, StudyStatus, ToldResult, TrialImport,
+        TrialState, Usage, Value, Verdict,
     };
 
     fn record() -> Record {
@@ -300,16 +309,21 @@ mod tests {
             outputs: Vec::new(),
             identity: None,
             reused_from: None,
+            imported: None,
         };
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![2, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
+            vec![3, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
         // As it was written before there were identities, and since: without one, made by itself.
         let before = sealed("trial", 9, [&[1], &expected[1..]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         expected.extend([0, 0]);
+        let before = sealed("trial", 9, [&[2], &expected[1..]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
+        // Not imported.
+        expected.push(0);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         assert_eq!(decode::<TrialRow>(8, &bytes), Err(CodecError::Checksum));
@@ -346,18 +360,24 @@ mod tests {
         }
         let row = TrialRow { identity: Some(identity), reused_from: Some(origin), ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told].concat();
+        let expected = [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
+        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 1]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { next_index: 4, succeeded: 3, reused: 2, ..StageCounters::default() };
         let bytes = encode(0, &counters).unwrap();
-        assert_eq!(bytes[..bytes.len() - 4], [2, 4, 0, 3, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(bytes[..bytes.len() - 4], [3, 4, 0, 3, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+        let before = sealed("counters", 0, vec![2, 4, 0, 3, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(decode::<StageCounters>(0, &before).unwrap(), counters);
         let before = sealed("counters", 0, vec![1, 4, 0, 3, 0, 0, 0, 0, 0]);
         assert_eq!(decode::<StageCounters>(0, &before).unwrap(), StageCounters { reused: 0, ..counters });
         let mut progress = StudyProgress { last_seq: 8, ..StudyProgress::default() };
         progress.accounting.reused = 2;
         let bytes = encode(0, &progress).unwrap();
-        assert_eq!(bytes[..11], [2, 8, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(bytes[..12], [3, 8, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
+        let before = sealed("progress", 0, [&[2, 8, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0][..], &[0; 32]].concat());
+        assert_eq!(decode::<StudyProgress>(0, &before).unwrap(), progress);
         let before = sealed("progress", 0, [&[1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 32]].concat());
         progress.accounting.reused = 0;
         assert_eq!(decode::<StudyProgress>(0, &before).unwrap(), progress);
@@ -389,6 +409,43 @@ mod tests {
             assert_eq!(bytes[..bytes.len() - 4], expected);
             assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
         }
+    }
+
+    /// By hand: what importing adds.
+    #[test]
+    fn golden_bytes_of_what_is_imported() {
+        let source = ImportSource { file: "f".into(), blake3: [5; 32], by: "ada".into() };
+        let from = [&[1, b'f'][..], &[5; 32], &[3, b'a', b'd', b'a']].concat();
+        let of_metrics = [2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x'];
+        let trial =
+            TrialImport { trial: TrialId(3), source: source.clone(), metrics: metrics(), outputs: Vec::new() };
+        let told = ToldResult { values: vec![("x".into(), Value::Int(2))], metrics: metrics() };
+        let told = ResultsTold { stage: 1, source: source.clone(), results: vec![told] };
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        for (record, expected) in [
+            (
+                event(Event::TrialImported(Box::new(trial))),
+                [&[1, 2, 5, 28, 3][..], &from, &of_metrics, &[0]].concat(),
+            ),
+            (
+                event(Event::ResultsTold(Box::new(told))),
+                [&[1, 2, 5, 29, 1][..], &from, &[1, 1, 1, b'x', 1, 4], &of_metrics].concat(),
+            ),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
+        let imported = Some(Imported { source, at_ms: 4 });
+        let row = TrialRow { imported, ..TrialRow::new(TrialId(9), 0) };
+        let bytes = encode(9, &row).unwrap();
+        let expected = [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8]].concat();
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
+        let counters = StageCounters { imported: 4, told: 5, told_from: 6, ..StageCounters::default() };
+        let bytes = encode(0, &counters).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 5, 6]);
+        assert_eq!(decode::<StageCounters>(0, &bytes).unwrap(), counters);
     }
 
     #[test]

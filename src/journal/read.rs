@@ -19,8 +19,8 @@ use super::records::{Proposal, Results};
 use super::storage;
 use super::tables::{self, ONLY, RecordTable, SCHEMA, decoded, get};
 use crate::model::{
-    Event, Identity, IdentityHash, IndexedResult, Proposals, ReadyKey, Record, RunningRow, Seq, StageCounters,
-    StageIndex, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,
+    Event, Identity, IdentityHash, IndexedResult, Proposals, ReadyKey, Record, ResultsTold, RunningRow, Seq,
+    StageCounters, StageIndex, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, Value, Verdict,
 };
 use crate::sys::disk;
 
@@ -353,6 +353,31 @@ impl Snapshot {
         self.records(tables::EVENTS, from, u64::MAX)
     }
 
+    /// What was imported for a stage's proposer, in the order in which it is told. Reads nothing where there is nothing, and all
+    /// events since the first of it otherwise.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn told(&self, stage: StageIndex) -> Result<Vec<ResultsTold>, JournalError> {
+        let counters = self.counters(stage)?;
+        let (mut left, mut found) = (counters.told, Vec::new());
+        if left == 0 {
+            return Ok(found);
+        }
+        for event in self.events(counters.told_from)? {
+            if let Event::ResultsTold(told) = event?.1.event
+                && told.stage == stage
+            {
+                left = left.saturating_sub(told.results.len() as u64);
+                found.push(*told);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// What the study's inputs and tools were, from its beginning on: a new one with each amendment. Reads every event.
     ///
     /// # Errors
@@ -367,7 +392,9 @@ impl Snapshot {
             stages.iter().find(|row| row.contains(trial)).map_or(opened, |row| row.index.min(opened))
         };
         for event in self.events(1)? {
-            match event?.1.event {
+            let event = event?.1.event;
+            let trial_taken = event.taken_by();
+            match event {
                 Event::StudyCreated(created) => found.push(Identity::new(created.inputs, created.versions)),
                 Event::SpecAmended(amended) => {
                     if let Some(from) = amended.discard_from {
@@ -390,12 +417,11 @@ impl Snapshot {
                         *identity.results.entry(stage).or_default() += 1;
                     }
                 }
-                Event::TrialReused(reused) => {
-                    if let Some(identity) = found.last_mut() {
-                        *identity.results.entry(stage_of(reused.trial, opened)).or_default() += 1;
+                _ => {
+                    if let Some((identity, trial)) = found.last_mut().zip(trial_taken) {
+                        *identity.results.entry(stage_of(trial, opened)).or_default() += 1;
                     }
                 }
-                _ => {}
             }
         }
         Ok(found)

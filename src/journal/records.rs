@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, Doubt, EngineId, Event,
-    ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, IndexedResult, InputEntry, InputHash,
-    InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread,
-    ResultDifference, ResultPart, Reused, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters,
-    StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToolVersion,
-    TrialId, TrialRow, TrialState, Usage, Value, Verdict,
+    ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource, Imported, IndexedResult,
+    InputEntry, InputHash, InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail,
+    Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RunningRow, Segment,
+    Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress,
+    StudyRow, StudyStatus, ToldResult, ToolVersion, TrialId, TrialImport, TrialRow, TrialState, Usage, Value,
+    Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -208,17 +209,24 @@ mirror_struct! {
         trial: TrialIdV1, identity: [u8; 32], origin: OriginV1, metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1>,
     }
     RereadV1 = Reread { trial: TrialIdV1, attempt: u32, verdict: VerdictV1, next: NextV1 }
-    AccountingV2 = Accounting {
-        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64, reused: u64,
+    ImportSourceV1 = ImportSource { file: String, blake3: [u8; 32], by: String }
+    ImportedV1 = Imported { source: ImportSourceV1, at_ms: i64 }
+    TrialImportV1 = TrialImport {
+        trial: TrialIdV1, source: ImportSourceV1, metrics: MapV1<MetricV1>, outputs: Vec<OutputHashV1>,
     }
-    StudyProgressV2 = StudyProgress {
-        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV2,
+    ToldResultV1 = ToldResult { values: Vec<(String, ValueV1)>, metrics: MapV1<MetricV1> }
+    ResultsToldV1 = ResultsTold { stage: u32, source: ImportSourceV1, results: Vec<ToldResultV1> }
+    AccountingV3 = Accounting {
+        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64, reused: u64, imported: u64,
+    }
+    StudyProgressV3 = StudyProgress {
+        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV3,
         catastrophic: u64,
         chain: [u8; 32],
     }
-    StageCountersV2 = StageCounters {
+    StageCountersV3 = StageCounters {
         next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
-        ended_attempts: u64, best: Option<BestV1>, reused: u64,
+        ended_attempts: u64, best: Option<BestV1>, reused: u64, imported: u64, told: u64, told_from: u64,
     }
     StageRowV1 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
@@ -280,6 +288,86 @@ pub(super) struct StudyProgressV1 {
     accounting: AccountingV1,
     catastrophic: u64,
     chain: [u8; 32],
+}
+
+/// [`Accounting`] as it was written before results were imported.
+#[derive(Serialize, Deserialize)]
+struct AccountingV2 {
+    attempts_started: u64,
+    succeeded: u64,
+    failed: u64,
+    interrupted: u64,
+    running: u64,
+    reused: u64,
+}
+
+/// [`StudyProgress`], likewise.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyProgressV2 {
+    last_seq: u64,
+    earlier_runs_ms: u64,
+    this_run_ms: u64,
+    last_event_ms: i64,
+    accounting: AccountingV2,
+    catastrophic: u64,
+    chain: [u8; 32],
+}
+
+impl From<StudyProgressV2> for StudyProgressV3 {
+    fn from(old: StudyProgressV2) -> Self {
+        let AccountingV2 { attempts_started, succeeded, failed, interrupted, running, reused } = old.accounting;
+        let imported = 0;
+        Self {
+            last_seq: old.last_seq,
+            earlier_runs_ms: old.earlier_runs_ms,
+            this_run_ms: old.this_run_ms,
+            last_event_ms: old.last_event_ms,
+            accounting: AccountingV3 {
+                attempts_started,
+                succeeded,
+                failed,
+                interrupted,
+                running,
+                reused,
+                imported,
+            },
+            catastrophic: old.catastrophic,
+            chain: old.chain,
+        }
+    }
+}
+
+/// [`StageCounters`], likewise.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StageCountersV2 {
+    next_index: u64,
+    running: u64,
+    succeeded: u64,
+    failed: u64,
+    cancelled: u64,
+    ended_wall_us: u64,
+    ended_attempts: u64,
+    best: Option<BestV1>,
+    reused: u64,
+}
+
+impl From<StageCountersV2> for StageCountersV3 {
+    fn from(old: StageCountersV2) -> Self {
+        Self {
+            next_index: old.next_index,
+            running: old.running,
+            succeeded: old.succeeded,
+            failed: old.failed,
+            cancelled: old.cancelled,
+            ended_wall_us: old.ended_wall_us,
+            ended_attempts: old.ended_attempts,
+            best: old.best,
+            reused: old.reused,
+            imported: 0,
+            told: 0,
+            told_from: 0,
+        }
+    }
 }
 
 impl From<StudyProgressV1> for StudyProgressV2 {
@@ -544,7 +632,7 @@ impl From<TrialRowV1> for TrialRowV2 {
     }
 }
 
-/// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
+/// [`TrialRow`] as it was written before results were imported.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrialRowV2 {
     stage: u32,
@@ -559,7 +647,41 @@ pub(super) struct TrialRowV2 {
     reused_from: Option<OriginV1>,
 }
 
-impl Disk for TrialRowV2 {
+impl From<TrialRowV2> for TrialRowV3 {
+    fn from(old: TrialRowV2) -> Self {
+        Self {
+            stage: old.stage,
+            state: old.state,
+            due_ms: old.due_ms,
+            failures: old.failures,
+            attempts: old.attempts,
+            metrics: old.metrics,
+            failure: old.failure,
+            outputs: old.outputs,
+            identity: old.identity,
+            reused_from: old.reused_from,
+            imported: None,
+        }
+    }
+}
+
+/// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrialRowV3 {
+    stage: u32,
+    state: TrialStateV1,
+    due_ms: i64,
+    failures: u32,
+    attempts: Vec<AttemptRowV1>,
+    metrics: MapV1<MetricV1>,
+    failure: Option<FailureV1>,
+    outputs: Vec<OutputHashV1>,
+    identity: Option<[u8; 32]>,
+    reused_from: Option<OriginV1>,
+    imported: Option<ImportedV1>,
+}
+
+impl Disk for TrialRowV3 {
     type Model = TrialRow;
     fn of(model: &TrialRow) -> Self {
         Self {
@@ -573,6 +695,7 @@ impl Disk for TrialRowV2 {
             outputs: Disk::of(&model.outputs),
             identity: model.identity,
             reused_from: Disk::of(&model.reused_from),
+            imported: Disk::of(&model.imported),
         }
     }
     fn into_model(self) -> TrialRow {
@@ -588,6 +711,7 @@ impl Disk for TrialRowV2 {
             outputs: self.outputs.into_model(),
             identity: self.identity,
             reused_from: self.reused_from.into_model(),
+            imported: self.imported.into_model(),
         }
     }
 }
@@ -754,5 +878,7 @@ mirror_enum! {
         ReuseDiffered(doubt: Box<DoubtV1>),
         StageReread { stage: u32, read: u64, best: Option<BestV1> },
         ResultReread(reread: Box<RereadV1>),
+        TrialImported(import: Box<TrialImportV1>),
+        ResultsTold(told: Box<ResultsToldV1>),
     }
 }

@@ -5,7 +5,14 @@
 use super::event::{Extension, SpecAmended};
 use super::fold::{Fold, Rows, waiting};
 use super::ids::StageIndex;
-use super::rows::{Approval, Proposing, StageRow, StageStatus, StudyStatus, TrialState};
+use super::rows::{Approval, Proposing, StageCounters, StageRow, StageStatus, StudyStatus, TrialState};
+
+/// What a person had said of a stage that waits, for the stage of that name.
+struct Carried {
+    name: String,
+    approval: Option<Approval>,
+    counters: StageCounters,
+}
 
 impl Fold {
     pub(super) fn amended<R: Rows>(&self, rows: &mut R, amended: &SpecAmended) -> Result<(), R::Error> {
@@ -17,8 +24,8 @@ impl Fold {
         while kept < study.stage_count && rows.stage(kept)?.is_some_and(|s| s.status != StageStatus::Waiting) {
             kept += 1;
         }
-        let approvals = self.take_waiting(rows, kept, study.stage_count)?;
-        self.declare(rows, amended, kept, &approvals)?;
+        let carried = self.take_waiting(rows, kept, study.stage_count)?;
+        self.declare(rows, amended, kept, &carried)?;
         if let Some(extension) = &amended.extended {
             if extension.stage.checked_add(1) != Some(kept) {
                 return Err(self.misfit(format!("stage {} is not the last that has begun", extension.stage)));
@@ -76,21 +83,21 @@ impl Fold {
         Ok(())
     }
 
-    /// Removes the stages that wait, and gives the approvals they had.
+    /// Removes the stages that wait, and gives what a person had said of them.
     fn take_waiting<R: Rows>(
         &self,
         rows: &mut R,
         kept: StageIndex,
         count: StageIndex,
-    ) -> Result<Vec<(String, Approval)>, R::Error> {
-        let mut approvals = Vec::new();
+    ) -> Result<Vec<Carried>, R::Error> {
+        let mut carried = Vec::new();
         for index in kept..count {
-            if let Some(stage) = rows.stage(index)? {
-                approvals.extend(stage.approval.map(|approval| (stage.name, approval)));
+            if let Some(StageRow { name, approval, .. }) = rows.stage(index)? {
+                carried.push(Carried { name, approval, counters: rows.counters(index)? });
             }
             rows.remove_stage(index)?;
         }
-        Ok(approvals)
+        Ok(carried)
     }
 
     /// Writes what the stages are from now on: those that have begun keep where they stand, the others wait.
@@ -99,7 +106,7 @@ impl Fold {
         rows: &mut R,
         amended: &SpecAmended,
         kept: StageIndex,
-        approvals: &[(String, Approval)],
+        carried: &[Carried],
     ) -> Result<(), R::Error> {
         if u32::try_from(amended.stages.len()).unwrap_or(u32::MAX) < kept {
             return Err(self.misfit("a stage that has begun is missing".into()));
@@ -109,8 +116,17 @@ impl Fold {
         for (index, decl) in (0..).zip(&amended.stages) {
             if index >= kept {
                 let mut stage = waiting(index, decl);
-                let given = approvals.iter().find(|(name, _)| *name == stage.name && anew != Some(index));
-                stage.approval = given.map(|(_, approval)| approval.clone());
+                let before = carried.iter().find(|before| before.name == stage.name);
+                let given = before.filter(|_| anew != Some(index));
+                stage.approval = given.and_then(|before| before.approval.clone());
+                // What its proposer was to be told of stays.
+                if let Some(counters) = before.map(|before| before.counters)
+                    && counters.told > 0
+                    && stage.hears_results()
+                {
+                    let StageCounters { told, told_from, .. } = counters;
+                    rows.put_counters(index, StageCounters { told, told_from, ..StageCounters::default() })?;
+                }
                 rows.put_stage(stage)?;
                 continue;
             }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
+use super::imported::{ResultsTold, TrialImport};
 use super::named::named;
 use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
@@ -206,6 +207,10 @@ pub enum Event {
     },
     /// What a finished trial left gives another result by the rules that count from now on.
     ResultReread(Box<Reread>),
+    /// A trial has a result that was made elsewhere (`piton import`), and makes no attempt.
+    TrialImported(Box<TrialImport>),
+    /// A stage's proposer is to be told of results that were made elsewhere, before its first question.
+    ResultsTold(Box<ResultsTold>),
 }
 
 /// Everything a study is, fixed at creation.

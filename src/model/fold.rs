@@ -111,6 +111,20 @@ impl Event {
             Self::ReuseDiffered(_) => "reuse_differed",
             Self::StageReread { .. } => "stage_reread",
             Self::ResultReread(_) => "result_reread",
+            Self::TrialImported(_) => "trial_imported",
+            Self::ResultsTold(_) => "results_told",
+        }
+    }
+}
+
+impl Event {
+    /// The trial that has a result by this event, and made no attempt.
+    #[must_use]
+    pub fn taken_by(&self) -> Option<TrialId> {
+        match self {
+            Self::TrialReused(reused) => Some(reused.trial),
+            Self::TrialImported(import) => Some(import.trial),
+            _ => None,
         }
     }
 }
@@ -161,6 +175,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         | Event::ReuseMissed { .. }
         | Event::ReuseDiffered(_) => fold.reuse(rows, &record.event),
         Event::StageReread { .. } | Event::ResultReread(_) => fold.read_again(rows, &record.event),
+        Event::TrialImported(_) | Event::ResultsTold(_) => fold.import(rows, &record.event),
         other => fold.study_changed(rows, other),
     }
 }
@@ -190,7 +205,7 @@ pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
 /// What every step of a fold needs to know of its record.
 pub(super) struct Fold {
     pub(super) seq: Seq,
-    at_ms: UnixMs,
+    pub(super) at_ms: UnixMs,
     what: &'static str,
 }
 

@@ -166,6 +166,7 @@ pub(crate) fn event(record: &Record) -> Result<(), String> {
             Verdict::Succeeded { outputs: found, .. } => outputs(found),
             _ => Ok(()),
         },
+        Event::TrialImported(import) => outputs(&import.outputs),
         _ => Ok(()),
     }
 }

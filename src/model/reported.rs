@@ -50,6 +50,25 @@ pub(crate) fn read_metrics(text: &[u8]) -> Result<Reported, String> {
     Ok(reported)
 }
 
+/// A label has at most so many bytes.
+pub(crate) const MAX_LABEL_BYTES: usize = 1 << 10;
+/// A record of the journal holds all of a trial's metrics, and records are bounded.
+const MAX_METRICS_BYTES: usize = 32 << 10;
+
+/// A label as it is recorded.
+pub(crate) fn label_of(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_LABEL_BYTES));
+    text
+}
+
+/// Whether a record holds them, names included.
+pub(crate) fn metrics_fit(metrics: &Metrics) -> bool {
+    let size = |(name, metric): (&String, &Metric)| {
+        name.len() + 16 + if let Metric::Label(label) = metric { label.len() } else { 0 }
+    };
+    metrics.iter().map(size).sum::<usize>() <= MAX_METRICS_BYTES
+}
+
 /// What stands for `NaN` and `Infinity`, which are no JSON: a number that is no float.
 const NOT_FINITE: &str = "1e9999999";
 

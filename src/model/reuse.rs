@@ -16,7 +16,7 @@ use super::value::{Metric, Metrics};
 /// What a result depends on, in one hash.
 pub type IdentityHash = [u8; 32];
 
-/// The number that stands for the attempt a reused trial never made: its directory is named by it.
+/// The number that stands for the attempt that a reused or imported trial never made: its directory is named by it.
 pub const REUSED: AttemptNo = 0;
 
 /// Who made a result that another trial has taken.
@@ -181,9 +181,9 @@ impl TrialRow {
     /// The attempt whose result is the trial's, or whose directory is the one to look into: the last, or [`REUSED`].
     #[must_use]
     pub fn accepted(&self) -> AttemptNo {
-        match self.reused_from {
-            Some(_) => REUSED,
-            None => self.attempts.last().map_or(0, |attempt| attempt.n),
+        match self.reused_from.is_some() || self.imported.is_some() {
+            true => REUSED,
+            false => self.attempts.last().map_or(0, |attempt| attempt.n),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
+use super::imported::Imported;
 use super::named::named;
 use super::reuse::{Doubt, IdentityHash, Origin};
 use super::value::{Metrics, Value};
@@ -501,6 +502,8 @@ pub struct Accounting {
     pub running: u64,
     /// Trials that took the result of an equal one: no attempts.
     pub reused: u64,
+    /// Trials whose result was made elsewhere and imported: no attempts.
+    pub imported: u64,
 }
 
 impl fmt::Display for Accounting {
@@ -540,6 +543,8 @@ pub struct TrialRow {
     pub identity: Option<IdentityHash>,
     /// Whose result it took, if it did not make it.
     pub reused_from: Option<Origin>,
+    /// Where its result comes from, if it was made elsewhere.
+    pub imported: Option<Imported>,
 }
 
 impl TrialRow {
@@ -557,6 +562,7 @@ impl TrialRow {
             outputs: Vec::new(),
             identity: None,
             reused_from: None,
+            imported: None,
         }
     }
 }

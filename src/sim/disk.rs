@@ -191,6 +191,16 @@ impl Files {
         self.inodes[id].node = Node::File { now: content.clone(), durable: content };
     }
 
+    /// A directory that was there before the study, with those above it.
+    pub(super) fn lay_dir(&mut self, path: &Path) {
+        if self.kind(path).is_none() {
+            let above = path.parent().unwrap();
+            self.lay_dir(above);
+            self.create_dir(path).unwrap();
+            self.sync(self.find(above).unwrap());
+        }
+    }
+
     /// A file that was there before the study.
     pub(super) fn lay(&mut self, path: &Path, bytes: &[u8]) {
         self.create(path, true).unwrap();

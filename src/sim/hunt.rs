@@ -138,6 +138,12 @@ fn fresh(scenario: &Scenario, random: Random, camera: Camera) -> World {
     let dir = Path::new(DIR);
     let mut files = if scenario.neighbour { Files::new(&dir.join("artifacts")) } else { Files::new(dir) };
     files.lay(Path::new(INPUT), b"one");
+    for (params, _, outputs) in &scenario.imported {
+        if let Some(dir) = outputs {
+            files.lay_dir(&dir.path());
+            files.lay(&dir.path().join("result.bin"), format!("theirs: {params:?}").as_bytes());
+        }
+    }
     World::new(files, random, 0, camera)
 }
 

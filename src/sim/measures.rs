@@ -25,6 +25,7 @@ fn study(fault: Fault) -> &'static str {
         TakenUnchecked => "taken",
         DoubtForgotten | DoubtUntold => "doubted",
         RereadApart => "reread",
+        ImportedNotSynced | ImportedInPart => "imported",
         _ => "two_stages",
     }
 }

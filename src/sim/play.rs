@@ -17,7 +17,7 @@ use crate::engine::{CommitStep, Draft, Observer, Order, RunHost, RunOptions, Run
 use crate::error::Error;
 use crate::journal::Reader;
 use crate::model::{EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict};
-use crate::store::{Consent, Retry, Store};
+use crate::store::{Consent, Import, Retry, Store, Unmatched};
 use crate::study::{Outcome, Study};
 use crate::study_file::{Spec, Work};
 use crate::sys::simulated::{Kind, Machine, on};
@@ -69,7 +69,7 @@ fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
         Event::AttemptEnded(end) if end.next == Next::Final && end.verdict != Verdict::Cancelled => {
             done.insert(end.trial);
         }
-        Event::TrialReused(reused) => drop(done.insert(reused.trial)),
+        Event::TrialReused(_) | Event::TrialImported(_) => done.extend(event.taken_by()),
         Event::TrialReset { trial } => drop(done.remove(trial)),
         Event::ResultReread(reread) => match reread.next {
             Next::Final => drop(done.insert(reread.trial)),
@@ -98,6 +98,7 @@ impl<'a> User<'a> {
     /// Runs the study to its end.
     pub(super) fn play(&self) -> Result<StudyStatus, Error> {
         on(Rc::new(self.world.clone()), || {
+            self.import()?;
             for run in 0..RUNS {
                 let outcome = match self.run(run) {
                     Err(error) if error.exit_code() == 6 && self.world.state().files.put_back() => continue,
@@ -122,6 +123,24 @@ impl<'a> User<'a> {
             self.wrong.borrow_mut().push(format!("hang: it is not over after {RUNS} runs"));
             Ok(StudyStatus::Interrupted)
         })
+    }
+
+    /// `piton import`, before the first run; after a crash again, unless it is there.
+    fn import(&self) -> Result<(), Error> {
+        if self.scenario.imported.is_empty() {
+            return Ok(());
+        }
+        Study::new(self.scenario.spec.clone()).store(store()).make_store()?;
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let snapshot = Reader::open(&store())?.snapshot().map_err(failed)?;
+        let imported = snapshot.progress().map_err(failed)?.accounting.imported > 0;
+        drop(snapshot);
+        if !imported {
+            let store = Store::at(store());
+            let plan = store.import(&Import::of_rows(self.scenario.imported.clone(), "a").by("ada"))?;
+            self.noted(plan.applied(Unmatched::Refuse)?);
+        }
+        Ok(())
     }
 
     /// The same command while a person is waited for: nothing is recorded.

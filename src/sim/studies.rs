@@ -1,12 +1,14 @@
 //! The studies that are simulated: a small one for each feature, and larger ones made up by chance.
 
 use crate::{Range, Stage, Study};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
-use crate::model::StageIndex;
+use crate::model::{Metric, Metrics, Params, StageIndex, Value};
 use crate::study_file::{Backoff, ExecutorSpec, MetricRule, Retries, Sampling, SlurmSpec, Spec};
+use crate::sys::opened::Below;
 
 /// A study, how its trials fare, and what its user does.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Scenario {
     pub(super) exports: Exports,
     /// What is changed behind the study's back.
     pub(super) meddled: Meddled,
+    /// Results that its user imports before its first run.
+    pub(super) imported: Vec<(Params, Metrics, Option<Below>)>,
 }
 
 /// What somebody else changes while the study runs; when it is refused, the user puts that back.
@@ -68,6 +72,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         clock_percent: 0,
         exports: Exports::Slow,
         meddled: Meddled::Nothing,
+        imported: Vec::new(),
     }
 }
 
@@ -110,6 +115,7 @@ pub(super) fn all() -> Vec<Scenario> {
         doubted_remotely(),
         reread(),
         reread_reusing(),
+        imported(),
     ]
 }
 
@@ -316,6 +322,23 @@ fn doubted_remotely() -> Scenario {
     let nature = Nature { unequal: true, stubborn: true, ..Nature::default() };
     let requests = vec![vec![(20, Request::Drain)], vec![(15, Request::Drain), (18, Request::Terminate)]];
     Scenario { nature, requests, ..scenario("doubted_remotely", 3, spec) }
+}
+
+/// Where the outputs lie of results that are imported.
+pub(super) const THEIRS: &str = "/home/ada/study/theirs";
+
+/// The best and the worst result come from elsewhere, with outputs that children derive from. They are not what trials would give.
+fn imported() -> Scenario {
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("result.bin");
+    let row = |x: i64, m: f64| {
+        let params = Params::from([("x".into(), Value::Int(x))]);
+        let metrics = Metrics::from([("m".into(), Metric::Number(m))]);
+        (params, metrics, Some(Below::root(PathBuf::from(THEIRS)).join(x.to_string())))
+    };
+    Scenario {
+        imported: vec![row(3, -2.0e6), row(2, 2.0e6)],
+        ..scenario("imported", 2, study([first, stage("b", 1, 1)]))
+    }
 }
 
 fn on_cluster() -> ExecutorSpec {

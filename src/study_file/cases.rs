@@ -211,8 +211,59 @@ pub(super) fn parse_cases(
     reading.finish()
 }
 
+/// Columns of a file of results, at most.
+const RESULT_COLUMNS_MAX: usize = 1_000;
+
+/// A file of results: its columns as it names them, its rows with their lines, and the blake3 of all of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ResultRows {
+    /// The columns, in order.
+    pub names: Vec<String>,
+    /// The rows with their lines, from 1; a value that is not there is none.
+    pub rows: Vec<(u64, Vec<Option<SpecValue>>)>,
+    /// Of the file's bytes.
+    pub blake3: [u8; 32],
+}
+
+/// Reads a file of results, as files of cases are read. `measures` says which columns are read as metrics are: a number may be written in
+/// any way there.
+///
+/// # Errors
+/// Every mistake in it.
+pub(crate) fn read_results(path: &Path, measures: &dyn Fn(&str) -> bool) -> Result<ResultRows, Diagnostics> {
+    let name = path.display().to_string();
+    let place = Location { span: None, path: name.clone() };
+    let refused = |mistakes: Vec<CaseMistake>| {
+        let found = mistakes.into_iter().map(|mistake| mistake.diagnostic(&name, &place)).collect();
+        Diagnostics::new("", "", found)
+    };
+    let failed = |why: String| refused(vec![CaseMistake::of_file(format!("cannot read {}: {why}", shown(&name)))]);
+    let bytes = read_bounded(path).map_err(|error| failed(io_words(&error)))?;
+    let bytes = bytes.ok_or_else(|| failed(format!("it has more than {} MiB", CASE_FILE_MAX_BYTES >> 20)))?;
+    results_in(&name, &bytes, measures).map_err(refused)
+}
+
+fn results_in(name: &str, bytes: &[u8], measures: &dyn Fn(&str) -> bool) -> Result<ResultRows, Vec<CaseMistake>> {
+    let file = CaseFile { path: name.to_owned(), rename: BTreeMap::new(), cases: None };
+    let mut reading = Reading { results: Some(measures), ..Reading::of(&file, Values::Exact) };
+    let text = without_bom(bytes);
+    match CaseFormat::of(name).unwrap_or(CaseFormat::Csv) {
+        CaseFormat::Csv => csv_rows::read(&mut reading, text),
+        CaseFormat::JsonLines => json_rows::read(&mut reading, text),
+    }
+    if !reading.mistakes.is_empty() {
+        return Err(reading.mistakes);
+    }
+    let rows = reading.lines.into_iter().zip(reading.rows).collect();
+    Ok(ResultRows { names: reading.names, rows, blake3: *blake3::hash(bytes).as_bytes() })
+}
+
 /// The cases so far, and what is wrong with them.
 struct Reading<'f> {
+    /// Where the file has results in place of cases: which of its columns are measured.
+    results: Option<&'f dyn Fn(&str) -> bool>,
+    /// Of results: the line of each row.
+    lines: Vec<u64>,
     file: &'f CaseFile,
     values: Values,
     names: Vec<String>,
@@ -231,6 +282,8 @@ struct Reading<'f> {
 impl<'f> Reading<'f> {
     fn of(file: &'f CaseFile, values: Values) -> Self {
         Self {
+            results: None,
+            lines: Vec::new(),
             file,
             values,
             names: Vec::new(),
@@ -270,6 +323,9 @@ impl<'f> Reading<'f> {
 
     /// The columns, in the order of the file.
     fn header(&mut self, line: u64, columns: &[String]) {
+        if self.results.is_some() {
+            return self.header_of_results(line, columns);
+        }
         let file = self.file;
         let names: Vec<String> =
             columns.iter().map(|column| file.rename.get(column).unwrap_or(column).clone()).collect();
@@ -304,6 +360,28 @@ impl<'f> Reading<'f> {
         self.names = names;
     }
 
+    /// The columns of a file of results: what each is its reader decides.
+    fn header_of_results(&mut self, line: u64, columns: &[String]) {
+        if columns.len() > RESULT_COLUMNS_MAX {
+            return self.mistake(line, format!("{} columns: more than {RESULT_COLUMNS_MAX}", columns.len()));
+        }
+        let mut seen = BTreeSet::new();
+        for column in columns {
+            if column.is_empty() {
+                self.mistake(line, "a column without a name".to_owned());
+            } else if !seen.insert(column) {
+                self.mistake(line, format!("the column {} is there twice", shown(column)));
+            }
+        }
+        self.positions = columns.iter().cloned().zip(0..).collect();
+        self.names = columns.to_vec();
+    }
+
+    /// Whether the values of a column are measured, and so read as metrics are.
+    fn measures(&self, position: usize) -> bool {
+        self.results.zip(self.names.get(position)).is_some_and(|(measures, name)| measures(name))
+    }
+
     /// What to write so that every column is a param.
     fn renaming(&self, columns: &[String], unfit: impl Fn(&String) -> bool) -> String {
         let mut rename = self.file.rename.clone();
@@ -330,6 +408,10 @@ impl<'f> Reading<'f> {
 
     /// A row's values, in the order of the names.
     fn row(&mut self, line: u64, values: Vec<Option<SpecValue>>) {
+        if self.results.is_some() {
+            self.rows.push(values);
+            return self.lines.push(line);
+        }
         let mut hasher = blake3::Hasher::new();
         for value in &values {
             let (kind, text) = self.identity(value.as_ref());

@@ -29,7 +29,7 @@ mod walk;
 
 #[doc(hidden)]
 pub use cases::fuzz_cases;
-pub(crate) use cases::own_names;
+pub(crate) use cases::{own_names, read_results};
 pub(crate) use check::check;
 pub(crate) use cluster::{BEAT_MS, LOST_AFTER_LEAST_MS};
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};

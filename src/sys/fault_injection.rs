@@ -75,6 +75,10 @@ pub(crate) enum Fault {
     DoubtUntold,
     /// An amendment and what was read again for it are recorded apart.
     RereadApart,
+    /// What is imported is not synced.
+    ImportedNotSynced,
+    /// Each result of an import is a commit of its own.
+    ImportedInPart,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
     /// What a cluster's list does not show counts as over.
@@ -85,7 +89,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -120,6 +124,8 @@ impl Fault {
         Self::DoubtForgotten,
         Self::DoubtUntold,
         Self::RereadApart,
+        Self::ImportedNotSynced,
+        Self::ImportedInPart,
     ];
 }
 

@@ -13,7 +13,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use super::compare::{Comparison, Row};
 use super::dump::value_text;
 use super::text::{clean, number};
-use super::words::{origin_words, seconds, timestamp};
+use super::words::{origin_words, seconds, source, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
@@ -206,7 +206,8 @@ fn about(trial: &TrialSummary<'_>) -> String {
     });
     let reused =
         trial.reused_from().map(|origin| format!("reused: the result of {}", clean(&origin_words(origin))));
-    reused.into_iter().chain(params).chain(metrics).collect::<Vec<_>>().join("\n")
+    let imported = trial.imported().map(|imported| format!("imported from {}", clean(&source(&imported.source))));
+    reused.into_iter().chain(imported).chain(params).chain(metrics).collect::<Vec<_>>().join("\n")
 }
 
 /// Without what XML 1.0 cannot hold, escaped or not, and without the control characters it only discourages.

@@ -14,7 +14,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
-use super::words::origin_words;
+use super::words::{origin_words, source};
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
@@ -53,10 +53,14 @@ pub(crate) fn locate(
     stream: Stream,
 ) -> Result<Below, ViewError> {
     let trial = view.find_case(case)?;
-    let (attempts, reused) =
-        snapshot.trial(trial)?.map_or_else(Default::default, |row| (row.attempts, row.reused_from));
-    let not_started = || match &reused {
-        Some(origin) => ViewError::RanNothing { case: case.into(), origin: origin_words(origin) },
+    let row = snapshot.trial(trial)?;
+    let made_by = row.as_ref().and_then(|row| {
+        let reused = row.reused_from.as_ref().map(origin_words);
+        reused.or_else(|| row.imported.as_ref().map(|imported| source(&imported.source)))
+    });
+    let attempts = row.map_or_else(Vec::new, |row| row.attempts);
+    let not_started = || match &made_by {
+        Some(origin) => ViewError::RanNothing { case: case.into(), origin: origin.clone() },
         None => ViewError::NotStarted { case: case.into() },
     };
     let last = attempts.last().ok_or_else(not_started)?;

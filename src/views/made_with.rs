@@ -78,15 +78,16 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>
 fn last_results(snapshot: &Snapshot) -> Result<BTreeMap<TrialId, usize>, ViewError> {
     let (mut last, mut time) = (BTreeMap::new(), 0_usize);
     for event in snapshot.events(1)? {
-        match event?.1.event {
+        let event = event?.1.event;
+        // The identity of one that is reused holds what the study had then; one that is imported was held against that.
+        last.extend(event.taken_by().map(|trial| (trial, time)));
+        match event {
             Event::SpecAmended(_) => time += 1,
             Event::AttemptEnded(end) | Event::BaseEnded(end)
                 if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>
             {
                 last.insert(end.trial, time);
             }
-            // Its identity holds what the study had then.
-            Event::TrialReused(reused) => drop(last.insert(reused.trial, time)),
             _ => {}
         }
     }

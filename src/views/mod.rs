@@ -47,4 +47,4 @@ pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{Screen, bytes, clean, columns, counted, duration, number, short_number, steers_or_hides};
 pub use trial::{TrialSummary, Trials};
-pub use words::{doubt_words, signal_name, timestamp};
+pub use words::{doubt_words, signal_name, taken_words, timestamp};

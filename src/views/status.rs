@@ -150,6 +150,12 @@ pub struct Stage {
     /// Of those that succeeded, how many took the result of an equal trial; there where any did.
     #[serde(skip_serializing_if = "is_none")]
     pub reused: u64,
+    /// Of those that succeeded, how many have a result that was made elsewhere; there where any have.
+    #[serde(skip_serializing_if = "is_none")]
+    pub imported: u64,
+    /// Imported results that its proposer hears of before its first question; there where there are any.
+    #[serde(skip_serializing_if = "is_none")]
+    pub told: u64,
     /// Trials it will have as far as is known: those planned, and what its proposer may still propose.
     pub expected: u64,
     /// Survivors, once closed.
@@ -331,6 +337,8 @@ fn stage_out(
         status: stage.status,
         trials: summary.trials,
         reused: summary.counters.reused,
+        imported: summary.counters.imported,
+        told: summary.counters.told,
         expected: stage.expected(),
         survivors: summary.survived(),
         survivors_decided: decided,

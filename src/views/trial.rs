@@ -9,8 +9,8 @@ use std::iter::Peekable;
 use super::StudyView;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, AttemptRow, Failure, Metrics, Origin, OutputHash, Params, StageRow, StudyStatus, TrialId, TrialRow,
-    TrialState, Usage,
+    AttemptNo, AttemptRow, Failure, Imported, Metrics, Origin, OutputHash, Params, StageRow, StudyStatus, TrialId,
+    TrialRow, TrialState, Usage,
 };
 
 type Rows = Box<dyn Iterator<Item = Result<TrialRow, JournalError>>>;
@@ -120,6 +120,12 @@ impl<'a> TrialSummary<'a> {
     #[must_use]
     pub fn is_doubtful(&self) -> bool {
         self.reused_from().is_some() && self.view.doubt(self.stage.index).is_some()
+    }
+
+    /// Where its result comes from, if it was made elsewhere.
+    #[must_use]
+    pub fn imported(&self) -> Option<&Imported> {
+        self.row.as_ref().and_then(|row| row.imported.as_ref())
     }
 
     /// The attempt whose directory has its outputs; see [`TrialRow::accepted`].

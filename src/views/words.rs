@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::model::{Doubt, Exit, Origin, RemoteJob, ResultDifference, ResultPart, UnixMs};
+use crate::model::{Doubt, Exit, ImportSource, Origin, RemoteJob, ResultDifference, ResultPart, UnixMs};
 
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {
@@ -197,6 +197,19 @@ pub(super) fn micros(seconds: f64) -> u64 {
 /// Lower-case hex of a blake3 hash.
 pub(super) fn hex(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+/// Of the trials that succeeded, how many made no attempt: ` (3 reused, 2 imported)`; nothing where there are none.
+#[must_use]
+pub fn taken_words(reused: u64, imported: u64) -> String {
+    let counts = [(reused, "reused"), (imported, "imported")].into_iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, word)| format!("{count} {word}")).collect();
+    if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) }
+}
+
+/// Where imported results come from: `` `last.csv` by ada (blake3 ab…) ``.
+pub(super) fn source(source: &ImportSource) -> String {
+    format!("`{}` by {} (blake3 {})", source.file, source.by, hex(&source.blake3))
 }
 
 #[cfg(test)]

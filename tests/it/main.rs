@@ -13,6 +13,7 @@
 //! - `salvage`: damaged stores, what every command says of them, and going on from what can be recovered;
 //! - `signals`: the signal table of the contract, row by row;
 //! - `hooks`: a program that is told of stages and ends;
+//! - `import`: results that were made elsewhere;
 //! - `inputs`: what is an input, when it is looked at, and what a change of it means;
 //! - `parents`: what survivors left, looked at before their children start;
 //! - `interval`: finished trials that may wait for their commit;
@@ -76,6 +77,7 @@ mod gate;
 mod harness;
 mod hooks;
 mod https;
+mod import;
 mod inputs;
 mod interval;
 mod kills;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::{Sandbox, both, wait_until};
 
@@ -370,4 +370,77 @@ fn optuna_killed_ten_times_ends_in_the_same_trials() {
     run(&killed);
     assert_eq!(killed.canonical(), whole.canonical());
     killed.ok("verify study.redb", 0);
+}
+
+/// What is imported is told before the first question, each time the proposer starts, and is no trial.
+#[test]
+fn imported_results_are_told_before_the_first_question() {
+    let sandbox = with(&study(1, 3, ""), SEEKER);
+    sandbox.write("last.csv", "x,m\n36,1\n12.5,4\n38.0,1\n");
+    let import = "import study.redb last.csv --stage seek --study study.toml --by ada --yes";
+    let said = sandbox.run(import);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(both(&said).contains("no match    line 3: the sweep does not allow x = 12.5"), "{}", both(&said));
+    let said = sandbox.ok(&format!("{import} --unmatched leave"), 0);
+    assert!(said.contains("tells       line 2"), "{said}");
+    let status = sandbox.ok("status study.redb", 0);
+    assert!(status.contains("its proposer is told of 2 imported results"), "{status}");
+    sandbox.ok("run study.toml", 0);
+    let heard = heard(&sandbox);
+    let kinds: Vec<_> = heard.iter().map(|message| message["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["start", "tell", "tell", "ask", "tell", "ask", "tell", "ask", "tell"]);
+    assert_eq!((&heard[1]["imported"], &heard[1]["ask"]), (&Json::Bool(true), &Json::Null));
+    assert_eq!((&heard[1]["params"], &heard[2]["params"]), (&json!({"x": 36}), &json!({"x": 38})));
+    assert_eq!(heard[4].get("imported"), None);
+    // They are no trials: the budget is the stage's own.
+    let dump = sandbox.dump();
+    assert_eq!((dump["trials"].as_array().unwrap().len(), &dump["accounting"]["imported"]), (3, &json!(0)));
+    assert_eq!(dump["stages"][0]["told"], 2);
+    let events = sandbox.ok("dump study.redb --events", 0);
+    assert!(events.contains("seek: 2 results imported from `last.csv` by ada"), "{events}");
+    let canonical: Json = serde_json::from_str(&sandbox.canonical()).unwrap();
+    assert_eq!(canonical["stages"][0]["told"][0]["results"], 2);
+    sandbox.ok("verify study.redb", 0);
+    // Once it was asked, it cannot hear otherwise.
+    let larger = study(1, 4, "");
+    sandbox.write("study.toml", &larger);
+    sandbox.ok("amend study.redb study.toml --yes", 0);
+    let late = sandbox.run("import study.redb last.csv --stage seek --unmatched leave --yes");
+    assert!(both(&late).contains("was asked already"), "{}", both(&late));
+    // One that starts anew hears all of it again.
+    std::fs::remove_file(sandbox.path("heard")).unwrap();
+    sandbox.ok("run study.toml", 0);
+    let again = self::heard(&sandbox);
+    assert_eq!(again[1..3], heard[1..3]);
+    assert_eq!(again[3]["recorded"], heard[4]["params"]);
+}
+
+/// From the results of an earlier study Optuna knows at its first question where to look.
+#[test]
+fn optuna_starts_warm_with_the_results_of_another_store() {
+    let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
+    let run = |sandbox: &Sandbox| {
+        let output = sandbox.piton(["run", "study.toml"]).env("PATH", &path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+        let dump = sandbox.dump();
+        let value = |trial: &Json| trial["metrics"]["value"].as_f64().unwrap();
+        dump["trials"].as_array().unwrap().iter().map(value).collect::<Vec<f64>>()
+    };
+    let cold = Sandbox::of_example("optuna");
+    let cold_values = run(&cold);
+    let warm = || {
+        let sandbox = Sandbox::of_example("optuna");
+        let other = cold.path("study.redb");
+        let line =
+            format!("import study.redb --from-store {} --stage search --study study.toml --yes", other.display());
+        sandbox.ok(&line, 0);
+        sandbox
+    };
+    let first = warm();
+    let warm_values = run(&first);
+    let mean = |values: &[f64]| values.iter().take(10).sum::<f64>() / 10.0;
+    let (cold_mean, warm_mean) = (mean(&cold_values), mean(&warm_values));
+    assert!(warm_mean < cold_mean, "the first ten: {cold_mean} cold, {warm_mean} warm");
+    let second = warm();
+    assert_eq!(run(&second), warm_values, "the same results give the same trials");
 }

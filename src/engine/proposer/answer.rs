@@ -2,11 +2,13 @@
 //!
 //! Whatever the line is, it becomes values that the sweep allows, "no more", or words for what is wrong with it.
 
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 
 use crate::model::json::RawObject;
 use crate::model::{Lost, Value, read_measured};
-use crate::study_file::{Domain, SweepParam};
+use crate::study_file::{Domain, SpecValue, SweepParam};
 
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +63,29 @@ pub(super) fn read(line: &str, ask: u64, sweep: &[SweepParam]) -> Result<Line, S
         Ok((swept.name.clone(), value))
     };
     Ok(Line::Values(sweep.iter().map(value).collect::<Result<_, _>>()?))
+}
+
+/// A value as a sweep's param has it; `None`: the sweep does not allow it.
+pub(super) fn allowed(value: &Value, domain: &Domain) -> Option<Value> {
+    let text = serde_json::to_string(&SpecValue(value.clone())).ok()?;
+    within(&text, domain).ok()
+}
+
+/// The values of a result as a sweep has them, in its order; why it has no such values, in words.
+///
+/// # Errors
+/// Those words.
+pub(crate) fn told_values(
+    sweep: &[SweepParam],
+    params: &BTreeMap<String, Value>,
+) -> Result<Vec<(String, Value)>, String> {
+    let value = |swept: &SweepParam| {
+        let given = params.get(&swept.name).ok_or_else(|| format!("it has no value for `{}`", swept.name))?;
+        let value = allowed(given, &swept.domain)
+            .ok_or_else(|| format!("the sweep does not allow {} = {}", swept.name, shown(&given.to_string())))?;
+        Ok((swept.name.clone(), value))
+    };
+    sweep.iter().map(value).collect()
 }
 
 /// The beginning of a line, fit for a message.

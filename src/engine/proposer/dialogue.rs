@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::answer::{self, Line};
-use crate::model::{Metric, Params, TrialRow, TrialState, Value};
+use crate::model::{Metric, Metrics, Params, ToldResult, TrialRow, TrialState, Value};
 use crate::study_file::{Domain, Goal, SpecValue, StageSpec, SweepParam};
 
 /// A proposer that repeats itself so often in a row has nothing new to say.
@@ -36,6 +36,8 @@ pub(super) trait Past {
     fn parent(&self, index: u64) -> Result<(String, Params), String>;
     /// Its case.
     fn case(&self, index: u64) -> String;
+    /// What was imported to be told before the first question, in order.
+    fn imported(&self) -> Result<Vec<ToldResult>, String>;
 }
 
 /// The first message to a proposer.
@@ -100,13 +102,16 @@ enum Message<'a> {
         recorded: Option<Json>,
     },
     Tell {
-        ask: u64,
-        case: String,
+        /// The question it answers; of an imported result there was none.
+        ask: Option<u64>,
+        case: Option<String>,
         params: Json,
         state: &'static str,
         metrics: Json,
         failure: Option<&'a str>,
         repeated: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        imported: bool,
     },
 }
 
@@ -143,6 +148,31 @@ impl Dialogue {
             known: HashMap::new(),
             strays: false,
         })
+    }
+
+    /// Tells what was imported: before the first question, and whenever a proposer starts anew. What the sweep does not have is
+    /// left out: it may have been amended since.
+    ///
+    /// # Errors
+    /// As for [`Dialogue::open`]; the record cannot be read.
+    pub(super) fn tell_imported(&self, partner: &mut dyn Partner, past: &dyn Past) -> Result<(), String> {
+        for ToldResult { values, metrics } in past.imported()? {
+            if !fits(&self.sweep, &values) {
+                continue;
+            }
+            let message = Message::Tell {
+                ask: None,
+                case: None,
+                params: object(values.iter().map(|(name, value)| (name, value))),
+                state: TrialState::Succeeded.name(),
+                metrics: metrics_json(&metrics),
+                failure: None,
+                repeated: false,
+                imported: true,
+            };
+            say(partner, &message)?;
+        }
+        Ok(())
     }
 
     /// Asks for a trial that is not recorded yet, after everything that came before it.
@@ -303,6 +333,32 @@ fn tell(
     repeated: bool,
 ) -> Result<(), String> {
     let (row, values) = (past.trial(index)?, past.values(index)?);
+    let message = Message::Tell {
+        ask: Some(question),
+        case: Some(past.case(index)),
+        params: object(values.iter().map(|(name, value)| (name, value))),
+        state: match row.state {
+            TrialState::Succeeded => "succeeded",
+            TrialState::Failed => "failed",
+            _ => return Err(format!("`{}` is not final", past.case(index))),
+        },
+        metrics: metrics_json(&row.metrics),
+        failure: row.failure.as_ref().map(|failure| failure.kind.name()),
+        repeated,
+        imported: false,
+    };
+    say(partner, &message)
+}
+
+/// Whether the sweep still allows what was imported.
+fn fits(sweep: &[SweepParam], values: &[(String, Value)]) -> bool {
+    sweep.len() == values.len()
+        && sweep.iter().zip(values).all(|(swept, (name, value))| {
+            swept.name == *name && answer::allowed(value, &swept.domain).as_ref() == Some(value)
+        })
+}
+
+fn metrics_json(metrics: &Metrics) -> Json {
     let metric = |(name, metric): (&String, &Metric)| {
         let metric = match metric {
             Metric::Number(number) => Json::from(*number),
@@ -310,20 +366,7 @@ fn tell(
         };
         (name.clone(), metric)
     };
-    let message = Message::Tell {
-        ask: question,
-        case: past.case(index),
-        params: object(values.iter().map(|(name, value)| (name, value))),
-        state: match row.state {
-            TrialState::Succeeded => "succeeded",
-            TrialState::Failed => "failed",
-            _ => return Err(format!("`{}` is not final", past.case(index))),
-        },
-        metrics: Json::Object(row.metrics.iter().map(metric).collect()),
-        failure: row.failure.as_ref().map(|failure| failure.kind.name()),
-        repeated,
-    };
-    say(partner, &message)
+    Json::Object(metrics.iter().map(metric).collect())
 }
 
 fn say(partner: &mut dyn Partner, message: &Message<'_>) -> Result<(), String> {

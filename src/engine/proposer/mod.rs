@@ -7,6 +7,8 @@
 mod answer;
 mod dialogue;
 
+pub(crate) use self::answer::told_values;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +23,7 @@ use crate::executor::local::keeper::KeeperClient;
 use crate::executor::local::proposer::{OnWait, ProposerEnd, ProposerProcess, Waiting};
 use crate::executor::{Answer, AttemptKey, ExecutorEvent, Job, Said, StageRuntime, StudyRuntime};
 use crate::journal::Snapshot;
-use crate::model::{Params, Proposals, StageIndex, StageRow, StudyId, TrialId, TrialRow, Value};
+use crate::model::{Params, Proposals, StageIndex, StageRow, StudyId, ToldResult, TrialId, TrialRow, Value};
 use crate::paths::{PROPOSER_DIR, SCRATCH_DIR, STDERR_LOG, StudyPaths};
 use crate::plan::Lineage;
 use crate::study_file::{Proposer, Sampling, Spec, StageSpec};
@@ -254,6 +256,7 @@ impl Desk {
             params,
         };
         let dialogue = Dialogue::open(&mut process, &opening)?;
+        dialogue.tell_imported(&mut process, record)?;
         Ok(Talk { process, dialogue })
     }
 
@@ -371,6 +374,11 @@ impl Past for Record<'_> {
 
     fn case(&self, index: u64) -> String {
         self.lineage().case(self.index, index)
+    }
+
+    fn imported(&self) -> Result<Vec<ToldResult>, String> {
+        let told = self.snapshot.told(self.index).map_err(unread)?;
+        Ok(told.into_iter().flat_map(|told| told.results).collect())
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::blame::reason_of;
 use super::ended_dir::EndedAttemptDir;
 use super::logs::Logs;
-use super::results::{MAX_LABEL_BYTES, parse_metrics, search};
+use super::results::{parse_metrics, search};
 use crate::executor::CompiledRule;
 use crate::model::Metric;
+use crate::model::reported::MAX_LABEL_BYTES;
 
 /// Reads bytes as `metrics.json`: numbers are finite, labels are bounded, reasons are one line.
 pub fn metrics(text: &[u8]) {

@@ -56,6 +56,14 @@ use parents::{Amiss, Parents};
 #[cfg(feature = "cluster")]
 pub(crate) use process::ENDED_WITH_ENGINE;
 use syncer::{Room, Syncer, ToSync, Unsynced};
+/// What results that were made elsewhere are put in place with.
+pub(crate) mod placing {
+    pub(crate) use super::attempt_dir::Grounds;
+    pub(crate) use super::blame::AttemptError;
+    pub(crate) use super::syncer::{Room, Unsynced, sync_all};
+    pub(crate) use super::taking::{bring, outputs_in, take_back};
+}
+
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
 pub(crate) mod parts {

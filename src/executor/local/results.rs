@@ -17,7 +17,7 @@ use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::FailureKind::{BadMetrics, MissingMetric, MissingOutput};
 use crate::model::artifacts::METRICS_FILE;
 use crate::model::json::without_bom;
-use crate::model::reported::{Reported, read_metrics};
+use crate::model::reported::{Reported, label_of, metrics_fit, read_metrics};
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
 use crate::sys::tree_hash::HashWatch;
 use crate::sys::words::io_words;
@@ -29,9 +29,6 @@ const MAX_RULE_FILE_BYTES: u64 = 64 << 20;
 const RULE_LIMIT: Duration = Duration::from_secs(60);
 /// The clock is looked at once in so many matches.
 const MATCHES_A_LOOK: u64 = 16;
-pub(super) const MAX_LABEL_BYTES: usize = 1 << 10;
-/// A record of the journal holds all of a trial's metrics, and records are bounded.
-const MAX_METRICS_BYTES: usize = 32 << 10;
 
 /// Everything a command attempt reported, complete; or why it counts as failed. What is not durable yet is noted.
 pub(super) fn collect(
@@ -118,11 +115,11 @@ pub(super) fn parse_metrics(text: &[u8]) -> Result<Reported, Failure> {
     let mut reported = read_metrics(text).map_err(|why| bad(format!("`metrics.json` {why}")))?;
     for metric in reported.metrics.values_mut() {
         if let Metric::Label(label) = metric {
-            *label = shorten(std::mem::take(label), MAX_LABEL_BYTES);
+            *label = label_of(std::mem::take(label));
         }
     }
     let odd = reported.left_out.values_mut();
-    odd.for_each(|what| *what = shorten(std::mem::take(what), MAX_LABEL_BYTES));
+    odd.for_each(|what| *what = label_of(std::mem::take(what)));
     Ok(reported)
 }
 
@@ -259,10 +256,7 @@ fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Fa
             }
         }
     }
-    let size = |(name, metric): (&String, &Metric)| {
-        name.len() + 16 + if let Metric::Label(label) = metric { label.len() } else { 0 }
-    };
-    if metrics.iter().map(size).sum::<usize>() > MAX_METRICS_BYTES {
+    if !metrics_fit(metrics) {
         return Err(bad(format!(
             "{} metrics are more than a trial may report (32 KiB with their names)",
             metrics.len()

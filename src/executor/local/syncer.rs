@@ -393,8 +393,22 @@ impl Syncer {
     }
 }
 
+/// Makes everything durable that was kept, at once.
+///
+/// # Errors
+/// What could not be, in words.
+pub(crate) fn sync_all<T>(kept: &[(T, Unsynced)], grounds: &Grounds) -> Result<(), String> {
+    for round in kept.chunks(ROUND) {
+        if let Some((_, Failed::Gone(why) | Failed::Machine(why))) = sync_round(round, grounds).into_iter().next()
+        {
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
 /// Makes everything of these attempts durable; whose attempts could not be, and why.
-fn sync_round(ended: &[(Box<AttemptReport>, Unsynced)], grounds: &Grounds) -> BTreeMap<usize, Failed> {
+fn sync_round<T>(ended: &[(T, Unsynced)], grounds: &Grounds) -> BTreeMap<usize, Failed> {
     let mut items: Vec<Item<'_>> = Vec::new();
     let mut owner: Vec<Vec<usize>> = Vec::new();
     let mut ways: BTreeMap<Way, Vec<usize>> = BTreeMap::new();

@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
+
 use super::attempt_dir::{self, BEFORE, Grounds};
 use super::blame::{AttemptError, failure};
 use super::ended_dir::EndedAttemptDir;
@@ -93,58 +95,127 @@ fn take_from(
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
 ) -> Result<(), AttemptError> {
-    let missing = |name: &str, why: String| {
-        AttemptError::from(failure(
-            FailureKind::MissingOutput,
-            format!("`{}` {why}", from.path().join(name).display()),
-        ))
-    };
+    let missing = |name: &str, why: String| AttemptError::from(missing(from, name, why));
     let source = from.open().map_err(|error| missing("", read_words(&error)))?;
     // What is not as long as it was needs no copy to be told.
     let mut found = Vec::new();
     for output in &takes.outputs {
         let opened = source.resolve(Path::new(&output.path)).and_then(|(real, _)| source.open(&real));
         let opened = opened.map_err(|error| missing(&output.path, read_words(&error)))?;
-        let is_file = opened.kind().is_ok_and(|kind| kind == rustix::fs::FileType::RegularFile);
+        let is_file = opened.kind().is_ok_and(|kind| kind == FileType::RegularFile);
         if is_file && opened.bytes().ok() != Some(output.bytes) && !injected_fault!(TakenUnchecked) {
             return Err(missing(&output.path, "is not what was recorded of it".into()));
         }
         found.push((output, opened));
     }
-    let dir = attempt_dir::make_taken(grounds, job)?;
-    for (output, opened) in found {
-        let (at, name) = into_dir(&dir, &output.path).map_err(|error| {
-            machine(&format!("cannot make `{}`", job.dir.join(&output.path).display()), &error)
-        })?;
-        match opened.copy_into(at.as_deref().unwrap_or(&dir), &name, watch) {
-            Ok(()) => {}
-            Err(CopyError::Source(error)) if is_cut_off(&error) => return Err(AttemptError::CutOff),
-            Err(CopyError::Source(error)) => return Err(missing(&output.path, read_words(&error))),
-            Err(CopyError::Target(error)) => {
-                let what = format!("cannot copy an output to `{}`", job.dir.join(&output.path).display());
-                return Err(machine(&what, &error));
-            }
-        }
-    }
-    let remains = EndedAttemptDir::of(grounds, job).map_err(AttemptError::Machine)?;
-    let kept = match keep_outputs(&job.stage_spec, &remains, unsynced, watch) {
-        Ok(kept) => kept,
-        // It was just written.
-        Err(AttemptError::Trial(why)) => return Err(AttemptError::Machine(why.reason)),
-        Err(other) => return Err(other),
-    };
+    let found: Vec<_> = found.iter().map(|(output, opened)| (output.path.as_str(), opened)).collect();
+    let (remains, kept) = copy_all(grounds, job, from, &found, unsynced, watch)?;
     if let Some(output) = differing(&kept, &takes.outputs)
         && !injected_fault!(TakenUnchecked)
     {
         return Err(missing(&output.path, "is not what was recorded of it".into()));
     }
-    unsynced.keep_rest(job, &remains).map_err(|(what, error)| {
-        AttemptError::Machine(format!("cannot make {what} durable: {}", io_words(&error)))
-    })?;
+    keep_rest(job, &remains, unsynced)?;
     if injected_fault!(TakenNotSynced) {
         unsynced.forget();
     }
     Ok(())
+}
+
+/// Copies what was found of an earlier result into the place of an attempt that is not made; hashes of what is there then.
+fn copy_all(
+    grounds: &Grounds,
+    job: &Job,
+    from: &Below,
+    found: &[(&str, &Opened)],
+    unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
+) -> Result<(EndedAttemptDir, Vec<OutputHash>), AttemptError> {
+    let dir = attempt_dir::make_taken(grounds, job)?;
+    for (path, opened) in found {
+        let (at, name) = into_dir(&dir, path)
+            .map_err(|error| machine(&format!("cannot make `{}`", job.dir.join(path).display()), &error))?;
+        match opened.copy_into(at.as_deref().unwrap_or(&dir), &name, watch) {
+            Ok(()) => {}
+            Err(CopyError::Source(error)) if is_cut_off(&error) => return Err(AttemptError::CutOff),
+            Err(CopyError::Source(error)) => return Err(missing(from, path, read_words(&error)).into()),
+            Err(CopyError::Target(error)) => {
+                let what = format!("cannot copy an output to `{}`", job.dir.join(path).display());
+                return Err(machine(&what, &error));
+            }
+        }
+    }
+    let remains = EndedAttemptDir::of(grounds, job).map_err(AttemptError::Machine)?;
+    match keep_outputs(&job.stage_spec, &remains, unsynced, watch) {
+        Ok(kept) => Ok((remains, kept)),
+        // It was just written.
+        Err(AttemptError::Trial(why)) => Err(AttemptError::Machine(why.reason)),
+        Err(other) => Err(other),
+    }
+}
+
+fn keep_rest(job: &Job, remains: &EndedAttemptDir, unsynced: &mut Unsynced) -> Result<(), AttemptError> {
+    unsynced.keep_rest(job, remains).map_err(|(what, error)| {
+        AttemptError::Machine(format!("cannot make {what} durable: {}", io_words(&error)))
+    })
+}
+
+/// The declared outputs of a stage in a directory that a person named, open.
+///
+/// # Errors
+/// Which one is not there, in words.
+pub(crate) fn outputs_in<'n>(names: &'n [String], from: &Below) -> Result<Vec<(&'n str, Opened)>, String> {
+    let source = from.open().map_err(|error| missing(from, "", read_words(&error)).reason)?;
+    let open = |name: &'n String| {
+        let opened = source.resolve(Path::new(name)).and_then(|(real, _)| source.open(&real));
+        let opened = opened.map_err(|error| missing(from, name, read_words(&error)).reason)?;
+        let is_one = matches!(opened.kind(), Ok(FileType::RegularFile | FileType::Directory));
+        if is_one {
+            Ok((name.as_str(), opened))
+        } else {
+            Err(missing(from, name, "is no file or directory".into()).reason)
+        }
+    };
+    names.iter().map(open).collect()
+}
+
+/// Makes the place of a result that was made elsewhere, with its outputs in it, and hashes them. What is not durable yet is noted.
+///
+/// # Errors
+/// As for [`take`].
+pub(crate) fn bring(
+    grounds: &Grounds,
+    job: &Job,
+    from: Option<&Below>,
+    unsynced: &mut Unsynced,
+    watch: HashWatch<'_>,
+) -> Result<Vec<OutputHash>, AttemptError> {
+    let nowhere = Below::root(job.dir.clone());
+    let from = from.unwrap_or(&nowhere);
+    let found = match job.stage_spec.outputs.is_empty() {
+        true => Vec::new(),
+        false => {
+            outputs_in(&job.stage_spec.outputs, from).map_err(|why| failure(FailureKind::MissingOutput, why))?
+        }
+    };
+    let found: Vec<_> = found.iter().map(|(name, opened)| (*name, opened)).collect();
+    let (remains, kept) = copy_all(grounds, job, from, &found, unsynced, watch)?;
+    // Its directory alone matters to whoever derives from it.
+    unsynced.kept_elsewhere();
+    keep_rest(job, &remains, unsynced)?;
+    if injected_fault!(ImportedNotSynced) {
+        unsynced.forget();
+    }
+    Ok(kept)
+}
+
+/// Takes back what [`bring`] made.
+pub(crate) fn take_back(grounds: &Grounds, job: &Job) {
+    attempt_dir::unmake_taken(grounds, job);
+}
+
+fn missing(from: &Below, name: &str, why: String) -> crate::model::Failure {
+    failure(FailureKind::MissingOutput, format!("`{}` {why}", from.path().join(name).display()))
 }
 
 /// The first output that is not what was recorded.

@@ -137,9 +137,7 @@ impl Found<'_> {
                 {
                     results.insert(end.trial);
                 }
-                if let Some(Event::TrialReused(reused)) = event.as_ref() {
-                    results.insert(reused.trial);
-                }
+                results.extend(event.as_ref().and_then(Event::taken_by));
             }
         }
         for trial in results {

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Next, ProcessId,
-    Proposals, Proposing, Record, Reused, RunEnd, Seq, SpecAmended, StageDecl, StageRow, StageStatus,
-    StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
+    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported, Next,
+    ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq, SpecAmended, StageDecl, StageRow,
+    StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialImport, TrialRow, TrialState,
+    Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -27,6 +28,8 @@ pub(super) struct Kept {
     pub(super) older: BTreeMap<TrialId, TrialRow>,
     /// When trials of `older` took the result of another one.
     reused_ms: BTreeMap<TrialId, i64>,
+    /// What the proposers of stages were to be told of, with when it was imported.
+    told: Vec<(i64, ResultsTold)>,
     pub(super) proposals: Proposals,
     pub(super) progress: Option<StudyProgress>,
 }
@@ -90,6 +93,21 @@ impl Kept {
                 (row.identity, row.reused_from) = (Some(reused.identity), Some(reused.origin.clone()));
                 self.reused_ms.insert(reused.trial, record.at_ms);
             }
+            Event::TrialImported(import) => {
+                let row = self.older.entry(import.trial).or_insert_with(|| TrialRow::new(import.trial, 0));
+                if row.state == TrialState::Succeeded {
+                    *row = TrialRow::new(import.trial, 0);
+                }
+                (row.state, row.due_ms, row.failure) = (TrialState::Succeeded, 0, None);
+                (row.metrics, row.outputs) = (import.metrics.clone(), import.outputs.clone());
+                row.imported = Some(Imported { source: import.source.clone(), at_ms: record.at_ms });
+            }
+            Event::ResultsTold(told) => self.told.push((record.at_ms, (**told).clone())),
+            Event::SpecAmended(amended) => {
+                if let Some(from) = amended.discard_from {
+                    self.told.retain(|(_, told)| told.stage < from);
+                }
+            }
             Event::TrialProposed { trial, values, .. } => {
                 self.proposals.entry(*trial).or_insert_with(|| values.clone());
             }
@@ -103,7 +121,8 @@ impl Kept {
             let row = self.older.get(&trial)?;
             // Before its stage opened, the number was another trial's, whose directory may be replaced by now.
             let reused_ms = self.reused_ms.get(&trial).copied().filter(|_| row.reused_from.is_some());
-            let began_ms = row.attempts.first().map(|first| first.started_ms).or(reused_ms)?;
+            let imported_ms = row.imported.as_ref().map(|imported| imported.at_ms);
+            let began_ms = row.attempts.first().map(|first| first.started_ms).or(reused_ms).or(imported_ms)?;
             stage.opened_ms.is_some_and(|opened_ms| began_ms >= opened_ms).then_some(row)
         })
     }
@@ -136,6 +155,11 @@ impl Kept {
             if let Some(approval) = &stage.approval {
                 let (by, note) = (approval.by.clone(), approval.note.clone());
                 made.tell(approval.at_ms, Event::StageApproved { stage: stage.index, by, note });
+            }
+            for (at_ms, told) in
+                self.told.iter().filter(|(_, told)| told.stage == stage.index && stage.hears_results())
+            {
+                made.tell(*at_ms, Event::ResultsTold(Box::new(told.clone())));
             }
             complete &= stage.status == StageStatus::Closed;
             if stage.status == StageStatus::Waiting {
@@ -356,6 +380,10 @@ impl Made {
             let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
             let reused = Reused { trial, identity, origin: origin.clone(), metrics, outputs };
             self.tell(self.at_ms, Event::TrialReused(Box::new(reused)));
+        }
+        if let Some(Imported { source, at_ms }) = row.imported.clone() {
+            let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
+            self.tell(at_ms, Event::TrialImported(Box::new(TrialImport { trial, source, metrics, outputs })));
         }
         matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here may need another row than the stage's own.
 
-use super::super::ids::{StageIndex, TrialId, UnixMs};
+use super::super::ids::{Seq, StageIndex, TrialId, UnixMs};
 use super::super::value::{Metric, Metrics};
 use super::{Approval, Parent, Proposing, StageStatus};
 
@@ -91,6 +91,12 @@ impl StageRow {
     #[must_use]
     pub fn takes_proposals(&self) -> bool {
         self.status == StageStatus::Open && self.proposing == Proposing::Open && self.planned < self.room()
+    }
+
+    /// Whether its proposer hears of results before it is asked.
+    #[must_use]
+    pub fn hears_results(&self) -> bool {
+        self.proposing != Proposing::No
     }
 
     /// Trials it will have, as far as is known: what its proposer may still propose counts as if it did.
@@ -191,6 +197,12 @@ pub struct StageCounters {
     pub best: Option<Best>,
     /// Of those that succeeded, how many took the result of an equal one.
     pub reused: u64,
+    /// Of those that succeeded, how many have a result that was made elsewhere.
+    pub imported: u64,
+    /// Results that the stage's proposer is told of before its first question.
+    pub told: u64,
+    /// The first event that has any of them; meaningful where there are any.
+    pub told_from: Seq,
 }
 
 impl StageCounters {

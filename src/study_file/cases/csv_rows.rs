@@ -6,8 +6,8 @@
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
-use crate::model::Value;
 use crate::model::words::counted;
+use crate::model::{Value, read_measured};
 use crate::study_file::diagnostics::shown;
 use crate::study_file::raw::{Kind, Node, plain_value};
 use crate::study_file::types::{SpecValue, Values};
@@ -126,6 +126,7 @@ fn row(reading: &mut Reading<'_>, line: u64, fields: &[Field<'_>]) {
     let mut values = Vec::with_capacity(expected);
     for (position, field) in fields.iter().enumerate() {
         let value = match reading.values {
+            Values::Exact if reading.measures(position) => measured(field),
             Values::Exact => typed(field),
             Values::Before => typed_before(field.text).map(Some),
         };
@@ -152,6 +153,24 @@ fn typed(field: &Field<'_>) -> Result<Option<SpecValue>, &'static str> {
         (false, "") => None,
         (false, text) => Some(SpecValue(plain_value(text))),
     })
+}
+
+/// What a metric's field says, as `metrics.json` would: a number in any way of writing it, or a label.
+fn measured(field: &Field<'_>) -> Result<Option<SpecValue>, &'static str> {
+    let text = field.text.trim();
+    if field.quoted || text.is_empty() {
+        return typed(field);
+    }
+    let word = text.trim_start_matches(['+', '-']);
+    if ["nan", "inf", "infinity"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
+        return Err("is no finite number");
+    }
+    match read_measured(text) {
+        Ok(number) if number.is_finite() => Ok(Some(SpecValue(Value::Float(number)))),
+        Ok(_) => Err("is no finite number"),
+        Err(Some(_)) => Err("cannot be held exactly by a 64-bit float"),
+        Err(None) => typed(field),
+    }
 }
 
 /// How fields were understood at first.

@@ -119,6 +119,7 @@ mod tests {
             outputs: vec![output("a", 1), output("b", 2)],
             identity: None,
             reused_from: None,
+            imported: None,
         }
     }
 

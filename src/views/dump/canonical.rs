@@ -14,10 +14,10 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
-use super::schema::{MetricsOut, ParamsOut, versions_out};
+use super::schema::{MetricsOut, ParamsOut, SourceOut, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Metrics, OutputHash, Proposing, StageRow, StudyStatus, TrialState};
+use crate::model::{ImportSource, Metrics, OutputHash, Proposing, ResultsTold, StageRow, StudyStatus, TrialState};
 use crate::plan::Lineage;
 use crate::views::words::hex;
 use crate::views::{StudyView, TrialSummary};
@@ -55,7 +55,18 @@ struct Stage<'a> {
     succeeded: u64,
     survivor_count: u64,
     survivors: Vec<String>,
+    /// Where the results come from that its proposer heard of first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    told: Vec<Told>,
     trial_budget: u64,
+}
+
+#[derive(Serialize)]
+struct Told {
+    blake3: String,
+    by: String,
+    file: String,
+    results: usize,
 }
 
 #[derive(Serialize)]
@@ -63,6 +74,8 @@ struct Trial<'a> {
     case: String,
     failure: Option<&'a str>,
     id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported: Option<SourceOut<'a>>,
     metrics: MetricsOut<'a>,
     outputs: BTreeMap<&'a str, Output>,
     params: ParamsOut,
@@ -171,8 +184,17 @@ fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> R
         succeeded,
         survivor_count: stage.survivor_count,
         survivors: summary.survivors().collect(),
+        told: told_of(snapshot, stage)?,
         trial_budget: stage.trial_budget,
     })
+}
+
+fn told_of(snapshot: &Snapshot, stage: &StageRow) -> Result<Vec<Told>, ViewError> {
+    let told = |told: ResultsTold| {
+        let ImportSource { file, blake3, by } = told.source;
+        Told { blake3: hex(&blake3), by, file, results: told.results.len() }
+    };
+    Ok(snapshot.told(stage.index)?.into_iter().map(told).collect())
 }
 
 fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
@@ -189,6 +211,7 @@ fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
         case: trial.case(),
         failure: trial.failure().filter(|_| counts).map(|failure| failure.kind.name()),
         id: trial.trial.0,
+        imported: trial.imported().filter(|_| counts).map(|imported| SourceOut::new(&imported.source)),
         metrics: MetricsOut(if counts { trial.metrics() } else { NO_METRICS }),
         outputs: trial.outputs().iter().filter(|_| counts).map(output_of).collect(),
         params: ParamsOut(trial.params()),

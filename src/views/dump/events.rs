@@ -8,7 +8,9 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::schema::{DoubtOut, FailureOut, MetricsOut, OriginOut, OutputsOut, ProposedOut, versions_out};
+use super::schema::{
+    DoubtOut, FailureOut, MetricsOut, OriginOut, OutputsOut, ParamsOut, ProposedOut, SourceOut, versions_out,
+};
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
@@ -155,6 +157,14 @@ enum Body<'a> {
         read: u64,
     },
     ResultReread(Box<RereadOut<'a>>),
+    TrialImported(Box<TrialImportedOut<'a>>),
+    ResultsTold {
+        stage: u32,
+        stage_name: &'a str,
+        #[serde(flatten)]
+        source: SourceOut<'a>,
+        results: Vec<ToldOut<'a>>,
+    },
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -169,6 +179,25 @@ struct RereadOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureOut<'a>>,
     next: NextOut,
+}
+
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+struct TrialImportedOut<'a> {
+    trial: u64,
+    case: String,
+    #[serde(flatten)]
+    source: SourceOut<'a>,
+    metrics: MetricsOut<'a>,
+    outputs: OutputsOut<'a>,
+}
+
+/// A result that a proposer hears of.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+struct ToldOut<'a> {
+    params: ParamsOut,
+    metrics: MetricsOut<'a>,
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -467,6 +496,26 @@ impl<'a> Names<'a> {
                     Next::Again { .. } => NextOut::Again,
                 },
             })),
+            Event::TrialImported(import) => Body::TrialImported(Box::new(TrialImportedOut {
+                trial: import.trial.0,
+                case: self.case(import.trial),
+                source: SourceOut::new(&import.source),
+                metrics: MetricsOut(&import.metrics),
+                outputs: OutputsOut(&import.outputs),
+            })),
+            Event::ResultsTold(told) => Body::ResultsTold {
+                stage: told.stage,
+                stage_name: self.stage(told.stage),
+                source: SourceOut::new(&told.source),
+                results: told
+                    .results
+                    .iter()
+                    .map(|result| ToldOut {
+                        params: ParamsOut(result.values.iter().cloned().collect()),
+                        metrics: MetricsOut(&result.metrics),
+                    })
+                    .collect(),
+            },
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -536,9 +585,11 @@ impl<'a> Names<'a> {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
             Event::ResultIdentified { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
-            Event::TrialReused(reused) => Some((reused.trial, self.case(reused.trial), None)),
             Event::ReuseDiffered(doubt) => Some((doubt.trial, doubt.case.clone(), Some(doubt.attempt))),
             Event::ResultReread(reread) => Some((reread.trial, self.case(reread.trial), Some(reread.attempt))),
+            Event::TrialReused(_) | Event::TrialImported(_) => {
+                event.taken_by().map(|trial| (trial, self.case(trial), None))
+            }
             Event::TrialProposed { trial, .. } | Event::ReuseMissed { trial, .. } => {
                 Some((*trial, self.case(*trial), None))
             }
@@ -603,6 +654,13 @@ impl<'a> Names<'a> {
                 format!("{}: what {} left was read again", self.stage(*stage), counted(*read, "finished trial"))
             }
             Event::ResultReread(reread) => reread_detail(reread),
+            Event::TrialImported(import) => format!("imported from {}", words::source(&import.source)),
+            Event::ResultsTold(told) => format!(
+                "{}: {} imported from {} for its proposer",
+                self.stage(told.stage),
+                counted(told.results.len(), "result"),
+                words::source(&told.source)
+            ),
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))

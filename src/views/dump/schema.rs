@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, Metric, Metrics, Origin, OutputHash,
-    Params, Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState, Value,
+    AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource, Imported, Metric,
+    Metrics, Origin, OutputHash, Params, Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState,
+    Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::{StageSummary, StageTrials};
@@ -90,6 +91,12 @@ pub(super) struct StageOut<'a> {
     /// Of those that succeeded, how many took the result of an equal trial; there where any did.
     #[serde(skip_serializing_if = "is_none")]
     reused: u64,
+    /// Of those that succeeded, how many have a result that was made elsewhere; there where any have.
+    #[serde(skip_serializing_if = "is_none")]
+    imported: u64,
+    /// Imported results that its proposer hears of before its first question; there where there are any.
+    #[serde(skip_serializing_if = "is_none")]
+    told: u64,
     survivors: Vec<String>,
     opened_at: Option<String>,
     closed_at: Option<String>,
@@ -106,6 +113,8 @@ impl<'a> From<StageSummary<'a>> for StageOut<'a> {
             survivor_count: stage.survivor_count,
             trials: summary.trials,
             reused: summary.counters.reused,
+            imported: summary.counters.imported,
+            told: summary.counters.told,
             survivors: summary.survivors().collect(),
             opened_at: stage.opened_ms.map(timestamp),
             closed_at: stage.closed_ms.map(timestamp),
@@ -137,6 +146,9 @@ pub(super) struct TrialOut<'a> {
     /// There where it is true: an equal trial was run, and came to another result than the one that it took.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     doubtful: bool,
+    /// Where its result comes from, if it was made elsewhere and imported. It has no attempt of its own then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported: Option<ImportedOut<'a>>,
 }
 
 /// A trial that was run to check a result, and came to another one.
@@ -180,6 +192,37 @@ impl<'a> DoubtOut<'a> {
             reused_from: OriginOut::new(&doubt.origin),
             differs: differs.collect(),
         }
+    }
+}
+
+/// Where an imported result comes from.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SourceOut<'a> {
+    file: &'a str,
+    /// Of the file's contents; of a store, of the results that were taken.
+    blake3: String,
+    by: &'a str,
+}
+
+impl<'a> SourceOut<'a> {
+    pub(in crate::views) fn new(source: &'a ImportSource) -> Self {
+        Self { file: &source.file, blake3: hex(&source.blake3), by: &source.by }
+    }
+}
+
+/// A trial's `imported`.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ImportedOut<'a> {
+    #[serde(flatten)]
+    source: SourceOut<'a>,
+    at: String,
+}
+
+impl<'a> ImportedOut<'a> {
+    pub(in crate::views) fn new(imported: &'a Imported) -> Self {
+        Self { source: SourceOut::new(&imported.source), at: timestamp(imported.at_ms) }
     }
 }
 
@@ -229,6 +272,7 @@ impl<'a> TrialOut<'a> {
             outputs: OutputsOut(trial.outputs()),
             reused_from: trial.reused_from().map(OriginOut::new),
             doubtful: trial.is_doubtful(),
+            imported: trial.imported().map(ImportedOut::new),
             case,
         }
     }

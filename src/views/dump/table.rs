@@ -1,7 +1,7 @@
 //! `--format csv`: one row a trial, for spreadsheets and data frames.
 //!
 //! Columns: `id, stage, stage_name, case, parent, state, survivor, attempts, wall_s, cpu_s, peak_rss_bytes,
-//! failure_kind, outside, reused_from`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
+//! failure_kind, outside, reused_from, imported`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
 //! last attempt, and empty where nobody knows them. `reused_from` is `<study>/<case>/<attempt>`, whose result the trial took. Metric names are found in a first pass; only names are kept.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use crate::model::{Metric, Origin, TrialId, Usage, Value, float_text};
 use crate::views::words::seconds;
 use crate::views::{StudyView, TrialSummary, ViewError};
 
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "id",
     "stage",
     "stage_name",
@@ -27,6 +27,7 @@ const FIXED: [&str; 14] = [
     "failure_kind",
     "outside",
     "reused_from",
+    "imported",
 ];
 
 pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
@@ -62,6 +63,7 @@ fn row(trial: &TrialSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<S
         trial.failure().map_or_else(String::new, |failure| failure.kind.to_string()),
         trial.ended_outside().to_string(),
         trial.reused_from().map_or_else(String::new, origin_cell),
+        trial.imported().map_or_else(String::new, |imported| imported.source.file.clone()),
     ];
     let values = trial.params();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));

@@ -41,7 +41,7 @@ fn json_is_schema_1_to_the_letter() {
     {"id":2,"stage":0,"case":"t_0_2","parent":"t","params":{"label":"plain","level":1,"mode":"small"},"state":"failed","metrics":{},"failure":{"kind":"exit_code","severity":"medium","reason":"exited with code 3","log_excerpt":"first line\nsecond \u001b[31mline"},"survivor":false,"attempts":[{"n":1,"outcome":"failed","exit_code":3,"signal":null,"started_at":"1970-01-01T00:00:08.000Z","ended_at":"1970-01-01T00:00:09.000Z","wall_s":1.5,"cpu_s":1.25,"peak_rss_bytes":4096,"dir":"/a/tiny/0_explore/t_0_2/attempt_1"}],"outputs":{}},
     {"id":3,"stage":0,"case":"t_0_3","parent":"t","params":{"label":"plain","level":2.0,"mode":"small"},"state":"pending","metrics":{},"failure":null,"survivor":false,"attempts":[],"outputs":{}}
     ],
-    "accounting":{"attempts_started":4,"succeeded":1,"failed":1,"interrupted":1,"running":1,"reused":0},
+    "accounting":{"attempts_started":4,"succeeded":1,"failed":1,"interrupted":1,"running":1,"reused":0,"imported":0},
     "events":10}
     "#);
 }
@@ -55,7 +55,7 @@ fn a_dead_engine_means_interrupted_and_the_accounting_still_holds() {
     assert_eq!(dump["study"]["engine"], json!({"pid": 4242, "alive": false}));
     assert_eq!(
         dump["accounting"],
-        json!({"attempts_started": 1, "succeeded": 0, "failed": 0, "interrupted": 0, "running": 1, "reused": 0})
+        json!({"attempts_started": 1, "succeeded": 0, "failed": 0, "interrupted": 0, "running": 1, "reused": 0, "imported": 0})
     );
     assert_eq!(dump["trials"][0]["attempts"][0]["outcome"], Json::Null);
 }
@@ -153,11 +153,11 @@ fn csv_has_a_row_for_each_trial_and_a_column_for_each_name() {
     assert_eq!(
         dumped(&story, ALIVE, Format::Csv),
         "id,stage,stage_name,case,parent,state,survivor,attempts,wall_s,cpu_s,peak_rss_bytes,failure_kind,outside,reused_from,\
-         param.label,param.level,param.mode,metric.bytes,metric.tool\n\
-         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,false,,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
-         1,0,explore,t_0_1,t,pending,false,0,,,,,false,,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
-         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,false,,\"a,\"\"b\"\"\nc\",1,small,,\n\
-         3,0,explore,t_0_3,t,pending,false,0,,,,,false,,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
+         imported,param.label,param.level,param.mode,metric.bytes,metric.tool\n\
+         0,0,explore,t_0_0,t,succeeded,false,1,1.5,1.25,4096,,false,,,\"a,\"\"b\"\"\nc\",1,fast,200.0,xz\n\
+         1,0,explore,t_0_1,t,pending,false,0,,,,,false,,,\"a,\"\"b\"\"\nc\",2.0,fast,,\n\
+         2,0,explore,t_0_2,t,failed,false,1,1.5,1.25,4096,exit_code,false,,,\"a,\"\"b\"\"\nc\",1,small,,\n\
+         3,0,explore,t_0_3,t,pending,false,0,,,,,false,,,\"a,\"\"b\"\"\nc\",2.0,small,,\n"
     );
 }
 

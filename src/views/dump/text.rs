@@ -134,6 +134,9 @@ fn rest_of(trial: &TrialSummary<'_>) -> String {
     if let many @ 2.. = trial.attempts().len() {
         words.push(format!("({many} attempts)"));
     }
+    if let Some(imported) = trial.imported() {
+        words.push(format!("(imported from {})", clean(&imported.source.file)));
+    }
     if let Some(failure) = trial.failure() {
         words.push(format!("{}: {}", failure.kind, clean(&failure.reason)));
     }

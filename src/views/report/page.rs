@@ -9,7 +9,7 @@ use super::timeline::{ends, timeline};
 use super::{Options, Report, Winner, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::text::{counted, duration};
-use crate::views::words::timestamp;
+use crate::views::words::{taken_words, timestamp};
 use crate::views::{StudyView, number};
 
 const STYLE: &str = include_str!("page.css");
@@ -173,7 +173,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
             h2 #(title) { "Stage " (stage.row.index) ": " (stage.row.name) }
             p {
                 (counted(summary.trials.planned, "trial")) ": " (summary.trials.succeeded) " succeeded"
-                @if summary.counters.reused > 0 { " (" (summary.counters.reused) " reused)" }
+                (taken_words(summary.counters.reused, summary.counters.imported))
                 ", " (summary.trials.failed) " failed"
                 @if summary.survived() > 0 { ", " (summary.survived()) " survived" }
                 ". "

@@ -6,7 +6,7 @@ use super::super::ViewError;
 use super::super::text::{
     Paint, Screen, clean, columns, counted, duration, fit, number, pad, range_of_durations, wrapped,
 };
-use super::super::words::{local_time, micros};
+use super::super::words::{local_time, micros, taken_words};
 use super::queue::remote_words;
 use super::{RunTimes, Stage, Status};
 use crate::model::{RunEnd, StageStatus, StudyStatus};
@@ -183,7 +183,10 @@ impl Stage {
         let name = pad(&fit(&clean(&self.name), name_width), name_width);
         let head = format!("{name}  {:<7}", self.status);
         if self.expected == 0 {
-            return Ok(writeln!(out, "{}", screen.line(head.trim_end()))?);
+            writeln!(out, "{}", screen.line(head.trim_end()))?;
+            let told =
+                self.told_words().map(|told| screen.paint(Paint::Faint, &screen.line(&format!("  {told}"))));
+            return told.map_or(Ok(()), |told| Ok(writeln!(out, "{told}")?));
         }
         let tail = format!("  {done} of {} done", self.expected);
         let width = screen.columns().saturating_sub(columns(&head) + columns(&tail) + 4).min(40);
@@ -220,10 +223,14 @@ impl Stage {
         bar
     }
 
+    fn told_words(&self) -> Option<String> {
+        (self.told > 0).then(|| format!("its proposer is told of {}", counted(self.told, "imported result")))
+    }
+
     fn details(&self) -> Vec<String> {
         let StageTrials { pending, running, succeeded, failed, cancelled, .. } = self.trials;
-        let reused = if self.reused > 0 { format!(" ({} reused)", self.reused) } else { String::new() };
-        let mut counts = vec![format!("{succeeded} succeeded{reused}")];
+        let taken = taken_words(self.reused, self.imported);
+        let mut counts = vec![format!("{succeeded} succeeded{taken}")];
         for (count, word) in
             [(failed, "failed"), (running, "running"), (pending, "pending"), (cancelled, "cancelled")]
         {
@@ -232,6 +239,7 @@ impl Stage {
             }
         }
         let mut pieces = vec![counts.join(", ")];
+        pieces.extend(self.told_words());
         if let Some(rate) = self.per_minute.filter(|_| self.status == StageStatus::Open) {
             pieces.push(rate_words(rate));
         }

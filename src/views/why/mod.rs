@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 
 use serde::Serialize;
 
-use super::dump::{AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, versions_out};
+use super::dump::{AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, versions_out};
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
@@ -25,8 +25,8 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Metrics, Origin, Params, StageIndex, StageRow,
-    StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, StageIndex,
+    StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{Lineage, PartKind};
@@ -78,6 +78,8 @@ pub struct Why {
     pub reused_from: Option<Origin>,
     /// Why that is doubtful, in words: an equal trial was run, and came to another result.
     pub doubt: Option<String>,
+    /// Where its result comes from, if it was made elsewhere.
+    pub imported: Option<Imported>,
     base_case: String,
     versions: Vec<ToolVersion>,
     stage_dir: String,
@@ -135,6 +137,9 @@ struct WhyOut<'a> {
     /// There where it is true: an equal trial was run, and came to another result than the one that it took.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     doubtful: bool,
+    /// Where its result comes from, if it was made elsewhere and imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported: Option<ImportedOut<'a>>,
     /// Results that were found for it and could not be taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_reused: Vec<MissedOut<'a>>,
@@ -277,6 +282,7 @@ impl Why {
                 .reused_from()
                 .and_then(|_| view.doubt(stage.index))
                 .map(|doubt| doubt_words(doubt, &stage.name)),
+            imported: trial.imported().cloned(),
             base_case: view.study.base_case.clone(),
             versions: view.study.versions.clone(),
             stage_dir: view.stage_dir(stage).display().to_string(),
@@ -331,6 +337,7 @@ impl Why {
             interruptions: &self.interruptions,
             reused_from: self.reused_from.as_ref().map(OriginOut::new),
             doubtful: self.doubt.is_some(),
+            imported: self.imported.as_ref().map(ImportedOut::new),
             not_reused: self
                 .missed
                 .iter()

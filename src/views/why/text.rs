@@ -7,7 +7,7 @@ use crate::model::{AttemptRow, Metric, Metrics, Origin, Params};
 use crate::views::dump::{RemoteOut, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
-use crate::views::words::{exit_code, exit_signal, local_time, origin_words, remote_job};
+use crate::views::words::{exit_code, exit_signal, local_time, origin_words, remote_job, source};
 use crate::views::{Screen, ViewError};
 
 impl Why {
@@ -88,6 +88,9 @@ impl Why {
             if let Some(doubt) = &self.doubt {
                 writeln!(out, "  {}", screen.paint(Paint::Bad, &clean(&format!("doubtful: {doubt}"))))?;
             }
+        } else if let Some(imported) = &self.imported {
+            let (from, at) = (source(&imported.source), local_time(imported.at_ms));
+            writeln!(out, "  {}", clean(&format!("none: imported from {from}, {at}")))?;
         } else if self.attempts.is_empty() {
             writeln!(out, "  none yet")?;
         }

@@ -49,6 +49,7 @@ impl Past for Tried {
             outputs: Vec::new(),
             identity: None,
             reused_from: None,
+            imported: None,
         })
     }
     fn parent(&self, _: u64) -> Result<(String, Params), String> {
@@ -56,6 +57,14 @@ impl Past for Tried {
     }
     fn case(&self, index: u64) -> String {
         format!("s_0_{index}")
+    }
+    fn imported(&self) -> Result<Vec<ToldResult>, String> {
+        let told = |name: &str, number| ToldResult {
+            values: vec![(name.into(), Value::Int(number))],
+            metrics: Metrics::from([("m".into(), Metric::Number(0.25))]),
+        };
+        // The second and the third do not fit the sweep any more.
+        Ok(vec![told("n", 5), told("n", 100), told("k", 5), told("n", 6)])
     }
 }
 
@@ -96,6 +105,20 @@ fn one_that_was_started_anew_is_asked_and_told_all_again() {
     let past = Tried(vec![0, 10, 20, 30]);
     dialogue.tell_all(&mut partner, &past, 4).unwrap();
     assert_eq!(order(&partner.said), "?0 ?1 .0 ?2 .1 ?3 .2 .3");
+}
+
+#[test]
+fn what_was_imported_is_told_as_far_as_the_sweep_allows_it() {
+    let (dialogue, mut partner) = talk(1, |_| 7);
+    dialogue.tell_imported(&mut partner, &Tried(vec![])).unwrap();
+    let told: Vec<_> = partner.said.iter().skip(1).cloned().collect();
+    let of = |number: i64| {
+        serde_json::json!({
+            "type": "tell", "ask": null, "case": null, "params": {"n": number}, "state": "succeeded",
+            "metrics": {"m": 0.25}, "failure": null, "repeated": false, "imported": true,
+        })
+    };
+    assert_eq!(told, [of(5), of(6)]);
 }
 
 #[test]
