@@ -47,9 +47,10 @@ pub mod views;
 pub mod spec {
     pub use crate::study_file::{
         AbortRule, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
-        ExecutorSpec, FailureMatch, FailureRule, Goal, InputError, MetricRule, Objective, Part, Proposer, Rails,
-        RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec, SpecErrors, SpecJsonError, SpecValue,
-        StageRails, StageSpec, StudySpec, SweepParam, Template, Values, VersionError, Work,
+        ExecutorSpec, FailureMatch, FailureRule, Goal, InputError, MetricRule, Objective, Part, ProgressSpec,
+        Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec, SpecErrors,
+        SpecJsonError, SpecValue, StageRails, StageSpec, StudySpec, SweepParam, Template, Values, VersionError,
+        Work,
     };
 }
 
@@ -61,7 +62,7 @@ pub use engine::{CommitError, Draft, EngineError, Observer, RunReport, ShutdownH
 pub use error::Error;
 #[doc(hidden)]
 pub use error::shell_word;
-pub use executor::local::closure::{IntoMetrics, TrialContext, TrialError};
+pub use executor::local::closure::{Heard, IntoMetrics, TrialContext, TrialError};
 pub use executor::local::keeper::Keeper;
 pub use executor::local::strays::KilledStray;
 pub use executor::{AttemptReport, ParentDiffers};

@@ -12,6 +12,7 @@ pub mod engine {
 /// What an attempt left.
 pub mod executor {
     pub use crate::executor::AttemptReport;
+    pub use crate::executor::reporting::{NotReported, append_report};
 }
 
 /// Inputs as they are.

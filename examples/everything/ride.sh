@@ -1,6 +1,6 @@
 #!/bin/sh
 # Rides a quarter of a car over a bumpy road: ./ride.sh MASS SPEED SPRING DAMPER [--long]
-# Prints how far the spring travels, reports how much the car shakes, and leaves the ride in trace.txt.
+# Prints each second how much it shook so far, and how far the spring travels, reports how much the car shakes, and leaves the ride in trace.txt.
 set -eu
 command -v awk >/dev/null || exit 3
 length=4
@@ -23,6 +23,7 @@ BEGIN {
         if (z > 1 || z < -1) { print "the wheel left the road" > "/dev/stderr"; exit 1 }
         shake += a * a * dt
         if (road - z > travel) travel = road - z
+        if (n % 2000 == 1999) printf "ridden %d s, shake %.6g\n", (n + 1) / 2000, sqrt(shake / (t + dt))
         if (n++ % 400 == 0) printf "%.4f %.6f %.6f\n", t, road, z > "trace.txt"
     }
     printf "travel %.3f mm\n", travel * 1000

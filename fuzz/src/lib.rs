@@ -52,8 +52,14 @@ pub fn results(data: &[u8]) {
     };
     let pattern = String::from_utf8_lossy(pattern);
     match kind % 4 {
-        0 => fuzzing::metrics(rest),
-        1 => fuzzing::rule(&pattern, text),
+        0 => {
+            fuzzing::metrics(rest);
+            fuzzing::reports(rest);
+        }
+        1 => {
+            fuzzing::rule(&pattern, text);
+            fuzzing::printed(&pattern, text);
+        }
         2 => {
             let dir = scratch();
             std::fs::write(dir.path().join("stderr.log"), text).unwrap();

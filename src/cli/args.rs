@@ -55,6 +55,8 @@ pub enum Command {
     Dump(DumpArgs),
     /// A trial's output
     Logs(LogsArgs),
+    /// Report a step, in a trial; or list what a trial reported
+    Progress(ProgressArgs),
     /// A case's lineage, every attempt, and why it survived or did not
     Why(WhyArgs),
     /// Ask the running engine to drain, and wait for it
@@ -255,6 +257,23 @@ pub struct LogsArgs {
     /// Go on as the trial writes, until it ends
     #[arg(long, short = 'f')]
     pub follow: bool,
+}
+
+/// `piton progress`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "piton progress <STEP> <METRIC=VALUE>...\n       piton progress <STORE> <CASE> [--json]"
+)]
+pub struct ProgressArgs {
+    /// The step, a whole number that grows; or the store
+    #[arg(value_name = "STEP|STORE", value_hint = ValueHint::FilePath)]
+    pub first: String,
+    /// What was measured, each as METRIC=VALUE; or which case
+    #[arg(value_name = "METRIC=VALUE|CASE", required = true)]
+    pub rest: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `piton why`.

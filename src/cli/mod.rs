@@ -22,6 +22,7 @@ mod outcome;
 mod progress;
 mod replay;
 mod report;
+mod reports;
 mod retry;
 mod run;
 mod salvage;
@@ -117,6 +118,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Status(args) => status::status(&args),
         Command::Dump(args) => dump::dump(&args),
         Command::Logs(args) => logs::logs(&args),
+        Command::Progress(args) => reports::progress(&args),
         Command::Why(args) => why::why(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Amend(args) => amend::amend(&args),

@@ -9,6 +9,7 @@ pub(crate) mod inherited;
 pub(crate) mod local;
 #[cfg(feature = "cluster")]
 pub(crate) mod remote;
+pub(crate) mod reporting;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,10 +21,12 @@ use crossbeam_channel::Sender;
 
 use local::keeper::KeeperClient;
 
+use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
     AttemptNo, Exit, OutputHash, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value,
     Verdict,
 };
+use crate::study_file::progress::Printed;
 use crate::study_file::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 use crate::sys::opened::Below;
 
@@ -147,6 +150,13 @@ pub(crate) struct Job {
     pub stage_spec: Arc<StageRuntime>,
 }
 
+impl Job {
+    /// What the trial reports while it runs, kept across attempts as its scratch directory is.
+    pub(crate) fn progress_file(&self) -> PathBuf {
+        self.scratch_dir.with_file_name(PROGRESS_FILE)
+    }
+}
+
 /// Outputs of an earlier result, to be taken over as they were recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Takes {
@@ -181,6 +191,10 @@ pub(crate) struct StageRuntime {
     pub needed_metrics: BTreeSet<String>,
     /// Metrics read out of files.
     pub rules: Vec<CompiledRule>,
+    /// Reports read from what is printed.
+    pub printed: Option<Printed>,
+    /// Whether the last report of a metric is its value where there is no other.
+    pub reports_count: bool,
     /// How failures are named; the first that matches.
     pub failures: Vec<CompiledFailure>,
     /// `[env]`.
@@ -272,6 +286,8 @@ impl StageRuntime {
             outputs: Vec::new(),
             needed_metrics: BTreeSet::new(),
             rules: Vec::new(),
+            printed: None,
+            reports_count: true,
             failures: Vec::new(),
             env: study.env.clone(),
             told: SaidOnce::default(),
@@ -305,6 +321,8 @@ impl StageRuntime {
             outputs: stage.outputs.clone(),
             needed_metrics: stage.needed_metrics().map(str::to_owned).collect(),
             rules: rules.collect::<Result<_, _>>()?,
+            printed: Printed::new(&stage.progress)?,
+            reports_count: !stage.progress.only_watched,
             failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
             told: SaidOnce::default(),

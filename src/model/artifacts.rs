@@ -18,6 +18,8 @@ pub(crate) const STDOUT_LOG_C: &CStr = c"stdout.log";
 pub(crate) const STDERR_LOG_C: &CStr = c"stderr.log";
 /// Where in a stage's directory its proposer runs.
 pub(crate) const PROPOSER_DIR: &str = "proposer";
+/// What a trial reports while it runs, in its case's directory; kept across attempts.
+pub(crate) const PROGRESS_FILE: &str = "progress.jsonl";
 /// A case's directory that is kept across attempts.
 pub(crate) const SCRATCH_DIR: &str = "scratch";
 

@@ -71,6 +71,18 @@ pub(crate) fn metrics_fit(metrics: &Metrics) -> bool {
 
 /// What stands for `NaN` and `Infinity`, which are no JSON: a number that is no float.
 const NOT_FINITE: &str = "1e9999999";
+/// What such a number is called among what is left out.
+pub(crate) const NAN_OR_INFINITE: &str = "NaN or infinite";
+/// And `null`.
+const NULL: &str = "null";
+
+impl Reported {
+    /// Of what is left out, the names of what stands for a number that is not finite: programs write NaN as `null`, too.
+    pub(crate) fn not_finite(&self) -> impl Iterator<Item = &str> {
+        let odd = self.left_out.iter().filter(|(_, what)| matches!(what.as_str(), NAN_OR_INFINITE | NULL));
+        odd.map(|(name, _)| name.as_str())
+    }
+}
 
 fn metric(text: &str) -> Result<Metric, String> {
     let what = match text.bytes().next() {
@@ -78,11 +90,11 @@ fn metric(text: &str) -> Result<Metric, String> {
             Ok(label) => return Ok(Metric::Label(label)),
             Err(error) => return Err(format!("text that cannot be read ({error})")),
         },
-        Some(b'n') => "null",
+        Some(b'n') => NULL,
         Some(b't' | b'f') => "a boolean",
         Some(b'[') => "a list",
         Some(b'{') => "an object",
-        _ if text.trim_start_matches('-') == NOT_FINITE => "NaN or infinite",
+        _ if text.trim_start_matches('-') == NOT_FINITE => NAN_OR_INFINITE,
         _ => match read_measured(text) {
             Ok(number) => return Ok(Metric::Number(number)),
             Err(Some(lost)) => return Err(format!("{text}, which {lost}")),

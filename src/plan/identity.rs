@@ -13,7 +13,7 @@ use crate::model::{
     Doubt, IdentityHash, InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, TrialId, Value,
     float_text, named,
 };
-use crate::study_file::{Reuse, Spec, StageSpec, Work, is_case_file, same_path};
+use crate::study_file::{ProgressSpec, Reuse, Spec, StageSpec, Work, is_case_file, same_path};
 
 /// With its version: identities of another one are never equal.
 const PURPOSE: &str = "piton identity 1: result of a trial";
@@ -51,6 +51,8 @@ pub(crate) enum PartKind {
     Tool,
     /// How a metric is read out of a file.
     Metric,
+    /// How reports are read from what is printed, and whether they count.
+    Progress,
     /// A file that is kept.
     Output,
     /// A param that the trial sees.
@@ -69,6 +71,7 @@ named!(pub(crate) PartKind {
     Input => "input",
     Tool => "tool",
     Metric => "metric",
+    Progress => "progress",
     Output => "output",
     Param => "param",
     Parent => "parent",
@@ -221,8 +224,23 @@ fn common(spec: &Spec, stage: &StageSpec, made_with: MadeWith<'_>) -> Option<Vec
         let [file, regex] = [&rule.file, &rule.regex].map(|text| quoted(text));
         add(PartKind::Metric, metric, format!("[{file},{regex},{}]", float_text(rule.scale)));
     }
+    progress(&stage.progress, |name, value| add(PartKind::Progress, name, value));
     stage.outputs.iter().for_each(|output| add(PartKind::Output, output, String::new()));
     Some(parts)
+}
+
+/// What `[stage.progress]` adds to the metrics.
+fn progress(progress: &ProgressSpec, mut add: impl FnMut(&str, String)) {
+    if let Some(file) = &progress.file {
+        add("file", quoted(file));
+    }
+    if let Some(regex) = &progress.regex {
+        add("regex", quoted(regex));
+    }
+    progress.metrics.iter().for_each(|(metric, regex)| add(&format!("metrics.{metric}"), quoted(regex)));
+    if progress.only_watched {
+        add("final", "false".to_owned());
+    }
 }
 
 /// The inputs of the study and of the stage, by path. What files of cases say is in the params.

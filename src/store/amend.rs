@@ -15,6 +15,7 @@ use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
 use crate::inputs_now;
 use crate::journal::{Journal, JournalError, Snapshot};
+use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
     Event, Identity, IdentityHash, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex, StageRow,
     StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
@@ -256,8 +257,8 @@ impl AmendPlan<'_> {
         self.journal.close().map_err(|cause| self.store.unreadable(cause))
     }
 
-    /// Ends what a dead engine left running, and removes the scratch directories of what is discarded: a trial that runs
-    /// again must not go on from another one's checkpoint. Nothing of a result is touched.
+    /// Ends what a dead engine left running, and removes the scratch directories and reports of what is discarded: a trial
+    /// that runs again must not go on from another one's. Nothing of a result is touched.
     fn make_way(&self) -> Result<Vec<Record>, Error> {
         let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
         let left = snapshot.running().map_err(|cause| self.store.unreadable(cause))?;
@@ -457,7 +458,7 @@ impl Tools {
     }
 }
 
-/// Removes `<case>/scratch` of every case in a stage's directory, durably; links are not followed.
+/// Removes `<case>/scratch` and `<case>/progress.jsonl` of every case in a stage's directory, durably; links are not followed.
 fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
     simulated!(|_machine| Ok(()));
     if !fs::symlink_metadata(stage_dir).is_ok_and(|meta| meta.is_dir()) {
@@ -465,15 +466,17 @@ fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
     }
     for case in fs::read_dir(stage_dir)? {
         let case = case?;
-        let scratch = case.path().join(SCRATCH_DIR);
         if !case.file_type()?.is_dir() {
             continue;
         }
-        match fs::symlink_metadata(&scratch) {
-            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&scratch)?,
-            Ok(_) => fs::remove_file(&scratch)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        for kept in [SCRATCH_DIR, PROGRESS_FILE] {
+            let kept = case.path().join(kept);
+            match fs::symlink_metadata(&kept) {
+                Ok(meta) if meta.is_dir() => fs::remove_dir_all(&kept)?,
+                Ok(_) => fs::remove_file(&kept)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)

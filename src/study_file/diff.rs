@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check::rules::RAILS;
 use super::check::{BASE, ROOT, RUN, STUDY};
 use super::keys::{Amend, Section, Settings};
+use super::progress::ProgressSpec;
 use super::rules::{AbortRule, Bound, FailureMatch, FailureRule};
 use super::stage::{Reuse, STAGE, StageSpec};
 use super::types::{
@@ -322,6 +323,17 @@ pub(super) fn objective(objective: &Objective) -> String {
 
 pub(super) fn metric(rule: &MetricRule) -> String {
     format!("{{ file = {}, regex = {}, scale = {:?} }}", quote(&rule.file), quote(&rule.regex), rule.scale)
+}
+
+/// `[stage.progress]`.
+pub(super) fn progress(progress: &ProgressSpec) -> Settings {
+    let texts = [("file", &progress.file), ("regex", &progress.regex)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), quote(text.as_ref()?))));
+    let metrics = progress.metrics.iter();
+    let metrics =
+        metrics.map(|(name, regex)| (format!("metrics.{name}"), format!("{{ regex = {} }}", quote(regex))));
+    let last = progress.only_watched.then(|| ("final".to_owned(), "false".to_owned()));
+    texts.chain(metrics).chain(last).collect()
 }
 
 /// A value as a study file writes it: a float always with a point or exponent.

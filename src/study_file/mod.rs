@@ -16,6 +16,7 @@ mod inputs;
 mod json;
 mod keys;
 mod parse;
+pub(crate) mod progress;
 pub(crate) mod raw;
 mod rules;
 mod shell;
@@ -50,6 +51,7 @@ pub(crate) use parse::idle_tables;
 #[cfg(test)]
 pub(crate) use parse::parse;
 pub use parse::{parse_bytes, parse_study, parse_study_as};
+pub use progress::ProgressSpec;
 pub(crate) use rules::signal_number;
 pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails};
 pub(crate) use stage::Reuse;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::check::progress::PROGRESS;
 use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
 use super::check::sweep::RANGE;
 use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, rules};
@@ -14,6 +15,7 @@ use super::diagnostics::Location;
 use super::diff::{self, list, word};
 use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
+use super::progress::ProgressSpec;
 use super::rules::{FailureRule, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
@@ -56,6 +58,9 @@ pub struct StageSpec {
     /// `[stage.metrics]`: numbers read out of files the trial wrote.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, MetricRule>,
+    /// `[stage.progress]`: reports read from what a trial prints, and whether they count at its end.
+    #[serde(default, skip_serializing_if = "ProgressSpec::is_none")]
+    pub progress: ProgressSpec,
     /// Memory one trial may take, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
@@ -227,6 +232,10 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",
             |c, n, p, d| put(&mut d.spec.metrics, c.metric_rules(n, p)))
             .below(|stage| diff::each(&stage.metrics, diff::metric)).amended(Amend::Metrics),
+        StageKey::new("progress", Takes::Table(&PROGRESS), NONE,
+            "Reports of running trials, besides those in `$PITON_PROGRESS_FILE`.",
+            |c, n, p, d| put(&mut d.spec.progress, c.progress(n, p)))
+            .below(|stage| diff::progress(&stage.progress)),
         StageKey::new("memory_limit", Takes::Size, NONE,
             "A trial that takes more memory is ended, and fails as `out_of_memory`.",
             |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))

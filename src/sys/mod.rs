@@ -26,6 +26,7 @@ macro_rules! injected_fault {
     }};
 }
 
+pub(crate) mod append;
 pub mod clock;
 pub(crate) mod copied;
 pub(crate) mod disk;

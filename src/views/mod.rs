@@ -22,6 +22,7 @@ pub(crate) mod outputs;
 mod own_files;
 mod pace;
 pub(crate) mod planned;
+pub mod progress;
 #[cfg(feature = "report")]
 pub mod report;
 pub mod status;

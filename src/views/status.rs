@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::dump::RemoteOut;
 use super::pace::{Lately, Pace};
+use super::progress::LastReport;
 use super::words::{seconds, timestamp};
 use queue::waiting;
 
@@ -189,6 +190,9 @@ pub struct Running {
     pub pending_reason: Option<String>,
     /// Time since its start by the wall clock, seconds.
     pub elapsed_s: f64,
+    /// What it reported last, as its files say now; there where it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_report: Option<LastReport>,
 }
 
 /// A failure that stands: its trial failed for good, or is to run again.
@@ -378,6 +382,7 @@ fn running_out(
         pending_reason: reason.map(str::to_owned),
         // A clock that was set back must not show a negative time.
         elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
+        last_report: LastReport::of(view, row.trial, row.attempt),
     })
 }
 

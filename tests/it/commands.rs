@@ -209,6 +209,7 @@ survivor_count = 1
         format!("PITON_METRICS_FILE={}/metrics.json", dir.display()),
         format!("PITON_PARAMS_FILE={}/params.json", dir.display()),
         "PITON_PARENT_CASE=b".into(),
+        format!("PITON_PROGRESS_FILE={root}/artifacts/seen/0_one/b_0_0/progress.jsonl"),
         format!("PITON_SCRATCH_DIR={root}/artifacts/seen/0_one/b_0_0/scratch"),
         "PITON_SLOT=0".into(),
         "PITON_STAGE=one".into(),

@@ -53,7 +53,7 @@ const TRIAL: &str = r#"
 echo "out of $PITON_CASE"
 echo "err of $PITON_CASE" >&2
 [ "$2" = 3 ] && exit 7
-env | grep -v -e '^PITON_\(METRICS_FILE\|PARAMS_FILE\|SCRATCH_DIR\|ATTEMPT_KEY\)' -e ^PWD -e ^TMPDIR -e ^_= | sort > out.txt
+env | grep -v -e '^PITON_\(METRICS_FILE\|PARAMS_FILE\|SCRATCH_DIR\|PROGRESS_FILE\|ATTEMPT_KEY\)' -e ^PWD -e ^TMPDIR -e ^_= | sort > out.txt
 echo "{\"sum\": $(( $1 + $2 )), \"tool\": \"sh\"}" > metrics.json
 "#;
 

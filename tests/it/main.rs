@@ -37,6 +37,7 @@
 //! - `reuse`, `reuse_stories`: results that are taken instead of made;
 //! - `amend`: changing a study that has begun; `reread`: what finished trials left, read by other rules;
 //! - `old_stores`: stores of earlier versions;
+//! - `progress`: what trials report while they run;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `destroyed`: a store, or a report, that somebody makes impossible while a study runs;
 //! - `compact`: the store without its free space;
@@ -90,6 +91,7 @@ mod overlap;
 mod parents;
 mod places;
 mod probe;
+mod progress;
 mod proposer;
 mod proxy;
 mod queue;

@@ -258,6 +258,14 @@ pub(super) fn make_scratch_dir(grounds: &Grounds, job: &Job) -> io::Result<()> {
     grounds.make(&Way::to(&job.scratch_dir, job)).map(drop)
 }
 
+/// Opens a trial's case's directory; makes it if it is missing.
+///
+/// # Errors
+/// As for [`Grounds::open`].
+pub(super) fn open_case(grounds: &Grounds, job: &Job) -> io::Result<Arc<Opened>> {
+    grounds.make(&Way::to(&job.scratch_dir, job).above())
+}
+
 /// Makes a job's directory and its scratch directory, or leaves them as they are; the first of them.
 ///
 /// # Errors

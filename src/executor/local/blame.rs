@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 
-use super::plain::plain;
+use crate::model::plain::plain;
 use crate::model::{Failure, FailureKind};
 use crate::sys::tree_hash::{errno_of, is_cut_off};
 use crate::sys::words::io_words;

@@ -20,11 +20,14 @@ use super::results::complete;
 use super::syncer::Unsynced;
 use super::{Mode, Shared, attempt_dir};
 use crate::executor::Job;
+use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::reported::Reported;
+use crate::model::reports::Report;
 use crate::model::words;
 use crate::model::{
     AttemptNo, Failure, FailureKind, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
 };
+use crate::sys::append::{LEVELS, append_line, sync_entries};
 use crate::sys::words::io_words;
 
 /// What a closure stage runs.
@@ -210,6 +213,40 @@ impl TrialContext<'_> {
         Ok(&self.job.scratch_dir)
     }
 
+    /// Reports how far the trial is: a step that grows, such as an epoch, and what was measured. It is durable when this
+    /// comes back, and is kept across attempts: report first, then write a checkpoint. A report whose step is not above that
+    /// of all before counts for nothing, so who begins anew may report again. The last report of a metric is its value if the
+    /// closure gives none.
+    ///
+    /// ```no_run
+    /// # fn run(trial: &piton::TrialContext<'_>) -> Result<piton::Metrics, piton::TrialError> {
+    /// for epoch in 1..=100 {
+    ///     let loss = 1.0 / f64::from(epoch);
+    ///     if trial.report(epoch.into(), [("loss", loss)])? == piton::Heard::End {
+    ///         return Err("told to end".into());
+    ///     }
+    /// }
+    /// # Ok(piton::Metrics::new()) }
+    /// ```
+    ///
+    /// # Errors
+    /// What is no report, and what writing it fails with.
+    pub fn report(&self, step: u64, metrics: impl IntoMetrics) -> io::Result<Heard> {
+        let metrics = metrics.into_metrics().into_iter().map(|(name, metric)| match metric {
+            Metric::Number(number) => Ok((name, Some(number).filter(|number| number.is_finite()))),
+            Metric::Label(_) => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is text, not a number")))
+            }
+        });
+        let report = Report { step, metrics: metrics.collect::<Result<_, _>>()? };
+        let line = report.line().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let case = attempt_dir::open_case(&self.shared.grounds, self.job)?;
+        append_line(&case.path_now().join(PROGRESS_FILE), &line, 0)?;
+        let case_dir = self.job.scratch_dir.parent().unwrap_or(&self.job.scratch_dir);
+        sync_entries(case_dir, LEVELS)?;
+        Ok(if self.should_stop() { Heard::End } else { Heard::GoOn })
+    }
+
     /// Whether the closure should come back with an error soon: the engine ends, or the trial's time is up. Look now
     /// and then; it costs next to nothing.
     #[must_use]
@@ -227,6 +264,16 @@ impl TrialContext<'_> {
         let ran = self.shared.clock.now().saturating_sub(self.started_at);
         self.job.stage_spec.timeout.is_some_and(|timeout| ran >= timeout)
     }
+}
+
+/// What a closure hears when it reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Heard {
+    /// The trial goes on.
+    GoOn,
+    /// As [`TrialContext::should_stop`] says: the engine ends, or the trial's time is up.
+    End,
 }
 
 /// How a closure says that its trial failed.
@@ -336,8 +383,13 @@ fn judge(
         Ok(metrics) => {
             // What lies there, if this attempt did not make it, is of one whose start was never recorded.
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
-            let remains =
-                if made { EndedAttemptDir::of(&shared.grounds, context.job) } else { Ok(EndedAttemptDir::none()) };
+            let remains = if made {
+                EndedAttemptDir::of(&shared.grounds, context.job)
+            } else if has_reports(context.job) {
+                EndedAttemptDir::only_case(&shared.grounds, context.job)
+            } else {
+                Ok(EndedAttemptDir::none())
+            };
             let remains = match remains {
                 Ok(remains) => remains,
                 Err(why) => return shared.machine_failed(why),
@@ -366,6 +418,11 @@ fn judge(
     }
     let base = failure(error.kind, error.reason);
     Verdict::Failed(Failure { severity: error.severity, retryable: error.retryable, ..base })
+}
+
+/// Whether this attempt, or one before, reported something. Most closures do not, and need nothing opened.
+fn has_reports(job: &Job) -> bool {
+    job.stage_spec.reports_count && job.progress_file().symlink_metadata().is_ok()
 }
 
 fn panic_words(panic: &(dyn Any + Send)) -> &str {

@@ -113,6 +113,7 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     set("PITON_SEED", job.seed.to_string().into());
     set("PITON_PARAMS_FILE", job.dir.join(PARAMS_FILE).into());
     set("PITON_METRICS_FILE", job.dir.join(METRICS_FILE).into());
+    set("PITON_PROGRESS_FILE", job.progress_file().into());
     set("PITON_SCRATCH_DIR", job.scratch_dir.clone().into());
     set(ATTEMPT_KEY_VAR, job.key.to_string().into());
     match &job.parent_dir {
@@ -182,7 +183,7 @@ mod tests {
             ["A=new", "B=kept", "PITON_CASE=case_0_0", "PITON_SLOT=3", "PITON_SEED=7", "PITON_ATTEMPT=1", &key];
         assert!(expected.iter().all(|entry| env.contains(entry)), "{env:?}");
         assert!(env.contains(&"PITON_PARENT_DIR=/parent"));
-        assert_eq!(env.iter().filter(|entry| entry.starts_with("PITON_")).count(), 15);
+        assert_eq!(env.iter().filter(|entry| entry.starts_with("PITON_")).count(), 16);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::sys::words::io_words;
 /// An attempt's directory after the attempt; the trial may have removed it.
 pub(crate) struct EndedAttemptDir {
     dir: Result<Arc<Opened>, &'static str>,
+    /// What it is in.
+    case: Option<Arc<Opened>>,
 }
 
 impl EndedAttemptDir {
@@ -27,7 +29,6 @@ impl EndedAttemptDir {
         let failed = |error: io::Error| {
             format!("cannot open the attempt's directory `{}`: {}", job.dir.display(), io_words(&error))
         };
-        let gone = Self { dir: Err("the attempt's directory is gone") };
         // The last two are the case's and the attempt's own: what became of them is the trial's doing.
         let own = way.names.len().saturating_sub(1).min(2);
         let shared = Way {
@@ -35,32 +36,55 @@ impl EndedAttemptDir {
             ..way.clone()
         };
         let mut dir = match grounds.open(&shared) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::gone(None)),
             other => other.map_err(failed)?,
         };
+        let mut above = None;
         for name in way.names.iter().skip(shared.names.len()) {
             let entered = dir.enter(name);
             let entered =
                 entered.or_else(|error| if_let_in(error, || dir.let_owner_in_at(name), || dir.enter(name)));
             dir = match entered {
-                Ok(dir) => Arc::new(dir),
+                Ok(entered) => {
+                    above = Some(dir);
+                    Arc::new(entered)
+                }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::NotFound => return Ok(gone),
+                    io::ErrorKind::NotFound => return Ok(Self::gone(Some(dir))),
                     io::ErrorKind::NotADirectory => {
-                        return Ok(Self {
-                            dir: Err("something else lies in the place of the attempt's directory"),
-                        });
+                        let why = "something else lies in the place of the attempt's directory";
+                        return Ok(Self { dir: Err(why), case: Some(dir) });
                     }
                     _ => return Err(failed(error)),
                 },
             };
         }
-        Ok(Self { dir: Ok(dir) })
+        Ok(Self { dir: Ok(dir), case: above })
+    }
+
+    /// One that is not there any more.
+    fn gone(case: Option<Arc<Opened>>) -> Self {
+        Self { dir: Err("the attempt's directory is gone"), case }
+    }
+
+    /// A directory that was never made, in its case's, which was.
+    pub(super) fn only_case(grounds: &Grounds, job: &Job) -> Result<Self, String> {
+        let way = Way::to(&job.dir, job).above();
+        let case = grounds.open(&way).map(Some).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Ok(None),
+            _ => Err(format!("cannot open the case's directory `{}`: {}", way.path().display(), io_words(&error))),
+        });
+        Ok(Self { case: case?, ..Self::none() })
+    }
+
+    /// What it is in, if that is there.
+    pub(super) fn case(&self) -> Option<&Opened> {
+        self.case.as_deref()
     }
 
     /// A directory that was never made, or is not this attempt's.
     pub(crate) const fn none() -> Self {
-        Self { dir: Err("the attempt has no directory") }
+        Self { dir: Err("the attempt has no directory"), case: None }
     }
 
     /// The directory, if it is there.
@@ -75,7 +99,7 @@ impl EndedAttemptDir {
 
     /// What a directory holds, wherever it is.
     pub(super) fn in_dir(dir: &Path) -> Self {
-        Self { dir: Opened::dir(dir).map(Arc::new).map_err(|_| "the directory is gone") }
+        Self { dir: Opened::dir(dir).map(Arc::new).map_err(|_| "the directory is gone"), case: None }
     }
 
     /// Opens what is in it by its path without links.

@@ -10,6 +10,9 @@ use super::results::{parse_metrics, search};
 use crate::executor::CompiledRule;
 use crate::model::Metric;
 use crate::model::reported::MAX_LABEL_BYTES;
+use crate::model::reports::{Acceptance, MAX_BYTES, Report, read_reports};
+use crate::study_file::ProgressSpec;
+use crate::study_file::progress::Printed;
 
 /// Reads bytes as `metrics.json`: numbers are finite, labels are bounded, reasons are one line.
 pub fn metrics(text: &[u8]) {
@@ -23,6 +26,34 @@ pub fn metrics(text: &[u8]) {
             }
         }
         Err(failure) => assert!(!failure.reason.contains(|c: char| c.is_control()), "{:?}", failure.reason),
+    }
+}
+
+/// Reads bytes as a trial's reports: their steps grow, and what is written of one reads back.
+pub fn reports(text: &[u8]) {
+    let (mut acceptance, mut last) = (Acceptance::default(), None);
+    let read = read_reports(text, MAX_BYTES, |report| {
+        if acceptance.accepts(&report) {
+            assert!(last.is_none_or(|last| report.step > last) && !report.metrics.is_empty());
+            last = Some(report.step);
+            if let Ok(mut line) = report.line() {
+                assert_eq!(line.pop(), Some(b'\n'));
+                assert_eq!(Report::of_line(&line).as_ref(), Some(&report));
+            }
+        }
+    });
+    assert!(read.is_ok());
+}
+
+/// Reads bytes as what a program prints, which `[stage.progress]` reads by these expressions.
+pub fn printed(pattern: &str, text: &[u8]) {
+    for regex in [Some(pattern.to_owned()), None] {
+        let metrics = [("m".to_owned(), pattern.to_owned())].into();
+        let spec = ProgressSpec { file: Some("f".to_owned()), regex, metrics, only_watched: false };
+        if let Ok(Some(printed)) = Printed::new(&spec) {
+            let read = printed.read(text, MAX_BYTES, true, |report| assert!(!report.metrics.is_empty()));
+            assert!(read.is_ok());
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use rustix::fs::FileType;
 
 use super::blame::{is_of_trial, printable, shorten};
 use super::ended_dir::EndedAttemptDir;
-use super::plain::{Plain, plain};
 use crate::model::artifacts::{STDERR_LOG, STDOUT_LOG};
+use crate::model::plain::{Plain, plain};
 use crate::sys::words::io_words;
 
 /// Of the end of a log, so much is looked at for an excerpt.

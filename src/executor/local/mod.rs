@@ -17,7 +17,6 @@ pub(crate) mod keeper;
 pub(in crate::executor) mod logs;
 mod memory_limit;
 pub(crate) mod parents;
-mod plain;
 mod process;
 pub(crate) mod proposer;
 pub(crate) mod reread;

@@ -30,7 +30,7 @@ const LINE_MAX_BYTES: usize = 1 << 20;
 const LOST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What only a trial has.
-const OF_TRIALS: [&str; 7] = [
+const OF_TRIALS: [&str; 8] = [
     "PITON_TRIAL=",
     "PITON_CASE=",
     "PITON_PARENT_CASE=",
@@ -38,6 +38,7 @@ const OF_TRIALS: [&str; 7] = [
     "PITON_SLOT=",
     "PITON_PARAMS_FILE=",
     "PITON_METRICS_FILE=",
+    "PITON_PROGRESS_FILE=",
 ];
 
 /// An answer that takes longer than this, and much longer than those before, is reported.

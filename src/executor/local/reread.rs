@@ -90,7 +90,7 @@ impl Rereader {
         if remains.dir().is_none() {
             return Ok(Found::Unread("the attempt's directory is gone".to_owned()));
         }
-        match judged(&old.stage_spec, remains, Exit::Code(0))? {
+        match judged(old, remains, Exit::Code(0))? {
             Judged::Succeeded(metrics) if metrics == row.metrics => {}
             Judged::Succeeded(_) => {
                 return Ok(Found::Unread("its files do not say any more what they said".to_owned()));
@@ -103,7 +103,7 @@ impl Rereader {
         if let Some(why) = gone(&old.stage_spec, &new.stage_spec, remains) {
             return Ok(Found::Unread(why));
         }
-        Ok(match judged(&new.stage_spec, remains, Exit::Code(0))? {
+        Ok(match judged(new, remains, Exit::Code(0))? {
             Judged::Succeeded(metrics) if metrics == row.metrics => Found::Same,
             Judged::Succeeded(metrics) => {
                 Found::Other(Verdict::Succeeded { metrics, outputs: row.outputs.clone() })
@@ -145,13 +145,13 @@ impl Rereader {
             // It never started, or its end was not seen: no rule was asked.
             return Ok(Found::Same);
         };
-        match judged(&old.stage_spec, remains, exit)? {
+        match judged(old, remains, exit)? {
             Judged::Failed(failure) if failure == *was => {}
             // Piton's own doing, which no rule is asked about.
             _ if matches!(was.kind, Timeout | KilledKeeper) => return Ok(Found::Same),
             // The kernel's: rules are asked first, and what names no rule keeps its name.
             Judged::Failed(_) if was.kind == OutOfMemory => {
-                return Ok(match judged(&new.stage_spec, remains, exit)? {
+                return Ok(match judged(new, remains, exit)? {
                     Judged::Failed(failure) if !matches!(failure.kind, ExitCode | Signal) => {
                         Found::Other(Verdict::Failed(failure))
                     }
@@ -160,7 +160,7 @@ impl Rereader {
             }
             _ => return Ok(Found::Unread("its files do not say any more what they said".to_owned())),
         }
-        match judged(&new.stage_spec, remains, exit)? {
+        match judged(new, remains, exit)? {
             Judged::Failed(failure) if failure == *was => Ok(Found::Same),
             Judged::Failed(failure) => Ok(Found::Other(Verdict::Failed(failure))),
             Judged::Succeeded(metrics) => self.succeeds(new, remains, metrics),
@@ -232,9 +232,10 @@ fn gone(old: &StageRuntime, new: &StageRuntime, remains: &EndedAttemptDir) -> Op
 }
 
 /// What an attempt that ended so by itself counts as. Of its outputs nothing is asked.
-fn judged(stage: &StageRuntime, remains: &EndedAttemptDir, exit: Exit) -> Result<Judged, String> {
+fn judged(job: &Job, remains: &EndedAttemptDir, exit: Exit) -> Result<Judged, String> {
+    let stage = &*job.stage_spec;
     let failed = match exit {
-        Exit::Code(0) => match reported(stage, remains) {
+        Exit::Code(0) => match reported(job, remains) {
             Ok(metrics) => return Ok(Judged::Succeeded(metrics)),
             Err(AttemptError::Trial(failure)) => failure,
             Err(AttemptError::Machine(why)) => return Err(why),

@@ -11,14 +11,18 @@ use rustix::fs::FileType;
 
 use super::blame::{AttemptError, failure, shorten};
 use super::ended_dir::EndedAttemptDir;
-use super::plain::plain;
 use super::syncer::Unsynced;
 use crate::executor::{CompiledRule, Job, StageRuntime};
 use crate::model::FailureKind::{BadMetrics, MissingMetric, MissingOutput};
 use crate::model::artifacts::METRICS_FILE;
 use crate::model::json::without_bom;
-use crate::model::reported::{Reported, label_of, metrics_fit, read_metrics};
+use crate::model::plain::plain;
+use crate::model::reported::{NAN_OR_INFINITE, Reported, label_of, metrics_fit, read_metrics};
+use crate::model::reports::{Extent, Latest, MAX_BYTES};
+use crate::model::words;
 use crate::model::{Failure, Lost, Metric, Metrics, OutputHash, float_of_integer, float_text, read_measured};
+use crate::study_file::progress::{Which, each_report};
+use crate::sys::opened::Opened;
 use crate::sys::tree_hash::HashWatch;
 use crate::sys::words::io_words;
 
@@ -43,9 +47,11 @@ pub(super) fn collect(
 }
 
 /// What a command attempt that exited 0 reported, by the rules of this stage; or why it counts as failed. Of its outputs nothing is asked.
-pub(crate) fn reported(stage: &StageRuntime, remains: &EndedAttemptDir) -> Result<Metrics, AttemptError> {
+pub(crate) fn reported(job: &Job, remains: &EndedAttemptDir) -> Result<Metrics, AttemptError> {
     let mut reported = read_metrics_file(remains)?;
+    let stage = &*job.stage_spec;
     apply_rules(stage, remains, &mut reported)?;
+    take_reports(job, remains, &mut reported)?;
     check_metrics(stage, &mut reported)?;
     Ok(reported.metrics)
 }
@@ -60,6 +66,7 @@ pub(super) fn complete(
 ) -> Result<Vec<OutputHash>, AttemptError> {
     let stage = &*job.stage_spec;
     apply_rules(stage, remains, reported)?;
+    take_reports(job, remains, reported)?;
     check_metrics(stage, reported)?;
     let outputs = keep_outputs(stage, remains, unsynced, watch)?;
     tell_left_out(job, &reported.left_out);
@@ -169,6 +176,32 @@ fn apply_rules(
     Ok(())
 }
 
+/// The last report of a metric is its value where nothing else is. What a file of reports holds beyond all bounds might change
+/// it: then it is none.
+fn take_reports(job: &Job, remains: &EndedAttemptDir, reported: &mut Reported) -> Result<(), AttemptError> {
+    let stage = &*job.stage_spec;
+    if !stage.reports_count {
+        return Ok(());
+    }
+    // A replay's directories lie where the user wants them.
+    let is_beside = job.dir.parent() == job.scratch_dir.parent();
+    let replayed = if is_beside { None } else { job.scratch_dir.parent().and_then(|dir| Opened::dir(dir).ok()) };
+    let Some(case) = replayed.as_ref().or(remains.case()) else { return Ok(()) };
+    let mut latest = Latest::default();
+    let which = Which { printed: stage.printed.as_ref(), attempt: job.key.attempt, ended: true };
+    let extent = each_report(case, which, |report| latest.take(report))
+        .map_err(|error| AttemptError::of_left(MissingMetric, "cannot read the trial's reports", &error))?;
+    match extent {
+        Extent::Whole => latest.complete(reported),
+        Extent::Cut => log::warn!(
+            "`{}`: the trial reported more than is read of one file, {}; its last reports are no metrics",
+            job.case,
+            words::bytes(MAX_BYTES)
+        ),
+    }
+    Ok(())
+}
+
 fn read_rule_file(remains: &EndedAttemptDir, name: &str) -> io::Result<Vec<u8>> {
     let file = remains.open(name)?;
     if file.kind()? != FileType::RegularFile {
@@ -242,7 +275,7 @@ fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Fa
     metrics.retain(|name, metric| {
         let is_kept = metric.number().is_none_or(f64::is_finite);
         if !is_kept {
-            left_out.insert(name.clone(), "NaN or infinite".to_owned());
+            left_out.insert(name.clone(), NAN_OR_INFINITE.to_owned());
         }
         is_kept
     });

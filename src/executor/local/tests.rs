@@ -33,6 +33,8 @@ pub(in crate::executor::local) fn stage(root: &Path, work: Work) -> StageRuntime
         outputs: Vec::new(),
         needed_metrics: Default::default(),
         rules: Vec::new(),
+        printed: None,
+        reports_count: true,
         failures: Vec::new(),
         env: Vec::new(),
         told: Default::default(),

@@ -5,6 +5,7 @@
 
 pub(super) mod cluster;
 mod cross;
+pub(super) mod progress;
 mod reuse;
 pub(super) mod rules;
 pub(super) mod stage;

@@ -486,7 +486,7 @@ impl Checker<'_> {
         Some(rules)
     }
 
-    fn regex(&mut self, node: &Node, place: &Location) -> Option<String> {
+    pub(super) fn regex(&mut self, node: &Node, place: &Location) -> Option<String> {
         let text = self.non_empty_text(node, place)?;
         match regex::bytes::Regex::new(&text) {
             Ok(regex) if regex.captures_len() > 1 => return Some(text),

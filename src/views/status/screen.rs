@@ -165,6 +165,9 @@ impl Status {
             if let Some(pid) = running.pid {
                 line.push_str(&format!("  pid {pid}"));
             }
+            if let Some(report) = &running.last_report {
+                line.push_str(&format!("  {}", report.words()));
+            }
             writeln!(out, "{}", screen.line(&line))?;
         }
         if self.running_not_shown > 0 {

@@ -5,16 +5,16 @@ use std::borrow::Cow;
 
 /// The text without escape sequences and control characters; ends of lines and tabs stay.
 #[derive(Debug)]
-pub(super) struct Plain<'a> {
+pub(crate) struct Plain<'a> {
     /// A return to the beginning of a line is an end of one: what a progress bar overwrites may be the line that matters.
-    pub(super) bytes: Cow<'a, [u8]>,
+    pub(crate) bytes: Cow<'a, [u8]>,
     /// Where such returns are: ends of lines that are none in the file.
     returns: Vec<usize>,
 }
 
 impl Plain<'_> {
     /// The line of the file that has what is at this place of the text, from 1.
-    pub(super) fn line_at(&self, at: usize) -> usize {
+    pub(crate) fn line_at(&self, at: usize) -> usize {
         let before = self.bytes.get(..at).unwrap_or(&self.bytes);
         let ends = before.iter().filter(|byte| **byte == b'\n').count();
         ends - self.returns.partition_point(|place| *place < at).min(ends) + 1
@@ -23,7 +23,7 @@ impl Plain<'_> {
 
 impl Plain<'_> {
     /// The same behind another text, which is plain.
-    pub(super) fn behind(self, before: Vec<u8>) -> Plain<'static> {
+    pub(crate) fn behind(self, before: Vec<u8>) -> Plain<'static> {
         let returns = self.returns.iter().map(|place| place + before.len()).collect();
         let mut bytes = before;
         bytes.extend_from_slice(&self.bytes);
@@ -34,7 +34,7 @@ impl Plain<'_> {
 const ESC: u8 = 0x1b;
 
 /// Makes it. Most texts are plain already, and cost one look.
-pub(super) fn plain(bytes: &[u8]) -> Plain<'_> {
+pub(crate) fn plain(bytes: &[u8]) -> Plain<'_> {
     let steers = |byte: &u8| (*byte < b' ' && !matches!(byte, b'\n' | b'\t')) || matches!(byte, 0x7f | 0xc2);
     let Some(first) = bytes.iter().position(steers) else {
         return Plain { bytes: Cow::Borrowed(bytes), returns: Vec::new() };

@@ -1,0 +1,367 @@
+//! `[stage.progress]`: reports that are read from what a program prints, and all reports of a trial.
+//!
+//! The reports of a trial are the lines of its `progress.jsonl`, and after them what its attempts printed, in their order.
+//! All of it was written by the trial: links that lead out of the case's directory, FIFOs and devices are no reports.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use regex::bytes::Regex;
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+
+use crate::model::artifacts::{PROGRESS_FILE, attempt_name};
+use crate::model::plain::plain;
+use crate::model::reports::{Acceptance, Extent, LineEnds, MAX_BYTES, Report, each_line, read_reports, whole};
+use crate::model::{AttemptNo, read_measured};
+use crate::sys::opened::Opened;
+
+/// The group of an expression that is the step.
+pub(super) const STEP_GROUP: &str = "step";
+
+/// `[stage.progress]`, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressSpec {
+    /// What the program prints into, relative to the attempt's directory; `None`: only `$PITON_PROGRESS_FILE` has reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Matches a report: the group `step`, and one named as each metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// Instead: an expression for each metric, whose first group is its value. Steps are counted from 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, String>,
+    /// Whether the last report of a metric is no value of the trial's: `final = false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_watched: bool,
+}
+
+impl ProgressSpec {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How reports are read from what a program prints, compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Printed {
+    file: String,
+    how: How,
+}
+
+#[derive(Clone, Debug)]
+enum How {
+    /// One expression has it all.
+    Lines(Regex),
+    /// One a metric; steps are counted.
+    Counted(Vec<(String, Regex)>),
+}
+
+impl Printed {
+    /// Compiles it; `None`: nothing is read from what is printed.
+    ///
+    /// # Errors
+    /// If an expression is not valid; the check refuses those.
+    pub(crate) fn new(spec: &ProgressSpec) -> Result<Option<Self>, regex::Error> {
+        let Some(file) = spec.file.clone() else { return Ok(None) };
+        let how = match &spec.regex {
+            Some(regex) => How::Lines(Regex::new(regex)?),
+            None => {
+                let metrics = spec.metrics.iter().map(|(name, regex)| Ok((name.clone(), Regex::new(regex)?)));
+                How::Counted(metrics.collect::<Result<_, regex::Error>>()?)
+            }
+        };
+        Ok(Some(Self { file, how }))
+    }
+
+    /// Whether it can be read from the middle of a file on.
+    fn says_its_step(&self) -> bool {
+        matches!(self.how, How::Lines(_))
+    }
+
+    /// Reads what one attempt printed. The last line counts without an end only if nothing can follow.
+    pub(crate) fn read(
+        &self,
+        from: impl io::Read,
+        limit: u64,
+        ended: bool,
+        mut each: impl FnMut(Report),
+    ) -> io::Result<Extent> {
+        let mut counted = Report { step: 1, ..Report::default() };
+        let extent = each_line(from, limit, LineEnds::LfOrCr, |line, line_ended| {
+            if line_ended || ended {
+                let line = plain(line);
+                match &self.how {
+                    How::Lines(regex) => of_groups(regex, &line.bytes, &mut each),
+                    How::Counted(metrics) => count(metrics, &line.bytes, &mut counted, &mut each),
+                }
+            }
+        })?;
+        if ended && let Some(report) = counted.checked() {
+            each(report);
+        }
+        Ok(extent)
+    }
+}
+
+/// The reports in a line, by named groups.
+fn of_groups(regex: &Regex, line: &[u8], each: &mut impl FnMut(Report)) {
+    for found in regex.captures_iter(line) {
+        let text = |name| found.name(name).map(|group| String::from_utf8_lossy(group.as_bytes()));
+        let Some(step) = text(STEP_GROUP).and_then(|text| whole(read_measured(text.trim()).ok()?)) else {
+            continue;
+        };
+        let names = regex.capture_names().flatten().filter(|name| *name != STEP_GROUP);
+        let values = names.filter_map(|name| Some((name.to_owned(), value(&text(name)?)?)));
+        if let Some(report) = (Report { step, metrics: values.collect() }).checked() {
+            each(report);
+        }
+    }
+}
+
+/// Takes up the values of a line. A report is whole once it has every metric, or once one comes again.
+fn count(metrics: &[(String, Regex)], line: &[u8], counted: &mut Report, each: &mut impl FnMut(Report)) {
+    let mut tell = |counted: &mut Report| {
+        let next = counted.step.saturating_add(1);
+        let whole = std::mem::replace(counted, Report { step: next, ..Report::default() });
+        each(whole);
+    };
+    for (name, regex) in metrics {
+        let found = regex.captures(line).and_then(|found| found.get(1));
+        let Some(value) = found.and_then(|group| value(&String::from_utf8_lossy(group.as_bytes()))) else {
+            continue;
+        };
+        if counted.metrics.contains_key(name) {
+            tell(counted);
+        }
+        counted.metrics.insert(name.clone(), value);
+        if counted.metrics.len() == metrics.len() {
+            tell(counted);
+        }
+    }
+}
+
+/// What a program prints for a number. `None`: it is none; `Some(None)`: it is not finite.
+pub(crate) fn value(text: &str) -> Option<Option<f64>> {
+    let text = text.trim();
+    let sign_off = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if ["nan", "inf", "infinity"].iter().any(|word| sign_off.eq_ignore_ascii_case(word)) {
+        return Some(None);
+    }
+    read_measured(text).ok().map(Some)
+}
+
+/// Which reports of a trial are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Which<'a> {
+    /// What is read from its output.
+    pub printed: Option<&'a Printed>,
+    /// Its last attempt so far.
+    pub attempt: AttemptNo,
+    /// Whether that has ended.
+    pub ended: bool,
+}
+
+/// More attempts than these are not asked for what they printed.
+const MAX_ATTEMPTS: AttemptNo = 1_000;
+
+/// Reads the accepted reports of a trial, in their order, from its case's directory.
+///
+/// # Errors
+/// What reading fails with. That something is missing, or is no file, is no error.
+pub(crate) fn each_report(case: &Opened, which: Which<'_>, mut each: impl FnMut(Report)) -> io::Result<Extent> {
+    let mut acceptance = Acceptance::default();
+    let mut take = |report: Report| {
+        if acceptance.accepts(&report) {
+            each(report);
+        }
+    };
+    let mut extent = Extent::Whole;
+    if let Some(file) = open(|| case.open(Path::new(PROGRESS_FILE)))? {
+        extent = read_reports(file.file()?, MAX_BYTES, &mut take)?;
+    }
+    let Some(printed) = which.printed else { return Ok(extent) };
+    for attempt in 1..=which.attempt.min(MAX_ATTEMPTS) {
+        let path = Path::new(&attempt_name(attempt)).join(&printed.file);
+        let Some(file) = open(|| case.open(&case.resolve(&path)?.0))? else { continue };
+        let ended = attempt < which.attempt || which.ended;
+        if printed.read(file.file()?, MAX_BYTES, ended, &mut take)? == Extent::Cut {
+            extent = Extent::Cut;
+        }
+    }
+    Ok(extent)
+}
+
+/// Of a file that is longer, this much of its end tells what its trial said last.
+const LOOK_BYTES: u64 = 1 << 20;
+
+/// What a running trial said last: of long files as far as their ends tell. It costs the same however much there is.
+///
+/// # Errors
+/// As for [`each_report`].
+pub(crate) fn last_report(case: &Opened, which: Which<'_>) -> io::Result<Option<Report>> {
+    let mut last: Option<Report> = None;
+    let mut take = |report: Report| {
+        if last.as_ref().is_none_or(|last| report.step > last.step) {
+            last = Some(report);
+        }
+    };
+    if let Some(file) = open(|| case.open(Path::new(PROGRESS_FILE)))? {
+        read_reports(end_of(&file)?, LOOK_BYTES, &mut take)?;
+    }
+    if let Some(printed) = which.printed {
+        let path = Path::new(&attempt_name(which.attempt)).join(&printed.file);
+        if let Some(file) = open(|| case.open(&case.resolve(&path)?.0))?
+            && (printed.says_its_step() || file.bytes()? <= LOOK_BYTES)
+        {
+            printed.read(end_of(&file)?, LOOK_BYTES, which.ended, &mut take)?;
+        }
+    }
+    Ok(last)
+}
+
+/// The file from where its last [`LOOK_BYTES`] begin, and the line there is cut.
+fn end_of(file: &Opened) -> io::Result<impl io::Read> {
+    use std::io::{Seek as _, SeekFrom};
+    let mut file = file.file()?;
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOOK_BYTES)))?;
+    Ok(file)
+}
+
+/// A regular file; `None` for anything else, whoever put it there.
+fn open(open: impl Fn() -> io::Result<Opened>) -> io::Result<Option<Opened>> {
+    match open() {
+        Ok(file) if file.kind()? == FileType::RegularFile => Ok(Some(file)),
+        Ok(_) => Ok(None),
+        Err(error) => match error.raw_os_error() {
+            // The machine's fault, and not the trial's.
+            Some(libc::EIO | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ESTALE) => Err(error),
+            _ => Ok(None),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn spec(regex: Option<&str>, metrics: &[(&str, &str)]) -> ProgressSpec {
+        let metrics = metrics.iter().map(|(name, regex)| ((*name).to_owned(), (*regex).to_owned())).collect();
+        ProgressSpec {
+            file: Some("stdout.log".into()),
+            regex: regex.map(str::to_owned),
+            metrics,
+            only_watched: false,
+        }
+    }
+
+    fn read(spec: &ProgressSpec, text: &str, ended: bool) -> Vec<(u64, String)> {
+        let mut reports = Vec::new();
+        let printed = Printed::new(spec).unwrap().unwrap();
+        let extent = printed.read(text.as_bytes(), MAX_BYTES, ended, |report| {
+            let shown = report.metrics.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>();
+            reports.push((report.step, shown.join(" ")));
+        });
+        assert_eq!(extent.unwrap(), Extent::Whole);
+        reports
+    }
+
+    #[test]
+    fn groups_are_read_by_name_as_a_person_sees_the_line() {
+        let spec = spec(Some(r"step (?P<step>\S+) loss (?P<loss>\S+)(?: acc (?P<acc>\S+))?"), &[]);
+        let text = "step 1 loss \x1b[31m0.5\x1b[0m\rstep 2 loss nan acc 0.1\nstep x loss 1\nstep 2.5 loss 1\n\
+            step 3 loss none\nstep 3 loss 1 step 4 loss 2\nstep 5 loss 0.1";
+        let seen =
+            [(1, "loss=Some(0.5)"), (2, "acc=Some(0.1) loss=None"), (3, "loss=Some(1.0)"), (4, "loss=Some(2.0)")];
+        let mut expected: Vec<(u64, String)> = seen.map(|(step, shown)| (step, shown.to_owned())).into();
+        assert_eq!(read(&spec, text, false), expected, "what follows may change the last number");
+        expected.push((5, "loss=Some(0.1)".to_owned()));
+        assert_eq!(read(&spec, text, true), expected);
+    }
+
+    #[test]
+    fn steps_are_counted_where_none_is_printed() {
+        let one = spec(None, &[("loss", r"loss: (\S+)")]);
+        let expected =
+            [(1, "loss=Some(3.0)".to_owned()), (2, "loss=None".to_owned()), (3, "loss=Some(1.0)".to_owned())];
+        assert_eq!(read(&one, "loss: 3\nloss: odd\nloss: -inf\nacc: 1\nloss: 1\n", false), expected);
+        let two = spec(None, &[("acc", r"acc (\S+)"), ("loss", r"loss (\S+)")]);
+        let text = "loss 3\nacc 1\nloss 2\nloss 1\nacc 2\nacc 3\n";
+        let mut expected: Vec<(u64, String)> = vec![
+            (1, "acc=Some(1.0) loss=Some(3.0)".into()),
+            (2, "loss=Some(2.0)".into()),
+            (3, "acc=Some(2.0) loss=Some(1.0)".into()),
+        ];
+        assert_eq!(read(&two, text, false), expected);
+        expected.push((4, "acc=Some(3.0)".into()));
+        assert_eq!(read(&two, text, true), expected);
+    }
+
+    #[test]
+    fn a_trials_reports_are_its_files_and_then_what_its_attempts_printed() {
+        let root = tempfile::tempdir().unwrap();
+        let case = root.path();
+        for (attempt, text) in [(1, "1 5\n2 4\n3 9"), (2, "2 7\n4 2\n5 1"), (3, "9 0\n")] {
+            fs::create_dir(case.join(format!("attempt_{attempt}"))).unwrap();
+            fs::write(case.join(format!("attempt_{attempt}/stdout.log")), text).unwrap();
+        }
+        fs::write(case.join(PROGRESS_FILE), "{\"step\":1,\"y\":7}\n").unwrap();
+        let spec = ProgressSpec { regex: Some(r"(?P<step>\d+) (?P<y>\d+)".into()), ..spec(None, &[]) };
+        let printed = Printed::new(&spec).unwrap();
+        let case = Opened::dir(case).unwrap();
+        let steps = |attempt, ended| {
+            let mut steps = Vec::new();
+            let which = Which { printed: printed.as_ref(), attempt, ended };
+            each_report(&case, which, |report| steps.push((report.step, report.metrics["y"].unwrap()))).unwrap();
+            let last = last_report(&case, which).unwrap().map(|report| report.step);
+            (steps, last)
+        };
+        let first = vec![(1, 7.0), (2, 4.0)];
+        assert_eq!(steps(1, false), (first.clone(), Some(2)));
+        let both = [first, vec![(3, 9.0), (4, 2.0)]].concat();
+        assert_eq!(steps(2, false), (both.clone(), Some(4)));
+        assert_eq!(steps(2, true), ([both, vec![(5, 1.0)]].concat(), Some(5)));
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_report() {
+        let root = tempfile::tempdir().unwrap();
+        let which = Which { printed: None, attempt: 1, ended: true };
+        let file = root.path().join(PROGRESS_FILE);
+        let look = || {
+            let case = Opened::dir(root.path()).unwrap();
+            let mut count = 0;
+            let extent = each_report(&case, which, |_| count += 1).unwrap();
+            (extent, count, last_report(&case, which).unwrap())
+        };
+        let nothing = (Extent::Whole, 0, None);
+        assert_eq!(look(), nothing);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(look(), nothing);
+        for target in ["/dev/zero", "/etc/passwd", "progress.jsonl"] {
+            fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink(target, &file).unwrap();
+            assert_eq!(look(), nothing, "{target}");
+        }
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert_eq!(look(), nothing);
+    }
+
+    #[test]
+    fn of_a_long_file_the_end_tells_what_was_said_last() {
+        let root = tempfile::tempdir().unwrap();
+        let lines: String = (0..100_000).map(|step| format!("{{\"step\": {step}, \"y\": 1}}\n")).collect();
+        assert!(lines.len() as u64 > LOOK_BYTES);
+        fs::write(root.path().join(PROGRESS_FILE), lines + "garbage").unwrap();
+        let case = Opened::dir(root.path()).unwrap();
+        let which = Which { printed: None, attempt: 1, ended: false };
+        assert_eq!(last_report(&case, which).unwrap().unwrap().step, 99_999);
+    }
+}
