@@ -208,6 +208,7 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         seed: 0,
         slot: 0,
         scratch_dir: case_dir.join(SCRATCH_DIR),
+        opened_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         dir: case_dir.join("attempt_1"),

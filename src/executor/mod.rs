@@ -141,6 +141,8 @@ pub(crate) struct Job {
     pub dir: PathBuf,
     /// The trial's scratch directory, absolute; made by the executor, kept across attempts.
     pub scratch_dir: PathBuf,
+    /// When its stage opened, Unix milliseconds: what a trial reported before that was another study's.
+    pub opened_ms: Option<UnixMs>,
     /// What lies in the attempt's place since before this time, Unix milliseconds, is moved aside: it may be a result that an
     /// equal trial takes. `None`: it is removed.
     pub keeps_from_before_ms: Option<UnixMs>,

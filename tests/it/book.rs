@@ -114,7 +114,7 @@ fn the_page_of_a_trial_lists_what_trials_find() {
     };
     let all = names(&|_| true);
     let first = names(&|row| !row[2].contains("unset in the first stage"));
-    assert_eq!((all.len(), first.len()), (15, 14), "{all:?}");
+    assert_eq!((all.len(), first.len()), (16, 15), "{all:?}");
 
     let sandbox = Sandbox::with_study(
         r#"

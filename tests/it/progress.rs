@@ -54,7 +54,7 @@ fn the_last_report_of_a_metric_is_its_value() {
         "",
     );
     sandbox.ok("run study.toml", 0);
-    assert_eq!(metrics(&sandbox), serde_json::json!({"area": 8.0, "loss": 0.25, "wns": -3.0}));
+    assert_eq!(metrics(&sandbox), serde_json::json!({"area": 8, "loss": 0.25, "wns": -3}));
     let expected = serde_json::json!({"case": "s_0_0", "whole": true, "reports": [
         {"step": 1, "metrics": {"loss": 0.5, "wns": -3.0}},
         {"step": 3, "metrics": {"area": 7.0, "loss": null}},
@@ -110,7 +110,7 @@ fn reports_are_kept_across_attempts_and_count_once() {
     assert!(!case(&sandbox).join("progress.jsonl").exists());
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.ok("progress study.redb s_0_0", 0), "step 1  loss 7\n");
-    assert_eq!(metrics(&sandbox), serde_json::json!({"loss": 7.0}));
+    assert_eq!(metrics(&sandbox), serde_json::json!({"loss": 7}));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn whatever_lies_in_its_place_hurts_nobody() {
             one(&format!("F=\"$PITON_PROGRESS_FILE\"; {trick}; echo '{{\"loss\": 1}}' > metrics.json"), "");
         let output = sandbox.run("run study.toml");
         assert_eq!(output.status.code(), Some(0), "{trick}\n{}", both(&output));
-        assert_eq!(metrics(&sandbox), serde_json::json!({"loss": 1.0}), "{trick}");
+        assert_eq!(metrics(&sandbox), serde_json::json!({"loss": 1}), "{trick}");
         let count = reports(&sandbox)["reports"].as_array().unwrap().len();
         assert_eq!(count, usize::from(trick.starts_with("yes '{")), "{trick}");
     }
@@ -200,6 +200,29 @@ fn what_is_no_report_is_said() {
     let output = one.run("progress study.redb s_0_0");
     assert!(output.stdout.is_empty() && both(&output).contains("`s_0_0` has reported nothing"));
     assert_eq!(one.run("progress study.redb s_0_1").status.code(), Some(2));
+}
+
+#[test]
+fn another_stores_reports_are_nobodys() {
+    let sandbox = one("@piton progress ${1:-1} loss=0.5", "");
+    sandbox.ok("run study.toml", 0);
+    fs::remove_file(sandbox.path("study.redb")).unwrap();
+    sandbox.script("trial.sh", &format!("{} progress 1 loss=7", env!("CARGO_BIN_EXE_piton")));
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(metrics(&sandbox), serde_json::json!({"loss": 7}));
+    let closure = |loss: f64| {
+        let _ = fs::remove_file(sandbox.path("c.redb"));
+        let stage = Stage::closure("train", move |trial| {
+            trial.report(1, [("loss", loss)])?;
+            Ok(piton::Metrics::new())
+        });
+        let study = Study::builder("c").stage(stage.budget(1).survivors(1).minimize("loss")).build().unwrap();
+        study.store(sandbox.path("c.redb")).run().unwrap();
+        let why = sandbox.ok("why c.redb c_0_0 --json", 0);
+        assert!(why.contains(&format!("{loss}")), "{why}");
+        sandbox.ok("progress c.redb c_0_0", 0)
+    };
+    assert_eq!((closure(0.5), closure(0.75)), ("step 1  loss 0.5\n".into(), "step 1  loss 0.75\n".into()));
 }
 
 /// Killed with all that it runs, again and again, in the middle of reports.

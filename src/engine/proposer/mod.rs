@@ -236,6 +236,7 @@ impl Desk {
             params: params.clone(),
             seed,
             scratch_dir: dir.join(SCRATCH_DIR),
+            opened_ms: None,
             keeps_from_before_ms: None,
             takes: None,
             dir,

@@ -14,7 +14,7 @@ use serde::Serialize as _;
 
 use super::blame::AttemptError;
 use crate::executor::Job;
-use crate::model::artifacts::PARAMS_FILE;
+use crate::model::artifacts::{PARAMS_FILE, PROGRESS_FILE};
 use crate::model::{Params, Value, float_text};
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
@@ -210,6 +210,7 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
     let above = grounds.make(&way.above())?;
     match above.make(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            discard_old_reports(&above, job)?;
             if !keep_aside(&above, name, job) && above.remove(name).is_err() {
                 // A directory without write permission in it, for instance.
                 above.rename(name, &aside(name)?)?;
@@ -219,6 +220,25 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
         made => made?,
     }
     above.enter(name).map(Arc::new)
+}
+
+/// Clocks of file systems are behind by so much at most, milliseconds.
+const TICK_MS: i64 = 20;
+
+/// Removes what was reported at this trial's place before its stage opened, durably: another store's trial left it, and a first
+/// attempt has none but its own. Whether it did.
+///
+/// # Errors
+/// What removing it fails with.
+pub(super) fn discard_old_reports(case: &Opened, job: &Job) -> io::Result<bool> {
+    let (1, Some(opened_ms)) = (job.key.attempt, job.opened_ms) else { return Ok(false) };
+    let is_older = |file: Opened| file.modified_ms().is_ok_and(|ms| ms < opened_ms.saturating_sub(TICK_MS));
+    if !case.open(Path::new(PROGRESS_FILE)).is_ok_and(is_older) {
+        return Ok(false);
+    }
+    case.remove(OsStr::new(PROGRESS_FILE))?;
+    case.sync()?;
+    Ok(true)
 }
 
 /// What follows the name of an attempt's directory whose result may still be taken: since then, another attempt has its place.

@@ -28,6 +28,7 @@ use crate::model::{
     AttemptNo, Failure, FailureKind, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
 };
 use crate::sys::append::{LEVELS, append_line, sync_entries};
+use crate::sys::opened::Opened;
 use crate::sys::words::io_words;
 
 /// What a closure stage runs.
@@ -66,6 +67,7 @@ pub struct TrialContext<'a> {
     started_at: Duration,
     dir_made: Mutex<bool>,
     told_to_stop: AtomicBool,
+    has_reports: AtomicBool,
 }
 
 impl TrialContext<'_> {
@@ -240,6 +242,7 @@ impl TrialContext<'_> {
         });
         let report = Report { step, metrics: metrics.collect::<Result<_, _>>()? };
         let line = report.line().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        self.has_reports.store(true, Ordering::Relaxed);
         let case = attempt_dir::open_case(&self.shared.grounds, self.job)?;
         append_line(&case.path_now().join(PROGRESS_FILE), &line, 0)?;
         let case_dir = self.job.scratch_dir.parent().unwrap_or(&self.job.scratch_dir);
@@ -348,6 +351,7 @@ pub(super) fn run(shared: &Shared, job: &Job, slot: u32) {
         started_at,
         dir_made: Mutex::new(false),
         told_to_stop: AtomicBool::new(false),
+        has_reports: AtomicBool::new(had_reports(shared, job)),
     };
     let mut unsynced = Unsynced::new(&shared.room);
     let verdict = match shared.closures.get(&job.stage_spec.name) {
@@ -385,7 +389,7 @@ fn judge(
             let made = *context.dir_made.lock().unwrap_or_else(PoisonError::into_inner);
             let remains = if made {
                 EndedAttemptDir::of(&shared.grounds, context.job)
-            } else if has_reports(context.job) {
+            } else if context.has_reports.load(Ordering::Relaxed) {
                 EndedAttemptDir::only_case(&shared.grounds, context.job)
             } else {
                 Ok(EndedAttemptDir::none())
@@ -420,9 +424,23 @@ fn judge(
     Verdict::Failed(Failure { severity: error.severity, retryable: error.retryable, ..base })
 }
 
-/// Whether this attempt, or one before, reported something. Most closures do not, and need nothing opened.
-fn has_reports(job: &Job) -> bool {
-    job.stage_spec.reports_count && job.progress_file().symlink_metadata().is_ok()
+/// Whether an attempt before reported something. Most closures do not, and need nothing opened.
+fn had_reports(shared: &Shared, job: &Job) -> bool {
+    if job.progress_file().symlink_metadata().is_err() {
+        return false;
+    }
+    let discard = |case: Arc<Opened>| attempt_dir::discard_old_reports(&case, job);
+    match attempt_dir::open_case(&shared.grounds, job).and_then(discard) {
+        Ok(discarded) => !discarded,
+        Err(error) => {
+            log::warn!(
+                "cannot tell whose reports are in `{}`: {}",
+                job.progress_file().display(),
+                io_words(&error)
+            );
+            true
+        }
+    }
 }
 
 fn panic_words(panic: &(dyn Any + Send)) -> &str {

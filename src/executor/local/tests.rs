@@ -54,6 +54,7 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         slot: 0,
         dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
         scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),
+        opened_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         stage_spec: Arc::new(stage),

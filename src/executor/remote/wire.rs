@@ -32,6 +32,8 @@ pub(crate) struct Task {
     dir: PathBuf,
     scratch_dir: PathBuf,
     #[serde(default)]
+    opened_ms: Option<UnixMs>,
+    #[serde(default)]
     keeps_from_before_ms: Option<UnixMs>,
     study: String,
     study_dir: PathBuf,
@@ -76,6 +78,7 @@ impl Task {
             slot: job.slot,
             dir: job.dir.clone(),
             scratch_dir: job.scratch_dir.clone(),
+            opened_ms: job.opened_ms,
             keeps_from_before_ms: job.keeps_from_before_ms,
             study: stage.study.clone(),
             study_dir: stage.study_dir.clone(),
@@ -115,6 +118,7 @@ impl Task {
             slot: self.slot,
             dir: self.dir,
             scratch_dir: self.scratch_dir,
+            opened_ms: self.opened_ms,
             keeps_from_before_ms: self.keeps_from_before_ms,
             takes: None,
             stage_spec: Arc::new(stage_spec),

@@ -235,6 +235,7 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         slot: 0,
         dir: root.join("artifacts/a"),
         scratch_dir: root.join("artifacts/b"),
+        opened_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         stage_spec: Arc::new(StageRuntime::new(&study, &spec.stages[0]).unwrap()),
