@@ -244,8 +244,9 @@ fn no_report_that_was_acknowledged_is_lost_by_kills() {
         wait_until("its trials are gone", || sandbox.trial_processes().is_empty());
         let listed = fs::read_to_string(case(&sandbox).join("progress.jsonl")).unwrap_or_default();
         for step in acknowledged() {
+            let step: u64 = step.parse().unwrap();
             let is_it = |line: &str| {
-                serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["step"].to_string() == step)
+                serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["step"] == step)
             };
             assert!(listed.lines().any(is_it), "{step} of\n{listed}");
         }
