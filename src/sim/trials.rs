@@ -448,7 +448,7 @@ impl Shared {
     /// The real executor's own reading of what a trial left.
     fn read_by_rules(&self, job: &Job, unsynced: &mut Unsynced) -> (Verdict, Option<Exit>) {
         let remains = EndedAttemptDir::of(&self.grounds, job).unwrap();
-        let verdict = match reported(&job.stage_spec, &remains) {
+        let verdict = match reported(job, &remains) {
             Ok(metrics) => Verdict::Succeeded { metrics, outputs: self.keep(job, unsynced).unwrap() },
             Err(AttemptError::Trial(failure)) => {
                 *unsynced = Unsynced::new(&self.room);
