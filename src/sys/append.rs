@@ -29,7 +29,7 @@ pub(crate) fn append_line(path: &Path, line: &[u8], levels: usize) -> io::Result
     }
     let mut last = [b'\n'];
     if let Some(before) = meta.len().checked_sub(1) {
-        // A file that was cut meanwhile has no such place; an end too many does no harm.
+        // A file that was cut meanwhile has no such place. Another writer may be half done: an empty line too many does no harm.
         let _ = file.read_at(&mut last, before)?;
     }
     let mut bytes = Vec::with_capacity(line.len() + 1);
@@ -98,9 +98,11 @@ mod tests {
             }
         });
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), 100);
+        // Who looks while another's line is half there adds an end too many.
+        let lines: Vec<&[u8]> = text.lines().map(str::as_bytes).filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 100);
         assert!(
-            text.lines().all(|line| line.len() == 3_000 && line.bytes().all(|byte| line.as_bytes()[0] == byte))
+            lines.iter().all(|line| line.len() == 3_000 && line.iter().all(|byte| line.first() == Some(byte)))
         );
     }
 
