@@ -666,6 +666,8 @@ struct Columns<'a> {
     needed: BTreeSet<String>,
     constants: BTreeSet<String>,
     metrics: BTreeSet<String>,
+    /// Whether the stage declares outputs.
+    has_outputs: bool,
 }
 
 impl<'a> Columns<'a> {
@@ -675,7 +677,8 @@ impl<'a> Columns<'a> {
         let seen = |name: &&String| uses.is_none_or(|uses| uses.contains(name.as_str()));
         let needed = varying.iter().filter(seen).cloned().collect();
         let constants = target.spec.params.keys().filter(|name| !varying.contains(*name)).cloned().collect();
-        Self { import, varying, needed, constants, metrics: target.measured() }
+        let has_outputs = target.stage().is_some_and(|stage| !stage.outputs.is_empty());
+        Self { import, varying, needed, constants, metrics: target.measured(), has_outputs }
     }
 
     fn ignores(&self, name: &str) -> bool {
@@ -693,7 +696,8 @@ impl<'a> Columns<'a> {
         if let Some(name) = column.strip_prefix(METRIC).filter(|name| !name.is_empty()) {
             return Column::Metric(name.to_owned());
         }
-        if column == self.import.outputs_column && self.import.outputs.is_some() {
+        // Also where no directory is given: what is missing then is that.
+        if column == self.import.outputs_column && (self.has_outputs || self.import.outputs.is_some()) {
             return Column::Outputs;
         }
         match (is_param(column), self.metrics.contains(column)) {

@@ -76,7 +76,7 @@ fn it_is_told_of_stages_and_ends() {
     assert_eq!(
         first["stage"],
         serde_json::json!({
-            "index": 0, "name": "first", "planned": 3, "succeeded": 2, "reused": 0, "failed": 1,
+            "index": 0, "name": "first", "planned": 3, "succeeded": 2, "reused": 0, "imported": 0, "failed": 1,
             "survivors": ["told_0_0", "told_0_1"], "survivor_count": 2,
         })
     );

@@ -87,7 +87,7 @@ fn last_weeks_results_are_taken_and_only_the_rest_runs() {
     let events = sandbox.ok("dump study.redb --events", 0);
     assert!(events.contains("trial_imported") && events.contains("imported from `last.csv` by ada"), "{events}");
     assert!(sandbox.ok("dump study.redb", 0).contains("(imported from last.csv)"));
-    assert!(sandbox.ok("dump study.redb --format csv", 0).contains(",false,last.csv,"));
+    assert!(sandbox.ok("dump study.redb --format csv", 0).contains(",false,,last.csv,"));
     sandbox.ok("verify study.redb", 0);
     // The same again: nothing waits any more.
     assert!(refused(&sandbox, "import study.redb last.csv --stage a --yes").contains("stage `a` is closed"));

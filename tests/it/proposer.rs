@@ -397,7 +397,7 @@ fn imported_results_are_told_before_the_first_question() {
     assert_eq!((dump["trials"].as_array().unwrap().len(), &dump["accounting"]["imported"]), (3, &json!(0)));
     assert_eq!(dump["stages"][0]["told"], 2);
     let events = sandbox.ok("dump study.redb --events", 0);
-    assert!(events.contains("seek: 2 results imported from `last.csv` by ada"), "{events}");
+    assert!(events.contains("seek: 2 results imported from `last.csv` by"), "{events}");
     let canonical: Json = serde_json::from_str(&sandbox.canonical()).unwrap();
     assert_eq!(canonical["stages"][0]["told"][0]["results"], 2);
     sandbox.ok("verify study.redb", 0);
