@@ -28,10 +28,13 @@ fn is_catastrophic(failure: Option<&Failure>) -> bool {
 }
 
 impl TrialRow {
-    /// Whether it has a result of which something was left.
+    /// Whether it has a result of which something was left. Of an imported one nobody knows what it depends on, so no reading may give it
+    /// an identity, whatever attempts came before it.
     #[must_use]
     pub fn has_result(&self) -> bool {
-        matches!(self.state, TrialState::Succeeded | TrialState::Failed) && self.accepted_is_there()
+        matches!(self.state, TrialState::Succeeded | TrialState::Failed)
+            && self.imported.is_none()
+            && self.accepted_is_there()
     }
 
     fn accepted_is_there(&self) -> bool {
@@ -145,8 +148,8 @@ mod tests {
     use super::*;
     use crate::model::rows_in_memory::Memory;
     use crate::model::{
-        AttemptEnd, EngineId, ExecutorKind, FirstObjective, FoldError, Metric, Metrics, ProcessId, Record,
-        StageDecl, StudyCreated, Usage, fold,
+        AttemptEnd, EngineId, ExecutorKind, FirstObjective, FoldError, ImportSource, Imported, Metric, Metrics,
+        ProcessId, Record, StageDecl, StudyCreated, Usage, fold,
     };
 
     fn apply(rows: &mut Memory, event: Event) -> Result<(), FoldError> {
@@ -226,6 +229,11 @@ mod tests {
             assert!(apply(&mut rows.clone(), Event::ResultReread(Box::new(wrong.clone()))).is_err(), "{wrong:?}");
         }
         assert!(apply(&mut rows.clone(), Event::StageReread { stage: 1, read: 0, best: None }).is_err());
+        // An imported result stays what it is, also after attempts of its own.
+        let source = ImportSource { file: "f".into(), blake3: [5; 32], by: String::new() };
+        let mut row = rows.trials[&TrialId(0)].clone();
+        row.imported = Some(Imported { source, at_ms: 7 });
+        assert_eq!(row.read_again(&reread(0, row.accepted(), succeeded(1.0))), None);
         // A trial that is to run again needs a stage that is open.
         let mut closed = rows;
         closed.stages.get_mut(&0).unwrap().status = StageStatus::Closed;

@@ -137,6 +137,11 @@ impl Reading<'_> {
         let (mut results, mut best, mut attempts) = (Vec::new(), None, BTreeMap::new());
         for row in self.snapshot.trials(stage.first_trial, end_of(stage))? {
             let mut row = row?;
+            // An imported result was read by no rule. It stands as long as it has what the stage needs.
+            if row.imported.is_some() && !is.is_met_by(&row.metrics) {
+                let why = "it was imported without a metric that the stage needs now".to_owned();
+                found.unread.push((lineage.name_of(row.trial), why));
+            }
             if row.has_result() && changes.concern(is, &row) {
                 found.read += 1;
                 let (study, trial, attempt) = (self.study.study_id, row.trial, row.accepted());
