@@ -364,12 +364,19 @@ impl Snapshot {
         if left == 0 {
             return Ok(found);
         }
+        let name =
+            self.stages()?.into_iter().find(|row| row.index == stage).map(|row| row.name).unwrap_or_default();
+        // Its index when that was recorded: an amendment may have moved it since. The first of them is its own.
+        let mut then = None;
         for event in self.events(counters.told_from)? {
-            if let Event::ResultsTold(told) = event?.1.event
-                && told.stage == stage
-            {
-                left = left.saturating_sub(told.results.len() as u64);
-                found.push(*told);
+            match event?.1.event {
+                Event::ResultsTold(told) if then.is_none_or(|then| then == told.stage) => {
+                    then = Some(told.stage);
+                    left = left.saturating_sub(told.results.len() as u64);
+                    found.push(*told);
+                }
+                Event::SpecAmended(amended) => then = amended.index_of(&name).or(then),
+                _ => {}
             }
             if left == 0 {
                 break;

@@ -14,6 +14,11 @@ struct Carried {
     counters: StageCounters,
 }
 
+/// Of a stage's counters those of what its proposer is told of.
+fn only_told(StageCounters { told, told_from, .. }: StageCounters) -> StageCounters {
+    StageCounters { told, told_from, ..StageCounters::default() }
+}
+
 impl Fold {
     pub(super) fn amended<R: Rows>(&self, rows: &mut R, amended: &SpecAmended) -> Result<(), R::Error> {
         let mut study = self.study(rows)?;
@@ -71,8 +76,13 @@ impl Fold {
             if stage.status != StageStatus::Waiting && first.is_none() {
                 first = Some(stage.first_trial);
             }
+            let counters = rows.counters(index)?;
             rows.remove_stage(index)?;
             rows.put_stage(StageRow { status: StageStatus::Waiting, approval: None, ..stage })?;
+            // What was imported for its proposer is no result of the stage: it outlasts them.
+            if counters.told > 0 {
+                rows.put_counters(index, only_told(counters))?;
+            }
         }
         if let Some(first) = first {
             let catastrophic = rows.remove_trials(first)?;
@@ -124,8 +134,7 @@ impl Fold {
                     && counters.told > 0
                     && stage.hears_results()
                 {
-                    let StageCounters { told, told_from, .. } = counters;
-                    rows.put_counters(index, StageCounters { told, told_from, ..StageCounters::default() })?;
+                    rows.put_counters(index, only_told(counters))?;
                 }
                 rows.put_stage(stage)?;
                 continue;

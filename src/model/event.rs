@@ -292,6 +292,13 @@ pub struct SpecAmended {
     pub reopen: bool,
 }
 
+impl SpecAmended {
+    /// Where the stage of this name is from now on.
+    pub(crate) fn index_of(&self, name: &str) -> Option<StageIndex> {
+        (0..).zip(&self.stages).find(|(_, stage)| stage.name == name).map(|(index, _)| index)
+    }
+}
+
 /// What [`SpecAmended`] adds to a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {

@@ -92,6 +92,8 @@ pub(crate) enum Untaken {
     Differ(Vec<String>),
     /// They lack this metric, which objectives or rails need.
     Lack(String),
+    /// Some were imported: nothing is known of what they depend on.
+    Imported,
 }
 
 impl Untaken {
@@ -106,6 +108,7 @@ impl Untaken {
             Self::RunsNow => "it reuses no more, and its trials have seeds by their places again".into(),
             Self::Differ(parts) if parts.is_empty() => "what they depend on is not what is recorded".into(),
             Self::Differ(parts) => format!("their identity is another one: {}", parts.join(", ")),
+            Self::Imported => "some of them were imported, and no trial can take those".into(),
             Self::Lack(metric) => format!("they lack the metric `{metric}`"),
         }
     }

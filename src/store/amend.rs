@@ -356,7 +356,11 @@ impl Stands {
             let made_with = MadeWith { inputs: &present.inputs, versions: &present.versions };
             for stage in stages.iter().take_while(|stage| stage.status != StageStatus::Waiting) {
                 let (old, new) = ((spec, MadeWith::from(study)), (new, made_with));
-                untaken.push(forecast::untaken(&recorded, old, stages, &proposals, stage.index, new)?);
+                let imported = counters.get(stage.index as usize).is_some_and(|counters| counters.imported > 0);
+                untaken.push(match imported {
+                    true => Some(Untaken::Imported),
+                    false => forecast::untaken(&recorded, old, stages, &proposals, stage.index, new)?,
+                });
             }
         }
         let standing = StudyState { study, spec, stages, counters, untaken: &untaken };

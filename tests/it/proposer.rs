@@ -415,6 +415,34 @@ fn imported_results_are_told_before_the_first_question() {
     assert_eq!(again[3]["recorded"], heard[4]["params"]);
 }
 
+/// What was imported for a proposer is about its stage, wherever amendments move that, and no result of the study: it outlasts those that go.
+#[test]
+fn imported_results_stay_with_their_stage() {
+    let alone = study(1, 3, "");
+    let sandbox = with(&alone, SEEKER);
+    sandbox.write("last.csv", "x,m\n36,1\n38,1\n");
+    sandbox.ok("import study.redb last.csv --stage seek --study study.toml --yes", 0);
+    let warm = |exit: &str| {
+        let stage =
+            format!("[[stage]]\nname = \"warm\"\ncommand = \"{exit}\"\ntrial_budget = 1\nsurvivor_count = 1\n");
+        alone.replacen("[[stage]]", &format!("{stage}[[stage]]"), 1)
+    };
+    let hears = || {
+        sandbox.ok("run study.toml", 0);
+        let tells = heard(&sandbox).into_iter().filter(|message| message["imported"] == true).count();
+        std::fs::remove_file(sandbox.path("heard")).unwrap();
+        tells
+    };
+    sandbox.write("study.toml", &warm("true"));
+    sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert_eq!(sandbox.dump()["stages"][1]["told"], 2);
+    assert_eq!(hears(), 2);
+    sandbox.write("study.toml", &warm("exit 0"));
+    sandbox.ok("amend study.redb study.toml --discard-from warm --yes", 0);
+    assert_eq!((hears(), &sandbox.dump()["stages"][1]["told"]), (2, &json!(2)));
+    sandbox.ok("verify study.redb", 0);
+}
+
 /// From the results of an earlier study Optuna knows at its first question where to look.
 #[test]
 fn optuna_starts_warm_with_the_results_of_another_store() {

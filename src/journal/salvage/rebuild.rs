@@ -17,6 +17,10 @@ use crate::model::{
 /// What is said of an attempt whose end is not known any more.
 const LOST: &str = "what became of it was lost with a damaged part of the store";
 
+fn names(stages: &[StageDecl]) -> Vec<String> {
+    stages.iter().map(|stage| stage.name.clone()).collect()
+}
+
 /// The rows that were found.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -28,8 +32,10 @@ pub(super) struct Kept {
     pub(super) older: BTreeMap<TrialId, TrialRow>,
     /// When trials of `older` took the result of another one.
     reused_ms: BTreeMap<TrialId, i64>,
-    /// What the proposers of stages were to be told of, with when it was imported.
+    /// What the proposers of stages were to be told of, with when it was imported. Each has its stage's index of now.
     told: Vec<(i64, ResultsTold)>,
+    /// Names of the stages, as of the events so far.
+    stage_names: Vec<String>,
     pub(super) proposals: Proposals,
     pub(super) progress: Option<StudyProgress>,
 }
@@ -103,10 +109,15 @@ impl Kept {
                 row.imported = Some(Imported { source: import.source.clone(), at_ms: record.at_ms });
             }
             Event::ResultsTold(told) => self.told.push((record.at_ms, (**told).clone())),
+            Event::StudyCreated(created) => self.stage_names = names(&created.stages),
             Event::SpecAmended(amended) => {
-                if let Some(from) = amended.discard_from {
-                    self.told.retain(|(_, told)| told.stage < from);
-                }
+                let before = std::mem::replace(&mut self.stage_names, names(&amended.stages));
+                self.told.retain_mut(|(_, told)| {
+                    let name = before.get(told.stage as usize);
+                    let now = name.map_or(Some(told.stage), |name| amended.index_of(name));
+                    told.stage = now.unwrap_or(told.stage);
+                    now.is_some()
+                });
             }
             Event::TrialProposed { trial, values, .. } => {
                 self.proposals.entry(*trial).or_insert_with(|| values.clone());
