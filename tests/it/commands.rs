@@ -363,7 +363,7 @@ fn dump_has_the_schema_and_its_formats() {
         keys(&dump["trials"][0]["attempts"][0]),
         "cpu_s dir ended_at exit_code n outcome peak_rss_bytes signal started_at wall_s"
     );
-    assert_eq!(keys(&dump["accounting"]), "attempts_started failed interrupted reused running succeeded");
+    assert_eq!(keys(&dump["accounting"]), "attempts_started failed imported interrupted reused running succeeded");
     let failed = &dump["trials"][2];
     assert_eq!(keys(&failed["failure"]), "kind log_excerpt reason severity");
     assert_eq!(
