@@ -180,6 +180,9 @@ pub struct Verified {
     pub made_with: Vec<String>,
     /// Stages of which it was found that equal trials come to different results, and that have taken some.
     pub doubts: Vec<String>,
+    /// Changed inputs and tools that a person took for what results were made with, in words: no difference, and nothing that is known to
+    /// make none.
+    pub accepted: Vec<String>,
 }
 
 impl Verified {
@@ -238,6 +241,7 @@ impl Store {
             aborted: abort::check(&view, &snapshot)?,
             made_with: made_with::check(&view, &snapshot)?,
             doubts: view.doubts().filter(|(taken, _)| *taken > 0).map(|(_, words)| words).collect(),
+            accepted: made_with::accepted(&view),
         })
     }
 

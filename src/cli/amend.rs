@@ -27,6 +27,12 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
         Some(stage) => plan.discarding_from(stage)?,
         None => plan,
     };
+    if args.accept_inputs {
+        plan = plan.accepting_inputs(
+            &super::approve::who(args.by.as_deref()),
+            args.note.as_deref().unwrap_or_default(),
+        )?;
+    }
     let asks_tools = !plan.tools_to_ask().is_empty();
     if plan.is_empty() && !(asks_tools && !args.dry_run && (args.yes || can_ask())) {
         return nothing_to_do(args, plan);

@@ -5,10 +5,15 @@ use piton::{Error, Store, shell_word};
 use super::args::ApproveArgs;
 use super::terminal::{hint, say};
 
+/// Who says something that is recorded with their name.
+pub fn who(named: Option<&str>) -> String {
+    named.map(str::to_owned).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "someone".into())
+}
+
 /// Approves the stage the study waits for, or a named one ahead of time.
 pub fn approve(args: &ApproveArgs) -> Result<u8, Error> {
     let store = &args.store.store;
-    let by = args.by.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "someone".into());
+    let by = who(args.by.as_deref());
     let stage = Store::at(store).approve(args.stage.as_deref(), &by, &args.note)?;
     say(&format!("stage `{stage}` is approved by {by}"));
     hint(&format!("`piton resume {}` goes on", shell_word(store)));

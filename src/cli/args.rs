@@ -342,6 +342,15 @@ pub struct AmendArgs {
     /// Discard the results of this stage and of all after it, and run them again
     #[arg(long, value_name = "STAGE")]
     pub discard_from: Option<String>,
+    /// Take changed inputs and tools for what results were made with; recorded for ever
+    #[arg(long, requires = "note")]
+    pub accept_inputs: bool,
+    /// Why they make no difference
+    #[arg(long, value_name = "TEXT", requires = "accept_inputs")]
+    pub note: Option<String>,
+    /// Who accepts them [default: $USER]
+    #[arg(long, value_name = "NAME", requires = "accept_inputs")]
+    pub by: Option<String>,
     /// Print the changes as JSON
     #[arg(long)]
     pub json: bool,

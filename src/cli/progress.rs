@@ -335,6 +335,7 @@ impl Observer for Progress {
             | Event::ReuseMissed { .. }
             | Event::StageReread { .. }
             | Event::ResultReread(_)
+            | Event::InputsAccepted { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

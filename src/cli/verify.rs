@@ -12,7 +12,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let verified = Store::at(&args.store.store).verify()?;
     let found = verified.differences();
     let same = found == 0;
-    let Verified { replay, plan, outputs, aborted, made_with, doubts, .. } = verified;
+    let Verified { replay, plan, outputs, aborted, made_with, doubts, accepted, .. } = verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -23,7 +23,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences, "abort_difference": aborted,
-            "made_with_differences": made_with, "doubts": doubts,
+            "made_with_differences": made_with, "doubts": doubts, "inputs_accepted": accepted,
         }))?;
     } else {
         print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
@@ -47,6 +47,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         }
         for doubt in &doubts {
             print_line(&format!("doubtful: {}", clean(doubt)))?;
+        }
+        for accepted in &accepted {
+            print_line(&format!("accepted: {accepted}"))?;
         }
         print_line(&match found {
             0 => "the store is consistent".to_owned(),

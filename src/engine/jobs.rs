@@ -11,9 +11,9 @@ use super::EngineError;
 use super::draft::Draft;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, IdentityHash, OutputHash, Parent, StageIndex, StudyId, TrialId};
+use crate::model::{AttemptNo, OutputHash, Parent, StageIndex, StudyId, TrialId};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
-use crate::plan::{Lineage, StageIdentity};
+use crate::plan::{KnownBy, Lineage, StageIdentity};
 use crate::study_file::{Spec, StageSpec};
 
 /// Most survivors whose outputs are remembered; more are looked up again.
@@ -106,16 +106,17 @@ impl JobMaker {
         Ok(Some(inherited))
     }
 
-    /// What the result of a trial depends on; `None`: its stage does not reuse, or not all of it is recorded.
+    /// What the result of a trial depends on, then what those depend on that a person accepted for it; none: its stage does not reuse, or not all of
+    /// it is recorded.
     ///
     /// # Errors
     /// As for [`JobMaker::heir`].
-    pub(super) fn identity(
+    pub(super) fn known_by(
         &mut self,
         draft: &Draft,
         snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
         trial: TrialId,
-    ) -> Result<Option<IdentityHash>, EngineError> {
+    ) -> Result<Vec<KnownBy>, EngineError> {
         let spec = Arc::clone(&self.spec);
         let lineage = Lineage::new(&spec, draft.stages()).with_proposals(draft.proposals());
         let unplanned = || EngineError::Inconsistent(format!("trial {trial} is not planned"));
@@ -128,14 +129,7 @@ impl JobMaker {
         let of_stage = self.identities.entry(stage);
         let of_stage = of_stage.or_insert_with(|| StageIdentity::of(&spec, stage, draft.study_row().into()));
         let left = inherited.as_ref().map_or(&[][..], |inherited| &inherited.outputs);
-        Ok(of_stage.as_ref().map(|of_stage| of_stage.trial(&params, left).0))
-    }
-
-    /// What all trials of a trial's stage depend on, once the identity of one of them was asked for.
-    #[must_use]
-    pub(crate) fn shared(&self, draft: &Draft, trial: TrialId) -> Option<IdentityHash> {
-        let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;
-        Some(self.identities.get(&stage)?.as_ref()?.shared())
+        Ok(of_stage.as_ref().map_or_else(Vec::new, |of_stage| of_stage.taken_by(&params, left)))
     }
 
     /// What a survivor with these outputs left for its children.

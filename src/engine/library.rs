@@ -13,6 +13,7 @@ use crate::model::{
     Event, IdentityHash, IndexedResult, Metric, Metrics, Origin, OutputHash, StudyRow, Verdict, artifacts,
 };
 use crate::paths::{StudyPaths, clean};
+use crate::plan::KnownBy;
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::opened::Below;
 
@@ -80,25 +81,22 @@ impl Library {
         self.views.clear();
     }
 
-    /// The results of this identity, and of what it `shared` with all of its stage, that could be taken, in the order in which they are to be tried: the study's own, then those
-    /// of the other stores as they are named, each by their trials' numbers. A store that has found such results to differ has none.
+    /// The results that are known by any of these and could be taken, in the order in which they are to be tried: of each the study's own,
+    /// then those of the other stores as they are named, each by their trials' numbers. A store that has found results of one of these to
+    /// differ has none of it; where that is the study's own there is none of any, since they count as equal.
     ///
     /// # Errors
     /// [`JournalError`] from reading the study's own store.
     pub(crate) fn find(
         &mut self,
         own: &Snapshot,
-        (identity, shared): (&IdentityHash, &IdentityHash),
+        known_by: &[KnownBy],
         stage: &StageSpec,
     ) -> Result<Vec<Hit>, JournalError> {
-        let own_doubts = self.own.iter().flat_map(|own| &own.study.doubts);
-        if own_doubts.into_iter().any(|doubt| doubt.shared == *shared) {
+        let mut own_doubts = self.own.iter().flat_map(|own| &own.study.doubts);
+        if own_doubts.any(|doubt| known_by.iter().any(|known_by| known_by.shared == doubt.shared)) {
             return Ok(Vec::new());
         }
-        let mut hits = match &self.own {
-            Some(of) => of.hits(own, identity, stage)?,
-            None => Vec::new(),
-        };
         if self.views.len() != self.others.len() {
             self.views.clear();
             let mut views = Vec::new();
@@ -114,7 +112,19 @@ impl Library {
             });
             self.views = views;
         }
-        let mut given_up = Vec::new();
+        let mut hits = Vec::new();
+        for KnownBy { identity, shared } in known_by {
+            if let Some(of) = &self.own {
+                hits.extend(of.hits(own, identity, stage)?);
+            }
+            hits.extend(self.others_hits(identity, shared, stage));
+        }
+        Ok(hits)
+    }
+
+    /// The same of the other stores, by one of them.
+    fn others_hits(&mut self, identity: &IdentityHash, shared: &IdentityHash, stage: &StageSpec) -> Vec<Hit> {
+        let (mut hits, mut given_up) = (Vec::new(), Vec::new());
         for (at, (other, view)) in self.others.iter().zip(&self.views).enumerate() {
             if view.doubted.contains(shared) {
                 if self.doubted.insert(*shared) {
@@ -138,7 +148,7 @@ impl Library {
             self.others.remove(at);
             self.views.remove(at);
         }
-        Ok(hits)
+        hits
     }
 }
 
@@ -199,7 +209,7 @@ impl OfStudy {
             let Some((origin, metrics, outputs)) = self.borne_out(snapshot, result)? else { continue };
             if fits(stage, &metrics, &outputs) {
                 let from = self.place_of(result);
-                hits.push(Hit { origin, metrics, outputs, from });
+                hits.push(Hit { identity: result.identity, origin, metrics, outputs, from });
             }
         }
         Ok(hits)

@@ -20,6 +20,7 @@ use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails
 use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
 use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
 use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, RunEnd, TrialId, Verdict};
+use crate::plan::KnownBy;
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -305,21 +306,25 @@ impl Loop<'_> {
     }
 
     fn identity(&mut self, trial: TrialId) -> Result<Option<IdentityHash>, EngineError> {
+        Ok(self.known_by(trial)?.first().map(|own| own.identity))
+    }
+
+    /// What a trial's own result is known by, then those that it may take besides.
+    fn known_by(&mut self, trial: TrialId) -> Result<Vec<KnownBy>, EngineError> {
         let journal = &self.journal;
-        self.jobs.identity(self.state.draft(), || journal.snapshot(), trial)
+        self.jobs.known_by(self.state.draft(), || journal.snapshot(), trial)
     }
 
     /// Asks what is known of a trial's like.
     fn look_up(&mut self, trial: TrialId) -> Result<(Option<IdentityHash>, Vec<Hit>), EngineError> {
-        let identity = self.identity(trial)?;
-        let stage = self.jobs.stage_of(self.state.draft(), trial);
-        let hits = match (&identity, self.jobs.shared(self.state.draft(), trial), stage) {
-            (Some(identity), Some(shared), Some(stage)) => {
-                self.library.find(&self.journal.snapshot()?, (identity, &shared), stage)?
+        let known_by = self.known_by(trial)?;
+        let hits = match self.jobs.stage_of(self.state.draft(), trial) {
+            Some(stage) if !known_by.is_empty() => {
+                self.library.find(&self.journal.snapshot()?, &known_by, stage)?
             }
             _ => Vec::new(),
         };
-        Ok((identity, hits))
+        Ok((known_by.first().map(|own| own.identity), hits))
     }
 
     /// Has the outputs copied that a trial is to take. The job is one that nothing runs.

@@ -122,16 +122,22 @@ impl Stored for StageRow {
 
 impl Stored for StudyRow {
     const KIND: &'static str = "study";
-    type Latest = records::StudyRowV3;
-    const TAG: u8 = 3;
+    type Latest = records::StudyRowV4;
+    const TAG: u8 = 4;
     fn names(&self) -> Result<(), String> {
         names::study(&self.name, &self.base_case, [&self.study_dir, &self.artifacts_dir, &self.study_file])
     }
     fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
         match tag {
-            1 => Ok(records::StudyRowV3::from(records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?))
-                .into_model()),
-            2 => Ok(records::StudyRowV3::from(unpack::<records::StudyRowV2>(bytes)?).into_model()),
+            1 => {
+                let second = records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?);
+                Ok(records::StudyRowV4::from(records::StudyRowV3::from(second)).into_model())
+            }
+            2 => {
+                let third = records::StudyRowV3::from(unpack::<records::StudyRowV2>(bytes)?);
+                Ok(records::StudyRowV4::from(third).into_model())
+            }
+            3 => Ok(records::StudyRowV4::from(unpack::<records::StudyRowV3>(bytes)?).into_model()),
             newer => Err(CodecError::Newer(newer)),
         }
     }
@@ -217,10 +223,10 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit, Failure, FailureKind,
-        ImportSource, Imported, IndexedResult, InputEntry, InputList, Metric, Metrics, Next, Origin, Rail, Reread,
-        ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, StudyId, StudyStatus, ToldResult, TrialImport,
-        TrialState, Usage, Value, Verdict,
+        Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit,
+        Failure, FailureKind, ImportSource, Imported, IndexedResult, InputEntry, InputList, Metric, Metrics, Next,
+        Origin, Rail, Reread, ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, StudyId, StudyStatus,
+        ToldResult, TrialImport, TrialState, Usage, Value, Verdict,
     };
 
     fn record() -> Record {
@@ -509,6 +515,7 @@ mod tests {
             cluster_trouble: None,
             base: None,
             doubts: Vec::new(),
+            accepted: Vec::new(),
         }
     }
 
@@ -521,8 +528,13 @@ mod tests {
         head.extend([4, 1, 1, b'r', 1, 3]);
         let tail = [0, 1, 1, 4, 0, 0, 0, 0];
         let sealed = |tag: u8, middle: &[u8]| {
-            let doubts: &[u8] = if tag == 3 { &[0] } else { &[] };
-            let mut bytes = [&[tag], &head[..], middle, &tail[..], doubts].concat();
+            // Since version 3 doubts follow, since version 4 what was accepted.
+            let after: &[u8] = match tag {
+                3 => &[0],
+                4 => &[0, 0],
+                _ => &[],
+            };
+            let mut bytes = [&[tag], &head[..], middle, &tail[..], after].concat();
             let sum = checksum("study", 0, &bytes);
             bytes.extend_from_slice(&sum);
             bytes
@@ -530,10 +542,11 @@ mod tests {
         assert_eq!(decode::<StudyRow>(0, &sealed(1, &[])).unwrap(), study(), "as it was written before");
         let abort = Abort { rail: Rail::CatastrophicFailures, stage: 1, counted: 9 };
         let counted = StudyRow { abort: Some(abort), ..study() };
-        assert_eq!(encode(0, &counted).unwrap(), sealed(3, &[1, 3, 1, 9]));
+        assert_eq!(encode(0, &counted).unwrap(), sealed(4, &[1, 3, 1, 9]));
+        assert_eq!(decode::<StudyRow>(0, &sealed(4, &[1, 3, 1, 9])).unwrap(), counted);
         assert_eq!(decode::<StudyRow>(0, &sealed(3, &[1, 3, 1, 9])).unwrap(), counted);
         assert_eq!(decode::<StudyRow>(0, &sealed(2, &[1, 3, 1, 9])).unwrap(), counted);
-        assert_eq!(decode::<StudyRow>(0, &sealed(4, &[0])), Err(CodecError::Newer(4)));
+        assert_eq!(decode::<StudyRow>(0, &sealed(5, &[0])), Err(CodecError::Newer(5)));
         // Variant 19, the abort, its reason, its trials.
         let event = Event::StudyAbortedBy { abort, reason: "r".into(), violating: vec![TrialId(3)] };
         let bytes = encode(7, &Record { at_ms: 1, run_ms: 5, event }).unwrap();
@@ -576,8 +589,35 @@ mod tests {
         assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
         let row = StudyRow { doubts: vec![doubt], ..study() };
         let bytes = encode(0, &row).unwrap();
-        assert!(bytes[..bytes.len() - 4].ends_with(&[&[1][..], &told].concat()), "{bytes:?}");
+        assert!(bytes[..bytes.len() - 4].ends_with(&[&[1][..], &told, &[0]].concat()), "{bytes:?}");
         assert_eq!(decode::<StudyRow>(0, &bytes).unwrap(), row);
+        // Version 3 has it at its end.
+        let mut third = bytes[..bytes.len() - 5].to_vec();
+        third[0] = 3;
+        let sum = checksum("study", 0, &third);
+        third.extend_from_slice(&sum);
+        assert_eq!(decode::<StudyRow>(0, &third).unwrap(), row, "as it was written before");
+    }
+
+    /// By hand, in the row (by, note, when, one input from old to new, no tool) and as an event, variant 30.
+    #[test]
+    fn golden_bytes_of_accepted_inputs() {
+        let change = AcceptedChange { name: "i".into(), old: "o".into(), new: "n".into() };
+        let (inputs, tools) = (vec![change], Vec::new());
+        let (by, note) = ("ada".to_owned(), "w".to_owned());
+        let of_change = [1, 1, b'i', 1, b'o', 1, b'n', 0];
+        let accepted =
+            Accepted { by: by.clone(), note: note.clone(), at_ms: 5, inputs: inputs.clone(), tools: Vec::new() };
+        let row = StudyRow { accepted: vec![accepted], ..study() };
+        let bytes = encode(0, &row).unwrap();
+        let of_row = [&[0, 1, 3, b'a', b'd', b'a', 1, b'w', 10][..], &of_change].concat();
+        assert!(bytes[..bytes.len() - 4].ends_with(&of_row), "{bytes:?}");
+        assert_eq!(decode::<StudyRow>(0, &bytes).unwrap(), row);
+        let record = Record { at_ms: 1, run_ms: 5, event: Event::InputsAccepted { by, note, inputs, tools } };
+        let bytes = encode(7, &record).unwrap();
+        let told = [&[1, 2, 5, 30, 3, b'a', b'd', b'a', 1, b'w'][..], &of_change].concat();
+        assert_eq!(bytes[..bytes.len() - 4], told);
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
     }
 
     /// By hand: what kinds are called is on disk, and nothing else of them.

@@ -415,6 +415,10 @@ impl Snapshot {
                         identity.lists = lists;
                     }
                 }
+                Event::InputsAccepted { inputs, tools, .. } => {
+                    let lists = found.last().map_or_else(Vec::new, |identity| identity.lists.clone());
+                    found.iter_mut().for_each(|identity| identity.accept(&inputs, &tools, &lists));
+                }
                 Event::StageOpened { stage, .. } => opened = stage,
                 Event::AttemptEnded(end) | Event::BaseEnded(end)
                     if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>

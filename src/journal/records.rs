@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Abort, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best, Doubt, EngineId, Event,
-    ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource, Imported, IndexedResult,
-    InputEntry, InputHash, InputList, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail,
-    Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RunningRow, Segment,
-    Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus, StudyCreated, StudyId, StudyProgress,
-    StudyRow, StudyStatus, ToldResult, ToolVersion, TrialId, TrialImport, TrialRow, TrialState, Usage, Value,
-    Verdict,
+    Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
+    Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource,
+    Imported, IndexedResult, InputEntry, InputHash, InputList, Metric, Next, Origin, OutputHash, Parent,
+    ProcessId, Proposing, Rail, Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold, Reused,
+    RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus,
+    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToldResult, ToolVersion, TrialId, TrialImport,
+    TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -237,13 +237,18 @@ mirror_struct! {
         opened_ms: Option<i64>, closed_ms: Option<i64>,
     }
     AbortV1 = Abort { rail: RailV1, stage: u32, counted: u64 }
-    StudyRowV3 = StudyRow {
+    AcceptedChangeV1 = AcceptedChange { name: String, old: String, new: String }
+    AcceptedV1 = Accepted {
+        by: String, note: String, at_ms: i64, inputs: Vec<AcceptedChangeV1>, tools: Vec<AcceptedChangeV1>,
+    }
+    StudyRowV4 = StudyRow {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String,
         inputs: Vec<InputHashV1>, versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32,
         stage_count: u32, created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>,
         violating: Vec<TrialIdV1>, abort: Option<AbortV1>, engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32,
         sync_interval_ms: u64,
         draining: bool, cluster_trouble: Option<String>, base: Option<BaseRowV1>, doubts: Vec<DoubtV1>,
+        accepted: Vec<AcceptedV1>,
     }
     DoubtV1 = Doubt {
         stage: u32, trial: TrialIdV1, case: String, attempt: u32, shared: [u8; 32], origin: OriginV1, differs: Vec<ResultDifferenceV1>,
@@ -556,6 +561,73 @@ impl From<StudyRowV2> for StudyRowV3 {
             cluster_trouble: old.cluster_trouble,
             base: old.base,
             doubts: Vec::new(),
+        }
+    }
+}
+
+/// [`StudyRow`] as it was written before inputs could be accepted.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StudyRowV3 {
+    study_id: StudyIdV1,
+    name: String,
+    base_case: String,
+    seed: u64,
+    spec: String,
+    spec_hash: String,
+    inputs: Vec<InputHashV1>,
+    versions: Vec<ToolVersionV1>,
+    study_dir: String,
+    artifacts_dir: String,
+    study_file: String,
+    plan_version: u32,
+    stage_count: u32,
+    created_ms: i64,
+    status: StudyStatusV1,
+    abort_reason: Option<String>,
+    violating: Vec<TrialIdV1>,
+    abort: Option<AbortV1>,
+    engine: Option<EngineIdV1>,
+    engine_closed: bool,
+    runs: u32,
+    workers: u32,
+    sync_interval_ms: u64,
+    draining: bool,
+    cluster_trouble: Option<String>,
+    base: Option<BaseRowV1>,
+    doubts: Vec<DoubtV1>,
+}
+
+impl From<StudyRowV3> for StudyRowV4 {
+    fn from(old: StudyRowV3) -> Self {
+        Self {
+            study_id: old.study_id,
+            name: old.name,
+            base_case: old.base_case,
+            seed: old.seed,
+            spec: old.spec,
+            spec_hash: old.spec_hash,
+            inputs: old.inputs,
+            versions: old.versions,
+            study_dir: old.study_dir,
+            artifacts_dir: old.artifacts_dir,
+            study_file: old.study_file,
+            plan_version: old.plan_version,
+            stage_count: old.stage_count,
+            created_ms: old.created_ms,
+            status: old.status,
+            abort_reason: old.abort_reason,
+            violating: old.violating,
+            abort: old.abort,
+            engine: old.engine,
+            engine_closed: old.engine_closed,
+            runs: old.runs,
+            workers: old.workers,
+            sync_interval_ms: old.sync_interval_ms,
+            draining: old.draining,
+            cluster_trouble: old.cluster_trouble,
+            base: old.base,
+            doubts: old.doubts,
+            accepted: Vec::new(),
         }
     }
 }
@@ -880,5 +952,6 @@ mirror_enum! {
         ResultReread(reread: Box<RereadV1>),
         TrialImported(import: Box<TrialImportV1>),
         ResultsTold(told: Box<ResultsToldV1>),
+        InputsAccepted { by: String, note: String, inputs: Vec<AcceptedChangeV1>, tools: Vec<AcceptedChangeV1> },
     }
 }

@@ -9,8 +9,8 @@ use super::named::named;
 use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
 use super::rows::{
-    Abort, AttemptOutcome, Best, EngineId, ExecutorKind, Exit, FirstObjective, InputHash, InputList, OutputHash,
-    Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    Abort, AcceptedChange, AttemptOutcome, Best, EngineId, ExecutorKind, Exit, FirstObjective, InputHash,
+    InputList, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -211,6 +211,18 @@ pub enum Event {
     TrialImported(Box<TrialImport>),
     /// A stage's proposer is to be told of results that were made elsewhere, before its first question.
     ResultsTold(Box<ResultsTold>),
+    /// A person took changed inputs as equal to what results were made with (`piton amend --accept-inputs`), right after the
+    /// [`SpecAmended`] that records the new ones.
+    InputsAccepted {
+        /// Who, as they say.
+        by: String,
+        /// Why, in their words.
+        note: String,
+        /// Inputs, each with its hashes in hex.
+        inputs: Vec<AcceptedChange>,
+        /// Tools, each with its versions.
+        tools: Vec<AcceptedChange>,
+    },
 }
 
 /// Everything a study is, fixed at creation.

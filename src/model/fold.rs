@@ -8,7 +8,7 @@ use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCrea
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::reuse::IndexedResult;
 use super::rows::{
-    Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RemoteJob, RunningRow, Severity,
+    Accepted, Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RemoteJob, RunningRow, Severity,
     StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 use super::value::Value;
@@ -113,6 +113,7 @@ impl Event {
             Self::ResultReread(_) => "result_reread",
             Self::TrialImported(_) => "trial_imported",
             Self::ResultsTold(_) => "results_told",
+            Self::InputsAccepted { .. } => "inputs_accepted",
         }
     }
 }
@@ -262,6 +263,7 @@ impl Fold {
             cluster_trouble: None,
             base: None,
             doubts: Vec::new(),
+            accepted: Vec::new(),
         })
     }
 
@@ -284,6 +286,10 @@ impl Fold {
             }
             Event::ClusterChanged { trouble } => study.cluster_trouble.clone_from(trouble),
             Event::DrainStarted { .. } => study.draining = true,
+            Event::InputsAccepted { by, note, inputs, tools } => {
+                let (by, note, inputs, tools) = (by.clone(), note.clone(), inputs.clone(), tools.clone());
+                study.accepted.push(Accepted { by, note, at_ms: self.at_ms, inputs, tools });
+            }
             // What follows says all there is to say.
             Event::Rebuilt { .. } => {}
             Event::StudyCompleted => study.status = StudyStatus::Completed,

@@ -40,9 +40,9 @@ pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured
 pub use reread::Reread;
 pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
 pub use rows::{
-    Abort, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId, ExecutorKind, Exit,
-    FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId, Proposals,
-    Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow, StageStatus,
-    StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState, Usage,
+    Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId,
+    ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId,
+    Proposals, Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow,
+    StageStatus, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

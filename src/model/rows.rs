@@ -309,6 +309,8 @@ pub struct Identity {
     pub lists: Vec<InputList>,
     /// Versions of the tools.
     pub versions: Vec<ToolVersion>,
+    /// What of them was taken for what it is now: they are told as that is.
+    pub accepted: Vec<AcceptedChange>,
     /// Attempts that succeeded or failed in that time and were not discarded since, by stage; the base command's are the first's.
     pub results: BTreeMap<StageIndex, u64>,
 }
@@ -317,7 +319,25 @@ impl Identity {
     /// One that nothing was made with yet.
     #[must_use]
     pub fn new(inputs: Vec<InputHash>, versions: Vec<ToolVersion>) -> Self {
-        Self { inputs, lists: Vec::new(), versions, results: BTreeMap::new() }
+        Self { inputs, versions, ..Self::default() }
+    }
+
+    /// Takes for equal what a person did; `lists` are of the inputs as they are now.
+    pub(crate) fn accept(&mut self, inputs: &[AcceptedChange], tools: &[AcceptedChange], lists: &[InputList]) {
+        for change in inputs {
+            for input in self.inputs.iter_mut().filter(|i| i.path == change.name && i.blake3 == change.old) {
+                input.blake3.clone_from(&change.new);
+                self.accepted.push(change.clone());
+            }
+            let now = lists.iter().filter(|list| list.input == change.name && list.blake3 == change.new);
+            self.lists.extend(now.cloned());
+        }
+        for change in tools {
+            for tool in self.versions.iter_mut().filter(|t| t.tool == change.name && t.version == change.old) {
+                tool.version.clone_from(&change.new);
+                self.accepted.push(change.clone());
+            }
+        }
     }
 
     /// Whether there are results of this stage or of later ones.
@@ -450,6 +470,8 @@ pub struct StudyRow {
     pub base: Option<BaseRow>,
     /// What was found to be no function of what its results are known by; the first of each.
     pub doubts: Vec<Doubt>,
+    /// Changed inputs that count as equal, in the order in which that was said.
+    pub accepted: Vec<Accepted>,
 }
 
 impl StudyRow {
@@ -464,6 +486,53 @@ impl StudyRow {
     #[must_use]
     pub fn open_engine(&self) -> Option<&EngineId> {
         self.engine.as_ref().filter(|_| !self.engine_closed)
+    }
+}
+
+/// An input or a tool that is another one, and counts as the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedChange {
+    /// The input as the spec names it, or the tool.
+    pub name: String,
+    /// Its hash or version before.
+    pub old: String,
+    /// The one that counts as equal.
+    pub new: String,
+}
+
+/// That a person said of changed inputs that results made with the old ones stand for those of the new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Who, as they say.
+    pub by: String,
+    /// Why, in their words.
+    pub note: String,
+    /// When.
+    pub at_ms: UnixMs,
+    /// Inputs, each with its hashes in hex.
+    pub inputs: Vec<AcceptedChange>,
+    /// Tools, each with its versions.
+    pub tools: Vec<AcceptedChange>,
+}
+
+impl Accepted {
+    /// Makes inputs and tools what they were before it; whether any of them is one that it concerns.
+    pub fn undo(&self, inputs: &mut [InputHash], versions: &mut [ToolVersion]) -> bool {
+        let mut undone = false;
+        for change in &self.inputs {
+            for input in inputs.iter_mut().filter(|input| input.path == change.name && input.blake3 == change.new)
+            {
+                input.blake3.clone_from(&change.old);
+                undone = true;
+            }
+        }
+        for change in &self.tools {
+            for tool in versions.iter_mut().filter(|tool| tool.tool == change.name && tool.version == change.new) {
+                tool.version.clone_from(&change.old);
+                undone = true;
+            }
+        }
+        undone
     }
 }
 

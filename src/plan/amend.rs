@@ -30,6 +30,8 @@ pub enum Class {
     Replans(StageIndex),
     /// What finished trials left is read again: they stay, as what the new rules make of them.
     Rereads,
+    /// Inputs or tools are others, from this stage on, and a person takes them for what results were made with.
+    Accepted(StageIndex),
     /// Finished trials would have to run again, from this stage on.
     Invalidates(StageIndex),
     /// It makes another study.
@@ -45,6 +47,7 @@ impl Class {
             Self::Extends => "extends",
             Self::Rereads => "rereads",
             Self::Replans(_) => "replans",
+            Self::Accepted(_) => "accepted",
             Self::Invalidates(_) => "invalidates",
             Self::Forbidden => "forbidden",
         }
@@ -163,6 +166,8 @@ pub(crate) struct Present {
     pub conflicts: Vec<Contradiction>,
     /// What was read again of stages whose rules change.
     pub rereads: Vec<Rereading>,
+    /// The same, where a person takes what there is now for what there was.
+    pub accepted: Vec<Contradiction>,
 }
 
 /// What it takes to make the study that stands into `new`.
@@ -173,12 +178,12 @@ pub(crate) fn amendment(
     present: Present,
     discard_from: Option<StageIndex>,
 ) -> Amendment {
-    let Present { inputs, versions, conflicts, rereads } = present;
+    let Present { inputs, versions, conflicts, accepted, rereads } = present;
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
     let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0), rereads: &rereads };
-    let mut changes = judge.all(&conflicts);
+    let mut changes = judge.all(&conflicts, &accepted);
     let is_refused = |judged: &Judged| matches!(judged.class, Class::Invalidates(_) | Class::Forbidden);
     let replans = |judged: &Judged| match judged.class {
         Class::Replans(from) => Some(from),
@@ -211,11 +216,11 @@ pub(crate) fn amendment(
         Some(from) => Judge { kept: position(from), discards_all: from == 0, ..judge },
     };
     if replans_from.is_some() {
-        let anew = judge.all(&conflicts);
+        let anew = judge.all(&conflicts, &accepted);
         changes
             .iter_mut()
             .zip(anew)
-            .filter(|(first, _)| replans(first).is_none())
+            .filter(|(first, _)| !matches!(first.class, Class::Replans(_) | Class::Accepted(_)))
             .for_each(|(first, anew)| *first = anew);
     }
     let discard_from = discard_from.into_iter().chain(replans_from).min();
@@ -251,6 +256,11 @@ fn extends(change: Change, cost: impl Into<String>) -> Judged {
     Judged { change, class: Class::Extends, cost: cost.into() }
 }
 
+/// How a tool is called among what changes.
+pub(crate) fn tool_path(tool: &str) -> String {
+    format!("tool {tool:?}")
+}
+
 /// Tools whose versions differ from those of an earlier time, as changes.
 pub(crate) fn changed_tools<'a>(
     made_with: &'a [ToolVersion],
@@ -258,7 +268,7 @@ pub(crate) fn changed_tools<'a>(
 ) -> impl Iterator<Item = Change> + 'a {
     let words = |tool: &ToolVersion| Some(format!("{:?}", tool.version));
     changed_versions(made_with, now).map(move |(old, new)| Change {
-        path: format!("tool {:?}", old.tool),
+        path: tool_path(&old.tool),
         old: words(old),
         new: words(new),
     })
@@ -283,13 +293,15 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// All changes, in an order that is always the same.
-    fn all(&self, conflicts: &[Contradiction]) -> Vec<Judged> {
+    fn all(&self, conflicts: &[Contradiction], accepted: &[Contradiction]) -> Vec<Judged> {
         let mut changes: Vec<Judged> = differences(self.standing.spec, self.new)
             .into_iter()
             .map(|(change, subject)| self.judge(change, subject))
             .collect();
         let run = run_differences(self.standing.spec, self.new).into_iter();
         changes.extend(run.map(|change| harmless(change, "counts from the next run on")));
+        let taken = accepted.iter().cloned();
+        changes.extend(taken.map(|Contradiction { change, from }| self.accepted(change, position(from))));
         let conflicts = conflicts.iter().cloned();
         changes.extend(conflicts.map(|Contradiction { change, from }| self.input(change, position(from))));
         changes
@@ -356,6 +368,20 @@ impl Judge<'_> {
             from if from < self.kept => self.alters(change, from),
             _ => harmless(change, "no result that is kept depends on it"),
         }
+    }
+
+    /// The same, and a person takes it for what it was.
+    fn accepted(&self, change: Change, from: usize) -> Judged {
+        let judged = self.input(change, from);
+        if judged.class == Class::Harmless {
+            return judged;
+        }
+        let finished: u64 =
+            self.standing.counters.iter().take(self.kept).skip(from).map(StageCounters::finished).sum();
+        let trials = counted(finished, "finished trial");
+        let cost =
+            format!("taken for what it was: {trials} made with the old one stay, and the record says so for ever");
+        Judged { class: Class::Accepted(index_of(from)), cost, ..judged }
     }
 
     /// Whether there is no result that a change of the whole study could alter.

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::amend::Untaken;
-use super::{Lineage, MadeWith, Selector, StageIdentity, declared, shares};
+use super::{KnownBy, Lineage, MadeWith, Selector, StageIdentity, declared, shares};
 use crate::model::words::counted;
 use crate::model::{
     AttemptOutcome, Extension, IdentityHash, Metrics, OutputHash, Parent, Proposals, Proposing, REUSED,
@@ -35,13 +35,13 @@ pub(crate) trait Recorded {
     /// [`Recorded::Error`].
     fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
 
-    /// The first result of an identity, and of what that has in common with all of its stage, that a trial of the stage may take.
+    /// The first result that is known by any of these, and that a trial of the stage may take.
     ///
     /// # Errors
     /// [`Recorded::Error`].
     fn result(
         &mut self,
-        known_by: (&IdentityHash, &IdentityHash),
+        known_by: &[KnownBy],
         stage: &StageSpec,
     ) -> Result<Option<(Metrics, Vec<OutputHash>)>, Self::Error>;
 }
@@ -276,22 +276,22 @@ impl Forecast<'_> {
                 }
                 continue;
             }
-            let own = match (&identity, lineage.params(stage, index)) {
+            let taken_by = match (&identity, lineage.params(stage, index)) {
                 (Some(identity), Some(params)) => {
                     let parent = lineage.parent(stage, index).map(|parent| parent.trial);
                     let left = match parent {
                         Some(parent) => looking.left_by(recorded, parent)?,
                         None => Vec::new(),
                     };
-                    Some((identity.trial(&params, &left).0, identity.shared()))
+                    identity.taken_by(&params, &left)
                 }
-                _ => None,
+                _ => Vec::new(),
             };
-            let Some((own, shared)) = own else {
+            let Some(KnownBy { identity: own, .. }) = taken_by.first().copied() else {
                 runs += 1;
                 continue;
             };
-            match recorded.result((&own, &shared), spec)? {
+            match recorded.result(&taken_by, spec)? {
                 Some((metrics, left)) => {
                     reused += 1;
                     selector.offer(index, &metrics);
@@ -422,7 +422,7 @@ pub(crate) fn untaken<R: Recorded>(
             },
             None => Vec::new(),
         };
-        if known.identity != Some(identity.trial(&params, &left).0) {
+        if !identity.taken_by(&params, &left).iter().any(|taken| known.identity == Some(taken.identity)) {
             let was = StageIdentity::of(old, stage, was_made_with);
             let differing = was.map_or_else(Vec::new, |was| {
                 let (was, is) = (was.parts(&params, &left), identity.parts(&params, &left));

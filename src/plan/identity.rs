@@ -10,8 +10,8 @@ use std::io::Write;
 
 use super::draw::{Draw, Uniform as _};
 use crate::model::{
-    Doubt, IdentityHash, InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, TrialId, Value,
-    float_text, named,
+    Accepted, Doubt, IdentityHash, InputHash, OutputHash, Params, StageIndex, StudyRow, ToolVersion, TrialId,
+    Value, float_text, named,
 };
 use crate::study_file::{ProgressSpec, Reuse, Spec, StageSpec, Work, is_case_file, same_path};
 
@@ -95,12 +95,38 @@ pub(crate) struct MadeWith<'a> {
     pub inputs: &'a [InputHash],
     /// Versions of the tools.
     pub versions: &'a [ToolVersion],
+    /// What of these stands for what it was before, as a person said.
+    pub accepted: &'a [Accepted],
 }
 
 impl<'a> From<&'a StudyRow> for MadeWith<'a> {
     fn from(study: &'a StudyRow) -> Self {
-        Self { inputs: &study.inputs, versions: &study.versions }
+        Self { inputs: &study.inputs, versions: &study.versions, accepted: &study.accepted }
     }
+}
+
+impl MadeWith<'_> {
+    /// The same with each acceptance undone, the last one first, where that makes a difference.
+    #[must_use]
+    pub(crate) fn before(self) -> Vec<(Vec<InputHash>, Vec<ToolVersion>)> {
+        let (mut inputs, mut versions) = (self.inputs.to_vec(), self.versions.to_vec());
+        let mut before = Vec::new();
+        for accepted in self.accepted.iter().rev() {
+            if accepted.undo(&mut inputs, &mut versions) {
+                before.push((inputs.clone(), versions.clone()));
+            }
+        }
+        before
+    }
+}
+
+/// What a result is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownBy {
+    /// Its identity.
+    pub identity: IdentityHash,
+    /// What that has in common with all of its stage.
+    pub shared: IdentityHash,
 }
 
 /// What the identities of a stage's trials have in common.
@@ -110,6 +136,8 @@ pub(crate) struct StageIdentity {
     taken_up: blake3::Hasher,
     shared: IdentityHash,
     uses: Option<BTreeSet<String>>,
+    /// The same with each acceptance undone, the last one first: results of these identities may be taken, too.
+    accepted: Vec<Self>,
 }
 
 impl StageIdentity {
@@ -121,7 +149,26 @@ impl StageIdentity {
         let mut taken_up = blake3::Hasher::new_derive_key(PURPOSE);
         parts.iter().for_each(|part| take_up(&mut taken_up, part.kind, &part.name, &part.value));
         let shared = *taken_up.finalize().as_bytes();
-        Some(Self { parts, taken_up, shared, uses: stage_spec.uses.clone() })
+        let before = made_with.before();
+        let accepted = before.iter().filter_map(|(inputs, versions)| {
+            let before = Self::of(spec, stage, MadeWith { inputs, versions, accepted: &[] })?;
+            (before.parts != parts).then_some(before)
+        });
+        let accepted = accepted.collect();
+        Some(Self { parts, taken_up, shared, uses: stage_spec.uses.clone(), accepted })
+    }
+
+    /// Whether results of other identities may be taken, too.
+    #[must_use]
+    pub(crate) fn has_accepted(&self) -> bool {
+        !self.accepted.is_empty()
+    }
+
+    /// What the results are known by that the trial may take: its own, then those that a person accepted for it.
+    #[must_use]
+    pub(crate) fn taken_by(&self, params: &Params, parent: &[OutputHash]) -> Vec<KnownBy> {
+        let known_by = |one: &Self| KnownBy { identity: one.trial(params, parent).0, shared: one.shared };
+        [self].into_iter().chain(&self.accepted).map(known_by).collect()
     }
 
     /// What all trials of the stage depend on: by it a stage is known whose results have turned out to differ.
@@ -173,14 +220,14 @@ pub(crate) fn is_checked(study_seed: u64, share: f64, identity: &IdentityHash, t
     share > 0.0 && Draw::new(CHECK_PURPOSE, &bytes).unit() < share
 }
 
-/// The first of the doubts of a study that is about a stage of it as it is now.
+/// The first of the doubts of a study that is about a stage of it as it is now, or as it was with what counts as equal to that.
 #[must_use]
 pub(crate) fn doubt_of<'a>(study: &'a StudyRow, spec: &Spec, stage: StageIndex) -> Option<&'a Doubt> {
     if study.doubts.is_empty() {
         return None;
     }
-    let shared = StageIdentity::of(spec, stage, study.into())?.shared();
-    study.doubts.iter().find(|doubt| doubt.shared == shared)
+    let now = StageIdentity::of(spec, stage, study.into())?;
+    study.doubts.iter().find(|doubt| [&now].into_iter().chain(&now.accepted).any(|one| one.shared == doubt.shared))
 }
 
 /// The seed of a trial that sees these params: a function of what its identity holds, and of nothing that needs a record. So

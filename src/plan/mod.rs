@@ -26,7 +26,7 @@ mod summary;
 use crate::model::{FirstObjective, StageDecl, StudyRow};
 use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
-pub(crate) use identity::{IdentityPart, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
+pub(crate) use identity::{IdentityPart, KnownBy, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
 pub use lineage::Lineage;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
 pub(crate) use retry::{delay_ms, is_retried};

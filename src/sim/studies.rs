@@ -245,7 +245,7 @@ fn reused() -> Scenario {
         study([first, second.retry_policy(&retries(1))])
     };
     let nature = Nature { flaky_percent: 50, flaky: 1, late_reports: true, ..Nature::default() };
-    Scenario { nature, amended: Some((of([5, 2], 2), Some(0))), ..scenario("reused", 2, of([1, 2], 1)) }
+    Scenario { nature, amended: Some((of([5, 2], 2), None)), ..scenario("reused", 2, of([1, 2], 1)) }
 }
 
 /// Numbers in the output that trials of a simulated pool leave; of some only where they are even.

@@ -17,15 +17,16 @@ use crate::inputs_now;
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
-    Event, Identity, IdentityHash, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex, StageRow,
-    StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
+    Accepted, AcceptedChange, Event, Identity, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex,
+    StageRow, StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
 };
 use crate::paths::{SCRATCH_DIR, StudyPaths};
-use crate::plan::MadeWith;
 use crate::plan::amend::{
     Amendment, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment, changed_tools,
+    tool_path,
 };
 use crate::plan::forecast::{self, Forecast, StageForecast};
+use crate::plan::{KnownBy, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
@@ -105,6 +106,22 @@ impl AmendPlan<'_> {
     #[must_use]
     pub fn replanned(&self) -> &[StageForecast] {
         &self.replanned
+    }
+
+    /// The same with changed inputs and tools taken for what results were made with: these stay, and who said so, when and why is
+    /// part of the record for ever.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] without a note, and [`Error::Input`].
+    pub fn accepting_inputs(mut self, by: &str, note: &str) -> Result<Self, Error> {
+        if note.trim().is_empty() {
+            let why =
+                "a changed input is accepted with a note alone: say why it makes no difference (`--note TEXT`)";
+            return Err(Error::Usage(why.into()));
+        }
+        self.stands.accept(&self.new, by, note)?;
+        (self.plan, self.replanned) = self.planned()?;
+        Ok(self)
     }
 
     /// Each change, and what it does to the results there are.
@@ -227,18 +244,31 @@ impl AmendPlan<'_> {
             return Ok(Vec::new());
         }
         let settled = if self.plan.event.discard_from.is_some() { self.make_way()? } else { Vec::new() };
+        let accepts = self.plan.changes.iter().any(|judged| matches!(judged.class, Class::Accepted(_)));
+        let accepted = self.stands.accepted(&self.new, &self.tools, self.discard_from).filter(|_| accepts);
         let read = std::mem::take(&mut self.stands.rereads);
         let reread = {
             let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
-            let events = reread::events(read, &snapshot, (&self.new, &self.stands.stages), &self.plan.event);
+            let (stands, event) = (&self.stands, &self.plan.event);
+            let everything: Vec<Accepted> = stands.study.accepted.iter().chain(&accepted).cloned().collect();
+            let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions, accepted: &everything };
+            let of = (&stands.spec, &self.new, stands.stages.as_slice());
+            let events = reread::events(read, &snapshot, of, made_with, event.discard_from);
             events.map_err(|cause| self.store.unreadable(cause))?
         };
+        let accepted = accepted.map(|Accepted { by, note, inputs, tools, .. }| Event::InputsAccepted {
+            by,
+            note,
+            inputs,
+            tools,
+        });
         let event = Event::SpecAmended(Box::new(self.plan.event));
         let lists = self.stands.present.found.lists;
         let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
         let at_ms = unix_ms();
         let records = |events: Vec<Event>| events.into_iter().map(move |event| Record { at_ms, run_ms: 0, event });
-        let amended = settled.into_iter().chain(records([event].into_iter().chain(listed).collect()));
+        let amended =
+            settled.into_iter().chain(records([event].into_iter().chain(listed).chain(accepted).collect()));
         if injected_fault!(RereadApart) {
             let first = self.journal.last_seq() + 1;
             let amended: Vec<Record> = amended.collect();
@@ -292,7 +322,18 @@ struct Stands {
     present: inputs_now::Present,
     /// What finished trials left, read by the rules that are to be.
     rereads: Vec<reread::StageRead>,
+    /// Who takes changed ones for what they were, and what of them then still contradicts.
+    accepting: Option<Accepting>,
     paths: StudyPaths,
+}
+
+/// Changed inputs that are taken for what they were.
+#[derive(Debug)]
+struct Accepting {
+    by: String,
+    note: String,
+    inputs: Vec<AcceptedChange>,
+    conflicts: Vec<Contradiction>,
 }
 
 impl Stands {
@@ -316,7 +357,52 @@ impl Stands {
             reread::ReadError::Store(cause) => unreadable(cause),
             reread::ReadError::Other(error) => error,
         })?;
-        Ok((Self { study, spec, stages, counters, identities, present, rereads, paths }, new))
+        let accepting = None;
+        Ok((Self { study, spec, stages, counters, identities, present, rereads, accepting, paths }, new))
+    }
+
+    /// Takes changed inputs for what they were.
+    fn accept(&mut self, new: &Spec, by: &str, note: &str) -> Result<(), Error> {
+        let found = &self.present.found;
+        let mut inputs: Vec<AcceptedChange> = Vec::new();
+        let current = Identity::new(self.study.inputs.clone(), Vec::new());
+        let used = self.identities.iter().filter(|identity| identity.has_results(0));
+        for was in used.chain([&current]).flat_map(|identity| &identity.inputs) {
+            let is = found.hashes.iter().find(|is| is.path == was.path && is.blake3 != was.blake3);
+            if let Some(is) = is.filter(|_| !study_file::is_case_file(new, &was.path)) {
+                let (name, old, new) = (was.path.clone(), was.blake3.clone(), is.blake3.clone());
+                let change = AcceptedChange { name, old, new };
+                if !inputs.contains(&change) {
+                    inputs.push(change);
+                }
+            }
+        }
+        let mut identities = self.identities.clone();
+        identities.iter_mut().for_each(|identity| identity.accept(&inputs, &[], &found.lists));
+        let mut row = self.study.clone();
+        for input in &mut row.inputs {
+            if let Some(is) =
+                found.hashes.iter().find(|is| inputs.iter().any(|c| c.name == is.path) && is.path == input.path)
+            {
+                input.clone_from(is);
+            }
+        }
+        let left = inputs_now::present((&self.spec, new), &self.paths, &row, &identities).map_err(Error::Input)?;
+        if left.found.hashes != found.hashes {
+            return Err(Error::Usage("inputs change meanwhile: nothing was accepted".into()));
+        }
+        let (by, note) = (by.to_owned(), note.to_owned());
+        self.accepting = Some(Accepting { by, note, inputs, conflicts: left.conflicts });
+        Ok(())
+    }
+
+    /// What is accepted, of inputs and tools that results depend on which stay.
+    fn accepted(&self, new: &Spec, tools: &Tools, discard_from: Option<StageIndex>) -> Option<Accepted> {
+        let Accepting { by, note, inputs, .. } = self.accepting.as_ref()?;
+        let first = discard_from.unwrap_or(StageIndex::MAX);
+        let inputs = inputs.iter().filter(|change| new.depends_from(&change.name) < first).cloned().collect();
+        let tools = if first == 0 { Vec::new() } else { tools.changed(&self.study, &self.identities) };
+        Some(Accepted { by: by.clone(), note: note.clone(), at_ms: unix_ms(), inputs, tools })
     }
 
     /// The commands that print the versions of all tools that the study names or is to name.
@@ -341,10 +427,24 @@ impl Stands {
         let made_with = used.map(|identity| &identity.versions).chain([&study.versions]);
         let mut conflicts = self.present.conflicts.clone();
         conflicts.extend(tools.conflicts(study, made_with));
+        let accepting = self.accepted(new, tools, discard_from);
+        let mut accepted_conflicts = Vec::new();
+        if let (Some(accepting), Some(accepted)) = (&self.accepting, &accepting) {
+            let of_tool = |change: &Change| accepted.tools.iter().any(|tool| change.path == tool_path(&tool.name));
+            let is_left = |conflict: &Contradiction| {
+                accepting.conflicts.iter().any(|left| left.change.path == conflict.change.path)
+            };
+            let is_input = |conflict: &Contradiction| self.present.conflicts.contains(conflict);
+            (accepted_conflicts, conflicts) = conflicts
+                .into_iter()
+                .partition(|conflict| of_tool(&conflict.change) || (is_input(conflict) && !is_left(conflict)));
+        }
+        let everything_accepted: Vec<Accepted> = study.accepted.iter().cloned().chain(accepting).collect();
         let named = |tool: &&ToolVersion| new.study.versions.contains_key(&tool.tool);
         let versions = tools.versions(study).iter().filter(named).cloned().collect();
         let rereads = self.rereads.iter().map(|read| read.found.clone()).collect();
-        let present = Present { inputs: self.present.found.hashes.clone(), versions, conflicts, rereads };
+        let (inputs, accepted) = (self.present.found.hashes.clone(), accepted_conflicts);
+        let present = Present { inputs, versions, conflicts, accepted, rereads };
         let reuses = |spec: &Spec| spec.stages.iter().any(|stage| !stage.reuse.is_no());
         let mut recorded = Found { snapshot, library: None };
         let mut proposals = Proposals::new();
@@ -353,7 +453,8 @@ impl Stands {
             recorded.library = Some(Library::open(new, &self.paths, study));
             let end = stages.iter().map(|stage| stage.first_trial.0.saturating_add(stage.planned())).max();
             proposals = snapshot.proposals(TrialId(0), TrialId(end.unwrap_or(0)))?;
-            let made_with = MadeWith { inputs: &present.inputs, versions: &present.versions };
+            let accepted = everything_accepted.as_slice();
+            let made_with = MadeWith { inputs: &present.inputs, versions: &present.versions, accepted };
             for stage in stages.iter().take_while(|stage| stage.status != StageStatus::Waiting) {
                 let (old, new) = ((spec, MadeWith::from(study)), (new, made_with));
                 let imported = counters.get(stage.index as usize).is_some_and(|counters| counters.imported > 0);
@@ -372,7 +473,8 @@ impl Stands {
         }
         let begun = stages.iter().take_while(|stage| stage.status != StageStatus::Waiting).count();
         let kept = event.discard_from.map_or(begun, |from| begun.min(from as usize));
-        let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions };
+        let accepted = everything_accepted.as_slice();
+        let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions, accepted };
         let extended = event.extended.as_ref();
         let replanned = Forecast { stages, proposals: &proposals, new, made_with, kept, extended };
         let replanned = replanned.stages(&mut recorded)?;
@@ -395,7 +497,7 @@ impl forecast::Recorded for Found<'_> {
 
     fn result(
         &mut self,
-        known_by: (&IdentityHash, &IdentityHash),
+        known_by: &[KnownBy],
         stage: &StageSpec,
     ) -> Result<Option<(Metrics, Vec<OutputHash>)>, JournalError> {
         let Some(library) = &mut self.library else { return Ok(None) };
@@ -436,6 +538,23 @@ impl Tools {
             Self::Presumed => &study.versions,
             Self::Told { versions, .. } => versions,
         }
+    }
+
+    /// Versions that differ from those that results were made with.
+    fn changed(&self, study: &StudyRow, identities: &[Identity]) -> Vec<AcceptedChange> {
+        let used = identities.iter().filter(|identity| identity.has_results(0)).map(|identity| &identity.versions);
+        let mut changed = Vec::new();
+        for was in used.chain([&study.versions]).flatten() {
+            let is = self.versions(study).iter().find(|is| is.tool == was.tool && is.version != was.version);
+            if let Some(is) = is {
+                let (name, old, new) = (was.tool.clone(), was.version.clone(), is.version.clone());
+                let change = AcceptedChange { name, old, new };
+                if !changed.contains(&change) {
+                    changed.push(change);
+                }
+            }
+        }
+        changed
     }
 
     /// What contradicts results that were made with these versions.

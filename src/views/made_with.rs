@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use super::dump::accepted_words;
 use super::text::clean;
+use super::words::timestamp;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
-use crate::model::{Event, Identity, StageIndex, TrialId, TrialState, Verdict};
+use crate::model::{Accepted, Event, Identity, StageIndex, TrialId, TrialState, Verdict};
 use crate::plan::amend::changed_tools;
 use crate::study_file::{Contradiction, Found, contradicted};
 
@@ -72,6 +74,15 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>
         )
     };
     Ok(made.into_iter().map(line).collect())
+}
+
+/// What a person accepted, in words, a line each.
+pub(crate) fn accepted(view: &StudyView) -> Vec<String> {
+    let words = |accepted: &Accepted| {
+        let changes = accepted.inputs.iter().chain(&accepted.tools);
+        format!("{}, {}", timestamp(accepted.at_ms), clean(&accepted_words(&accepted.by, &accepted.note, changes)))
+    };
+    view.study.accepted.iter().map(words).collect()
 }
 
 /// In which time each trial last succeeded or failed: the numbers of discarded trials are given anew.

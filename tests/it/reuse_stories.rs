@@ -373,3 +373,56 @@ fn a_closures_results_are_taken_while_its_text_stays_the_same() {
     let why = other.ok("why study.redb s_0_0", 0);
     assert!(why.contains("  reuse \"1\" -> \"2\"\n"), "{why}");
 }
+
+#[test]
+fn a_changed_script_that_is_accepted_costs_nothing_and_is_shown_for_ever() {
+    let sandbox = flow_sandbox(&flow("s", "8, 12", ""));
+    sandbox.ok("run study.toml", 0);
+    append(&sandbox, "flow/synth.sh", "# only words\n");
+    sandbox.write("yosys", "0.24\n");
+    sandbox.ok("amend study.redb study.toml --yes --accept-inputs", 2);
+    sandbox.ok("amend study.redb study.toml --yes --accept-inputs --note=", 2);
+    sandbox.ok("amend study.redb study.toml --yes", 6);
+    let before = sandbox.canonical();
+    let accept =
+        ["amend", "study.redb", "study.toml", "--yes", "--accept-inputs", "--by", "ada", "--note", "a comment"];
+    let said = sandbox.piton(accept).output().unwrap();
+    assert!(said.status.success(), "{}", both(&said));
+    let said = both(&said);
+    assert!(
+        said.contains("accepted    input \"flow/synth.sh\"") && said.contains("accepted    tool \"yosys\""),
+        "{said}"
+    );
+    assert!(!said.contains("harmless") && !said.contains("discards"), "{said}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(ran(&sandbox, 8), (0, 0));
+
+    // A grid that grows takes what was made with the old script; what is new is made with the new one.
+    sandbox.write("study.toml", &flow("s", "8, 12, 16", ""));
+    let said = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(said.contains("stage `synth`: 6 trials: 4 reused, 2 run"), "{said}");
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(ran(&sandbox, 8).0, 2);
+
+    // Whoever looks is told.
+    let why = sandbox.ok("why study.redb s_0_0", 0);
+    assert!(why.contains("ada takes for equal: flow/synth.sh ") && why.contains(": a comment"), "{why}");
+    assert!(sandbox.ok("verify study.redb", 0).contains("accepted: "));
+    assert!(sandbox.ok("dump study.redb --events", 0).contains("inputs_accepted"));
+    let event = sandbox.ok("dump study.redb --events --format json", 0);
+    assert!(event.contains("\"note\":\"a comment\"") || event.contains("\"note\": \"a comment\""), "{event}");
+    assert_eq!(sandbox.dump()["study"]["inputs_accepted"][0]["by"], "ada");
+    assert!(sandbox.canonical().contains("inputs_accepted") && !before.contains("inputs_accepted"));
+    sandbox.ok("compact study.redb", 0);
+    sandbox.ok("salvage study.redb -o salvaged.redb", 0);
+    assert!(sandbox.ok("verify salvaged.redb", 0).contains("ada takes for equal"));
+
+    // Another study has not accepted it: it takes what was made with the script as it is, and nothing else.
+    let from = format!("reuse_from = [\"{}\"]", sandbox.path("study.redb").display());
+    let other = flow_sandbox(&flow("other", "8, 12, 16", &from));
+    for file in ["flow/synth.sh", "yosys"] {
+        fs::copy(sandbox.path(file), other.path(file)).unwrap();
+    }
+    other.ok("run study.toml", 0);
+    assert_eq!(ran(&other, 0).0, 4);
+}

@@ -22,6 +22,8 @@ use crate::sys::opened::Below;
 /// A result that could be taken.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Hit {
+    /// What it depends on: what the trial does, or what a person accepted for that.
+    pub identity: IdentityHash,
     /// Who made it.
     pub origin: Origin,
     /// All it reported.
@@ -312,11 +314,8 @@ impl State {
     fn reuse(&mut self, now: Now, trial: TrialId) -> Result<(), FoldError> {
         let known = self.reusing.known.remove(&trial);
         self.reusing.let_go(trial);
-        let Some((identity, hit)) = known.and_then(|mut known| Some((known.identity, known.hits.pop_front()?)))
-        else {
-            return Ok(());
-        };
-        let Hit { origin, metrics, outputs, .. } = hit;
+        let Some(hit) = known.and_then(|mut known| known.hits.pop_front()) else { return Ok(()) };
+        let Hit { identity, origin, metrics, outputs, .. } = hit;
         self.emit(now, Event::TrialReused(Box::new(Reused { trial, identity, origin, metrics, outputs })))?;
         self.note_result(trial);
         Ok(())

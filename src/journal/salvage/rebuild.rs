@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported, Next,
-    ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq, SpecAmended, StageDecl, StageRow,
-    StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialImport, TrialRow, TrialState,
-    Verdict,
+    Accepted, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported,
+    Next, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq, SpecAmended, StageDecl,
+    StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialImport, TrialRow,
+    TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -145,6 +145,10 @@ impl Kept {
         let first = StudyCreated { stages: self.decls(), ..created_of(study, created) };
         made.tell(study.created_ms, Event::StudyCreated(Box::new(first)));
         made.tell(study.created_ms, Event::Rebuilt { known, lost });
+        for accepted in &study.accepted {
+            let Accepted { by, note, at_ms, inputs, tools } = accepted.clone();
+            made.tell(at_ms, Event::InputsAccepted { by, note, inputs, tools });
+        }
         if study.runs > 0 {
             let nobody = || EngineId {
                 process: ProcessId { pid: 0, start_ticks: 0 },

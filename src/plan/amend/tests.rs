@@ -85,6 +85,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
         draining: false,
         base: None,
         doubts: Vec::new(),
+        accepted: Vec::new(),
     };
     Store { study, stages, counters }
 }
@@ -158,7 +159,7 @@ fn the_class_of_every_kind_of_change() {
         let weight = |class: &Class| match class {
             Harmless => 0,
             Extends | Class::Rereads => 1,
-            Class::Replans(from) => 5 - from,
+            Class::Replans(from) | Class::Accepted(from) => 5 - from,
             Invalidates(from) => 9 - from,
             Forbidden => 10,
         };

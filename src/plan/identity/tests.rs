@@ -72,7 +72,7 @@ fn params(spec: &Spec, own: &[(&str, Value)]) -> Params {
 
 fn identity(spec: &Spec, stage: StageIndex) -> StageIdentity {
     let (inputs, versions) = made_with(spec);
-    StageIdentity::of(spec, stage, MadeWith { inputs: &inputs, versions: &versions }).unwrap()
+    StageIdentity::of(spec, stage, MadeWith { inputs: &inputs, versions: &versions, accepted: &[] }).unwrap()
 }
 
 /// The identities of a trial of each stage.
@@ -261,7 +261,8 @@ fn inputs_and_tools_are_what_is_recorded_or_there_is_no_identity() {
     let spec = spec(STUDY);
     let (inputs, versions) = made_with(&spec);
     let of = |stage, inputs: &[InputHash], versions: &[ToolVersion]| {
-        StageIdentity::of(&spec, stage, MadeWith { inputs, versions }).map(|id| id.trial(&Params::new(), &[]))
+        StageIdentity::of(&spec, stage, MadeWith { inputs, versions, accepted: &[] })
+            .map(|id| id.trial(&Params::new(), &[]))
     };
     let (synth, place) = (of(0, &inputs, &versions), of(1, &inputs, &versions));
     assert!(synth.is_some() && place.is_some());
@@ -291,7 +292,7 @@ fn a_closure_goes_by_its_stage_and_its_version() {
     assert_ne!(of("a", "1"), of("a", "2"));
     assert_eq!(of("a", "1"), of("a", "1"));
     let plain = Study::builder("s").stage(Stage::unbound("a").budget(1).survivors(1)).spec().unwrap();
-    assert!(StageIdentity::of(&plain, 0, MadeWith { inputs: &[], versions: &[] }).is_none());
+    assert!(StageIdentity::of(&plain, 0, MadeWith { inputs: &[], versions: &[], accepted: &[] }).is_none());
 }
 
 #[test]

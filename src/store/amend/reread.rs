@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::executor::local::reread::{Found, Rereader};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    Best, Event, Next, Parent, Proposals, Reread, SpecAmended, StageHead, StageIndex, StageRow, StageStatus,
-    StudyRow, TrialId, TrialRow, TrialState, Verdict,
+    Best, Event, Next, Parent, Proposals, Reread, StageHead, StageIndex, StageRow, StageStatus, StudyRow, TrialId,
+    TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
 use crate::plan::amend::Rereading;
@@ -271,37 +271,53 @@ fn note(found: &mut Rereading, before: &TrialRow, after: &TrialRow) {
     }
 }
 
-/// What is recorded of it, after the amendment.
+/// What is recorded of it, after the amendment. What a result was made with stays what it was: one that was made before a change was
+/// accepted is known by what there was then.
 pub(super) fn events(
     read: Vec<StageRead>,
     snapshot: &Snapshot,
-    (new, stages): (&Spec, &[StageRow]),
-    amended: &SpecAmended,
+    (old, new, stages): (&Spec, &Spec, &[StageRow]),
+    made_with: MadeWith<'_>,
+    discard_from: Option<StageIndex>,
 ) -> Result<Vec<Event>, JournalError> {
     let proposals: Proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
     let lineage = Lineage::new(new, stages).with_proposals(&proposals);
-    let made_with = MadeWith { inputs: &amended.inputs, versions: &amended.versions };
+    let before = made_with.before();
+    let times: Vec<MadeWith<'_>> = [MadeWith { accepted: &[], ..made_with }]
+        .into_iter()
+        .chain(before.iter().map(|(inputs, versions)| MadeWith { inputs, versions, accepted: &[] }))
+        .collect();
     let mut events = Vec::new();
-    let kept = |read: &StageRead| amended.discard_from.is_none_or(|from| read.found.stage < from);
+    let kept = |read: &StageRead| discard_from.is_none_or(|from| read.found.stage < from);
     for StageRead { found, results, best } in read.into_iter().filter(kept) {
         if found.read == 0 && results.is_empty() {
             continue;
         }
         events.push(Event::StageReread { stage: found.stage, read: found.read, best });
-        let identity = StageIdentity::of(new, found.stage, made_with);
+        let identities = |spec: &Spec| -> Vec<Option<StageIdentity>> {
+            times.iter().map(|made_with| StageIdentity::of(spec, found.stage, *made_with)).collect()
+        };
+        let (was, is) = (identities(old), identities(new));
         for reread in results {
             let (trial, attempt) = (reread.trial, reread.attempt);
             let is_success = matches!(reread.verdict, Verdict::Succeeded { .. });
             events.push(Event::ResultReread(Box::new(reread)));
-            let of = identity.as_ref().filter(|_| is_success).zip(lineage.locate(trial));
-            let Some((identity, (stage, index))) = of else { continue };
+            let Some((stage, index)) = lineage.locate(trial).filter(|_| is_success) else { continue };
             let Some(params) = lineage.params(stage, index) else { continue };
             let left = match lineage.parent(stage, index) {
                 Some(parent) => snapshot.trial(parent.trial)?.map_or_else(Vec::new, |row| row.outputs),
                 None => Vec::new(),
             };
-            let identity = identity.trial(&params, &left).0;
-            events.push(Event::ResultIdentified { trial, attempt, identity });
+            let known = snapshot.trial(trial)?.and_then(|row| row.identity);
+            let is_known = |was: &Option<StageIdentity>| {
+                was.as_ref().is_some_and(|was| Some(was.trial(&params, &left).0) == known)
+            };
+            // Where something was accepted, and it had no result, nobody knows before or after which: it is none that is taken.
+            let time = if before.is_empty() { Some(0) } else { was.iter().position(is_known) };
+            if let Some(Some(identity)) = time.and_then(|time| is.get(time)) {
+                let identity = identity.trial(&params, &left).0;
+                events.push(Event::ResultIdentified { trial, attempt, identity });
+            }
         }
     }
     Ok(events)

@@ -14,7 +14,7 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
-use super::schema::{MetricsOut, ParamsOut, SourceOut, versions_out};
+use super::schema::{AcceptanceOut, MetricsOut, ParamsOut, SourceOut, acceptances_out, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{ImportSource, Metrics, OutputHash, Proposing, ResultsTold, StageRow, StudyStatus, TrialState};
@@ -29,6 +29,9 @@ struct Study<'a> {
     abort_reason: Option<&'a str>,
     aborted: bool,
     inputs: Vec<Input<'a>>,
+    /// Its results are not those of a study that ran everything: whoever compares is to see that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs_accepted: Vec<AcceptanceOut<'a>>,
     name: &'a str,
     seed: u64,
     spec_hash: &'a str,
@@ -138,6 +141,7 @@ fn study_of<'a>(view: &'a StudyView, lineage: &Lineage<'_>) -> Study<'a> {
             .iter()
             .map(|input| Input { blake3: &input.blake3, bytes: input.bytes, path: &input.path })
             .collect(),
+        inputs_accepted: acceptances_out(&study.accepted),
         name: &study.name,
         seed: study.seed,
         spec_hash: &study.spec_hash,

@@ -9,7 +9,8 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::schema::{
-    DoubtOut, FailureOut, MetricsOut, OriginOut, OutputsOut, ParamsOut, ProposedOut, SourceOut, versions_out,
+    AcceptedOut, DoubtOut, FailureOut, MetricsOut, OriginOut, OutputsOut, ParamsOut, ProposedOut, SourceOut,
+    accepted_words, changes_out, versions_out,
 };
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
@@ -164,6 +165,12 @@ enum Body<'a> {
         #[serde(flatten)]
         source: SourceOut<'a>,
         results: Vec<ToldOut<'a>>,
+    },
+    InputsAccepted {
+        by: &'a str,
+        note: &'a str,
+        inputs: Vec<AcceptedOut<'a>>,
+        tools: Vec<AcceptedOut<'a>>,
     },
 }
 
@@ -516,6 +523,9 @@ impl<'a> Names<'a> {
                     })
                     .collect(),
             },
+            Event::InputsAccepted { by, note, inputs, tools } => {
+                Body::InputsAccepted { by, note, inputs: changes_out(inputs), tools: changes_out(tools) }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -661,6 +671,9 @@ impl<'a> Names<'a> {
                 counted(told.results.len(), "result"),
                 words::source(&told.source)
             ),
+            Event::InputsAccepted { by, note, inputs, tools } => {
+                accepted_words(by, note, inputs.iter().chain(tools))
+            }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))

@@ -23,7 +23,10 @@ use crate::model::{Accounting, StageRow};
 pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
-pub(super) use schema::{AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, versions_out};
+pub(super) use schema::{
+    AcceptanceOut, AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, acceptances_out,
+    accepted_words, versions_out,
+};
 #[cfg(test)]
 pub(super) use schema::{OutputsOut, ProposedOut};
 use schema::{StageOut, StudyOut, TrialOut};

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
-    AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource, Imported, Metric,
-    Metrics, Origin, OutputHash, Params, Severity, StageStatus, StudyId, StudyStatus, ToolVersion, TrialState,
-    Value,
+    Accepted, AcceptedChange, AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource,
+    Imported, Metric, Metrics, Origin, OutputHash, Params, Severity, StageStatus, StudyId, StudyStatus,
+    ToolVersion, TrialState, Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::{StageSummary, StageTrials};
@@ -39,6 +39,55 @@ pub(super) struct StudyOut<'a> {
     /// What checks of reused results have found to differ; there where they have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     doubts: Vec<DoubtOut<'a>>,
+    /// Changed inputs and tools that a person took for what results were made with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs_accepted: Vec<AcceptanceOut<'a>>,
+}
+
+/// What a person said of changed inputs and tools.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(in crate::views) struct AcceptanceOut<'a> {
+    at: String,
+    by: &'a str,
+    inputs: Vec<AcceptedOut<'a>>,
+    note: &'a str,
+    tools: Vec<AcceptedOut<'a>>,
+}
+
+/// An input by its hashes, or a tool by its versions.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(in crate::views) struct AcceptedOut<'a> {
+    name: &'a str,
+    new: &'a str,
+    old: &'a str,
+}
+
+pub(in crate::views) fn changes_out(changes: &[AcceptedChange]) -> Vec<AcceptedOut<'_>> {
+    changes.iter().map(|AcceptedChange { name, old, new }| AcceptedOut { name, new, old }).collect()
+}
+
+pub(in crate::views) fn acceptances_out(accepted: &[Accepted]) -> Vec<AcceptanceOut<'_>> {
+    let mut out = Vec::new();
+    for Accepted { by, note, at_ms, inputs, tools } in accepted {
+        let (inputs, tools) = (changes_out(inputs), changes_out(tools));
+        out.push(AcceptanceOut { at: timestamp(*at_ms), by, inputs, note, tools });
+    }
+    out
+}
+
+/// In one line, not yet cleaned.
+pub(in crate::views) fn accepted_words<'a>(
+    by: &str,
+    note: &str,
+    changes: impl Iterator<Item = &'a AcceptedChange>,
+) -> String {
+    let short = |text: &str| text.chars().take(12).collect::<String>();
+    let changes: Vec<String> = changes
+        .map(|change| format!("{} {} -> {}", change.name, short(&change.old), short(&change.new)))
+        .collect();
+    format!("{by} takes for equal: {}: {note}", changes.join(", "))
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -68,6 +117,7 @@ impl<'a> StudyOut<'a> {
             },
             versions: versions_out(&study.versions),
             doubts: study.doubts.iter().map(DoubtOut::new).collect(),
+            inputs_accepted: acceptances_out(&study.accepted),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::gather::{StageData, anchor};
 use super::timeline::{ends, timeline};
 use super::{Options, Report, Winner, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
+use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
 use crate::views::words::{taken_words, timestamp};
 use crate::views::{StudyView, number};
@@ -324,7 +325,7 @@ fn ancestry(report: &Report<'_>) -> Markup {
 fn provenance(report: &Report<'_>) -> Markup {
     let study = &report.view.study;
     html! {
-        @if !study.versions.is_empty() || !study.inputs.is_empty() {
+        @if !study.versions.is_empty() || !study.inputs.is_empty() || !study.accepted.is_empty() {
             section aria-labelledby="provenance" {
                 h2 #provenance { "Made with" }
                 div .scroll tabindex="0" role="region" aria-label="Tools and inputs" {
@@ -338,6 +339,9 @@ fn provenance(report: &Report<'_>) -> Markup {
                     }
                 }
                 (more(study.inputs.len(), INPUTS_MAX, "inputs"))
+                @for accepted in &study.accepted {
+                    p .note { (timestamp(accepted.at_ms)) ": " (accepted_words(&accepted.by, &accepted.note, accepted.inputs.iter().chain(&accepted.tools))) }
+                }
                 p .note { "A study goes on with these alone, so they hold for every trial. " code { "piton replay STORE CASE" } " runs one again and compares." }
             }
         }

@@ -15,7 +15,10 @@ use std::io::{Read, Write};
 
 use serde::Serialize;
 
-use super::dump::{AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, versions_out};
+use super::dump::{
+    AcceptanceOut, AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, acceptances_out,
+    versions_out,
+};
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
@@ -25,11 +28,11 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, StageIndex,
-    StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
+    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params,
+    StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::METRICS_FILE;
-use crate::plan::{Lineage, PartKind};
+use crate::plan::{Lineage, PartKind, StageIdentity};
 use crate::study_file::{ExpandContext, Expanded};
 
 pub use rank::{Compared, Rank};
@@ -82,6 +85,8 @@ pub struct Why {
     pub imported: Option<Imported>,
     base_case: String,
     versions: Vec<ToolVersion>,
+    /// Inputs and tools of its result that are others by now, and were taken for equal.
+    accepted: Vec<Accepted>,
     stage_dir: String,
     lineage: Vec<Step>,
     left_out: BTreeMap<String, String>,
@@ -151,6 +156,9 @@ struct WhyOut<'a> {
     base_case: &'a str,
     /// What the tools of `[study] versions` said.
     versions: BTreeMap<&'a str, &'a str>,
+    /// Inputs and tools that were others when its result was made, and were taken for equal.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs_accepted: Vec<AcceptanceOut<'a>>,
 }
 
 #[derive(Serialize)]
@@ -248,6 +256,23 @@ fn missed(
     Ok(found)
 }
 
+/// What a person accepted after a trial's result was made, of what it depends on. A result that was taken over is known by its
+/// identity, one that was made here by when it ended.
+fn accepted(view: &StudyView, trial: &TrialSummary<'_>) -> Vec<Accepted> {
+    let (study, stage) = (&view.study, trial.stage.index);
+    let made_here = |row: &&TrialRow| row.state == TrialState::Succeeded && row.imported.is_none();
+    let Some(row) = trial.row.as_ref().filter(made_here) else { return Vec::new() };
+    let ended_ms = row.attempts.last().and_then(|attempt| attempt.ended_ms);
+    let concerns = |accepted: &&Accepted| {
+        let inputs = accepted.inputs.iter().any(|change| view.spec.depends_from(&change.name) <= stage);
+        let before = ended_ms.is_none_or(|ended_ms| ended_ms <= accepted.at_ms);
+        (inputs || !accepted.tools.is_empty()) && before
+    };
+    let is_its_own = row.reused_from.is_some()
+        && StageIdentity::of(&view.spec, stage, study.into()).is_none_or(|identity| !identity.has_accepted());
+    if is_its_own { Vec::new() } else { study.accepted.iter().filter(concerns).cloned().collect() }
+}
+
 impl Why {
     /// Finds out about a case.
     ///
@@ -285,6 +310,7 @@ impl Why {
             imported: trial.imported().cloned(),
             base_case: view.study.base_case.clone(),
             versions: view.study.versions.clone(),
+            accepted: accepted(view, &trial),
             stage_dir: view.stage_dir(stage).display().to_string(),
             missed: missed(view, snapshot, &trial)?,
             nearest: nearest::nearest(view, snapshot, &trial)?,
@@ -347,6 +373,7 @@ impl Why {
             lineage: steps.collect(),
             base_case: &self.base_case,
             versions: versions_out(&self.versions),
+            inputs_accepted: acceptances_out(&self.accepted),
         };
         serde_json::to_writer(&mut *out, &why)?;
         Ok(out.write_all(b"\n")?)

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::Why;
 use crate::model::{AttemptRow, Metric, Metrics, Origin, Params};
-use crate::views::dump::{RemoteOut, value_text};
+use crate::views::dump::{RemoteOut, accepted_words, value_text};
 use crate::views::shell_quoted;
 use crate::views::text::{Paint, bytes, clean, duration, number};
 use crate::views::words::{exit_code, exit_signal, local_time, origin_words, remote_job, source};
@@ -96,6 +96,16 @@ impl Why {
         }
         for (origin, reason) in &self.missed {
             writeln!(out, "  the result of {} was not taken: {}", clean(&origin_words(origin)), clean(reason))?;
+        }
+        for accepted in &self.accepted {
+            let changes = accepted.inputs.iter().chain(&accepted.tools);
+            let words = accepted_words(&accepted.by, &accepted.note, changes);
+            writeln!(
+                out,
+                "  made with what is another one now; {}, {}",
+                local_time(accepted.at_ms),
+                clean(&words)
+            )?;
         }
         for attempt in &self.attempts {
             let shown = self.attempt_out(attempt);
