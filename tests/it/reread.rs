@@ -255,3 +255,46 @@ fn results_that_were_read_again_are_taken_by_a_later_replan() {
     let words = amend(&sandbox, &reusing(6, &other), "--yes", 6);
     assert!(words.contains("it was taken over"), "{words}");
 }
+
+/// Accepting a changed input alters no identity: a result that is read again later, or at once, is known by the input that it was made with.
+#[test]
+fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
+    let reusing = |budget: u64, more: &str| {
+        study(&stage("a", budget, "n", more))
+            .replace("survivor_count = 2", "survivor_count = 2\nreuse = true")
+            .replace("name = \"s\"", "name = \"s\"\ninputs = [\"in\"]")
+    };
+    let made = || {
+        let sandbox = Sandbox::with_study(&reusing(5, ""));
+        sandbox.write("in", "1");
+        sandbox.ok("run study.toml", 0);
+        sandbox
+    };
+    let last_identities = |sandbox: &Sandbox| -> Vec<String> {
+        let events = sandbox.ok("dump study.redb --events --format jsonl", 0);
+        let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let identified = events.filter(|event| event["type"] == "result_identified");
+        let mut last: Vec<String> =
+            identified.map(|event| event["identity"].as_str().unwrap().to_owned()).collect();
+        last.split_off(last.len() - 4)
+    };
+    let unchanged = made();
+    amend(&unchanged, &reusing(5, AREA), "--yes", 0);
+    let accept = "--yes --accept-inputs --note equal";
+    let (later, at_once) = (made(), made());
+    for sandbox in [&later, &at_once] {
+        sandbox.write("in", "2");
+    }
+    amend(&later, &reusing(5, ""), accept, 0);
+    amend(&later, &reusing(5, AREA), "--yes", 0);
+    let words = amend(&at_once, &reusing(5, AREA), accept, 0);
+    assert!(words.contains("accepted") && words.contains("rereads"), "{words}");
+    for sandbox in [&later, &at_once] {
+        assert_eq!(last_identities(sandbox), last_identities(&unchanged));
+        sandbox.ok("verify study.redb", 0);
+        amend(sandbox, &reusing(6, AREA), "--yes --discard-from a", 0);
+        sandbox.ok("run study.toml", 0);
+        sandbox.ok("verify study.redb", 0);
+        assert_eq!(sandbox.lines("log").len(), 5 + 2, "the failure, and the new one");
+    }
+}

@@ -152,3 +152,30 @@ fn a_checked_trial_that_fails_for_good_differs_and_one_that_is_cut_off_does_not(
         ])
     );
 }
+
+/// What a doubt is about counts as equal to what was accepted for it, and so does the doubt.
+#[test]
+fn a_doubt_outlives_an_input_that_is_accepted() {
+    let with_input = |values: &str| {
+        study("s", "true", values, "reuse_check = 0.5").replace("seed = 7", "seed = 7\ninputs = [\"in\"]")
+    };
+    let sandbox = Sandbox::with_study(&with_input(TEN));
+    for (file, text) in [("hidden", ""), ("exit", "0"), ("in", "1")] {
+        sandbox.write(file, text);
+    }
+    sandbox.ok("run study.toml", 0);
+    sandbox.write("hidden", "0");
+    grow(&sandbox, &with_input(TWELVE));
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 4);
+    let taken = reused(&sandbox);
+    assert!((1..10).contains(&taken));
+    sandbox.write("in", "2");
+    sandbox.ok("amend study.redb study.toml --yes --accept-inputs --note equal", 0);
+    let verified = sandbox.ok("verify study.redb", 4);
+    assert!(verified.contains("doubtful: ") && verified.contains("accepted: "), "{verified}");
+    fs::remove_file(sandbox.path("log")).unwrap();
+    grow(&sandbox, &with_input("1, 2"));
+    sandbox.ok("run study.toml", 0);
+    assert_eq!((reused(&sandbox), sandbox.lines("log").len()), (0, 2));
+}
