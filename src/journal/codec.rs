@@ -71,29 +71,40 @@ stored! {
     records::Proposal: "proposal", ProposalV1;
 }
 
-/// Kinds whose records were once written without what was added since: tags 1 and 2, in structs of their own.
-macro_rules! grown {
-    ($($model:ty: $kind:literal, $first:ident, $second:ident, $latest:ident;)*) => {$(
-        impl Stored for $model {
-            const KIND: &'static str = $kind;
-            type Latest = records::$latest;
-            const TAG: u8 = 3;
-            fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
-                match tag {
-                    1 => {
-                        let second = records::$second::from(unpack::<records::$first>(bytes)?);
-                        Ok(records::$latest::from(second).into_model())
-                    }
-                    2 => Ok(records::$latest::from(unpack::<records::$second>(bytes)?).into_model()),
-                    newer => Err(CodecError::Newer(newer)),
-                }
+/// [`Stored::older`]: of each older tag the form that it has, and those that followed it up to the latest.
+macro_rules! older {
+    ($($tag:literal: $first:ident $(=> $later:ident)*;)*) => {
+        fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+            match tag {
+                $($tag => {
+                    let form = unpack::<records::$first>(bytes)?;
+                    $(let form = records::$later::from(form);)*
+                    Ok(form.into_model())
+                })*
+                newer => Err(CodecError::Newer(newer)),
             }
         }
-    )*};
+    };
 }
-grown! {
-    StudyProgress: "progress", StudyProgressV1, StudyProgressV2, StudyProgressV3;
-    StageCounters: "counters", StageCountersV1, StageCountersV2, StageCountersV3;
+
+impl Stored for StudyProgress {
+    const KIND: &'static str = "progress";
+    type Latest = records::StudyProgressV3;
+    const TAG: u8 = 3;
+    older! {
+        1: StudyProgressV1 => StudyProgressV2 => StudyProgressV3;
+        2: StudyProgressV2 => StudyProgressV3;
+    }
+}
+
+impl Stored for StageCounters {
+    const KIND: &'static str = "counters";
+    type Latest = records::StageCountersV3;
+    const TAG: u8 = 3;
+    older! {
+        1: StageCountersV1 => StageCountersV2 => StageCountersV3;
+        2: StageCountersV2 => StageCountersV3;
+    }
 }
 
 impl Stored for records::Results {
@@ -127,19 +138,10 @@ impl Stored for StudyRow {
     fn names(&self) -> Result<(), String> {
         names::study(&self.name, &self.base_case, [&self.study_dir, &self.artifacts_dir, &self.study_file])
     }
-    fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
-        match tag {
-            1 => {
-                let second = records::StudyRowV2::from(unpack::<records::StudyRowV1>(bytes)?);
-                Ok(records::StudyRowV4::from(records::StudyRowV3::from(second)).into_model())
-            }
-            2 => {
-                let third = records::StudyRowV3::from(unpack::<records::StudyRowV2>(bytes)?);
-                Ok(records::StudyRowV4::from(third).into_model())
-            }
-            3 => Ok(records::StudyRowV4::from(unpack::<records::StudyRowV3>(bytes)?).into_model()),
-            newer => Err(CodecError::Newer(newer)),
-        }
+    older! {
+        1: StudyRowV1 => StudyRowV2 => StudyRowV3 => StudyRowV4;
+        2: StudyRowV2 => StudyRowV3 => StudyRowV4;
+        3: StudyRowV3 => StudyRowV4;
     }
 }
 
@@ -147,15 +149,9 @@ impl Stored for TrialRow {
     const KIND: &'static str = "trial";
     type Latest = records::TrialRowV3;
     const TAG: u8 = 3;
-    fn older(tag: u8, bytes: &[u8]) -> Result<Self, CodecError> {
-        match tag {
-            1 => {
-                let second = records::TrialRowV2::from(unpack::<records::TrialRowV1>(bytes)?);
-                Ok(records::TrialRowV3::from(second).into_model())
-            }
-            2 => Ok(records::TrialRowV3::from(unpack::<records::TrialRowV2>(bytes)?).into_model()),
-            newer => Err(CodecError::Newer(newer)),
-        }
+    older! {
+        1: TrialRowV1 => TrialRowV2 => TrialRowV3;
+        2: TrialRowV2 => TrialRowV3;
     }
     fn names(&self) -> Result<(), String> {
         names::outputs(&self.outputs)

@@ -158,6 +158,18 @@ macro_rules! mirror_struct {
     )*};
 }
 
+/// A disk struct as it was written before fields were added: what it had, the form that followed it, and what such a record says of those fields.
+macro_rules! older {
+    ($($old:ident => $new:ident { $($field:ident: $type:ty),* $(,)? } adds { $($added:ident: $absent:expr),* $(,)? })*) => {$(
+        #[doc = concat!("What became [`", stringify!($new), "`].")]
+        #[derive(Serialize, Deserialize)]
+        pub(super) struct $old { $($field: $type),* }
+        impl From<$old> for $new {
+            fn from(old: $old) -> Self { Self { $($field: old.$field.into(),)* $($added: $absent),* } }
+        }
+    )*};
+}
+
 /// A disk enum with the same variants, without fields.
 macro_rules! mirror_states {
     ($($disk:ident = $model:ident { $($variant:ident),* $(,)? })*) => {$(
@@ -273,150 +285,61 @@ mirror_struct! {
     }
 }
 
-/// [`Accounting`] as it was written before trials were reused.
-#[derive(Serialize, Deserialize)]
-struct AccountingV1 {
-    attempts_started: u64,
-    succeeded: u64,
-    failed: u64,
-    interrupted: u64,
-    running: u64,
-}
-
-/// [`StudyProgress`], likewise.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StudyProgressV1 {
-    last_seq: u64,
-    earlier_runs_ms: u64,
-    this_run_ms: u64,
-    last_event_ms: i64,
-    accounting: AccountingV1,
-    catastrophic: u64,
-    chain: [u8; 32],
-}
-
-/// [`Accounting`] as it was written before results were imported.
-#[derive(Serialize, Deserialize)]
-struct AccountingV2 {
-    attempts_started: u64,
-    succeeded: u64,
-    failed: u64,
-    interrupted: u64,
-    running: u64,
-    reused: u64,
-}
-
-/// [`StudyProgress`], likewise.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StudyProgressV2 {
-    last_seq: u64,
-    earlier_runs_ms: u64,
-    this_run_ms: u64,
-    last_event_ms: i64,
-    accounting: AccountingV2,
-    catastrophic: u64,
-    chain: [u8; 32],
-}
-
-impl From<StudyProgressV2> for StudyProgressV3 {
-    fn from(old: StudyProgressV2) -> Self {
-        let AccountingV2 { attempts_started, succeeded, failed, interrupted, running, reused } = old.accounting;
-        let imported = 0;
-        Self {
-            last_seq: old.last_seq,
-            earlier_runs_ms: old.earlier_runs_ms,
-            this_run_ms: old.this_run_ms,
-            last_event_ms: old.last_event_ms,
-            accounting: AccountingV3 {
-                attempts_started,
-                succeeded,
-                failed,
-                interrupted,
-                running,
-                reused,
-                imported,
-            },
-            catastrophic: old.catastrophic,
-            chain: old.chain,
-        }
-    }
-}
-
-/// [`StageCounters`], likewise.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StageCountersV2 {
-    next_index: u64,
-    running: u64,
-    succeeded: u64,
-    failed: u64,
-    cancelled: u64,
-    ended_wall_us: u64,
-    ended_attempts: u64,
-    best: Option<BestV1>,
-    reused: u64,
-}
-
-impl From<StageCountersV2> for StageCountersV3 {
-    fn from(old: StageCountersV2) -> Self {
-        Self {
-            next_index: old.next_index,
-            running: old.running,
-            succeeded: old.succeeded,
-            failed: old.failed,
-            cancelled: old.cancelled,
-            ended_wall_us: old.ended_wall_us,
-            ended_attempts: old.ended_attempts,
-            best: old.best,
-            reused: old.reused,
-            imported: 0,
-            told: 0,
-            told_from: 0,
-        }
-    }
-}
-
-impl From<StudyProgressV1> for StudyProgressV2 {
-    fn from(old: StudyProgressV1) -> Self {
-        let AccountingV1 { attempts_started, succeeded, failed, interrupted, running } = old.accounting;
-        Self {
-            last_seq: old.last_seq,
-            earlier_runs_ms: old.earlier_runs_ms,
-            this_run_ms: old.this_run_ms,
-            last_event_ms: old.last_event_ms,
-            accounting: AccountingV2 { attempts_started, succeeded, failed, interrupted, running, reused: 0 },
-            catastrophic: old.catastrophic,
-            chain: old.chain,
-        }
-    }
-}
-
-/// [`StageCounters`], likewise.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StageCountersV1 {
-    next_index: u64,
-    running: u64,
-    succeeded: u64,
-    failed: u64,
-    cancelled: u64,
-    ended_wall_us: u64,
-    ended_attempts: u64,
-    best: Option<BestV1>,
-}
-
-impl From<StageCountersV1> for StageCountersV2 {
-    fn from(old: StageCountersV1) -> Self {
-        Self {
-            next_index: old.next_index,
-            running: old.running,
-            succeeded: old.succeeded,
-            failed: old.failed,
-            cancelled: old.cancelled,
-            ended_wall_us: old.ended_wall_us,
-            ended_attempts: old.ended_attempts,
-            best: old.best,
-            reused: 0,
-        }
-    }
+older! {
+    // Trials were not reused.
+    AccountingV1 => AccountingV2 {
+        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64,
+    } adds { reused: 0 }
+    StudyProgressV1 => StudyProgressV2 {
+        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV1, catastrophic: u64, chain: [u8; 32],
+    } adds {}
+    StageCountersV1 => StageCountersV2 {
+        next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64, ended_attempts: u64,
+        best: Option<BestV1>,
+    } adds { reused: 0 }
+    TrialRowV1 => TrialRowV2 {
+        stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
+        failure: Option<FailureV1>, outputs: Vec<OutputHashV1>,
+    } adds { identity: None, reused_from: None }
+    // Results were not imported.
+    AccountingV2 => AccountingV3 {
+        attempts_started: u64, succeeded: u64, failed: u64, interrupted: u64, running: u64, reused: u64,
+    } adds { imported: 0 }
+    StudyProgressV2 => StudyProgressV3 {
+        last_seq: u64, earlier_runs_ms: u64, this_run_ms: u64, last_event_ms: i64, accounting: AccountingV2, catastrophic: u64, chain: [u8; 32],
+    } adds {}
+    StageCountersV2 => StageCountersV3 {
+        next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64, ended_attempts: u64,
+        best: Option<BestV1>, reused: u64,
+    } adds { imported: 0, told: 0, told_from: 0 }
+    TrialRowV2 => TrialRowV3 {
+        stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
+        failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
+    } adds { imported: None }
+    // It was not said what counts of an aborted study.
+    StudyRowV1 => StudyRowV2 {
+        study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
+        versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32, stage_count: u32,
+        created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>, violating: Vec<TrialIdV1>, engine: Option<EngineIdV1>,
+        engine_closed: bool, runs: u32, workers: u32, sync_interval_ms: u64, draining: bool, cluster_trouble: Option<String>,
+        base: Option<BaseRowV1>,
+    } adds { abort: None }
+    // Results were not checked.
+    StudyRowV2 => StudyRowV3 {
+        study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
+        versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32, stage_count: u32,
+        created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>, violating: Vec<TrialIdV1>, abort: Option<AbortV1>,
+        engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32, sync_interval_ms: u64, draining: bool,
+        cluster_trouble: Option<String>, base: Option<BaseRowV1>,
+    } adds { doubts: Vec::new() }
+    // Inputs could not be accepted.
+    StudyRowV3 => StudyRowV4 {
+        study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
+        versions: Vec<ToolVersionV1>, study_dir: String, artifacts_dir: String, study_file: String, plan_version: u32, stage_count: u32,
+        created_ms: i64, status: StudyStatusV1, abort_reason: Option<String>, violating: Vec<TrialIdV1>, abort: Option<AbortV1>,
+        engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32, sync_interval_ms: u64, draining: bool,
+        cluster_trouble: Option<String>, base: Option<BaseRowV1>, doubts: Vec<DoubtV1>,
+    } adds { accepted: Vec::new() }
 }
 
 /// Results by one key, on disk.
@@ -436,201 +359,6 @@ impl Disk for ResultsV1 {
 /// The results whose identities have one key, as one record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Results(pub(super) Vec<IndexedResult>);
-
-/// [`StudyRow`] as it was written before it said what counts of an aborted study.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StudyRowV1 {
-    study_id: StudyIdV1,
-    name: String,
-    base_case: String,
-    seed: u64,
-    spec: String,
-    spec_hash: String,
-    inputs: Vec<InputHashV1>,
-    versions: Vec<ToolVersionV1>,
-    study_dir: String,
-    artifacts_dir: String,
-    study_file: String,
-    plan_version: u32,
-    stage_count: u32,
-    created_ms: i64,
-    status: StudyStatusV1,
-    abort_reason: Option<String>,
-    violating: Vec<TrialIdV1>,
-    engine: Option<EngineIdV1>,
-    engine_closed: bool,
-    runs: u32,
-    workers: u32,
-    sync_interval_ms: u64,
-    draining: bool,
-    cluster_trouble: Option<String>,
-    base: Option<BaseRowV1>,
-}
-
-impl From<StudyRowV1> for StudyRowV2 {
-    fn from(old: StudyRowV1) -> Self {
-        Self {
-            study_id: old.study_id,
-            name: old.name,
-            base_case: old.base_case,
-            seed: old.seed,
-            spec: old.spec,
-            spec_hash: old.spec_hash,
-            inputs: old.inputs,
-            versions: old.versions,
-            study_dir: old.study_dir,
-            artifacts_dir: old.artifacts_dir,
-            study_file: old.study_file,
-            plan_version: old.plan_version,
-            stage_count: old.stage_count,
-            created_ms: old.created_ms,
-            status: old.status,
-            abort_reason: old.abort_reason,
-            violating: old.violating,
-            abort: None,
-            engine: old.engine,
-            engine_closed: old.engine_closed,
-            runs: old.runs,
-            workers: old.workers,
-            sync_interval_ms: old.sync_interval_ms,
-            draining: old.draining,
-            cluster_trouble: old.cluster_trouble,
-            base: old.base,
-        }
-    }
-}
-
-/// [`StudyRow`] as it was written before results were checked.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StudyRowV2 {
-    study_id: StudyIdV1,
-    name: String,
-    base_case: String,
-    seed: u64,
-    spec: String,
-    spec_hash: String,
-    inputs: Vec<InputHashV1>,
-    versions: Vec<ToolVersionV1>,
-    study_dir: String,
-    artifacts_dir: String,
-    study_file: String,
-    plan_version: u32,
-    stage_count: u32,
-    created_ms: i64,
-    status: StudyStatusV1,
-    abort_reason: Option<String>,
-    violating: Vec<TrialIdV1>,
-    abort: Option<AbortV1>,
-    engine: Option<EngineIdV1>,
-    engine_closed: bool,
-    runs: u32,
-    workers: u32,
-    sync_interval_ms: u64,
-    draining: bool,
-    cluster_trouble: Option<String>,
-    base: Option<BaseRowV1>,
-}
-
-impl From<StudyRowV2> for StudyRowV3 {
-    fn from(old: StudyRowV2) -> Self {
-        Self {
-            study_id: old.study_id,
-            name: old.name,
-            base_case: old.base_case,
-            seed: old.seed,
-            spec: old.spec,
-            spec_hash: old.spec_hash,
-            inputs: old.inputs,
-            versions: old.versions,
-            study_dir: old.study_dir,
-            artifacts_dir: old.artifacts_dir,
-            study_file: old.study_file,
-            plan_version: old.plan_version,
-            stage_count: old.stage_count,
-            created_ms: old.created_ms,
-            status: old.status,
-            abort_reason: old.abort_reason,
-            violating: old.violating,
-            abort: old.abort,
-            engine: old.engine,
-            engine_closed: old.engine_closed,
-            runs: old.runs,
-            workers: old.workers,
-            sync_interval_ms: old.sync_interval_ms,
-            draining: old.draining,
-            cluster_trouble: old.cluster_trouble,
-            base: old.base,
-            doubts: Vec::new(),
-        }
-    }
-}
-
-/// [`StudyRow`] as it was written before inputs could be accepted.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StudyRowV3 {
-    study_id: StudyIdV1,
-    name: String,
-    base_case: String,
-    seed: u64,
-    spec: String,
-    spec_hash: String,
-    inputs: Vec<InputHashV1>,
-    versions: Vec<ToolVersionV1>,
-    study_dir: String,
-    artifacts_dir: String,
-    study_file: String,
-    plan_version: u32,
-    stage_count: u32,
-    created_ms: i64,
-    status: StudyStatusV1,
-    abort_reason: Option<String>,
-    violating: Vec<TrialIdV1>,
-    abort: Option<AbortV1>,
-    engine: Option<EngineIdV1>,
-    engine_closed: bool,
-    runs: u32,
-    workers: u32,
-    sync_interval_ms: u64,
-    draining: bool,
-    cluster_trouble: Option<String>,
-    base: Option<BaseRowV1>,
-    doubts: Vec<DoubtV1>,
-}
-
-impl From<StudyRowV3> for StudyRowV4 {
-    fn from(old: StudyRowV3) -> Self {
-        Self {
-            study_id: old.study_id,
-            name: old.name,
-            base_case: old.base_case,
-            seed: old.seed,
-            spec: old.spec,
-            spec_hash: old.spec_hash,
-            inputs: old.inputs,
-            versions: old.versions,
-            study_dir: old.study_dir,
-            artifacts_dir: old.artifacts_dir,
-            study_file: old.study_file,
-            plan_version: old.plan_version,
-            stage_count: old.stage_count,
-            created_ms: old.created_ms,
-            status: old.status,
-            abort_reason: old.abort_reason,
-            violating: old.violating,
-            abort: old.abort,
-            engine: old.engine,
-            engine_closed: old.engine_closed,
-            runs: old.runs,
-            workers: old.workers,
-            sync_interval_ms: old.sync_interval_ms,
-            draining: old.draining,
-            cluster_trouble: old.cluster_trouble,
-            base: old.base,
-            doubts: old.doubts,
-            accepted: Vec::new(),
-        }
-    }
-}
 
 /// [`AttemptRow`] on disk. Its end is stored as how long it lasted, since that is a small number.
 #[derive(Serialize, Deserialize)]
@@ -670,69 +398,6 @@ impl Disk for AttemptRowV1 {
             exit: self.exit.into_model(),
             usage: self.usage.into_model(),
             remote: self.remote.into_model(),
-        }
-    }
-}
-
-/// [`TrialRow`] as it was written before trials were reused.
-#[derive(Serialize, Deserialize)]
-pub(super) struct TrialRowV1 {
-    stage: u32,
-    state: TrialStateV1,
-    due_ms: i64,
-    failures: u32,
-    attempts: Vec<AttemptRowV1>,
-    metrics: MapV1<MetricV1>,
-    failure: Option<FailureV1>,
-    outputs: Vec<OutputHashV1>,
-}
-
-impl From<TrialRowV1> for TrialRowV2 {
-    fn from(old: TrialRowV1) -> Self {
-        Self {
-            stage: old.stage,
-            state: old.state,
-            due_ms: old.due_ms,
-            failures: old.failures,
-            attempts: old.attempts,
-            metrics: old.metrics,
-            failure: old.failure,
-            outputs: old.outputs,
-            identity: None,
-            reused_from: None,
-        }
-    }
-}
-
-/// [`TrialRow`] as it was written before results were imported.
-#[derive(Serialize, Deserialize)]
-pub(super) struct TrialRowV2 {
-    stage: u32,
-    state: TrialStateV1,
-    due_ms: i64,
-    failures: u32,
-    attempts: Vec<AttemptRowV1>,
-    metrics: MapV1<MetricV1>,
-    failure: Option<FailureV1>,
-    outputs: Vec<OutputHashV1>,
-    identity: Option<[u8; 32]>,
-    reused_from: Option<OriginV1>,
-}
-
-impl From<TrialRowV2> for TrialRowV3 {
-    fn from(old: TrialRowV2) -> Self {
-        Self {
-            stage: old.stage,
-            state: old.state,
-            due_ms: old.due_ms,
-            failures: old.failures,
-            attempts: old.attempts,
-            metrics: old.metrics,
-            failure: old.failure,
-            outputs: old.outputs,
-            identity: old.identity,
-            reused_from: old.reused_from,
-            imported: None,
         }
     }
 }
