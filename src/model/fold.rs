@@ -8,10 +8,11 @@ use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCrea
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::reuse::IndexedResult;
 use super::rows::{
-    Accepted, Approval, AttemptOutcome, AttemptRow, BaseRow, Parent, Proposing, RemoteJob, RunningRow, Severity,
-    StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
+    Accepted, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, OutputHash, Parent, Proposing, RemoteJob,
+    RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
+    TrialRow, TrialState,
 };
-use super::value::Value;
+use super::value::{Metrics, Value};
 
 /// Access to the rows, whatever keeps them.
 pub trait Rows {
@@ -448,8 +449,43 @@ impl Fold {
         rows.add_running(running)
     }
 
+    /// A trial that waits has this result, and makes no attempt for it. `note` says where it is from and counts it as that.
+    pub(super) fn give_result<R: Rows>(
+        &self,
+        rows: &mut R,
+        trial: TrialId,
+        (metrics, outputs): (&Metrics, &[OutputHash]),
+        note: impl FnOnce(&mut TrialRow, &mut StageCounters, &mut Accounting),
+    ) -> Result<StageIndex, R::Error> {
+        let Some(index) = rows.stage_of(trial)? else {
+            return Err(self.misfit(format!("trial {trial} is not planned")));
+        };
+        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+            return Err(self.misfit(format!("stage {index} is not open")));
+        };
+        let mut counters = rows.counters(index)?;
+        let mut row = rows.trial(trial)?.unwrap_or_else(|| TrialRow::new(trial, index));
+        if row.state != TrialState::Pending {
+            return Err(self.misfit(format!("trial {trial} does not wait")));
+        }
+        self.leave_queue(rows, &stage, &mut counters, &row)?;
+        row.state = TrialState::Succeeded;
+        row.due_ms = 0;
+        row.failure = None;
+        row.metrics.clone_from(metrics);
+        row.outputs = outputs.to_vec();
+        counters.succeeded += 1;
+        counters.best = stage.better(counters.best, trial, metrics);
+        let mut progress = rows.progress()?;
+        note(&mut row, &mut counters, &mut progress.accounting);
+        rows.put_progress(progress)?;
+        rows.put_counters(index, counters)?;
+        rows.put_trial(row)?;
+        Ok(index)
+    }
+
     /// Takes a trial that waits out of the ready queue, or out of what is only planned.
-    pub(super) fn leave_queue<R: Rows>(
+    fn leave_queue<R: Rows>(
         &self,
         rows: &mut R,
         stage: &StageHead,

@@ -5,7 +5,7 @@
 use super::event::Event;
 use super::fold::{Fold, Rows};
 use super::ids::{StageIndex, TrialId, UnixMs};
-use super::rows::{OutputHash, StageStatus, TrialRow, TrialState};
+use super::rows::{OutputHash, StageStatus};
 use super::value::{Metrics, Value};
 
 /// Where imported results come from, as it is recorded with each.
@@ -71,33 +71,13 @@ impl Fold {
     }
 
     fn imported<R: Rows>(&self, rows: &mut R, import: &TrialImport) -> Result<(), R::Error> {
-        let trial = import.trial;
-        let Some(index) = rows.stage_of(trial)? else {
-            return Err(self.misfit(format!("trial {trial} is not planned")));
-        };
-        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
-            return Err(self.misfit(format!("stage {index} is not open")));
-        };
-        let mut counters = rows.counters(index)?;
-        let mut row = rows.trial(trial)?.unwrap_or_else(|| TrialRow::new(trial, index));
-        if row.state != TrialState::Pending {
-            return Err(self.misfit(format!("trial {trial} does not wait")));
-        }
-        self.leave_queue(rows, &stage, &mut counters, &row)?;
-        row.state = TrialState::Succeeded;
-        row.due_ms = 0;
-        row.failure = None;
-        row.metrics.clone_from(&import.metrics);
-        row.outputs.clone_from(&import.outputs);
-        row.imported = Some(Imported { source: import.source.clone(), at_ms: self.at_ms });
-        counters.succeeded += 1;
-        counters.imported += 1;
-        counters.best = stage.better(counters.best, trial, &import.metrics);
-        let mut progress = rows.progress()?;
-        progress.accounting.imported += 1;
-        rows.put_progress(progress)?;
-        rows.put_counters(index, counters)?;
-        rows.put_trial(row)
+        let result = (&import.metrics, import.outputs.as_slice());
+        self.give_result(rows, import.trial, result, |row, counters, accounting| {
+            row.imported = Some(Imported { source: import.source.clone(), at_ms: self.at_ms });
+            counters.imported += 1;
+            accounting.imported += 1;
+        })
+        .map(drop)
     }
 
     /// What its proposer has heard by its first question cannot be changed once it was asked.

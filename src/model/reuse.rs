@@ -10,7 +10,7 @@ use super::fold::{Fold, Rows};
 use super::ids::{AttemptNo, Seq, StageIndex, StudyId, TrialId};
 use super::named::named;
 use super::number::float_text;
-use super::rows::{AttemptOutcome, OutputHash, StageStatus, TrialRow, TrialState};
+use super::rows::{AttemptOutcome, OutputHash, TrialRow, TrialState};
 use super::value::{Metric, Metrics};
 
 /// What a result depends on, in one hash.
@@ -242,35 +242,14 @@ impl Fold {
     }
 
     fn reused<R: Rows>(&self, rows: &mut R, reused: &Reused) -> Result<(), R::Error> {
-        let trial = reused.trial;
-        let Some(index) = rows.stage_of(trial)? else {
-            return Err(self.misfit(format!("trial {trial} is not planned")));
-        };
-        let Some(stage) = rows.stage_head(index)?.filter(|stage| stage.status == StageStatus::Open) else {
-            return Err(self.misfit(format!("stage {index} is not open")));
-        };
-        let mut counters = rows.counters(index)?;
-        let mut row = rows.trial(trial)?.unwrap_or_else(|| TrialRow::new(trial, index));
-        if row.state != TrialState::Pending {
-            return Err(self.misfit(format!("trial {trial} does not wait")));
-        }
-        self.leave_queue(rows, &stage, &mut counters, &row)?;
-        row.state = TrialState::Succeeded;
-        row.due_ms = 0;
-        row.failure = None;
-        row.metrics.clone_from(&reused.metrics);
-        row.outputs.clone_from(&reused.outputs);
-        row.identity = Some(reused.identity);
-        row.reused_from = Some(reused.origin.clone());
-        counters.succeeded += 1;
-        counters.reused += 1;
-        counters.best = stage.better(counters.best, trial, &reused.metrics);
-        let mut progress = rows.progress()?;
-        progress.accounting.reused += 1;
-        rows.put_progress(progress)?;
-        rows.put_counters(index, counters)?;
-        rows.put_trial(row)?;
-        self.index(rows, index, trial, REUSED, reused.identity)
+        let result = (&reused.metrics, reused.outputs.as_slice());
+        let index = self.give_result(rows, reused.trial, result, |row, counters, accounting| {
+            row.identity = Some(reused.identity);
+            row.reused_from = Some(reused.origin.clone());
+            counters.reused += 1;
+            accounting.reused += 1;
+        })?;
+        self.index(rows, index, reused.trial, REUSED, reused.identity)
     }
 
     fn index<R: Rows>(

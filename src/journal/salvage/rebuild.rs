@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Accepted, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported,
-    Next, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq, SpecAmended, StageDecl,
-    StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId, TrialImport, TrialRow,
-    TrialState, Verdict,
+    Metrics, Next, OutputHash, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq,
+    SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId,
+    TrialImport, TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -88,24 +88,13 @@ impl Kept {
                     *row = again;
                 }
             }
-            // One that was taken again for the same number is another generation's.
             Event::TrialReused(reused) => {
-                let row = self.older.entry(reused.trial).or_insert_with(|| TrialRow::new(reused.trial, 0));
-                if row.state == TrialState::Succeeded {
-                    *row = TrialRow::new(reused.trial, 0);
-                }
-                (row.state, row.due_ms, row.failure) = (TrialState::Succeeded, 0, None);
-                (row.metrics, row.outputs) = (reused.metrics.clone(), reused.outputs.clone());
+                let row = self.given(reused.trial, &reused.metrics, &reused.outputs);
                 (row.identity, row.reused_from) = (Some(reused.identity), Some(reused.origin.clone()));
                 self.reused_ms.insert(reused.trial, record.at_ms);
             }
             Event::TrialImported(import) => {
-                let row = self.older.entry(import.trial).or_insert_with(|| TrialRow::new(import.trial, 0));
-                if row.state == TrialState::Succeeded {
-                    *row = TrialRow::new(import.trial, 0);
-                }
-                (row.state, row.due_ms, row.failure) = (TrialState::Succeeded, 0, None);
-                (row.metrics, row.outputs) = (import.metrics.clone(), import.outputs.clone());
+                let row = self.given(import.trial, &import.metrics, &import.outputs);
                 row.imported = Some(Imported { source: import.source.clone(), at_ms: record.at_ms });
             }
             Event::ResultsTold(told) => self.told.push((record.at_ms, (**told).clone())),
@@ -124,6 +113,17 @@ impl Kept {
             }
             _ => {}
         }
+    }
+
+    /// The row of a trial that has a result without an attempt. One that has a result already was another generation's of the same number.
+    fn given(&mut self, trial: TrialId, metrics: &Metrics, outputs: &[OutputHash]) -> &mut TrialRow {
+        let row = self.older.entry(trial).or_insert_with(|| TrialRow::new(trial, 0));
+        if row.state == TrialState::Succeeded {
+            *row = TrialRow::new(trial, 0);
+        }
+        (row.state, row.due_ms, row.failure) = (TrialState::Succeeded, 0, None);
+        (row.metrics, row.outputs) = (metrics.clone(), outputs.to_vec());
+        row
     }
 
     /// The best that is known of a trial of this stage.
