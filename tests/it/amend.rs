@@ -45,19 +45,6 @@ goal = "maximize"
     )
 }
 
-fn amend(sandbox: &Sandbox, text: &str, options: &str, code: i32) -> String {
-    sandbox.write("study.toml", text);
-    let output = sandbox.run(&format!("amend study.redb study.toml {options}"));
-    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
-    both(&output)
-}
-
-fn finished(text: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(text);
-    sandbox.ok("run study.toml", 0);
-    sandbox
-}
-
 /// Verified, and dumped.
 fn verified(sandbox: &Sandbox) -> serde_json::Value {
     sandbox.ok("verify study.redb", 0);
@@ -114,7 +101,7 @@ fn gated(text: &str) -> String {
 #[test]
 fn a_larger_budget_on_an_interrupted_study_runs_the_new_trials_and_no_old_one_twice() {
     let sandbox = interrupted(&gated(&study(4, "")));
-    let words = amend(&sandbox, &gated(&study(7, "")), "--yes", 0);
+    let words = sandbox.amend(&gated(&study(7, "")), "--yes", 0);
     assert!(words.contains("adds 3 trials: `s_0_4` to `s_0_6`"), "{words}");
     verified(&sandbox);
     sandbox.ok("run study.toml", 0);
@@ -127,13 +114,13 @@ fn a_larger_budget_on_an_interrupted_study_runs_the_new_trials_and_no_old_one_tw
 
 #[test]
 fn a_finished_study_can_be_extended_twice() {
-    let sandbox = finished(&study(3, ""));
-    let words = amend(&sandbox, &study(4, ""), "--yes", 0);
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
+    let words = sandbox.amend(&study(4, ""), "--yes", 0);
     assert!(words.contains("adds 1 trial: `s_0_3`") && words.contains("goes on"), "{words}");
     let dump = verified(&sandbox);
     assert_eq!((&dump["study"]["status"], &dump["stages"][0]["status"]), (&"interrupted".into(), &"open".into()));
     assert_eq!(dump["stages"][0]["survivors"], serde_json::json!([]));
-    amend(&sandbox, &study(6, ""), "--yes", 0);
+    sandbox.amend(&study(6, ""), "--yes", 0);
     sandbox.ok("resume study.redb", 0);
     assert_eq!(sandbox.lines("log"), ["s_0_0", "s_0_1", "s_0_2", "s_0_3", "s_0_4", "s_0_5"]);
     let dump = verified(&sandbox);
@@ -145,11 +132,11 @@ fn a_finished_study_can_be_extended_twice() {
 
 #[test]
 fn a_budget_over_several_parents_keeps_the_numbers_of_old_trials() {
-    let sandbox = finished(&study(3, &second(3)));
+    let sandbox = Sandbox::finished(&study(3, &second(3)), 0);
     // The best, n = 3, has two children, the other, n = 2, has one.
     let before = sandbox.lines("log");
     assert_eq!(before[3..], ["s_1_0 n=3 k=1", "s_1_1 n=3 k=2", "s_1_2 n=2 k=1"]);
-    amend(&sandbox, &study(3, &second(6)), "--yes", 0);
+    sandbox.amend(&study(3, &second(6)), "--yes", 0);
     sandbox.ok("run study.toml", 0);
     let log = sandbox.lines("log");
     assert_eq!(log[..6], before);
@@ -162,8 +149,8 @@ fn a_budget_over_several_parents_keeps_the_numbers_of_old_trials() {
 
 #[test]
 fn a_stage_can_be_appended_to_a_finished_study() {
-    let sandbox = finished(&study(3, ""));
-    let words = amend(&sandbox, &study(3, &second(4)), "--yes", 0);
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
+    let words = sandbox.amend(&study(3, &second(4)), "--yes", 0);
     assert!(words.contains("adds 4 trials: `s_1_0` to `s_1_3`"), "{words}");
     assert_eq!(verified(&sandbox)["study"]["status"], "interrupted");
     sandbox.ok("run study.toml", 0);
@@ -174,21 +161,21 @@ fn a_stage_can_be_appended_to_a_finished_study() {
 
 #[test]
 fn harmless_changes_run_nothing_and_no_change_records_nothing() {
-    let sandbox = finished(&study(3, ""));
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
     let before = last_seq(&sandbox);
-    assert!(amend(&sandbox, &study(3, ""), "--yes", 0).contains("nothing to amend"));
+    assert!(sandbox.amend(&study(3, ""), "--yes", 0).contains("nothing to amend"));
     assert_eq!(last_seq(&sandbox), before);
     // A table for an executor that is not used is checked, and counts for nothing.
     let idle = study(3, "").replace("workers = 1", "workers = 1\n[run.slurm]\npartition = \"x\"");
-    let words = amend(&sandbox, &idle, "--yes", 0);
+    let words = sandbox.amend(&idle, "--yes", 0);
     assert!(words.contains("`[run.slurm]` counts for nothing while `executor` is `local`"), "{words}");
     assert!(!words.contains("run.ray"), "{words}");
     assert_eq!(last_seq(&sandbox), before);
     let described = study(3, "").replace("name = \"s\"", "name = \"s\"\ndescription = \"d\"");
-    let words = amend(&sandbox, &described, "", 2);
+    let words = sandbox.amend(&described, "", 2);
     assert!(words.contains("harmless") && words.contains("--yes"), "{words}");
     assert_eq!(last_seq(&sandbox), before, "not without `--yes`");
-    let json = amend(&sandbox, &described, "--yes --json", 0);
+    let json = sandbox.amend(&described, "--yes --json", 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["changes"][0]["class"], "harmless");
     assert_eq!((&json["applied"], &json["reopens"]), (&true.into(), &false.into()));
@@ -199,19 +186,19 @@ fn harmless_changes_run_nothing_and_no_change_records_nothing() {
 
 #[test]
 fn what_alters_results_is_refused_until_they_are_discarded() {
-    let sandbox = finished(&study(3, &second(2)));
+    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
     let before = last_seq(&sandbox);
     let other = study(3, &second(2)).replace("k = { min = 1", "k = { min = 5");
     let scratch = |case: &str| sandbox.path(&format!("artifacts/s/{case}/scratch/checkpoint"));
     for case in ["0_a/s_0_0", "1_b/s_1_0"] {
         std::fs::write(scratch(case), "of a run").unwrap();
     }
-    let words = amend(&sandbox, &other, "--yes", 6);
+    let words = sandbox.amend(&other, "--yes", 6);
     assert!(scratch("1_b/s_1_0").exists());
     assert!(words.contains("2 finished trials from stage `b`") && words.contains("--discard-from b"), "{words}");
     assert_eq!(last_seq(&sandbox), before);
 
-    let words = amend(&sandbox, &other, "--yes --discard-from b", 0);
+    let words = sandbox.amend(&other, "--yes --discard-from b", 0);
     assert!(words.contains("stage `b`: 2 finished trials"), "{words}");
     assert!(scratch("0_a/s_0_0").exists() && !scratch("1_b/s_1_0").exists(), "no checkpoint outlives its results");
     let dump = verified(&sandbox);
@@ -229,26 +216,26 @@ fn what_alters_results_is_refused_until_they_are_discarded() {
 
 #[test]
 fn a_later_stage_that_is_not_enough_is_refused_too() {
-    let sandbox = finished(&study(3, &second(2)));
+    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
     let other = study(3, &second(2)).replace("n = { min = 1", "n = { min = 2");
-    let words = amend(&sandbox, &other, "--yes --discard-from b", 6);
+    let words = sandbox.amend(&other, "--yes --discard-from b", 6);
     assert!(words.contains("from stage `a`"), "{words}");
-    amend(&sandbox, &other, "--yes --discard-from nonsense", 2);
-    amend(&sandbox, &other, "--yes --discard-from a", 0);
+    sandbox.amend(&other, "--yes --discard-from nonsense", 2);
+    sandbox.amend(&other, "--yes --discard-from a", 0);
     sandbox.ok("run study.toml", 0);
     let dump = verified(&sandbox);
     assert_eq!(dump["trials"][0]["metrics"]["m"], 2.0);
     assert_eq!(sandbox.lines("log").len(), 10);
     let renamed = other.replace("name = \"s\"", "name = \"t\"");
-    assert!(amend(&sandbox, &renamed, "--yes", 6).contains("study.name"));
+    assert!(sandbox.amend(&renamed, "--yes", 6).contains("study.name"));
 }
 
 #[test]
 fn more_trials_in_an_earlier_stage_cost_the_later_one() {
-    let sandbox = finished(&study(3, &second(2)));
-    let words = amend(&sandbox, &study(4, &second(2)), "--yes", 6);
+    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
+    let words = sandbox.amend(&study(4, &second(2)), "--yes", 6);
     assert!(words.contains("from stage `b`"), "{words}");
-    amend(&sandbox, &study(4, &second(2)), "--yes --discard-from b", 0);
+    sandbox.amend(&study(4, &second(2)), "--yes --discard-from b", 0);
     sandbox.ok("run study.toml", 0);
     let log = sandbox.lines("log");
     assert_eq!(log[5..], ["s_0_3", "s_1_0 n=4 k=1", "s_1_1 n=3 k=1"]);
@@ -264,8 +251,8 @@ fn more_trials_in_an_earlier_stage_cost_the_later_one() {
 
 #[test]
 fn other_survivors_are_chosen_without_running_anything_again() {
-    let sandbox = finished(&study(3, ""));
-    let words = amend(&sandbox, &study(3, "").replace("survivor_count = 2", "survivor_count = 3"), "--yes", 0);
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
+    let words = sandbox.amend(&study(3, "").replace("survivor_count = 2", "survivor_count = 3"), "--yes", 0);
     assert!(words.contains("survivors are chosen anew"), "{words}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(verified(&sandbox)["stages"][0]["survivors"], serde_json::json!(["s_0_2", "s_0_1", "s_0_0"]));
@@ -277,7 +264,7 @@ fn an_aborted_study_goes_on_under_other_rails() {
     let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 2 }]";
     let sandbox = Sandbox::with_study(&study(5, rails));
     sandbox.ok("run study.toml", 3);
-    let words = amend(&sandbox, &study(5, &rails.replace("above = 2", "above = 99")), "--yes", 0);
+    let words = sandbox.amend(&study(5, &rails.replace("above = 2", "above = 99")), "--yes", 0);
     assert!(words.contains("goes on"), "{words}");
     verified(&sandbox);
     sandbox.ok("run study.toml", 0);
@@ -293,8 +280,8 @@ fn changed_inputs_are_taken_only_with_their_results_discarded() {
     sandbox.write("input.txt", "one");
     sandbox.ok("run study.toml", 0);
     sandbox.write("input.txt", "other");
-    assert!(amend(&sandbox, &text, "--yes", 6).contains("input.txt"));
-    amend(&sandbox, &text, "--yes --discard-from a", 0);
+    assert!(sandbox.amend(&text, "--yes", 6).contains("input.txt"));
+    sandbox.amend(&text, "--yes --discard-from a", 0);
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("log").len(), 6);
     verified(&sandbox);
@@ -304,7 +291,7 @@ fn changed_inputs_are_taken_only_with_their_results_discarded() {
 fn nothing_is_amended_while_an_engine_runs() {
     let sandbox = Sandbox::with_study(&gated(&study(4, "")));
     let engine = waiting(&sandbox, "s_0_2");
-    amend(&sandbox, &gated(&study(7, "")), "--yes", 5);
+    sandbox.amend(&gated(&study(7, "")), "--yes", 5);
     sandbox.write("gate", "");
     assert_eq!(engine.wait().code(), Some(0));
     assert_eq!(sandbox.lines("log").len(), 4);
@@ -314,8 +301,7 @@ fn nothing_is_amended_while_an_engine_runs() {
 fn kills_before_and_after_an_amendment_change_nothing() {
     let sandbox = interrupted(&gated(&study(4, &second(2))));
     // The attempt that was cut off is settled and discarded with its stage.
-    amend(
-        &sandbox,
+    sandbox.amend(
         &gated(&study(5, &second(3))).replace("min = 1, max = 10", "min = 3, max = 10"),
         "--yes --discard-from a",
         0,
@@ -349,7 +335,7 @@ fn typed(sandbox: &Sandbox, command: &str, keys: &str) -> (Option<i32>, String) 
 
 #[test]
 fn on_a_terminal_it_asks_first() {
-    let sandbox = finished(&study(3, ""));
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
     sandbox.write("study.toml", &study(4, ""));
     for keys in ["n\n", "\n", "yeah\n", "\u{4}"] {
         let before = sandbox.dump()["events"].clone();
@@ -367,27 +353,27 @@ fn on_a_terminal_it_asks_first() {
 /// Without a terminal, too: what would happen is shown, and nothing does.
 #[test]
 fn a_dry_run_shows_the_plan_and_changes_nothing() {
-    let sandbox = finished(&study(3, ""));
+    let sandbox = Sandbox::finished(&study(3, ""), 0);
     let before = sandbox.dump();
-    let said = amend(&sandbox, &study(5, ""), "--dry-run", 0);
+    let said = sandbox.amend(&study(5, ""), "--dry-run", 0);
     assert!(said.contains("adds 2 trials") && said.contains("nothing was changed"), "{said}");
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.ok("amend study.redb study.toml --dry-run --json", 0)).unwrap();
     assert_eq!((&json["added_trials"], &json["applied"]), (&2.into(), &false.into()));
     // What would be refused is, and what would be discarded is said.
     let other = study(3, "").replace("min = 1", "min = 2");
-    assert!(amend(&sandbox, &other, "--dry-run", 6).contains("--discard-from a"));
-    let said = amend(&sandbox, &other, "--dry-run --discard-from a", 0);
+    assert!(sandbox.amend(&other, "--dry-run", 6).contains("--discard-from a"));
+    let said = sandbox.amend(&other, "--dry-run --discard-from a", 0);
     assert!(said.contains("discards    stage `a`: 3 finished trials"), "{said}");
-    amend(&sandbox, &study(5, ""), "--dry-run --yes", 2);
+    sandbox.amend(&study(5, ""), "--dry-run --yes", 2);
     // No tool is asked either.
     let tools = study(3, "").replace("name = \"s\"", "name = \"s\"\nversions = { t = [\"./asked.sh\"] }");
     sandbox.script("asked.sh", "touch asked; echo 1");
-    let said = amend(&sandbox, &tools, "--dry-run", 0);
+    let said = sandbox.amend(&tools, "--dry-run", 0);
     assert!(said.contains("runs        `./asked.sh`") && !sandbox.path("asked").exists(), "{said}");
     assert_eq!(sandbox.dump(), before);
     // Nobody can be asked here.
-    let said = amend(&sandbox, &study(5, ""), "", 2);
+    let said = sandbox.amend(&study(5, ""), "", 2);
     assert!(said.contains("`--yes` accepts the changes, `--dry-run` only shows them"), "{said}");
 }
 
@@ -396,15 +382,15 @@ fn a_base_command_that_failed_can_be_mended_and_one_that_succeeded_counts() {
     let base = |command: &str| format!("[base]\ncommand = \"{command}\"\n") + &study(2, "");
     let sandbox = Sandbox::with_study(&base("echo base >> $PITON_STUDY_DIR/log; exit 3"));
     sandbox.ok("run study.toml", 3);
-    let said = amend(&sandbox, &base("echo again >> $PITON_STUDY_DIR/log"), "--yes", 0);
+    let said = sandbox.amend(&base("echo again >> $PITON_STUDY_DIR/log"), "--yes", 0);
     assert!(said.contains("it runs before the first stage"), "{said}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("log"), ["base", "again", "s_0_0", "s_0_1"]);
     // Results came after it: another command would be another study's.
-    let said = amend(&sandbox, &base("echo third >> $PITON_STUDY_DIR/log"), "--yes", 6);
+    let said = sandbox.amend(&base("echo third >> $PITON_STUDY_DIR/log"), "--yes", 6);
     assert!(said.contains("alters results"), "{said}");
     // Its time limit changes nothing that is finished.
-    let said = amend(&sandbox, &base("echo again >> $PITON_STUDY_DIR/log\"\ntimeout = \"5s"), "--yes", 0);
+    let said = sandbox.amend(&base("echo again >> $PITON_STUDY_DIR/log\"\ntimeout = \"5s"), "--yes", 0);
     assert!(said.contains("it has succeeded already"), "{said}");
     sandbox.ok("verify study.redb", 0);
 }
@@ -429,15 +415,15 @@ fn a_larger_budget_goes_on_with_more_cases_whatever_the_sampling() {
         let params = |sandbox: &Sandbox| -> Vec<serde_json::Value> {
             sandbox.dump()["trials"].as_array().unwrap().iter().map(|trial| trial["params"].clone()).collect()
         };
-        let sandbox = finished(&text(2));
+        let sandbox = Sandbox::finished(&text(2), 0);
         let before = params(&sandbox);
-        amend(&sandbox, &text(4), "--yes", 0);
+        sandbox.amend(&text(4), "--yes", 0);
         sandbox.ok("verify study.redb", 0);
         sandbox.ok("run study.toml", 0);
         sandbox.ok("verify study.redb", 0);
         let grown = params(&sandbox);
         assert_eq!((grown.len(), &grown[..2]), (4, &before[..]), "{sampling} {sweep}");
-        assert_eq!(grown, params(&finished(&text(4))), "{sampling} {sweep}");
+        assert_eq!(grown, params(&Sandbox::finished(&text(4), 0)), "{sampling} {sweep}");
     }
 }
 

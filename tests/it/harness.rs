@@ -29,6 +29,13 @@ impl Sandbox {
         sandbox
     }
 
+    /// With a study that was run, and ended with this exit code.
+    pub fn finished(study: &str, code: i32) -> Self {
+        let sandbox = Self::with_study(study);
+        sandbox.ok("run study.toml", code);
+        sandbox
+    }
+
     /// With six trials that run `trial.sh N` for N from 1 to 6. `more` stands before the stage.
     pub fn with_six_trials(name: &str, more: &str) -> Self {
         Self::with_study(&format!(
@@ -101,6 +108,14 @@ goal = "maximize"
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(code), "`piton {line}`\n{}", both(&output));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Writes another study file and has the study amended to it; all that was said.
+    pub fn amend(&self, study: &str, options: &str, code: i32) -> String {
+        self.write("study.toml", study);
+        let output = self.run(&format!("amend study.redb study.toml {options}"));
+        assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+        both(&output)
     }
 
     /// Starts it in a process group of its own, its output in files.

@@ -1,6 +1,6 @@
 //! Amendments that read again what finished trials left. Each leaves the canonical dump of a study that had the rule from its beginning.
 
-use crate::harness::{Sandbox, both};
+use crate::harness::Sandbox;
 
 /// A stage whose trials note their case, say numbers in their log and in a file, and report `m`.
 fn stage(name: &str, budget: u64, param: &str, more: &str) -> String {
@@ -34,24 +34,11 @@ fn from_its_beginning(text: &str, code: i32) -> String {
     sandbox.canonical()
 }
 
-fn finished(text: &str, code: i32) -> Sandbox {
-    let sandbox = Sandbox::with_study(text);
-    sandbox.ok("run study.toml", code);
-    sandbox
-}
-
-fn amend(sandbox: &Sandbox, text: &str, options: &str, code: i32) -> String {
-    sandbox.write("study.toml", text);
-    let output = sandbox.run(&format!("amend study.redb study.toml {options}"));
-    assert_eq!(output.status.code(), Some(code), "{}", both(&output));
-    both(&output)
-}
-
 /// Amended, run on if it has to, and held against one that was so from the start. How many trials ran for it, and what the plan said.
 fn amended(before: &str, after: &str, (first, then): (i32, i32)) -> (usize, String) {
-    let sandbox = finished(before, first);
+    let sandbox = Sandbox::finished(before, first);
     let ran = sandbox.lines("log").len();
-    let words = amend(&sandbox, after, "--yes", 0);
+    let words = sandbox.amend(after, "--yes", 0);
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml", then);
     sandbox.ok("verify study.redb", 0);
@@ -63,19 +50,19 @@ fn amended(before: &str, after: &str, (first, then): (i32, i32)) -> (usize, Stri
 #[test]
 fn a_metric_is_read_out_of_the_logs_of_finished_trials() {
     let (before, after) = (study(&stage("a", 5, "n", "")), study(&stage("a", 5, "n", AREA)));
-    let sandbox = finished(&before, 0);
-    let shown = amend(&sandbox, &after, "--dry-run", 0);
+    let sandbox = Sandbox::finished(&before, 0);
+    let shown = sandbox.amend(&after, "--dry-run", 0);
     assert!(
         shown.contains("rereads") && shown.contains("re-reads 5 finished trials: metric `area` found in 4"),
         "{shown}"
     );
-    let json = amend(&sandbox, &after, "--dry-run --json", 0);
+    let json = sandbox.amend(&after, "--dry-run --json", 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         (&json["changes"][0]["class"], &json["rereads"][0]["found"]["area"]),
         (&"rereads".into(), &4.into())
     );
-    let words = amend(&sandbox, &after, "--yes", 0);
+    let words = sandbox.amend(&after, "--yes", 0);
     assert!(!words.contains("reopens"), "{words}");
     let dump = sandbox.dump();
     assert_eq!(dump["study"]["status"], "completed");
@@ -176,10 +163,10 @@ fn later_stages_stand_if_their_parents_do() {
     assert!(ran == 0 && words.contains("metric `area` found in 4"), "{words}");
     // The best two have no `deep`: they have failed, and other ones survive.
     let deep = "[stage.rails]\nabort_if = [{ metric = \"deep\", above = 900 }]\n[stage.metrics]\ndeep = { file = \"stdout.log\", regex = 'area ([0-4]00)' }\n";
-    let sandbox = finished(&both(""), 0);
-    let words = amend(&sandbox, &both(deep), "--yes", 6);
+    let sandbox = Sandbox::finished(&both(""), 0);
+    let words = sandbox.amend(&both(deep), "--yes", 6);
     assert!(words.contains("other cases would survive") && words.contains("--discard-from b"), "{words}");
-    amend(&sandbox, &both(deep), "--yes --discard-from b", 0);
+    sandbox.amend(&both(deep), "--yes --discard-from b", 0);
     sandbox.ok("run study.toml", 0);
     sandbox.ok("verify study.redb", 0);
     assert_eq!(sandbox.canonical(), from_its_beginning(&both(deep), 0));
@@ -211,21 +198,21 @@ fn what_is_gone_or_changed_is_no_evidence() {
         }),
     ];
     for (text, why, spoil) in spoiled {
-        let sandbox = finished(&before, 0);
+        let sandbox = Sandbox::finished(&before, 0);
         spoil(&sandbox);
-        let words = amend(&sandbox, text, "--yes", 6);
+        let words = sandbox.amend(text, "--yes", 6);
         assert!(words.contains("invalidates") && words.contains("`s_0_1` (") && words.contains(why), "{words}");
         assert_eq!(sandbox.dump()["trials"][1]["metrics"]["m"], 2.0);
-        amend(&sandbox, text, "--yes --discard-from a", 0);
+        sandbox.amend(text, "--yes --discard-from a", 0);
     }
 }
 
 #[test]
 fn a_failure_that_cannot_be_read_again_stays_as_it_is() {
-    let sandbox = finished(&study(&stage("a", 5, "n", "")), 0);
+    let sandbox = Sandbox::finished(&study(&stage("a", 5, "n", "")), 0);
     sandbox.write("artifacts/s/0_a/s_0_2/attempt_1/stderr.log", "Error: other\n");
     let rule = "[[stage.failure]]\nkind = \"licence\"\nlog = 'Error'\n";
-    let words = amend(&sandbox, &study(&stage("a", 5, "n", rule)), "--yes", 0);
+    let words = sandbox.amend(&study(&stage("a", 5, "n", rule)), "--yes", 0);
     assert!(words.contains("1 failed trial cannot be read again and stays as it is"), "{words}");
     assert_eq!(sandbox.dump()["trials"][2]["failure"]["kind"], "exit_code");
 }
@@ -238,13 +225,13 @@ fn results_that_were_read_again_are_taken_by_a_later_replan() {
             .replace("survivor_count = 2", "survivor_count = 2\nreuse = true")
             .replace("echo $PITON_CASE >> $PITON_STUDY_DIR/log", "echo {n} >> $PITON_STUDY_DIR/log")
     };
-    let sandbox = finished(&reusing(5, ""), 0);
-    let words = amend(&sandbox, &reusing(5, AREA), "--yes", 0);
+    let sandbox = Sandbox::finished(&reusing(5, ""), 0);
+    let words = sandbox.amend(&reusing(5, AREA), "--yes", 0);
     assert!(words.contains("re-reads 5 finished trials"), "{words}");
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(5, AREA), 0));
-    amend(&sandbox, &reusing(6, AREA), "--yes --discard-from a", 0);
+    sandbox.amend(&reusing(6, AREA), "--yes --discard-from a", 0);
     sandbox.ok("run study.toml", 0);
     sandbox.ok("verify study.redb", 0);
     let ran: Vec<String> = sandbox.lines("log").split_off(5);
@@ -252,7 +239,7 @@ fn results_that_were_read_again_are_taken_by_a_later_replan() {
     assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(6, AREA), 0));
     // Those that were taken over have no logs here.
     let other = AREA.replace("area =", "size =");
-    let words = amend(&sandbox, &reusing(6, &other), "--yes", 6);
+    let words = sandbox.amend(&reusing(6, &other), "--yes", 6);
     assert!(words.contains("it was taken over"), "{words}");
 }
 
@@ -279,20 +266,20 @@ fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
         last.split_off(last.len() - 4)
     };
     let unchanged = made();
-    amend(&unchanged, &reusing(5, AREA), "--yes", 0);
+    unchanged.amend(&reusing(5, AREA), "--yes", 0);
     let accept = "--yes --accept-inputs --note equal";
     let (later, at_once) = (made(), made());
     for sandbox in [&later, &at_once] {
         sandbox.write("in", "2");
     }
-    amend(&later, &reusing(5, ""), accept, 0);
-    amend(&later, &reusing(5, AREA), "--yes", 0);
-    let words = amend(&at_once, &reusing(5, AREA), accept, 0);
+    later.amend(&reusing(5, ""), accept, 0);
+    later.amend(&reusing(5, AREA), "--yes", 0);
+    let words = at_once.amend(&reusing(5, AREA), accept, 0);
     assert!(words.contains("accepted") && words.contains("rereads"), "{words}");
     for sandbox in [&later, &at_once] {
         assert_eq!(last_identities(sandbox), last_identities(&unchanged));
         sandbox.ok("verify study.redb", 0);
-        amend(sandbox, &reusing(6, AREA), "--yes --discard-from a", 0);
+        sandbox.amend(&reusing(6, AREA), "--yes --discard-from a", 0);
         sandbox.ok("run study.toml", 0);
         sandbox.ok("verify study.redb", 0);
         assert_eq!(sandbox.lines("log").len(), 5 + 2, "the failure, and the new one");

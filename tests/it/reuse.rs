@@ -45,30 +45,19 @@ goal = "maximize"
     )
 }
 
-fn finished(text: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(text);
-    sandbox.ok("run study.toml", 0);
-    sandbox
-}
-
 /// What a study gives that runs everything.
 fn alone(text: &str) -> String {
-    let sandbox = finished(text);
+    let sandbox = Sandbox::finished(text, 0);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 0);
     sandbox.canonical()
 }
 
-fn amend(sandbox: &Sandbox, text: &str, options: &str) -> String {
-    sandbox.write("study.toml", text);
-    sandbox.ok(&format!("amend study.redb study.toml --yes {options}"), 0)
-}
-
 #[test]
 fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() {
-    let sandbox = finished(&study("s", "\"a\", \"c\"", true, ""));
+    let sandbox = Sandbox::finished(&study("s", "\"a\", \"c\"", true, ""), 0);
     assert_eq!(sandbox.lines("log").len(), 6 + 4);
     let grown = study("s", "\"a\", \"b\", \"c\"", true, "");
-    let said = amend(&sandbox, &grown, "");
+    let said = sandbox.amend(&grown, "--yes", 0);
     assert!(said.contains("stage `synth`: 9 trials: 6 reused, 3 run, ") && said.contains("replans "), "{said}");
     let out = sandbox.run("run study.toml");
     assert!(out.status.success(), "{}", both(&out));
@@ -88,12 +77,12 @@ fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() 
 
 #[test]
 fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
-    let first = finished(&study("last", "\"a\", \"c\"", true, ""));
+    let first = Sandbox::finished(&study("last", "\"a\", \"c\"", true, ""), 0);
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
     let from = format!("{from}\non_event = \"cat >> told\"");
     let text = study("s", "\"a\", \"c\"", true, &from);
     let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
-    let sandbox = finished(&text);
+    let sandbox = Sandbox::finished(&text, 0);
     assert_eq!(sandbox.lines("log"), Vec::<String>::new());
     assert_eq!(sandbox.canonical(), whole);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 10);
@@ -109,7 +98,7 @@ fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
     // One of its outputs is another one, one is gone: those trials run, and say why.
     fs::write(first.path("artifacts/last/0_synth/last_0_0/attempt_1/net.v"), "a9").unwrap();
     fs::remove_dir_all(first.path("artifacts/last/0_synth/last_0_1/attempt_1")).unwrap();
-    let again = finished(&text);
+    let again = Sandbox::finished(&text, 0);
     let mut log = again.lines("log");
     log.sort();
     assert_eq!(log, ["a1", "c1"]);
@@ -148,14 +137,14 @@ goal = "maximize"
         )
     };
     let good = r#"echo {n} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json"#;
-    let sandbox = finished(&text(good));
+    let sandbox = Sandbox::finished(&text(good), 0);
     let mut log = sandbox.lines("log");
     log.sort();
     assert_eq!(log, ["1", "2"]);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 6);
     // What fails is run by each of them.
     let bad = r#"echo {n} >> $PITON_STUDY_DIR/log; test {n} = 1 && exit 3; echo "{{\"m\": {n}}}" > metrics.json"#;
-    let sandbox = finished(&text(bad));
+    let sandbox = Sandbox::finished(&text(bad), 0);
     let mut log = sandbox.lines("log");
     log.sort();
     assert_eq!(log, ["1", "1", "1", "1", "2"]);
@@ -163,7 +152,7 @@ goal = "maximize"
 
 #[test]
 fn a_damaged_or_strange_store_is_a_miss() {
-    let first = finished(&study("last", "\"a\", \"c\"", true, ""));
+    let first = Sandbox::finished(&study("last", "\"a\", \"c\"", true, ""), 0);
     let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
     let good = fs::read(first.path("study.redb")).unwrap();
     let bytes = good.len();
@@ -187,38 +176,40 @@ fn a_damaged_or_strange_store_is_a_miss() {
     }
 }
 
-#[test]
-fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
-    let slow = study("last", "\"a\", \"c\"", true, "").replacen(
+/// A study whose trials of `n = 3` wait until there is `go`.
+fn slow(name: &str, run: &str) -> String {
+    study(name, "\"a\", \"c\"", true, run).replacen(
         "command = 'echo {abc}",
         "command = 'while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
         1,
-    );
-    let first = Sandbox::with_study(&slow);
-    let engine = first.start("run study.toml");
-    wait_until("four results", || first.lines("log").len() >= 4);
-    wait_until("they are recorded", || first.dump()["accounting"]["succeeded"].as_u64() >= Some(4));
+    )
+}
+
+/// The same study beside it makes only what the first one has not: four results are there.
+fn takes_the_four_of(first: &Sandbox) {
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
-    let sandbox = Sandbox::with_study(
-        &slow.replace("\"last\"", "\"s\"").replace("workers = 2", &format!("workers = 2\n{from}")),
-    );
+    let sandbox = Sandbox::with_study(&slow("s", &from));
     sandbox.write("go", "");
     sandbox.ok("run study.toml", 0);
     let mut log = sandbox.lines("log");
     log.sort();
     assert_eq!(log, ["a3", "c3", "place", "place", "place", "place"]);
+}
+
+#[test]
+fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
+    let first = Sandbox::with_study(&slow("last", ""));
+    let engine = first.start("run study.toml");
+    wait_until("four results", || first.lines("log").len() >= 4);
+    wait_until("they are recorded", || first.dump()["accounting"]["succeeded"].as_u64() >= Some(4));
+    takes_the_four_of(&first);
     first.write("go", "");
     assert!(engine.wait().success());
 }
 
 #[test]
 fn a_store_that_a_crash_left_is_taken_from_as_it_lies() {
-    let slow = study("last", "\"a\", \"c\"", true, "").replacen(
-        "command = 'echo {abc}",
-        "command = 'while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
-        1,
-    );
-    let first = Sandbox::with_study(&slow);
+    let first = Sandbox::with_study(&slow("last", ""));
     let engine = first.start("run study.toml");
     wait_until("they are recorded", || {
         first.path("study.redb").exists() && first.dump()["accounting"]["succeeded"].as_u64() >= Some(4)
@@ -226,15 +217,7 @@ fn a_store_that_a_crash_left_is_taken_from_as_it_lies() {
     engine.signal(Signal::KILL);
     engine.wait();
     let left = fs::read(first.path("study.redb")).unwrap();
-    let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
-    let sandbox = Sandbox::with_study(
-        &slow.replace("\"last\"", "\"s\"").replace("workers = 2", &format!("workers = 2\n{from}")),
-    );
-    sandbox.write("go", "");
-    sandbox.ok("run study.toml", 0);
-    let mut log = sandbox.lines("log");
-    log.sort();
-    assert_eq!(log, ["a3", "c3", "place", "place", "place", "place"]);
+    takes_the_four_of(&first);
     assert!(fs::read(first.path("study.redb")).unwrap() == left, "what is only read is not mended");
     // It was in need of that: whoever owns it mends it.
     first.dump();

@@ -97,11 +97,14 @@ impl Store {
         Present { inputs, versions, ..Present::default() }
     }
 
+    fn standing<'a>(&'a self, spec: &'a Spec) -> StudyState<'a> {
+        let Self { study, stages, counters, .. } = self;
+        StudyState { study, spec, stages, counters, untaken: &[] }
+    }
+
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {
         let old = spec();
-        let (stages, counters) = (&self.stages, &self.counters);
-        let standing = StudyState { study: &self.study, spec: &old, stages, counters, untaken: &[] };
-        amendment(standing, new, self.present(), discard_from)
+        amendment(self.standing(&old), new, self.present(), discard_from)
     }
 }
 
@@ -280,13 +283,7 @@ fn conflict(path: &str, from: StageIndex) -> Contradiction {
 fn an_input_or_tool_that_changed_alters_every_result() {
     let store = store(1, StudyStatus::Interrupted);
     let old = spec();
-    let standing = StudyState {
-        study: &store.study,
-        spec: &old,
-        stages: &store.stages,
-        counters: &store.counters,
-        untaken: &[],
-    };
+    let standing = store.standing(&old);
     let inputs = vec![InputHash { path: "in".into(), bytes: 2, blake3: "11".into() }];
     for path in ["input \"in\"", "tool \"yosys\""] {
         let now = Present { inputs: inputs.clone(), conflicts: vec![conflict(path, 0)], ..Present::default() };
@@ -301,13 +298,7 @@ fn an_input_or_tool_that_changed_alters_every_result() {
 fn an_input_of_a_stage_alters_its_results_and_those_after_it() {
     let store = store(2, StudyStatus::Interrupted);
     let old = spec();
-    let standing = StudyState {
-        study: &store.study,
-        spec: &old,
-        stages: &store.stages,
-        counters: &store.counters,
-        untaken: &[],
-    };
+    let standing = store.standing(&old);
     let judged = |from: StageIndex, discard_from: Option<StageIndex>| {
         let now = Present { conflicts: vec![conflict("input \"in\"", from)], ..store.present() };
         let amendment = amendment(standing, &old, now, discard_from);
@@ -331,13 +322,7 @@ fn all_survivors_stay_all_whatever_the_budget() {
         })
     };
     let old = all(4);
-    let standing = StudyState {
-        study: &closed.study,
-        spec: &old,
-        stages: &closed.stages,
-        counters: &closed.counters,
-        untaken: &[],
-    };
+    let standing = closed.standing(&old);
     let grown = amendment(standing, &all(6), closed.present(), None);
     assert_eq!(grown.changes.len(), 1, "{:?}", grown.changes);
     assert_eq!(grown.changes[0].class, Class::Extends);
@@ -356,8 +341,7 @@ fn what_is_named_or_left_out_otherwise_is_never_harmless_once_trials_ran() {
     base_ran.base = Some(BaseRow { state: TrialState::Succeeded, attempts: Vec::new(), failure: None });
     let old = changed(|spec| spec.study.inputs = named(&["in"]));
     let judged = |store: &Store, study: &StudyRow, new: &Spec| {
-        let (stages, counters) = (&store.stages, &store.counters);
-        let standing = StudyState { study, spec: &old, stages, counters, untaken: &[] };
+        let standing = StudyState { study, ..store.standing(&old) };
         amendment(standing, new, store.present(), None).changes.first().map(|judged| judged.class)
     };
     let without = changed(|_| {});
@@ -395,13 +379,7 @@ fn results_that_could_be_read_again_stay() {
     let mut store = store(3, StudyStatus::Completed);
     store.stages[2].status = StageStatus::Closed;
     let amended = |rereads: Vec<Rereading>| {
-        let standing = StudyState {
-            study: &store.study,
-            spec: &old,
-            stages: &store.stages,
-            counters: &store.counters,
-            untaken: &[],
-        };
+        let standing = store.standing(&old);
         amendment(standing, &new, Present { rereads, ..store.present() }, None)
     };
     let read = || Rereading { stage: 1, read: 5, found: [("x".to_owned(), 4)].into(), ..Rereading::default() };
@@ -438,13 +416,7 @@ fn the_last_stage_opens_again_for_what_was_read() {
     let new = changed(|spec| drop(spec.stages[2].metrics.insert("x".into(), rule.clone())));
     let mut store = store(3, StudyStatus::Completed);
     let amended = |store: &Store, found: Rereading| {
-        let standing = StudyState {
-            study: &store.study,
-            spec: &old,
-            stages: &store.stages,
-            counters: &store.counters,
-            untaken: &[],
-        };
+        let standing = store.standing(&old);
         let present = Present { rereads: vec![found], ..store.present() };
         let event = amendment(standing, &new, present, None).event;
         (event.extended.is_some(), event.reopen)
