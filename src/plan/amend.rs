@@ -97,6 +97,8 @@ pub(crate) enum Untaken {
     Lack(String),
     /// Some were imported: nothing is known of what they depend on.
     Imported,
+    /// A check has found that equal trials of it come to other results: none is taken any more.
+    Doubted,
 }
 
 impl Untaken {
@@ -113,6 +115,7 @@ impl Untaken {
             Self::Differ(parts) => format!("their identity is another one: {}", parts.join(", ")),
             Self::Imported => "some of them were imported, and no trial can take those".into(),
             Self::Lack(metric) => format!("they lack the metric `{metric}`"),
+            Self::Doubted => "they depend on more than their identity, and are not taken any more".into(),
         }
     }
 }

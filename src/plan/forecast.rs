@@ -10,7 +10,7 @@ use super::amend::Untaken;
 use super::{KnownBy, Lineage, MadeWith, Selector, StageIdentity, declared, shares};
 use crate::model::words::counted;
 use crate::model::{
-    AttemptOutcome, Extension, IdentityHash, Metrics, OutputHash, Parent, Proposals, Proposing, REUSED,
+    AttemptOutcome, Doubt, Extension, IdentityHash, Metrics, OutputHash, Parent, Proposals, Proposing, REUSED,
     StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState, waiting,
 };
 use crate::study_file::{Spec, StageSpec};
@@ -375,7 +375,7 @@ fn median_us<R: Recorded>(recorded: &R, row: &StageRow) -> Result<Option<u64>, R
 pub(crate) fn untaken<R: Recorded>(
     recorded: &R,
     (old, was_made_with): (&Spec, MadeWith<'_>),
-    stages: &[StageRow],
+    (stages, doubts): (&[StageRow], &[Doubt]),
     proposals: &Proposals,
     stage: StageIndex,
     (new, made_with): (&Spec, MadeWith<'_>),
@@ -396,6 +396,9 @@ pub(crate) fn untaken<R: Recorded>(
     let differ = || Some(Untaken::Differ(Vec::new()));
     let place = StageIndex::try_from(place).unwrap_or(StageIndex::MAX);
     let Some(identity) = StageIdentity::of(new, place, made_with) else { return Ok(differ()) };
+    if identity.doubt_among(doubts).is_some() {
+        return Ok(Some(Untaken::Doubted));
+    }
     // Values of the trials' ancestors are the old ones, constants are the new ones.
     let with_new_constants = Spec { params: new.params.clone(), ..old.clone() };
     let lineage = Lineage::new(&with_new_constants, stages).with_proposals(proposals);

@@ -177,6 +177,12 @@ impl StageIdentity {
         self.shared
     }
 
+    /// The first of these doubts that is about such a stage, or about one that a person accepted for it.
+    #[must_use]
+    pub(crate) fn doubt_among<'a>(&self, doubts: &'a [Doubt]) -> Option<&'a Doubt> {
+        doubts.iter().find(|doubt| [self].into_iter().chain(&self.accepted).any(|one| one.shared == doubt.shared))
+    }
+
     /// The identity of a trial's result, from its case's params and the outputs of its parent's accepted attempt (none in the
     /// first stage). What the trial does not see may be there, and counts for nothing.
     #[must_use]
@@ -226,8 +232,7 @@ pub(crate) fn doubt_of<'a>(study: &'a StudyRow, spec: &Spec, stage: StageIndex) 
     if study.doubts.is_empty() {
         return None;
     }
-    let now = StageIdentity::of(spec, stage, study.into())?;
-    study.doubts.iter().find(|doubt| [&now].into_iter().chain(&now.accepted).any(|one| one.shared == doubt.shared))
+    StageIdentity::of(spec, stage, study.into())?.doubt_among(&study.doubts)
 }
 
 /// The seed of a trial that sees these params: a function of what its identity holds, and of nothing that needs a record. So

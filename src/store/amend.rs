@@ -458,9 +458,10 @@ impl Stands {
             for stage in stages.iter().take_while(|stage| stage.status != StageStatus::Waiting) {
                 let (old, new) = ((spec, MadeWith::from(study)), (new, made_with));
                 let imported = counters.get(stage.index as usize).is_some_and(|counters| counters.imported > 0);
+                let known = (stages.as_slice(), study.doubts.as_slice());
                 untaken.push(match imported {
                     true => Some(Untaken::Imported),
-                    false => forecast::untaken(&recorded, old, stages, &proposals, stage.index, new)?,
+                    false => forecast::untaken(&recorded, old, known, &proposals, stage.index, new)?,
                 });
             }
         }

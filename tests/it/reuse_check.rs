@@ -117,8 +117,18 @@ fn who_breaks_it_is_told_and_nothing_is_taken_any_more() {
     sandbox.ok("report study.redb -o report.html", 0);
     assert!(fs::read_to_string(sandbox.path("report.html")).unwrap().contains("Doubtful: results of stage"));
 
-    // Neither a new engine nor an amendment forgets it.
+    // No amendment says that no result is lost where none would be taken: it is asked about.
     let text = study("s", "true", "1, 2", "");
+    sandbox.write("study.toml", &text);
+    let out = sandbox.run("amend study.redb study.toml --yes");
+    assert_eq!(out.status.code(), Some(6), "{}", both(&out));
+    assert!(
+        both(&out).contains("depend on more than their identity, and are not taken any more"),
+        "{}",
+        both(&out)
+    );
+
+    // Neither a new engine nor an amendment forgets it.
     fs::remove_file(sandbox.path("log")).unwrap();
     grow(&sandbox, &text);
     let out = sandbox.ok("run study.toml", 0);
