@@ -172,12 +172,11 @@ impl Diagnostics {
                 // Only the marked line goes to the renderer: spans cannot lie outside it, and a large file
                 // with many mistakes stays cheap.
                 let line = Line::at(&self.source, span);
-                let mark = AnnotationKind::Primary.span(line.marked);
+                let (text, marked) = line.harmless();
+                let mark = AnnotationKind::Primary.span(marked);
                 let mark = if mistake.label.is_empty() { mark } else { mark.label(clean(&mistake.label)) };
-                let snippet = Snippet::source(line.text)
-                    .line_start(line.number)
-                    .path(clean(&self.source_name))
-                    .annotation(mark);
+                let snippet =
+                    Snippet::source(text).line_start(line.number).path(clean(&self.source_name)).annotation(mark);
                 Group::with_title(Level::ERROR.primary_title(message)).element(snippet)
             }
         };
@@ -224,6 +223,22 @@ impl<'s> Line<'s> {
             number: before.matches('\n').count() + 1,
             marked: from.saturating_sub(cut)..to.saturating_sub(cut),
         }
+    }
+
+    /// The text and the marked part of it without what a terminal obeys or hides. The renderer sees to that for ASCII alone.
+    fn harmless(&self) -> (String, Range<usize>) {
+        let harmless = |letter: char| match letter {
+            letter if !letter.is_ascii() && names::steers_or_hides(letter) => char::REPLACEMENT_CHARACTER,
+            letter => letter,
+        };
+        let part = |range: Range<usize>| self.text.get(range).unwrap_or_default().chars().map(harmless);
+        let Range { start, end } = self.marked;
+        let mut text: String = part(0..start).collect();
+        let from = text.len();
+        text.extend(part(start..end));
+        let marked = from..text.len();
+        text.extend(part(end..self.text.len()));
+        (text, marked)
     }
 }
 

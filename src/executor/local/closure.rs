@@ -222,7 +222,7 @@ impl TrialContext<'_> {
     ///
     /// ```no_run
     /// # fn run(trial: &piton::TrialContext<'_>) -> Result<piton::Metrics, piton::TrialError> {
-    /// for epoch in 1..=100 {
+    /// for epoch in 1..=100_u32 {
     ///     let loss = 1.0 / f64::from(epoch);
     ///     if trial.report(epoch.into(), [("loss", loss)])? == piton::Heard::End {
     ///         return Err("told to end".into());

@@ -719,6 +719,14 @@ fn terminal_escapes_do_not_get_through() {
     let text = "\"\u{1b}[31m\\u001b[0m\" = 1\n";
     let found = parse("\u{1b}[1m.toml", text, &[]).unwrap_err();
     assert!(!found.to_string().contains('\u{1b}'), "{found}");
+    // Nor those beyond ASCII, before, in and after what is marked; the mark stays under the same letters.
+    let text = "# \n\"\u{9b}a\u{9b}\u{202e}b\" = 1 # \u{9b}\u{feff}\n";
+    let shown = parse("x.toml", text, &[]).unwrap_err().to_string();
+    assert!(
+        !shown.contains(|letter: char| letter != '\n' && crate::model::names::steers_or_hides(letter)),
+        "{shown:?}"
+    );
+    assert!(shown.contains("\"\u{fffd}a\u{fffd}\u{fffd}b\" = 1 # \u{fffd}\u{fffd}\n  | ^^^^^^^"), "{shown}");
 }
 
 #[test]
