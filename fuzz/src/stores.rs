@@ -95,7 +95,8 @@ pub fn salvage(data: &[u8]) {
             let reader = Reader::open(&new).unwrap();
             let found = verify(&reader.snapshot().unwrap()).unwrap();
             assert_eq!((found.differences, found.events), (vec![], salvaged.events));
-            assert!(salvaged.events <= salvaged.known);
+            // The event that says that the others were made of rows is salvage's own.
+            assert!(salvaged.events - u64::from(salvaged.rebuilt) <= salvaged.known, "{salvaged:?}");
         }
         Err(piton::Error::Open(OpenError::Nothing { .. })) => assert!(!new.exists()),
         Err(other) => panic!("{other:?}"),

@@ -31,7 +31,7 @@ use found::{Found, Spot, has_result};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Salvaged {
-    /// Events in the new store: all from the first to this one.
+    /// Events in the new store: all from the first to this one. Where it was rebuilt, one of them is of salvage's own and says so.
     pub events: Seq,
     /// The last event the damaged store is known to have had.
     pub known: Seq,
