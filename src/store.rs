@@ -14,7 +14,7 @@ mod report;
 mod stop;
 
 pub use crate::engine::stop::StopError;
-pub use crate::plan::amend::{Class, Discarded, Judged, Rereading};
+pub use crate::plan::amend::{BaseCommand, Class, Discarded, Judged, Rereading};
 pub use crate::plan::forecast::{Follows, StageForecast};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::journal::{self, Compacted, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
-use crate::model::{Event, Record, Seq, StageRow, StageStatus, TrialId, TrialState};
+use crate::model::{Event, Record, Seq, StageRow, StageStatus, StudyRow, TrialId, TrialState};
 use crate::plan::Lineage;
 use crate::salvage::salvage;
 use crate::study_file::Spec;
@@ -349,9 +349,13 @@ impl Store {
         let journal = Journal::open(&self.path)?;
         let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
         let study = snapshot.study().map_err(|cause| self.unreadable(cause))?;
-        let spec = Spec::from_json(&study.spec)
-            .map_err(|error| Error::StoredSpec { store: self.path.clone(), why: error.to_string() })?;
+        let spec = self.stored_spec(&study)?;
         Ok((journal, snapshot, spec))
+    }
+
+    fn stored_spec(&self, study: &StudyRow) -> Result<Spec, Error> {
+        Spec::from_json(&study.spec)
+            .map_err(|error| Error::StoredSpec { store: self.path.clone(), why: error.to_string() })
     }
 
     /// In one transaction; the store is closed then.

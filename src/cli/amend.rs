@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use piton::store::{Discarded, Follows, Judged, Rereading, StageForecast};
+use piton::store::{BaseCommand, Discarded, Follows, Judged, Rereading, StageForecast};
 use piton::views::{about, counted};
 use piton::{AmendPlan, Consent, Error, Store, Study, shell_word};
 
@@ -22,7 +22,7 @@ const YES: &str = "`--yes` accepts the changes, `--dry-run` only shows them";
 pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     let store = Store::at(&args.store.store);
     let given = Study::from_file(&args.study, &args.set)?;
-    let plan = store.amend(&given)?;
+    let plan = if args.dry_run { store.preview_amend(&given)? } else { store.amend(&given)? };
     let mut plan = match &args.discard_from {
         Some(stage) => plan.discarding_from(stage)?,
         None => plan,
@@ -46,6 +46,7 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
             print_json(&json(&plan, false))?;
         } else {
             say("nothing was changed");
+            say_if_it_runs(&plan);
         }
         plan.close()?;
         return Ok(0);
@@ -77,6 +78,15 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// What is shown while an engine runs is what stands at the moment.
+fn say_if_it_runs(plan: &AmendPlan<'_>) {
+    if plan.study_runs() {
+        note(
+            "the study runs: this is what holds at the moment; it can be amended once it has stopped (`piton stop`)",
+        );
+    }
+}
+
 /// Shows the plan and gets it accepted, if it can be done at all.
 fn agree(args: &AmendArgs, plan: &AmendPlan<'_>, what: &str) -> Result<(), Error> {
     if !args.json {
@@ -99,6 +109,7 @@ fn nothing_to_do(args: &AmendArgs, plan: AmendPlan<'_>) -> Result<u8, Error> {
         print_json(&serde_json::json!({ "changes": [], "discarded": [], "replanned": [], "applied": false }))?;
     } else if plan.tools_to_ask().is_empty() {
         say("the study file says what the store says: there is nothing to amend");
+        say_if_it_runs(&plan);
         // Whoever wrote a table that counts for nothing may well wonder why.
         let (tables, executor) = plan.idle_tables();
         for table in tables {
@@ -134,6 +145,30 @@ fn print_plan(plan: &AmendPlan<'_>) -> Result<(), Error> {
             false => "they run again",
         };
         print_line(&format!("            {what}; the old results stay in the journal (`piton dump --at SEQ`)"))?;
+    }
+    match plan.base() {
+        Some(BaseCommand::Stands) => {
+            print_line(
+                "keeps       the base command has succeeded, and nothing that it saw changes: it does not run again",
+            )?;
+        }
+        Some(BaseCommand::RunsAgain(why)) => {
+            print_line(&format!("again       the base command runs again: {why}"))?;
+        }
+        _ => {}
+    }
+    let cleared: Vec<String> = plan.cleared().map(|stage| format!("`{stage}`")).collect();
+    if !cleared.is_empty() {
+        let stages = if cleared.len() == 1 { "stage" } else { "stages" };
+        print_line(&format!(
+            "clears      scratch directories and reports of all cases of {stages} {}",
+            cleared.join(", ")
+        ))?;
+    }
+    for stage in plan.unapproved() {
+        print_line(&format!(
+            "drops       the approval of stage `{stage}`: it waits for another one (`piton approve`)"
+        ))?;
     }
     for forecast in plan.replanned() {
         let work = forecast.work_us.map_or_else(String::new, |work_us| format!(", {} of work", about(work_us)));
@@ -177,11 +212,18 @@ fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
         })
     };
     let discarded = |Discarded { name, finished, reuses, .. }: &Discarded| serde_json::json!({ "stage": name, "finished_trials": finished, "reuses": reuses });
+    let base = |base| match base {
+        BaseCommand::RunsAgain(why) => serde_json::json!({ "runs_again": true, "why": why }),
+        _ => serde_json::json!({ "runs_again": false, "why": "nothing that it saw changes" }),
+    };
     serde_json::json!({
         "changes": plan.changes().iter().map(change).collect::<Vec<_>>(),
         "discarded": plan.discarded().iter().map(discarded).collect::<Vec<_>>(),
         "replanned": plan.replanned().iter().map(forecast_json).collect::<Vec<_>>(),
+        "base": plan.base().map(base), "clears_scratch_of": plan.cleared().collect::<Vec<_>>(),
+        "unapproved": plan.unapproved(),
         "rereads": plan.rereads().map(reread).collect::<Vec<_>>(),
-        "added_trials": plan.added_trials(), "reopens": plan.reopens(), "applied": applied,
+        "added_trials": plan.added_trials(), "reopens": plan.reopens(), "study_runs": plan.study_runs(),
+        "applied": applied,
     })
 }

@@ -336,6 +336,7 @@ impl Observer for Progress {
             | Event::StageReread { .. }
             | Event::ResultReread(_)
             | Event::InputsAccepted { .. }
+            | Event::BaseKept
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

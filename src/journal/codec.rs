@@ -616,6 +616,14 @@ mod tests {
         assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
     }
 
+    #[test]
+    fn golden_bytes_of_a_base_that_is_kept() {
+        let record = Record { at_ms: 1, run_ms: 5, event: Event::BaseKept };
+        let bytes = encode(7, &record).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 31]);
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+    }
+
     /// By hand: what kinds are called is on disk, and nothing else of them.
     #[test]
     fn golden_bytes_of_kinds_of_failures() {

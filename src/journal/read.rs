@@ -419,6 +419,12 @@ impl Snapshot {
                     let lists = found.last().map_or_else(Vec::new, |identity| identity.lists.clone());
                     found.iter_mut().for_each(|identity| identity.accept(&inputs, &tools, &lists));
                 }
+                // What it was made with is what is recorded now.
+                Event::BaseKept => {
+                    if let Some(identity) = found.last_mut() {
+                        *identity.results.entry(0).or_default() += 1;
+                    }
+                }
                 Event::StageOpened { stage, .. } => opened = stage,
                 Event::AttemptEnded(end) | Event::BaseEnded(end)
                     if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>

@@ -618,5 +618,6 @@ mirror_enum! {
         TrialImported(import: Box<TrialImportV1>),
         ResultsTold(told: Box<ResultsToldV1>),
         InputsAccepted { by: String, note: String, inputs: Vec<AcceptedChangeV1>, tools: Vec<AcceptedChangeV1> },
+        BaseKept,
     }
 }

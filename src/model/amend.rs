@@ -5,7 +5,10 @@
 use super::event::{Extension, SpecAmended};
 use super::fold::{Fold, Rows, waiting};
 use super::ids::StageIndex;
-use super::rows::{Approval, Proposing, StageCounters, StageRow, StageStatus, StudyStatus, TrialState};
+use super::rows::{
+    Approval, AttemptOutcome, BaseRow, Proposing, StageCounters, StageRow, StageStatus, StudyRow, StudyStatus,
+    TrialState,
+};
 
 /// What a person had said of a stage that waits, for the stage of that name.
 struct Carried {
@@ -61,6 +64,19 @@ impl Fold {
             }
         }
         rows.put_study(study)
+    }
+
+    /// What an amendment made run again has its result all the same.
+    pub(super) fn base_kept<E: From<super::FoldError>>(&self, study: &mut StudyRow) -> Result<(), E> {
+        let succeeded = |base: &&mut BaseRow| {
+            let last = base.attempts.last().and_then(|attempt| attempt.outcome);
+            base.state == TrialState::Pending && last == Some(AttemptOutcome::Succeeded)
+        };
+        let Some(base) = study.base.as_mut().filter(succeeded) else {
+            return Err(self.misfit("the base command has no result that it could keep".into()));
+        };
+        base.state = TrialState::Succeeded;
+        Ok(())
     }
 
     /// Forgets the stages from one on, with their trials.

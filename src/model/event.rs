@@ -223,6 +223,9 @@ pub enum Event {
         /// Tools, each with its versions.
         tools: Vec<AcceptedChange>,
     },
+    /// The base command has succeeded and need not run again, though the first stage is planned anew: right after the
+    /// [`SpecAmended`] that changes nothing of what it saw.
+    BaseKept,
 }
 
 /// Everything a study is, fixed at creation.

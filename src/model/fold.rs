@@ -115,6 +115,7 @@ impl Event {
             Self::TrialImported(_) => "trial_imported",
             Self::ResultsTold(_) => "results_told",
             Self::InputsAccepted { .. } => "inputs_accepted",
+            Self::BaseKept => "base_kept",
         }
     }
 }
@@ -291,6 +292,7 @@ impl Fold {
                 let (by, note, inputs, tools) = (by.clone(), note.clone(), inputs.clone(), tools.clone());
                 study.accepted.push(Accepted { by, note, at_ms: self.at_ms, inputs, tools });
             }
+            Event::BaseKept => self.base_kept(&mut study)?,
             // What follows says all there is to say.
             Event::Rebuilt { .. } => {}
             Event::StudyCompleted => study.status = StudyStatus::Completed,

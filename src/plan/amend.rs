@@ -3,10 +3,12 @@
 //! Pure: two specs and the rows give the amendment. A change is only ever allowed when it is known to leave every
 //! kept result as it is; whatever is not known counts as altering results.
 
+use std::collections::BTreeSet;
+
 use crate::model::words::counted;
 use crate::model::{
-    Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex, StageRow, StageStatus,
-    StudyRow, StudyStatus, ToolVersion, TrialState,
+    AttemptOutcome, BaseRow, Extension, InputHash, Proposing, Segment, SpecAmended, StageCounters, StageIndex,
+    StageRow, StageStatus, StudyRow, StudyStatus, ToolVersion, TrialState,
 };
 use crate::study_file::{
     Amend, CaseFile, Change, Contradiction, Sampling, Spec, StageSpec, Subject, changed_versions, differences,
@@ -80,6 +82,16 @@ pub struct Discarded {
     pub reuses: bool,
 }
 
+/// What becomes of a base command that has succeeded, where the first stage is planned anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BaseCommand {
+    /// Nothing that it saw changes: it does not run again.
+    Stands,
+    /// It runs again, because of this.
+    RunsAgain(&'static str),
+}
+
 /// Why the results that a stage has are none for the trials of another spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Untaken {
@@ -131,6 +143,10 @@ pub(crate) struct Amendment {
     pub discarded: Vec<Discarded>,
     /// The first stage that is planned anew, though none of its results needs to go.
     pub replans_from: Option<StageIndex>,
+    /// What becomes of a base command that has succeeded; `None`: what it was.
+    pub base: Option<BaseCommand>,
+    /// Stages that a person approved, and that wait for approval again.
+    pub unapproved: Vec<String>,
     /// What happens, should it be accepted.
     pub event: SpecAmended,
 }
@@ -226,6 +242,7 @@ pub(crate) fn amendment(
             .filter(|(first, _)| !matches!(first.class, Class::Replans(_) | Class::Accepted(_)))
             .for_each(|(first, anew)| *first = anew);
     }
+    let base = judge.base_again(discard_from, replans_from, &conflicts);
     let discard_from = discard_from.into_iter().chain(replans_from).min();
     let extended = judge.extended(&changes);
     let reopen = judge.reopens(extended.is_some(), discard_from.is_some());
@@ -240,7 +257,8 @@ pub(crate) fn amendment(
         extended,
         reopen,
     };
-    Amendment { changes, altered_from, discarded, replans_from, event }
+    let unapproved = judge.unapproved(&event);
+    Amendment { changes, altered_from, discarded, replans_from, base, unapproved, event }
 }
 
 fn position(index: StageIndex) -> usize {
@@ -457,6 +475,57 @@ impl Judge<'_> {
             Some(TrialState::Succeeded) if !self.discards_all => harmless(change, "it has succeeded already"),
             _ => extends(change, "it runs before the first stage"),
         }
+    }
+
+    /// What becomes of a base command that has succeeded. Who says by hand that the first stage goes wants everything anew.
+    fn base_again(
+        &self,
+        discarded_from: Option<StageIndex>,
+        replans_from: Option<StageIndex>,
+        conflicts: &[Contradiction],
+    ) -> Option<BaseCommand> {
+        let (old, new) = (self.standing.spec, self.new);
+        let base = new.base.as_ref()?;
+        let has_succeeded = |row: &BaseRow| {
+            let last = row.attempts.last().and_then(|attempt| attempt.outcome);
+            row.state == TrialState::Succeeded && last == Some(AttemptOutcome::Succeeded)
+        };
+        self.standing.study.base.as_ref().filter(|row| has_succeeded(row))?;
+        if discarded_from == Some(0) {
+            return Some(BaseCommand::RunsAgain("the first stage is discarded"));
+        }
+        if replans_from != Some(0) {
+            return None;
+        }
+        let inputs = |spec: &Spec| {
+            let named = spec.study.inputs.iter().filter(|input| !is_case_file(spec, input)).cloned();
+            (named.collect::<BTreeSet<_>>(), spec.study.inputs_ignore.iter().cloned().collect::<BTreeSet<_>>())
+        };
+        let name = |spec: &Spec| (spec.study.name.clone(), spec.study.base_case.clone());
+        let differs = [
+            (old.base.as_ref().is_none_or(|before| before.work != base.work), "its command changes"),
+            (old.constants() != new.constants(), "`[params]` changes"),
+            (old.env != new.env, "`[env]` changes"),
+            ((old.study.seed, name(old)) != (new.study.seed, name(new)), "the study's seed or name changes"),
+            (inputs(old) != inputs(new), "the study names other inputs"),
+            (old.study.versions != new.study.versions, "the study names other tools"),
+            (conflicts.iter().any(|conflict| conflict.from == 0), "what it depends on has changed"),
+        ];
+        let why = differs.into_iter().find(|(differs, _)| *differs).map(|(_, why)| why);
+        Some(why.map_or(BaseCommand::Stands, BaseCommand::RunsAgain))
+    }
+
+    /// Stages whose approval goes with the results that it was given for, and that need one.
+    fn unapproved(&self, event: &SpecAmended) -> Vec<String> {
+        let needs = |name: &str| self.new.stages.iter().any(|stage| stage.name == name && stage.approve);
+        let next = event.discard_from.map_or(self.kept, |from| self.kept.min(position(from)));
+        let loses = |stage: &&StageRow| {
+            let discarded = event.discard_from.is_some_and(|from| stage.index >= from);
+            let others_before = event.extended.is_some() && event.index_of(&stage.name) == Some(index_of(next));
+            discarded || (stage.status == StageStatus::Waiting && others_before)
+        };
+        let approved = self.standing.stages.iter().filter(|stage| stage.approval.is_some() && needs(&stage.name));
+        approved.filter(loses).map(|stage| stage.name.clone()).collect()
     }
 
     /// A stage that is only in one of the specs.

@@ -14,7 +14,7 @@ use super::{Recorded, Store};
 use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
 use crate::inputs_now;
-use crate::journal::{Journal, JournalError, Snapshot};
+use crate::journal::{Journal, JournalError, Reader, Snapshot};
 use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
     Accepted, AcceptedChange, Event, Identity, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex,
@@ -22,14 +22,15 @@ use crate::model::{
 };
 use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::amend::{
-    Amendment, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment, changed_tools,
-    tool_path,
+    Amendment, BaseCommand, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment,
+    changed_tools, tool_path,
 };
 use crate::plan::forecast::{self, Forecast, StageForecast};
 use crate::plan::{KnownBy, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
+use crate::views::Liveness;
 
 /// What accepting an [`AmendPlan`] may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +42,31 @@ pub enum Consent {
     Discard,
 }
 
-/// What making a study into another description of it would do. Nobody else can change the store while this lives.
+/// How the store is open.
+#[derive(Debug)]
+enum Access {
+    /// Nobody else can change it.
+    Held(Journal),
+    /// Whoever has it may change it meanwhile, as an engine does that runs.
+    Seen { reader: Reader, runs: bool },
+}
+
+impl Access {
+    fn snapshot(&self) -> Result<Snapshot, JournalError> {
+        match self {
+            Self::Held(journal) => journal.snapshot(),
+            Self::Seen { reader, .. } => reader.snapshot(),
+        }
+    }
+}
+
+/// What making a study into another description of it would do. Nobody else can change the store while this lives, unless
+/// it is a preview.
 #[derive(Debug)]
 pub struct AmendPlan<'a> {
     store: &'a Store,
     given: &'a Study,
-    journal: Journal,
+    access: Access,
     stands: Stands,
     new: Spec,
     discard_from: Option<StageIndex>,
@@ -63,15 +83,38 @@ impl Store {
     /// input cannot be read.
     pub fn amend<'a>(&'a self, given: &'a Study) -> Result<AmendPlan<'a>, Error> {
         let (journal, snapshot, spec) = self.open()?;
-        let (stands, new) = Stands::load(self, given, &snapshot, spec)?;
+        self.amend_plan(given, Access::Held(journal), &snapshot, spec)
+    }
+
+    /// The same plan to be looked at alone: the store is only read, also while an engine runs, and the plan is that of the
+    /// moment. It cannot be applied.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when `given` describes no study, and when the store or an input cannot be read.
+    pub fn preview_amend<'a>(&'a self, given: &'a Study) -> Result<AmendPlan<'a>, Error> {
+        let reader = Reader::open(&self.path)?;
+        let snapshot = reader.snapshot().map_err(|cause| self.unreadable(cause))?;
+        let study = snapshot.study().map_err(|cause| self.unreadable(cause))?;
+        let spec = self.stored_spec(&study)?;
+        let runs = Liveness::of(&self.path, &study).is_ok_and(|liveness| liveness.alive);
+        self.amend_plan(given, Access::Seen { reader, runs }, &snapshot, spec)
+    }
+
+    fn amend_plan<'a>(
+        &'a self,
+        given: &'a Study,
+        access: Access,
+        snapshot: &Snapshot,
+        spec: Spec,
+    ) -> Result<AmendPlan<'a>, Error> {
+        let (stands, new) = Stands::load(self, given, snapshot, spec)?;
         let tools = match stands.named(&new).is_empty() {
             true => Tools::Told { versions: Vec::new(), dropped: Vec::new(), silent: None },
             false => Tools::Presumed,
         };
-        let planned = stands.plan(&snapshot, &new, &tools, None);
+        let planned = stands.plan(snapshot, &new, &tools, None);
         let (plan, replanned) = planned.map_err(|cause| self.unreadable(cause))?;
-        drop(snapshot);
-        Ok(AmendPlan { store: self, given, journal, stands, new, discard_from: None, tools, plan, replanned })
+        Ok(AmendPlan { store: self, given, access, stands, new, discard_from: None, tools, plan, replanned })
     }
 }
 
@@ -96,7 +139,7 @@ impl AmendPlan<'_> {
 
     /// The plan as of now.
     fn planned(&self) -> Result<(Amendment, Vec<StageForecast>), Error> {
-        let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+        let snapshot = self.access.snapshot().map_err(|cause| self.store.unreadable(cause))?;
         let planned = self.stands.plan(&snapshot, &self.new, &self.tools, self.discard_from);
         planned.map_err(|cause| self.store.unreadable(cause))
     }
@@ -148,6 +191,25 @@ impl AmendPlan<'_> {
         self.plan.event.extended.iter().flat_map(|extended| &extended.more).map(|more| more.count).sum()
     }
 
+    /// What becomes of a base command that has succeeded, where the first stage is planned anew.
+    #[must_use]
+    pub const fn base(&self) -> Option<BaseCommand> {
+        self.plan.base
+    }
+
+    /// Stages that were approved, and wait for approval again: it was given for what the stages before them had come to.
+    #[must_use]
+    pub fn unapproved(&self) -> &[String] {
+        &self.plan.unapproved
+    }
+
+    /// Stages that begin anew, whose cases lose `scratch` and what was reported in `progress.jsonl`.
+    pub fn cleared(&self) -> impl Iterator<Item = &str> {
+        let from = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
+        let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
+        begun.filter(move |stage| stage.index >= from).map(|stage| stage.name.as_str())
+    }
+
     /// Whether a study that was over goes on.
     #[must_use]
     pub fn reopens(&self) -> bool {
@@ -164,6 +226,12 @@ impl AmendPlan<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.plan.is_empty()
+    }
+
+    /// Whether an engine runs the study meanwhile; then this is what holds at the moment. Never so of a plan that can be applied.
+    #[must_use]
+    pub const fn study_runs(&self) -> bool {
+        matches!(self.access, Access::Seen { runs: true, .. })
     }
 
     /// The study's name.
@@ -234,6 +302,9 @@ impl AmendPlan<'_> {
 
     /// [`AmendPlan::apply`], with what was recorded.
     pub(crate) fn applied(mut self, consent: Consent) -> Result<Recorded, Error> {
+        if matches!(self.access, Access::Seen { .. }) {
+            return Err(preview());
+        }
         self.ask_tools()?;
         self.refuse()?;
         if self.discard_from.is_some() && consent == Consent::KeepResults {
@@ -243,12 +314,16 @@ impl AmendPlan<'_> {
             self.close()?;
             return Ok(Vec::new());
         }
-        let settled = if self.plan.event.discard_from.is_some() { self.make_way()? } else { Vec::new() };
+        let settled = match &self.access {
+            Access::Held(journal) if self.plan.event.discard_from.is_some() => self.make_way(journal)?,
+            _ => Vec::new(),
+        };
+        let Access::Held(mut journal) = self.access else { return Err(preview()) };
         let accepts = self.plan.changes.iter().any(|judged| matches!(judged.class, Class::Accepted(_)));
         let accepted = self.stands.accepted(&self.new, &self.tools, self.discard_from).filter(|_| accepts);
         let read = std::mem::take(&mut self.stands.rereads);
         let reread = {
-            let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+            let snapshot = journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
             let (stands, event) = (&self.stands, &self.plan.event);
             let everything: Vec<Accepted> = stands.study.accepted.iter().chain(&accepted).cloned().collect();
             let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions, accepted: &everything };
@@ -262,21 +337,23 @@ impl AmendPlan<'_> {
             inputs,
             tools,
         });
+        let kept = matches!(self.plan.base, Some(BaseCommand::Stands)).then_some(Event::BaseKept);
         let event = Event::SpecAmended(Box::new(self.plan.event));
         let lists = self.stands.present.found.lists;
         let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
         let at_ms = unix_ms();
         let records = |events: Vec<Event>| events.into_iter().map(move |event| Record { at_ms, run_ms: 0, event });
-        let amended =
-            settled.into_iter().chain(records([event].into_iter().chain(listed).chain(accepted).collect()));
+        let amended = settled
+            .into_iter()
+            .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
         if injected_fault!(RereadApart) {
-            let first = self.journal.last_seq() + 1;
+            let first = journal.last_seq() + 1;
             let amended: Vec<Record> = amended.collect();
-            self.journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
-            let then = self.store.append_records(self.journal, records(reread).collect())?;
+            journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
+            let then = self.store.append_records(journal, records(reread).collect())?;
             return Ok((first..).zip(amended).chain(then).collect());
         }
-        self.store.append_records(self.journal, amended.chain(records(reread)).collect())
+        self.store.append_records(journal, amended.chain(records(reread)).collect())
     }
 
     /// Lets go of the store, which is as it was.
@@ -284,15 +361,18 @@ impl AmendPlan<'_> {
     /// # Errors
     /// [`Error`] when it is found to be damaged.
     pub fn close(self) -> Result<(), Error> {
-        self.journal.close().map_err(|cause| self.store.unreadable(cause))
+        match self.access {
+            Access::Held(journal) => journal.close().map_err(|cause| self.store.unreadable(cause)),
+            Access::Seen { .. } => Ok(()),
+        }
     }
 
     /// Ends what a dead engine left running, and removes the scratch directories and reports of what is discarded: a trial
     /// that runs again must not go on from another one's. Nothing of a result is touched.
-    fn make_way(&self) -> Result<Vec<Record>, Error> {
-        let snapshot = self.journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+    fn make_way(&self, journal: &Journal) -> Result<Vec<Record>, Error> {
+        let snapshot = journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
         let left = snapshot.running().map_err(|cause| self.store.unreadable(cause))?;
-        let records = engine::settled(&self.journal)?;
+        let records = engine::settled(journal)?;
         let Stands { study, paths, .. } = &self.stands;
         if records.len() < left.len() {
             let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
@@ -307,6 +387,10 @@ impl AmendPlan<'_> {
         }
         Ok(records)
     }
+}
+
+fn preview() -> Error {
+    Error::Usage("a preview cannot be applied: `Store::amend` makes a plan that can".into())
 }
 
 /// What is to be amended.

@@ -479,3 +479,26 @@ fn a_waiting_stage_changes_its_sampling_for_nothing() {
     assert!(said.contains("extends     stage \"b\".trial_budget"), "{said}");
     assert!(said.contains("harmless    stage \"b\".sampling"), "{said}");
 }
+
+/// Nothing is written and nothing is locked: what stands at the moment is shown.
+#[test]
+fn a_dry_run_looks_on_while_an_engine_runs() {
+    let sandbox = Sandbox::with_six_trials("s", "[run]\nworkers = 1\n");
+    sandbox.script("trial.sh", "touch $PITON_STUDY_DIR/began; while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done\necho \"{\\\"n\\\": $1}\" > metrics.json");
+    let engine = sandbox.start("run study.toml");
+    wait_until("a trial runs", || sandbox.path("began").exists() && sandbox.dump()["accounting"]["running"] == 1);
+    let file = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    sandbox.write("study.toml", &file.replace("[run]", "[run]\ngrace = \"9s\""));
+    let json: serde_json::Value =
+        serde_json::from_str(&sandbox.ok("amend study.redb study.toml --dry-run --json", 0)).unwrap();
+    assert_eq!((&json["study_runs"], &json["changes"][0]["class"]), (&true.into(), &"harmless".into()));
+    let output = sandbox.run("amend study.redb study.toml --dry-run");
+    assert!(both(&output).contains("the study runs: this is what holds at the moment"), "{}", both(&output));
+    sandbox.ok("amend study.redb study.toml --yes", 5);
+    // Also to what would be discarded.
+    sandbox.ok("amend study.redb study.toml --dry-run --discard-from only", 0);
+    sandbox.write("gate", "");
+    assert_eq!(engine.wait().code(), Some(0));
+    let json = sandbox.ok("amend study.redb study.toml --dry-run --json", 0);
+    assert!(json.contains("\"study_runs\": false") || json.contains("\"study_runs\":false"), "{json}");
+}

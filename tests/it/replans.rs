@@ -205,3 +205,72 @@ fn a_stage_between_others_takes_nothing_from_them_and_a_stage_that_goes_is_asked
     let cost = &plan.changes().iter().find(|judged| judged.change.path == "stage \"m\"").unwrap().cost;
     assert!(cost.contains("the stage is gone"), "{cost}");
 }
+
+/// A base command, a stage that reuses, and one that waits for a person.
+fn gated_after_base(values: &str) -> String {
+    format!(
+        r#"
+[study]
+name = "s"
+[base]
+command = "echo base >> $PITON_STUDY_DIR/log"
+[[stage]]
+name = "a"
+command = 'echo "{{{{\"m\": {{n}}}}}}" > metrics.json; mkdir -p "$PITON_SCRATCH_DIR"; touch "$PITON_SCRATCH_DIR/x"'
+reuse = true
+trial_budget = 10
+survivor_count = 1
+[stage.sweep]
+n = {values}
+[[stage.objective]]
+metric = "m"
+goal = "minimize"
+[[stage]]
+name = "b"
+command = "true"
+approve = true
+reuse = true
+trial_budget = 1
+survivor_count = 1
+"#
+    )
+}
+
+/// What a plan takes away besides results is said; a base command that saw nothing else does not run again.
+#[test]
+fn a_replan_says_what_becomes_of_base_approvals_and_scratch() {
+    let sandbox = Sandbox::with_study(&gated_after_base("[1, 2]"));
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log"), ["base"]);
+    let said = sandbox.amend(&gated_after_base("[3, 2, 1]"), "--dry-run", 0);
+    for words in [
+        "keeps       the base command has succeeded, and nothing that it saw changes: it does not run again",
+        "clears      scratch directories and reports of all cases of stages `a`, `b`",
+        "drops       the approval of stage `b`: it waits for another one (`piton approve`)",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&sandbox.ok("amend study.redb study.toml --yes --json", 0)).unwrap();
+    assert_eq!(json["base"]["runs_again"], false);
+    assert_eq!(
+        (&json["clears_scratch_of"], &json["unapproved"]),
+        (&serde_json::json!(["a", "b"]), &serde_json::json!(["b"]))
+    );
+    assert!(!sandbox.path("artifacts/s/0_a/s_0_0/scratch").exists());
+    sandbox.ok("run study.toml", 8);
+    assert_eq!(sandbox.lines("log"), ["base"]);
+    assert!(sandbox.ok("dump study.redb --events", 0).contains("base_kept"));
+    sandbox.ok("verify study.redb", 0);
+    // Whoever discards the first stage by hand wants everything anew; one that sees other constants runs, too.
+    let said = sandbox.amend(&gated_after_base("[3, 2, 1]"), "--yes --discard-from a", 0);
+    assert!(said.contains("again       the base command runs again: the first stage is discarded"), "{said}");
+    sandbox.ok("run study.toml", 8);
+    assert_eq!(sandbox.lines("log"), ["base", "base"]);
+    sandbox.ok("verify study.redb", 0);
+    // A result that is kept is held against inputs that change later, as those of trials are.
+    let again = gated_after_base("[2, 3, 1]").replace("echo base", "echo other");
+    sandbox.amend(&again, "--yes", 6);
+}

@@ -172,6 +172,7 @@ enum Body<'a> {
         inputs: Vec<AcceptedOut<'a>>,
         tools: Vec<AcceptedOut<'a>>,
     },
+    BaseKept {},
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -526,6 +527,7 @@ impl<'a> Names<'a> {
             Event::InputsAccepted { by, note, inputs, tools } => {
                 Body::InputsAccepted { by, note, inputs: changes_out(inputs), tools: changes_out(tools) }
             }
+            Event::BaseKept => Body::BaseKept {},
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -674,6 +676,7 @@ impl<'a> Names<'a> {
             Event::InputsAccepted { by, note, inputs, tools } => {
                 accepted_words(by, note, inputs.iter().chain(tools))
             }
+            Event::BaseKept => "nothing that it saw changes: it does not run again".into(),
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))
