@@ -208,6 +208,11 @@ impl Files {
         self.sync(self.find(path.parent().unwrap()).unwrap());
     }
 
+    /// Somebody changes a file for good.
+    pub(super) fn replace(&mut self, path: &Path, bytes: &[u8]) {
+        self.overwrite(path, bytes);
+    }
+
     /// Somebody changes a file behind the study's back, until it is put back.
     pub(super) fn meddle(&mut self, path: &Path) {
         let Some(was) = self.read(path).filter(|_| !self.meddled.contains_key(path)) else { return };

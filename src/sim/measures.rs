@@ -25,6 +25,9 @@ fn study(fault: Fault) -> &'static str {
         TakenUnchecked => "taken",
         DoubtForgotten | DoubtUntold => "doubted",
         RereadApart => "reread",
+        AcceptedApart => "accepted",
+        ScratchNotSynced | ScratchClearedLate => "scratched",
+        AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",
         _ => "two_stages",
     }
@@ -93,5 +96,15 @@ fn every_fault_of_reuse_is_found() {
 
 #[test]
 fn every_fault_of_reading_again_is_found() {
-    all_found(&Fault::ALL[33..]);
+    all_found(&Fault::ALL[33..34]);
+}
+
+#[test]
+fn every_fault_of_amending_is_found() {
+    all_found(&Fault::ALL[34..38]);
+}
+
+#[test]
+fn every_fault_of_importing_is_found() {
+    all_found(&Fault::ALL[38..]);
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::random::Random;
-use super::studies::{Meddled, Scenario};
+use super::studies::{INPUT, Meddled, Scenario};
 use super::trials::{self, Setting};
 use super::world::World;
 use crate::engine::{CommitStep, Draft, Observer, Order, RunHost, RunOptions, RunSettings, Step, run_on};
@@ -102,6 +102,11 @@ impl<'a> User<'a> {
             for run in 0..RUNS {
                 let outcome = match self.run(run) {
                     Err(error) if error.exit_code() == 6 && self.world.state().files.put_back() => continue,
+                    // The last crash came after its input had changed.
+                    Err(error) if error.exit_code() == 6 && self.scenario.accepts => {
+                        self.amend()?;
+                        continue;
+                    }
                     other => other?,
                 };
                 let status = outcome.status;
@@ -251,7 +256,14 @@ impl<'a> User<'a> {
     fn amend(&self) -> Result<bool, Error> {
         let Some((new, discard_from)) = &self.scenario.amended else { return Ok(false) };
         let (store, given) = (Store::at(store()), Study::new(new.clone()));
+        if self.scenario.accepts {
+            self.world.state().files.replace(Path::new(INPUT), b"two");
+        }
         let plan = store.amend(&given)?;
+        let plan = match self.scenario.accepts {
+            true => plan.accepting_inputs("ada", "a comment")?,
+            false => plan,
+        };
         if plan.is_empty() {
             plan.close()?;
             return Ok(false);

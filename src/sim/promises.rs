@@ -132,12 +132,14 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
     survivors(snapshot, &spec)?;
     rails(snapshot, &spec)?;
     doubts(snapshot, &spec)?;
+    made_with(snapshot, &study)?;
     let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
     // Without it another study could take the directory with this one's outputs.
     let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
     if study.runs > 0 && files.read(&claim).is_none() {
         return Err("7: lost: the artifacts directory belongs to nobody".to_owned().into());
     }
+    discarded_there(snapshot, &spec, &study, &paths, files)?;
     for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
         let row = row?;
         let accepted = row.attempts.iter().filter(|a| a.outcome == Some(AttemptOutcome::Succeeded)).count();
@@ -253,6 +255,71 @@ fn doubts(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     }
 }
 
+/// Results that count were made with the inputs that are recorded, or somebody has taken these for what they were.
+fn made_with(snapshot: &Snapshot, study: &StudyRow) -> Result<(), LookError> {
+    for identity in snapshot.identities()?.iter().filter(|identity| identity.has_results(0)) {
+        for was in &identity.inputs {
+            if study.inputs.iter().any(|is| is.path == was.path && is.blake3 != was.blake3) {
+                return Err(format!("5: results were made with another `{}`, and nobody said so", was.path).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What trials of a first stage that reuses left, also before it was discarded, is there for equal ones.
+fn discarded_there(
+    snapshot: &Snapshot,
+    spec: &Spec,
+    study: &StudyRow,
+    paths: &StudyPaths,
+    files: &Files,
+) -> Result<(), LookError> {
+    if !spec.reuses(0) || !files.meddled.is_empty() {
+        return Ok(());
+    }
+    let mut end = 0;
+    for event in snapshot.events(1)? {
+        let (_, record) = event?;
+        match &record.event {
+            Event::StageOpened { stage: 0, shares, .. } => end = shares.iter().sum(),
+            Event::SpecAmended(amended) => {
+                let extended = amended.extended.iter().filter(|extended| extended.stage == 0);
+                end += extended.flat_map(|extended| &extended.more).map(|more| more.count).sum::<u64>();
+            }
+            _ => {}
+        }
+        let Event::AttemptEnded(end_of) = &record.event else { continue };
+        let Verdict::Succeeded { outputs, .. } = &end_of.verdict else { continue };
+        if end_of.trial.0 >= end {
+            continue;
+        }
+        let case = format!("{}_0_{}", study.base_case, end_of.trial.0);
+        let own = paths.attempt_dir(spec, 0, &case, end_of.attempt);
+        let name = own.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let case_dir = own.parent().unwrap_or(&own);
+        let names = files.names(case_dir).unwrap_or_default();
+        let places = names.into_iter().filter(|found| {
+            let found = found.to_string_lossy();
+            found == name.as_str() || found.starts_with(&format!("{name}.before-"))
+        });
+        let places: Vec<_> = places.map(|found| case_dir.join(found)).collect();
+        for output in outputs {
+            let is_there = |place: &std::path::PathBuf| {
+                let bytes = files.read(&place.join(&output.path));
+                bytes.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == output.blake3)
+            };
+            if !places.iter().any(is_there) {
+                let (path, attempt) = (&output.path, end_of.attempt);
+                return Err(
+                    format!("7: lost: `{path}` of attempt {attempt} of `{case}`, which may be taken").into()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 fn outputs_there(
     row: &TrialRow,
     snapshot: &Snapshot,
@@ -304,7 +371,10 @@ fn retries_taken(snapshot: &Snapshot, scenario: &Scenario) -> Result<(), LookErr
 /// What must be the same after any number of crashes.
 fn result(snapshot: &Snapshot) -> Result<String, LookError> {
     let place = StudyLocation { store: String::new(), artifacts_dir: "/".into(), study_dir: "/".into() };
-    let view = StudyView::load(snapshot, place, Liveness { alive: false }).map_err(|error| error.to_string())?;
+    let mut view =
+        StudyView::load(snapshot, place, Liveness { alive: false }).map_err(|error| error.to_string())?;
+    // When something was accepted is no result.
+    view.study.accepted.iter_mut().for_each(|accepted| accepted.at_ms = 0);
     let mut out = Vec::new();
     dump::canonical(&view, snapshot, &mut out).map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&out).into_owned())

@@ -31,6 +31,8 @@ pub(super) struct Scenario {
     pub(super) exports: Exports,
     /// What is changed behind the study's back.
     pub(super) meddled: Meddled,
+    /// Its input is changed once it is completed, and its user takes it for what it was.
+    pub(super) accepts: bool,
     /// Results that its user imports before its first run.
     pub(super) imported: Vec<(Params, Metrics, Option<Below>)>,
 }
@@ -72,6 +74,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         clock_percent: 0,
         exports: Exports::Slow,
         meddled: Meddled::Nothing,
+        accepts: false,
         imported: Vec::new(),
     }
 }
@@ -116,6 +119,9 @@ pub(super) fn all() -> Vec<Scenario> {
         reread(),
         reread_reusing(),
         imported(),
+        accepted(),
+        scratched(),
+        aside(),
     ]
 }
 
@@ -278,6 +284,28 @@ fn reread_reusing() -> Scenario {
     reread_with("reread_reusing", true)
 }
 
+/// Its input changes, is taken for what it was, and more trials run with it.
+fn accepted() -> Scenario {
+    let of = |budget: u64| {
+        let first = stage("a", budget, 1).reuse("1").choices("x", [1, 2, 3]).retry_policy(&retries(1));
+        Study::builder("s").seed(7).input(INPUT).stage(first.output("result.bin")).spec().unwrap()
+    };
+    Scenario { accepts: true, amended: Some((of(3), None)), ..scenario("accepted", 2, of(2)) }
+}
+
+/// Trials that go on from what they find in their scratch directories; then the same places are those of other trials.
+fn scratched() -> Scenario {
+    let of = |x: [i64; 3]| study([stage("a", 3, 1).choices("x", x).retry_policy(&retries(1))]);
+    let nature = Nature { scratch: true, flaky_percent: 30, flaky: 1, ..Nature::default() };
+    Scenario { nature, amended: Some((of([3, 1, 2]), Some(0))), ..scenario("scratched", 2, of([1, 2, 3])) }
+}
+
+/// A grid whose old results are discarded, and whose places others take that cannot have them.
+fn aside() -> Scenario {
+    let of = |x: [i64; 2]| study([stage("a", 2, 1).reuse("1").choices("x", x).output("result.bin")]);
+    Scenario { amended: Some((of([3, 1]), Some(0))), ..scenario("aside", 2, of([1, 2])) }
+}
+
 /// Results that somebody changes just before they are taken.
 fn taken() -> Scenario {
     let of = |budget: u64| {
@@ -423,6 +451,7 @@ pub(super) fn random(seed: u64) -> Scenario {
         late_reports: random.percent(50),
         catastrophic: false,
         unequal: false,
+        scratch: false,
     };
     let mut requests = Vec::new();
     while random.percent(40) {

@@ -59,6 +59,8 @@ pub(super) struct Nature {
     pub(super) late_reports: bool,
     /// Whether failures are catastrophic.
     pub(super) catastrophic: bool,
+    /// Whether trials leave a note in their scratch directories, and go on from what they find there.
+    pub(super) scratch: bool,
     /// Whether equal trials come to different results, which none that reuses may.
     pub(super) unequal: bool,
 }
@@ -279,6 +281,20 @@ impl Shared {
         self.world.state().files.meddled.keys().any(is_parents)
     }
 
+    /// Leaves a note in its scratch directory; whether one that was there is its own.
+    fn uses_scratch(&self, job: &Job) -> bool {
+        let (note, own) = (job.scratch_dir.join("note"), case_number(job).to_le_bytes());
+        if let Ok(found) = self.world.read(&note).as_deref() {
+            return found.is_empty() || found == own;
+        }
+        let above: Vec<&Path> = note.ancestors().skip(1).collect();
+        let missing = above.into_iter().rev().filter(|dir| self.world.kind(dir).is_none());
+        // Whatever fails ends the run; the trial has no part in it.
+        let made = missing.into_iter().try_for_each(|dir| self.world.create_dir(dir));
+        let _ = made.and_then(|()| self.world.create(&note, true)).and_then(|()| self.world.append(&note, &own));
+        true
+    }
+
     fn start(&mut self, job: Job, slot: u32) {
         let (trial, now_ms) = (job.key.trial, self.now_ms());
         if self.remote && self.random.percent(50) {
@@ -291,7 +307,8 @@ impl Shared {
             let timeout = job.stage_spec.timeout.map_or(1_000_000_000, |timeout| timeout.as_millis() as i64);
             ends_ms = now_ms + timeout;
         }
-        let tainted = self.sees_other_input() || self.sees_other_parent(&job);
+        let scratched = self.nature.scratch && !self.uses_scratch(&job);
+        let tainted = scratched || self.sees_other_input() || self.sees_other_parent(&job);
         self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false, tainted });
     }
 

@@ -4,7 +4,7 @@
 //! description names is run before it is asked for, and no result is discarded that the caller did not name.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -30,6 +30,7 @@ use crate::plan::{KnownBy, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
+use crate::sys::opened::Opened;
 use crate::views::Liveness;
 
 /// What accepting an [`AmendPlan`] may cost.
@@ -318,6 +319,7 @@ impl AmendPlan<'_> {
             Access::Held(journal) if self.plan.event.discard_from.is_some() => self.make_way(journal)?,
             _ => Vec::new(),
         };
+        let late = (self.stands.paths.study_artifacts(&self.stands.study.name), self.to_clear());
         let Access::Held(mut journal) = self.access else { return Err(preview()) };
         let accepts = self.plan.changes.iter().any(|judged| matches!(judged.class, Class::Accepted(_)));
         let accepted = self.stands.accepted(&self.new, &self.tools, self.discard_from).filter(|_| accepts);
@@ -346,6 +348,20 @@ impl AmendPlan<'_> {
         let amended = settled
             .into_iter()
             .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
+        if injected_fault!(AcceptedApart) {
+            let (accepted, amended): (Vec<Record>, Vec<Record>) =
+                amended.partition(|record| matches!(record.event, Event::InputsAccepted { .. }));
+            let first = journal.last_seq() + 1;
+            journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
+            let then = self.store.append_records(journal, accepted)?;
+            return Ok((first..).zip(amended).chain(then).collect());
+        }
+        if injected_fault!(ScratchClearedLate) {
+            let (artifacts, stages) = late;
+            let told = self.store.append_records(journal, amended.collect())?;
+            clear(&artifacts, &stages)?;
+            return Ok(told);
+        }
         if injected_fault!(RereadApart) {
             let first = journal.last_seq() + 1;
             let amended: Vec<Record> = amended.collect();
@@ -378,14 +394,17 @@ impl AmendPlan<'_> {
             let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
             return Err(EngineError::Copied { pid }.into());
         }
-        let discarded = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
-        let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
-        for stage in begun.filter(|stage| stage.index >= discarded) {
-            let dir = paths.study_artifacts(&study.name).join(format!("{}_{}", stage.index, stage.name));
-            let what = "remove the scratch directories in";
-            clear_scratch(&dir).map_err(|cause| Error::File { what, path: dir, cause })?;
+        if !injected_fault!(ScratchClearedLate) {
+            clear(&paths.study_artifacts(&study.name), &self.to_clear())?;
         }
         Ok(records)
+    }
+
+    /// The directories of the stages whose cases lose what they keep across attempts.
+    fn to_clear(&self) -> Vec<String> {
+        let from = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
+        let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
+        begun.filter(|stage| stage.index >= from).map(|stage| format!("{}_{}", stage.index, stage.name)).collect()
     }
 }
 
@@ -666,26 +685,41 @@ impl Tools {
     }
 }
 
+fn clear(artifacts: &Path, stages: &[String]) -> Result<(), Error> {
+    stages.iter().try_for_each(|stage| {
+        let file =
+            |cause| Error::File { what: "remove the scratch directories in", path: artifacts.join(stage), cause };
+        clear_scratch(artifacts, stage).map_err(file)
+    })
+}
+
 /// Removes `<case>/scratch` and `<case>/progress.jsonl` of every case in a stage's directory, durably; links are not followed.
-fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
-    simulated!(|_machine| Ok(()));
-    if !fs::symlink_metadata(stage_dir).is_ok_and(|meta| meta.is_dir()) {
-        return Ok(());
-    }
-    for case in fs::read_dir(stage_dir)? {
-        let case = case?;
-        if !case.file_type()?.is_dir() {
-            continue;
-        }
+fn clear_scratch(artifacts: &Path, stage: &str) -> io::Result<()> {
+    let skipped =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let stage = match Opened::dir(artifacts).and_then(|artifacts| artifacts.enter(OsStr::new(stage))) {
+        Err(error) if skipped(&error) => return Ok(()),
+        other => other?,
+    };
+    for name in stage.names()? {
+        let case = match stage.enter(&name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                // A trial may have forbidden it.
+                stage.let_owner_in_at(&name)?;
+                stage.enter(&name)?
+            }
+            Err(error) if skipped(&error) => continue,
+            other => other?,
+        };
         for kept in [SCRATCH_DIR, PROGRESS_FILE] {
-            let kept = case.path().join(kept);
-            match fs::symlink_metadata(&kept) {
-                Ok(meta) if meta.is_dir() => fs::remove_dir_all(&kept)?,
-                Ok(_) => fs::remove_file(&kept)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            match case.remove(OsStr::new(kept)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
     }
-    Ok(rustix::fs::syncfs(fs::File::open(stage_dir)?)?)
+    if injected_fault!(ScratchNotSynced) {
+        return Ok(());
+    }
+    stage.sync_file_system()
 }

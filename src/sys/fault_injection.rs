@@ -75,6 +75,14 @@ pub(crate) enum Fault {
     DoubtUntold,
     /// An amendment and what was read again for it are recorded apart.
     RereadApart,
+    /// An amendment and what a person accepted by it are recorded apart.
+    AcceptedApart,
+    /// Scratch directories of what is discarded are removed, and that is not synced.
+    ScratchNotSynced,
+    /// Scratch directories are removed once the amendment is recorded.
+    ScratchClearedLate,
+    /// A directory that moves aside is not synced under its new name.
+    AsideNotSynced,
     /// What is imported is not synced.
     ImportedNotSynced,
     /// Each result of an import is a commit of its own.
@@ -89,7 +97,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 40] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -124,6 +132,10 @@ impl Fault {
         Self::DoubtForgotten,
         Self::DoubtUntold,
         Self::RereadApart,
+        Self::AcceptedApart,
+        Self::ScratchNotSynced,
+        Self::ScratchClearedLate,
+        Self::AsideNotSynced,
         Self::ImportedNotSynced,
         Self::ImportedInPart,
     ];

@@ -466,6 +466,19 @@ impl Opened {
             .sync(path))
     }
 
+    /// Makes all that is on its file system durable.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        on!(self, |file| Ok(syncfs(file)?), |machine, path| {
+            let below = machine.names(path)?.into_iter().map(|name| path.join(name));
+            let dirs = below.filter(|path| machine.kind(path) == Some(Kind::Dir));
+            dirs.into_iter().try_for_each(|dir| Self(Inner::Simulated(dir)).sync_file_system())?;
+            machine.sync(path)
+        })
+    }
+
     /// Makes the entry that leads from this directory to `child` durable. Where this directory cannot be synced for want
     /// of permission, all of the file system is.
     ///

@@ -225,3 +225,22 @@ fn a_store_that_a_crash_left_is_taken_from_as_it_lies() {
     first.write("go", "");
     first.ok("resume study.redb", 0);
 }
+
+/// A trial goes on from its own scratch directory alone, whatever lies there when a store begins.
+#[test]
+fn another_stores_scratch_is_nobodys() {
+    let sandbox = Sandbox::with_six_trials("s", "");
+    let leaves = "ls \"$PITON_SCRATCH_DIR\" >> \"$PITON_STUDY_DIR/found\"; mkdir -p \"$PITON_SCRATCH_DIR/deep\"; \
+                  touch \"$PITON_SCRATCH_DIR/deep/er\"; echo \"{\\\"n\\\": $1}\" > metrics.json";
+    sandbox.script("trial.sh", &format!("{leaves}; [ $PITON_ATTEMPT -gt 1 ]"));
+    sandbox.ok("run study.toml", 3);
+    sandbox.ok("retry study.redb --failed", 0);
+    sandbox.ok("resume study.redb", 0);
+    // A trial's own is kept for its next attempt.
+    assert_eq!(sandbox.lines("found"), ["deep"; 6]);
+    fs::remove_file(sandbox.path("study.redb")).unwrap();
+    fs::remove_file(sandbox.path("found")).unwrap();
+    sandbox.script("trial.sh", leaves);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("found"), Vec::<String>::new());
+}

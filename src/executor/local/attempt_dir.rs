@@ -16,6 +16,7 @@ use super::blame::AttemptError;
 use crate::executor::Job;
 use crate::model::artifacts::{PARAMS_FILE, PROGRESS_FILE};
 use crate::model::{Params, Value, float_text};
+use crate::paths::SCRATCH_DIR;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
 use crate::sys::temporary::random_digits;
@@ -211,7 +212,8 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
     match above.make(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             discard_old_reports(&above, job)?;
-            if !keep_aside(&above, name, job) && above.remove(name).is_err() {
+            discard_old(&above, job, SCRATCH_DIR)?;
+            if !keep_aside(&above, name, job)? && above.remove(name).is_err() {
                 // A directory without write permission in it, for instance.
                 above.rename(name, &aside(name)?)?;
             }
@@ -231,12 +233,17 @@ const TICK_MS: i64 = 20;
 /// # Errors
 /// What removing it fails with.
 pub(super) fn discard_old_reports(case: &Opened, job: &Job) -> io::Result<bool> {
+    discard_old(case, job, PROGRESS_FILE)
+}
+
+/// The same of what else a trial keeps across its attempts.
+fn discard_old(case: &Opened, job: &Job, name: &str) -> io::Result<bool> {
     let (1, Some(opened_ms)) = (job.key.attempt, job.opened_ms) else { return Ok(false) };
     let is_older = |file: Opened| file.modified_ms().is_ok_and(|ms| ms < opened_ms.saturating_sub(TICK_MS));
-    if !case.open(Path::new(PROGRESS_FILE)).is_ok_and(is_older) {
+    if !case.open(Path::new(name)).is_ok_and(is_older) {
         return Ok(false);
     }
-    case.remove(OsStr::new(PROGRESS_FILE))?;
+    case.remove(OsStr::new(name))?;
     case.sync()?;
     Ok(true)
 }
@@ -245,13 +252,21 @@ pub(super) fn discard_old_reports(case: &Opened, job: &Job) -> io::Result<bool> 
 pub(super) const BEFORE: &str = ".before-";
 
 /// Moves the directory of an attempt aside that was made before the job's stage opened: of a result that was discarded, and may
-/// be taken by an equal trial. Once for each time that the stage opened.
-fn keep_aside(above: &Opened, name: &OsStr, job: &Job) -> bool {
-    let Some(opened_ms) = job.keeps_from_before_ms else { return false };
+/// be taken by an equal trial. Once for each time that the stage opened. Durably: else another directory could get the name, and be
+/// durable, before this one has its new name.
+///
+/// # Errors
+/// What syncing fails with.
+fn keep_aside(above: &Opened, name: &OsStr, job: &Job) -> io::Result<bool> {
+    let Some(opened_ms) = job.keeps_from_before_ms else { return Ok(false) };
     let is_older = above.enter(name).and_then(|dir| dir.modified_ms()).is_ok_and(|ms| ms < opened_ms);
     let aside = format!("{}{BEFORE}{opened_ms}", name.to_string_lossy());
     let is_free = || above.enter(OsStr::new(&aside)).is_err();
-    is_older && is_free() && above.rename(name, OsStr::new(&aside)).is_ok()
+    let moved = is_older && is_free() && above.rename(name, OsStr::new(&aside)).is_ok();
+    if moved && !injected_fault!(AsideNotSynced) {
+        above.sync()?;
+    }
+    Ok(moved)
 }
 
 /// Makes the place of outputs that are taken over: a directory with `params.json`, as an attempt has one.
