@@ -183,13 +183,13 @@ fn print_plan(plan: &AmendPlan<'_>) -> Result<(), Error> {
 fn forecast_json(forecast: &StageForecast) -> serde_json::Value {
     let StageForecast { name, trials, follows, work_us, .. } = forecast;
     let counted = match follows {
-        Follows::Counted { kept, reused, runs } => Some((kept, reused, runs)),
+        Follows::Counted { kept, reused, runs, checked } => Some((kept, reused, runs, checked)),
         _ => None,
     };
     serde_json::json!({
         "stage": name, "trials": trials, "is_bound": counted.is_none(), "words": forecast.words(),
-        "kept": counted.map(|(kept, ..)| kept), "reused": counted.map(|(_, reused, _)| reused),
-        "runs": counted.map(|(.., runs)| runs),
+        "kept": counted.map(|(kept, ..)| kept), "reused": counted.map(|(_, reused, ..)| reused),
+        "runs": counted.map(|(_, _, runs, _)| runs), "checked": counted.map(|(.., checked)| checked),
         "work_s": work_us.map(|work_us| Duration::from_micros(work_us).as_secs_f64()),
     })
 }

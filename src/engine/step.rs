@@ -406,12 +406,16 @@ impl State {
         let made = matches!(end.verdict, Verdict::Succeeded { .. });
         let is_final = end.next == Next::Final;
         let doubt = self.doubt(trial, attempt, &end.verdict).filter(|_| is_final);
+        let unchecked = self.unchecked(trial, &end.verdict).filter(|_| is_final);
         self.end(now, end)?;
         if let Some(identity) = self.reusing.identity(trial).filter(|_| made) {
             self.emit(now, Event::ResultIdentified { trial, attempt, identity })?;
         }
         if let Some(doubt) = doubt {
             self.doubted(now, doubt)?;
+        }
+        if let Some(unchecked) = unchecked {
+            self.emit(now, unchecked)?;
         }
         if is_final {
             self.reusing.release(trial);

@@ -90,6 +90,22 @@ impl FailureKind {
         }
     }
 
+    /// Whether it says nothing of the work: a limit, or the machine. Somewhere else, or at another time, it may well succeed.
+    #[must_use]
+    pub(crate) const fn is_of_the_site(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout
+                | Self::OutOfMemory
+                | Self::Signal
+                | Self::CommandNotFound
+                | Self::SpawnFailed
+                | Self::KilledKeeper
+                | Self::Io
+                | Self::Unknown
+        )
+    }
+
     /// Ends that are no failures.
     const NO_FAILURES: [AttemptOutcome; 2] = [AttemptOutcome::Interrupted, AttemptOutcome::Cancelled];
 

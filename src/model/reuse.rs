@@ -97,7 +97,8 @@ named!(ResultPart {
 });
 
 impl ResultDifference {
-    /// What differs between a result and what an equal trial has come to; nothing if that was cut off. Metrics are the same only bit for bit.
+    /// What differs between a result and what an equal trial has come to; nothing if that was cut off, by a limit
+    /// or the machine too. Metrics are the same only bit for bit.
     #[must_use]
     pub fn between(metrics: &Metrics, outputs: &[OutputHash], verdict: &Verdict) -> Vec<Self> {
         let differs = |part, name: &str, earlier: Option<String>, now: Option<String>| {
@@ -105,6 +106,7 @@ impl ResultDifference {
         };
         match verdict {
             Verdict::Interrupted { .. } | Verdict::Cancelled => Vec::new(),
+            Verdict::Failed(failure) if failure.kind.is_of_the_site() => Vec::new(),
             Verdict::Failed(failure) => {
                 let now = format!("{}: {}", AttemptOutcome::Failed, failure.kind);
                 let earlier = AttemptOutcome::Succeeded.to_string();

@@ -15,6 +15,7 @@ use crate::study_file::{
     is_case_file, run_differences, same_path,
 };
 
+use super::forecast::Held;
 use super::{declared, shares};
 pub use reread::Rereading;
 
@@ -170,8 +171,8 @@ pub(crate) struct StudyState<'a> {
     pub stages: &'a [StageRow],
     /// Their counters.
     pub counters: &'a [StageCounters],
-    /// Of each why its results are none for the trials of the spec that is to be; `None`: they can be taken.
-    pub untaken: &'a [Option<Untaken>],
+    /// Of each why its results are none for the trials of the spec that is to be, if so.
+    pub held: &'a [Held],
 }
 
 /// What a study is to depend on, as of now.
@@ -349,7 +350,7 @@ impl Judge<'_> {
 
     /// Why the results of a stage cannot be taken by the new spec's trials.
     fn untaken(&self, place: usize) -> Option<&Untaken> {
-        self.standing.untaken.get(place).map_or(Some(&Untaken::Runs), Option::as_ref)
+        self.standing.held.get(place).map_or(Some(&Untaken::Runs), |held| held.untaken.as_ref())
     }
 
     fn name(&self, place: usize) -> &str {
@@ -358,8 +359,15 @@ impl Judge<'_> {
 
     fn replans(&self, change: Change, from: usize) -> Judged {
         let name = self.name(from);
-        let cost =
+        let mut cost =
             format!("plans anew from stage `{name}` on: no result is lost, equal trials take what there is");
+        for place in from..self.kept {
+            let only = self.standing.held.get(place).and_then(|held| held.only);
+            if let (Some(only), Some(row)) = (only, self.standing.stages.get(place)) {
+                let (name, all) = (self.name(place), counted(row.planned(), "trial"));
+                cost.push_str(&format!("; of stage `{name}` {only} of {all} were looked at for that"));
+            }
+        }
         Judged { change, class: Class::Replans(index_of(from)), cost }
     }
 

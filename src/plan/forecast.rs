@@ -19,8 +19,9 @@ use crate::study_file::{Spec, StageSpec};
 pub(crate) const LOOKED_AT_MAX: u64 = 100_000;
 /// Trials of a stage whose durations are looked at.
 const DURATIONS_MAX: u64 = 1_000;
-/// Trials of a stage whose recorded identities are held against the new spec.
-const HELD_MAX: u64 = 10_000;
+/// What holding the recorded identities of a stage against the new spec may cost, in trials whose forebears are found at once: up to
+/// here each is held against it.
+const HELD_MAX: u64 = 20_000_000;
 /// No more parents than this are counted with while they are only guessed.
 const MANY_PARENTS: u64 = 1_000_000;
 
@@ -57,6 +58,8 @@ pub enum Follows {
         reused: u64,
         /// Trials that run.
         runs: u64,
+        /// Of these, trials that could take a result, and run all the same to be compared with it (`reuse_check`).
+        checked: u64,
     },
     /// There are at most so many: they descend from the survivors of this stage, of which some trial has yet to run.
     Survivors(String),
@@ -95,10 +98,11 @@ impl StageForecast {
     pub fn words(&self) -> String {
         let trials = counted(self.trials, "trial");
         match &self.follows {
-            Follows::Counted { kept, reused, runs } => {
+            Follows::Counted { kept, reused, runs, checked } => {
                 let kept = if *kept > 0 { format!("{kept} kept, ") } else { String::new() };
                 let run = if *runs == 1 { "runs" } else { "run" };
-                format!("{trials}: {kept}{reused} reused, {runs} {run}")
+                let checked = if *checked > 0 { format!(" ({checked} as a check)") } else { String::new() };
+                format!("{trials}: {kept}{reused} reused, {runs} {run}{checked}")
             }
             Follows::Survivors(stage) => format!("up to {trials}, depends on what survives `{stage}`"),
             Follows::Proposer => format!("up to {trials}, as its proposer says"),
@@ -251,13 +255,17 @@ impl Forecast<'_> {
         };
         let identity = StageIdentity::of(self.new, stage, self.made_with);
         if identity.is_none() && stay == 0 {
-            let follows = Follows::Counted { kept: 0, reused: 0, runs: row.planned };
+            let follows = Follows::Counted { kept: 0, reused: 0, runs: row.planned, checked: 0 };
             return Ok(Looked { follows, survivors: None });
         }
         let lineage = Lineage::new(self.new, rows).with_proposals(self.proposals);
         // A trial's parent is found by a walk over them.
         let price = 1 + row.parents.len() as u64 / 1_000;
-        let (mut kept, mut reused, mut runs) = (0, 0, 0);
+        let (mut kept, mut reused, mut runs, mut checked) = (0, 0, 0, 0);
+        let is_checked = |identity: IdentityHash, trial: TrialId| {
+            super::is_checked(self.new.study.seed, self.new.run.reuse_check, &identity, trial)
+        };
+        let mut waits = false;
         let mut selector = Selector::new(spec);
         let mut outputs: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
         for index in 0..row.planned {
@@ -293,16 +301,27 @@ impl Forecast<'_> {
             };
             match recorded.result(&taken_by, spec)? {
                 Some((metrics, left)) => {
-                    reused += 1;
+                    // What is checked comes to what it could take, or it would be no result to take.
+                    match is_checked(own, trial) {
+                        true => checked += 1,
+                        false => reused += 1,
+                    }
                     selector.offer(index, &metrics);
                     outputs.insert(trial, left);
                 }
-                None if !looking.run.insert(own) => reused += 1,
+                None if !looking.run.insert(own) => {
+                    waits = true;
+                    match is_checked(own, trial) {
+                        true => checked += 1,
+                        false => reused += 1,
+                    }
+                }
                 None => runs += 1,
             }
         }
         // Who waits for an equal one has its result only then.
-        let all_known = runs == 0;
+        let all_known = runs == 0 && !waits;
+        runs += checked;
         let survivors = all_known.then(|| {
             let ranked = selector.finish().into_iter();
             let parent =
@@ -315,7 +334,7 @@ impl Forecast<'_> {
                 .map(|parent| (parent.trial, outputs.remove(&parent.trial).unwrap_or_default()))
                 .collect();
         }
-        Ok(Looked { follows: Follows::Counted { kept, reused, runs }, survivors })
+        Ok(Looked { follows: Follows::Counted { kept, reused, runs, checked }, survivors })
     }
 }
 
@@ -367,8 +386,23 @@ fn median_us<R: Recorded>(recorded: &R, row: &StageRow) -> Result<Option<u64>, R
     Ok(took.get(took.len() / 2).copied())
 }
 
-/// Why the results of a stage that has begun, under `old`, are none for the trials of `new`; `None`: each could be taken. Of many results some,
-/// evenly spread, are held against their recorded identities.
+/// What became of holding a stage's results against another spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Why they are none for its trials; `None`: each that was held against it could be taken.
+    pub untaken: Option<Untaken>,
+    /// How many trials were looked at, evenly spread over the stage, where they are too many to look at each.
+    pub only: Option<u64>,
+}
+
+impl From<Untaken> for Held {
+    fn from(untaken: Untaken) -> Self {
+        Self { untaken: Some(untaken), only: None }
+    }
+}
+
+/// Why the results of a stage that has begun, under `old`, are none for the trials of `new`. Each is held against its recorded identity,
+/// as long as that costs no more than [`HELD_MAX`].
 ///
 /// # Errors
 /// What reading fails with.
@@ -379,31 +413,37 @@ pub(crate) fn untaken<R: Recorded>(
     proposals: &Proposals,
     stage: StageIndex,
     (new, made_with): (&Spec, MadeWith<'_>),
-) -> Result<Option<Untaken>, R::Error> {
+) -> Result<Held, R::Error> {
     let (Some(row), Some(before)) = (stages.get(stage as usize), old.stages.get(stage as usize)) else {
-        return Ok(Some(Untaken::Gone));
+        return Ok(Untaken::Gone.into());
     };
     let Some(place) = new.stages.iter().position(|stage| stage.name == before.name) else {
-        return Ok(Some(Untaken::Gone));
+        return Ok(Untaken::Gone.into());
     };
-    let Some(now) = new.stages.get(place) else { return Ok(Some(Untaken::Gone)) };
+    let Some(now) = new.stages.get(place) else { return Ok(Untaken::Gone.into()) };
     match (before.reuse.is_no(), now.reuse.is_no()) {
-        (true, true) => return Ok(Some(Untaken::Runs)),
-        (true, false) => return Ok(Some(Untaken::NowReuses)),
-        (false, true) => return Ok(Some(Untaken::RunsNow)),
+        (true, true) => return Ok(Untaken::Runs.into()),
+        (true, false) => return Ok(Untaken::NowReuses.into()),
+        (false, true) => return Ok(Untaken::RunsNow.into()),
         (false, false) => {}
     }
-    let differ = || Some(Untaken::Differ(Vec::new()));
+    let differ = || Held::from(Untaken::Differ(Vec::new()));
     let place = StageIndex::try_from(place).unwrap_or(StageIndex::MAX);
     let Some(identity) = StageIdentity::of(new, place, made_with) else { return Ok(differ()) };
     if identity.doubt_among(doubts).is_some() {
-        return Ok(Some(Untaken::Doubted));
+        return Ok(Untaken::Doubted.into());
     }
     // Values of the trials' ancestors are the old ones, constants are the new ones.
     let with_new_constants = Spec { params: new.params.clone(), ..old.clone() };
     let lineage = Lineage::new(&with_new_constants, stages).with_proposals(proposals);
-    let mut left_by: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
-    for index in spread(row.planned, HELD_MAX) {
+    // A trial's parent is found by a walk over all of its stage's.
+    let price =
+        stages.iter().take(stage as usize + 1).map(|row| 1 + row.parents.len() as u64 / 1_000).sum::<u64>();
+    let most = HELD_MAX / price.max(1);
+    let only = (row.planned > most).then_some(most);
+    // Children of one parent come one after the other.
+    let mut left_by: Option<(TrialId, Vec<OutputHash>)> = None;
+    for index in spread(row.planned, most) {
         let trial = TrialId(row.first_trial.0.saturating_add(index));
         let Some(known) = recorded.trial(trial)?.filter(|known| known.state == TrialState::Succeeded) else {
             continue;
@@ -411,15 +451,15 @@ pub(crate) fn untaken<R: Recorded>(
         if let Some(lacking) =
             now.needed_metrics().find(|name| known.metrics.get(*name).is_none_or(|m| m.number().is_none()))
         {
-            return Ok(Some(Untaken::Lack(lacking.to_owned())));
+            return Ok(Untaken::Lack(lacking.to_owned()).into());
         }
         let Some(params) = lineage.params(stage, index) else { return Ok(differ()) };
         let left = match lineage.parent(stage, index).map(|parent| parent.trial) {
-            Some(parent) => match left_by.get(&parent) {
-                Some(left) => left.clone(),
-                None => {
+            Some(parent) => match &left_by {
+                Some((known, left)) if *known == parent => left.clone(),
+                _ => {
                     let left = recorded.trial(parent)?.map_or_else(Vec::new, |row| row.outputs);
-                    left_by.insert(parent, left.clone());
+                    left_by = Some((parent, left.clone()));
                     left
                 }
             },
@@ -437,8 +477,8 @@ pub(crate) fn untaken<R: Recorded>(
                 words.dedup();
                 words
             });
-            return Ok(Some(Untaken::Differ(differing)));
+            return Ok(Untaken::Differ(differing).into());
         }
     }
-    Ok(None)
+    Ok(Held { untaken: None, only })
 }

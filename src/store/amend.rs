@@ -25,7 +25,7 @@ use crate::plan::amend::{
     Amendment, BaseCommand, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment,
     changed_tools, tool_path,
 };
-use crate::plan::forecast::{self, Forecast, StageForecast};
+use crate::plan::forecast::{self, Forecast, Held, StageForecast};
 use crate::plan::{KnownBy, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
@@ -551,7 +551,7 @@ impl Stands {
         let reuses = |spec: &Spec| spec.stages.iter().any(|stage| !stage.reuse.is_no());
         let mut recorded = Found { snapshot, library: None };
         let mut proposals = Proposals::new();
-        let mut untaken: Vec<Option<Untaken>> = Vec::new();
+        let mut held: Vec<Held> = Vec::new();
         if reuses(new) || reuses(spec) {
             recorded.library = Some(Library::open(new, &self.paths, study));
             let end = stages.iter().map(|stage| stage.first_trial.0.saturating_add(stage.planned())).max();
@@ -562,13 +562,13 @@ impl Stands {
                 let (old, new) = ((spec, MadeWith::from(study)), (new, made_with));
                 let imported = counters.get(stage.index as usize).is_some_and(|counters| counters.imported > 0);
                 let known = (stages.as_slice(), study.doubts.as_slice());
-                untaken.push(match imported {
-                    true => Some(Untaken::Imported),
+                held.push(match imported {
+                    true => Untaken::Imported.into(),
                     false => forecast::untaken(&recorded, old, known, &proposals, stage.index, new)?,
                 });
             }
         }
-        let standing = StudyState { study, spec, stages, counters, untaken: &untaken };
+        let standing = StudyState { study, spec, stages, counters, held: &held };
         let plan = amendment(standing, new, present, discard_from);
         let event = &plan.event;
         let replans = event.discard_from.is_some() || event.extended.is_some();

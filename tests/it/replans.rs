@@ -86,20 +86,26 @@ impl Shape {
     }
 }
 
-fn study(shapes: &[Shape], ran: &Arc<AtomicU32>) -> Study {
-    shapes.iter().fold(Study::builder("s").seed(7), |study, shape| study.stage(shape.stage(ran))).build().unwrap()
+/// `checked`: of the hits so large a part runs all the same.
+fn study(shapes: &[Shape], ran: &Arc<AtomicU32>, checked: f64) -> Study {
+    shapes
+        .iter()
+        .fold(Study::builder("s").seed(7).reuse_check(checked), |study, shape| study.stage(shape.stage(ran)))
+        .build()
+        .unwrap()
 }
 
 #[test]
 fn what_is_forecast_of_an_amendment_is_what_the_next_run_does() {
-    let (mut counted, mut bounds, mut replanned) = (0, 0, 0);
+    let (mut counted, mut bounds, mut replanned, mut all_checked) = (0, 0, 0, 0);
     for seed in 0..24 {
         let mut chance = Chance(seed);
+        let share = if seed % 3 == 0 { 0.4 } else { 0.0 };
         let ran = Arc::new(AtomicU32::new(0));
         let shapes: Vec<Shape> = ["a", "b", "c"].iter().map(|name| Shape::of(&mut chance, name)).collect();
         let sandbox = Sandbox::new();
         let path = sandbox.path("study.redb");
-        study(&shapes, &ran).store(&path).run().unwrap();
+        study(&shapes, &ran, share).store(&path).run().unwrap();
         let mut new = shapes.clone();
         // Twice: the second time much of what there is was taken already.
         for round in 0..2 {
@@ -110,7 +116,7 @@ fn what_is_forecast_of_an_amendment_is_what_the_next_run_does() {
                 new[changed] = new[changed].changed(&mut chance);
             }
             let before = ran.load(Ordering::SeqCst);
-            let amended = study(&new, &ran);
+            let amended = study(&new, &ran, share);
             let store = Store::at(&path);
             let plan = store.amend(&amended).unwrap();
             assert_eq!(plan.altered_from(), None, "{seed}/{round}: {:?}", plan.changes());
@@ -126,8 +132,9 @@ fn what_is_forecast_of_an_amendment_is_what_the_next_run_does() {
                 let trials: Vec<_> = dump["trials"].as_array().unwrap().iter().filter(of_stage).collect();
                 let opened = dump["stages"][stage.stage as usize]["status"] != "waiting";
                 match &stage.follows {
-                    Follows::Counted { kept, reused, runs } => {
+                    Follows::Counted { kept, reused, runs, checked } => {
                         counted += 1;
+                        all_checked += checked;
                         assert!(opened, "{seed}/{round}: {stage:?}");
                         assert_eq!(trials.len() as u64, stage.trials, "{seed}/{round}: {stage:?}");
                         assert_eq!(kept + reused + runs, stage.trials, "{seed}/{round}: {stage:?}");
@@ -160,11 +167,12 @@ fn what_is_forecast_of_an_amendment_is_what_the_next_run_does() {
             }
             let alone = Sandbox::new();
             let ran = Arc::new(AtomicU32::new(0));
-            study(&new, &ran).store(alone.path("study.redb")).run().unwrap();
+            study(&new, &ran, share).store(alone.path("study.redb")).run().unwrap();
             assert_eq!(sandbox.canonical(), alone.canonical(), "{seed}/{round}");
             sandbox.ok("verify study.redb", 0);
         }
     }
+    assert!(all_checked > 0);
     assert!(counted > 30 && bounds > 5 && replanned > 15, "{counted} {bounds} {replanned}");
 }
 
@@ -178,12 +186,12 @@ fn a_stage_between_others_takes_nothing_from_them_and_a_stage_that_goes_is_asked
     }
     let sandbox = Sandbox::new();
     let path = sandbox.path("study.redb");
-    study(&shapes, &ran).store(&path).run().unwrap();
+    study(&shapes, &ran, 0.0).store(&path).run().unwrap();
     let mut between = shapes.clone();
     let middle = Shape { name: "m", values: vec![1, 2, 3], uses_own: true, ..shapes[0].clone() };
     between.insert(1, middle);
     let store = Store::at(&path);
-    let amended = study(&between, &ran);
+    let amended = study(&between, &ran, 0.0);
     let plan = store.amend(&amended).unwrap();
     assert!(plan.changes().iter().all(|judged| judged.class == Class::Replans(1)), "{:?}", plan.changes());
     plan.apply(Consent::KeepResults).unwrap();
@@ -199,7 +207,7 @@ fn a_stage_between_others_takes_nothing_from_them_and_a_stage_that_goes_is_asked
     assert_eq!((ran.load(Ordering::SeqCst) - before) as usize, of(1).count() - took(1));
     assert!(of(2).count() > 0 && took(2) == of(2).count());
 
-    let back = study(&shapes, &ran);
+    let back = study(&shapes, &ran, 0.0);
     let plan = store.amend(&back).unwrap();
     assert!(matches!(plan.refuse(), Err(Error::AltersResults { .. })));
     let cost = &plan.changes().iter().find(|judged| judged.change.path == "stage \"m\"").unwrap().cost;

@@ -164,6 +164,22 @@ fn a_checked_trial_that_fails_for_good_differs_and_one_that_is_cut_off_does_not(
 }
 
 /// What a doubt is about counts as equal to what was accepted for it, and so does the doubt.
+/// A limit, or whoever kills what runs, says nothing of a result: the check is left undone, which is said.
+#[test]
+fn a_checked_trial_that_the_site_ends_is_no_doubt() {
+    let (sandbox, _) = grown("reuse_check = 0.6", "", "0 & kill -9 $PPID");
+    assert!(sandbox.dump()["study"].get("doubts").is_none_or(|doubts| doubts.as_array().unwrap().is_empty()));
+    let events = sandbox.ok("dump study.redb --events", 0);
+    let undone = "it was to be compared with it, and failed: signal: nothing was compared";
+    let count = events.lines().filter(|line| line.contains("reuse_missed")).count() as u64;
+    assert!(count > 0 && count + reused(&sandbox) == 10, "{count}, {}: {events}", reused(&sandbox));
+    let case = events.lines().find(|line| line.contains("reuse_missed")).unwrap();
+    let case = case.split_whitespace().find(|word| word.starts_with("s_0_")).unwrap().trim_end_matches(':');
+    let why = sandbox.ok(&format!("why study.redb {case}"), 0);
+    assert!(why.contains(undone), "{why}");
+    sandbox.ok("verify study.redb", 0);
+}
+
 #[test]
 fn a_doubt_outlives_an_input_that_is_accepted() {
     let with_input = |values: &str| {

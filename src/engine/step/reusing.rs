@@ -269,6 +269,14 @@ impl State {
             .filter(|_| !injected_fault!(DoubtUntold))
     }
 
+    /// That a checked trial could not be compared, and with what: a limit or the machine ended it, which says nothing of its results.
+    pub(super) fn unchecked(&self, trial: TrialId, verdict: &Verdict) -> Option<Event> {
+        let Verdict::Failed(failure) = verdict else { return None };
+        let hit = self.reusing.checks.get(&trial)?.first().filter(|_| failure.kind.is_of_the_site())?;
+        let reason = format!("it was to be compared with it, and failed: {}: nothing was compared", failure.kind);
+        Some(Event::ReuseMissed { trial, origin: hit.origin.clone(), reason })
+    }
+
     fn shared(&self, stage: StageIndex) -> Option<IdentityHash> {
         Some(StageIdentity::of(&self.spec, stage, self.draft.study_row().into())?.shared())
     }

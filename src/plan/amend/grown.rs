@@ -94,7 +94,7 @@ proptest! {
             let before = planned(&spec, &store.stages);
             let mut new = study(&sampling, &sweep, *budget);
             new.study.seed = seed;
-            let standing = StudyState { study: &store.study, spec: &spec, stages: &store.stages, counters: &store.counters, untaken: &[] };
+            let standing = StudyState { study: &store.study, spec: &spec, stages: &store.stages, counters: &store.counters, held: &[] };
             let present = Present { inputs: store.study.inputs.clone(), ..Present::default() };
             let amended = amendment(standing, &new, present, None);
             prop_assert_eq!(&amended.altered_from, &None);

@@ -99,7 +99,7 @@ impl Store {
 
     fn standing<'a>(&'a self, spec: &'a Spec) -> StudyState<'a> {
         let Self { study, stages, counters, .. } = self;
-        StudyState { study, spec, stages, counters, untaken: &[] }
+        StudyState { study, spec, stages, counters, held: &[] }
     }
 
     fn amend(&self, new: &Spec, discard_from: Option<StageIndex>) -> Amendment {

@@ -4,7 +4,6 @@
 //! what its own store recorded, and counts only if that gives the identity under which it is known: what is said here is never guessed.
 //! A store that cannot be read has no results.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::{EVENTS_READ, StudyView, TrialSummary};
@@ -25,7 +24,6 @@ pub(super) struct Nearest {
     pub(super) origin: Origin,
     /// None: it was equal, and could not be taken or came too late.
     pub(super) differs: Vec<Difference>,
-    ended_ms: UnixMs,
 }
 
 /// A part of an identity that is another one.
@@ -130,18 +128,20 @@ impl Wanted {
                 let Some((known, attempt, ended_ms)) = result_of(&row) else { continue };
                 let began_ms = row.attempts.last().map(|last| last.started_ms);
                 let is_own = (study.study_id, row.trial) == self.own && began_ms == Some(self.before_ms);
-                if ended_ms > self.before_ms || is_own {
+                // Of one study the trial of the higher number began later, where clocks do not tell.
+                let ties = study.study_id == self.own.0 && ended_ms == self.before_ms && row.trial >= self.own.1;
+                if ended_ms > self.before_ms || ties || is_own {
                     continue;
                 }
                 let index = row.trial.0.saturating_sub(stage.first_trial.0);
                 let found = taken_apart(&lineage, &identity, stage.index, index, snapshot)?;
                 let Some((parts, _)) = found.filter(|(_, identity)| *identity == known) else { continue };
                 let differs = differences(&parts, &self.parts);
-                let nearer = |best: &Nearest| rank(&differs, ended_ms) < rank(&best.differs, best.ended_ms);
+                let nearer = |best: &Nearest| rank(&differs) < rank(&best.differs);
                 if best.as_ref().is_none_or(nearer) {
                     let (study, study_id) = (study.name.clone(), study.study_id);
                     let origin = Origin { study, study_id, case: lineage.case(stage.index, index), attempt };
-                    *best = Some(Nearest { origin, differs, ended_ms });
+                    *best = Some(Nearest { origin, differs });
                 }
             }
         }
@@ -155,10 +155,11 @@ fn result_of(row: &TrialRow) -> Option<(IdentityHash, AttemptNo, UnixMs)> {
     Some((row.identity?, last.n, last.ended_ms?))
 }
 
-/// The least is the nearest. Of two that are as near the one with the same params tells more: the same was made of other things.
-fn rank(differs: &[Difference], ended_ms: UnixMs) -> (usize, usize, Reverse<UnixMs>) {
+/// The least is the nearest. Of two that are as near the one with the same params tells more: the same was made of other things. Of two
+/// that are as near in this as well the one that is found first is taken: by the order of stores and trials, not by when they ended.
+fn rank(differs: &[Difference]) -> (usize, usize) {
     let params = differs.iter().filter(|difference| difference.kind == PartKind::Param).count();
-    (differs.len(), params, Reverse(ended_ms))
+    (differs.len(), params)
 }
 
 /// The parts that are not the same.
