@@ -279,6 +279,19 @@ impl Store {
         Ok(self.approved(stage, by, note)?.0)
     }
 
+    /// The stage that has yet to close before the stage of this name can begin, if any: an approval of that is given ahead, whatever
+    /// survives.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stands_before(&self, stage: &str) -> Result<Option<String>, Error> {
+        let snapshot = Reader::open(&self.path)?.snapshot().map_err(|cause| self.unreadable(cause))?;
+        let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
+        let before = stages.iter().take_while(|before| before.name != stage);
+        let open = before.into_iter().find(|before| before.status != StageStatus::Closed);
+        Ok(open.map(|open| open.name.clone()))
+    }
+
     /// [`Store::approve`], with what was recorded.
     pub(crate) fn approved(&self, stage: Option<&str>, by: &str, note: &str) -> Result<(String, Recorded), Error> {
         let (journal, snapshot, spec) = self.open()?;

@@ -3,7 +3,7 @@
 use piton::{Error, Store, shell_word};
 
 use super::args::ApproveArgs;
-use super::terminal::{hint, say};
+use super::terminal::{hint, note, say};
 
 /// Who says something that is recorded with their name.
 pub fn who(named: Option<&str>) -> String {
@@ -14,8 +14,14 @@ pub fn who(named: Option<&str>) -> String {
 pub fn approve(args: &ApproveArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let by = who(args.by.as_deref());
-    let stage = Store::at(store).approve(args.stage.as_deref(), &by, &args.note)?;
+    let study = Store::at(store);
+    let stage = study.approve(args.stage.as_deref(), &by, &args.note)?;
     say(&format!("stage `{stage}` is approved by {by}"));
+    if let Some(before) = study.stands_before(&stage)? {
+        note(&format!(
+            "ahead of time: stage `{before}` is not closed, and whatever survives it counts as approved"
+        ));
+    }
     hint(&format!("`piton resume {}` goes on", shell_word(store)));
     Ok(0)
 }

@@ -4,7 +4,7 @@
 //! matters depends on whether anything needs it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::json::{RawObject, without_bom};
 use super::number::read_measured;
@@ -17,6 +17,8 @@ pub(crate) struct Reported {
     pub metrics: Metrics,
     /// What the others are, in words: `null`, `a list`, …
     pub left_out: BTreeMap<String, String>,
+    /// Names that stand there more than once.
+    pub repeated: BTreeSet<String>,
 }
 
 /// Reads the text of `metrics.json`. Of two values for one name the last counts.
@@ -36,6 +38,9 @@ pub(crate) fn read_metrics(text: &[u8]) -> Result<Reported, String> {
     })?;
     let mut reported = Reported::default();
     for (name, value) in object.0 {
+        if reported.metrics.contains_key(&name) || reported.left_out.contains_key(&name) {
+            reported.repeated.insert(name.clone());
+        }
         match metric(value.get()) {
             Ok(metric) => {
                 reported.left_out.remove(&name);

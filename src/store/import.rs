@@ -13,7 +13,7 @@ use crate::claim;
 use crate::engine::importing::{self, Placed};
 use crate::engine::{survivors_proposals, told_values};
 use crate::error::Error;
-use crate::journal::{Journal, JournalError, Snapshot};
+use crate::journal::{Journal, JournalError, Reader, Snapshot};
 #[cfg(test)]
 use crate::model::Params;
 use crate::model::reported::{label_of, metrics_fit};
@@ -300,7 +300,8 @@ impl ImportPlan<'_> {
             let (parents, shares) = (stage.parents.clone(), stage.shares.clone());
             events.push(Event::StageOpened { stage: stage.index, parents, shares });
         }
-        let mut outputs = placed.outputs.into_iter();
+        let first = found.trials.first().map(|(trial, ..)| *trial);
+        let mut outputs = placed.outputs.clone().into_iter();
         events.extend(found.trials.into_iter().map(|(trial, metrics, _)| {
             let (source, outputs) = (source.clone(), outputs.next().unwrap_or_default());
             Event::TrialImported(Box::new(TrialImport { trial, source, metrics, outputs }))
@@ -319,7 +320,12 @@ impl ImportPlan<'_> {
             }
             return store.append_records(journal, Vec::new());
         }
-        store.append_records(journal, records)
+        let recorded = store.append_records(journal, records);
+        // What could not be recorded is not left in place. Whether a commit is there that failed, the store says.
+        if recorded.is_err() && first.is_some_and(|trial| store.has_no_result(trial)) {
+            placed.take_back();
+        }
+        recorded
     }
 
     /// Lets go of the store, which is as it was.
@@ -328,6 +334,14 @@ impl ImportPlan<'_> {
     /// [`Error`] when it is found to be damaged.
     pub fn close(self) -> Result<(), Error> {
         self.journal.close().map_err(|cause| self.store.unreadable(cause))
+    }
+}
+
+impl Store {
+    /// Whether it is known that a trial has no result.
+    fn has_no_result(&self, trial: TrialId) -> bool {
+        let row = Reader::open(&self.path).ok().and_then(|reader| reader.snapshot().ok()?.trial(trial).ok());
+        row.is_some_and(|row| row.is_none_or(|row| !row.has_result()))
     }
 }
 

@@ -182,7 +182,7 @@ type StageKey = Key<StageParts, StageSpec>;
 #[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
     "`[[stage]]`",
-    "A stage: its trials, and who of them survives. Each of these keys may stand in `[defaults]`, for stages without it.",
+    "A stage: its trials, and who of them survives. Each of these keys but `name` may stand in `[defaults]`, for stages without it.",
     &[
         StageKey::new("name", NAME, REQUIRED,
             "What the stage is called; no two alike.",

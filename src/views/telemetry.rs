@@ -113,6 +113,8 @@ struct StageOut<'a> {
     trials_running: u64,
     trials_succeeded: u64,
     trials_failed: u64,
+    /// That wait no more: the study was aborted.
+    trials_cancelled: u64,
     /// Succeeded among the finished; `null` before the first.
     success_rate: Option<f64>,
     best: Option<BestTrial>,
@@ -383,6 +385,7 @@ impl<'a> StageOut<'a> {
             trials_running: trials.running,
             trials_succeeded: trials.succeeded,
             trials_failed: trials.failed,
+            trials_cancelled: trials.cancelled,
             success_rate: (trials.finished() > 0).then(|| trials.succeeded as f64 / trials.finished() as f64),
             best: summary.best(),
             survivor_case_ids: summary.survivors().collect(),

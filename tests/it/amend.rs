@@ -502,3 +502,13 @@ fn a_dry_run_looks_on_while_an_engine_runs() {
     let json = sandbox.ok("amend study.redb study.toml --dry-run --json", 0);
     assert!(json.contains("\"study_runs\": false") || json.contains("\"study_runs\":false"), "{json}");
 }
+
+#[test]
+fn an_approval_ahead_of_time_is_said_to_be_one() {
+    let sandbox = Sandbox::finished(&(study(3, "") + &second(2)), 0);
+    let gated = study(5, "") + &second(2).replace("name = \"b\"", "name = \"b\"\napprove = true");
+    sandbox.amend(&gated, "--yes --discard-from b", 0);
+    let said = both(&sandbox.run("approve study.redb --stage b"));
+    assert!(said.contains("ahead of time: stage `a` is not closed"), "{said}");
+    sandbox.ok("run study.toml", 0);
+}

@@ -187,3 +187,24 @@ weight = 0.7
     assert_eq!(study("a,b\n0,10\n10,0\n2,4\n9,1\n"), serde_json::json!(["s_0_0", "s_0_2"]));
     assert_eq!(study("a,b\n0,10\n10,0\n9,1\n2,4\n"), serde_json::json!(["s_0_0", "s_0_2"]));
 }
+
+#[test]
+fn a_stages_name_is_no_default() {
+    let sandbox = Sandbox::with_six_trials("s", "[defaults]\nname = \"only\"\n");
+    let said = both(&sandbox.run("check study.toml"));
+    assert!(
+        said.contains("`name` cannot stand in `[defaults]`") && said.contains("give each `[[stage]]` its own"),
+        "{said}"
+    );
+    sandbox.ok("run study.toml", 2);
+}
+
+/// The last value counts, as most readers of JSON have it; nobody has to guess that.
+#[test]
+fn a_metric_that_is_reported_twice_is_said_to_be() {
+    let sandbox = Sandbox::with_six_trials("s", "");
+    sandbox.script("trial.sh", "echo \"{\\\"n\\\": 7, \\\"n\\\": $1, \\\"k\\\": 1}\" > metrics.json");
+    sandbox.ok("run study.toml", 0);
+    let why = sandbox.ok("why study.redb s_0_1", 0);
+    assert!(why.contains("n (earlier values: the last of several counts)") && !why.contains("k ("), "{why}");
+}

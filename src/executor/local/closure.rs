@@ -4,7 +4,6 @@
 //! else's.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -399,7 +398,7 @@ fn judge(
                 Err(why) => return shared.machine_failed(why),
             };
             let watch = || shared.may_go_on(context.job, context.started_at);
-            let mut reported = Reported { metrics, left_out: BTreeMap::new() };
+            let mut reported = Reported { metrics, ..Reported::default() };
             let verdict = match complete(context.job, &remains, &mut reported, unsynced, &watch) {
                 Ok(outputs) => Verdict::Succeeded { metrics: reported.metrics, outputs },
                 Err(AttemptError::Trial(failure)) => Verdict::Failed(failure),

@@ -271,7 +271,7 @@ fn scaled(text: &str, scale: f64) -> Result<f64, String> {
 
 /// Every needed metric is a finite number, and all that are kept together fit a record.
 fn check_metrics(stage: &StageRuntime, reported: &mut Reported) -> Result<(), Failure> {
-    let Reported { metrics, left_out } = reported;
+    let Reported { metrics, left_out, .. } = reported;
     metrics.retain(|name, metric| {
         let is_kept = metric.number().is_none_or(f64::is_finite);
         if !is_kept {

@@ -299,6 +299,11 @@ impl Checker<'_> {
 
     fn defaults(&mut self, node: &Node, place: &Location) -> Option<StageParts> {
         let table = self.table(node, place, "`[defaults]`", &STAGE)?;
+        if let Some(entry) = table.entries.iter().find(|entry| entry.key == "name") {
+            let message = "`name` cannot stand in `[defaults]`: no two stages have the same one";
+            let help = "give each `[[stage]]` its own `name`";
+            self.report(Diagnostic::at(&table.key_place(entry), message).label("no default").help(help));
+        }
         Some(self.stage_parts(&table, &StageParts::default()))
     }
 

@@ -72,6 +72,9 @@ fn an_aborted_study_shows_what_waited_as_cancelled() {
     assert_eq!(states, ["cancelled"; 4]);
     assert_eq!(dump["stages"][0]["pending"], 0);
     assert_eq!(dump["trials"][1]["failure"], Json::Null, "not failed for good");
+    let text = dumped(&story, ALIVE, Format::Text(Screen::PLAIN));
+    assert!(text.contains("     failed  cancelled  survivors\n"), "{text}");
+    assert!(text.contains("          4          0\n"), "{text}");
 }
 
 /// Two results before the one that aborts, one after it: the canonical dump knows the first two alone.

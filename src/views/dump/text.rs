@@ -53,8 +53,13 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
 
 fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
     let name_width = view.stages.iter().map(|stage| columns(&stage.name)).max().unwrap_or(0).max("stage".len());
+    // Only a study that was aborted has any.
+    let has_cancelled = view.summaries().any(|summary| summary.trials.cancelled > 0);
+    let cancelled = |what: &dyn std::fmt::Display| {
+        if has_cancelled { format!("  {what:>9}") } else { String::new() }
+    };
     let head = format!(
-        "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+        "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}{}  {:>9}",
         pad("stage", name_width),
         "status",
         "planned",
@@ -62,13 +67,14 @@ fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
         "running",
         "succeeded",
         "failed",
+        cancelled(&"cancelled"),
         "survivors"
     );
     writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&head)))?;
     for summary in view.summaries() {
         let trials = summary.trials;
         let row = format!(
-            "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+            "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}{}  {:>9}",
             pad(&clean(&summary.row.name), name_width),
             summary.row.status.name(),
             trials.planned,
@@ -76,6 +82,7 @@ fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
             trials.running,
             trials.succeeded,
             trials.failed,
+            cancelled(&trials.cancelled),
             summary.survived(),
         );
         writeln!(out, "{}", screen.line(&row))?;

@@ -388,8 +388,12 @@ fn left_out(view: &StudyView, case: &str, trial: &TrialSummary<'_>) -> BTreeMap<
         let mut text = Vec::new();
         file.take(METRICS_MAX_BYTES).read_to_end(&mut text).map(|_| text)
     });
-    let mut left_out = text.ok().and_then(|text| read_metrics(&text).ok()).unwrap_or_default().left_out;
+    let reported = text.ok().and_then(|text| read_metrics(&text).ok()).unwrap_or_default();
+    let mut left_out = reported.left_out;
     left_out.retain(|name, _| !trial.metrics().contains_key(name));
+    for name in reported.repeated {
+        left_out.entry(name).or_insert_with(|| "earlier values: the last of several counts".to_owned());
+    }
     left_out
 }
 
