@@ -202,7 +202,7 @@ pub(crate) fn amendment(
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
     let begun = standing.stages.iter().take_while(has_begun).count();
     let kept = discard_from.map_or(begun, |from| begun.min(position(from)));
-    let judge = Judge { standing, new, kept, discards_all: discard_from == Some(0), rereads: &rereads };
+    let judge = Judge { standing, new, kept, begun, discards_all: discard_from == Some(0), rereads: &rereads };
     let mut changes = judge.all(&conflicts, &accepted);
     let is_refused = |judged: &Judged| matches!(judged.class, Class::Invalidates(_) | Class::Forbidden);
     let replans = |judged: &Judged| match judged.class {
@@ -237,11 +237,26 @@ pub(crate) fn amendment(
     };
     if replans_from.is_some() {
         let anew = judge.all(&conflicts, &accepted);
-        changes
-            .iter_mut()
-            .zip(anew)
-            .filter(|(first, _)| !matches!(first.class, Class::Replans(_) | Class::Accepted(_)))
-            .for_each(|(first, anew)| *first = anew);
+        for (first, anew) in changes.iter_mut().zip(anew) {
+            match first.class {
+                Class::Accepted(_) => {}
+                Class::Replans(later) if Some(later) > replans_from => {
+                    first.class = Class::Replans(index_of(judge.kept));
+                    first.cost =
+                        format!("goes with stage `{}`: from there on all is planned anew", judge.name(judge.kept));
+                }
+                Class::Replans(_) => {}
+                _ => *first = anew,
+            }
+        }
+    }
+    if let Some(from) = first {
+        // What is added to a stage that has to go is no addition.
+        let without = Judge { kept: position(from), ..judge }.all(&conflicts, &accepted);
+        let both = |first: &Judged, anew: &Judged| first.class == Class::Extends && anew.class == Class::Extends;
+        for (first, anew) in changes.iter_mut().zip(without).filter(|(first, anew)| both(first, anew)) {
+            *first = anew;
+        }
     }
     let base = judge.base_again(discard_from, replans_from, &conflicts);
     let discard_from = discard_from.into_iter().chain(replans_from).min();
@@ -309,6 +324,8 @@ struct Judge<'a> {
     new: &'a Spec,
     /// Stages that have begun and are kept.
     kept: usize,
+    /// Stages that have begun, whatever becomes of them.
+    begun: usize,
     discards_all: bool,
     rereads: &'a [Rereading],
 }
@@ -550,6 +567,15 @@ impl Judge<'_> {
 
     /// How many trials a stage has that has yet to begin.
     fn cost_of_waiting(&self, place: usize) -> String {
+        format!("adds {}", self.trials_of_waiting(place))
+    }
+
+    /// The same of one that had begun, and begins anew.
+    fn cost_of_planning(&self, place: usize) -> String {
+        format!("the stage is planned anew, with {}", self.trials_of_waiting(place))
+    }
+
+    fn trials_of_waiting(&self, place: usize) -> String {
         let Some(stage) = self.new.stages.get(place) else { return String::new() };
         let parents = match place.checked_sub(1) {
             None => Some(0),
@@ -566,9 +592,9 @@ impl Judge<'_> {
         let upto = if parents.is_none() { "up to " } else { "" };
         let base = &self.new.study.base_case;
         match trials {
-            1 => format!("adds {upto}1 trial: `{base}_{place}_0`"),
+            1 => format!("{upto}1 trial: `{base}_{place}_0`"),
             _ => format!(
-                "adds {upto}{trials} trials: `{base}_{place}_0` to `{base}_{place}_{}`",
+                "{upto}{trials} trials: `{base}_{place}_0` to `{base}_{place}_{}`",
                 trials.saturating_sub(1)
             ),
         }
@@ -583,6 +609,7 @@ impl Judge<'_> {
         if place >= self.kept {
             let place = self.new.stages.iter().position(|stage| stage.name == name).unwrap_or(place);
             return match amend {
+                Amend::Budget if place < self.begun => extends(change, self.cost_of_planning(place)),
                 Amend::Budget => extends(change, self.cost_of_waiting(place)),
                 _ => harmless(change, "the stage has not begun"),
             };

@@ -282,3 +282,30 @@ fn a_replan_says_what_becomes_of_base_approvals_and_scratch() {
     let again = gated_after_base("[2, 3, 1]").replace("echo base", "echo other");
     sandbox.amend(&again, "--yes", 6);
 }
+
+/// Two changes of one stage, or of two, are told as what comes of both.
+#[test]
+fn changes_that_go_together_do_not_contradict_each_other() {
+    let study = |budget: u64, n: &str, more: u64, k: &str, reuse: bool| {
+        let stage = |name: &str, budget: u64, param: &str, values: &str| {
+            format!(
+                "[[stage]]\nname = \"{name}\"\nreuse = {reuse}\ncommand = \"true\"\ntrial_budget = {budget}\nsurvivor_count = 1\n\
+                 [stage.sweep]\n{param} = {values}\n"
+            )
+        };
+        format!("[study]\nname = \"s\"\n{}{}", stage("a", budget, "n", n), stage("b", more, "k", k))
+    };
+    let sandbox = Sandbox::finished(&study(2, "[1, 2]", 2, "[5, 6]", true), 0);
+    let said = sandbox.amend(&study(3, "[1, 2, 3]", 2, "[5, 6]", true), "--dry-run", 0);
+    assert!(said.contains("goes with stage `a`: from there on all is planned anew"), "{said}");
+    assert!(!said.contains("plans anew from stage `b`"), "{said}");
+    let said = sandbox.amend(&study(2, "[1, 2]", 3, "[5, 6, 7]", true), "--dry-run", 0);
+    assert!(said.contains("the stage is planned anew, with 3 trials: `s_1_0` to `s_1_2`"), "{said}");
+    assert!(!said.contains("adds 3 trials") && said.contains("3 trials: 2 reused, 1 run"), "{said}");
+    let runs = Sandbox::finished(&study(2, "[1, 2]", 2, "[5, 6]", false), 0);
+    let changed = study(2, "[1, 2]", 3, "[5, 6, 7]", false);
+    for options in ["--dry-run", "--dry-run --discard-from b"] {
+        let said = runs.amend(&changed, options, if options.contains("discard") { 0 } else { 6 });
+        assert!(said.contains("the stage is planned anew, with 3 trials") && !said.contains("adds "), "{said}");
+    }
+}
