@@ -285,3 +285,62 @@ fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
         assert_eq!(sandbox.lines("log").len(), 5 + 2, "the failure, and the new one");
     }
 }
+
+/// A result that was taken over has its outputs: what is read from those alone can be read again.
+#[test]
+fn results_that_were_taken_over_are_read_again_from_their_outputs() {
+    let study = |values: &str, more: &str, m: &str| {
+        format!(
+            r#"
+[study]
+name = "s"
+[[stage]]
+name = "a"
+reuse = true
+command = 'echo {{n}} >> $PITON_STUDY_DIR/log; echo "area = {{n}}7" > sta.rpt; echo area {{n}} '
+trial_budget = 9
+survivor_count = 1
+outputs = ["sta.rpt"]
+[stage.sweep]
+n = {values}
+[stage.metrics]
+m = {{ file = "{m}", regex = 'area (?:= )?([0-9]+)' }}
+{more}
+[[stage.objective]]
+metric = "m"
+goal = "maximize"
+"#
+        )
+    };
+    let tens = r#"tens = { file = "sta.rpt", regex = '([0-9])[0-9]' }"#;
+    for (m, reads) in [("sta.rpt", true), ("stdout.log", false)] {
+        let sandbox = Sandbox::finished(&study("[1, 2]", "", m), 0);
+        sandbox.amend(&study("[3, 2, 1]", "", m), "--yes", 0);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.lines("log").len(), 3);
+        let whole = study("[3, 2, 1]", tens, m);
+        if !reads {
+            let said = sandbox.amend(&whole, "--dry-run", 6);
+            assert!(said.contains("it was taken over, and its logs and other files were not"), "{said}");
+            continue;
+        }
+        let said = sandbox.amend(&whole, "--yes", 0);
+        assert!(said.contains("re-reads 3 finished trials: metric `tens` found in 3"), "{said}");
+        sandbox.ok("verify study.redb", 0);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.lines("log").len(), 3, "nothing ran for it");
+        assert_eq!(sandbox.canonical(), from_its_beginning(&whole, 0));
+        // Who asks is told that it was, and when.
+        let why = sandbox.ok("why study.redb s_0_1", 0);
+        assert!(why.contains("read again by rules that an amendment changed, 20"), "{why}");
+        let why: serde_json::Value = serde_json::from_str(&sandbox.ok("why study.redb s_0_1 --json", 0)).unwrap();
+        assert_eq!(why["read_again"][0]["outcome"], "succeeded");
+        sandbox.ok("report study.redb -o report.html", 0);
+        let page = std::fs::read_to_string(sandbox.path("report.html")).unwrap();
+        assert!(page.contains("What 3 finished trials of stage a left was read again"));
+        // They can be taken again.
+        sandbox.amend(&whole.replace("[3, 2, 1]", "[1, 2, 3]"), "--yes", 0);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.lines("log").len(), 3);
+    }
+}

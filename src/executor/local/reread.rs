@@ -63,7 +63,7 @@ impl Rereader {
     /// In words, if the machine cannot read what was left: then nothing is known.
     pub(crate) fn read(&self, old: &Job, new: &Job, row: &TrialRow) -> Result<Found, String> {
         if row.reused_from.is_some() {
-            return Ok(Found::Unread("it was taken over, and its logs and other files were not".to_owned()));
+            return self.taken(old, new, row);
         }
         let Some(attempt) = row.attempts.last() else {
             return Ok(Found::Unread("nothing is recorded of its attempts".to_owned()));
@@ -74,19 +74,35 @@ impl Rereader {
         let remains = EndedAttemptDir::of(&self.grounds, new)?;
         let recorded = Recorded { row, attempt };
         match row.state {
-            TrialState::Succeeded => self.success(old, new, &remains, recorded),
+            TrialState::Succeeded => self.success(old, new, &remains, row),
             _ => self.failure(old, new, &remains, recorded),
         }
     }
 
-    fn success(
-        &self,
-        old: &Job,
-        new: &Job,
-        remains: &EndedAttemptDir,
-        recorded: Recorded<'_>,
-    ) -> Result<Found, String> {
-        let row = recorded.row;
+    /// One that was taken over has the declared outputs and nothing else: it can be read where all that it reports is read from those.
+    fn taken(&self, old: &Job, new: &Job, row: &TrialRow) -> Result<Found, String> {
+        let unread = || Ok(Found::Unread("it was taken over, and its logs and other files were not".to_owned()));
+        let outputs = &new.stage_spec.outputs;
+        let is_there =
+            |rule: &CompiledRule| outputs.iter().any(|output| Path::new(&rule.file).starts_with(output));
+        if new.stage_spec.work == Work::Closure
+            || ![old, new].iter().all(|job| job.stage_spec.rules.iter().all(is_there))
+        {
+            return unread();
+        }
+        let remains = EndedAttemptDir::of(&self.grounds, new)?;
+        if remains.dir().is_some()
+            && !matches!(judged(old, &remains, Exit::Code(0))?, Judged::Succeeded(metrics) if metrics == row.metrics)
+        {
+            return unread();
+        }
+        Ok(match self.success(old, new, &remains, row)? {
+            Found::Other(Verdict::Failed(failure)) => Found::Unread(failure.reason),
+            other => other,
+        })
+    }
+
+    fn success(&self, old: &Job, new: &Job, remains: &EndedAttemptDir, row: &TrialRow) -> Result<Found, String> {
         if remains.dir().is_none() {
             return Ok(Found::Unread("the attempt's directory is gone".to_owned()));
         }

@@ -141,6 +141,8 @@ pub(super) struct Gathered {
     /// Attempts left out of `bars`.
     pub(super) bars_left_out: u64,
     pub(super) runs: Vec<Run>,
+    /// Stages of which what finished trials left was read again: when, which, how many trials.
+    pub(super) reread: Vec<(UnixMs, StageIndex, u64)>,
 }
 
 /// Reads a study.
@@ -154,7 +156,8 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         view.spec.stages.iter().map(|stage| (stage.sweep.len() + stage.objectives.len()) as u64).sum();
     let rows_max = DETAILED_MAX.min(CELLS_MAX / (swept + 3)).max(100);
     let strides = (total.div_ceil(rows_max).max(1), started.div_ceil(ATTEMPTS_MAX as u64).max(1));
-    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs: runs(snapshot)? };
+    let (runs, reread) = runs(snapshot)?;
+    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs, reread };
     let mut attempt_number = 0_u64;
     let begun = view.stages.iter().filter(|row| row.planned() > 0).count() as u64;
     for row in view.stages.iter().filter(|row| row.planned() > 0) {
@@ -234,8 +237,9 @@ impl From<&TrialSummary<'_>> for TrialData {
 }
 
 /// The engine's runs, from the events that begin and end them.
-fn runs(snapshot: &Snapshot) -> Result<Vec<Run>, ViewError> {
+fn runs(snapshot: &Snapshot) -> Result<(Vec<Run>, Vec<(UnixMs, StageIndex, u64)>), ViewError> {
     let mut runs: Vec<Run> = Vec::new();
+    let mut reread: Vec<(UnixMs, StageIndex, u64)> = Vec::new();
     for event in snapshot.events(1)? {
         let (_, record) = event?;
         match record.event {
@@ -248,6 +252,10 @@ fn runs(snapshot: &Snapshot) -> Result<Vec<Run>, ViewError> {
                     run.how = Some(how);
                 }
             }
+            Event::StageReread { stage, read, .. } if read > 0 => reread.push((record.at_ms, stage, read)),
+            Event::SpecAmended(amended) => {
+                reread.retain(|(_, stage, _)| amended.discard_from.is_none_or(|from| *stage < from));
+            }
             _ => {}
         }
         // What a person records between two runs is no part of either.
@@ -257,7 +265,7 @@ fn runs(snapshot: &Snapshot) -> Result<Vec<Run>, ViewError> {
             run.to_ms = run.to_ms.max(record.at_ms);
         }
     }
-    Ok(runs)
+    Ok((runs, reread))
 }
 
 /// Which params differ, and which metrics there are.

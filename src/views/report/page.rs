@@ -85,6 +85,9 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
                 @if let Some(description) = &view.spec.study.description { p .lead { (description) } }
                 @if let Some(reason) = &study.abort_reason { p .alarm { "Aborted: " (reason) } }
                 @for (_, doubt) in view.doubts() { p .alarm { "Doubtful: " (doubt) } }
+                @for (at_ms, stage, read) in &report.gathered.reread {
+                    p .note { "What " (counted(*read, "finished trial")) " of stage " (view.stages.get(*stage as usize).map_or("", |stage| &stage.name)) " left was read again by rules that an amendment changed, " (time(*at_ms)) "." }
+                }
                 @for words in crate::views::abort_words(study, &view.stages, &view.lineage()) { p .note { (words) } }
                 @if let Some(winner) = report.winners.first() { (best(report, winner)) }
                 @if let Some(stage) = view.waits_for_approval() { p .alarm { "Stage " (stage) " waits for approval." } }

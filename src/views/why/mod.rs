@@ -22,14 +22,14 @@ use super::dump::{
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
-use super::words::{doubt_words, local_time};
+use super::words::{doubt_words, local_time, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params,
-    StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, Verdict,
+    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, Seq,
+    StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, UnixMs, Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{Lineage, PartKind, StageIdentity};
@@ -94,6 +94,16 @@ pub struct Why {
     missed: Vec<(Origin, String)>,
     /// The earlier result that is most like its own, if it ran where results are reused.
     nearest: Option<Nearest>,
+    /// When what it left was read again, by rules that an amendment had changed, and gave another record, as far as that is found.
+    reread: Vec<ReadAgain>,
+}
+
+/// A result that was read again.
+#[derive(Debug)]
+struct ReadAgain {
+    seq: Seq,
+    at_ms: UnixMs,
+    outcome: AttemptOutcome,
 }
 
 /// A case on the way up to the base case.
@@ -107,6 +117,13 @@ struct Step {
     /// What its stage's sweep chose for it.
     chose: Params,
     metrics: Metrics,
+}
+
+#[derive(Serialize)]
+struct ReadAgainOut {
+    seq: Seq,
+    at: String,
+    outcome: AttemptOutcome,
 }
 
 #[derive(Serialize)]
@@ -145,6 +162,9 @@ struct WhyOut<'a> {
     /// Where its result comes from, if it was made elsewhere and imported.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported: Option<ImportedOut<'a>>,
+    /// When what it left was read again, since an amendment had changed the rules, and what it counts as since then; `seq`: the event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    read_again: Vec<ReadAgainOut>,
     /// Results that were found for it and could not be taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_reused: Vec<MissedOut<'a>>,
@@ -256,6 +276,33 @@ fn missed(
     Ok(found)
 }
 
+/// When what a trial left was read again.
+fn reread(view: &StudyView, snapshot: &Snapshot, trial: &TrialSummary<'_>) -> Result<Vec<ReadAgain>, ViewError> {
+    let mut found = Vec::new();
+    if trial.attempts().is_empty() && trial.reused_from().is_none() {
+        return Ok(found);
+    }
+    for event in snapshot.events(view.progress.last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
+        let (seq, record) = event?;
+        match record.event {
+            Event::ResultReread(reread) if reread.trial == trial.trial => {
+                found.push(ReadAgain { seq, at_ms: record.at_ms, outcome: reread.verdict.outcome() });
+            }
+            Event::SpecAmended(amended) if amended.discard_from.is_some_and(|from| from <= trial.stage.index) => {
+                found.clear();
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+impl ReadAgainOut {
+    fn new(again: &ReadAgain) -> Self {
+        Self { seq: again.seq, at: timestamp(again.at_ms), outcome: again.outcome }
+    }
+}
+
 /// What a person accepted after a trial's result was made, of what it depends on. A result that was taken over is known by its
 /// identity, one that was made here by when it ended.
 fn accepted(view: &StudyView, trial: &TrialSummary<'_>) -> Vec<Accepted> {
@@ -314,6 +361,7 @@ impl Why {
             stage_dir: view.stage_dir(stage).display().to_string(),
             missed: missed(view, snapshot, &trial)?,
             nearest: nearest::nearest(view, snapshot, &trial)?,
+            reread: reread(view, snapshot, &trial)?,
             lineage: steps(view, snapshot, &lineage, id)?,
             reason: reason(view, &trial, rank.as_ref()),
             left_out: left_out(view, case, &trial),
@@ -364,6 +412,7 @@ impl Why {
             reused_from: self.reused_from.as_ref().map(OriginOut::new),
             doubtful: self.doubt.is_some(),
             imported: self.imported.as_ref().map(ImportedOut::new),
+            read_again: self.reread.iter().map(ReadAgainOut::new).collect(),
             not_reused: self
                 .missed
                 .iter()

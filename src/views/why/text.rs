@@ -107,6 +107,10 @@ impl Why {
                 clean(&words)
             )?;
         }
+        for again in &self.reread {
+            let at = local_time(again.at_ms);
+            writeln!(out, "  read again by rules that an amendment changed, {at}: {}", again.outcome)?;
+        }
         for attempt in &self.attempts {
             let shown = self.attempt_out(attempt);
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
