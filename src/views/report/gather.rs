@@ -142,8 +142,11 @@ pub(super) struct Gathered {
     pub(super) bars_left_out: u64,
     pub(super) runs: Vec<Run>,
     /// Stages of which what finished trials left was read again: when, which, how many trials.
-    pub(super) reread: Vec<(UnixMs, StageIndex, u64)>,
+    pub(super) reread: Vec<ReadAgain>,
 }
+
+/// When what finished trials of a stage left was read again, and of how many.
+pub(super) type ReadAgain = (UnixMs, StageIndex, u64);
 
 /// Reads a study.
 ///
@@ -237,9 +240,9 @@ impl From<&TrialSummary<'_>> for TrialData {
 }
 
 /// The engine's runs, from the events that begin and end them.
-fn runs(snapshot: &Snapshot) -> Result<(Vec<Run>, Vec<(UnixMs, StageIndex, u64)>), ViewError> {
+fn runs(snapshot: &Snapshot) -> Result<(Vec<Run>, Vec<ReadAgain>), ViewError> {
     let mut runs: Vec<Run> = Vec::new();
-    let mut reread: Vec<(UnixMs, StageIndex, u64)> = Vec::new();
+    let mut reread: Vec<ReadAgain> = Vec::new();
     for event in snapshot.events(1)? {
         let (_, record) = event?;
         match record.event {
