@@ -163,9 +163,7 @@ impl StageBar {
         if self.counters.failed > 0 {
             words.push(format!("{} failed", self.counters.failed));
         }
-        if self.counters.running > 0 {
-            words.push(format!("{} running", self.counters.running));
-        }
+        words.extend(under_way(self.counters.running, workers, remote));
         let counts = words.len();
         let here = finished.saturating_sub(self.finished_before);
         let elapsed = self.since.elapsed().as_secs_f64();
@@ -202,6 +200,19 @@ impl StageBar {
     }
 }
 
+/// Trials that run, and those that have ended and count as running until what they left is durable: no more run here than there are workers.
+fn under_way(running: u64, workers: u64, remote: bool) -> Vec<String> {
+    let run = if remote || workers == 0 { running } else { running.min(workers) };
+    let (end, mut words) = (running.saturating_sub(run), Vec::new());
+    if run > 0 {
+        words.push(format!("{run} running"));
+    }
+    if end > 0 {
+        words.push(format!("{end} ending"));
+    }
+    words
+}
+
 /// As much of a text as fits beside what is used already.
 fn cut(text: &str, used: usize) -> String {
     sink::line(text).chars().take(usize::from(width(&std::io::stderr())).saturating_sub(used)).collect()
@@ -213,4 +224,18 @@ fn style() -> ProgressStyle {
         bar_columns()
     ))
     .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::under_way;
+
+    #[test]
+    fn no_more_trials_run_than_there_are_workers() {
+        assert_eq!(under_way(0, 2, false), [""; 0]);
+        assert_eq!(under_way(2, 2, false), ["2 running"]);
+        assert_eq!(under_way(5, 2, false), ["2 running", "3 ending"]);
+        assert_eq!(under_way(5, 2, true), ["5 running"]);
+        assert_eq!(under_way(1, 0, false), ["1 running"], "nobody said yet how many there are");
+    }
 }
