@@ -1,6 +1,7 @@
 //! Stores that somebody made to lead elsewhere: every command refuses a name that no study file could have, before it opens
 //! anything below it, and a process that a store names is nobody to signal. More of that is in `alive`.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -68,7 +69,7 @@ const COMMANDS: [&str; 16] = [
 /// `forged.redb`, which such a journal makes.
 fn forge(sandbox: &Sandbox, records: &[Record]) {
     let store = sandbox.path("forged.redb");
-    drop(std::fs::remove_file(&store));
+    drop(fs::remove_file(&store));
     // It is made before it is opened, which is refused.
     drop(create_with(&store, records));
     assert!(exists(&store));
@@ -156,7 +157,7 @@ fn outputs_of_a_forged_result_are_never_looked_for() {
             assert!(both(&output).contains(&format!("the output {path:?}")), "{command}: {}", both(&output));
         }
         // The trial whose result that was runs again.
-        drop(std::fs::remove_file(sandbox.path("salvaged.redb")));
+        drop(fs::remove_file(sandbox.path("salvaged.redb")));
         sandbox.ok("salvage forged.redb -o salvaged.redb", 0);
         assert!(!sandbox.ok("dump salvaged.redb --events", 0).contains("passwd"));
         sandbox.ok("verify salvaged.redb", 0);
@@ -168,7 +169,7 @@ fn outputs_of_a_forged_result_are_never_looked_for() {
 fn a_process_that_a_store_names_is_not_stopped_from_the_page() {
     let (sandbox, records) = finished();
     let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", victim.id())).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", victim.id())).unwrap();
     let start_ticks = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
     let mut forged = records[..2].to_vec();
     let Event::RunStarted { engine, .. } = &mut forged[1].event else { panic!("{:?}", forged[1]) };
@@ -200,7 +201,7 @@ fn salvage_brings_no_forged_name_into_another_store() {
     let (sandbox, records) = finished();
     let salvaged = |records: &[Record]| {
         forge(&sandbox, records);
-        drop(std::fs::remove_file(sandbox.path("salvaged.redb")));
+        drop(fs::remove_file(sandbox.path("salvaged.redb")));
         let output = sandbox.run("salvage forged.redb -o salvaged.redb");
         (output.status.code(), both(&output), exists(Path::new(&sandbox.path("salvaged.redb"))))
     };
@@ -212,5 +213,98 @@ fn salvage_brings_no_forged_name_into_another_store() {
         }));
         assert_eq!(code, Some(7), "{told}");
         assert_eq!(sandbox.run("verify salvaged.redb").status.code(), Some(7));
+    }
+}
+
+/// A stage with outputs, and one whose trials read them.
+fn takes(run: &str) -> String {
+    let stage = |name: &str, param: &str, command: &str| {
+        format!(
+            "[[stage]]\nname = \"{name}\"\nreuse = true\ncommand = '{command}; echo \"{{{{\\\"m\\\": {{{param}}}}}}}\" > metrics.json'\n\
+             trial_budget = 2\nsurvivor_count = 2\noutputs = [\"out\"]\n[stage.sweep]\n{param} = [1, 2]\n\
+             [[stage.objective]]\nmetric = \"m\"\ngoal = \"minimize\"\n"
+        )
+    };
+    let (first, then) = (stage("a", "x", "echo {x}{x} > out"), stage("b", "y", "cat {parent_dir}/out > out"));
+    format!("[study]\nname = \"s\"\n[run]\nworkers = 2\n{run}\n{first}{then}")
+}
+
+/// Whatever is done to a store in `reuse_from`, or to what its results left, costs what could have been taken, and nothing else.
+#[test]
+fn whatever_lies_in_the_place_of_a_store_to_take_from_gives_no_other_result() {
+    use std::os::unix::fs::symlink;
+    let outputs = |dir: &Path| -> Vec<std::path::PathBuf> {
+        ["0_a/s_0_0", "0_a/s_0_1", "1_b/s_1_0", "1_b/s_1_1"]
+            .iter()
+            .map(|case| dir.join("artifacts/s").join(case).join("attempt_1/out"))
+            .collect()
+    };
+    let instead = |path: &Path, make: &dyn Fn(&Path)| {
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+        make(path);
+    };
+    let fifo = |path: &Path| {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap()
+    };
+    let itself = |path: &Path| symlink(path.file_name().unwrap(), path).unwrap();
+    let dir = |path: &Path| fs::create_dir(path).unwrap();
+    let store = |root: &Path| root.join("study.redb");
+    let cut = |root: &Path, part: u64| {
+        let file = fs::File::options().write(true).open(store(root)).unwrap();
+        file.set_len(file.metadata().unwrap().len() * part / 5).unwrap();
+    };
+    let flipped = |root: &Path, nth: usize| {
+        let mut bytes = fs::read(store(root)).unwrap();
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        (0..64).for_each(|part| bytes[used[(used.len() / 64 * part + nth * 13) % used.len()]] ^= 1 << (nth % 8));
+        fs::write(store(root), bytes).unwrap();
+    };
+    type Forgery<'a> = (&'a str, Box<dyn Fn(&Path) + 'a>);
+    let forgeries: Vec<Forgery<'_>> = vec![
+        (
+            "outputs of the same size",
+            Box::new(|root| outputs(root).iter().for_each(|out| fs::write(out, "99\n").unwrap())),
+        ),
+        ("outputs that are pipes", Box::new(|root| outputs(root).iter().for_each(|out| instead(out, &fifo)))),
+        (
+            "outputs that lead to themselves",
+            Box::new(|root| outputs(root).iter().for_each(|out| instead(out, &itself))),
+        ),
+        ("outputs that are directories", Box::new(|root| outputs(root).iter().for_each(|out| instead(out, &dir)))),
+        ("artifacts that lead to themselves", Box::new(|root| instead(&root.join("artifacts"), &itself))),
+        ("a directory", Box::new(|root| instead(&store(root), &dir))),
+        ("a pipe", Box::new(|root| instead(&store(root), &fifo))),
+        ("a link to itself", Box::new(|root| instead(&store(root), &itself))),
+        ("a device", Box::new(|root| instead(&store(root), &|path| symlink("/dev/zero", path).unwrap()))),
+        ("nothing in it", Box::new(|root| fs::write(store(root), "").unwrap())),
+        ("no store", Box::new(|root| fs::write(store(root), "x".repeat(9_000)).unwrap())),
+        ("cut off early", Box::new(|root| cut(root, 1))),
+        ("cut off late", Box::new(|root| cut(root, 4))),
+        ("flipped bits", Box::new(|root| flipped(root, 1))),
+        ("other flipped bits", Box::new(|root| flipped(root, 6))),
+    ];
+    let whole = Sandbox::finished(&takes(""), 0).canonical();
+    for (what, forge) in forgeries {
+        let last = Sandbox::finished(&takes(""), 0);
+        let from = format!("reuse_from = [\"{}\"]", last.path("study.redb").display());
+        forge(&last.path(""));
+        let sandbox = Sandbox::with_study(&takes(&from));
+        let output = sandbox.run("run study.toml");
+        assert!(matches!(output.status.code(), Some(0 | 7)), "{what}: {}", both(&output));
+        if output.status.success() {
+            assert_eq!(sandbox.canonical(), whole, "{what}");
+            sandbox.ok("verify study.redb", 0);
+        }
     }
 }
