@@ -322,7 +322,7 @@ impl ImportPlan<'_> {
         }
         let recorded = store.append_records(journal, records);
         // What could not be recorded is not left in place. Whether a commit is there that failed, the store says.
-        if recorded.is_err() && first.is_some_and(|trial| store.has_no_result(trial)) {
+        if recorded.is_err() && first.is_some_and(|trial| store.has_no_import(trial)) {
             placed.take_back();
         }
         recorded
@@ -338,10 +338,10 @@ impl ImportPlan<'_> {
 }
 
 impl Store {
-    /// Whether it is known that a trial has no result.
-    fn has_no_result(&self, trial: TrialId) -> bool {
+    /// Whether it is known that a trial's result was not imported.
+    fn has_no_import(&self, trial: TrialId) -> bool {
         let row = Reader::open(&self.path).ok().and_then(|reader| reader.snapshot().ok()?.trial(trial).ok());
-        row.is_some_and(|row| row.is_none_or(|row| !row.has_result()))
+        row.is_some_and(|row| row.is_none_or(|row| row.imported.is_none()))
     }
 }
 

@@ -85,7 +85,11 @@ struct Fault {
 }
 
 fn faulty_run(sandbox: &Sandbox, fault: Option<Fault>) -> Output {
-    let mut command = sandbox.piton(["run", "study.toml"]);
+    faulty(sandbox, &["run", "study.toml"], fault)
+}
+
+fn faulty(sandbox: &Sandbox, words: &[&str], fault: Option<Fault>) -> Output {
+    let mut command = sandbox.piton(words.iter().copied());
     command.env("LD_PRELOAD", shim()).env("FAULT_DIR", sandbox.path("").to_str().unwrap().trim_end_matches('/'));
     command.env("FAULT_COUNTS", sandbox.path("engine.counts"));
     if let Some(Fault { kind, first, last, errno }) = fault {
@@ -620,4 +624,53 @@ fn a_clock_that_jumps_changes_nothing() {
             sandbox.ok("verify study.redb", 0);
         }
     }
+}
+
+/// All of it is recorded, with its outputs in place, or nothing is and no output stays.
+#[test]
+fn an_import_that_fails_leaves_nothing_behind() {
+    let ready = || {
+        let sandbox = study();
+        sandbox.write("last.csv", "n,z,outputs\n4,41,four\n3,31,three\n");
+        for name in ["four", "three"] {
+            fs::create_dir_all(sandbox.path("theirs").join(name)).unwrap();
+            sandbox.write(&format!("theirs/{name}/out.txt"), name);
+        }
+        sandbox
+    };
+    let line = "import study.redb last.csv --stage wide --study study.toml --by ada --outputs theirs --yes";
+    let words: Vec<&str> = line.split(' ').collect();
+    let outputs = |sandbox: &Sandbox| {
+        let there =
+            |case: &&&str| sandbox.path(&format!("artifacts/faulty/0_wide/{case}/attempt_0/out.txt")).exists();
+        ["faulty_0_2", "faulty_0_3"].iter().filter(there).count()
+    };
+    let whole = ready();
+    let output = faulty(&whole, &words, None);
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    let calls = counts(&whole);
+    let (mut none, mut all) = (0, 0);
+    for kind in ["open", "write", "sync", "mkdir"] {
+        let kind = KINDS.iter().position(|name| *name == kind).unwrap();
+        for first in 1..=calls[kind] {
+            let sandbox = ready();
+            let fault = Fault { kind, first, last: first, errno: libc::EIO };
+            let output = faulty(&sandbox, &words, Some(fault));
+            said_well(&output, &fault);
+            let imported = match sandbox.path("study.redb").exists() {
+                true => sandbox.dump()["accounting"]["imported"].as_u64().unwrap(),
+                false => 0,
+            };
+            assert_eq!(outputs(&sandbox) as u64, imported, "{fault:?}: {}", both(&output));
+            assert!(imported == 0 || imported == 2, "{fault:?}");
+            if imported == 0 {
+                none += 1;
+                sandbox.ok(line, 0);
+            } else {
+                all += 1;
+            }
+            assert_eq!(outputs(&sandbox), 2);
+        }
+    }
+    assert!(none > 10 && all > 0, "{none} {all}");
 }
