@@ -133,6 +133,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
     rails(snapshot, &spec)?;
     doubts(snapshot, &spec)?;
     made_with(snapshot, &study)?;
+    based_once(snapshot, &spec)?;
     let paths = StudyPaths::of(&store(), &study).map_err(|error| error.to_string())?;
     // Without it another study could take the directory with this one's outputs.
     let claim = paths.study_artifacts(&study.name).join(".piton-study.json");
@@ -253,6 +254,24 @@ fn doubts(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
         }
         None => Ok(()),
     }
+}
+
+/// Where all stages reuse, and nobody asks for everything anew, a base command that has succeeded does not run again.
+fn based_once(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
+    let mut succeeded = false;
+    if spec.base.is_none() || spec.stages.iter().any(|stage| stage.reuse.is_no()) {
+        return Ok(());
+    }
+    for event in snapshot.events(1)? {
+        match event?.1.event {
+            Event::BaseStarted { .. } if succeeded => {
+                return Err("2: doubled: the base command ran again".to_owned().into());
+            }
+            Event::BaseEnded(end) => succeeded |= matches!(end.verdict, Verdict::Succeeded { .. }),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Results that count were made with the inputs that are recorded, or somebody has taken these for what they were.

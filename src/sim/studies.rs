@@ -119,6 +119,7 @@ pub(super) fn all() -> Vec<Scenario> {
         reread(),
         reread_reusing(),
         imported(),
+        based_again(),
         accepted(),
         scratched(),
         aside(),
@@ -282,6 +283,15 @@ fn reread() -> Scenario {
 
 fn reread_reusing() -> Scenario {
     reread_with("reread_reusing", true)
+}
+
+/// A base command, before a stage that is planned anew and loses nothing.
+fn based_again() -> Scenario {
+    let of = |x: [i64; 2]| {
+        let first = stage("a", 2, 1).reuse("1").choices("x", x);
+        Study::builder("s").seed(7).base_argv(["true"]).stage(first).spec().unwrap()
+    };
+    Scenario { amended: Some((of([3, 1]), None)), ..scenario("based_again", 2, of([1, 2])) }
 }
 
 /// Its input changes, is taken for what it was, and more trials run with it.

@@ -40,7 +40,7 @@ macro_rules! crashed_everywhere {
 crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
     based, reset, remote, inputs, inherited, reused, taken, reused_remotely, doubted, doubted_remotely, reread,
-    reread_reusing, imported, accepted, scratched, aside
+    reread_reusing, imported, based_again, accepted, scratched, aside
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.

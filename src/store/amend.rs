@@ -348,9 +348,9 @@ impl AmendPlan<'_> {
         let amended = settled
             .into_iter()
             .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
-        if injected_fault!(AcceptedApart) {
+        if injected_fault!(AcceptedApart) || injected_fault!(BaseKeptApart) {
             let (accepted, amended): (Vec<Record>, Vec<Record>) =
-                amended.partition(|record| matches!(record.event, Event::InputsAccepted { .. }));
+                amended.partition(|record| matches!(record.event, Event::InputsAccepted { .. } | Event::BaseKept));
             let first = journal.last_seq() + 1;
             journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
             let then = self.store.append_records(journal, accepted)?;

@@ -77,6 +77,8 @@ pub(crate) enum Fault {
     RereadApart,
     /// An amendment and what a person accepted by it are recorded apart.
     AcceptedApart,
+    /// An amendment and that the base command need not run again are recorded apart.
+    BaseKeptApart,
     /// Scratch directories of what is discarded are removed, and that is not synced.
     ScratchNotSynced,
     /// Scratch directories are removed once the amendment is recorded.
@@ -97,7 +99,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -133,6 +135,7 @@ impl Fault {
         Self::DoubtUntold,
         Self::RereadApart,
         Self::AcceptedApart,
+        Self::BaseKeptApart,
         Self::ScratchNotSynced,
         Self::ScratchClearedLate,
         Self::AsideNotSynced,
