@@ -348,7 +348,7 @@ impl AmendPlan<'_> {
         let amended = settled
             .into_iter()
             .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
-        if injected_fault!(AcceptedApart) || injected_fault!(BaseKeptApart) {
+        if [injected_fault!(AcceptedApart), injected_fault!(BaseKeptApart)].contains(&true) {
             let (accepted, amended): (Vec<Record>, Vec<Record>) =
                 amended.partition(|record| matches!(record.event, Event::InputsAccepted { .. } | Event::BaseKept));
             let first = journal.last_seq() + 1;
