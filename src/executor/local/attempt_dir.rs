@@ -16,7 +16,6 @@ use super::blame::AttemptError;
 use crate::executor::Job;
 use crate::model::artifacts::{PARAMS_FILE, PROGRESS_FILE};
 use crate::model::{Params, Value, float_text};
-use crate::paths::SCRATCH_DIR;
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
 use crate::sys::temporary::random_digits;
@@ -212,7 +211,7 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
     match above.make(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             discard_old_reports(&above, job)?;
-            discard_old(&above, job, SCRATCH_DIR)?;
+            discard_old(&above, job, job.scratch_dir.file_name().unwrap_or_default())?;
             if !keep_aside(&above, name, job)? && above.remove(name).is_err() {
                 // A directory without write permission in it, for instance.
                 above.rename(name, &aside(name)?)?;
@@ -233,17 +232,17 @@ const TICK_MS: i64 = 20;
 /// # Errors
 /// What removing it fails with.
 pub(super) fn discard_old_reports(case: &Opened, job: &Job) -> io::Result<bool> {
-    discard_old(case, job, PROGRESS_FILE)
+    discard_old(case, job, OsStr::new(PROGRESS_FILE))
 }
 
 /// The same of what else a trial keeps across its attempts.
-fn discard_old(case: &Opened, job: &Job, name: &str) -> io::Result<bool> {
+fn discard_old(case: &Opened, job: &Job, name: &OsStr) -> io::Result<bool> {
     let (1, Some(opened_ms)) = (job.key.attempt, job.opened_ms) else { return Ok(false) };
     let is_older = |file: Opened| file.modified_ms().is_ok_and(|ms| ms < opened_ms.saturating_sub(TICK_MS));
     if !case.open(Path::new(name)).is_ok_and(is_older) {
         return Ok(false);
     }
-    case.remove(OsStr::new(name))?;
+    case.remove(name)?;
     case.sync()?;
     Ok(true)
 }
