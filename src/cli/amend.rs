@@ -146,16 +146,12 @@ fn print_plan(plan: &AmendPlan<'_>) -> Result<(), Error> {
         };
         print_line(&format!("            {what}; the old results stay in the journal (`piton dump --at SEQ`)"))?;
     }
-    match plan.base() {
-        Some(BaseCommand::Stands) => {
-            print_line(
-                "keeps       the base command has succeeded, and nothing that it saw changes: it does not run again",
-            )?;
-        }
-        Some(BaseCommand::RunsAgain(why)) => {
-            print_line(&format!("again       the base command runs again: {why}"))?;
-        }
-        _ => {}
+    if let Some(base) = plan.base() {
+        let why = base.why();
+        print_line(&match base.runs_again() {
+            true => format!("again       the base command runs again: {why}"),
+            false => format!("keeps       the base command has succeeded, and {why}: it does not run again"),
+        })?;
     }
     let cleared: Vec<String> = plan.cleared().map(|stage| format!("`{stage}`")).collect();
     if !cleared.is_empty() {
@@ -212,10 +208,7 @@ fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
         })
     };
     let discarded = |Discarded { name, finished, reuses, .. }: &Discarded| serde_json::json!({ "stage": name, "finished_trials": finished, "reuses": reuses });
-    let base = |base| match base {
-        BaseCommand::RunsAgain(why) => serde_json::json!({ "runs_again": true, "why": why }),
-        _ => serde_json::json!({ "runs_again": false, "why": "nothing that it saw changes" }),
-    };
+    let base = |base: BaseCommand| serde_json::json!({ "runs_again": base.runs_again(), "why": base.why() });
     serde_json::json!({
         "changes": plan.changes().iter().map(change).collect::<Vec<_>>(),
         "discarded": plan.discarded().iter().map(discarded).collect::<Vec<_>>(),

@@ -23,6 +23,9 @@ pub(crate) const PROGRESS_FILE: &str = "progress.jsonl";
 /// A case's directory that is kept across attempts.
 pub(crate) const SCRATCH_DIR: &str = "scratch";
 
+/// What follows the name of an attempt's directory whose result may still be taken: since then, another attempt has its place.
+pub(crate) const BEFORE: &str = ".before-";
+
 const fn text_of(name: &CStr) -> &str {
     match name.to_str() {
         Ok(text) => text,

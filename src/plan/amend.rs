@@ -93,6 +93,23 @@ pub enum BaseCommand {
     RunsAgain(&'static str),
 }
 
+impl BaseCommand {
+    /// Whether it runs again.
+    #[must_use]
+    pub const fn runs_again(self) -> bool {
+        matches!(self, Self::RunsAgain(_))
+    }
+
+    /// Why it does, or does not, in words.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Stands => "nothing that it saw changes",
+            Self::RunsAgain(why) => why,
+        }
+    }
+}
+
 /// Why the results that a stage has are none for the trials of another spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Untaken {

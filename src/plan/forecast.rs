@@ -262,9 +262,6 @@ impl Forecast<'_> {
         // A trial's parent is found by a walk over them.
         let price = 1 + row.parents.len() as u64 / 1_000;
         let (mut kept, mut reused, mut runs, mut checked) = (0, 0, 0, 0);
-        let is_checked = |identity: IdentityHash, trial: TrialId| {
-            super::is_checked(self.new.study.seed, self.new.run.reuse_check, &identity, trial)
-        };
         let mut waits = false;
         let mut selector = Selector::new(spec);
         let mut outputs: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
@@ -301,22 +298,19 @@ impl Forecast<'_> {
             };
             match recorded.result(&taken_by, spec)? {
                 Some((metrics, left)) => {
-                    // What is checked comes to what it could take, or it would be no result to take.
-                    match is_checked(own, trial) {
-                        true => checked += 1,
-                        false => reused += 1,
-                    }
                     selector.offer(index, &metrics);
                     outputs.insert(trial, left);
                 }
-                None if !looking.run.insert(own) => {
-                    waits = true;
-                    match is_checked(own, trial) {
-                        true => checked += 1,
-                        false => reused += 1,
-                    }
+                None if !looking.run.insert(own) => waits = true,
+                None => {
+                    runs += 1;
+                    continue;
                 }
-                None => runs += 1,
+            }
+            // What is checked comes to what it could take, or it would be no result to take.
+            match super::is_checked(self.new.study.seed, self.new.run.reuse_check, &own, trial) {
+                true => checked += 1,
+                false => reused += 1,
             }
         }
         // Who waits for an equal one has its result only then.

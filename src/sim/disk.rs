@@ -183,7 +183,7 @@ impl Files {
     }
 
     /// Somebody else writes a whole file, and it is durable at once.
-    fn overwrite(&mut self, path: &Path, bytes: &[u8]) {
+    pub(super) fn overwrite(&mut self, path: &Path, bytes: &[u8]) {
         let id = self.find(path).unwrap();
         let mut content = Content::default();
         content.write(0, bytes);
@@ -206,11 +206,6 @@ impl Files {
         self.create(path, true).unwrap();
         self.overwrite(path, bytes);
         self.sync(self.find(path.parent().unwrap()).unwrap());
-    }
-
-    /// Somebody changes a file for good.
-    pub(super) fn replace(&mut self, path: &Path, bytes: &[u8]) {
-        self.overwrite(path, bytes);
     }
 
     /// Somebody changes a file behind the study's back, until it is put back.

@@ -257,7 +257,7 @@ impl<'a> User<'a> {
         let Some((new, discard_from)) = &self.scenario.amended else { return Ok(false) };
         let (store, given) = (Store::at(store()), Study::new(new.clone()));
         if self.scenario.accepts {
-            self.world.state().files.replace(Path::new(INPUT), b"two");
+            self.world.state().files.overwrite(Path::new(INPUT), b"two");
         }
         let plan = store.amend(&given)?;
         let plan = match self.scenario.accepts {

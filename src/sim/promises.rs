@@ -16,6 +16,7 @@ use super::trials::TAINTED;
 use super::world::{Camera, World};
 use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
+use crate::model::artifacts::BEFORE;
 use crate::model::{
     AttemptNo, AttemptOutcome, Event, IdentityHash, Metric, Metrics, REUSED, Rail, Record, Seq, StageStatus,
     StudyRow, TrialId, TrialRow, TrialState, Verdict,
@@ -320,7 +321,8 @@ fn discarded_there(
         let names = files.names(case_dir).unwrap_or_default();
         let places = names.into_iter().filter(|found| {
             let found = found.to_string_lossy();
-            found == name.as_str() || found.starts_with(&format!("{name}.before-"))
+            found == name.as_str()
+                || found.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(BEFORE))
         });
         let places: Vec<_> = places.map(|found| case_dir.join(found)).collect();
         for output in outputs {

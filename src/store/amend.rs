@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod reread;
 
@@ -206,9 +206,13 @@ impl AmendPlan<'_> {
 
     /// Stages that begin anew, whose cases lose `scratch` and what was reported in `progress.jsonl`.
     pub fn cleared(&self) -> impl Iterator<Item = &str> {
+        self.begins_anew().map(|stage| stage.name.as_str())
+    }
+
+    fn begins_anew(&self) -> impl Iterator<Item = &StageRow> {
         let from = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
         let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
-        begun.filter(move |stage| stage.index >= from).map(|stage| stage.name.as_str())
+        begun.filter(move |stage| stage.index >= from)
     }
 
     /// Whether a study that was over goes on.
@@ -319,7 +323,7 @@ impl AmendPlan<'_> {
             Access::Held(journal) if self.plan.event.discard_from.is_some() => self.make_way(journal)?,
             _ => Vec::new(),
         };
-        let late = (self.stands.paths.study_artifacts(&self.stands.study.name), self.to_clear());
+        let late = injected_fault!(ScratchClearedLate).then(|| self.to_clear());
         let Access::Held(mut journal) = self.access else { return Err(preview()) };
         let accepts = self.plan.changes.iter().any(|judged| matches!(judged.class, Class::Accepted(_)));
         let accepted = self.stands.accepted(&self.new, &self.tools, self.discard_from).filter(|_| accepts);
@@ -348,28 +352,26 @@ impl AmendPlan<'_> {
         let amended = settled
             .into_iter()
             .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
-        if [injected_fault!(AcceptedApart), injected_fault!(BaseKeptApart)].contains(&true) {
-            let (accepted, amended): (Vec<Record>, Vec<Record>) =
-                amended.partition(|record| matches!(record.event, Event::InputsAccepted { .. } | Event::BaseKept));
+        let apart = |record: &Record| match record.event {
+            Event::InputsAccepted { .. } => injected_fault!(AcceptedApart),
+            Event::BaseKept => injected_fault!(BaseKeptApart),
+            Event::StageReread { .. } | Event::ResultReread(_) | Event::ResultIdentified { .. } => {
+                injected_fault!(RereadApart)
+            }
+            _ => false,
+        };
+        let (later, amended): (Vec<Record>, Vec<Record>) = amended.chain(records(reread)).partition(apart);
+        if !later.is_empty() {
             let first = journal.last_seq() + 1;
             journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
-            let then = self.store.append_records(journal, accepted)?;
+            let then = self.store.append_records(journal, later)?;
             return Ok((first..).zip(amended).chain(then).collect());
         }
-        if injected_fault!(ScratchClearedLate) {
-            let (artifacts, stages) = late;
-            let told = self.store.append_records(journal, amended.collect())?;
-            clear(&artifacts, &stages)?;
-            return Ok(told);
+        let recorded = self.store.append_records(journal, amended)?;
+        if let Some(stages) = late {
+            clear(&stages)?;
         }
-        if injected_fault!(RereadApart) {
-            let first = journal.last_seq() + 1;
-            let amended: Vec<Record> = amended.collect();
-            journal.append(&amended).map_err(|cause| self.store.unreadable(cause))?;
-            let then = self.store.append_records(journal, records(reread).collect())?;
-            return Ok((first..).zip(amended).chain(then).collect());
-        }
-        self.store.append_records(journal, amended.chain(records(reread)).collect())
+        Ok(recorded)
     }
 
     /// Lets go of the store, which is as it was.
@@ -389,22 +391,20 @@ impl AmendPlan<'_> {
         let snapshot = journal.snapshot().map_err(|cause| self.store.unreadable(cause))?;
         let left = snapshot.running().map_err(|cause| self.store.unreadable(cause))?;
         let records = engine::settled(journal)?;
-        let Stands { study, paths, .. } = &self.stands;
         if records.len() < left.len() {
-            let pid = study.engine.as_ref().map_or(0, |engine| engine.process.pid);
+            let pid = self.stands.study.engine.as_ref().map_or(0, |engine| engine.process.pid);
             return Err(EngineError::Copied { pid }.into());
         }
         if !injected_fault!(ScratchClearedLate) {
-            clear(&paths.study_artifacts(&study.name), &self.to_clear())?;
+            clear(&self.to_clear())?;
         }
         Ok(records)
     }
 
     /// The directories of the stages whose cases lose what they keep across attempts.
-    fn to_clear(&self) -> Vec<String> {
-        let from = self.plan.event.discard_from.unwrap_or(StageIndex::MAX);
-        let begun = self.stands.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
-        begun.filter(|stage| stage.index >= from).map(|stage| format!("{}_{}", stage.index, stage.name)).collect()
+    fn to_clear(&self) -> Vec<PathBuf> {
+        let Stands { paths, spec, .. } = &self.stands;
+        self.begins_anew().map(|stage| paths.stage_dir(spec, stage.index)).collect()
     }
 }
 
@@ -685,19 +685,19 @@ impl Tools {
     }
 }
 
-fn clear(artifacts: &Path, stages: &[String]) -> Result<(), Error> {
+fn clear(stages: &[PathBuf]) -> Result<(), Error> {
     stages.iter().try_for_each(|stage| {
-        let file =
-            |cause| Error::File { what: "remove the scratch directories in", path: artifacts.join(stage), cause };
-        clear_scratch(artifacts, stage).map_err(file)
+        let file = |cause| Error::File { what: "remove the scratch directories in", path: stage.clone(), cause };
+        clear_scratch(stage).map_err(file)
     })
 }
 
 /// Removes `<case>/scratch` and `<case>/progress.jsonl` of every case in a stage's directory, durably; links are not followed.
-fn clear_scratch(artifacts: &Path, stage: &str) -> io::Result<()> {
+fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
     let skipped =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    let stage = match Opened::dir(artifacts).and_then(|artifacts| artifacts.enter(OsStr::new(stage))) {
+    let (above, name) = (stage_dir.parent().unwrap_or(stage_dir), stage_dir.file_name().unwrap_or_default());
+    let stage = match Opened::dir(above).and_then(|above| above.enter(name)) {
         Err(error) if skipped(&error) => return Ok(()),
         other => other?,
     };

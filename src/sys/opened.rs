@@ -486,8 +486,8 @@ impl Opened {
     /// As for [`Opened::sync`].
     pub fn sync_entry_of(&self, child: &Self) -> io::Result<()> {
         match (&self.0, &child.0) {
-            (Inner::Real { only_entered: true, .. }, Inner::Real { only_entered: false, file }) => {
-                Ok(syncfs(file)?)
+            (Inner::Real { only_entered: true, .. }, Inner::Real { only_entered: false, .. }) => {
+                child.sync_file_system()
             }
             // Nothing was made by anybody who may only enter both.
             (Inner::Real { only_entered: true, .. }, _) => Ok(()),

@@ -14,7 +14,7 @@ use serde::Serialize as _;
 
 use super::blame::AttemptError;
 use crate::executor::Job;
-use crate::model::artifacts::{PARAMS_FILE, PROGRESS_FILE};
+use crate::model::artifacts::{BEFORE, PARAMS_FILE, PROGRESS_FILE, SCRATCH_DIR};
 use crate::model::{Params, Value, float_text};
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
@@ -211,7 +211,7 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
     match above.make(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             discard_old_reports(&above, job)?;
-            discard_old(&above, job, job.scratch_dir.file_name().unwrap_or_default())?;
+            discard_old(&above, job, OsStr::new(SCRATCH_DIR))?;
             if !keep_aside(&above, name, job)? && above.remove(name).is_err() {
                 // A directory without write permission in it, for instance.
                 above.rename(name, &aside(name)?)?;
@@ -246,9 +246,6 @@ fn discard_old(case: &Opened, job: &Job, name: &OsStr) -> io::Result<bool> {
     case.sync()?;
     Ok(true)
 }
-
-/// What follows the name of an attempt's directory whose result may still be taken: since then, another attempt has its place.
-pub(super) const BEFORE: &str = ".before-";
 
 /// Moves the directory of an attempt aside that was made before the job's stage opened: of a result that was discarded, and may
 /// be taken by an equal trial. Once for each time that the stage opened. Durably: else another directory could get the name, and be

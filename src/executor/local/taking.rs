@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::attempt_dir::{self, BEFORE, Grounds};
+use super::attempt_dir::{self, Grounds};
 use super::blame::{AttemptError, failure};
 use super::ended_dir::EndedAttemptDir;
 use super::results::keep_outputs;
 use super::syncer::Unsynced;
 use super::{Mode, Shared};
 use crate::executor::{Job, Takes};
+use crate::model::artifacts::BEFORE;
 use crate::model::{FailureKind, Metrics, OutputHash, Usage, Verdict};
 use crate::sys::copied::CopyError;
 use crate::sys::opened::{Below, Opened};

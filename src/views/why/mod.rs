@@ -228,6 +228,11 @@ struct StepOut<'a> {
 /// Reasons of interruptions are looked for in so many of the last events: a trial's row has none.
 const EVENTS_READ: u64 = 200_000;
 
+/// The first of them.
+const fn first_read(last: Seq) -> Seq {
+    last.saturating_sub(EVENTS_READ).saturating_add(1)
+}
+
 /// Why a trial's attempts were interrupted.
 fn interruptions(
     snapshot: &Snapshot,
@@ -239,7 +244,7 @@ fn interruptions(
     if !attempts.iter().any(|attempt| attempt.outcome == Some(AttemptOutcome::Interrupted)) {
         return Ok(found);
     }
-    for event in snapshot.events(last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
+    for event in snapshot.events(first_read(last_seq))? {
         match event?.1.event {
             Event::AttemptEnded(end) if end.trial == trial => {
                 if let Verdict::Interrupted { reason } = end.verdict {
@@ -255,46 +260,33 @@ fn interruptions(
     Ok(found)
 }
 
-/// Results that were found for a trial and could not be taken.
-fn missed(
-    view: &StudyView,
-    snapshot: &Snapshot,
-    trial: &TrialSummary<'_>,
-) -> Result<Vec<(Origin, String)>, ViewError> {
-    let (mut found, stage) = (Vec::new(), trial.stage.index);
-    if !view.spec.reuses(stage) {
-        return Ok(found);
-    }
-    for event in snapshot.events(view.progress.last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
-        match event?.1.event {
-            Event::ReuseMissed { trial: of, origin, reason } if of == trial.trial => found.push((origin, reason)),
-            // Numbers are given anew where a discarded stage's are.
-            Event::SpecAmended(amended) if amended.discard_from.is_some_and(|from| from <= stage) => found.clear(),
-            _ => {}
-        }
-    }
-    Ok(found)
-}
+/// What the last events say of a trial: results that were found for it and could not be taken, and when what it left was read again.
+type SaidOf = (Vec<(Origin, String)>, Vec<ReadAgain>);
 
-/// When what a trial left was read again.
-fn reread(view: &StudyView, snapshot: &Snapshot, trial: &TrialSummary<'_>) -> Result<Vec<ReadAgain>, ViewError> {
-    let mut found = Vec::new();
-    if trial.attempts().is_empty() && trial.reused_from().is_none() {
-        return Ok(found);
+fn said_of(view: &StudyView, snapshot: &Snapshot, trial: &TrialSummary<'_>) -> Result<SaidOf, ViewError> {
+    let (mut missed, mut reread) = (Vec::new(), Vec::new());
+    let reuses = view.spec.reuses(trial.stage.index);
+    if !reuses && trial.attempts().is_empty() {
+        return Ok((missed, reread));
     }
-    for event in snapshot.events(view.progress.last_seq.saturating_sub(EVENTS_READ).saturating_add(1))? {
+    for event in snapshot.events(first_read(view.progress.last_seq))? {
         let (seq, record) = event?;
         match record.event {
-            Event::ResultReread(reread) if reread.trial == trial.trial => {
-                found.push(ReadAgain { seq, at_ms: record.at_ms, outcome: reread.verdict.outcome() });
+            Event::ReuseMissed { trial: of, origin, reason } if reuses && of == trial.trial => {
+                missed.push((origin, reason));
             }
+            Event::ResultReread(again) if again.trial == trial.trial => {
+                reread.push(ReadAgain { seq, at_ms: record.at_ms, outcome: again.verdict.outcome() });
+            }
+            // Numbers are given anew where a discarded stage's are.
             Event::SpecAmended(amended) if amended.discard_from.is_some_and(|from| from <= trial.stage.index) => {
-                found.clear();
+                missed.clear();
+                reread.clear();
             }
             _ => {}
         }
     }
-    Ok(found)
+    Ok((missed, reread))
 }
 
 impl ReadAgainOut {
@@ -335,6 +327,7 @@ impl Why {
             TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
+        let (missed, reread) = said_of(view, snapshot, &trial)?;
         Ok(Self {
             case: case.to_owned(),
             trial: id,
@@ -359,9 +352,9 @@ impl Why {
             versions: view.study.versions.clone(),
             accepted: accepted(view, &trial),
             stage_dir: view.stage_dir(stage).display().to_string(),
-            missed: missed(view, snapshot, &trial)?,
+            missed,
             nearest: nearest::nearest(view, snapshot, &trial)?,
-            reread: reread(view, snapshot, &trial)?,
+            reread,
             lineage: steps(view, snapshot, &lineage, id)?,
             reason: reason(view, &trial, rank.as_ref()),
             left_out: left_out(view, case, &trial),
