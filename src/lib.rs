@@ -69,7 +69,7 @@ pub use executor::{AttemptReport, ParentDiffers};
 #[doc(hidden)]
 pub use journal::verify;
 pub use journal::{Compacted, Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, Verification};
-pub use model::{FailureKind, Metric, Metrics, Params, StudyStatus, Value};
+pub use model::{FailureKind, LaterStages, Metric, Metrics, Params, StudyStatus, Value};
 pub use next_command::HowToAmend;
 #[doc(hidden)]
 pub use next_command::overrides_of;
@@ -78,8 +78,8 @@ pub use salvage::salvage;
 #[doc(hidden)]
 pub use store::Look;
 pub use store::{
-    AmendPlan, Compare, Consent, Dump, Import, ImportPlan, Logs, Replay, ReplayOptions, Retry, Stop, Store,
-    Unmatched, Verified,
+    AmendPlan, Compare, Consent, Dump, Import, ImportPlan, Logs, Replay, ReplayOptions, Retry, RetryPlan, Stop,
+    Store, Unmatched, Verified,
 };
 pub use study::{Outcome, Study};
 pub use study_file::Spec;

@@ -11,6 +11,7 @@ mod logs;
 mod replay;
 #[cfg(feature = "report")]
 mod report;
+mod retry;
 mod stop;
 
 pub use crate::engine::stop::StopError;
@@ -24,14 +25,14 @@ pub use logs::Logs;
 pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};
 #[cfg(feature = "report")]
 pub use report::nonce;
+pub use retry::RetryPlan;
 pub use stop::{Stop, Stopping};
 
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::journal::{self, Compacted, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
-use crate::model::{Event, Record, Seq, StageRow, StageStatus, StudyRow, TrialId, TrialState};
-use crate::plan::Lineage;
+use crate::model::{Event, Record, Seq, StageRow, StageStatus, StudyRow};
 use crate::salvage::salvage;
 use crate::study_file::Spec;
 use crate::sys::clock::unix_ms;
@@ -107,9 +108,11 @@ pub struct Store {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Retry<'a> {
-    /// All of the open stage that failed.
+    /// All that failed of the open stage, or of the one that the study was aborted in; of every stage where there is none.
     Failed,
-    /// These cases, each of which failed in the open stage.
+    /// All of the stage of this name that failed.
+    FailedOf(&'a str),
+    /// These cases, each of which failed.
     Cases(&'a [String]),
 }
 
@@ -172,6 +175,8 @@ pub struct Verified {
     pub replay: Verification,
     /// Stages that could not run as they are stored.
     pub plan: Vec<String>,
+    /// Stages that a retry left as they were, planned from other cases than survive now: no difference.
+    pub kept: Vec<String>,
     /// The outputs against their recorded hashes.
     pub outputs: OutputsCheck,
     /// How the recorded abort is not the one that the results demand.
@@ -237,6 +242,7 @@ impl Store {
         Ok(Verified {
             replay: journal::verify(&snapshot).map_err(|cause| self.unreadable(cause))?,
             plan: planned::check(&view),
+            kept: planned::kept(&view),
             outputs: outputs::check(&view, &snapshot)?,
             aborted: abort::check(&view, &snapshot)?,
             made_with: made_with::check(&view, &snapshot)?,
@@ -302,59 +308,23 @@ impl Store {
         Ok((chosen.name.clone(), self.append(journal, vec![event])?))
     }
 
-    /// Makes failed trials of the open stage, or of the one that the study was aborted in, pending again. Their cases.
+    /// Makes failed trials pending again. Their cases.
+    ///
+    /// A stage that has closed opens again. That is refused where finished trials of later stages could go; see
+    /// [`Store::plan_retry`].
     ///
     /// # Errors
     /// [`Error::Usage`] with every reason why a named case cannot run again, [`Error::Open`] while an engine runs.
     pub fn retry(&self, which: Retry<'_>) -> Result<Vec<String>, Error> {
-        Ok(self.retried(which)?.0)
+        self.plan_retry(which)?.apply(None)
     }
 
-    /// [`Store::retry`], with what was recorded.
-    pub(crate) fn retried(&self, which: Retry<'_>) -> Result<(Vec<String>, Recorded), Error> {
-        let (journal, snapshot, spec) = self.open()?;
-        let stages = snapshot.stages().map_err(|cause| self.unreadable(cause))?;
-        let retryable = |stage: &&StageRow| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
-        let Some(open) = stages.iter().find(retryable) else {
-            let why = "no stage is open: only failed trials of an open stage can be retried";
-            return Err(Error::Usage(why.into()));
-        };
-        let lineage = Lineage::new(&spec, &stages);
-        let trials = match which {
-            Retry::Failed => failed(&snapshot, open).map_err(|cause| self.unreadable(cause))?,
-            Retry::Cases(cases) => self.named(&snapshot, open, &lineage, cases)?,
-        };
-        drop(snapshot);
-        let cases = trials.iter().filter_map(|trial| lineage.locate(*trial));
-        let cases = cases.map(|(stage, index)| lineage.case(stage, index)).collect();
-        let events = trials.into_iter().map(|trial| Event::TrialReset { trial }).collect();
-        Ok((cases, self.append(journal, events)?))
-    }
-
-    /// All named cases, or every reason why not.
-    fn named(
-        &self,
-        snapshot: &Snapshot,
-        open: &StageRow,
-        lineage: &Lineage<'_>,
-        cases: &[String],
-    ) -> Result<Vec<TrialId>, Error> {
-        let (mut trials, mut wrong) = (Vec::new(), Vec::new());
-        for case in cases {
-            let Some(trial) = lineage.find_case(case) else {
-                wrong.push(format!("there is no case `{case}`"));
-                continue;
-            };
-            let row = snapshot.trial(trial).map_err(|cause| self.unreadable(cause))?;
-            if !open.contains(trial) {
-                wrong.push(format!("`{case}` belongs to a stage that is closed"));
-            } else if row.is_none_or(|row| row.state != TrialState::Failed) {
-                wrong.push(format!("`{case}` has not failed"));
-            } else if !trials.contains(&trial) {
-                trials.push(trial);
-            }
-        }
-        if wrong.is_empty() { Ok(trials) } else { Err(Error::Usage(wrong.join("; "))) }
+    /// What a retry would do. While the plan is there nobody else can change the store.
+    ///
+    /// # Errors
+    /// As for [`Store::retry`], but for what it may cost.
+    pub fn plan_retry(&self, which: Retry<'_>) -> Result<RetryPlan<'_>, Error> {
+        retry::plan(self, which)
     }
 
     /// For changing it: nobody else may meanwhile.
@@ -421,13 +391,4 @@ fn waiting_for_approval<'a>(
         }
         Some(stage) => Ok(stage),
     }
-}
-
-fn failed(snapshot: &Snapshot, open: &StageRow) -> Result<Vec<TrialId>, JournalError> {
-    let end = TrialId(open.first_trial.0.saturating_add(open.planned()));
-    let rows = snapshot.trials(open.first_trial, end)?.filter_map(|row| match row {
-        Ok(row) => (row.state == TrialState::Failed).then_some(Ok(row.trial)),
-        Err(error) => Some(Err(error)),
-    });
-    rows.collect()
 }

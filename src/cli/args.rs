@@ -307,9 +307,18 @@ pub struct StopArgs {
 pub struct RetryArgs {
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Every failed trial of that stage
+    /// Every failed trial of the open stage; of all stages where none is open
     #[arg(long, conflicts_with = "cases")]
     pub failed: bool,
+    /// With --failed: of this stage
+    #[arg(long, value_name = "NAME", requires = "failed")]
+    pub stage: Option<String>,
+    /// Later stages stay as they are, whatever survives now
+    #[arg(long, conflicts_with = "discard_children")]
+    pub keep_survivors: bool,
+    /// If others survive, finished children of those that survive no more may go
+    #[arg(long)]
+    pub discard_children: bool,
     /// Only these
     #[arg(value_name = "CASE")]
     pub cases: Vec<String>,

@@ -10,7 +10,7 @@ use piton::program::paths::StudyPaths;
 use piton::program::plan::{self, Lineage};
 use piton::program::study_file::{self, ExpandContext, Expanded, Goal, Proposer, Sampling, Spec, StageSpec};
 use piton::views::{clean, counted};
-use piton::{Error, Study};
+use piton::{Error, LaterStages, Study};
 
 use super::args::CheckArgs;
 use super::outcome::{print_json, print_line};
@@ -107,6 +107,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             approval: None,
             opened_ms: None,
             closed_ms: None,
+            later: LaterStages::Stand,
         });
     }
     rows

@@ -322,6 +322,17 @@ impl Observer for Progress {
             Event::ClusterChanged { trouble: None } => {
                 self.send(Message::Line("the cluster answers, and takes jobs".into()));
             }
+            Event::StagesDiscarded { from } => {
+                let stage = draft.stages().get(*from as usize).map_or("", |stage| stage.name.as_str());
+                let line = format!("stage `{stage}` is planned anew: other cases survived before it");
+                self.send(Message::Line(line));
+            }
+            Event::StageReplanned(replanned) => {
+                let stage = draft.stages().get(replanned.stage as usize).map_or("", |stage| stage.name.as_str());
+                let anew = replanned.anew.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+                let trials = if anew == 1 { "1 trial".into() } else { format!("{anew} trials") };
+                self.send(Message::Line(format!("stage `{stage}` goes on from other cases: {trials} anew")));
+            }
             Event::AttemptPlaced { .. }
             | Event::StageApproved { .. }
             | Event::SpecAmended(_)
@@ -330,6 +341,7 @@ impl Observer for Progress {
             | Event::TrialReset { .. }
             | Event::TrialImported(_)
             | Event::ResultsTold(_)
+            | Event::StageReopened { .. }
             | Event::InputsListed { .. }
             | Event::ResultIdentified { .. }
             | Event::ReuseMissed { .. }

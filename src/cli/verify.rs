@@ -12,7 +12,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let verified = Store::at(&args.store.store).verify()?;
     let found = verified.differences();
     let same = found == 0;
-    let Verified { replay, plan, outputs, aborted, made_with, doubts, accepted, .. } = verified;
+    let Verified { replay, plan, kept, outputs, aborted, made_with, doubts, accepted, .. } = verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -24,9 +24,13 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences, "abort_difference": aborted,
             "made_with_differences": made_with, "doubts": doubts, "inputs_accepted": accepted,
+            "from_other_survivors": kept,
         }))?;
     } else {
         print_line(&format!("replayed {} events and compared {} records", replay.events, replay.rows))?;
+        for stage in kept {
+            print_line(&format!("note: {}", clean(&stage)))?;
+        }
         for difference in &replay.differences {
             print_line(&format!("differs: {}", difference.what))?;
             print_line(&format!("  stored:   {}", difference.stored))?;

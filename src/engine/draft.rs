@@ -40,10 +40,10 @@ impl Draft {
     pub fn load(snapshot: &Snapshot) -> Result<Self, JournalError> {
         let stages = snapshot.stages()?;
         let counters = stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, _>>()?;
-        let mut proposals = survivors_proposals(snapshot, &stages)?;
+        let mut proposals = parents_proposals(snapshot, &stages)?;
         let mut unfinished = BTreeSet::new();
-        let asked = |stage: &&StageRow| stage.status == StageStatus::Open && stage.proposing != Proposing::No;
-        for stage in stages.iter().filter(asked) {
+        let open = stages.iter().find(|stage| stage.status == StageStatus::Open);
+        if let Some(stage) = open.filter(|stage| stage.proposing != Proposing::No) {
             let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
             proposals.extend(snapshot.proposals(stage.first_trial, end)?);
             unfinished = unfinished_of(snapshot, stage)?;
@@ -205,11 +205,15 @@ impl Draft {
     }
 }
 
-/// What proposers said of the survivors of closed stages: what the trials after them inherit.
-pub(crate) fn survivors_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
+/// What proposers said of survivors and parents: what the trials after them inherit.
+pub(crate) fn parents_proposals(snapshot: &Snapshot, stages: &[StageRow]) -> Result<Proposals, JournalError> {
     let mut proposals = Proposals::new();
-    for stage in stages.iter().filter(|stage| stage.proposing != Proposing::No) {
-        for parent in &stage.survivors {
+    if stages.iter().all(|stage| stage.proposing == Proposing::No) {
+        return Ok(proposals);
+    }
+    // A stage that was opened again has none, or others than its children's.
+    for parent in stages.iter().flat_map(|stage| stage.survivors.iter().chain(&stage.parents)) {
+        if !proposals.contains_key(&parent.trial) {
             proposals.extend(snapshot.proposal(parent.trial)?.map(|values| (parent.trial, values)));
         }
     }
@@ -326,7 +330,7 @@ impl Rows for Draft {
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), FoldError> {
         Err(self.not_while_running(format!("stage {index} cannot be removed while an engine runs")))
     }
-    fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
+    fn remove_trials(&mut self, first: TrialId, _: TrialId) -> Result<u64, FoldError> {
         Err(self.not_while_running(format!("trials from {first} on cannot be removed while an engine runs")))
     }
 }

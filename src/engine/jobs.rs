@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use super::EngineError;
 use super::draft::Draft;
+use super::scratch;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, OutputHash, Parent, StageIndex, StudyId, TrialId};
+use crate::model::{AttemptNo, Event, OutputHash, Parent, StageIndex, StageRow, StudyId, TrialId};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::{KnownBy, Lineage, StageIdentity};
 use crate::study_file::{Spec, StageSpec};
+use crate::sys::words::io_words;
 
 /// Most survivors whose outputs are remembered; more are looked up again.
 const KNOWN_MAX: usize = 10_000;
@@ -104,6 +106,23 @@ impl JobMaker {
         }
         self.inherited.insert(parent, Arc::clone(&inherited));
         Ok(Some(inherited))
+    }
+
+    /// Removes the scratch directories of trials that such events take out of stages.
+    ///
+    /// # Errors
+    /// [`EngineError::Executor`] when one cannot be removed.
+    pub(crate) fn clear_scratch(&self, events: &[Event], stages: &[StageRow]) -> Result<(), EngineError> {
+        scratch::clear_of(events, stages, &self.spec, &self.paths).map_err(|(dir, cause)| {
+            let why =
+                format!("cannot remove the scratch directories in `{}`: {}", dir.display(), io_words(&cause));
+            EngineError::Executor(why)
+        })
+    }
+
+    /// Forgets what survivors left: they may have run again.
+    pub(crate) fn forget_parents(&mut self) {
+        self.inherited.clear();
     }
 
     /// What the result of a trial depends on, then what those depend on that a person accepted for it; none: its stage does not reuse, or not all of

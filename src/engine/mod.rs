@@ -20,6 +20,7 @@ mod ready;
 pub(crate) mod replay;
 pub mod resume;
 mod run;
+mod scratch;
 mod shutdown;
 pub(crate) mod step;
 pub(crate) mod stop;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
-pub(crate) use draft::survivors_proposals;
+pub(crate) use draft::parents_proposals;
 pub(crate) use inputs::WatchedInputs;
 pub(crate) use jobs::JobMaker;
 pub(crate) use library::Library;
@@ -46,6 +47,7 @@ pub(crate) use rails::broken;
 pub(crate) use run::Order;
 #[cfg(test)]
 pub(crate) use run::{CommitStep, Step};
+pub(crate) use scratch::clear_scratch;
 pub(crate) use shutdown::Control;
 pub use shutdown::ShutdownHandle;
 #[cfg(test)]

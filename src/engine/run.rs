@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use super::draft::Draft;
 use super::inputs::Looker;
 use super::library::Library;
 use super::proposer::Proposers;
@@ -19,8 +20,8 @@ use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
 use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
-use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, RunEnd, TrialId, Verdict};
-use crate::plan::KnownBy;
+use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, Record, RunEnd, TrialId, Verdict};
+use crate::plan::{self, KnownBy};
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -377,9 +378,10 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => {
-                let (submitted, limit) = (self.state.in_hand_count(), self.state.limit());
+                let (submitted, limit) = (self.state.in_hand_count(), self.state.starts_below());
                 inputs.push(refilled(&self.journal.snapshot()?, submitted, limit)?);
             }
+            Action::Settle => inputs.push(self.settle()?),
             Action::Judge(stage) => {
                 let broken = rails::broken(&self.journal.snapshot()?, self.jobs.spec(), stage)?;
                 inputs.push(Input::Judged { stage, broken });
@@ -395,6 +397,39 @@ impl Loop<'_> {
             Action::Finish(_) => {}
         }
         Ok(())
+    }
+
+    /// Has the stages after one that has closed again planned anew where they are to be, in one transaction of its own: that
+    /// the stage has closed, and with which survivors, is on disk by now.
+    fn settle(&mut self) -> Result<Input, EngineError> {
+        let now = self.timing.now();
+        let snapshot = self.journal.snapshot()?;
+        let stages = snapshot.stages()?;
+        let settling = plan::mend::settling(self.jobs.spec(), &stages);
+        drop(snapshot);
+        // Before the commit: once more after a crash does no harm, and nothing that goes is needed.
+        self.jobs.clear_scratch(&settling, &stages)?;
+        let record = |event| Record { at_ms: now.at_ms, run_ms: now.run_ms, event };
+        let records: Vec<Record> = settling.into_iter().map(record).collect();
+        let first = self.journal.last_seq() + 1;
+        if !records.is_empty() {
+            self.journal.append(&records).map_err(|cause| {
+                let store = self.journal.path().into();
+                EngineError::Commit(Box::new(CommitError { cause, store, safe: None }))
+            })?;
+            if !self.journal.is_in_place() {
+                return Err(displaced(self.journal.path()));
+            }
+            self.jobs.forget_parents();
+            self.library.look_anew();
+        }
+        let snapshot = self.journal.snapshot()?;
+        let draft = Draft::load(&snapshot)?;
+        let judge = rails::known(&snapshot, self.jobs.spec(), &draft)?;
+        for (seq, record) in (first..).zip(&records) {
+            self.observer.committed(seq, record, &draft);
+        }
+        Ok(Input::Settled(Box::new((draft, judge))))
     }
 
     /// Tells the observer of an end that was asked for, once what runs is known.

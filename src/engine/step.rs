@@ -88,6 +88,8 @@ pub(crate) enum Input {
         /// Results of that identity, where some are checked.
         hits: Vec<Hit>,
     },
+    /// The rows and the rails as the store has them, asked for by [`Action::Settle`].
+    Settled(Box<(Draft, Judge)>),
     /// Time passed.
     Tick,
 }
@@ -136,6 +138,9 @@ pub(crate) enum Action {
         /// The trial's place in the stage: the next one.
         index: u64,
     },
+    /// A stage that was opened again has closed, and stages after it have begun: have them planned anew where they are to be
+    /// ([`plan::mend`]), and answer with [`Input::Settled`].
+    Settle,
     /// Read the head of the ready queue and answer with [`Input::Refilled`].
     Refill,
     /// A stage has closed: bring the exports up to date.
@@ -229,6 +234,8 @@ pub(crate) struct State {
     differs: Option<Differs>,
     /// Trials of the open stage that are looked up before they start.
     reusing: Reusing,
+    /// The open stage is another one than that whose trials are in memory.
+    stale: bool,
 }
 
 impl State {
@@ -261,6 +268,7 @@ impl State {
             withdrawn_from: None,
             differs: None,
             reusing: Reusing::default(),
+            stale: false,
         }
     }
 
@@ -323,6 +331,10 @@ impl State {
             Input::LookedUp { trial, identity, hits } => self.looked_up(now, trial, identity, hits),
             Input::Identified { trial, identity, hits } => {
                 self.identified(trial, identity, hits);
+                Ok(Vec::new())
+            }
+            Input::Settled(settled) => {
+                self.settled(*settled);
                 Ok(Vec::new())
             }
             Input::Tick => Ok(Vec::new()),
@@ -511,8 +523,27 @@ impl State {
             self.emit(now, Event::StudyAbortedBy { abort, reason, violating: Vec::new() })?;
         } else {
             self.emit(now, Event::StageClosed { stage, survivors })?;
+            self.stale = self.draft.open_stage().is_some();
         }
         Ok(vec![Action::Export(stage)])
+    }
+
+    /// Whether a stage has closed after which others had begun, of which it is not settled yet what they are now.
+    fn is_unsettled(&self) -> bool {
+        self.stale || plan::mend::unsettled(self.draft.stages()).is_some()
+    }
+
+    /// Goes on with what the store says. Nothing ran or was handed out.
+    fn settled(&mut self, (draft, judge): (Draft, Judge)) {
+        self.asked = false;
+        self.stale = false;
+        self.draft = draft;
+        self.judge = judge;
+        self.withdrawn_from = None;
+        self.reusing = Reusing::default();
+        self.cursor = self.draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
+        self.ready = ReadyWindow::default();
+        self.ready.fill([], true);
     }
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
@@ -554,7 +585,16 @@ impl State {
             self.asked = true;
             return Ok(actions);
         }
-        if idle && self.stage_is_done() && !matches!(self.phase, Phase::Terminating { .. }) {
+        let unsettled = self.is_unsettled();
+        if unsettled && self.phase == Phase::Running {
+            // What still runs was adopted, and is waited for.
+            if idle {
+                actions.push(Action::Settle);
+                self.asked = true;
+            }
+            return Ok(actions);
+        }
+        if idle && !unsettled && self.stage_is_done() && !matches!(self.phase, Phase::Terminating { .. }) {
             // A drain that finds everything finished closes the stage, and so completes a study at its end.
             if let Some((stage, _)) = self.draft.open_stage() {
                 actions.push(Action::Select(stage.index));

@@ -125,7 +125,11 @@ impl Stored for Record {
 
 impl Stored for StageRow {
     const KIND: &'static str = "stage";
-    type Latest = records::StageRowV1;
+    type Latest = records::StageRowV2;
+    const TAG: u8 = 2;
+    older! {
+        1: StageRowV1 => StageRowV2;
+    }
     fn names(&self) -> Result<(), String> {
         names::stage(&self.name)
     }

@@ -426,6 +426,10 @@ impl Snapshot {
                     }
                 }
                 Event::StageOpened { stage, .. } => opened = stage,
+                Event::StagesDiscarded { from } => {
+                    opened = opened.min(from.saturating_sub(1));
+                    found.iter_mut().for_each(|identity| drop(identity.results.split_off(&from)));
+                }
                 Event::AttemptEnded(end) | Event::BaseEnded(end)
                     if matches!(end.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_)) =>
                 {

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
     Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource,
-    Imported, IndexedResult, InputEntry, InputHash, InputList, Metric, Next, Origin, OutputHash, Parent,
-    ProcessId, Proposing, Rail, Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold, Reused,
-    RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageRow, StageStatus,
-    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToldResult, ToolVersion, TrialId, TrialImport,
-    TrialRow, TrialState, Usage, Value, Verdict,
+    Imported, IndexedResult, InputEntry, InputHash, InputList, LaterStages, Metric, Next, Origin, OutputHash,
+    Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold,
+    Reused, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageReplanned,
+    StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToldResult, ToolVersion,
+    TrialId, TrialImport, TrialRow, TrialState, Usage, Value, Verdict,
 };
 
 /// A disk form and the model type it stands for.
@@ -191,6 +191,7 @@ mirror_states! {
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
     ProposingV1 = Proposing { No, Open, Ended }
+    LaterStagesV1 = LaterStages { Stand, Keep, Discard }
     ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
     ResultPartV1 = ResultPart { Metric, Output, State }
@@ -240,13 +241,16 @@ mirror_struct! {
         next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
         ended_attempts: u64, best: Option<BestV1>, reused: u64, imported: u64, told: u64, told_from: u64,
     }
-    StageRowV1 = StageRow {
+    StageRowV2 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
         proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
-        opened_ms: Option<i64>, closed_ms: Option<i64>,
+        opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
+    }
+    StageReplannedV1 = StageReplanned {
+        stage: u32, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, anew: Vec<(u64, u64)>,
     }
     AbortV1 = Abort { rail: RailV1, stage: u32, counted: u64 }
     AcceptedChangeV1 = AcceptedChange { name: String, old: String, new: String }
@@ -340,6 +344,12 @@ older! {
         engine: Option<EngineIdV1>, engine_closed: bool, runs: u32, workers: u32, sync_interval_ms: u64, draining: bool,
         cluster_trouble: Option<String>, base: Option<BaseRowV1>, doubts: Vec<DoubtV1>,
     } adds { accepted: Vec::new() }
+    // A stage that had closed could not be opened again.
+    StageRowV1 => StageRowV2 {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>,
+    } adds { later: LaterStagesV1::Stand }
 }
 
 /// Results by one key, on disk.
@@ -619,5 +629,8 @@ mirror_enum! {
         ResultsTold(told: Box<ResultsToldV1>),
         InputsAccepted { by: String, note: String, inputs: Vec<AcceptedChangeV1>, tools: Vec<AcceptedChangeV1> },
         BaseKept,
+        StageReopened { stage: u32, later: LaterStagesV1 },
+        StagesDiscarded { from: u32 },
+        StageReplanned(replanned: Box<StageReplannedV1>),
     }
 }

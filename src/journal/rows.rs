@@ -250,16 +250,17 @@ impl Rows for TxRows<'_> {
         self.counters.remove(u64::from(index))?;
         Ok(())
     }
-    fn remove_trials(&mut self, first: TrialId) -> Result<u64, JournalError> {
+    fn remove_trials(&mut self, first: TrialId, end: TrialId) -> Result<u64, JournalError> {
         let mut catastrophic = 0;
-        for removed in self.trials.extract_from_if(first.0.., |_, _| true)? {
+        for removed in self.trials.extract_from_if(first.0..end.0.max(first.0), |_, _| true)? {
             let (key, bytes) = removed?;
             let row: TrialRow = tables::decoded(key.value(), bytes.value())?;
             let failed = row.failure.filter(|_| row.state == TrialState::Failed);
             catastrophic += u64::from(failed.is_some_and(|failure| failure.severity == Severity::Catastrophic));
         }
-        self.proposals.retain(|trial, _| trial < first.0)?;
-        self.ready.retain(|(_, trial), ()| trial < first.0)?;
+        let is_kept = |trial: u64| trial < first.0 || trial >= end.0;
+        self.proposals.retain(|trial, _| is_kept(trial))?;
+        self.ready.retain(|(_, trial), ()| is_kept(trial))?;
         Ok(catastrophic)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::event::{Extension, SpecAmended};
 use super::fold::{Fold, Rows, waiting};
-use super::ids::StageIndex;
+use super::ids::{StageIndex, TrialId};
 use super::rows::{
     Approval, AttemptOutcome, BaseRow, Proposing, StageCounters, StageRow, StageStatus, StudyRow, StudyStatus,
     TrialState,
@@ -80,7 +80,12 @@ impl Fold {
     }
 
     /// Forgets the stages from one on, with their trials.
-    fn discard<R: Rows>(&self, rows: &mut R, from: StageIndex, count: StageIndex) -> Result<(), R::Error> {
+    pub(super) fn discard<R: Rows>(
+        &self,
+        rows: &mut R,
+        from: StageIndex,
+        count: StageIndex,
+    ) -> Result<(), R::Error> {
         let mut first = None;
         for index in from..count {
             let Some(stage) = rows.stage(index)? else {
@@ -101,7 +106,7 @@ impl Fold {
             }
         }
         if let Some(first) = first {
-            let catastrophic = rows.remove_trials(first)?;
+            let catastrophic = rows.remove_trials(first, TrialId::BASE)?;
             let mut progress = rows.progress()?;
             progress.catastrophic = progress.catastrophic.saturating_sub(catastrophic);
             rows.put_progress(progress)?;
@@ -192,7 +197,7 @@ impl Fold {
     }
 
     /// Takes back that a stage was aborted.
-    fn unabort<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<(), R::Error> {
+    pub(super) fn unabort<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<(), R::Error> {
         match rows.stage(index)? {
             Some(stage) if stage.status == StageStatus::Aborted => {
                 rows.put_stage(StageRow { status: StageStatus::Open, closed_ms: None, ..stage })

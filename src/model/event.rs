@@ -10,7 +10,7 @@ use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
 use super::rows::{
     Abort, AcceptedChange, AttemptOutcome, Best, EngineId, ExecutorKind, Exit, FirstObjective, InputHash,
-    InputList, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    InputList, LaterStages, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 
@@ -226,6 +226,36 @@ pub enum Event {
     /// The base command has succeeded and need not run again, though the first stage is planned anew: right after the
     /// [`SpecAmended`] that changes nothing of what it saw.
     BaseKept,
+    /// A person made trials of a stage pending again that had closed, or that others were planned from: it is open again
+    /// (`piton retry`). The [`TrialReset`](Self::TrialReset)s come after it.
+    StageReopened {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// What becomes of the stages after it if others survive.
+        later: LaterStages,
+    },
+    /// A stage closed again with other survivors: the stages from this one on wait, and forget their trials.
+    StagesDiscarded {
+        /// The first of them.
+        from: StageIndex,
+    },
+    /// The stage before closed again with other survivors: this one goes on with them.
+    StageReplanned(Box<StageReplanned>),
+}
+
+/// A stage that goes on with other parents; what stays as it was keeps its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageReplanned {
+    /// Its stage's index, from 0.
+    pub stage: StageIndex,
+    /// The survivors of the stage before: those that were there keep their places, others have the places of those that are gone.
+    pub parents: Vec<Parent>,
+    /// How many trials each parent gets, in the parents' order.
+    pub shares: Vec<u64>,
+    /// Trials that amendments added, if they stay.
+    pub more: Vec<Segment>,
+    /// Trials that run anew, as places in the stage: the first, and how many. They forget what they were.
+    pub anew: Vec<(u64, u64)>,
 }
 
 /// Everything a study is, fixed at creation.

@@ -8,9 +8,9 @@ use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCrea
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
 use super::reuse::IndexedResult;
 use super::rows::{
-    Accepted, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, OutputHash, Parent, Proposing, RemoteJob,
-    RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus,
-    TrialRow, TrialState,
+    Accepted, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, LaterStages, OutputHash, Parent,
+    Proposing, RemoteJob, RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress,
+    StudyRow, StudyStatus, TrialRow, TrialState,
 };
 use super::value::{Metrics, Value};
 
@@ -63,9 +63,9 @@ pub trait Rows {
     fn remove_running(&mut self, trial: TrialId) -> Result<(), Self::Error>;
     /// Forgets a stage and its counters, if they are there.
     fn remove_stage(&mut self, index: StageIndex) -> Result<(), Self::Error>;
-    /// Forgets every trial from `first` on, also in the ready queue and among the proposals, none of which may run;
-    /// returns how many of them had failed for good as catastrophic.
-    fn remove_trials(&mut self, first: TrialId) -> Result<u64, Self::Error>;
+    /// Forgets every trial from `first` on and before `end`, also in the ready queue and among the proposals, none of which
+    /// may run; returns how many of them had failed for good as catastrophic.
+    fn remove_trials(&mut self, first: TrialId, end: TrialId) -> Result<u64, Self::Error>;
 }
 
 /// An event that does not fit the state: a damaged journal or a bug, never a normal course of things.
@@ -116,6 +116,9 @@ impl Event {
             Self::ResultsTold(_) => "results_told",
             Self::InputsAccepted { .. } => "inputs_accepted",
             Self::BaseKept => "base_kept",
+            Self::StageReopened { .. } => "stage_reopened",
+            Self::StagesDiscarded { .. } => "stages_discarded",
+            Self::StageReplanned(_) => "stage_replanned",
         }
     }
 }
@@ -171,6 +174,9 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::TrialProposed { trial, values, .. } => fold.trial_proposed(rows, *trial, values),
         Event::ProposalsEnded { stage, .. } => fold.proposals_ended(rows, *stage),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
+        Event::StageReopened { stage, later } => fold.stage_reopened(rows, *stage, *later),
+        Event::StagesDiscarded { from } => fold.stages_discarded(rows, *from),
+        Event::StageReplanned(replanned) => fold.stage_replanned(rows, replanned),
         // For callers that ask what changed: no row needs it.
         Event::InputsListed { .. } => fold.study(rows).map(drop),
         Event::ResultIdentified { .. }
@@ -202,6 +208,7 @@ pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
         approval: None,
         opened_ms: None,
         closed_ms: None,
+        later: LaterStages::Stand,
     }
 }
 
@@ -687,10 +694,7 @@ impl Fold {
                 stage.status = StageStatus::Open;
                 stage.closed_ms = None;
                 rows.put_stage(stage)?;
-                let mut study = self.study(rows)?;
-                study.status = StudyStatus::Interrupted;
-                study.forget_abort();
-                rows.put_study(study)
+                self.go_on(rows)
             }
             _ => Err(self.misfit(format!("stage {index} is not open"))),
         }

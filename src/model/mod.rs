@@ -12,6 +12,7 @@ mod fold;
 mod ids;
 mod imported;
 pub(crate) mod json;
+mod mend;
 mod named;
 pub(crate) mod names;
 mod number;
@@ -27,7 +28,8 @@ mod value;
 pub(crate) mod words;
 
 pub use event::{
-    AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StudyCreated, Verdict,
+    AttemptEnd, Event, Extension, Next, Record, RunEnd, SpecAmended, StageDecl, StageReplanned, StudyCreated,
+    Verdict,
 };
 pub use failure::{Failure, FailureKind};
 pub(crate) use fold::waiting;
@@ -41,8 +43,9 @@ pub use reread::Reread;
 pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
 pub use rows::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId,
-    ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, OutputHash, Parent, ProcessId,
-    Proposals, Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters, StageHead, StageRow,
-    StageStatus, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState, Usage,
+    ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, LaterStages, OutputHash,
+    Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters,
+    StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState,
+    Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};

@@ -62,6 +62,25 @@ named!(StageStatus {
     Aborted => "aborted",
 });
 
+/// What becomes of the stages after one that `piton retry` opened again, if it closes with other survivors than they began
+/// with. The same survivors change nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LaterStages {
+    /// Nobody was asked: they stay as they are.
+    #[default]
+    Stand,
+    /// They stay as they are: so a person wants it.
+    Keep,
+    /// Children of those that survive no more go, and what is planned anew runs: so a person wants it, or nothing is lost by it.
+    Discard,
+}
+
+named!(LaterStages {
+    Stand => "stand",
+    Keep => "keep",
+    Discard => "discard",
+});
+
 /// Where a trial stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -387,6 +406,11 @@ pub struct Parent {
     pub trial: TrialId,
     /// Its accepted attempt.
     pub attempt: AttemptNo,
+}
+
+impl Parent {
+    /// In place of an attempt: the trial was taken out of its stage, and its number may be another's.
+    pub const GONE: AttemptNo = AttemptNo::MAX;
 }
 
 /// How the base command stands.

@@ -107,10 +107,12 @@ impl Rows for Memory {
         self.counters.remove(&index);
         Ok(())
     }
-    fn remove_trials(&mut self, first: TrialId) -> Result<u64, FoldError> {
-        let gone = self.trials.split_off(&first);
-        self.proposals.split_off(&first);
-        self.ready.retain(|(_, trial)| *trial < first);
+    fn remove_trials(&mut self, first: TrialId, end: TrialId) -> Result<u64, FoldError> {
+        let is_kept = |trial: &TrialId| *trial < first || *trial >= end;
+        let mut gone = self.trials.split_off(&first);
+        self.trials.append(&mut gone.split_off(&end));
+        self.proposals.retain(|trial, _| is_kept(trial));
+        self.ready.retain(|(_, trial)| is_kept(trial));
         let worst = |row: &&TrialRow| {
             row.state == TrialState::Failed
                 && row.failure.as_ref().is_some_and(|failure| failure.severity == Severity::Catastrophic)

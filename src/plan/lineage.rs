@@ -8,7 +8,7 @@ use crate::study_file::{Sampling, Spec, StageSpec};
 
 use super::distinct::Share;
 use super::draw::Draw;
-use super::{grid, identity, listed};
+use super::{grid, identity, listed, mend};
 
 const PROPOSER_SEED_PURPOSE: &str = "piton plan 1: seed of a proposer";
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
@@ -160,6 +160,12 @@ impl<'a> Lineage<'a> {
         Draw::new(SEED_PURPOSE, &fields).half_word()
     }
 
+    /// Whether a stage began with other cases than survive the one before it now, and was to stay as it is.
+    #[must_use]
+    pub fn is_kept(&self, stage: StageIndex) -> bool {
+        mend::kept(self.stages, stage)
+    }
+
     /// When a stage opened, Unix milliseconds.
     #[must_use]
     pub fn opened_ms(&self, stage: StageIndex) -> Option<UnixMs> {
@@ -242,6 +248,7 @@ mod tests {
             approval: None,
             opened_ms: None,
             closed_ms: None,
+            later: Default::default(),
         }
     }
 

@@ -14,6 +14,7 @@ mod grid;
 mod identity;
 mod lineage;
 mod listed;
+pub(crate) mod mend;
 mod pareto;
 mod permutation;
 mod rails;

@@ -72,6 +72,12 @@ impl<'a> StageSummary<'a> {
         Self { row, trials, counters, lineage }
     }
 
+    /// Whether it was planned from other cases than survive now, and stays so; see [`Lineage::is_kept`].
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.lineage.is_kept(self.row.index)
+    }
+
     /// Trials that are to start yet, with what a proposer may still propose.
     #[must_use]
     pub fn to_start(self) -> u64 {
@@ -139,6 +145,7 @@ mod tests {
             approval: None,
             opened_ms: None,
             closed_ms: None,
+            later: Default::default(),
         }
     }
 

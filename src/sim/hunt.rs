@@ -16,6 +16,7 @@ use super::random::Random;
 use super::studies::{self, Exports, INPUT, Meddled, Scenario};
 use super::world::{Camera, Failure, Image, Meddler, World};
 use crate::error::Error;
+use crate::model::Event;
 use crate::sys::fault_injection::{Fault, plant};
 
 /// Crashes in a row, at most.
@@ -255,6 +256,13 @@ impl Hunt {
             self.found(seed, format!("undisturbed: {broken}"));
         }
         self.expected.is_ok()
+    }
+
+    /// What is recorded of a run that nothing disturbs.
+    pub(super) fn undisturbed(&self) -> Vec<Event> {
+        let world = fresh(&self.scenario, Random::new(1), Camera::Off);
+        let told = run_well(&self.scenario, &world, 1, Vec::new()).unwrap();
+        told.into_iter().map(|(_, record)| record.event).collect()
     }
 
     /// Crashes it before every operation of a run, or before one, and follows each image.

@@ -21,6 +21,7 @@ fn study(fault: Fault) -> &'static str {
         NewEntryNotSynced => "staged_outputs",
         InputsNotAsked => "inputs",
         ParentNotAsked | ParentNotAskedAgain => "inherited",
+        SurvivorsByTrial | StandsByNumber | OrphansStay => "mended",
         IndexBeforeResult | TakenNotSynced => "reused",
         TakenUnchecked => "taken",
         DoubtForgotten | DoubtUntold => "doubted",

@@ -16,7 +16,9 @@ use super::world::World;
 use crate::engine::{CommitStep, Draft, Observer, Order, RunHost, RunOptions, RunSettings, Step, run_on};
 use crate::error::Error;
 use crate::journal::Reader;
-use crate::model::{EngineId, Event, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict};
+use crate::model::{
+    EngineId, Event, LaterStages, Next, ProcessId, Record, Seq, StageStatus, StudyStatus, TrialId, Verdict,
+};
 use crate::store::{Consent, Import, Retry, Store, Unmatched};
 use crate::study::{Outcome, Study};
 use crate::study_file::{Spec, Work};
@@ -76,6 +78,8 @@ fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
             Next::Again { .. } => drop(done.remove(&reread.trial)),
         },
         Event::SpecAmended(amended) if amended.discard_from.is_some() => done.clear(),
+        // Those that stand are held against the journal; see `promises`.
+        Event::StagesDiscarded { .. } | Event::StageReplanned(_) => done.clear(),
         _ => {}
     }
 }
@@ -111,6 +115,7 @@ impl<'a> User<'a> {
                 };
                 let status = outcome.status;
                 let goes_on = match status {
+                    StudyStatus::Completed | StudyStatus::Interrupted if self.mend()? => true,
                     StudyStatus::Completed => self.amend()?,
                     StudyStatus::Aborted => self.retry()?,
                     StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
@@ -172,7 +177,11 @@ impl<'a> User<'a> {
             self.world.state().now_ms += random.below(7_200_000) as i64 - 3_600_000;
         }
         let requests = self.scenario.requests.get(run).cloned().unwrap_or_default();
-        let (world, nature) = (self.world.clone(), self.scenario.nature);
+        let mut nature = self.scenario.nature;
+        if self.scenario.mended && self.is_mended()? {
+            nature.flaky = 0;
+        }
+        let world = self.world.clone();
         let (done, wrong) = (Rc::clone(&self.done), Rc::clone(&self.wrong));
         let (seed, remote) = (random.next(), !spec.run.executor.is_local());
         // He tires of it, or the study would never end.
@@ -287,7 +296,37 @@ impl<'a> User<'a> {
         if events.iter().any(|(_, record): &(Seq, Record)| matches!(record.event, Event::TrialReset { .. })) {
             return Ok(false);
         }
-        Ok(self.noted(Store::at(store()).retried(Retry::Failed)?.1))
+        Ok(self.noted(Store::at(store()).plan_retry(Retry::Failed)?.applied(None)?.1))
+    }
+
+    /// Whether the store says that a stage was opened again.
+    fn is_mended(&self) -> Result<bool, Error> {
+        if self.world.kind(&store()).is_none() {
+            return Ok(false);
+        }
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let snapshot = Reader::open(&store())?.snapshot().map_err(failed)?;
+        let events: Vec<_> = snapshot.events(1).and_then(Iterator::collect).map_err(failed)?;
+        drop(snapshot);
+        let is_mended = |(_, record): &(Seq, Record)| matches!(record.event, Event::StageReopened { .. });
+        Ok(events.iter().any(is_mended))
+    }
+
+    /// `piton retry --failed --stage a --discard-children`, once, when that has closed.
+    fn mend(&self) -> Result<bool, Error> {
+        if !self.scenario.mended {
+            return Ok(false);
+        }
+        let failed = |cause| Error::Journal { store: store(), cause };
+        let snapshot = Reader::open(&store())?.snapshot().map_err(failed)?;
+        let has_closed = snapshot.stages().map_err(failed)?[0].status == StageStatus::Closed;
+        drop(snapshot);
+        if !has_closed || self.is_mended()? {
+            return Ok(false);
+        }
+        let store = Store::at(store());
+        let plan = store.plan_retry(Retry::FailedOf("a"))?;
+        Ok(self.noted(plan.applied(Some(LaterStages::Discard))?.1))
     }
 
     /// Names of temporary files that are left.

@@ -4,7 +4,7 @@
 //! up, 3 the events fold to the rows, 4 survivors can be chosen again, 5 the same result, 6 nothing else is lost, 7
 //! outputs are there, 11 recovery is idempotent, 13 exports are whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -18,8 +18,8 @@ use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
 use crate::model::artifacts::BEFORE;
 use crate::model::{
-    AttemptNo, AttemptOutcome, Event, IdentityHash, Metric, Metrics, REUSED, Rail, Record, Seq, StageStatus,
-    StudyRow, TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, Event, IdentityHash, Metric, Metrics, Parent, REUSED, Rail, Record, Seq,
+    StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
 use crate::plan::is_checked;
@@ -179,6 +179,17 @@ fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
         if chosen != stage.survivors || chosen.is_empty() {
             let (was, is) = (&stage.survivors, chosen);
             return Err(format!("4: stage {} closed with {was:?}, its metrics give {is:?}", stage.index).into());
+        }
+    }
+    if snapshot.study()?.status != StudyStatus::Completed {
+        return Ok(());
+    }
+    let stages = snapshot.stages()?;
+    for (before, stage) in stages.iter().zip(stages.iter().skip(1)) {
+        let sorted = |parents: &[Parent]| parents.iter().map(|p| (p.trial, p.attempt)).collect::<BTreeSet<_>>();
+        if sorted(&before.survivors) != sorted(&stage.parents) {
+            let (is, was) = (&before.survivors, &stage.parents);
+            return Err(format!("4: stage {} has the parents {was:?}, {is:?} survive", stage.index).into());
         }
     }
     Ok(())

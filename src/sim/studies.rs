@@ -23,6 +23,8 @@ pub(super) struct Scenario {
     pub(super) amended: Option<(Spec, Option<StageIndex>)>,
     /// Whether failed trials are reset once it is aborted.
     pub(super) retry: bool,
+    /// Whether failed trials of its first stage are reset at the first chance after that has closed.
+    pub(super) mended: bool,
     /// Whether another study was there before: then its artifacts directory is, too.
     pub(super) neighbour: bool,
     /// How often its clock is set, back or forward, when a run begins: of a hundred.
@@ -70,6 +72,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         requests: Vec::new(),
         amended: None,
         retry: false,
+        mended: false,
         neighbour: false,
         clock_percent: 0,
         exports: Exports::Slow,
@@ -108,6 +111,7 @@ pub(super) fn all() -> Vec<Scenario> {
         gated(),
         based(),
         reset(),
+        mended(),
         remote(),
         inputs(),
         inherited(),
@@ -383,6 +387,16 @@ fn on_cluster() -> ExecutorSpec {
     ExecutorSpec::Slurm(SlurmSpec { lost_after_ms: 100, ..SlurmSpec::default() })
 }
 
+/// Three stages, of which the first is mended once all have closed.
+fn mended() -> Scenario {
+    // What failed fails until it is mended, whenever that comes.
+    let nature = Nature { flaky_percent: 20, flaky: u32::MAX, first_only: true, ..Nature::default() };
+    let first = stage("a", 4, 2).range("x", Range::int(1..=4)).output("result.bin");
+    let second = stage("b", 4, 2).range("y", Range::int(1..=2)).output("result.bin");
+    let spec = study([first, second, stage("c", 2, 1)]);
+    Scenario { mended: true, nature, ..scenario("mended", 2, spec) }
+}
+
 fn reset() -> Scenario {
     // Its one trial fails at first, and for good.
     let nature = Nature { flaky_percent: 100, flaky: 1, ..Nature::default() };
@@ -459,6 +473,7 @@ pub(super) fn random(seed: u64) -> Scenario {
         hanging_percent: random.below(10),
         stubborn: random.percent(30),
         late_reports: random.percent(50),
+        first_only: false,
         catastrophic: false,
         unequal: false,
         scratch: false,

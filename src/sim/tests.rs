@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::hunt::{Figures, Hunt, Seed};
 use super::measures;
+use crate::model::Event;
 use crate::sys::fault_injection;
 
 /// Says what was looked at, and how to see again what was found.
@@ -39,8 +40,23 @@ macro_rules! crashed_everywhere {
 }
 crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
-    based, reset, remote, inputs, inherited, reused, taken, reused_remotely, doubted, doubted_remotely, reread,
+    based, reset, mended, remote, inputs, inherited, reused, taken, reused_remotely, doubted, doubted_remotely, reread,
     reread_reusing, imported, based_again, accepted, scratched, aside
+}
+
+/// Otherwise its simulation would show nothing.
+#[test]
+fn what_is_mended_has_later_trials_that_stand_and_some_that_do_not() {
+    let events = Hunt::named("mended").unwrap().undisturbed();
+    let replanned = events.iter().filter_map(|event| match event {
+        Event::StageReplanned(replanned) => Some((replanned.stage, replanned.anew.clone())),
+        _ => None,
+    });
+    let replanned: Vec<_> = replanned.collect();
+    // The second stage keeps one parent's children; of the third, orphans go at once, and the rest is settled when it can be.
+    assert_eq!(replanned.len(), 3, "{replanned:?}");
+    assert_eq!(replanned[0], (1, vec![(2, 2)]));
+    assert!(replanned[1..].iter().all(|(stage, anew)| *stage == 2 && *anew == [(0, 1)]), "{replanned:?}");
 }
 
 /// Every operation of these fails in its turn, once or from then on; then the machine stops, too.

@@ -51,6 +51,8 @@ pub(super) struct Nature {
     pub(super) flaky_percent: u64,
     /// See there.
     pub(super) flaky: AttemptNo,
+    /// Whether only cases of the first stage do.
+    pub(super) first_only: bool,
     /// Of a hundred cases so many hang, and run into their timeout.
     pub(super) hanging_percent: u64,
     /// Whether some trials do not end when they are terminated.
@@ -87,10 +89,16 @@ impl Nature {
         }
         match sort {
             sort if sort < bad => Fate::Bad { retryable: sort % 2 == 0, severity },
-            sort if sort < flaky && job.key.attempt <= self.flaky => Fate::Bad { retryable: true, severity },
+            sort if sort < flaky && self.is_flaky(job) => Fate::Bad { retryable: true, severity },
             sort if sort >= flaky && sort < flaky + self.hanging_percent => Fate::Hangs,
             _ => Fate::Good(value),
         }
+    }
+}
+
+impl Nature {
+    fn is_flaky(self, job: &Job) -> bool {
+        job.key.attempt <= self.flaky && (job.stage == 0 || !self.first_only)
     }
 }
 

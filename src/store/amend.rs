@@ -4,9 +4,7 @@
 //! description names is run before it is asked for, and no result is discarded that the caller did not name.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 mod reread;
 
@@ -15,12 +13,11 @@ use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
 use crate::inputs_now;
 use crate::journal::{Journal, JournalError, Reader, Snapshot};
-use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
     Accepted, AcceptedChange, Event, Identity, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex,
     StageRow, StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
 };
-use crate::paths::{SCRATCH_DIR, StudyPaths};
+use crate::paths::StudyPaths;
 use crate::plan::amend::{
     Amendment, BaseCommand, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment,
     changed_tools, tool_path,
@@ -30,7 +27,6 @@ use crate::plan::{KnownBy, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
-use crate::sys::opened::Opened;
 use crate::views::Liveness;
 
 /// What accepting an [`AmendPlan`] may cost.
@@ -688,38 +684,6 @@ impl Tools {
 fn clear(stages: &[PathBuf]) -> Result<(), Error> {
     stages.iter().try_for_each(|stage| {
         let file = |cause| Error::File { what: "remove the scratch directories in", path: stage.clone(), cause };
-        clear_scratch(stage).map_err(file)
+        engine::clear_scratch(stage, &|_| true).map_err(file)
     })
-}
-
-/// Removes `<case>/scratch` and `<case>/progress.jsonl` of every case in a stage's directory, durably; links are not followed.
-fn clear_scratch(stage_dir: &Path) -> io::Result<()> {
-    let skipped =
-        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    let (above, name) = (stage_dir.parent().unwrap_or(stage_dir), stage_dir.file_name().unwrap_or_default());
-    let stage = match Opened::dir(above).and_then(|above| above.enter(name)) {
-        Err(error) if skipped(&error) => return Ok(()),
-        other => other?,
-    };
-    for name in stage.names()? {
-        let case = match stage.enter(&name) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // A trial may have forbidden it.
-                stage.let_owner_in_at(&name)?;
-                stage.enter(&name)?
-            }
-            Err(error) if skipped(&error) => continue,
-            other => other?,
-        };
-        for kept in [SCRATCH_DIR, PROGRESS_FILE] {
-            match case.remove(OsStr::new(kept)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    if injected_fault!(ScratchNotSynced) {
-        return Ok(());
-    }
-    stage.sync_file_system()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Look, Recorded, Store};
 use crate::claim;
 use crate::engine::importing::{self, Placed};
-use crate::engine::{survivors_proposals, told_values};
+use crate::engine::{parents_proposals, told_values};
 use crate::error::Error;
 use crate::journal::{Journal, JournalError, Reader, Snapshot};
 #[cfg(test)]
@@ -396,7 +396,7 @@ impl Target {
             }
             StageStatus::Waiting | StageStatus::Open => {}
         }
-        let proposals = survivors_proposals(snapshot, &stages).map_err(unreadable)?;
+        let proposals = parents_proposals(snapshot, &stages).map_err(unreadable)?;
         Ok(Self { study, spec, stages, index, opens, asks, proposals })
     }
 

@@ -91,6 +91,12 @@ pub(crate) enum Fault {
     ImportedInPart,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
+    /// Survivors are held against the parents of the next stage without the attempt that each was accepted by.
+    SurvivorsByTrial,
+    /// A stage that is planned anew keeps whatever has the same number, whosever child it was.
+    StandsByNumber,
+    /// Children of trials that were taken out of their stage stay until that has closed.
+    OrphansStay,
     /// What a cluster's list does not show counts as over.
     AbsentIsOver,
     /// A job that could not start is reported without making sure that it never will.
@@ -99,7 +105,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -141,6 +147,9 @@ impl Fault {
         Self::AsideNotSynced,
         Self::ImportedNotSynced,
         Self::ImportedInPart,
+        Self::SurvivorsByTrial,
+        Self::StandsByNumber,
+        Self::OrphansStay,
     ];
 }
 

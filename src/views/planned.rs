@@ -4,7 +4,8 @@
 //! side when a trial starts. It only reads, and goes on after a difference.
 
 use super::StudyView;
-use crate::model::StageStatus;
+use super::words::FROM_OTHERS;
+use crate::model::{LaterStages, StageRow, StageStatus};
 use crate::plan;
 
 /// What keeps an engine from running the study, in words; empty when nothing does.
@@ -25,10 +26,22 @@ pub(crate) fn check(view: &StudyView) -> Vec<String> {
             let case = lineage.case(stage.index, index);
             found.push(format!("stage `{}` plans `{case}`, for which the spec has no params", stage.name));
         }
+        // One that was opened again has none yet, or the engine has not come to what follows.
         let began = stage.status != StageStatus::Waiting;
-        if let Some(before) = before.filter(|before| began && before.survivors != stage.parents) {
+        let differs = |before: &&StageRow| match before.later {
+            LaterStages::Stand => before.status == StageStatus::Closed && before.survivors != stage.parents,
+            LaterStages::Keep | LaterStages::Discard => false,
+        };
+        if let Some(before) = before.filter(|before| began && differs(before)) {
             found.push(format!("stage `{}` began with other cases than survived `{}`", stage.name, before.name));
         }
     }
     found
+}
+
+/// Stages that a retry left as they were, in words.
+#[must_use]
+pub(crate) fn kept(view: &StudyView) -> Vec<String> {
+    let kept = view.summaries().filter(|summary| summary.is_kept());
+    kept.map(|summary| format!("stage `{}` is {FROM_OTHERS}", summary.row.name)).collect()
 }

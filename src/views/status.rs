@@ -169,6 +169,9 @@ pub struct Stage {
     pub eta_s: Option<[f64; 2]>,
     /// The best value so far.
     pub best: Option<BestTrial>,
+    /// There where it is true: it was planned from other cases than survive the stage before it now, and was to stay so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub from_other_survivors: bool,
 }
 
 /// A trial that runs.
@@ -352,6 +355,7 @@ fn stage_out(
             .and_then(|pace| pace.eta_us(summary.counters, summary.to_start()))
             .map(|(from, to)| [seconds(from), seconds(to)]),
         best: summary.best(),
+        from_other_survivors: summary.is_kept(),
     })
 }
 
@@ -439,6 +443,26 @@ fn lately(view: &StudyView, snapshot: &Snapshot) -> Result<(Vec<TrialId>, Option
         {
             failed.push(end.trial);
         }
+    }
+    // What commands recorded since the last run may be more than that: as many events as a retry has trials.
+    let mut before = from;
+    while run.is_none() && before > 1 {
+        let start = before.saturating_sub(EVENTS_SEARCHED).max(1);
+        for event in snapshot.events(start)? {
+            let (seq, record) = event?;
+            if seq >= before {
+                break;
+            }
+            let began_ms = record.at_ms.saturating_sub_unsigned(record.run_ms);
+            match record.event {
+                Event::RunEnded { how } => {
+                    run = Some(RunTimes { began_ms, ended_ms: Some(record.at_ms), how: Some(how) });
+                }
+                _ if record.run_ms > 0 => run = Some(RunTimes { began_ms, ended_ms: None, how: None }),
+                _ => {}
+            }
+        }
+        before = start;
     }
     Ok((failed, run, pace))
 }

@@ -4,6 +4,10 @@ use jiff::Timestamp;
 
 use crate::model::{Doubt, Exit, ImportSource, Origin, RemoteJob, ResultDifference, ResultPart, UnixMs};
 
+/// Of a stage that `piton retry --keep-survivors` left as it was.
+pub(super) const FROM_OTHERS: &str =
+    "planned from other cases than survive the stage before it now (--keep-survivors)";
+
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {
     let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };

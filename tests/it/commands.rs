@@ -485,7 +485,9 @@ echo "{\"sum\": $(( $1 + $2 ))}" > metrics.json"#;
         "the failed attempt stays in the record"
     );
     sandbox.ok("verify study.redb", 0);
-    sandbox.ok("retry study.redb --failed", 2);
+    // Nothing is left that could run again.
+    let none = sandbox.ok("retry study.redb --failed --json", 0);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&none).unwrap()["pending_again"], serde_json::json!([]));
 }
 
 #[test]

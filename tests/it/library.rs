@@ -119,8 +119,8 @@ fn a_store_is_approved_retried_and_verified_from_code() {
     let store = Store::at(sandbox.path("study.redb"));
     // Five trials are needed before the rate counts: nothing aborts.
     assert!(run().waits_for_approval());
-    let closed = store.retry(Retry::Failed).unwrap_err().to_string();
-    assert!(closed.contains("no stage is open"), "{closed}");
+    let waits = store.retry(Retry::FailedOf("confirm")).unwrap_err().to_string();
+    assert!(waits.contains("stage `confirm` has not begun"), "{waits}");
     let wrong = store.approve(Some("explore"), "ada", "").unwrap_err();
     assert_eq!((wrong.to_string().as_str(), wrong.exit_code()), ("stage `explore` needs no approval", 2));
     assert_eq!(store.approve(None, "ada", "looks good").unwrap(), "confirm");

@@ -88,6 +88,7 @@ mod kills;
 mod language;
 mod leftovers;
 mod library;
+mod mended;
 mod nginx;
 mod old_stores;
 mod overlap;

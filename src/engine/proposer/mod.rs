@@ -18,7 +18,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use self::dialogue::{Dialogue, Opening, Partner, Past, Proposed};
-use super::draft::survivors_proposals;
+use super::draft::parents_proposals;
 use crate::executor::local::keeper::KeeperClient;
 use crate::executor::local::proposer::{OnWait, ProposerEnd, ProposerProcess, Waiting};
 use crate::executor::{Answer, AttemptKey, ExecutorEvent, Job, Said, StageRuntime, StudyRuntime};
@@ -331,7 +331,7 @@ impl<'a> Record<'a> {
             return Err(format!("stage `{}` has no proposer", stage.name));
         };
         let stages = snapshot.stages().map_err(unread)?;
-        let proposals = survivors_proposals(snapshot, &stages).map_err(unread)?;
+        let proposals = parents_proposals(snapshot, &stages).map_err(unread)?;
         Ok(Self { spec, snapshot, index, stage, proposer, stages, proposals })
     }
 

@@ -73,8 +73,17 @@ impl State {
         Some(TrialId(stage.first_trial.0.saturating_add(limit)))
     }
 
+    /// Whether a trial is not to start now: an abort is certain without it, or it belongs to a stage after the open one, which
+    /// was opened again.
     pub(super) fn cannot_matter(&self, trial: TrialId) -> bool {
-        trial != TrialId::BASE && self.limit().is_some_and(|limit| trial >= limit)
+        trial != TrialId::BASE && self.starts_below().is_some_and(|limit| trial >= limit)
+    }
+
+    /// The first trial that is not to start now.
+    #[must_use]
+    pub(crate) fn starts_below(&self) -> Option<TrialId> {
+        let end = self.draft.open_stage().map(|(stage, _)| stage.first_trial.0.saturating_add(stage.planned()));
+        [self.limit(), end.map(TrialId)].into_iter().flatten().min()
     }
 
     /// Takes back what cannot matter, once more of it does not.

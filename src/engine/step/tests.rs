@@ -132,7 +132,7 @@ impl Bench {
                         answers.push(Input::Selected { stage, survivors });
                     }
                     Action::Refill => {
-                        let (submitted, limit) = (self.state.submitted_count(), self.state.limit());
+                        let (submitted, limit) = (self.state.submitted_count(), self.state.starts_below());
                         answers.push(refilled(&snapshot, submitted, limit).unwrap());
                     }
                     Action::Judge(stage) => {
@@ -148,6 +148,7 @@ impl Bench {
                             answers.push(Input::Executor(ExecutorEvent::Returned { trial }));
                         }
                     }
+                    Action::Settle => panic!("no stage was opened again"),
                     Action::Terminate => self.terminated = true,
                     Action::Finish(how) => self.finished = Some(how),
                     Action::Drain | Action::Export(_) | Action::Ask { .. } => {}

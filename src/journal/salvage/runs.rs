@@ -65,10 +65,13 @@ impl Found<'_> {
             self.records.events.range(run.len() as Seq + 1..).map(|(s, v)| (*s, v.clone())).collect();
         for (seq, spots) in later {
             for spot in spots {
-                let event = self.record(seq, spot)?.map(|record| record.event);
-                if let Some(Event::SpecAmended(amended)) = event {
-                    discarded = [discarded, amended.discard_from].into_iter().flatten().min();
-                }
+                let from = match self.record(seq, spot)?.map(|record| record.event) {
+                    Some(Event::SpecAmended(amended)) => amended.discard_from,
+                    Some(Event::StagesDiscarded { from }) => Some(from),
+                    Some(Event::StageReplanned(replanned)) => Some(replanned.stage),
+                    _ => None,
+                };
+                discarded = [discarded, from].into_iter().flatten().min();
             }
         }
         let Some(from) = discarded else { return Ok(()) };

@@ -4,7 +4,7 @@
 
 use super::super::ids::{Seq, StageIndex, TrialId, UnixMs};
 use super::super::value::{Metric, Metrics};
-use super::{Approval, Parent, Proposing, StageStatus};
+use super::{Approval, LaterStages, Parent, Proposing, StageStatus};
 
 /// Trials of one parent that an amendment added to a stage; see [`StageRow::more`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct StageRow {
     pub opened_ms: Option<UnixMs>,
     /// When it closed or was aborted.
     pub closed_ms: Option<UnixMs>,
+    /// What becomes of the stages after it, if it was opened again and closes with other survivors.
+    pub later: LaterStages,
 }
 
 impl StageRow {
@@ -103,6 +105,18 @@ impl StageRow {
     #[must_use]
     pub fn expected(&self) -> u64 {
         if self.takes_proposals() { self.room() } else { self.planned }
+    }
+
+    /// Whether it began with these cases, each by this attempt; their order only says which trials are whose.
+    #[must_use]
+    pub fn began_with(&self, survivors: &[Parent]) -> bool {
+        let key = |parent: &Parent| (parent.trial, parent.attempt * u32::from(!injected_fault!(SurvivorsByTrial)));
+        let sorted = |parents: &[Parent]| {
+            let mut keys: Vec<_> = parents.iter().map(key).collect();
+            keys.sort_unstable();
+            keys
+        };
+        self.parents.as_slice() == survivors || sorted(&self.parents) == sorted(survivors)
     }
 
     /// What every transition of a trial needs of its stage.
@@ -243,6 +257,7 @@ mod tests {
             approval: None,
             opened_ms: None,
             closed_ms: None,
+            later: LaterStages::Stand,
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
             approval: None,
             opened_ms: None,
             closed_ms: None,
+            later: Default::default(),
         });
         first_trial = TrialId(first_trial.0 + planned);
     }

@@ -16,8 +16,8 @@ use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::counted;
 use crate::model::{
-    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Next, Parent, Rail, Record,
-    Reread, RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, LaterStages, Next, Parent, Rail,
+    Record, Reread, RunEnd, Seq, SpecAmended, StageDecl, StageReplanned, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
@@ -114,6 +114,24 @@ enum Body<'a> {
         stage: u32,
         stage_name: &'a str,
         survivors: Vec<ParentOut>,
+    },
+    StageReopened {
+        stage: u32,
+        stage_name: &'a str,
+        /// What becomes of the stages after it if others survive: `discard`, `keep`, or `stand` where none had begun.
+        later: LaterStages,
+    },
+    StagesDiscarded {
+        from: u32,
+        stage_name: &'a str,
+    },
+    StageReplanned {
+        stage: u32,
+        stage_name: &'a str,
+        parents: Vec<ParentOut>,
+        shares: &'a [u64],
+        /// Trials that run anew.
+        trials_anew: u64,
     },
     StudyCompleted {},
     StudyAborted {
@@ -351,7 +369,17 @@ impl<'a> Names<'a> {
             }
             // A stage that its proposer left short of its budget has fewer trials than its shares say.
             Event::TrialProposed { trial, .. } => self.proposed = Some(trial.0.saturating_add(1)),
-            Event::StageClosed { .. } => {
+            Event::StagesDiscarded { from } => self.begun.truncate(*from as usize),
+            Event::StageReplanned(replanned) => {
+                let more = replanned.more.iter().map(|segment| &segment.count);
+                let trials =
+                    replanned.shares.iter().chain(more).fold(0_u64, |sum, count| sum.saturating_add(*count));
+                if let Some((_, planned)) = self.begun.get_mut(replanned.stage as usize) {
+                    *planned = trials;
+                }
+            }
+            // One that was opened again closes without another proposal.
+            Event::StageClosed { stage, .. } if (*stage as usize).saturating_add(1) == self.begun.len() => {
                 if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed.take()) {
                     *planned = end.saturating_sub(*first);
                 }
@@ -534,6 +562,19 @@ impl<'a> Names<'a> {
                 stage_name: self.stage(*stage),
                 survivors: self.parents(survivors),
             },
+            Event::StageReopened { stage, later } => {
+                Body::StageReopened { stage: *stage, stage_name: self.stage(*stage), later: *later }
+            }
+            Event::StagesDiscarded { from } => {
+                Body::StagesDiscarded { from: *from, stage_name: self.stage(*from) }
+            }
+            Event::StageReplanned(replanned) => Body::StageReplanned {
+                stage: replanned.stage,
+                stage_name: self.stage(replanned.stage),
+                parents: self.parents(&replanned.parents),
+                shares: &replanned.shares,
+                trials_anew: anew(replanned),
+            },
             Event::StudyCompleted => Body::StudyCompleted {},
             Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
             Event::StudyAbortedBy { abort, reason, violating } => self.aborted(Some(*abort), reason, violating),
@@ -684,6 +725,21 @@ impl<'a> Names<'a> {
             Event::StageClosed { stage, survivors } => {
                 format!("{}: survivors {}", self.stage(*stage), cases(survivors))
             }
+            Event::StageReopened { stage, later } => {
+                let stage = self.stage(*stage);
+                match later {
+                    LaterStages::Stand => stage.to_owned(),
+                    LaterStages::Keep => format!("{stage}: later stages stay as they are, whatever survives"),
+                    LaterStages::Discard => format!("{stage}: if others survive, only their children stay"),
+                }
+            }
+            Event::StagesDiscarded { from } => {
+                format!("{} and all after it: other cases survived before it", self.stage(*from))
+            }
+            Event::StageReplanned(replanned) => {
+                let (stage, trials) = (self.stage(replanned.stage), counted(anew(replanned), "trial"));
+                format!("{stage} from {}: {trials} anew", cases(&replanned.parents))
+            }
             Event::StudyCompleted => String::new(),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => reason.clone(),
             Event::Rebuilt { known, lost } => {
@@ -692,6 +748,11 @@ impl<'a> Names<'a> {
             Event::RunEnded { how } => how.name().into(),
         }
     }
+}
+
+/// How many trials of a stage run anew.
+fn anew(replanned: &StageReplanned) -> u64 {
+    replanned.anew.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 fn names_of(stages: &[StageDecl]) -> Vec<String> {

@@ -148,6 +148,9 @@ pub(super) struct StageOut<'a> {
     #[serde(skip_serializing_if = "is_none")]
     told: u64,
     survivors: Vec<String>,
+    /// There where it is true: it was planned from other cases than survive the stage before it now, and was to stay so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    from_other_survivors: bool,
     opened_at: Option<String>,
     closed_at: Option<String>,
 }
@@ -166,6 +169,7 @@ impl<'a> From<StageSummary<'a>> for StageOut<'a> {
             imported: summary.counters.imported,
             told: summary.counters.told,
             survivors: summary.survivors().collect(),
+            from_other_survivors: summary.is_kept(),
             opened_at: stage.opened_ms.map(timestamp),
             closed_at: stage.closed_ms.map(timestamp),
         }

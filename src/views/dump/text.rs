@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
 use crate::views::text::{Paint, clean, columns, counted, duration, fit, number, pad, pad_left};
-use crate::views::words::local_time;
+use crate::views::words::{FROM_OTHERS, local_time};
 use crate::views::{Screen, StudyView, TrialSummary, ViewError, abort_words};
 
 pub(super) fn state(
@@ -99,6 +99,9 @@ fn trials(
 ) -> Result<(), ViewError> {
     let title = format!("stage {} {}", stage.index, clean(&stage.name));
     writeln!(out, "{}", screen.paint(Paint::Bold, &screen.line(&title)))?;
+    if view.summary(stage).is_kept() {
+        writeln!(out, "{}", screen.line(FROM_OTHERS))?;
+    }
     let survivors: Vec<String> = view.summary(stage).survivors().collect();
     if !survivors.is_empty() {
         writeln!(out, "{}", screen.line(&format!("survivors, best first: {}", survivors.join(" "))))?;

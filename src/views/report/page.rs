@@ -10,7 +10,7 @@ use super::{Options, Report, Winner, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
-use crate::views::words::{taken_words, timestamp};
+use crate::views::words::{FROM_OTHERS, taken_words, timestamp};
 use crate::views::{StudyView, number};
 
 const STYLE: &str = include_str!("page.css");
@@ -175,6 +175,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
     html! {
         section aria-labelledby=(title) {
             h2 #(title) { "Stage " (stage.row.index) ": " (stage.row.name) }
+            @if summary.is_kept() { p .note { (FROM_OTHERS) } }
             p {
                 (counted(summary.trials.planned, "trial")) ": " (summary.trials.succeeded) " succeeded"
                 (taken_words(summary.counters.reused, summary.counters.imported))

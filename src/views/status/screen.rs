@@ -6,7 +6,7 @@ use super::super::ViewError;
 use super::super::text::{
     Paint, Screen, clean, columns, counted, duration, fit, number, pad, range_of_durations, wrapped,
 };
-use super::super::words::{local_time, micros, taken_words};
+use super::super::words::{FROM_OTHERS, local_time, micros, taken_words};
 use super::queue::remote_words;
 use super::{RunTimes, Stage, Status};
 use crate::model::{RunEnd, StageStatus, StudyStatus};
@@ -260,6 +260,9 @@ impl Stage {
         }
         if self.survivors > 0 {
             pieces.push(counted(self.survivors, "survivor"));
+        }
+        if self.from_other_survivors {
+            pieces.push(FROM_OTHERS.to_owned());
         }
         pieces
     }

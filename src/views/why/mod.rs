@@ -22,7 +22,7 @@ use super::dump::{
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::number;
-use super::words::{doubt_words, local_time, timestamp};
+use super::words::{FROM_OTHERS, doubt_words, local_time, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
@@ -283,6 +283,10 @@ fn said_of(view: &StudyView, snapshot: &Snapshot, trial: &TrialSummary<'_>) -> R
                 missed.clear();
                 reread.clear();
             }
+            Event::StagesDiscarded { from } if from <= trial.stage.index => {
+                missed.clear();
+                reread.clear();
+            }
             _ => {}
         }
     }
@@ -356,7 +360,7 @@ impl Why {
             nearest: nearest::nearest(view, snapshot, &trial)?,
             reread,
             lineage: steps(view, snapshot, &lineage, id)?,
-            reason: reason(view, &trial, rank.as_ref()),
+            reason: told_with_parents(view, stage, reason(view, &trial, rank.as_ref())),
             left_out: left_out(view, case, &trial),
             stage: stage.clone(),
             rank,
@@ -531,6 +535,14 @@ fn command(view: &StudyView, trial: &TrialSummary<'_>, params: &Params) -> Optio
         Expanded::Argv(words) => Some(words),
         Expanded::Shell(line) => Some(vec!["sh".into(), "-c".into(), line]),
         Expanded::Closure => None,
+    }
+}
+
+/// A reason, and that its stage was planned from other cases than survive now, if so.
+fn told_with_parents(view: &StudyView, stage: &StageRow, reason: String) -> String {
+    match view.summary(stage).is_kept() {
+        true => format!("{reason}; its stage was {FROM_OTHERS}"),
+        false => reason,
     }
 }
 

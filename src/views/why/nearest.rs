@@ -105,7 +105,12 @@ impl Wanted {
         let mut discarded = Vec::new();
         for event in snapshot.events(1)? {
             let (seq, record) = event?;
-            if matches!(&record.event, Event::SpecAmended(amended) if amended.discard_from.is_some()) {
+            let discards = match &record.event {
+                Event::SpecAmended(amended) => amended.discard_from.is_some(),
+                Event::StagesDiscarded { .. } | Event::StageReplanned(_) => true,
+                _ => false,
+            };
+            if discards {
                 discarded.push(seq.saturating_sub(1));
             }
         }

@@ -1,0 +1,165 @@
+//! Retrying: failed trials become pending again, also of a stage that has closed.
+//!
+//! What it would do is a plan first, to be looked at while nobody else can change the store. Where others may survive than
+//! later stages began with, what becomes of those is recorded along: the engine asks nobody. No finished trial may go that
+//! nobody gave up.
+
+use std::collections::BTreeSet;
+
+use super::{Recorded, Retry, Store};
+use crate::error::Error;
+use crate::journal::{Journal, JournalError, Snapshot};
+use crate::model::words::counted;
+use crate::model::{Event, LaterStages, StageIndex, StageRow, StageStatus, TrialId, TrialState};
+use crate::plan::Lineage;
+
+/// What a retry would do.
+#[derive(Debug)]
+pub struct RetryPlan<'a> {
+    store: &'a Store,
+    journal: Journal,
+    trials: Vec<TrialId>,
+    cases: Vec<String>,
+    /// Stages of these trials, each with whether it has closed and whether later ones have begun.
+    stages: Vec<(StageIndex, bool, bool)>,
+    at_stake: u64,
+}
+
+impl RetryPlan<'_> {
+    /// The cases that become pending again.
+    #[must_use]
+    pub fn cases(&self) -> &[String] {
+        &self.cases
+    }
+
+    /// How many finished trials of later stages could go, at most: if others survive, children of those that survive no more.
+    /// Those of stages that reuse do not count: equal trials take their results.
+    #[must_use]
+    pub fn at_stake(&self) -> u64 {
+        self.at_stake
+    }
+
+    /// Records it, in one transaction; the cases. `later` says what becomes of the stages after one that has closed if it
+    /// closes with other survivors.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when finished trials are at stake and `later` is not said; [`Error::Journal`].
+    pub fn apply(self, later: Option<LaterStages>) -> Result<Vec<String>, Error> {
+        Ok(self.applied(later)?.0)
+    }
+
+    /// [`RetryPlan::apply`], with what was recorded.
+    pub(crate) fn applied(self, later: Option<LaterStages>) -> Result<(Vec<String>, Recorded), Error> {
+        let later = later.filter(|later| *later != LaterStages::Stand);
+        if later.is_none() && self.at_stake > 0 {
+            let trials = counted(self.at_stake, "finished trial");
+            let why = format!(
+                "if others survive, up to {trials} of later stages can go: --discard-children lets children of those \
+                 that survive no more go, --keep-survivors leaves the later stages as they are"
+            );
+            return Err(Error::Usage(why));
+        }
+        let mut events = Vec::new();
+        for (stage, has_closed, has_later) in &self.stages {
+            let later = if *has_later { later } else { Some(LaterStages::Stand) };
+            match (has_closed, later) {
+                (true, later) => {
+                    let later = later.unwrap_or(LaterStages::Discard);
+                    events.push(Event::StageReopened { stage: *stage, later });
+                }
+                (false, Some(later)) if *has_later => events.push(Event::StageReopened { stage: *stage, later }),
+                (false, _) => {}
+            }
+        }
+        events.extend(self.trials.into_iter().map(|trial| Event::TrialReset { trial }));
+        Ok((self.cases, self.store.append(self.journal, events)?))
+    }
+}
+
+pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'a>, Error> {
+    let (journal, snapshot, spec) = store.open()?;
+    let unreadable = |cause| store.unreadable(cause);
+    let stages = snapshot.stages().map_err(unreadable)?;
+    let lineage = Lineage::new(&spec, &stages);
+    let trials = match which {
+        Retry::Failed => {
+            let mut found = Vec::new();
+            for stage in of_failed(&stages) {
+                found.extend(failed(&snapshot, stage).map_err(unreadable)?);
+            }
+            found
+        }
+        Retry::FailedOf(name) => failed(&snapshot, begun(&stages, name)?).map_err(unreadable)?,
+        Retry::Cases(cases) => named(store, &snapshot, &lineage, cases)?,
+    };
+    let places: Vec<_> = trials.iter().filter_map(|trial| lineage.locate(*trial)).collect();
+    let cases = places.iter().map(|(stage, index)| lineage.case(*stage, *index)).collect();
+    let touched: BTreeSet<StageIndex> = places.iter().map(|(stage, _)| *stage).collect();
+    let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
+    let later_than = |index: StageIndex| stages.iter().filter(has_begun).filter(move |stage| stage.index > index);
+    let has_closed = |index: &StageIndex| {
+        let row = stages.iter().find(|stage| stage.index == *index);
+        row.is_some_and(|stage| stage.status == StageStatus::Closed)
+    };
+    let mut at_stake = 0;
+    if let Some(first) = touched.iter().copied().find(has_closed) {
+        for stage in later_than(first).filter(|stage| !spec.reuses(stage.index)) {
+            at_stake += snapshot.counters(stage.index).map_err(unreadable)?.finished();
+        }
+    }
+    let facts = |index: StageIndex| (index, has_closed(&index), later_than(index).next().is_some());
+    let touched = touched.into_iter().map(facts).collect();
+    drop(snapshot);
+    Ok(RetryPlan { store, journal, trials, cases, stages: touched, at_stake })
+}
+
+/// The stages that are meant where none is named.
+fn of_failed(stages: &[StageRow]) -> Vec<&StageRow> {
+    let goes_on = |stage: &&StageRow| matches!(stage.status, StageStatus::Open | StageStatus::Aborted);
+    match stages.iter().find(goes_on) {
+        Some(open) => vec![open],
+        None => stages.iter().filter(|stage| stage.status != StageStatus::Waiting).collect(),
+    }
+}
+
+fn begun<'s>(stages: &'s [StageRow], name: &str) -> Result<&'s StageRow, Error> {
+    match stages.iter().find(|stage| stage.name == name) {
+        None => Err(Error::Usage(format!("there is no stage `{name}`"))),
+        Some(stage) if stage.status == StageStatus::Waiting => {
+            Err(Error::Usage(format!("stage `{name}` has not begun")))
+        }
+        Some(stage) => Ok(stage),
+    }
+}
+
+/// All named cases, or every reason why not.
+fn named(
+    store: &Store,
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    cases: &[String],
+) -> Result<Vec<TrialId>, Error> {
+    let (mut trials, mut wrong) = (Vec::new(), Vec::new());
+    for case in cases {
+        let Some(trial) = lineage.find_case(case) else {
+            wrong.push(format!("there is no case `{case}`"));
+            continue;
+        };
+        let row = snapshot.trial(trial).map_err(|cause| store.unreadable(cause))?;
+        if row.is_none_or(|row| row.state != TrialState::Failed) {
+            wrong.push(format!("`{case}` has not failed"));
+        } else if !trials.contains(&trial) {
+            trials.push(trial);
+        }
+    }
+    if wrong.is_empty() { Ok(trials) } else { Err(Error::Usage(wrong.join("; "))) }
+}
+
+fn failed(snapshot: &Snapshot, stage: &StageRow) -> Result<Vec<TrialId>, JournalError> {
+    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let rows = snapshot.trials(stage.first_trial, end)?.filter_map(|row| match row {
+        Ok(row) => (row.state == TrialState::Failed).then_some(Ok(row.trial)),
+        Err(error) => Some(Err(error)),
+    });
+    rows.collect()
+}
