@@ -224,9 +224,10 @@ mod tests {
     use crate::model::ExecutorKind;
     use crate::model::{
         Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit,
-        Failure, FailureKind, ImportSource, Imported, IndexedResult, InputEntry, InputList, Metric, Metrics, Next,
-        Origin, Rail, Reread, ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, StudyId, StudyStatus,
-        ToldResult, TrialImport, TrialState, Usage, Value, Verdict,
+        Failure, FailureKind, ImportSource, Imported, IndexedResult, InputEntry, InputList, LaterStages, Metric,
+        Metrics, Next, Origin, Parent, Proposing, Rail, Reread, ResultDifference, ResultPart, ResultsTold, Reused,
+        RunEnd, Segment, StageReplanned, StageStatus, StudyId, StudyStatus, ToldResult, TrialImport, TrialState,
+        Usage, Value, Verdict,
     };
 
     fn record() -> Record {
@@ -339,6 +340,55 @@ mod tests {
         let sum = checksum(kind, key, &bytes);
         bytes.extend_from_slice(&sum);
         bytes
+    }
+
+    /// By hand: what a stage that is opened again says, and that rows from before read as ones of which nobody was asked.
+    #[test]
+    fn golden_bytes_of_what_is_mended() {
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        let parents = vec![Parent { trial: TrialId(3), attempt: 2 }];
+        let more = vec![Segment { parent: 0, offset: 2, count: 1 }];
+        let replanned =
+            StageReplanned { stage: 1, parents: parents.clone(), shares: vec![2], more, anew: vec![(0, 300)] };
+        let reopened = Event::StageReopened { stage: 1, later: LaterStages::Discard };
+        for (record, expected) in [
+            (event(reopened), vec![1, 2, 5, 32, 1, 2]),
+            (event(Event::StagesDiscarded { from: 2 }), vec![1, 2, 5, 33, 2]),
+            (
+                event(Event::StageReplanned(Box::new(replanned))),
+                vec![1, 2, 5, 34, 1, 1, 3, 2, 1, 2, 1, 0, 2, 1, 1, 0, 251, 0x2c, 0x01],
+            ),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
+        let stage = StageRow {
+            index: 1,
+            name: "b".into(),
+            trial_budget: 4,
+            survivor_count: 2,
+            objective: None,
+            status: StageStatus::Closed,
+            first_trial: TrialId(9),
+            parents,
+            shares: vec![2],
+            more: Vec::new(),
+            planned: 2,
+            proposing: Proposing::No,
+            survivors: Vec::new(),
+            approval: None,
+            opened_ms: Some(1),
+            closed_ms: None,
+            later: LaterStages::Keep,
+        };
+        let bytes = encode(1, &stage).unwrap();
+        let expected = [2, 1, 1, b'b', 4, 2, 0, 2, 9, 1, 3, 2, 1, 2, 0, 2, 0, 0, 0, 1, 2, 0, 1];
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), stage);
+        let before = sealed("stage", 1, [&[1], &expected[1..expected.len() - 1]].concat());
+        let stood = StageRow { later: LaterStages::Stand, ..stage };
+        assert_eq!(decode::<StageRow>(1, &before).unwrap(), stood);
     }
 
     /// By hand: what reusing adds to rows and events, and that rows without it are read as before.
