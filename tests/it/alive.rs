@@ -5,24 +5,14 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Engine, Sandbox, both, exists, state_of, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, StudyFile, both, exists, state_of, wait_until};
 
 fn study() -> Sandbox {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "alive"
-[run]
-workers = 1
-grace = "60s"
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{n}"]
-trial_budget = 3
-survivor_count = 1
-[stage.sweep]
-n = [1, 2, 3]
-"#,
+        StudyFile::new("alive")
+            .run("workers = 1\ngrace = \"60s\"")
+            .stage("only", ["./trial.sh", "{n}"], 3, 1)
+            .sweep("n = [1, 2, 3]"),
     );
     sandbox.script(
         "trial.sh",
@@ -120,7 +110,7 @@ fn a_request_that_is_left_over_stops_no_later_run() {
     let claim: serde_json::Value =
         serde_json::from_slice(&std::fs::read(sandbox.path("artifacts/alive/.piton-study.json")).unwrap())
             .unwrap();
-    sandbox.write("study.redb.stop", &request.replace("ID", claim["study_id"].as_str().unwrap()));
+    sandbox.write("study.redb.stop", request.edit("ID", claim["study_id"].as_str().unwrap()));
     let engine = sandbox.start("run study.toml");
     wait_until("a trial runs again", || sandbox.lines("started").len() == 2);
     wait_until("the request is seen", || !exists(&sandbox.path("study.redb.stop")));

@@ -2,47 +2,29 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Engine, Sandbox, both, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, StudyFile, both, wait_until};
 
 /// One stage of shell trials that note their case in `log` and report `m`, the value of `n`.
-fn study(budget: u64, more: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-[run]
-workers = 1
-[[stage]]
-name = "a"
-command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
-trial_budget = {budget}
-survivor_count = 2
-[stage.sweep]
-n = {{ min = 1, max = 10, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-{more}
-"#
-    )
+fn study(budget: u64, more: impl AsRef<str>) -> StudyFile {
+    StudyFile::new("s")
+        .run("workers = 1")
+        .stage("a", r#"echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json"#, budget, 2)
+        .sweep(r#"n = { min = 1, max = 10, type = "int" }"#)
+        .maximize("m")
+        .with(more)
 }
 
 /// A second stage, the children of the two best of the first.
-fn second(budget: u64) -> String {
-    format!(
-        r#"
-[[stage]]
-name = "b"
-command = 'echo $PITON_CASE n={{n}} k={{k}} >> $PITON_STUDY_DIR/log; echo "{{{{\"m\": {{k}}}}}}" > metrics.json'
-trial_budget = {budget}
-survivor_count = 1
-[stage.sweep]
-k = {{ min = 1, max = 9, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#
-    )
+fn second(budget: u64) -> StudyFile {
+    StudyFile::fragment()
+        .stage(
+            "b",
+            r#"echo $PITON_CASE n={n} k={k} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {k}}}" > metrics.json"#,
+            budget,
+            1,
+        )
+        .sweep(r#"k = { min = 1, max = 9, type = "int" }"#)
+        .maximize("m")
 }
 
 /// Verified, and dumped.
@@ -56,7 +38,7 @@ fn last_seq(sandbox: &Sandbox) -> usize {
 }
 
 /// A study that was cut off in its third trial, which waits for `gate`.
-fn interrupted(text: &str) -> Sandbox {
+fn interrupted(text: &StudyFile) -> Sandbox {
     let sandbox = Sandbox::with_study(text);
     waiting(&sandbox, "s_0_2").wait_killed();
     sandbox.write("gate", "");
@@ -91,17 +73,14 @@ impl Killed for Engine {
     }
 }
 
-fn gated(text: &str) -> String {
-    text.replace(
-        "; echo \"",
-        "; [ {n} != 3 ] || while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; echo \"",
-    )
+fn gated(text: &StudyFile) -> StudyFile {
+    text.edit("; echo ", "; [ {n} != 3 ] || while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done; echo ")
 }
 
 #[test]
 fn a_larger_budget_on_an_interrupted_study_runs_the_new_trials_and_no_old_one_twice() {
     let sandbox = interrupted(&gated(&study(4, "")));
-    let words = sandbox.amend(&gated(&study(7, "")), "--yes", 0);
+    let words = sandbox.amend(gated(&study(7, "")), "--yes", 0);
     assert!(words.contains("adds 3 trials: `s_0_4` to `s_0_6`"), "{words}");
     verified(&sandbox);
     sandbox.ok("run study.toml", 0);
@@ -114,13 +93,13 @@ fn a_larger_budget_on_an_interrupted_study_runs_the_new_trials_and_no_old_one_tw
 
 #[test]
 fn a_finished_study_can_be_extended_twice() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
-    let words = sandbox.amend(&study(4, ""), "--yes", 0);
+    let sandbox = Sandbox::finished(study(3, ""), 0);
+    let words = sandbox.amend(study(4, ""), "--yes", 0);
     assert!(words.contains("adds 1 trial: `s_0_3`") && words.contains("goes on"), "{words}");
     let dump = verified(&sandbox);
     assert_eq!((&dump["study"]["status"], &dump["stages"][0]["status"]), (&"interrupted".into(), &"open".into()));
     assert_eq!(dump["stages"][0]["survivors"], serde_json::json!([]));
-    sandbox.amend(&study(6, ""), "--yes", 0);
+    sandbox.amend(study(6, ""), "--yes", 0);
     sandbox.ok("resume study.redb", 0);
     assert_eq!(sandbox.lines("log"), ["s_0_0", "s_0_1", "s_0_2", "s_0_3", "s_0_4", "s_0_5"]);
     let dump = verified(&sandbox);
@@ -132,11 +111,11 @@ fn a_finished_study_can_be_extended_twice() {
 
 #[test]
 fn a_budget_over_several_parents_keeps_the_numbers_of_old_trials() {
-    let sandbox = Sandbox::finished(&study(3, &second(3)), 0);
+    let sandbox = Sandbox::finished(study(3, second(3)), 0);
     // The best, n = 3, has two children, the other, n = 2, has one.
     let before = sandbox.lines("log");
     assert_eq!(before[3..], ["s_1_0 n=3 k=1", "s_1_1 n=3 k=2", "s_1_2 n=2 k=1"]);
-    sandbox.amend(&study(3, &second(6)), "--yes", 0);
+    sandbox.amend(study(3, second(6)), "--yes", 0);
     sandbox.ok("run study.toml", 0);
     let log = sandbox.lines("log");
     assert_eq!(log[..6], before);
@@ -149,8 +128,8 @@ fn a_budget_over_several_parents_keeps_the_numbers_of_old_trials() {
 
 #[test]
 fn a_stage_can_be_appended_to_a_finished_study() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
-    let words = sandbox.amend(&study(3, &second(4)), "--yes", 0);
+    let sandbox = Sandbox::finished(study(3, ""), 0);
+    let words = sandbox.amend(study(3, second(4)), "--yes", 0);
     assert!(words.contains("adds 4 trials: `s_1_0` to `s_1_3`"), "{words}");
     assert_eq!(verified(&sandbox)["study"]["status"], "interrupted");
     sandbox.ok("run study.toml", 0);
@@ -161,17 +140,17 @@ fn a_stage_can_be_appended_to_a_finished_study() {
 
 #[test]
 fn harmless_changes_run_nothing_and_no_change_records_nothing() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
+    let sandbox = Sandbox::finished(study(3, ""), 0);
     let before = last_seq(&sandbox);
-    assert!(sandbox.amend(&study(3, ""), "--yes", 0).contains("nothing to amend"));
+    assert!(sandbox.amend(study(3, ""), "--yes", 0).contains("nothing to amend"));
     assert_eq!(last_seq(&sandbox), before);
     // A table for an executor that is not used is checked, and counts for nothing.
-    let idle = study(3, "").replace("workers = 1", "workers = 1\n[run.slurm]\npartition = \"x\"");
+    let idle = study(3, "").edit("workers = 1", "workers = 1\n[run.slurm]\npartition = \"x\"");
     let words = sandbox.amend(&idle, "--yes", 0);
     assert!(words.contains("`[run.slurm]` counts for nothing while `executor` is `local`"), "{words}");
     assert!(!words.contains("run.ray"), "{words}");
     assert_eq!(last_seq(&sandbox), before);
-    let described = study(3, "").replace("name = \"s\"", "name = \"s\"\ndescription = \"d\"");
+    let described = study(3, "").edit("name = \"s\"", "name = \"s\"\ndescription = \"d\"");
     let words = sandbox.amend(&described, "", 2);
     assert!(words.contains("harmless") && words.contains("--yes"), "{words}");
     assert_eq!(last_seq(&sandbox), before, "not without `--yes`");
@@ -186,9 +165,9 @@ fn harmless_changes_run_nothing_and_no_change_records_nothing() {
 
 #[test]
 fn what_alters_results_is_refused_until_they_are_discarded() {
-    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
+    let sandbox = Sandbox::finished(study(3, second(2)), 0);
     let before = last_seq(&sandbox);
-    let other = study(3, &second(2)).replace("k = { min = 1", "k = { min = 5");
+    let other = study(3, second(2)).edit("k = { min = 1", "k = { min = 5");
     let scratch = |case: &str| sandbox.path(&format!("artifacts/s/{case}/scratch/checkpoint"));
     for case in ["0_a/s_0_0", "1_b/s_1_0"] {
         std::fs::write(scratch(case), "of a run").unwrap();
@@ -216,8 +195,8 @@ fn what_alters_results_is_refused_until_they_are_discarded() {
 
 #[test]
 fn a_later_stage_that_is_not_enough_is_refused_too() {
-    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
-    let other = study(3, &second(2)).replace("n = { min = 1", "n = { min = 2");
+    let sandbox = Sandbox::finished(study(3, second(2)), 0);
+    let other = study(3, second(2)).edit("n = { min = 1", "n = { min = 2");
     let words = sandbox.amend(&other, "--yes --discard-from b", 6);
     assert!(words.contains("from stage `a`"), "{words}");
     sandbox.amend(&other, "--yes --discard-from nonsense", 2);
@@ -226,16 +205,16 @@ fn a_later_stage_that_is_not_enough_is_refused_too() {
     let dump = verified(&sandbox);
     assert_eq!(dump["trials"][0]["metrics"]["m"], 2.0);
     assert_eq!(sandbox.lines("log").len(), 10);
-    let renamed = other.replace("name = \"s\"", "name = \"t\"");
+    let renamed = other.edit("name = \"s\"", "name = \"t\"");
     assert!(sandbox.amend(&renamed, "--yes", 6).contains("study.name"));
 }
 
 #[test]
 fn more_trials_in_an_earlier_stage_cost_the_later_one() {
-    let sandbox = Sandbox::finished(&study(3, &second(2)), 0);
-    let words = sandbox.amend(&study(4, &second(2)), "--yes", 6);
+    let sandbox = Sandbox::finished(study(3, second(2)), 0);
+    let words = sandbox.amend(study(4, second(2)), "--yes", 6);
     assert!(words.contains("from stage `b`"), "{words}");
-    sandbox.amend(&study(4, &second(2)), "--yes --discard-from b", 0);
+    sandbox.amend(study(4, second(2)), "--yes --discard-from b", 0);
     sandbox.ok("run study.toml", 0);
     let log = sandbox.lines("log");
     assert_eq!(log[5..], ["s_0_3", "s_1_0 n=4 k=1", "s_1_1 n=3 k=1"]);
@@ -251,8 +230,8 @@ fn more_trials_in_an_earlier_stage_cost_the_later_one() {
 
 #[test]
 fn other_survivors_are_chosen_without_running_anything_again() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
-    let words = sandbox.amend(&study(3, "").replace("survivor_count = 2", "survivor_count = 3"), "--yes", 0);
+    let sandbox = Sandbox::finished(study(3, ""), 0);
+    let words = sandbox.amend(study(3, "").edit("survivor_count = 2", "survivor_count = 3"), "--yes", 0);
     assert!(words.contains("survivors are chosen anew"), "{words}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(verified(&sandbox)["stages"][0]["survivors"], serde_json::json!(["s_0_2", "s_0_1", "s_0_0"]));
@@ -262,9 +241,9 @@ fn other_survivors_are_chosen_without_running_anything_again() {
 #[test]
 fn an_aborted_study_goes_on_under_other_rails() {
     let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 2 }]";
-    let sandbox = Sandbox::with_study(&study(5, rails));
+    let sandbox = Sandbox::with_study(study(5, rails));
     sandbox.ok("run study.toml", 3);
-    let words = sandbox.amend(&study(5, &rails.replace("above = 2", "above = 99")), "--yes", 0);
+    let words = sandbox.amend(study(5, rails.edit("above = 2", "above = 99")), "--yes", 0);
     assert!(words.contains("goes on"), "{words}");
     verified(&sandbox);
     sandbox.ok("run study.toml", 0);
@@ -275,7 +254,7 @@ fn an_aborted_study_goes_on_under_other_rails() {
 
 #[test]
 fn changed_inputs_are_taken_only_with_their_results_discarded() {
-    let text = study(3, "").replace("name = \"s\"", "name = \"s\"\ninputs = [\"input.txt\"]");
+    let text = study(3, "").edit("name = \"s\"", "name = \"s\"\ninputs = [\"input.txt\"]");
     let sandbox = Sandbox::with_study(&text);
     sandbox.write("input.txt", "one");
     sandbox.ok("run study.toml", 0);
@@ -289,9 +268,9 @@ fn changed_inputs_are_taken_only_with_their_results_discarded() {
 
 #[test]
 fn nothing_is_amended_while_an_engine_runs() {
-    let sandbox = Sandbox::with_study(&gated(&study(4, "")));
+    let sandbox = Sandbox::with_study(gated(&study(4, "")));
     let engine = waiting(&sandbox, "s_0_2");
-    sandbox.amend(&gated(&study(7, "")), "--yes", 5);
+    sandbox.amend(gated(&study(7, "")), "--yes", 5);
     sandbox.write("gate", "");
     assert_eq!(engine.wait().code(), Some(0));
     assert_eq!(sandbox.lines("log").len(), 4);
@@ -299,10 +278,10 @@ fn nothing_is_amended_while_an_engine_runs() {
 
 #[test]
 fn kills_before_and_after_an_amendment_change_nothing() {
-    let sandbox = interrupted(&gated(&study(4, &second(2))));
+    let sandbox = interrupted(&gated(&study(4, second(2))));
     // The attempt that was cut off is settled and discarded with its stage.
     sandbox.amend(
-        &gated(&study(5, &second(3))).replace("min = 1, max = 10", "min = 3, max = 10"),
+        gated(&study(5, second(3))).edit("min = 1, max = 10", "min = 3, max = 10"),
         "--yes --discard-from a",
         0,
     );
@@ -335,8 +314,8 @@ fn typed(sandbox: &Sandbox, command: &str, keys: &str) -> (Option<i32>, String) 
 
 #[test]
 fn on_a_terminal_it_asks_first() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
-    sandbox.write("study.toml", &study(4, ""));
+    let sandbox = Sandbox::finished(study(3, ""), 0);
+    sandbox.write("study.toml", study(4, ""));
     for keys in ["n\n", "\n", "yeah\n", "\u{4}"] {
         let before = sandbox.dump()["events"].clone();
         let (code, said) = typed(&sandbox, "amend study.redb study.toml", keys);
@@ -353,44 +332,44 @@ fn on_a_terminal_it_asks_first() {
 /// Without a terminal, too: what would happen is shown, and nothing does.
 #[test]
 fn a_dry_run_shows_the_plan_and_changes_nothing() {
-    let sandbox = Sandbox::finished(&study(3, ""), 0);
+    let sandbox = Sandbox::finished(study(3, ""), 0);
     let before = sandbox.dump();
-    let said = sandbox.amend(&study(5, ""), "--dry-run", 0);
+    let said = sandbox.amend(study(5, ""), "--dry-run", 0);
     assert!(said.contains("adds 2 trials") && said.contains("nothing was changed"), "{said}");
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.ok("amend study.redb study.toml --dry-run --json", 0)).unwrap();
     assert_eq!((&json["added_trials"], &json["applied"]), (&2.into(), &false.into()));
     // What would be refused is, and what would be discarded is said.
-    let other = study(3, "").replace("min = 1", "min = 2");
+    let other = study(3, "").edit("min = 1", "min = 2");
     assert!(sandbox.amend(&other, "--dry-run", 6).contains("--discard-from a"));
     let said = sandbox.amend(&other, "--dry-run --discard-from a", 0);
     assert!(said.contains("discards    stage `a`: 3 finished trials"), "{said}");
-    sandbox.amend(&study(5, ""), "--dry-run --yes", 2);
+    sandbox.amend(study(5, ""), "--dry-run --yes", 2);
     // No tool is asked either.
-    let tools = study(3, "").replace("name = \"s\"", "name = \"s\"\nversions = { t = [\"./asked.sh\"] }");
+    let tools = study(3, "").edit("name = \"s\"", "name = \"s\"\nversions = { t = [\"./asked.sh\"] }");
     sandbox.script("asked.sh", "touch asked; echo 1");
     let said = sandbox.amend(&tools, "--dry-run", 0);
     assert!(said.contains("runs        `./asked.sh`") && !sandbox.path("asked").exists(), "{said}");
     assert_eq!(sandbox.dump(), before);
     // Nobody can be asked here.
-    let said = sandbox.amend(&study(5, ""), "", 2);
+    let said = sandbox.amend(study(5, ""), "", 2);
     assert!(said.contains("`--yes` accepts the changes, `--dry-run` only shows them"), "{said}");
 }
 
 #[test]
 fn a_base_command_that_failed_can_be_mended_and_one_that_succeeded_counts() {
-    let base = |command: &str| format!("[base]\ncommand = \"{command}\"\n") + &study(2, "");
-    let sandbox = Sandbox::with_study(&base("echo base >> $PITON_STUDY_DIR/log; exit 3"));
+    let base = |command: &str| study(2, "").with(format!("[base]\ncommand = \"{command}\""));
+    let sandbox = Sandbox::with_study(base("echo base >> $PITON_STUDY_DIR/log; exit 3"));
     sandbox.ok("run study.toml", 3);
-    let said = sandbox.amend(&base("echo again >> $PITON_STUDY_DIR/log"), "--yes", 0);
+    let said = sandbox.amend(base("echo again >> $PITON_STUDY_DIR/log"), "--yes", 0);
     assert!(said.contains("it runs before the first stage"), "{said}");
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("log"), ["base", "again", "s_0_0", "s_0_1"]);
     // Results came after it: another command would be another study's.
-    let said = sandbox.amend(&base("echo third >> $PITON_STUDY_DIR/log"), "--yes", 6);
+    let said = sandbox.amend(base("echo third >> $PITON_STUDY_DIR/log"), "--yes", 6);
     assert!(said.contains("alters results"), "{said}");
     // Its time limit changes nothing that is finished.
-    let said = sandbox.amend(&base("echo again >> $PITON_STUDY_DIR/log\"\ntimeout = \"5s"), "--yes", 0);
+    let said = sandbox.amend(base("echo again >> $PITON_STUDY_DIR/log\"\ntimeout = \"5s"), "--yes", 0);
     assert!(said.contains("it has succeeded already"), "{said}");
     sandbox.ok("verify study.redb", 0);
 }
@@ -407,23 +386,23 @@ fn a_larger_budget_goes_on_with_more_cases_whatever_the_sampling() {
         ("sobol", "x = { min = 0.0, max = 1.0 }"),
     ] {
         let text = |budget: u64| {
-            format!(
-                "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = {budget}\n\
-                 survivor_count = 1\nsampling = \"{sampling}\"\n[stage.sweep]\n{sweep}\n"
-            )
+            StudyFile::new("s")
+                .stage("a", ["true"], budget, 1)
+                .with(format!(r#"sampling = "{sampling}""#))
+                .sweep(sweep)
         };
         let params = |sandbox: &Sandbox| -> Vec<serde_json::Value> {
             sandbox.dump()["trials"].as_array().unwrap().iter().map(|trial| trial["params"].clone()).collect()
         };
-        let sandbox = Sandbox::finished(&text(2), 0);
+        let sandbox = Sandbox::finished(text(2), 0);
         let before = params(&sandbox);
-        sandbox.amend(&text(4), "--yes", 0);
+        sandbox.amend(text(4), "--yes", 0);
         sandbox.ok("verify study.redb", 0);
         sandbox.ok("run study.toml", 0);
         sandbox.ok("verify study.redb", 0);
         let grown = params(&sandbox);
         assert_eq!((grown.len(), &grown[..2]), (4, &before[..]), "{sampling} {sweep}");
-        assert_eq!(grown, params(&Sandbox::finished(&text(4), 0)), "{sampling} {sweep}");
+        assert_eq!(grown, params(&Sandbox::finished(text(4), 0)), "{sampling} {sweep}");
     }
 }
 
@@ -431,14 +410,14 @@ fn a_larger_budget_goes_on_with_more_cases_whatever_the_sampling() {
 /// file is called. Rows elsewhere are other trials.
 #[test]
 fn rows_at_the_end_of_a_file_of_cases_extend_a_finished_study() {
-    for (file, inputs) in [("cases.csv", ""), ("c\u{ad}s.csv", "inputs = [\"c\u{ad}s.csv\"]\n")] {
+    for (file, inputs) in [("cases.csv", ""), ("c\u{ad}s.csv", "inputs = [\"c\u{ad}s.csv\"]")] {
         let study = |budget: u32| {
-            format!(
-                "[study]\nname = \"rows\"\n{inputs}[[stage]]\nname = \"a\"\ncommand = [\"./trial.sh\", \"{{n}}\"]\n\
-                 sampling = {{ file = \"{file}\" }}\ntrial_budget = {budget}\nsurvivor_count = 1\n"
-            )
+            StudyFile::new("rows")
+                .with(inputs)
+                .stage("a", ["./trial.sh", "{n}"], budget, 1)
+                .with(format!(r#"sampling = {{ file = "{file}" }}"#))
         };
-        let sandbox = Sandbox::with_study(&study(3));
+        let sandbox = Sandbox::with_study(study(3));
         sandbox.script("trial.sh", "echo $1 >> \"$PITON_STUDY_DIR/ran\"");
         sandbox.write(file, "n\n1\n2\n");
         sandbox.ok("run study.toml", 0);
@@ -450,7 +429,7 @@ fn rows_at_the_end_of_a_file_of_cases_extend_a_finished_study() {
         );
         sandbox.ok("run study.toml", 0);
         sandbox.write(file, "n\n1\n2\n3\n4\n5\n");
-        sandbox.write("study.toml", &study(5));
+        sandbox.write("study.toml", study(5));
         let said = sandbox.ok("amend study.redb study.toml --yes", 0);
         assert!(said.contains("adds 2 trials: `rows_0_3` to `rows_0_4`"), "{said}");
         sandbox.ok("run study.toml", 0);
@@ -465,16 +444,17 @@ fn rows_at_the_end_of_a_file_of_cases_extend_a_finished_study() {
 /// What a stage that has not begun is to try may be said otherwise, with more trials or without.
 #[test]
 fn a_waiting_stage_changes_its_sampling_for_nothing() {
-    let study = |more: &str| {
-        format!(
-            "[study]\nname = \"later\"\n[[stage]]\nname = \"a\"\ncommand = \"true\"\ntrial_budget = 1\n\
-             survivor_count = 1\n[[stage]]\nname = \"b\"\napprove = true\ncommand = \"true\"\nsurvivor_count = 1\n{more}\
-             [stage.sweep]\nn = {{ min = 1, max = 9, type = \"int\" }}\n"
-        )
+    let study = |budget: u64, more: &str| {
+        StudyFile::new("later")
+            .stage("a", "true", 1, 1)
+            .stage("b", "true", budget, 1)
+            .with("approve = true")
+            .with(more)
+            .sweep(r#"n = { min = 1, max = 9, type = "int" }"#)
     };
-    let sandbox = Sandbox::with_study(&study("trial_budget = 4\n"));
+    let sandbox = Sandbox::with_study(study(4, ""));
     sandbox.ok("run study.toml", 8);
-    sandbox.write("study.toml", &study("trial_budget = 6\nsampling = \"random\"\n"));
+    sandbox.write("study.toml", study(6, "sampling = \"random\""));
     let said = sandbox.ok("amend study.redb study.toml --yes", 0);
     assert!(said.contains("extends     stage \"b\".trial_budget"), "{said}");
     assert!(said.contains("harmless    stage \"b\".sampling"), "{said}");
@@ -487,8 +467,7 @@ fn a_dry_run_looks_on_while_an_engine_runs() {
     sandbox.script("trial.sh", "touch $PITON_STUDY_DIR/began; while [ ! -e $PITON_STUDY_DIR/gate ]; do sleep 0.02; done\necho \"{\\\"n\\\": $1}\" > metrics.json");
     let engine = sandbox.start("run study.toml");
     wait_until("a trial runs", || sandbox.path("began").exists() && sandbox.dump()["accounting"]["running"] == 1);
-    let file = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &file.replace("[run]", "[run]\ngrace = \"9s\""));
+    sandbox.edit("study.toml", "[run]", "[run]\ngrace = \"9s\"");
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.ok("amend study.redb study.toml --dry-run --json", 0)).unwrap();
     assert_eq!((&json["study_runs"], &json["changes"][0]["class"]), (&true.into(), &"harmless".into()));
@@ -505,8 +484,8 @@ fn a_dry_run_looks_on_while_an_engine_runs() {
 
 #[test]
 fn an_approval_ahead_of_time_is_said_to_be_one() {
-    let sandbox = Sandbox::finished(&(study(3, "") + &second(2)), 0);
-    let gated = study(5, "") + &second(2).replace("name = \"b\"", "name = \"b\"\napprove = true");
+    let sandbox = Sandbox::finished(study(3, second(2)), 0);
+    let gated = study(5, second(2).edit("name = \"b\"", "name = \"b\"\napprove = true"));
     sandbox.amend(&gated, "--yes --discard-from b", 0);
     let said = both(&sandbox.run("approve study.redb --stage b"));
     assert!(said.contains("ahead of time: stage `a` is not closed"), "{said}");

@@ -6,22 +6,14 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Sandbox, StudyFile, both};
 
-const STUDY: &str = r#"
-[study]
-name = "asked"
-[[stage]]
-name = "only"
-command = 'echo "{{\"y\": {n}}}" > metrics.json'
-trial_budget = 2
-survivor_count = 1
-[stage.sweep]
-n = [1, 2]
-[[stage.objective]]
-metric = "y"
-goal = "maximize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("asked")
+        .stage("only", r#"echo "{{\"y\": {n}}}" > metrics.json"#, 2, 1)
+        .sweep("n = [1, 2]")
+        .maximize("y")
+}
 
 /// Every command that writes a file of a name, but for the name.
 const LINES: [&str; 4] = [
@@ -32,7 +24,7 @@ const LINES: [&str; 4] = [
 ];
 
 fn finished() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.ok("run study.toml", 0);
     sandbox.ok("compare study.redb --write-baseline base.json", 0);
     sandbox
@@ -103,11 +95,10 @@ fn a_link_is_followed_and_stays() {
 #[test]
 fn no_file_of_the_study_itself_is_written_over() {
     let sandbox = Sandbox::new();
-    let text = STUDY
-        .replace("name = \"asked\"", "name = \"asked\"\ninputs = [\"rtl.v\", \"rtl\"]")
-        .replace("[stage.sweep]\nn = [1, 2]\n", "");
-    sandbox
-        .write("study.toml", &text.replace("trial_budget", "sampling = { file = \"trials.csv\" }\ntrial_budget"));
+    let text = study_file()
+        .edit("name = \"asked\"", "name = \"asked\"\ninputs = [\"rtl.v\", \"rtl\"]")
+        .edit("[stage.sweep]\nn = [1, 2]\n", "");
+    sandbox.write("study.toml", text.edit("trial_budget", "sampling = { file = \"trials.csv\" }\ntrial_budget"));
     sandbox.write("rtl.v", "module");
     fs::create_dir(sandbox.path("rtl")).unwrap();
     sandbox.write("rtl/top.v", "module");

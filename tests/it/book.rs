@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, StudyFile};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -117,25 +117,17 @@ fn the_page_of_a_trial_lists_what_trials_find() {
     assert_eq!((all.len(), first.len()), (16, 15), "{all:?}");
 
     let sandbox = Sandbox::with_study(
-        r#"
-        [study]
-        name = "seen"
-        [base]
-        command = "env > $PITON_STUDY_DIR/base.txt"
-        [[stage]]
-        name = "first"
-        command = "env"
-        sampling = { ask = ["./ask.sh"] }
-        trial_budget = 1
-        survivor_count = 1
-        [stage.sweep]
-        x = [1, 2]
-        [[stage]]
-        name = "second"
-        command = "env; echo {case} {parent_dir} {study_dir} {seed} {attempt} {slot} '{{}}' >&2; ls"
-        trial_budget = 1
-        survivor_count = 1
-        "#,
+        StudyFile::new("seen")
+            .with("[base]\ncommand = \"env > $PITON_STUDY_DIR/base.txt\"")
+            .stage("first", "env", 1, 1)
+            .with(r#"sampling = { ask = ["./ask.sh"] }"#)
+            .sweep("x = [1, 2]")
+            .stage(
+                "second",
+                "env; echo {case} {parent_dir} {study_dir} {seed} {attempt} {slot} '{{}}' >&2; ls",
+                1,
+                1,
+            ),
     );
     sandbox.script(
         "ask.sh",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Edit, Sandbox, both};
 use crate::kills::Moments;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -112,7 +112,7 @@ fn tells_a_designer(page: &str, dump: &serde_json::Value) {
 fn a_flow_that_got_worse_does_not_pass_the_gate() {
     let sandbox = example("nangate45");
     let flow = std::fs::read_to_string(sandbox.path("flow/synth.sh")).unwrap();
-    let worse = flow.replace(";upsize,-c;dnsize,-c\"", "\"");
+    let worse = flow.edit(";upsize,-c;dnsize,-c\"", "\"");
     assert_ne!(worse, flow);
     sandbox.write("flow/synth.sh", &worse);
     let study = std::fs::read_to_string(sandbox.path("nangate45.toml")).unwrap();
@@ -179,8 +179,7 @@ fn killed_twenty_times(kit: &str) {
 fn other_circuits_are_built_too() {
     for design in ["mac", "alu"] {
         let sandbox = example("osu035");
-        let short = std::fs::read_to_string(sandbox.path("osu035.toml")).unwrap();
-        sandbox.write("osu035.toml", &short.replace("trial_budget   = 36", "trial_budget   = 4"));
+        sandbox.edit("osu035.toml", "trial_budget   = 36", "trial_budget   = 4");
         sandbox.ok(&format!("run osu035.toml --set design={design}"), 0);
     }
 }
@@ -189,7 +188,7 @@ fn other_circuits_are_built_too() {
 fn failing(command: &str) -> (String, String, bool) {
     let sandbox = example("osu035");
     let text = std::fs::read_to_string(sandbox.path("osu035.toml")).unwrap();
-    let head = text.split("# One trial as").next().unwrap().replace("retries = 1", "retries = 2");
+    let head = text.split("# One trial as").next().unwrap().edit("retries = 1", "retries = 2");
     // Commands below spoil what they read, which an input must not be.
     let head: String =
         head.lines().filter(|line| !line.starts_with("inputs")).map(|line| format!("{line}\n")).collect();
@@ -197,7 +196,7 @@ fn failing(command: &str) -> (String, String, bool) {
         "[[stage]]\nname = \"s\"\ncommand = '''{command}'''\ntrial_budget = 1\nsurvivor_count = 1\n\
          objective = [{{ metric = \"wns_ps\", goal = \"maximize\" }}]\n"
     );
-    sandbox.write("study.toml", &format!("{head}{stage}"));
+    sandbox.write("study.toml", format!("{head}{stage}"));
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(3), "{}", both(&output));
     let trial = &sandbox.dump()["trials"][0];
@@ -236,8 +235,8 @@ fn failures_of_real_tools_have_their_names() {
     let cases = [
         // (what is done, its kind, what tells, whether it is tried again)
         (format!("PATH=/nowhere:/usr/sbin {synth}"), "command_not_found", "", false),
-        (synth.replace(OSU, "nothing.lib"), "library_missing", "nothing.lib", false),
-        (format!("{cut}; {}", synth.replace(OSU, "cut.lib")), "library_cut_off", "is cut off", false),
+        (synth.edit(OSU, "nothing.lib"), "library_missing", "nothing.lib", false),
+        (format!("{cut}; {}", synth.edit(OSU, "cut.lib")), "library_cut_off", "is cut off", false),
         (raw, "library_cut_off", "bad_alloc", false),
         (
             measured("module gcd (input clk); NAND2_X1 u (.A1(clk), .A2(clk)); endmodule"),

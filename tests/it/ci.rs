@@ -4,32 +4,18 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::harness::{Engine, Sandbox, wait_until};
+use crate::harness::{Engine, Sandbox, StudyFile, wait_until};
 
 /// Trials that wait for `gate`, but for the first, which fails; values and log would be markup and commands.
 fn study(budget: u32) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "gated"
-[run]
-workers = 2
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}", "{{mode}}"]
-trial_budget = {budget}
-survivor_count = 2
-[stage.sweep]
-n = {{ min = 1, max = 40, type = "int" }}
-mode = ["<img src=x>|`y`"]
-[[stage.objective]]
-metric = "cost"
-goal = "minimize"
-[[stage.failure]]
-kind = "odd"
-exit_code = 3
-"#
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("gated")
+            .run("workers = 2")
+            .stage("only", ["./trial.sh", "{n}", "{mode}"], budget, 2)
+            .sweep("n = { min = 1, max = 40, type = \"int\" }\nmode = [\"<img src=x>|`y`\"]")
+            .minimize("cost")
+            .with("[[stage.failure]]\nkind = \"odd\"\nexit_code = 3"),
+    );
     sandbox.script(
         "trial.sh",
         r#"

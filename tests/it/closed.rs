@@ -7,14 +7,11 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use serde_json::Value;
 
 use crate::faults::as_nobody;
-use crate::harness::{Sandbox, both, exists, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, exists, wait_until};
 
 /// Of one trial that runs this, with more of its stage; everybody may write there.
 fn study(command: &str, more: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ntrial_budget = 1\nsurvivor_count = 1\n\
-         command = '''{command}'''\n{more}\n[stage.sweep]\nx = [1]\n"
-    ));
+    let sandbox = Sandbox::with_study(StudyFile::new("s").stage("a", command, 1, 1).with(more).sweep("x = [1]"));
     fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     sandbox
 }

@@ -6,30 +6,19 @@ use std::os::unix::fs::PermissionsExt;
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, wait_until};
 
 /// Four trials of which one fails; the best of the rest survives.
-const SMALL: &str = r#"
-[study]
-name = "small"
-seed = 3
-inputs = ["input.txt"]
-
-[params]
-base = 10
-
-[[stage]]
-name = "first"
-command = ["./trial.sh", "{base}", "{n}"]
-trial_budget = 4
-survivor_count = 1
-outputs = ["out.txt"]
-[stage.sweep]
-n = { min = 1, max = 4, type = "int" }
-[[stage.objective]]
-metric = "sum"
-goal = "maximize"
-"#;
+fn small_file() -> StudyFile {
+    StudyFile::new("small")
+        .with("seed = 3")
+        .with(r#"inputs = ["input.txt"]"#)
+        .with("[params]\nbase = 10")
+        .stage("first", ["./trial.sh", "{base}", "{n}"], 4, 1)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep(r#"n = { min = 1, max = 4, type = "int" }"#)
+        .maximize("sum")
+}
 
 const TRIAL: &str = r#"
 echo "out of $PITON_CASE"
@@ -40,7 +29,7 @@ echo "{\"sum\": $(( $1 + $2 ))}" > metrics.json
 "#;
 
 fn small() -> Sandbox {
-    let sandbox = Sandbox::with_study(SMALL);
+    let sandbox = Sandbox::with_study(small_file());
     sandbox.write("input.txt", "as it was");
     sandbox.script("trial.sh", TRIAL);
     sandbox
@@ -172,27 +161,29 @@ fn run_ends_with_a_table_and_plain_lines() {
 #[test]
 fn a_trial_sees_what_the_contract_says() {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "seen"
-base_case = "b"
-seed = 5
-[env]
-MINE = "1"
-[[stage]]
-name = "one"
-command = ["sh", "-c", "env | sort > env.txt; pwd -P > cwd.txt; ls > ls.txt; echo kept > $PITON_SCRATCH_DIR/x"]
-trial_budget = 1
-survivor_count = 1
-outputs = ["env.txt"]
-[stage.sweep]
-p = ["it's"]
-[[stage]]
-name = "two"
-command = "env | sort > env.txt; cp \"$PITON_PARENT_DIR/cwd.txt\" parent.txt; printf %s {p} > p.txt"
-trial_budget = 1
-survivor_count = 1
-"#,
+        StudyFile::new("seen")
+            .with(r#"base_case = "b""#)
+            .with("seed = 5")
+            .with("[env]\nMINE = \"1\"")
+            .stage(
+                "one",
+                [
+                    "sh",
+                    "-c",
+                    "env | sort > env.txt; pwd -P > cwd.txt; ls > ls.txt; echo kept > $PITON_SCRATCH_DIR/x",
+                ],
+                1,
+                1,
+            )
+            .with(r#"outputs = ["env.txt"]"#)
+            .sweep(r#"p = ["it's"]"#)
+            .stage(
+                "two",
+                r#"env | sort > env.txt; cp "$PITON_PARENT_DIR/cwd.txt" parent.txt
+               printf %s {p} > p.txt"#,
+                1,
+                1,
+            ),
     );
     sandbox.ok("run study.toml -j 1", 0);
     let dir = sandbox.path("artifacts/seen/0_one/b_0_0/attempt_1");
@@ -242,7 +233,7 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
 
     sandbox.write(
         "study.toml",
-        &SMALL.replace("max = 4", "max = 5").replace("[params]", "[run]\nworkers = 1\n[params]"),
+        small_file().edit("max = 4", "max = 5").edit("[params]", "[run]\nworkers = 1\n[params]"),
     );
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(6));
@@ -253,7 +244,7 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
     "#);
     assert_eq!(fs::read(sandbox.path("study.redb")).unwrap(), before);
 
-    sandbox.write("study.toml", SMALL);
+    sandbox.write("study.toml", small_file());
     sandbox.write("input.txt", "changed");
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(6));
@@ -265,7 +256,7 @@ fn another_spec_or_changed_inputs_are_refused_and_nothing_is_touched() {
     sandbox.write("input.txt", "as it was");
     sandbox.write("gate", "");
     // Comments, and how it is run, are no part of the study.
-    sandbox.write("study.toml", &format!("# a comment\n{SMALL}\n[run]\nworkers = 1\n"));
+    sandbox.write("study.toml", format!("# a comment\n{}\n[run]\nworkers = 1\n", small_file()));
     sandbox.ok("run study.toml", 0);
 }
 
@@ -456,7 +447,7 @@ fn follow_ends_with_the_trial() {
 
 #[test]
 fn retry_makes_failed_trials_pending_again() {
-    let sandbox = Sandbox::with_study(SMALL);
+    let sandbox = Sandbox::with_study(small_file());
     sandbox.write("input.txt", "x");
     // Fails for n = 3 until `mended` is there; the last trial waits, so that the stage stays open.
     let body = r#"[ "$2" = 3 ] && [ ! -e "$PITON_STUDY_DIR/mended" ] && exit 7
@@ -564,18 +555,10 @@ fn stores_that_are_none_are_told_so() {
 #[test]
 fn a_missing_program_and_a_missing_output_are_named() {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "s"
-[[stage]]
-name = "a"
-command = ["{program}"]
-trial_budget = 3
-survivor_count = 1
-outputs = ["out.txt"]
-[stage.sweep]
-program = ["no-such-program", "./no-such-file.sh", "true"]
-"#,
+        StudyFile::new("s")
+            .stage("a", ["{program}"], 3, 1)
+            .with(r#"outputs = ["out.txt"]"#)
+            .sweep(r#"program = ["no-such-program", "./no-such-file.sh", "true"]"#),
     );
     sandbox.ok("run study.toml", 3);
     let dump = sandbox.dump();
@@ -649,9 +632,7 @@ fn a_moved_project_goes_on() {
 
 #[test]
 fn the_exit_code_is_the_studys_even_if_nobody_reads_the_result() {
-    let sandbox = Sandbox::with_study(
-        "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"false\"]\ntrial_budget = 1\nsurvivor_count = 1\n",
-    );
+    let sandbox = Sandbox::with_study(StudyFile::new("s").stage("a", ["false"], 1, 1));
     let script = format!("'{}' run study.toml | true; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_piton"));
     let mut command = std::process::Command::new("bash");
     let status = command.arg("-c").arg(script).current_dir(sandbox.path("")).status().unwrap();
@@ -723,17 +704,12 @@ fn a_damaged_store_is_told_and_never_panics() {
 
 #[test]
 fn what_a_trial_puts_in_its_logs_place_is_not_followed() {
-    let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "s"
-[[stage]]
-name = "a"
-command = "rm stdout.log; ln -s /dev/zero stdout.log; rm stderr.log; mkfifo stderr.log"
-trial_budget = 1
-survivor_count = 1
-"#,
-    );
+    let sandbox = Sandbox::with_study(StudyFile::new("s").stage(
+        "a",
+        "rm stdout.log; ln -s /dev/zero stdout.log; rm stderr.log; mkfifo stderr.log",
+        1,
+        1,
+    ));
     sandbox.ok("run study.toml", 0);
     for line in ["logs study.redb s_0_0", "logs study.redb s_0_0 --stderr", "logs study.redb s_0_0 --follow"] {
         sandbox.ok(line, 1);
@@ -778,9 +754,10 @@ fn permissions_of_a_template_allow_it_to_run() {
 fn a_dump_of_many_trials_has_each_once_and_in_order() {
     // Aborted by its first failure, so that few of them run and all are shown.
     let sandbox = Sandbox::with_study(
-        "[study]\nname = \"many\"\n[[stage]]\nname = \"a\"\ncommand = [\"false\"]\ntrial_budget = 5000\n\
-         survivor_count = 1\n[stage.sweep]\nx = { min = 1, max = 5000, type = \"int\" }\n\
-         [stage.rails]\nmax_failure_rate = 0.5\n",
+        StudyFile::new("many")
+            .stage("a", ["false"], 5000, 1)
+            .sweep(r#"x = { min = 1, max = 5000, type = "int" }"#)
+            .with("[stage.rails]\nmax_failure_rate = 0.5"),
     );
     sandbox.ok("run study.toml", 3);
     let lines = sandbox.ok("dump study.redb --format jsonl", 0);

@@ -6,35 +6,28 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both, exists, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, exists, wait_until};
 
 /// Two stages; the first has failures and labels.
-const STUDY: &str = r#"
-[study]
-name = "packed"
-seed = 3
-[run]
-workers = 2
-[[stage]]
-name = "wide"
-command = '''test {x} -ne 5 || exit 3; echo '{{"y": {x}, "kind": "label"}}' > metrics.json; echo {x} > out.txt'''
-trial_budget = 30
-survivor_count = 3
-outputs = ["out.txt"]
-[stage.sweep]
-x = { min = 0, max = 29, type = "int" }
-[[stage.objective]]
-metric = "y"
-goal = "maximize"
-[[stage]]
-name = "deep"
-command = "test ! -e \"$PITON_STUDY_DIR/gate\" || sleep 1000"
-trial_budget = 3
-survivor_count = 1
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("packed")
+        .with("seed = 3")
+        .run("workers = 2")
+        .stage(
+            "wide",
+            r#"test {x} -ne 5 || exit 3; echo '{{"y": {x}, "kind": "label"}}' > metrics.json
+               echo {x} > out.txt"#,
+            30,
+            3,
+        )
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep(r#"x = { min = 0, max = 29, type = "int" }"#)
+        .maximize("y")
+        .stage("deep", r#"test ! -e "$PITON_STUDY_DIR/gate" || sleep 1000"#, 3, 1)
+}
 
 fn finished() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.ok("run study.toml", 0);
     sandbox
 }
@@ -87,7 +80,7 @@ fn a_link_to_a_store_stays_a_link() {
 
 #[test]
 fn a_running_engine_keeps_its_store_and_a_killed_one_goes_on_after_it() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.write("gate", "");
     let engine = sandbox.start("run study.toml");
     let running = || sandbox.dump()["stages"][1]["running"].as_u64().unwrap() == 2;

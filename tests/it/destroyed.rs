@@ -2,27 +2,18 @@
 
 use std::fs;
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Sandbox, StudyFile, both};
 
-const STUDY: &str = r#"
-[study]
-name = "small"
-[run]
-workers = 1
-[[stage]]
-name = "only"
-command = ["./work.sh", "{n}"]
-trial_budget = 4
-survivor_count = 1
-[stage.sweep]
-n = { min = 1, max = 4, type = "int" }
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("small")
+        .run("workers = 1")
+        .stage("only", ["./work.sh", "{n}"], 4, 1)
+        .sweep(r#"n = { min = 1, max = 4, type = "int" }"#)
+        .maximize("m")
+}
 
 fn small() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("work.sh", "echo \"{\\\"m\\\": $1}\" > metrics.json");
     sandbox
 }

@@ -162,7 +162,7 @@ fn a_stranger_gets_from_the_page_to_a_study_on_slurm() {
     for (language, block) in parts(&text).1.into_iter().filter(|(language, _)| of_slurm(language)) {
         if let Some(name) = language.split_whitespace().find_map(|word| word.strip_prefix("append=")) {
             let before = fs::read_to_string(sandbox.path(name)).unwrap();
-            sandbox.write(name, &format!("{before}{block}"));
+            sandbox.write(name, format!("{before}{block}"));
             continue;
         }
         let lines: Vec<_> = block.lines().collect();
@@ -192,7 +192,7 @@ fn pages_to_follow_do_what_they_say() {
                 sandbox.write(name, &block);
             } else if let Some(name) = file("append=") {
                 let before = fs::read_to_string(sandbox.path(name)).unwrap();
-                sandbox.write(name, &format!("{before}{block}"));
+                sandbox.write(name, format!("{before}{block}"));
             } else if language == "console" {
                 let lines: Vec<_> = block.lines().collect();
                 for command in lines.chunk_by(|_, next| !next.starts_with("$ ")) {

@@ -2,28 +2,20 @@
 
 use serde_json::Value;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, StudyFile};
 
 /// Runs one trial for each script; the scripts are cases of a shell's `case`. The dumped trials, in their order.
 fn outcomes(stage: &str, scripts: &[(&str, &str)]) -> Vec<Value> {
     let names: Vec<String> = scripts.iter().map(|(name, _)| format!("{name:?}")).collect();
     let count = scripts.len();
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "failures"
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{what}}"]
-trial_budget = {count}
-survivor_count = 1
-retries = {{ count = 2, delay = "1ms", jitter = false }}
-sweep.what = [{}]
-objective = [{{ metric = "m", goal = "minimize" }}]
-{stage}
-"#,
-        names.join(", ")
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("failures")
+            .stage("only", ["./trial.sh", "{what}"], count, 1)
+            .with(r#"retries = { count = 2, delay = "1ms", jitter = false }"#)
+            .with(format!("sweep.what = [{}]", names.join(", ")))
+            .with(r#"objective = [{ metric = "m", goal = "minimize" }]"#)
+            .with(stage),
+    );
     let cases: String = scripts.iter().map(|(name, script)| format!("{name})\n{script}\n;;\n")).collect();
     sandbox.script("trial.sh", &format!("case $1 in\n{cases}esac"));
     sandbox.ok("run study.toml", 0);

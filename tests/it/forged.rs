@@ -8,30 +8,21 @@ use std::process::Command;
 use piton::model::{Event, ProcessId, Record, StudyCreated, Verdict};
 use piton::program::journal::{Reader, create_with};
 
-use crate::harness::{Sandbox, both, exists};
+use crate::harness::{Edit, Sandbox, StudyFile, both, exists};
 use crate::serve::Server;
 
-const STUDY: &str = r#"
-[study]
-name = "real"
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{n}"]
-trial_budget = 2
-survivor_count = 1
-outputs = ["out.txt"]
-[stage.sweep]
-n = [1, 2]
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-[stage.metrics]
-m = { file = "m.rpt", regex = "([0-9]+)" }
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("real")
+        .stage("only", ["./trial.sh", "{n}"], 2, 1)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep("n = [1, 2]")
+        .minimize("m")
+        .with("[stage.metrics]\nm = { file = \"m.rpt\", regex = \"([0-9]+)\" }")
+}
 
 /// A finished study, and what happened in it.
 fn finished() -> (Sandbox, Vec<Record>) {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("trial.sh", "echo $1 | tee out.txt > m.rpt; echo secret > \"$PITON_STUDY_DIR/stdout.log\"");
     sandbox.ok("run study.toml", 0);
     let snapshot = Reader::open(&sandbox.path("study.redb")).unwrap().snapshot().unwrap();
@@ -119,7 +110,7 @@ fn names_in_a_stored_spec_are_checked_as_well() {
     let changed = |from: &str, to: &str| {
         created(&records, |study| {
             assert!(study.spec.contains(from), "{}", study.spec);
-            study.spec = study.spec.replace(from, to);
+            study.spec = study.spec.edit(from, to);
         })
     };
     for (from, to, says) in [
@@ -209,7 +200,7 @@ fn salvage_brings_no_forged_name_into_another_store() {
         let (code, told, made) = salvaged(&created(&records, |study| study.name = name.into()));
         assert_eq!((code, made), (Some(7), false), "{told}");
         let (code, told, _) = salvaged(&created(&records, |study| {
-            study.spec = study.spec.replace("out.txt", "../../out.txt");
+            study.spec = study.spec.edit("out.txt", "../../out.txt");
         }));
         assert_eq!(code, Some(7), "{told}");
         assert_eq!(sandbox.run("verify salvaged.redb").status.code(), Some(7));
@@ -217,16 +208,20 @@ fn salvage_brings_no_forged_name_into_another_store() {
 }
 
 /// A stage with outputs, and one whose trials read them.
-fn takes(run: &str) -> String {
-    let stage = |name: &str, param: &str, command: &str| {
-        format!(
-            "[[stage]]\nname = \"{name}\"\nreuse = true\ncommand = '{command}; echo \"{{{{\\\"m\\\": {{{param}}}}}}}\" > metrics.json'\n\
-             trial_budget = 2\nsurvivor_count = 2\noutputs = [\"out\"]\n[stage.sweep]\n{param} = [1, 2]\n\
-             [[stage.objective]]\nmetric = \"m\"\ngoal = \"minimize\"\n"
-        )
-    };
-    let (first, then) = (stage("a", "x", "echo {x}{x} > out"), stage("b", "y", "cat {parent_dir}/out > out"));
-    format!("[study]\nname = \"s\"\n[run]\nworkers = 2\n{run}\n{first}{then}")
+fn takes(run: &str) -> StudyFile {
+    let report = |param: &str| format!("echo \"{{{{\\\"m\\\": {{{param}}}}}}}\" > metrics.json");
+    let more = "reuse = true\noutputs = [\"out\"]";
+    StudyFile::new("s")
+        .run("workers = 2")
+        .with(run)
+        .stage("a", format!("echo {{x}}{{x}} > out; {}", report("x")), 2, 2)
+        .with(more)
+        .sweep("x = [1, 2]")
+        .minimize("m")
+        .stage("b", format!("cat {{parent_dir}}/out > out; {}", report("y")), 2, 2)
+        .with(more)
+        .sweep("y = [1, 2]")
+        .minimize("m")
 }
 
 /// Whatever is done to a store in `reuse_from`, or to what its results left, costs what could have been taken, and nothing else.
@@ -294,12 +289,12 @@ fn whatever_lies_in_the_place_of_a_store_to_take_from_gives_no_other_result() {
         ("flipped bits", Box::new(|root| flipped(root, 1))),
         ("other flipped bits", Box::new(|root| flipped(root, 6))),
     ];
-    let whole = Sandbox::finished(&takes(""), 0).canonical();
+    let whole = Sandbox::finished(takes(""), 0).canonical();
     for (what, forge) in forgeries {
-        let last = Sandbox::finished(&takes(""), 0);
+        let last = Sandbox::finished(takes(""), 0);
         let from = format!("reuse_from = [\"{}\"]", last.path("study.redb").display());
         forge(&last.path(""));
-        let sandbox = Sandbox::with_study(&takes(&from));
+        let sandbox = Sandbox::with_study(takes(&from));
         let output = sandbox.run("run study.toml");
         assert!(matches!(output.status.code(), Some(0 | 7)), "{what}: {}", both(&output));
         if output.status.success() {

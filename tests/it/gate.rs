@@ -12,42 +12,22 @@ use quick_xml::events::Event;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Engine, Sandbox, both, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, StudyFile, both, wait_until};
 
 /// Four trials of which one fails; two survive, and are the parents of two more.
-const STUDY: &str = r#"
-[study]
-name = "small"
-seed = 3
-
-[params]
-base = 10
-
-[env]
-MINE = "1"
-
-[[stage]]
-name = "first"
-command = ["./trial.sh", "{base}", "{n}"]
-trial_budget = 4
-survivor_count = 2
-outputs = ["out.txt"]
-[stage.sweep]
-n = { min = 1, max = 4, type = "int" }
-[[stage.objective]]
-metric = "sum"
-goal = "maximize"
-
-[[stage]]
-name = "second"
-command = ["./trial.sh", "{base}", "{n}"]
-trial_budget = 2
-survivor_count = 1
-outputs = ["out.txt"]
-[[stage.objective]]
-metric = "sum"
-goal = "maximize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("small")
+        .with("seed = 3")
+        .with("[params]\nbase = 10")
+        .with("[env]\nMINE = \"1\"")
+        .stage("first", ["./trial.sh", "{base}", "{n}"], 4, 2)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep(r#"n = { min = 1, max = 4, type = "int" }"#)
+        .maximize("sum")
+        .stage("second", ["./trial.sh", "{base}", "{n}"], 2, 1)
+        .with(r#"outputs = ["out.txt"]"#)
+        .maximize("sum")
+}
 
 const TRIAL: &str = r#"
 echo "out of $PITON_CASE"
@@ -58,7 +38,7 @@ echo "{\"sum\": $(( $1 + $2 )), \"tool\": \"sh\"}" > metrics.json
 "#;
 
 fn study() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("trial.sh", TRIAL);
     sandbox
 }
@@ -258,8 +238,8 @@ fn a_regression_fails_the_gate_and_is_shown_first() {
 #[test]
 fn every_kind_of_baseline_gives_the_same() {
     let sandbox = later();
-    sandbox.write("canonical.json", &sandbox.canonical());
-    sandbox.write("dump.json", &sandbox.ok("dump study.redb --json", 0));
+    sandbox.write("canonical.json", sandbox.canonical());
+    sandbox.write("dump.json", sandbox.ok("dump study.redb --json", 0));
     let compared = |baseline: &str| {
         let text = sandbox.ok(&format!("compare now.redb --baseline {baseline} --stage first --json"), 4);
         let mut json: Json = serde_json::from_str(&text).unwrap();
@@ -497,7 +477,7 @@ fn a_replay_runs_beside_an_engine_without_disturbing_it() {
 #[test]
 fn changed_inputs_and_a_lost_parent_are_told() {
     let sandbox = study();
-    sandbox.write("study.toml", &STUDY.replace("seed = 3", "seed = 3\ninputs = [\"trial.sh\"]"));
+    sandbox.write("study.toml", study_file().edit("seed = 3", "seed = 3\ninputs = [\"trial.sh\"]"));
     sandbox.ok("run study.toml", 0);
     sandbox.script("trial.sh", &format!("{TRIAL}\n# changed"));
     fs::remove_dir_all(sandbox.path("artifacts/small/0_first/small_0_3")).unwrap();
@@ -539,7 +519,7 @@ fn a_timeout_holds_in_a_replay_too() {
     let sandbox = study();
     let hang = "[ -e \"$PITON_STUDY_DIR/go\" ] && { trap 'exit 0' TERM; while :; do sleep 0.02; done; }";
     sandbox.script("trial.sh", &format!("{hang}\n{TRIAL}"));
-    sandbox.write("study.toml", &STUDY.replace("outputs", "timeout = \"2s\"\noutputs"));
+    sandbox.write("study.toml", study_file().edit("outputs", "timeout = \"2s\"\noutputs"));
     sandbox.ok("run study.toml", 0);
     sandbox.write("go", "");
     let output = replay(&sandbox, "small_0_0");
@@ -615,7 +595,7 @@ fn the_gate_of_the_template_passes_and_catches_a_worse_program() {
     assert!(sandbox.path("report/junit.xml").exists());
     // Without the shortcut for what is in order already, it takes more comparisons.
     let program = fs::read_to_string(sandbox.path("sort.awk")).unwrap();
-    let worse = program.replace("if (!less(middle, middle + 1)) return", "");
+    let worse = program.edit("if (!less(middle, middle + 1)) return", "");
     assert_ne!(program, worse);
     sandbox.write("sort.awk", &worse);
     let output = gate(&[]);

@@ -1,6 +1,7 @@
 //! A scratch study, the program run on it, and waiting for conditions.
 
 use std::ffi::OsStr;
+use std::fmt::{self, Debug, Display};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,105 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Only a hang takes this long.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// The text of a study file, written from its top to its end.
+pub struct StudyFile(String);
+
+impl StudyFile {
+    /// `[study]` with this name.
+    pub fn new(name: &str) -> Self {
+        Self::fragment().with(format!("[study]\nname = {name:?}"))
+    }
+
+    /// Nothing yet: for stages that are put behind another study's.
+    pub fn fragment() -> Self {
+        Self(String::new())
+    }
+
+    /// These lines, which belong to the table that was begun last or begin another.
+    pub fn with(mut self, lines: impl AsRef<str>) -> Self {
+        self.0.push_str(lines.as_ref());
+        self.0.push('\n');
+        self
+    }
+
+    /// `[run]` with these lines.
+    pub fn run(self, lines: impl AsRef<str>) -> Self {
+        self.with("[run]").with(lines)
+    }
+
+    /// Another stage. Its command is one text for a shell, or a list of arguments; what Rust escapes in them is escaped
+    /// alike in TOML.
+    pub fn stage(
+        self,
+        name: &str,
+        command: impl Debug,
+        trial_budget: impl Display,
+        survivor_count: impl Display,
+    ) -> Self {
+        self.with(format!("[[stage]]\nname = {name:?}\ncommand = {command:?}"))
+            .with(format!("trial_budget = {trial_budget}\nsurvivor_count = {survivor_count}"))
+    }
+
+    /// The same with another text wherever this one stands; see [`Edit`].
+    pub fn edit(&self, from: &str, to: &str) -> Self {
+        Self(self.0.edit(from, to))
+    }
+
+    /// The same with another text where this one stands first.
+    pub fn edit_first(&self, from: &str, to: &str) -> Self {
+        Self(self.0.edit_first(from, to))
+    }
+
+    /// The last stage's params.
+    pub fn sweep(self, params: impl AsRef<str>) -> Self {
+        self.with("[stage.sweep]").with(params)
+    }
+
+    /// An objective of the last stage.
+    pub fn minimize(self, metric: &str) -> Self {
+        self.with(format!("[[stage.objective]]\nmetric = {metric:?}\ngoal = \"minimize\""))
+    }
+
+    /// An objective of the last stage.
+    pub fn maximize(self, metric: &str) -> Self {
+        self.with(format!("[[stage.objective]]\nmetric = {metric:?}\ngoal = \"maximize\""))
+    }
+}
+
+impl Display for StudyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for StudyFile {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Texts that tests make from others. What is put elsewhere must stand there: an edit that changes nothing would leave
+/// its test without a case, and `str::replace` says nothing.
+pub trait Edit {
+    /// With another text wherever this one stands.
+    fn edit(&self, from: &str, to: &str) -> String;
+
+    /// With another text where this one stands first.
+    fn edit_first(&self, from: &str, to: &str) -> String;
+}
+
+impl Edit for str {
+    fn edit(&self, from: &str, to: &str) -> String {
+        assert!(self.contains(from), "no {from:?} in\n{self}");
+        self.replace(from, to)
+    }
+
+    fn edit_first(&self, from: &str, to: &str) -> String {
+        assert!(self.contains(from), "no {from:?} in\n{self}");
+        self.replacen(from, to, 1)
+    }
+}
 
 /// A directory that goes away, with a study in it.
 pub struct Sandbox {
@@ -23,14 +123,14 @@ impl Sandbox {
     }
 
     /// With this study file, `study.toml`.
-    pub fn with_study(study: &str) -> Self {
+    pub fn with_study(study: impl AsRef<str>) -> Self {
         let sandbox = Self::new();
         sandbox.write("study.toml", study);
         sandbox
     }
 
     /// With a study that was run, and ended with this exit code.
-    pub fn finished(study: &str, code: i32) -> Self {
+    pub fn finished(study: impl AsRef<str>, code: i32) -> Self {
         let sandbox = Self::with_study(study);
         sandbox.ok("run study.toml", code);
         sandbox
@@ -38,23 +138,8 @@ impl Sandbox {
 
     /// With six trials that run `trial.sh N` for N from 1 to 6. `more` stands before the stage.
     pub fn with_six_trials(name: &str, more: &str) -> Self {
-        Self::with_study(&format!(
-            r#"
-[study]
-name = "{name}"
-{more}
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 6
-survivor_count = 1
-[stage.sweep]
-n = {{ min = 1, max = 6, type = "int" }}
-[[stage.objective]]
-metric = "n"
-goal = "maximize"
-"#
-        ))
+        let study = StudyFile::new(name).with(more).stage("only", ["./trial.sh", "{n}"], 6, 1);
+        Self::with_study(study.sweep("n = { min = 1, max = 6, type = \"int\" }").maximize("n"))
     }
 
     /// With an example's files, but nothing of whoever ran it there before.
@@ -76,12 +161,17 @@ goal = "maximize"
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
+    pub fn write(&self, name: &str, text: impl AsRef<str>) {
+        fs::write(self.path(name), text.as_ref()).unwrap();
+    }
+
+    /// A file that is there already, with another text wherever this one stands.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        self.write(name, fs::read_to_string(self.path(name)).unwrap().edit(from, to));
     }
 
     pub fn script(&self, name: &str, body: &str) {
-        self.write(name, &format!("#!/bin/sh\n{body}\n"));
+        self.write(name, format!("#!/bin/sh\n{body}\n"));
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -111,7 +201,7 @@ goal = "maximize"
     }
 
     /// Writes another study file and has the study amended to it; all that was said.
-    pub fn amend(&self, study: &str, options: &str, code: i32) -> String {
+    pub fn amend(&self, study: impl AsRef<str>, options: &str, code: i32) -> String {
         self.write("study.toml", study);
         let output = self.run(&format!("amend study.redb study.toml {options}"));
         assert_eq!(output.status.code(), Some(code), "{}", both(&output));

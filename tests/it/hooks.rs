@@ -3,38 +3,19 @@
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::harness::{Sandbox, exists, state_of, wait_until};
+use crate::harness::{Edit, Sandbox, StudyFile, exists, state_of, wait_until};
 
 fn study(on_event: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "told"
-[run]
-workers = 1
-on_event = {on_event}
-[[stage]]
-name = "first"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 3
-survivor_count = 2
-[stage.sweep]
-n = {{ min = 1, max = 3, type = "int" }}
-[[stage.objective]]
-metric = "cost"
-goal = "minimize"
-[[stage]]
-name = "second"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 2
-survivor_count = 1
-[stage.sweep]
-m = [1]
-[[stage.objective]]
-metric = "cost"
-goal = "minimize"
-"#
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("told")
+            .run(format!("workers = 1\non_event = {on_event}"))
+            .stage("first", ["./trial.sh", "{n}"], 3, 2)
+            .sweep(r#"n = { min = 1, max = 3, type = "int" }"#)
+            .minimize("cost")
+            .stage("second", ["./trial.sh", "{n}"], 2, 1)
+            .sweep("m = [1]")
+            .minimize("cost"),
+    );
     sandbox.script(
         "trial.sh",
         r#"
@@ -103,8 +84,7 @@ fn it_is_told_of_an_interruption() {
 #[test]
 fn it_is_told_once_that_a_person_is_waited_for() {
     let sandbox = study("\"cat >> told.jsonl\"");
-    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &text.replace("name = \"second\"", "name = \"second\"\napprove = true"));
+    sandbox.edit("study.toml", "name = \"second\"", "name = \"second\"\napprove = true");
     let events = || -> Vec<String> {
         let word = |told: &Json| told["event"].as_str().unwrap().to_owned();
         told(&sandbox).iter().map(word).collect()
@@ -123,8 +103,8 @@ fn it_is_told_once_that_a_person_is_waited_for() {
 fn a_drain_before_an_approval_waits_for_it() {
     let sandbox = study("\"cat >> told.jsonl\"");
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    let gated = text.replace("name = \"second\"", "name = \"second\"\napprove = true");
-    sandbox.write("study.toml", &gated.replace("workers = 1", "workers = 3"));
+    let gated = text.edit("name = \"second\"", "name = \"second\"\napprove = true");
+    sandbox.write("study.toml", gated.edit("workers = 1", "workers = 3"));
     sandbox.write("closed", "");
     let engine = sandbox.start("run study.toml");
     wait_until("all trials run", || sandbox.lines("started").len() == 3);
@@ -195,7 +175,7 @@ fn nothing_that_a_helper_started_outlives_it() {
     };
     let sandbox = study(&format!("\"{}\"", leave("hook")));
     let asked = format!("[study]\nversions = {{ tool = \"{}\" }}", leave("tool"));
-    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().replacen("[study]", &asked, 1);
+    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().edit_first("[study]", &asked);
     sandbox.write("study.toml", &text);
     sandbox.ok("run study.toml", 0);
     for (file, least) in [("hook", 9), ("tool", 3)] {

@@ -32,7 +32,7 @@ impl Authority {
         self.0.write("index.txt", "");
         self.0.write(
             "ca.conf",
-            &format!(
+            format!(
                 "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\nrand_serial = yes\nnew_certs_dir = .\n\
                  default_md = sha256\npolicy = any\nx509_extensions = server\n[any]\ncommonName = supplied\n\
                  [server]\nbasicConstraints = CA:FALSE\nsubjectAltName = {whose}\n"

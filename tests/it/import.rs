@@ -3,46 +3,28 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Edit, Sandbox, StudyFile, both};
 
 /// Two stages whose trials note in `log` what they were asked to make.
-const STUDY: &str = r#"
-[study]
-name = "s"
-seed = 7
-[run]
-workers = 2
-[params]
-design = "gcd"
-[[stage]]
-name = "a"
-command = 'echo a{n}{kind} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json'
-trial_budget = 6
-survivor_count = 1
-[stage.sweep]
-kind = ["fast", "small"]
-n = [1, 2, 3]
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-[[stage]]
-name = "b"
-command = 'echo b{n}{kind}{k} >> $PITON_STUDY_DIR/log; echo "{{\"k\": {k}}}" > metrics.json'
-trial_budget = 2
-survivor_count = 1
-[stage.sweep]
-k = [1, 2]
-[[stage.objective]]
-metric = "k"
-goal = "maximize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("s")
+        .with("seed = 7")
+        .run("workers = 2")
+        .with("[params]\ndesign = \"gcd\"")
+        .stage("a", r#"echo a{n}{kind} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json"#, 6, 1)
+        .sweep("kind = [\"fast\", \"small\"]\nn = [1, 2, 3]")
+        .maximize("m")
+        .stage("b", r#"echo b{n}{kind}{k} >> $PITON_STUDY_DIR/log; echo "{{\"k\": {k}}}" > metrics.json"#, 2, 1)
+        .sweep("k = [1, 2]")
+        .maximize("k")
+}
 
 const ROWS: &str = "n,kind,m,metric.tool\n1,fast,10.50,\"yosys\"\n3.0,small,1e3,\n";
 
 const IMPORT: &str = "import study.redb last.csv --stage a --study study.toml --by ada";
 
 fn sandbox(rows: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.write("last.csv", rows);
     sandbox
 }
@@ -204,11 +186,11 @@ fn only_a_stage_whose_cases_are_known_takes_results() {
     let sandbox = sandbox(ROWS);
     sandbox.ok("import study.redb last.csv --stage a --yes", 1);
     assert!(refused(&sandbox, &format!("{IMPORT} --dry-run")).contains("makes no store"));
-    let said = refused(&sandbox, &IMPORT.replace("--stage a", "--stage c"));
+    let said = refused(&sandbox, &IMPORT.edit("--stage a", "--stage c"));
     assert!(said.contains("the study has no stage `c`; it has `a`, `b`"), "{said}");
-    let said = refused(&sandbox, &IMPORT.replace("--stage a", "--stage b"));
+    let said = refused(&sandbox, &IMPORT.edit("--stage a", "--stage b"));
     assert!(said.contains("stage `b` has not begun: which cases it has follows from"), "{said}");
-    let gated = STUDY.replacen("[[stage]]", "[[stage]]\napprove = true", 1);
+    let gated = study_file().edit_first("[[stage]]", "[[stage]]\napprove = true");
     let sandbox = Sandbox::with_study(&gated);
     sandbox.write("last.csv", ROWS);
     assert!(refused(&sandbox, &format!("{IMPORT} --yes")).contains("it waits for `piton approve`"));
@@ -216,24 +198,22 @@ fn only_a_stage_whose_cases_are_known_takes_results() {
     sandbox.ok(&format!("{IMPORT} --yes"), 0);
 }
 
-fn with_outputs() -> String {
-    STUDY
-        .replacen("trial_budget = 6", "outputs = [\"net.v\"]\ntrial_budget = 6", 1)
-        .replacen(
+fn with_outputs() -> StudyFile {
+    study_file()
+        .edit_first("trial_budget = 6", "outputs = [\"net.v\"]\ntrial_budget = 6")
+        .edit(
             "echo a{n}{kind} >> $PITON_STUDY_DIR/log;",
             "echo a{n}{kind} >> $PITON_STUDY_DIR/log; echo {n} > net.v;",
-            1,
         )
-        .replacen(
+        .edit(
             "echo b{n}{kind}{k} >> $PITON_STUDY_DIR/log;",
             "echo b$(cat {parent_dir}/net.v) >> $PITON_STUDY_DIR/log;",
-            1,
         )
 }
 
 #[test]
 fn outputs_are_brought_and_children_derive_from_them() {
-    let sandbox = Sandbox::with_study(&with_outputs());
+    let sandbox = Sandbox::with_study(with_outputs());
     sandbox.write("last.csv", "n,kind,m,outputs\n3,small,99,best\n1,fast,1,worst\n");
     let said = refused(&sandbox, &format!("{IMPORT} --yes"));
     assert!(said.contains("declares outputs, and no directory is given"), "{said}");
@@ -264,7 +244,7 @@ fn outputs_are_brought_and_children_derive_from_them() {
 
 #[test]
 fn rows_without_a_column_for_it_have_their_outputs_by_number_and_never_from_outside() {
-    let sandbox = Sandbox::with_study(&with_outputs());
+    let sandbox = Sandbox::with_study(with_outputs());
     sandbox.write("last.csv", "n,kind,m,outputs\n3,small,99,../theirs/1\n");
     fs::create_dir_all(sandbox.path("theirs/1")).unwrap();
     sandbox.write("theirs/1/net.v", "theirs\n");
@@ -277,11 +257,10 @@ fn rows_without_a_column_for_it_have_their_outputs_by_number_and_never_from_outs
 
 #[test]
 fn results_of_another_store_come_with_their_outputs() {
-    let other = Sandbox::with_study(&with_outputs());
+    let other = Sandbox::with_study(with_outputs());
     other.ok("run study.toml", 0);
-    let sandbox = Sandbox::with_study(
-        &with_outputs().replace("kind = [\"fast\", \"small\"]", "kind = [\"small\", \"large\"]"),
-    );
+    let sandbox =
+        Sandbox::with_study(with_outputs().edit("kind = [\"fast\", \"small\"]", "kind = [\"small\", \"large\"]"));
     let store = other.path("study.redb");
     let line = format!("import study.redb --from-store {} --stage a --study study.toml --yes", store.display());
     let said = refused(&sandbox, &line);
@@ -296,9 +275,9 @@ fn results_of_another_store_come_with_their_outputs() {
 
 #[test]
 fn an_imported_result_is_never_taken_by_another_trial() {
-    let text = STUDY
-        .replace("name = \"a\"", "name = \"a\"\nreuse = true")
-        .replace("trial_budget = 2", "reuse = true\ntrial_budget = 2");
+    let text = study_file()
+        .edit("name = \"a\"", "name = \"a\"\nreuse = true")
+        .edit("trial_budget = 2", "reuse = true\ntrial_budget = 2");
     let sandbox = Sandbox::with_study(&text);
     sandbox.write("last.csv", ROWS);
     sandbox.ok(&format!("{IMPORT} --yes"), 0);

@@ -5,30 +5,16 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, Sandbox, both, wait_until};
+use crate::harness::{Engine, Sandbox, StudyFile, both, wait_until};
 
 /// One stage of four trials, which run `t.sh` and wait for `go_<case>` if there is `gated`.
-fn study(more: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-{more}
-[run]
-workers = 1
-grace = "1s"
-[[stage]]
-name = "a"
-command = ["sh", "{{study_dir}}/src/t.sh", "{{x}}"]
-trial_budget = 4
-survivor_count = 1
-[stage.sweep]
-x = [1, 2, 3, 4]
-[[stage.objective]]
-metric = "y"
-goal = "minimize"
-"#
-    )
+fn study(more: &str) -> StudyFile {
+    StudyFile::new("s")
+        .with(more)
+        .run("workers = 1\ngrace = \"1s\"")
+        .stage("a", ["sh", "{study_dir}/src/t.sh", "{x}"], 4, 1)
+        .sweep("x = [1, 2, 3, 4]")
+        .minimize("y")
 }
 
 const SCRIPT: &str = r#"echo $PITON_CASE >> "$PITON_STUDY_DIR/started"
@@ -37,7 +23,7 @@ echo "{\"y\": $1}" > metrics.json
 "#;
 
 fn sandbox(more: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&study(more));
+    let sandbox = Sandbox::with_study(study(more));
     fs::create_dir(sandbox.path("src")).unwrap();
     sandbox.write("src/t.sh", SCRIPT);
     sandbox.write("src/m.txt", "one");
@@ -103,7 +89,7 @@ fn what_tools_leave_beside_sources_is_no_input() {
         sandbox.write(name, "x");
     }
     // Its store, its artifacts and its own file lie there as well.
-    sandbox.write("study.toml", &format!("# a comment\n{}", study(ALL)));
+    sandbox.write("study.toml", format!("# a comment\n{}", study(ALL)));
     sandbox.ok("run study.toml", 0);
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
@@ -140,8 +126,7 @@ fn what_is_left_out_by_the_study_may_come_and_go() {
     sandbox.ok("run study.toml", 0);
     sandbox.write("src/run.txt", "x");
     refused(&sandbox, "run study.toml", &["`src/run.txt` added"]);
-    let bad = sandbox.path("bad.toml");
-    fs::write(bad, study("inputs_ignore = [\"src/[\"]")).unwrap();
+    sandbox.write("bad.toml", study("inputs_ignore = [\"src/[\"]"));
     let said = both(&sandbox.run("check bad.toml"));
     assert!(said.contains("is no pattern of paths"), "{said}");
 }
@@ -306,7 +291,7 @@ fn a_changed_input_is_never_harmless_whatever_the_way() {
         ungate(&sandbox);
         sandbox.write("src/m.txt", "two");
         for more in way {
-            sandbox.write("other.toml", &study(more));
+            sandbox.write("other.toml", study(more));
             let said = refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "m.txt"]);
             assert!(!said.contains("harmless"), "{said}");
         }
@@ -319,13 +304,13 @@ fn an_input_that_changes_between_two_amendments_is_remembered() {
     let sandbox = sandbox(SRC);
     in_its_second_trial(&sandbox).killed();
     ungate(&sandbox);
-    sandbox.write("other.toml", &study(""));
+    sandbox.write("other.toml", study(""));
     let said = sandbox.ok("amend study.redb other.toml --yes", 0);
     assert!(said.contains("extends") && !said.contains("harmless"), "{said}");
     sandbox.write("src/m.txt", "two");
     let said = refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "src/m.txt"]);
     assert!(!said.contains("harmless"), "{said}");
-    sandbox.write("other.toml", &study("inputs = [\"src/m.txt\"]"));
+    sandbox.write("other.toml", study("inputs = [\"src/m.txt\"]"));
     refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "src/m.txt"]);
     sandbox.write("src/m.txt", "one");
     sandbox.ok("amend study.redb study.toml --yes", 0);
@@ -340,21 +325,21 @@ fn what_was_only_added_can_be_declared_to_be_no_input() {
     ungate(&sandbox);
     sandbox.write("src/cache.tmp", "x");
     refused(&sandbox, "run study.toml", &["`src/cache.tmp` added", "inputs_ignore"]);
-    sandbox.write("study.toml", &study("inputs = [\"src\"]\ninputs_ignore = [\"*.tmp\"]"));
+    sandbox.write("study.toml", study("inputs = [\"src\"]\ninputs_ignore = [\"*.tmp\"]"));
     let said = sandbox.ok("amend study.redb study.toml --yes", 0);
     assert!(said.contains("extends") && !said.contains("harmless"), "{said}");
     sandbox.write("src/more.tmp", "x");
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.dump()["accounting"]["succeeded"], 4);
-    sandbox.write("study.toml", &study(SRC));
+    sandbox.write("study.toml", study(SRC));
     refused(&sandbox, "amend study.redb study.toml --yes", &["invalidates", "more.tmp"]);
 }
 
 #[test]
 fn rows_added_to_a_file_of_cases_are_no_changed_input() {
     for named in ["inputs = [\"cases.csv\", \"src\"]", ALL] {
-        let text = study(named).replace("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
-        let text = text.replace("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
+        let text = study(named).edit("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
+        let text = text.edit("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
         let sandbox = Sandbox::with_study(&text);
         fs::create_dir(sandbox.path("src")).unwrap();
         sandbox.write("src/t.sh", SCRIPT);
@@ -374,8 +359,8 @@ fn rows_added_to_a_file_of_cases_are_no_changed_input() {
 
 #[test]
 fn a_file_of_cases_counts_wherever_it_is_not_read_again() {
-    let text = study("inputs = [\"./cases.csv\"]").replace("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
-    let text = text.replace("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
+    let text = study("inputs = [\"./cases.csv\"]").edit("[stage.sweep]\nx = [1, 2, 3, 4]\n", "");
+    let text = text.edit("survivor_count", "sampling = { file = \"cases.csv\" }\nsurvivor_count");
     let sandbox = Sandbox::with_study(&text);
     fs::create_dir(sandbox.path("src")).unwrap();
     sandbox.write("src/t.sh", SCRIPT);
@@ -401,7 +386,7 @@ fn a_file_of_cases_counts_wherever_it_is_not_read_again() {
 fn an_input_of_a_base_command_that_has_run_is_no_harmless_change() {
     let base =
         "[base]\ncommand = \"cp $PITON_STUDY_DIR/src/m.txt $PITON_STUDY_DIR/built\"\n[[stage]]\napprove = true\n";
-    let text = study(SRC).replacen("[[stage]]\n", base, 1);
+    let text = study(SRC).edit_first("[[stage]]\n", base);
     let sandbox = Sandbox::with_study(&text);
     fs::create_dir(sandbox.path("src")).unwrap();
     sandbox.write("src/t.sh", SCRIPT);
@@ -427,9 +412,8 @@ fn in_shell(sandbox: &Sandbox, line: &str) -> (Option<i32>, String) {
 
 #[test]
 fn hints_of_a_study_whose_params_were_set_lead_on_as_they_are_printed() {
-    let text = study(SRC)
-        .replace("[run]", "[params]\nk = \"a\"\nn = 1\n[run]")
-        .replace("{x}\"]", "{x}\", \"{k}\", \"{n}\"]");
+    let text =
+        study(SRC).edit("[run]", "[params]\nk = \"a\"\nn = 1\n[run]").edit("{x}\"]", "{x}\", \"{k}\", \"{n}\"]");
     for (given, kept) in [("b c", "b c"), ("'1.5'", "1.5"), ("1.50", "1.50")] {
         let sandbox = Sandbox::with_study(&text);
         fs::create_dir(sandbox.path("src")).unwrap();
@@ -469,7 +453,7 @@ fn an_input_is_what_it_says_whatever_lies_in_its_place() {
     assert_eq!(engine.wait().code(), Some(6));
     refused(&sandbox, "run study.toml", &["`src/m.txt` changed"]);
     // Nor does it help to name where the link leads, and to leave the link out.
-    sandbox.write("other.toml", &study("inputs = [\"elsewhere\", \"src/t.sh\"]"));
+    sandbox.write("other.toml", study("inputs = [\"elsewhere\", \"src/t.sh\"]"));
     refused(&sandbox, "amend study.redb other.toml --yes", &["invalidates", "`src/m.txt` changed"]);
     sandbox.write("elsewhere", "one");
     // Another directory with the same in it, under the same name, is the same one.
@@ -509,7 +493,7 @@ command = ["sh", "{study_dir}/b.sh"]
 fn an_input_of_a_stage_concerns_that_stage_and_those_after_it() {
     let sandbox = Sandbox::with_study(STAGED);
     let script = |name: &str, what: &str| {
-        sandbox.write(&format!("{name}.sh"), &format!("echo {name} >> \"$PITON_STUDY_DIR/ran\" # {what}"));
+        sandbox.write(&format!("{name}.sh"), format!("echo {name} >> \"$PITON_STUDY_DIR/ran\" # {what}"));
     };
     script("a", "1");
     script("b", "1");
@@ -534,7 +518,7 @@ fn an_input_of_a_stage_concerns_that_stage_and_those_after_it() {
 fn a_trial_of_a_reusing_stage_sees_what_its_identity_holds() {
     let of = |name: &str, first: &str| {
         let see = "echo $PITON_SEED $PITON_PARENT_DIR $(cat params.json) >> \"$PITON_STUDY_DIR/saw\"";
-        let sandbox = Sandbox::with_study(&format!(
+        let sandbox = Sandbox::with_study(format!(
             "study.name = \"{name}\"\nstudy.seed = 3\nrun.workers = 1\nparams.p = 1\n[[stage]]\nname = \"a\"\ntrial_budget = 9\n\
              survivor_count = \"all\"\ncommand = [\"true\"]\nsweep.x = {first}\n[[stage]]\nname = \"b\"\ntrial_budget = 9\n\
              survivor_count = 1\nreuse = true\nuses = [\"y\"]\nsweep.y = [1, 2]\ncommand = '{see}'\n"

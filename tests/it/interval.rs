@@ -3,29 +3,18 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, wait_until};
+use crate::harness::{Sandbox, StudyFile, wait_until};
 
 /// One trial at a time; the first ends at once, the second waits for `gate`. `{extra}` goes into `[run]`.
 fn study(extra: &str, failing: bool) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "window"
-[run]
-workers = 1
-{extra}
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = 4
-survivor_count = 1
-[stage.sweep]
-n = {{ min = 0, max = 3, type = "int" }}
-[[stage.objective]]
-metric = "n"
-goal = "maximize"
-"#
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("window")
+            .run("workers = 1")
+            .with(extra)
+            .stage("only", ["./trial.sh", "{n}"], 4, 1)
+            .sweep(r#"n = { min = 0, max = 3, type = "int" }"#)
+            .maximize("n"),
+    );
     let fail = if failing { "if [ $1 = 0 ]; then exit 9; fi" } else { "" };
     sandbox.script(
         "trial.sh",

@@ -5,40 +5,23 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Engine, Sandbox, state_of, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, StudyFile, state_of, wait_until};
 
 /// Two stages, 380 trials in all, each leaving a background grandchild behind.
-const STUDY: &str = r#"
-[study]
-name = "killed"
-seed = 11
-[run]
-workers = 4
-[[stage]]
-name = "wide"
-command = ["./trial.sh", "{x}", "{y}"]
-trial_budget = 300
-survivor_count = 8
-outputs = ["out.txt"]
-[stage.sweep]
-x = { min = 0, max = 19, type = "int" }
-y = { min = -1.0, max = 1.0, steps = 15 }
-[[stage.objective]]
-metric = "z"
-goal = "minimize"
-[[stage]]
-name = "deep"
-command = ["./trial.sh", "{x}", "{w}"]
-trial_budget = 80
-survivor_count = 3
-sampling = "random"
-outputs = ["out.txt"]
-[stage.sweep]
-w = { min = 1e-3, max = 1.0, log = true }
-[[stage.objective]]
-metric = "z"
-goal = "minimize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("killed")
+        .with("seed = 11")
+        .run("workers = 4")
+        .stage("wide", ["./trial.sh", "{x}", "{y}"], 300, 8)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep("x = { min = 0, max = 19, type = \"int\" }\ny = { min = -1.0, max = 1.0, steps = 15 }")
+        .minimize("z")
+        .stage("deep", ["./trial.sh", "{x}", "{w}"], 80, 3)
+        .with(r#"sampling = "random""#)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep("w = { min = 1e-3, max = 1.0, log = true }")
+        .minimize("z")
+}
 
 /// A function of its params and seed alone; fails for some of them, and leaves two processes running.
 const TRIAL: &str = r#"
@@ -51,7 +34,7 @@ awk -v x="$1" -v y="$2" 'BEGIN { for (i = 0; i < 100000; i++) s += i * i; printf
 "#;
 
 fn study() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("trial.sh", TRIAL);
     sandbox
 }
@@ -225,12 +208,11 @@ fn random_kills_of_the_keeper_change_nothing() {
 fn killed_and_stopped_trials_change_nothing_but_attempts() {
     let patient = || {
         let sandbox = Sandbox::with_study(
-            &STUDY
-                .replace("[run]", "[defaults]\nretries = { count = 200, delay = \"0s\", jitter = false }\n[run]"),
+            study_file()
+                .edit("[run]", "[defaults]\nretries = { count = 200, delay = \"0s\", jitter = false }\n[run]"),
         );
         // Only the cases that fail by themselves do so in the end, whatever becomes of their retries.
-        sandbox
-            .script("trial.sh", &TRIAL.replace("&& exit 3", "&& { echo '{\"z\": 1e6}' > metrics.json; exit 0; }"));
+        sandbox.script("trial.sh", &TRIAL.edit("&& exit 3", "&& { echo '{\"z\": 1e6}' > metrics.json; exit 0; }"));
         sandbox
     };
     let whole = patient();
@@ -309,17 +291,12 @@ fn a_second_engine_is_refused_at_every_moment() {
 
 #[test]
 fn a_killed_keeper_takes_the_trials_with_it_and_the_study_goes_on() {
-    let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "kept"
-[[stage]]
-name = "only"
-command = ["sh", "-c", "echo $PPID >> $PITON_STUDY_DIR/keeper; [ $PITON_ATTEMPT = 2 ] || sleep 1000"]
-trial_budget = 1
-survivor_count = 1
-"#,
-    );
+    let sandbox = Sandbox::with_study(StudyFile::new("kept").stage(
+        "only",
+        ["sh", "-c", "echo $PPID >> $PITON_STUDY_DIR/keeper; [ $PITON_ATTEMPT = 2 ] || sleep 1000"],
+        1,
+        1,
+    ));
     let engine = sandbox.start("run study.toml");
     wait_until("the trial runs", || !sandbox.lines("keeper").is_empty());
     let keeper: i32 = sandbox.lines("keeper")[0].parse().unwrap();
@@ -396,17 +373,12 @@ fn a_trial_that_kills_its_keeper_is_not_retried() {
 
 #[test]
 fn the_keeper_dies_with_the_engine() {
-    let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "kept"
-[[stage]]
-name = "only"
-command = "echo $PPID > $PITON_STUDY_DIR/keeper; (setsid sleep 1000 &) ; sleep 1000"
-trial_budget = 1
-survivor_count = 1
-"#,
-    );
+    let sandbox = Sandbox::with_study(StudyFile::new("kept").stage(
+        "only",
+        "echo $PPID > $PITON_STUDY_DIR/keeper; (setsid sleep 1000 &) ; sleep 1000",
+        1,
+        1,
+    ));
     let engine = sandbox.start("run study.toml");
     wait_until("the trial runs", || !sandbox.lines("keeper").is_empty());
     let keeper: u32 = sandbox.lines("keeper")[0].parse().unwrap();

@@ -2,37 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::harness::{Sandbox, both};
+use super::harness::{Sandbox, StudyFile, both};
 
 /// Two stages: cases listed in a file, then Sobol' points of a finite sweep for each survivor.
-const STUDY: &str = r#"
-[study]
-name = "listed"
-seed = 5
-
-[[stage]]
-name           = "first"
-command        = ["./trial.sh", "{a}", "{word}"]
-trial_budget   = 3
-survivor_count = 2
-sampling       = { file = "cases.csv" }
-[[stage.objective]]
-metric = "m"
-goal   = "maximize"
-
-[[stage]]
-name           = "second"
-command        = ["./trial.sh", "{b}", "{word}"]
-trial_budget   = 10
-survivor_count = 1
-sampling       = "sobol"
-[stage.sweep]
-b = { min = 1, max = 3, type = "int" }
-c = [true, false]
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("listed")
+        .with("seed = 5")
+        .stage("first", ["./trial.sh", "{a}", "{word}"], 3, 2)
+        .with(r#"sampling = { file = "cases.csv" }"#)
+        .maximize("m")
+        .stage("second", ["./trial.sh", "{b}", "{word}"], 10, 1)
+        .with(r#"sampling = "sobol""#)
+        .sweep("b = { min = 1, max = 3, type = \"int\" }\nc = [true, false]")
+}
 
 fn listed() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("trial.sh", "echo \"{\\\"m\\\": $1}\" > \"$PITON_METRICS_FILE\"");
     sandbox.write("cases.csv", "a,word\n3,x y\n1,z\n3,\"x y\"\n2,\"u,v\"\n4,late\n");
     sandbox
@@ -55,15 +40,15 @@ fn cases_come_from_a_file_and_from_a_sequence_and_none_comes_twice() {
     );
     assert!(plan.contains("sobol, 10 of 12 combinations (cut by the budget);"), "{plan}");
     assert!(!plan.contains("at the first value"), "{plan}");
-    let cut = STUDY.replace("\"sobol\"", "\"grid\"").replace("= 10", "= 4");
+    let cut = study_file().edit("\"sobol\"", "\"grid\"").edit("= 10", "= 4");
     sandbox.write("cut.toml", &cut);
     let plan = sandbox.ok("check cut.toml", 0);
     assert!(plan.contains("the budget leaves `b` at the first value"), "{plan}");
-    let one = Sandbox::with_study(&only("sampling = { file = \"one.csv\" }", ""));
+    let one = Sandbox::with_study(only("sampling = { file = \"one.csv\" }", ""));
     one.write("one.csv", "n\n1\n");
     let plan = one.ok("check study.toml", 0);
     assert!(plan.contains("file `one.csv`, the only case;"), "{plan}");
-    one.write("study.toml", &only("", "[stage.sweep]\nn = [1]"));
+    one.write("study.toml", only("", "[stage.sweep]\nn = [1]"));
     let plan = one.ok("check study.toml", 0);
     assert!(plan.contains("grid, the only combination;"), "{plan}");
     sandbox.ok("run study.toml", 0);
@@ -95,7 +80,7 @@ fn the_store_keeps_the_cases_and_a_changed_file_is_a_changed_study() {
     assert_eq!(sandbox.canonical(), before);
     let missing = sandbox.run("run study.toml");
     assert_eq!(missing.status.code(), Some(2), "{}", both(&missing));
-    assert!(both(&missing).contains("study.toml:11:27"), "{}", both(&missing));
+    assert!(both(&missing).contains("study.toml:9:21"), "{}", both(&missing));
 }
 
 #[test]
@@ -121,25 +106,12 @@ fn every_mistake_in_a_file_of_cases_is_said_with_its_line() {
 #[test]
 fn of_equal_cases_one_counts_and_the_ends_of_a_front_survive() {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "s"
-[[stage]]
-name = "a"
-command = "echo '{{\"a\": '$(({x}*{x}))', \"b\": '$(((9-{x})*(9-{x})))'}}' > metrics.json"
-trial_budget = 20
-survivor_count = 4
-selection = "pareto"
-[stage.sweep]
-x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-noop = [0, 1]
-[[stage.objective]]
-metric = "a"
-goal = "minimize"
-[[stage.objective]]
-metric = "b"
-goal = "minimize"
-"#,
+        StudyFile::new("s")
+            .stage("a", r#"echo '{{"a": '$(({x}*{x}))', "b": '$(((9-{x})*(9-{x})))'}}' > metrics.json"#, 20, 4)
+            .with(r#"selection = "pareto""#)
+            .sweep("x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\nnoop = [0, 1]")
+            .minimize("a")
+            .minimize("b"),
     );
     sandbox.ok("run study.toml", 0);
     let dump = sandbox.dump();
@@ -160,25 +132,12 @@ goal = "minimize"
 fn weighted_sums_of_the_same_worth_go_by_case_number() {
     let study = |rows: &str| {
         let sandbox = Sandbox::with_study(
-            r#"
-[study]
-name = "s"
-[[stage]]
-name = "a"
-command = "echo '{{\"a\": {a}, \"b\": {b}}}' > metrics.json"
-trial_budget = 9
-survivor_count = 2
-selection = "weighted_sum"
-sampling = { file = "cases.csv" }
-[[stage.objective]]
-metric = "a"
-goal = "maximize"
-weight = 0.3
-[[stage.objective]]
-metric = "b"
-goal = "maximize"
-weight = 0.7
-"#,
+            StudyFile::new("s")
+                .stage("a", r#"echo '{{"a": {a}, "b": {b}}}' > metrics.json"#, 9, 2)
+                .with(r#"selection = "weighted_sum""#)
+                .with(r#"sampling = { file = "cases.csv" }"#)
+                .with("[[stage.objective]]\nmetric = \"a\"\ngoal = \"maximize\"\nweight = 0.3")
+                .with("[[stage.objective]]\nmetric = \"b\"\ngoal = \"maximize\"\nweight = 0.7"),
         );
         sandbox.write("cases.csv", rows);
         sandbox.ok("run study.toml", 0);

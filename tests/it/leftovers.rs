@@ -8,23 +8,14 @@ use std::process::Stdio;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::harness::{Sandbox, both, exists, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, exists, wait_until};
 
 fn study() -> Sandbox {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "left"
-[env]
-SECRET = "xyzzy"
-[[stage]]
-name = "only"
-command = ["./trial.sh"]
-trial_budget = 2
-survivor_count = 1
-[stage.sweep]
-n = [1, 2]
-"#,
+        StudyFile::new("left")
+            .with("[env]\nSECRET = \"xyzzy\"")
+            .stage("only", ["./trial.sh"], 2, 1)
+            .sweep("n = [1, 2]"),
     );
     sandbox.script(
         "trial.sh",

@@ -7,34 +7,26 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::clusters::{Cluster, Slurm};
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Edit, Sandbox, StudyFile, both, wait_until};
 
 /// Two survivors leave a file, a link to it and a directory; their children read all of that once a person let them.
-const STUDY: &str = r#"
-[study]
-name = "s"
-[run]
-workers = 1
-grace = "1s"
-[[stage]]
-name = "a"
-command = ["sh", "-c", "echo $0 > o; ln -s o l; mkdir d; echo deep > d/f; echo note > undeclared", "{x}"]
-trial_budget = 3
-survivor_count = 2
-outputs = ["o", "l", "d"]
-[stage.sweep]
-x = [1, 2, 3]
-[[stage]]
-name = "b"
-approve = true
-command = ["sh", "{study_dir}/b.sh", "{parent_dir}"]
-trial_budget = 4
-survivor_count = 1
-retries = 3
-outputs = ["sum"]
-[stage.sweep]
-y = [1, 2]
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("s")
+        .run("workers = 1\ngrace = \"1s\"")
+        .stage(
+            "a",
+            ["sh", "-c", "echo $0 > o; ln -s o l; mkdir d; echo deep > d/f; echo note > undeclared", "{x}"],
+            3,
+            2,
+        )
+        .with(r#"outputs = ["o", "l", "d"]"#)
+        .sweep("x = [1, 2, 3]")
+        .stage("b", ["sh", "{study_dir}/b.sh", "{parent_dir}"], 4, 1)
+        .with("approve = true")
+        .with("retries = 3")
+        .with(r#"outputs = ["sum"]"#)
+        .sweep("y = [1, 2]")
+}
 
 const CHILD: &str = r#"echo $PITON_CASE >> "$PITON_STUDY_DIR/started"
 cat "$1/o" "$1/l" "$1/d/f" > sum || exit 1
@@ -42,7 +34,7 @@ cat "$1/o" "$1/l" "$1/d/f" > sum || exit 1
 
 /// With the first stage done.
 fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.write("b.sh", CHILD);
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
@@ -135,9 +127,9 @@ fn copy_dir(from: &str, to: &std::path::Path) -> std::io::Result<()> {
 
 #[test]
 fn what_ran_while_its_parents_output_was_changed_does_not_count() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     let gate = "while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.02; done\n";
-    sandbox.write("b.sh", &format!("echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n{gate}"));
+    sandbox.write("b.sh", format!("echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n{gate}"));
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
     let engine = sandbox.start("run study.toml");
@@ -157,12 +149,12 @@ fn what_ran_while_its_parents_output_was_changed_does_not_count() {
 
 #[test]
 fn what_is_put_back_before_a_child_ends_is_not_forgotten_and_another_parents_children_count() {
-    let sandbox = Sandbox::with_study(&STUDY.replace("workers = 1", "workers = 3"));
+    let sandbox = Sandbox::with_study(study_file().edit("workers = 1", "workers = 3"));
     let gate = "while [ ! -e \"$PITON_STUDY_DIR/go_$PITON_CASE\" ]; do sleep 0.02; done\n";
     // One of them even fails.
     let fails = "[ $PITON_CASE != s_1_0 ] || [ -e \"$PITON_STUDY_DIR/again\" ] || exit 1\n";
     let begins = "echo $PITON_CASE >> \"$PITON_STUDY_DIR/started\"\necho > sum\n";
-    sandbox.write("b.sh", &format!("{begins}{gate}{fails}"));
+    sandbox.write("b.sh", format!("{begins}{gate}{fails}"));
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
     let children: Vec<String> = (0..4).map(|n| format!("s_1_{n}")).collect();
@@ -195,11 +187,8 @@ fn what_is_put_back_before_a_child_ends_is_not_forgotten_and_another_parents_chi
 
 #[test]
 fn a_directory_that_a_command_names_must_be_there_and_one_that_nobody_names_need_not() {
-    for (command, code) in [("[\"ls\", \"{parent_dir}\"]", 6), ("[\"true\"]", 0)] {
-        let text = format!(
-            "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = 1\nsurvivor_count = 1\n\
-             [[stage]]\nname = \"b\"\napprove = true\ncommand = {command}\ntrial_budget = 1\nsurvivor_count = 1\n"
-        );
+    for (command, code) in [(&["ls", "{parent_dir}"][..], 6), (&["true"], 0)] {
+        let text = StudyFile::new("s").stage("a", ["true"], 1, 1).stage("b", command, 1, 1).with("approve = true");
         let sandbox = Sandbox::with_study(&text);
         sandbox.ok("run study.toml", 8);
         sandbox.ok("approve study.redb", 0);
@@ -216,10 +205,10 @@ fn a_directory_that_a_command_names_must_be_there_and_one_that_nobody_names_need
 
 #[test]
 fn a_large_output_that_is_looked_at_holds_up_no_stop() {
-    let text = STUDY.replace("echo note > undeclared", "truncate -s 200M o");
+    let text = study_file().edit("echo note > undeclared", "truncate -s 200M o");
     let sandbox = Sandbox::with_study(&text);
     // Should it ever start, it must not fill the disk.
-    sandbox.write("b.sh", &format!("ulimit -f 100000\n{CHILD}"));
+    sandbox.write("b.sh", format!("ulimit -f 100000\n{CHILD}"));
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
     // Longer than anybody waits to be hashed; a signal ends the look.
@@ -236,11 +225,10 @@ fn a_large_output_that_is_looked_at_holds_up_no_stop() {
 #[test]
 fn on_slurm_no_child_starts_on_what_was_changed_nor_counts_if_it_changed_meanwhile() {
     let slurm = Slurm::start();
-    let table =
-        format!("workers = 1\n{}", slurm.run_table().replace("[run.slurm]", "grace = \"1s\"\n[run.slurm]"));
+    let table = format!("workers = 1\n{}", slurm.run_table().edit("[run.slurm]", "grace = \"1s\"\n[run.slurm]"));
     for more in ["", "array = true\n"] {
         let sandbox =
-            Sandbox::with_study(&STUDY.replace("workers = 1\ngrace = \"1s\"\n", &format!("{table}{more}")));
+            Sandbox::with_study(study_file().edit("workers = 1\ngrace = \"1s\"\n", &format!("{table}{more}")));
         sandbox.write("b.sh", CHILD);
         let run = |line: &str, code: i32| {
             let output = sandbox.piton(line.split_whitespace()).envs(slurm.env()).output().unwrap();
@@ -259,7 +247,7 @@ fn on_slurm_no_child_starts_on_what_was_changed_nor_counts_if_it_changed_meanwhi
         assert_eq!(sandbox.lines("started"), Vec::<String>::new(), "its job saw it first");
         // It changes while a child runs, which the child does not notice.
         fs::write(&output, &kept).unwrap();
-        sandbox.write("b.sh", &format!("{CHILD}while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.05; done\n"));
+        sandbox.write("b.sh", format!("{CHILD}while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.05; done\n"));
         let engine = sandbox.start_with("run study.toml", &slurm.env());
         wait_until("a child runs", || !sandbox.lines("started").is_empty());
         fs::write(&output, "9\n").unwrap();

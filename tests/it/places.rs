@@ -11,14 +11,15 @@ use std::process::{Command, Output};
 use rustix::process::Signal;
 
 use crate::faults::{as_nobody, shim};
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, wait_until};
 
 /// A study of four trials that leave an output, with this command and more of its stage.
-fn study(command: &str, more: &str) -> String {
-    format!(
-        "[study]\nname = \"s\"\n[run]\nworkers = 1\ngrace = \"1s\"\n[[stage]]\nname = \"a\"\ntrial_budget = 4\n\
-         survivor_count = 1\ncommand = '''{command}'''\n{more}\n[stage.sweep]\nx = [1, 2, 3, 4]\n"
-    )
+fn study(command: &str, more: &str) -> StudyFile {
+    StudyFile::new("s")
+        .run("workers = 1\ngrace = \"1s\"")
+        .stage("a", command, 4, 1)
+        .with(more)
+        .sweep("x = [1, 2, 3, 4]")
 }
 
 const LEAVES_O: &str = "echo {x} > o";
@@ -34,7 +35,7 @@ fn links_above_a_study_are_followed() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("real")).unwrap();
     fs::create_dir_all(sandbox.path("scratch/deep")).unwrap();
-    sandbox.write("real/study.toml", &study(LEAVES_O, O));
+    sandbox.write("real/study.toml", study(LEAVES_O, O));
     symlink("real", sandbox.path("through")).unwrap();
     symlink("../scratch", sandbox.path("real/artifacts")).unwrap();
     symlink("deep", sandbox.path("scratch/s")).unwrap();
@@ -54,7 +55,7 @@ fn a_directory_that_may_only_be_entered_is_enough_above_the_artifacts() {
     }
     std::os::unix::fs::chown(sandbox.path("closed"), Some(0), Some(0)).unwrap();
     fs::set_permissions(sandbox.path("closed"), fs::Permissions::from_mode(0o711)).unwrap();
-    sandbox.write("store/study.toml", &study(LEAVES_O, O));
+    sandbox.write("store/study.toml", study(LEAVES_O, O));
     for line in [
         "check store/study.toml --artifacts closed/artifacts",
         "run store/study.toml --artifacts closed/artifacts",
@@ -64,7 +65,7 @@ fn a_directory_that_may_only_be_entered_is_enough_above_the_artifacts() {
     }
     assert_eq!(succeeded(&sandbox, "store/study.redb"), 4);
     // Where nothing can be made, nothing begins.
-    sandbox.write("store/other.toml", &study(LEAVES_O, O));
+    sandbox.write("store/other.toml", study(LEAVES_O, O));
     for what in ["check", "run"] {
         let output = as_nobody(&sandbox, &format!("{what} store/other.toml --artifacts closed/other"));
         assert!(both(&output).contains("permission denied"), "{}", both(&output));
@@ -77,19 +78,19 @@ fn a_name_that_is_not_utf_8_matters_to_nobody_who_does_not_use_it() {
     let sandbox = Sandbox::new();
     let odd = sandbox.path("").join(OsStr::from_bytes(b"odd \xff"));
     fs::create_dir(&odd).unwrap();
-    let run = |file: &str, text: String, what: &str| -> Output {
-        fs::write(odd.join(file), text).unwrap();
+    let run = |file: &str, text: &StudyFile, what: &str| -> Output {
+        fs::write(odd.join(file), text.as_ref()).unwrap();
         sandbox.piton([what, file]).current_dir(&odd).output().unwrap()
     };
-    let argv = study("X", O).replace("'''X'''", "[\"sh\", \"-c\", \"echo {x} > o\"]");
-    for (file, text) in [("shell.toml", study(LEAVES_O, O)), ("argv.toml", argv.replace("\"s\"\n", "\"t\"\n"))] {
+    let argv = study("X", O).edit("\"X\"", "[\"sh\", \"-c\", \"echo {x} > o\"]");
+    for (file, text) in [("shell.toml", study(LEAVES_O, O)), ("argv.toml", argv.edit("\"s\"\n", "\"t\"\n"))] {
         for what in ["check", "run"] {
-            let output = run(file, text.clone(), what);
+            let output = run(file, &text, what);
             assert_eq!(output.status.code(), Some(0), "{}", both(&output));
         }
     }
     for what in ["check", "run"] {
-        let output = run("used.toml", study("cat {study_dir}/x", ""), what);
+        let output = run("used.toml", &study("cat {study_dir}/x", ""), what);
         assert_eq!(output.status.code(), Some(2), "{}", both(&output));
         assert!(both(&output).contains("PITON_STUDY_DIR"), "{}", both(&output));
     }
@@ -105,7 +106,7 @@ fn with_errors(sandbox: &Sandbox, line: &str, name: &str, errno: i32) -> Output 
 
 #[test]
 fn what_a_file_system_cannot_do_is_said_before_anything_is_made() {
-    let sandbox = Sandbox::with_study(&study(LEAVES_O, O));
+    let sandbox = Sandbox::with_study(study(LEAVES_O, O));
     let locks =
         [libc::ENOLCK, libc::ENOSYS, libc::EOPNOTSUPP].map(|errno| ("FAULT_FLOCK", errno, "cannot lock files"));
     let syncs = [libc::EINVAL, libc::EOPNOTSUPP].map(|errno| ("FAULT_DIRSYNC", errno, "entries durable"));
@@ -122,7 +123,7 @@ fn what_a_file_system_cannot_do_is_said_before_anything_is_made() {
 
 #[test]
 fn links_that_lead_nowhere_and_files_without_a_place_are_refused() {
-    let sandbox = Sandbox::with_study(&study(LEAVES_O, O));
+    let sandbox = Sandbox::with_study(study(LEAVES_O, O));
     symlink("nowhere/s.redb", sandbox.path("s.redb")).unwrap();
     symlink("nowhere", sandbox.path("art")).unwrap();
     for what in ["check", "run"] {
@@ -150,7 +151,7 @@ fn a_stage_that_a_trial_leads_elsewhere_sends_no_other_trial_there() {
     let meddle = format!(
         "echo {{x}} > o; [ {{x}} = 2 ] || exit 0; cd ../..; until [ -d s_0_2 ]; do sleep 0.01; done; d=$(pwd); mv $d $d.moved; ln -s {outside} $d"
     );
-    sandbox.write("study.toml", &study(&meddle, O));
+    sandbox.write("study.toml", study(&meddle, O));
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("0_a` is a symbolic link or no directory"), "{}", both(&output));
@@ -170,7 +171,7 @@ fn a_trial_that_leads_its_own_directories_elsewhere_harms_itself_alone() {
         let meddle = format!(
             "echo {{x}} > o; [ {{x}} = 2 ] || exit 0; cd {up}; d=$(pwd); mv $d $d.moved; ln -s {outside} $d"
         );
-        sandbox.write("study.toml", &study(&meddle, &format!("{O}\nretries = {{ count = 1, delay = \"1ms\" }}")));
+        sandbox.write("study.toml", study(&meddle, &format!("{O}\nretries = {{ count = 1, delay = \"1ms\" }}")));
         let output = sandbox.run("run study.toml");
         assert!(matches!(output.status.code(), Some(0 | 1)), "{}", both(&output));
         assert!(succeeded(&sandbox, "study.redb") >= 1);
@@ -182,7 +183,7 @@ fn a_trial_that_leads_its_own_directories_elsewhere_harms_itself_alone() {
 #[test]
 fn an_output_may_be_a_link_within_its_attempt() {
     let links = "mkdir -p ck/3; echo {x} > ck/3/w; ln -s ck/3 last; ln -s last/w newest; ln -s $PWD/newest o";
-    let sandbox = Sandbox::with_study(&study(links, "outputs = [\"o\", \"last\", \"newest\"]"));
+    let sandbox = Sandbox::with_study(study(links, "outputs = [\"o\", \"last\", \"newest\"]"));
     sandbox.ok("run study.toml", 0);
     sandbox.ok("verify study.redb", 0);
     let replayed = sandbox.run("replay study.redb s_0_1");
@@ -194,7 +195,7 @@ fn an_output_may_be_a_link_within_its_attempt() {
     fs::write(sandbox.path("artifacts/s/0_a/s_0_1/attempt_1/ck/3/w"), "x\n").unwrap();
     assert!(sandbox.ok("verify study.redb", 4).contains("s_0_1"));
     for out in ["/etc/passwd", "../../../../../study.toml", "../o", "o"] {
-        let sandbox = Sandbox::with_study(&study(&format!("ln -s {out} o"), O));
+        let sandbox = Sandbox::with_study(study(&format!("ln -s {out} o"), O));
         sandbox.ok("run study.toml", 3);
         let failure = &sandbox.dump()["trials"][0]["failure"];
         assert_eq!(failure["kind"], "missing_output", "{failure}");
@@ -206,11 +207,11 @@ fn an_output_may_be_a_link_within_its_attempt() {
 fn hashing_what_a_trial_left_ends_with_its_time_and_with_the_engine() {
     let sparse = "truncate -s 15T o; touch $PITON_STUDY_DIR/left";
     let sandbox =
-        Sandbox::with_study(&study(sparse, &format!("{O}\ntimeout = \"1s\"")).replace("budget = 4", "budget = 1"));
+        Sandbox::with_study(study(sparse, &format!("{O}\ntimeout = \"1s\"")).edit("budget = 4", "budget = 1"));
     sandbox.ok("run study.toml", 3);
     let failure = &sandbox.dump()["trials"][0]["failure"];
     assert_eq!(failure["kind"], "timeout", "{failure}");
-    let sandbox = Sandbox::with_study(&study(sparse, O));
+    let sandbox = Sandbox::with_study(study(sparse, O));
     let engine = sandbox.start("run study.toml");
     wait_until("the trial has left its output", || sandbox.path("left").exists());
     engine.signal(Signal::TERM);
@@ -230,7 +231,7 @@ fn no_reader_follows_a_link_below_the_artifacts() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("real")).unwrap();
     symlink("real", sandbox.path("artifacts")).unwrap();
-    sandbox.write("study.toml", &study("echo true; echo {x} > o", O));
+    sandbox.write("study.toml", study("echo true; echo {x} > o", O));
     sandbox.ok("run study.toml", 0);
     let readers = ["logs study.redb s_0_0", "logs study.redb s_0_0 --follow"];
     for line in readers {
@@ -281,11 +282,11 @@ fn no_reader_follows_a_link_below_the_artifacts() {
 #[test]
 fn a_failure_quotes_nothing_from_elsewhere() {
     for at in ["$d", "${d%/*}"] {
-        let text = study("sh {study_dir}/swap.sh {x}", "").replace("trial_budget = 4", "trial_budget = 1");
+        let text = study("sh {study_dir}/swap.sh {x}", "").edit("trial_budget = 4", "trial_budget = 1");
         let sandbox = Sandbox::with_study(&text);
         sandbox.write(
             "swap.sh",
-            &format!(
+            format!(
                 "e=$PITON_STUDY_DIR/e; mkdir -p $e/attempt_1 $e/attempt\n\
                  for to in $e $e/attempt_1 $e/attempt; do echo secret | tee $to/stdout.log > $to/stderr.log; done\n\
                  d=$PWD; cd /; mv \"{at}\" \"{at}.away\"; ln -s $e \"{at}\"; exit 3\n"
@@ -304,7 +305,7 @@ fn a_failure_quotes_nothing_from_elsewhere() {
 /// A program that somebody is writing: the machine's moment, and no failure of the trial.
 #[test]
 fn a_program_that_is_being_written_fails_no_trial() {
-    let sandbox = Sandbox::with_study(&study("X", "").replace("'''X'''", "[\"./prog\", \"{x}\"]"));
+    let sandbox = Sandbox::with_study(study("X", "").edit("\"X\"", "[\"./prog\", \"{x}\"]"));
     fs::copy("/bin/true", sandbox.path("prog")).unwrap();
     let writing = fs::OpenOptions::new().append(true).open(sandbox.path("prog")).unwrap();
     let output = sandbox.run("run study.toml");

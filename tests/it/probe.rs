@@ -1,27 +1,18 @@
 //! `piton check` of a study for a cluster: whether its jobs would be taken, and what one finds on a node.
 
 use crate::clusters::{Cluster, Slurm};
-use crate::harness::{Sandbox, both};
+use crate::harness::{Sandbox, StudyFile, both};
 
 /// One stage that needs a tool, a script and an input.
 fn study(run: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "probed"
-inputs = ["data.txt"]
-versions = {{ sed = ["sed", "--version"] }}
-[run]
-{run}
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{x}}"]
-trial_budget = 1
-survivor_count = 1
-[stage.sweep]
-x = [1]
-"#
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("probed")
+            .with(r#"inputs = ["data.txt"]"#)
+            .with(r#"versions = { sed = ["sed", "--version"] }"#)
+            .run(run)
+            .stage("only", ["./trial.sh", "{x}"], 1, 1)
+            .sweep("x = [1]"),
+    );
     sandbox.write("data.txt", "1");
     sandbox.script("trial.sh", "exit 0");
     sandbox
@@ -53,8 +44,7 @@ fn a_probe_finds_on_a_node_of_slurms_what_trials_would() {
     // What is missing is named, each with what it is.
     std::fs::set_permissions(sandbox.path("trial.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .unwrap();
-    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &text.replace("[\"sed\", \"--version\"]", "[\"no_such_sed\", \"--version\"]"));
+    sandbox.edit("study.toml", "[\"sed\", \"--version\"]", "[\"no_such_sed\", \"--version\"]");
     let bad = told(&slurm, &sandbox, "check study.toml --probe", 1);
     for words in ["the program `./trial.sh` is not there, or may not be run", "`sed` does not tell its version"] {
         assert!(bad.contains(words), "{words} in {bad}");

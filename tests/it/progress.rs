@@ -7,23 +7,16 @@ use std::process::Stdio;
 use piton::{Heard, Stage, Study};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Edit, Sandbox, StudyFile, both, wait_until};
 
 /// One trial of this script, whose `loss` is asked for; `more` is the stage's.
 fn one(script: &str, more: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "s"
-[[stage]]
-name = "train"
-command = ["./trial.sh"]
-trial_budget = 1
-survivor_count = 1
-objective = [{{ metric = "loss", goal = "minimize" }}]
-{more}
-"#
-    ));
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("s")
+            .stage("train", ["./trial.sh"], 1, 1)
+            .with(r#"objective = [{ metric = "loss", goal = "minimize" }]"#)
+            .with(more),
+    );
     sandbox.script("trial.sh", &script.replace("@piton", env!("CARGO_BIN_EXE_piton")));
     sandbox
 }
@@ -104,7 +97,7 @@ fn reports_are_kept_across_attempts_and_count_once() {
     assert_eq!(sandbox.ok("progress study.redb s_0_0", 0), shown);
     // A trial that begins anew has none of its predecessor's.
     let study = fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &study.replace("[\"./trial.sh\"]", "[\"./trial.sh\", \"again\"]"));
+    sandbox.write("study.toml", study.edit("[\"./trial.sh\"]", "[\"./trial.sh\", \"again\"]"));
     sandbox.script("trial.sh", &format!("{} progress 1 loss=7", env!("CARGO_BIN_EXE_piton")));
     sandbox.ok("amend study.redb study.toml --discard-from train --yes", 0);
     assert!(!case(&sandbox).join("progress.jsonl").exists());

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Edit, Sandbox, StudyFile, both, wait_until};
 
 /// Looks for the least `m` near the best so far; it says what it was told in `heard`.
 const SEEKER: &str = r#"
@@ -27,30 +27,23 @@ for line in sys.stdin:
 "#;
 
 /// `more` are further keys of the stage.
-fn study(parallel: u32, budget: u64, more: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-[run]
-grace = "2s"
-[[stage]]
-name = "seek"
-command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/begun; echo "{{{{\"m\": $(( ({{x}} - 37) * ({{x}} - 37) ))}}}}" > metrics.json'
-trial_budget = {budget}
-survivor_count = 2
-sampling = {{ ask = ["python3", "seek.py"], parallel = {parallel} }}
-{more}
-[stage.sweep]
-x = {{ min = 0, max = 100, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-"#
-    )
+fn study(parallel: u32, budget: u64, more: &str) -> StudyFile {
+    StudyFile::new("s")
+        .run(r#"grace = "2s""#)
+        .stage(
+            "seek",
+            r#"echo $PITON_CASE >> $PITON_STUDY_DIR/begun
+               echo "{{\"m\": $(( ({x} - 37) * ({x} - 37) ))}}" > metrics.json"#,
+            budget,
+            2,
+        )
+        .with(format!(r#"sampling = {{ ask = ["python3", "seek.py"], parallel = {parallel} }}"#))
+        .with(more)
+        .sweep(r#"x = { min = 0, max = 100, type = "int" }"#)
+        .minimize("m")
 }
 
-fn with(study: &str, proposer: &str) -> Sandbox {
+fn with(study: &StudyFile, proposer: &str) -> Sandbox {
     let sandbox = Sandbox::with_study(study);
     sandbox.write("seek.py", proposer);
     sandbox
@@ -120,7 +113,7 @@ fn each_question_comes_after_exactly_the_results_it_may_know() {
 #[test]
 fn workers_and_kills_change_nothing() {
     // Trials of different lengths end in another order than they begin.
-    let slow = study(3, 14, "").replace("command = '", "command = 'sleep 0.0$(( {x} % 7 )); ");
+    let slow = study(3, 14, "").edit("command = \"", "command = \"sleep 0.0$(( {x} % 7 )); ");
     let whole = with(&slow, SEEKER);
     whole.ok("run study.toml --workers 1", 0);
     let killed = with(&slow, SEEKER);
@@ -149,7 +142,7 @@ fn workers_and_kills_change_nothing() {
 #[test]
 fn a_repeated_case_is_not_run_again_but_told() {
     // Every second answer repeats the first.
-    let repeats = SEEKER.replace("best + step", "5 if message[\"ask\"] % 2 else message[\"ask\"]");
+    let repeats = SEEKER.edit("best + step", "5 if message[\"ask\"] % 2 else message[\"ask\"]");
     let sandbox = with(&study(2, 5, ""), &repeats);
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
@@ -171,7 +164,7 @@ fn a_repeated_case_is_not_run_again_but_told() {
 
 #[test]
 fn a_proposer_that_has_no_more_ends_its_stage_and_is_asked_again_for_a_larger_budget() {
-    let short = SEEKER.replace("        low, high", "        if len({x for _, x in told}) == 4:\n            print('{\"done\": true}', flush=True)\n            continue\n        low, high");
+    let short = SEEKER.edit("        low, high", "        if len({x for _, x in told}) == 4:\n            print('{\"done\": true}', flush=True)\n            continue\n        low, high");
     let sandbox = with(&study(1, 10, ""), &short);
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
@@ -180,7 +173,7 @@ fn a_proposer_that_has_no_more_ends_its_stage_and_is_asked_again_for_a_larger_bu
     assert_eq!((&dump["stages"][0]["planned"], &dump["stages"][0]["succeeded"]), (&4.into(), &4.into()));
     // Four of ten were used; the rest may be, now that there is more to say.
     sandbox.write("seek.py", SEEKER);
-    sandbox.write("study.toml", &study(1, 12, ""));
+    sandbox.write("study.toml", study(1, 12, ""));
     let amended = sandbox.ok("amend study.redb study.toml --yes", 0);
     assert!(amended.contains("adds up to 2 trials, as its proposer says"), "{amended}");
     sandbox.ok("run study.toml", 0);
@@ -192,7 +185,7 @@ fn a_proposer_that_has_no_more_ends_its_stage_and_is_asked_again_for_a_larger_bu
 
 #[test]
 fn a_proposer_always_repeating_itself_has_no_more() {
-    let same = SEEKER.replace("best + step", "9");
+    let same = SEEKER.edit("best + step", "9");
     let sandbox = with(&study(1, 10, ""), &same);
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
@@ -203,7 +196,7 @@ fn a_proposer_always_repeating_itself_has_no_more() {
 #[test]
 fn what_is_no_answer_stops_the_run_and_the_next_one_goes_on() {
     let bad = |answer: &str| {
-        SEEKER.replace(
+        SEEKER.edit(
             "        low, high",
             &format!("        if len({{x for _, x in told}}) == 3:\n            {answer}\n        low, high"),
         )
@@ -228,8 +221,7 @@ fn what_is_no_answer_stops_the_run_and_the_next_one_goes_on() {
         assert_eq!(sandbox.canonical(), whole.canonical(), "{answer}");
     }
     // One that is not there at all.
-    let sandbox =
-        Sandbox::with_study(&study(1, 6, "").replace("\"python3\", \"seek.py\"", "\"./no-such-proposer\""));
+    let sandbox = Sandbox::with_study(study(1, 6, "").edit("\"python3\", \"seek.py\"", "\"./no-such-proposer\""));
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(1));
     assert!(both(&output).contains("`./no-such-proposer` cannot be started"), "{}", both(&output));
@@ -237,7 +229,7 @@ fn what_is_no_answer_stops_the_run_and_the_next_one_goes_on() {
 
 #[test]
 fn a_proposer_that_hangs_does_not_hold_up_the_end() {
-    let hangs = SEEKER.replace("        low, high", "        if message[\"ask\"] == 2:\n            import time\n            time.sleep(1000)\n        low, high");
+    let hangs = SEEKER.edit("        low, high", "        if message[\"ask\"] == 2:\n            import time\n            time.sleep(1000)\n        low, high");
     for signals in [1, 2] {
         let sandbox = with(&study(1, 6, ""), &hangs);
         let engine = sandbox.start("run study.toml");
@@ -266,26 +258,18 @@ fn a_proposer_that_hangs_does_not_hold_up_the_end() {
 
 #[test]
 fn a_proposer_of_a_later_stage_knows_whose_children_it_proposes() {
-    let later = r#"
-[[stage]]
-name = "refine"
-command = 'echo "{{\"m\": $(( ({x} - 37) * {y} ))}}" > metrics.json'
-trial_budget = 5
-survivor_count = 1
-sampling = { ask = ["python3", "refine.py"] }
-[stage.sweep]
-y = { min = 1, max = 9, type = "int" }
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-"#;
-    let sandbox = with(&(study(1, 6, "") + later), SEEKER);
+    let study = study(1, 6, "")
+        .stage("refine", r#"echo "{{\"m\": $(( ({x} - 37) * {y} ))}}" > metrics.json"#, 5, 1)
+        .with(r#"sampling = { ask = ["python3", "refine.py"] }"#)
+        .sweep(r#"y = { min = 1, max = 9, type = "int" }"#)
+        .minimize("m");
+    let sandbox = with(&study, SEEKER);
     sandbox.write(
         "refine.py",
-        &SEEKER
-            .replace("\"heard\"", "\"heard_later\"")
-            .replace("[\"x\"]", "[\"y\"]")
-            .replace("\"x\": max(low, min(high, best + step))", "\"y\": message[\"ask\"] + 1"),
+        SEEKER
+            .edit("\"heard\"", "\"heard_later\"")
+            .edit("[\"x\"]", "[\"y\"]")
+            .edit("\"x\": max(low, min(high, best + step))", "\"y\": message[\"ask\"] + 1"),
     );
     sandbox.ok("run study.toml", 0);
     let dump = sandbox.dump();
@@ -309,7 +293,7 @@ goal = "minimize"
 #[test]
 fn the_study_file_says_what_may_be_proposed() {
     let refused = |from: &str, to: &str, words: &str| {
-        let sandbox = with(&study(2, 6, "").replace(from, to), SEEKER);
+        let sandbox = with(&study(2, 6, "").edit(from, to), SEEKER);
         let output = sandbox.run("check study.toml");
         assert_eq!(output.status.code(), Some(2), "{}", both(&output));
         assert!(both(&output).contains(words), "{words} in {}", both(&output));
@@ -423,9 +407,8 @@ fn imported_results_stay_with_their_stage() {
     sandbox.write("last.csv", "x,m\n36,1\n38,1\n");
     sandbox.ok("import study.redb last.csv --stage seek --study study.toml --yes", 0);
     let warm = |exit: &str| {
-        let stage =
-            format!("[[stage]]\nname = \"warm\"\ncommand = \"{exit}\"\ntrial_budget = 1\nsurvivor_count = 1\n");
-        alone.replacen("[[stage]]", &format!("{stage}[[stage]]"), 1)
+        let stage = StudyFile::fragment().stage("warm", exit, 1, 1);
+        alone.edit_first("[[stage]]", stage.with("[[stage]]").as_ref())
     };
     let hears = || {
         sandbox.ok("run study.toml", 0);
@@ -433,11 +416,11 @@ fn imported_results_stay_with_their_stage() {
         std::fs::remove_file(sandbox.path("heard")).unwrap();
         tells
     };
-    sandbox.write("study.toml", &warm("true"));
+    sandbox.write("study.toml", warm("true"));
     sandbox.ok("amend study.redb study.toml --yes", 0);
     assert_eq!(sandbox.dump()["stages"][1]["told"], 2);
     assert_eq!(hears(), 2);
-    sandbox.write("study.toml", &warm("exit 0"));
+    sandbox.write("study.toml", warm("exit 0"));
     sandbox.ok("amend study.redb study.toml --discard-from warm --yes", 0);
     assert_eq!((hears(), &sandbox.dump()["stages"][1]["told"]), (2, &json!(2)));
     sandbox.ok("verify study.redb", 0);

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use crate::browser::Browser;
 use crate::clusters::{Cluster, Ray, Slurm};
-use crate::harness::wait_until;
+use crate::harness::{Edit, wait_until};
 use crate::remote::Far;
 use crate::serve::{Server, shows};
 
@@ -27,7 +27,7 @@ fn slurm_says_why_trials_wait_wherever_one_looks() {
         let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
         // Two nodes of four processors.
         let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
-        far.sandbox.write("study.toml", &text.replace("workers = 8", "workers = 11"));
+        far.sandbox.write("study.toml", text.edit("workers = 8", "workers = 11"));
         let engine = far.hold(8);
         let known = || {
             let reasons = &status(&far)["cluster_queue"]["reasons"];
@@ -68,7 +68,7 @@ fn ray_says_why_trials_wait() {
     let ray = Ray::start();
     let far = Far::on(&ray);
     let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
-    far.sandbox.write("study.toml", &text.replace("workers = 8", "workers = 10"));
+    far.sandbox.write("study.toml", text.edit("workers = 8", "workers = 10"));
     let engine = far.hold(8);
     wait_until("it is known why two wait", || waiting(&far, &["Job has not started yet."]) == 2);
     let text = far.sandbox.ok("status study.redb", 0);

@@ -2,30 +2,19 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Edit, Sandbox, StudyFile, both, wait_until};
 
 /// Ten trials, one at a time, `n` from 1; the trial is a line of shell.
 fn study(top: &str, stage: &str, line: &str) -> Sandbox {
-    Sandbox::with_study(&format!(
-        r#"
-[study]
-name = "s"
-{top}
-[run]
-workers = 1
-[[stage]]
-name = "a"
-command = '{line}'
-trial_budget = 10
-survivor_count = 1
-[stage.sweep]
-n = {{ min = 1, max = 10, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-{stage}
-"#
-    ))
+    Sandbox::with_study(
+        StudyFile::new("s")
+            .with(top)
+            .run("workers = 1")
+            .stage("a", line, 10, 1)
+            .sweep(r#"n = { min = 1, max = 10, type = "int" }"#)
+            .maximize("m")
+            .with(stage),
+    )
 }
 
 const REPORT: &str = "echo \"{{\\\"m\\\": {n}}}\" > metrics.json";
@@ -138,8 +127,7 @@ fn a_failed_base_command_ends_the_study_before_any_trial() {
 
 /// Mends the study file, follows the hint that begins so, and goes on as it says. `said` is what ended with the abort.
 fn leads_on(sandbox: &Sandbox, said: &str, mend: (&str, &str), first: &str) {
-    let file = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &file.replace(mend.0, mend.1));
+    sandbox.edit("study.toml", mend.0, mend.1);
     sandbox.write("mended", "");
     let hint = said.lines().find(|line| line.starts_with("hint: ") && line.contains("piton")).unwrap();
     let commands: Vec<&str> = hint.split('`').filter_map(|part| part.strip_prefix("piton ")).collect();
@@ -245,7 +233,7 @@ fn a_stage_after_one_that_is_open_again_does_not_wait_for_approval() {
         REPORT,
     );
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &text.replacen("trial_budget = 10", "trial_budget = 8", 1));
+    sandbox.write("study.toml", text.edit_first("trial_budget = 10", "trial_budget = 8"));
     sandbox.ok("run study.toml", 8);
     sandbox.write("study.toml", &text);
     let said = sandbox.ok("amend study.redb study.toml --yes", 0);
@@ -309,31 +297,23 @@ fn a_stop_while_the_place_of_an_abort_is_open_can_be_resumed() {
 }
 
 /// Of 40 trials that end in another order than they began every third fails, every sixth catastrophically, and some at first.
-fn mixed(top: &str, stage: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-{top}
-[[stage]]
-name = "a"
-command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/begun; sleep 0.0$(( {{n}} * 7 % 9 )); [ $(( {{n}} % 6 )) != 0 ] || exit 9; [ $(( {{n}} % 3 )) != 0 ] || exit 1; [ $(( {{n}} % 4 )) != 1 ] || [ $PITON_ATTEMPT != 1 ] || exit 5; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
-trial_budget = 40
-survivor_count = 1
-retries = {{ count = 1, delay = "20ms", jitter = false }}
-[stage.sweep]
-n = {{ min = 1, max = 40, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-[[stage.failure]]
-kind = "burnt"
-exit_code = 9
-severity = "catastrophic"
-retryable = false
-{stage}
-"#
-    )
+fn mixed(top: &str, stage: &str) -> StudyFile {
+    StudyFile::new("s")
+        .with(top)
+        .stage(
+            "a",
+            r#"echo $PITON_CASE >> $PITON_STUDY_DIR/begun; sleep 0.0$(( {n} * 7 % 9 ))
+               [ $(( {n} % 6 )) != 0 ] || exit 9; [ $(( {n} % 3 )) != 0 ] || exit 1
+               [ $(( {n} % 4 )) != 1 ] || [ $PITON_ATTEMPT != 1 ] || exit 5
+               echo "{{\"m\": {n}}}" > metrics.json"#,
+            40,
+            1,
+        )
+        .with(r#"retries = { count = 1, delay = "20ms", jitter = false }"#)
+        .sweep(r#"n = { min = 1, max = 40, type = "int" }"#)
+        .maximize("m")
+        .with("[[stage.failure]]\nkind = \"burnt\"\nexit_code = 9\nseverity = \"catastrophic\"\nretryable = false")
+        .with(stage)
 }
 
 fn canonical(sandbox: &Sandbox, workers: u32) -> String {
@@ -342,7 +322,7 @@ fn canonical(sandbox: &Sandbox, workers: u32) -> String {
 }
 
 /// Runs the study with one worker, with several, and killed now and then: one canonical dump.
-fn the_same_whatever_happens(study: &str, code: i32) -> serde_json::Value {
+fn the_same_whatever_happens(study: &StudyFile, code: i32) -> serde_json::Value {
     let sandbox = Sandbox::with_study(study);
     let mut seen = std::collections::BTreeSet::new();
     for workers in [1, 2, 4, 7] {
@@ -403,8 +383,8 @@ fn a_rail_that_holds_depends_on_results_alone() {
 fn rails_over_proposals_depend_on_results_alone() {
     let ask = "trial_budget = 40\nsampling = { ask = [\"python3\", \"ask.py\"], parallel = 5 }";
     let rails = "[stage.rails]\nabort_if = [{ metric = \"m\", above = 9.5 }]\nmax_failure_rate = 0.4";
-    let study = mixed("", rails).replace("trial_budget = 40", ask);
-    let sandbox_study = study.replace("python3\", \"ask.py\"]", "python3\", \"-c\", \"import sys, json\\nfor l in sys.stdin:\\n  m = json.loads(l)\\n  if m['type'] == 'ask': print(json.dumps({'params': {'n': m['ask'] + 1}}), flush=True)\"]");
+    let study = mixed("", rails).edit("trial_budget = 40", ask);
+    let sandbox_study = study.edit("python3\", \"ask.py\"]", "python3\", \"-c\", \"import sys, json\\nfor l in sys.stdin:\\n  m = json.loads(l)\\n  if m['type'] == 'ask': print(json.dumps({'params': {'n': m['ask'] + 1}}), flush=True)\"]");
     let dump = the_same_whatever_happens(&sandbox_study, 3);
     assert_eq!(dump["study"]["violating"], serde_json::json!(["s_0_9"]));
     assert_eq!(dump["trials"].as_array().unwrap().len(), 10, "how far it was asked beyond is chance");
@@ -412,7 +392,7 @@ fn rails_over_proposals_depend_on_results_alone() {
 
 #[test]
 fn what_max_runtime_ends_pretends_nothing() {
-    let study = mixed("[rails]\nmax_runtime = \"300ms\"", "").replace("sleep 0.0", "sleep 0.1");
+    let study = mixed("[rails]\nmax_runtime = \"300ms\"", "").edit("sleep 0.0", "sleep 0.1");
     let dump = the_same_whatever_happens(&study, 3);
     assert_eq!(dump["study"]["abort_reason"], "the study has run as long as `max_runtime` allows: 300ms");
     assert_eq!(dump["stages"][0]["cancelled"], 40, "which had ended is a matter of time");
@@ -421,10 +401,10 @@ fn what_max_runtime_ends_pretends_nothing() {
 #[test]
 fn what_ended_outside_is_kept_and_counts_when_the_abort_is_taken_back() {
     let rails = |rate: &str| mixed("", &format!("[stage.rails]\nmax_failure_rate = {rate}"));
-    let sandbox = Sandbox::with_study(&rails("0.32"));
+    let sandbox = Sandbox::with_study(rails("0.32"));
     let mut seen = std::collections::BTreeSet::new();
     for workers in [1, 5] {
-        sandbox.write("study.toml", &rails("0.32"));
+        sandbox.write("study.toml", rails("0.32"));
         let run = format!("run study.toml -j {workers} --store {workers}.redb --artifacts a{workers}");
         sandbox.ok(&run, 3);
         let dump = sandbox.ok(&format!("dump {workers}.redb --format json"), 0);
@@ -440,7 +420,7 @@ fn what_ended_outside_is_kept_and_counts_when_the_abort_is_taken_back() {
             let why = sandbox.ok(&format!("why {workers}.redb {case}"), 0);
             assert!(why.contains(", outside") && why.contains("without it: stage `a`: 2 of 6"), "{why}");
         }
-        sandbox.write("study.toml", &rails("0.5"));
+        sandbox.write("study.toml", rails("0.5"));
         sandbox.ok(&format!("amend {workers}.redb study.toml --yes"), 0);
         sandbox.ok(&run, 0);
         let after = sandbox.ok(&format!("dump {workers}.redb --format json"), 0);
@@ -482,7 +462,7 @@ fn what_no_further_trial_can_change_is_called_decided() {
     let text = std::fs::read_to_string(by_order.path("study.toml")).unwrap();
     let objective = "[[stage.objective]]\nmetric = \"m\"\ngoal = \"maximize\"\n";
     assert!(text.contains(objective));
-    by_order.write("study.toml", &(text.replace(objective, "") + rail));
+    by_order.write("study.toml", &(text.edit(objective, "") + rail));
     aborted(&by_order, "is above 2.5");
     let status = by_order.ok("status study.redb", 0);
     assert!(status.contains("survivors decided: no pending trial can change them"), "{status}");

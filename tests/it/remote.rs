@@ -7,49 +7,25 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
-use crate::harness::{Engine, Sandbox, both, wait_until};
+use crate::harness::{Engine, Sandbox, StudyFile, both, wait_until};
 use crate::kills::Moments;
 
 /// Two stages, 40 trials. Each notes that its command ran, and is a function of its params, seed and parent alone.
-fn study(run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "far"
-seed = 5
-[env]
-NAP = "0.2"
-[run]
-workers = 8
-grace = "1s"
-{run}
-[[stage]]
-name = "wide"
-command = ["./trial.sh", "{{x}}"]
-trial_budget = 28
-survivor_count = 4
-outputs = ["out.txt"]
-[stage.sweep]
-x = {{ min = 1, max = 28, type = "int" }}
-[[stage.objective]]
-metric = "z"
-goal = "minimize"
-[[stage.failure]]
-kind = "unlucky"
-log = "no luck"
-[[stage]]
-name = "deep"
-command = ["./trial.sh", "{{y}}"]
-trial_budget = 12
-survivor_count = 2
-outputs = ["out.txt"]
-[stage.sweep]
-y = {{ min = 0.1, max = 0.9, steps = 3 }}
-[[stage.objective]]
-metric = "z"
-goal = "minimize"
-"#
-    )
+fn study(run: &str) -> StudyFile {
+    StudyFile::new("far")
+        .with("seed = 5")
+        .with("[env]\nNAP = \"0.2\"")
+        .run("workers = 8\ngrace = \"1s\"")
+        .with(run)
+        .stage("wide", ["./trial.sh", "{x}"], 28, 4)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep(r#"x = { min = 1, max = 28, type = "int" }"#)
+        .minimize("z")
+        .with("[[stage.failure]]\nkind = \"unlucky\"\nlog = \"no luck\"")
+        .stage("deep", ["./trial.sh", "{y}"], 12, 2)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep("y = { min = 0.1, max = 0.9, steps = 3 }")
+        .minimize("z")
 }
 
 const TRIAL: &str = r#"
@@ -74,14 +50,14 @@ impl Far {
     }
 
     pub fn with(run: &str, env: Vec<(String, String)>) -> Self {
-        let sandbox = Sandbox::with_study(&study(run));
+        let sandbox = Sandbox::with_study(study(run));
         sandbox.script("trial.sh", TRIAL);
         Self { sandbox, env }
     }
 
     /// So many trials at once.
     pub fn workers(&self, cluster: &impl Cluster, workers: u32) {
-        let text = study(&cluster.run_table()).replace("workers = 8", &format!("workers = {workers}"));
+        let text = study(&cluster.run_table()).edit("workers = 8", &format!("workers = {workers}"));
         self.sandbox.write("study.toml", &text);
     }
 
@@ -376,12 +352,12 @@ fn a_study_stays_where_its_trials_run() {
     let engine = far.hold(8);
     engine.signal(Signal::KILL);
     engine.wait();
-    far.sandbox.write("study.toml", &study("executor = \"local\"\n"));
+    far.sandbox.write("study.toml", study("executor = \"local\"\n"));
     let output = far.command("run study.toml").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", both(&output));
     assert!(both(&output).contains("8 of its trials still run on slurm"), "{}", both(&output));
     far.let_go();
-    far.sandbox.write("study.toml", &study(&slurm.run_table()));
+    far.sandbox.write("study.toml", study(&slurm.run_table()));
     far.ok("run study.toml", 0);
     far.check_once();
 }
@@ -393,7 +369,7 @@ fn limits_and_refusals_of_slurms_are_told() {
     let output = far.command("run study.toml").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("invalid partition specified"), "{}", both(&output));
-    far.sandbox.write("study.toml", &study(&slurm.run_table()));
+    far.sandbox.write("study.toml", study(&slurm.run_table()));
     far.ok("run study.toml", 0);
     far.check_once();
     let lost = Far::with(&format!("{}program = \"/no/piton\"\n", slurm.run_table()), slurm.env());
@@ -412,7 +388,7 @@ fn limits_and_refusals_of_slurms_are_told() {
     let events = lost.sandbox.ok("dump study.redb --events", 0);
     assert_eq!(events.matches("cluster_changed").count(), 1, "{events}");
     // Once they can, the same command goes on.
-    lost.sandbox.write("study.toml", &study(&slurm.run_table()));
+    lost.sandbox.write("study.toml", study(&slurm.run_table()));
     lost.ok("run study.toml", 0);
     lost.check();
 }
@@ -621,8 +597,8 @@ fn slurm_takes_paths_as_they_are() {
         let far = Far::with(&format!("{}{more}", slurm.run_table()), slurm.env());
         std::fs::create_dir(far.sandbox.path(name)).unwrap();
         let text = study(&format!("{}{more}", slurm.run_table()))
-            .replace("trial_budget = 28", "trial_budget = 3")
-            .replace("survivor_count = 4", "survivor_count = 1");
+            .edit("trial_budget = 28", "trial_budget = 3")
+            .edit("survivor_count = 4", "survivor_count = 1");
         far.sandbox.write(&format!("{name}/study.toml"), &text);
         far.sandbox.script(&format!("{name}/trial.sh"), &format!("echo said by a job\n{TRIAL}"));
         far.ok(&format!("run {name}/study.toml"), 0);
@@ -633,7 +609,7 @@ fn slurm_takes_paths_as_they_are() {
         let lost = Far::with("", slurm.env());
         std::fs::create_dir(lost.sandbox.path(name)).unwrap();
         let table = format!("{}program = \"/no/piton\"\n{more}", slurm.run_table());
-        lost.sandbox.write(&format!("{name}/study.toml"), &study(&table));
+        lost.sandbox.write(&format!("{name}/study.toml"), study(&table));
         let output = lost.command(&format!("run {name}/study.toml")).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", both(&output));
         assert!(both(&output).contains("/no/piton"), "{}", both(&output));
@@ -643,15 +619,20 @@ fn slurm_takes_paths_as_they_are() {
 #[test]
 fn what_an_aborted_study_left_in_slurm_is_ended_by_the_next_run() {
     let slurm = Slurm::start();
-    let text = format!(
-        "[study]\nname = \"far\"\n[run]\nworkers = 4\ngrace = \"1s\"\n{}[[stage]]\nname = \"a\"\n\
-         command = 'echo \"{{{{\\\"m\\\": {{n}}}}}}\" > metrics.json; echo {{n}} >> $PITON_STUDY_DIR/begun; \
-         [ {{n}} != 1 ] || while [ $(wc -l < $PITON_STUDY_DIR/begun) -lt 4 ]; do sleep 0.05; done; \
-         [ {{n}} = 1 ] || sleep 1000'\ntrial_budget = 4\nsurvivor_count = 1\n\
-         rails = {{ abort_if = [{{ metric = \"m\", below = 2 }}] }}\nsweep = {{ n = [1, 2, 3, 4] }}\n\
-         objective = [{{ metric = \"m\", goal = \"maximize\" }}]\n",
-        slurm.run_table()
-    );
+    let text = StudyFile::new("far")
+        .run("workers = 4\ngrace = \"1s\"")
+        .with(slurm.run_table())
+        .stage(
+            "a",
+            r#"echo "{{\"m\": {n}}}" > metrics.json; echo {n} >> $PITON_STUDY_DIR/begun
+               [ {n} != 1 ] || while [ $(wc -l < $PITON_STUDY_DIR/begun) -lt 4 ]; do sleep 0.05; done
+               [ {n} = 1 ] || sleep 1000"#,
+            4,
+            1,
+        )
+        .with("rails = { abort_if = [{ metric = \"m\", below = 2 }] }")
+        .sweep("n = [1, 2, 3, 4]")
+        .maximize("m");
     let far = Far::on(&slurm);
     far.sandbox.write("study.toml", &text);
     let engine = far.start("run study.toml");

@@ -8,7 +8,7 @@ use piton::spec::{Sampling, Selection};
 use piton::store::{Class, Follows};
 use piton::{Consent, Error, Stage, Store, Study};
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, StudyFile};
 
 /// Numbers by chance, the same for the same seed.
 struct Chance(u64);
@@ -215,44 +215,33 @@ fn a_stage_between_others_takes_nothing_from_them_and_a_stage_that_goes_is_asked
 }
 
 /// A base command, a stage that reuses, and one that waits for a person.
-fn gated_after_base(values: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-[base]
-command = "echo base >> $PITON_STUDY_DIR/log"
-[[stage]]
-name = "a"
-command = 'echo "{{{{\"m\": {{n}}}}}}" > metrics.json; mkdir -p "$PITON_SCRATCH_DIR"; touch "$PITON_SCRATCH_DIR/x"'
-reuse = true
-trial_budget = 10
-survivor_count = 1
-[stage.sweep]
-n = {values}
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-[[stage]]
-name = "b"
-command = "true"
-approve = true
-reuse = true
-trial_budget = 1
-survivor_count = 1
-"#
-    )
+fn gated_after_base(values: &str) -> StudyFile {
+    StudyFile::new("s")
+        .with("[base]\ncommand = \"echo base >> $PITON_STUDY_DIR/log\"")
+        .stage(
+            "a",
+            r#"echo "{{\"m\": {n}}}" > metrics.json; mkdir -p "$PITON_SCRATCH_DIR"
+               touch "$PITON_SCRATCH_DIR/x""#,
+            10,
+            1,
+        )
+        .with("reuse = true")
+        .sweep(format!("n = {values}"))
+        .minimize("m")
+        .stage("b", "true", 1, 1)
+        .with("approve = true")
+        .with("reuse = true")
 }
 
 /// What a plan takes away besides results is said; a base command that saw nothing else does not run again.
 #[test]
 fn a_replan_says_what_becomes_of_base_approvals_and_scratch() {
-    let sandbox = Sandbox::with_study(&gated_after_base("[1, 2]"));
+    let sandbox = Sandbox::with_study(gated_after_base("[1, 2]"));
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb --by ada", 0);
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("log"), ["base"]);
-    let said = sandbox.amend(&gated_after_base("[3, 2, 1]"), "--dry-run", 0);
+    let said = sandbox.amend(gated_after_base("[3, 2, 1]"), "--dry-run", 0);
     for words in [
         "keeps       the base command has succeeded, and nothing that it saw changes: it does not run again",
         "clears      scratch directories and reports of all cases of stages `a`, `b`",
@@ -273,13 +262,13 @@ fn a_replan_says_what_becomes_of_base_approvals_and_scratch() {
     assert!(sandbox.ok("dump study.redb --events", 0).contains("base_kept"));
     sandbox.ok("verify study.redb", 0);
     // Whoever discards the first stage by hand wants everything anew; one that sees other constants runs, too.
-    let said = sandbox.amend(&gated_after_base("[3, 2, 1]"), "--yes --discard-from a", 0);
+    let said = sandbox.amend(gated_after_base("[3, 2, 1]"), "--yes --discard-from a", 0);
     assert!(said.contains("again       the base command runs again: the first stage is discarded"), "{said}");
     sandbox.ok("run study.toml", 8);
     assert_eq!(sandbox.lines("log"), ["base", "base"]);
     sandbox.ok("verify study.redb", 0);
     // A result that is kept is held against inputs that change later, as those of trials are.
-    let again = gated_after_base("[2, 3, 1]").replace("echo base", "echo other");
+    let again = gated_after_base("[2, 3, 1]").edit("echo base", "echo other");
     sandbox.amend(&again, "--yes", 6);
 }
 
@@ -287,22 +276,23 @@ fn a_replan_says_what_becomes_of_base_approvals_and_scratch() {
 #[test]
 fn changes_that_go_together_do_not_contradict_each_other() {
     let study = |budget: u64, n: &str, more: u64, k: &str, reuse: bool| {
-        let stage = |name: &str, budget: u64, param: &str, values: &str| {
-            format!(
-                "[[stage]]\nname = \"{name}\"\nreuse = {reuse}\ncommand = \"true\"\ntrial_budget = {budget}\nsurvivor_count = 1\n\
-                 [stage.sweep]\n{param} = {values}\n"
-            )
-        };
-        format!("[study]\nname = \"s\"\n{}{}", stage("a", budget, "n", n), stage("b", more, "k", k))
+        let reuse = format!("reuse = {reuse}");
+        StudyFile::new("s")
+            .stage("a", "true", budget, 1)
+            .with(&reuse)
+            .sweep(format!("n = {n}"))
+            .stage("b", "true", more, 1)
+            .with(&reuse)
+            .sweep(format!("k = {k}"))
     };
-    let sandbox = Sandbox::finished(&study(2, "[1, 2]", 2, "[5, 6]", true), 0);
-    let said = sandbox.amend(&study(3, "[1, 2, 3]", 2, "[5, 6]", true), "--dry-run", 0);
+    let sandbox = Sandbox::finished(study(2, "[1, 2]", 2, "[5, 6]", true), 0);
+    let said = sandbox.amend(study(3, "[1, 2, 3]", 2, "[5, 6]", true), "--dry-run", 0);
     assert!(said.contains("goes with stage `a`: from there on all is planned anew"), "{said}");
     assert!(!said.contains("plans anew from stage `b`"), "{said}");
-    let said = sandbox.amend(&study(2, "[1, 2]", 3, "[5, 6, 7]", true), "--dry-run", 0);
+    let said = sandbox.amend(study(2, "[1, 2]", 3, "[5, 6, 7]", true), "--dry-run", 0);
     assert!(said.contains("the stage is planned anew, with 3 trials: `s_1_0` to `s_1_2`"), "{said}");
     assert!(!said.contains("adds 3 trials") && said.contains("3 trials: 2 reused, 1 run"), "{said}");
-    let runs = Sandbox::finished(&study(2, "[1, 2]", 2, "[5, 6]", false), 0);
+    let runs = Sandbox::finished(study(2, "[1, 2]", 2, "[5, 6]", false), 0);
     let changed = study(2, "[1, 2]", 3, "[5, 6, 7]", false);
     for options in ["--dry-run", "--dry-run --discard-from b"] {
         let said = runs.amend(&changed, options, if options.contains("discard") { 0 } else { 6 });

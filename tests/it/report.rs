@@ -3,35 +3,24 @@
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, StudyFile};
 
 /// Names, values and messages that would be markup if anybody let them.
-const STUDY: &str = r#"
-[study]
-name = "page"
-description = "<img src=x onerror=\"document.title='owned'\">"
-[run]
-workers = 2
-[[stage]]
-name = "try"
-command = 'echo "<script>document.title=1</script>" >&2; [ {n} -ne 7 ] || exit 3; echo "{{\"cost\": $(( ({n} - 12) * ({n} - 12) )), \"size\": {n}, \"note\": \"</script><img src=x onerror=alert(1)>\"}}" > metrics.json'
-trial_budget = 60
-survivor_count = 4
-selection = "pareto"
-[stage.sweep]
-n = { min = 1, max = 20, type = "int" }
-mode = ["plain", "</script><script>document.title='owned'</script>", "\" onload=\"alert(1)"]
-[[stage.objective]]
-metric = "cost"
-goal = "minimize"
-[[stage.objective]]
-metric = "size"
-goal = "maximize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("page")
+.with(r#"description = "<img src=x onerror=\"document.title='owned'\">""#)
+.run("workers = 2")
+.stage("try", r#"echo "<script>document.title=1</script>" >&2; [ {n} -ne 7 ] || exit 3
+               echo "{{\"cost\": $(( ({n} - 12) * ({n} - 12) )), \"size\": {n}, \"note\": \"</script><img src=x onerror=alert(1)>\"}}" > metrics.json"#, 60, 4)
+.with(r#"selection = "pareto""#)
+.sweep("n = { min = 1, max = 20, type = \"int\" }\nmode = [\"plain\", \"</script><script>document.title='owned'</script>\", \"\\\" onload=\\\"alert(1)\"]")
+.minimize("cost")
+.maximize("size")
+}
 
 #[test]
 fn a_browser_draws_sorts_and_filters_it_and_runs_nothing_of_a_trial() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.ok("report study.redb -o page.html", 0).trim(), "page.html");
     let page = std::fs::read_to_string(sandbox.path("page.html")).unwrap();

@@ -1,44 +1,37 @@
 //! Amendments that read again what finished trials left. Each leaves the canonical dump of a study that had the rule from its beginning.
 
-use crate::harness::Sandbox;
+use crate::harness::{Edit, Sandbox, StudyFile};
 
 /// A stage whose trials note their case, say numbers in their log and in a file, and report `m`.
-fn stage(name: &str, budget: u64, param: &str, more: &str) -> String {
-    format!(
-        r#"
-[[stage]]
-name = "{name}"
-command = 'echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "area {{{param}}}00 errors {{{param}}}"; echo "area = {{{param}}}7" > sta.rpt; echo "{{{{\"m\": {{{param}}}}}}}" > metrics.json; [ {{{param}}} != 3 ] || [ -n "$CALM" ] || {{{{ echo "Error: no licence" >&2; exit 3; }}}}'
-trial_budget = {budget}
-survivor_count = 2
-[stage.sweep]
-{param} = {{ min = 1, max = {budget}, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-{more}
-"#
-    )
+fn stage(name: &str, budget: u64, param: &str, more: &str) -> StudyFile {
+    let command = r#"echo $PITON_CASE >> $PITON_STUDY_DIR/log; echo "area {P}00 errors {P}"; echo "area = {P}7" > sta.rpt
+                     echo "{{\"m\": {P}}}" > metrics.json
+                     [ {P} != 3 ] || [ -n "$CALM" ] || {{ echo "Error: no licence" >&2; exit 3; }}"#;
+    StudyFile::fragment()
+        .stage(name, command.edit("{P}", &format!("{{{param}}}")), budget, 2)
+        .sweep(format!(r#"{param} = {{ min = 1, max = {budget}, type = "int" }}"#))
+        .maximize("m")
+        .with(more)
 }
 
-fn study(stages: &str) -> String {
-    format!("[study]\nname = \"s\"\n[run]\nworkers = 1\n{stages}")
+fn study(stages: impl AsRef<str>) -> StudyFile {
+    StudyFile::new("s").run("workers = 1").with(stages)
 }
 
 const AREA: &str = "[stage.metrics]\narea = { file = \"stdout.log\", regex = 'area ([0-9]+)' }\n";
 
 /// The canonical dump of a study that has it from its beginning.
-fn from_its_beginning(text: &str, code: i32) -> String {
+fn from_its_beginning(text: impl AsRef<str>, code: i32) -> String {
     let sandbox = Sandbox::with_study(text);
     sandbox.ok("run study.toml", code);
     sandbox.canonical()
 }
 
 /// Amended, run on if it has to, and held against one that was so from the start. How many trials ran for it, and what the plan said.
-fn amended(before: &str, after: &str, (first, then): (i32, i32)) -> (usize, String) {
+fn amended(before: impl AsRef<str>, after: impl AsRef<str>, (first, then): (i32, i32)) -> (usize, String) {
     let sandbox = Sandbox::finished(before, first);
     let ran = sandbox.lines("log").len();
-    let words = sandbox.amend(after, "--yes", 0);
+    let words = sandbox.amend(&after, "--yes", 0);
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml", then);
     sandbox.ok("verify study.redb", 0);
@@ -49,7 +42,7 @@ fn amended(before: &str, after: &str, (first, then): (i32, i32)) -> (usize, Stri
 
 #[test]
 fn a_metric_is_read_out_of_the_logs_of_finished_trials() {
-    let (before, after) = (study(&stage("a", 5, "n", "")), study(&stage("a", 5, "n", AREA)));
+    let (before, after) = (study(stage("a", 5, "n", "")), study(stage("a", 5, "n", AREA)));
     let sandbox = Sandbox::finished(&before, 0);
     let shown = sandbox.amend(&after, "--dry-run", 0);
     assert!(
@@ -79,12 +72,9 @@ fn a_metric_is_read_out_of_the_logs_of_finished_trials() {
 #[test]
 fn what_survives_may_follow_from_what_was_read() {
     let least = format!("[[stage.objective]]\nmetric = \"area\"\ngoal = \"minimize\"\n{AREA}");
-    let before = study(&stage("a", 5, "n", ""));
-    let after = study(&stage("a", 5, "n", &least)).replacen(
-        "[[stage.objective]]\nmetric = \"m\"\ngoal = \"maximize\"\n",
-        "",
-        1,
-    );
+    let before = study(stage("a", 5, "n", ""));
+    let after = study(stage("a", 5, "n", &least))
+        .edit_first("[[stage.objective]]\nmetric = \"m\"\ngoal = \"maximize\"\n", "");
     let (ran, words) = amended(&before, &after, (0, 0));
     assert!(ran == 0 && words.contains("the survivors are chosen anew"), "{words}");
 }
@@ -97,11 +87,11 @@ fn a_rule_that_found_nothing_is_mended_and_no_trial_runs_again() {
         )
     };
     let with = |regex: &str| {
-        let text = study(&stage("a", 5, "n", ""));
-        let (head, _) = text.split_once("[stage.sweep]").unwrap();
+        let text = study(stage("a", 5, "n", ""));
+        let (head, _) = text.as_ref().split_once("[stage.sweep]").unwrap();
         format!(
             "{head}outputs = [\"sta.rpt\"]\n[stage.sweep]\nn = {{ min = 1, max = 5, type = \"int\" }}\n{}",
-            rule(regex).replacen("outputs = [\"sta.rpt\"]\n", "", 1)
+            rule(regex).edit_first("outputs = [\"sta.rpt\"]\n", "")
         )
     };
     let (before, after) = (with("aera = ([0-9]+)"), with("area = ([0-9]+)"));
@@ -114,39 +104,39 @@ fn a_failure_rule_names_failures_that_there_are() {
     let rule = |retryable: bool| {
         format!("[[stage.failure]]\nkind = \"licence\"\nlog = 'no licence'\nretryable = {retryable}\n")
     };
-    let before = study(&stage("a", 5, "n", ""));
-    let (ran, words) = amended(&before, &study(&stage("a", 5, "n", &rule(false))), (0, 0));
+    let before = study(stage("a", 5, "n", ""));
+    let (ran, words) = amended(&before, study(stage("a", 5, "n", &rule(false))), (0, 0));
     assert!(ran == 0 && words.contains("1 failed trial called licence"), "{words}");
     // One that was not worth a retry, and is now.
     let retried = |rule: &str| {
-        study(&stage("a", 5, "n", rule))
-            .replace("survivor_count = 2", "survivor_count = 2\nretries = { count = 1, delay = \"1ms\" }")
+        study(stage("a", 5, "n", rule))
+            .edit("survivor_count = 2", "survivor_count = 2\nretries = { count = 1, delay = \"1ms\" }")
     };
-    let (ran, words) = amended(&retried(&rule(false)), &retried(&rule(true)), (0, 0));
+    let (ran, words) = amended(retried(&rule(false)), retried(&rule(true)), (0, 0));
     assert!(ran == 1 && words.contains("1 failed trial run"), "{words}");
 }
 
 #[test]
 fn a_rail_is_asked_of_what_is_there_and_says_so_before() {
     let rail = |rail: &str| format!("[stage.rails]\n{rail}\n");
-    let before = study(&stage("a", 5, "n", ""));
-    let rate = study(&stage("a", 5, "n", &rail("max_failure_rate = 0.1")));
+    let before = study(stage("a", 5, "n", ""));
+    let rate = study(stage("a", 5, "n", &rail("max_failure_rate = 0.1")));
     let (ran, words) = amended(&before, &rate, (0, 3));
     assert!(
         ran == 0 && words.contains("rail `max_failure_rate` would be broken by `s_0_2`: the study aborts"),
         "{words}"
     );
     let bound =
-        study(&stage("a", 5, "n", &format!("{}{AREA}", rail("abort_if = [{ metric = \"area\", above = 350 }]"))));
+        study(stage("a", 5, "n", &format!("{}{AREA}", rail("abort_if = [{ metric = \"area\", above = 350 }]"))));
     let (_, words) = amended(&before, &bound, (0, 3));
     assert!(words.contains("rail `abort_if` would be broken by `s_0_3`: the study aborts"), "{words}");
     // None is broken.
-    let wide = study(&stage("a", 5, "n", &rail("max_failure_rate = 0.9")));
+    let wide = study(stage("a", 5, "n", &rail("max_failure_rate = 0.9")));
     let (_, words) = amended(&before, &wide, (0, 0));
     assert!(words.contains("asked of all results of the stage") && !words.contains("aborts"), "{words}");
     // Trials that lack what the rail needs have failed.
     let lacking = rail("abort_if = [{ metric = \"deep\", above = 350 }]");
-    let lacking = study(&stage(
+    let lacking = study(stage(
         "a",
         5,
         "n",
@@ -158,24 +148,24 @@ fn a_rail_is_asked_of_what_is_there_and_says_so_before() {
 
 #[test]
 fn later_stages_stand_if_their_parents_do() {
-    let both = |more: &str| study(&format!("{}{}", stage("a", 5, "n", more), stage("b", 4, "k", "")));
-    let (ran, words) = amended(&both(""), &both(AREA), (0, 0));
+    let both = |more: &str| study(format!("{}{}", stage("a", 5, "n", more), stage("b", 4, "k", "")));
+    let (ran, words) = amended(both(""), both(AREA), (0, 0));
     assert!(ran == 0 && words.contains("metric `area` found in 4"), "{words}");
     // The best two have no `deep`: they have failed, and other ones survive.
     let deep = "[stage.rails]\nabort_if = [{ metric = \"deep\", above = 900 }]\n[stage.metrics]\ndeep = { file = \"stdout.log\", regex = 'area ([0-4]00)' }\n";
-    let sandbox = Sandbox::finished(&both(""), 0);
-    let words = sandbox.amend(&both(deep), "--yes", 6);
+    let sandbox = Sandbox::finished(both(""), 0);
+    let words = sandbox.amend(both(deep), "--yes", 6);
     assert!(words.contains("other cases would survive") && words.contains("--discard-from b"), "{words}");
-    sandbox.amend(&both(deep), "--yes --discard-from b", 0);
+    sandbox.amend(both(deep), "--yes --discard-from b", 0);
     sandbox.ok("run study.toml", 0);
     sandbox.ok("verify study.redb", 0);
-    assert_eq!(sandbox.canonical(), from_its_beginning(&both(deep), 0));
+    assert_eq!(sandbox.canonical(), from_its_beginning(both(deep), 0));
     assert_eq!(sandbox.lines("log").len(), 5 + 4 + 4, "the first stage did not run again");
 }
 
 #[test]
 fn what_is_gone_or_changed_is_no_evidence() {
-    let before = study(&stage("a", 5, "n", "")).replace("[stage.sweep]", "outputs = [\"sta.rpt\"]\n[stage.sweep]");
+    let before = study(stage("a", 5, "n", "")).edit("[stage.sweep]", "outputs = [\"sta.rpt\"]\n[stage.sweep]");
     let after = format!("{before}[stage.metrics]\narea = {{ file = \"sta.rpt\", regex = 'area = ([0-9]+)' }}\n");
     let log = format!("{before}{AREA}");
     let dir = "artifacts/s/0_a/s_0_1/attempt_1";
@@ -209,10 +199,10 @@ fn what_is_gone_or_changed_is_no_evidence() {
 
 #[test]
 fn a_failure_that_cannot_be_read_again_stays_as_it_is() {
-    let sandbox = Sandbox::finished(&study(&stage("a", 5, "n", "")), 0);
+    let sandbox = Sandbox::finished(study(stage("a", 5, "n", "")), 0);
     sandbox.write("artifacts/s/0_a/s_0_2/attempt_1/stderr.log", "Error: other\n");
     let rule = "[[stage.failure]]\nkind = \"licence\"\nlog = 'Error'\n";
-    let words = sandbox.amend(&study(&stage("a", 5, "n", rule)), "--yes", 0);
+    let words = sandbox.amend(study(stage("a", 5, "n", rule)), "--yes", 0);
     assert!(words.contains("1 failed trial cannot be read again and stays as it is"), "{words}");
     assert_eq!(sandbox.dump()["trials"][2]["failure"]["kind"], "exit_code");
 }
@@ -221,25 +211,25 @@ fn a_failure_that_cannot_be_read_again_stays_as_it_is() {
 #[test]
 fn results_that_were_read_again_are_taken_by_a_later_replan() {
     let reusing = |budget: u64, more: &str| {
-        study(&stage("a", budget, "n", more))
-            .replace("survivor_count = 2", "survivor_count = 2\nreuse = true")
-            .replace("echo $PITON_CASE >> $PITON_STUDY_DIR/log", "echo {n} >> $PITON_STUDY_DIR/log")
+        study(stage("a", budget, "n", more))
+            .edit("survivor_count = 2", "survivor_count = 2\nreuse = true")
+            .edit("echo $PITON_CASE >> $PITON_STUDY_DIR/log", "echo {n} >> $PITON_STUDY_DIR/log")
     };
-    let sandbox = Sandbox::finished(&reusing(5, ""), 0);
-    let words = sandbox.amend(&reusing(5, AREA), "--yes", 0);
+    let sandbox = Sandbox::finished(reusing(5, ""), 0);
+    let words = sandbox.amend(reusing(5, AREA), "--yes", 0);
     assert!(words.contains("re-reads 5 finished trials"), "{words}");
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml", 0);
-    assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(5, AREA), 0));
-    sandbox.amend(&reusing(6, AREA), "--yes --discard-from a", 0);
+    assert_eq!(sandbox.canonical(), from_its_beginning(reusing(5, AREA), 0));
+    sandbox.amend(reusing(6, AREA), "--yes --discard-from a", 0);
     sandbox.ok("run study.toml", 0);
     sandbox.ok("verify study.redb", 0);
     let ran: Vec<String> = sandbox.lines("log").split_off(5);
     assert_eq!(ran, ["3", "6"], "the failure, and the new one");
-    assert_eq!(sandbox.canonical(), from_its_beginning(&reusing(6, AREA), 0));
+    assert_eq!(sandbox.canonical(), from_its_beginning(reusing(6, AREA), 0));
     // Those that were taken over have no logs here.
-    let other = AREA.replace("area =", "size =");
-    let words = sandbox.amend(&reusing(6, &other), "--yes", 6);
+    let other = AREA.edit("area =", "size =");
+    let words = sandbox.amend(reusing(6, &other), "--yes", 6);
     assert!(words.contains("it was taken over"), "{words}");
 }
 
@@ -247,12 +237,12 @@ fn results_that_were_read_again_are_taken_by_a_later_replan() {
 #[test]
 fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
     let reusing = |budget: u64, more: &str| {
-        study(&stage("a", budget, "n", more))
-            .replace("survivor_count = 2", "survivor_count = 2\nreuse = true")
-            .replace("name = \"s\"", "name = \"s\"\ninputs = [\"in\"]")
+        study(stage("a", budget, "n", more))
+            .edit("survivor_count = 2", "survivor_count = 2\nreuse = true")
+            .edit("name = \"s\"", "name = \"s\"\ninputs = [\"in\"]")
     };
     let made = || {
-        let sandbox = Sandbox::with_study(&reusing(5, ""));
+        let sandbox = Sandbox::with_study(reusing(5, ""));
         sandbox.write("in", "1");
         sandbox.ok("run study.toml", 0);
         sandbox
@@ -266,20 +256,20 @@ fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
         last.split_off(last.len() - 4)
     };
     let unchanged = made();
-    unchanged.amend(&reusing(5, AREA), "--yes", 0);
+    unchanged.amend(reusing(5, AREA), "--yes", 0);
     let accept = "--yes --accept-inputs --note equal";
     let (later, at_once) = (made(), made());
     for sandbox in [&later, &at_once] {
         sandbox.write("in", "2");
     }
-    later.amend(&reusing(5, ""), accept, 0);
-    later.amend(&reusing(5, AREA), "--yes", 0);
-    let words = at_once.amend(&reusing(5, AREA), accept, 0);
+    later.amend(reusing(5, ""), accept, 0);
+    later.amend(reusing(5, AREA), "--yes", 0);
+    let words = at_once.amend(reusing(5, AREA), accept, 0);
     assert!(words.contains("accepted") && words.contains("rereads"), "{words}");
     for sandbox in [&later, &at_once] {
         assert_eq!(last_identities(sandbox), last_identities(&unchanged));
         sandbox.ok("verify study.redb", 0);
-        sandbox.amend(&reusing(6, AREA), "--yes --discard-from a", 0);
+        sandbox.amend(reusing(6, AREA), "--yes --discard-from a", 0);
         sandbox.ok("run study.toml", 0);
         sandbox.ok("verify study.redb", 0);
         assert_eq!(sandbox.lines("log").len(), 5 + 2, "the failure, and the new one");
@@ -290,32 +280,19 @@ fn what_was_made_before_a_change_was_accepted_is_read_again_as_what_it_was() {
 #[test]
 fn results_that_were_taken_over_are_read_again_from_their_outputs() {
     let study = |values: &str, more: &str, m: &str| {
-        format!(
-            r#"
-[study]
-name = "s"
-[[stage]]
-name = "a"
-reuse = true
-command = 'echo {{n}} >> $PITON_STUDY_DIR/log; echo "area = {{n}}7" > sta.rpt; echo area {{n}} '
-trial_budget = 9
-survivor_count = 1
-outputs = ["sta.rpt"]
-[stage.sweep]
-n = {values}
-[stage.metrics]
-m = {{ file = "{m}", regex = 'area (?:= )?([0-9]+)' }}
-{more}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#
-        )
+        StudyFile::new("s")
+            .stage("a", r#"echo {n} >> $PITON_STUDY_DIR/log; echo "area = {n}7" > sta.rpt; echo area {n} "#, 9, 1)
+            .with("reuse = true")
+            .with(r#"outputs = ["sta.rpt"]"#)
+            .sweep(format!("n = {values}"))
+            .with(format!("[stage.metrics]\nm = {{ file = \"{m}\", regex = 'area (?:= )?([0-9]+)' }}"))
+            .with(more)
+            .maximize("m")
     };
     let tens = r#"tens = { file = "sta.rpt", regex = '([0-9])[0-9]' }"#;
     for (m, reads) in [("sta.rpt", true), ("stdout.log", false)] {
-        let sandbox = Sandbox::finished(&study("[1, 2]", "", m), 0);
-        sandbox.amend(&study("[3, 2, 1]", "", m), "--yes", 0);
+        let sandbox = Sandbox::finished(study("[1, 2]", "", m), 0);
+        sandbox.amend(study("[3, 2, 1]", "", m), "--yes", 0);
         sandbox.ok("run study.toml", 0);
         assert_eq!(sandbox.lines("log").len(), 3);
         let whole = study("[3, 2, 1]", tens, m);
@@ -339,7 +316,7 @@ goal = "maximize"
         let page = std::fs::read_to_string(sandbox.path("report.html")).unwrap();
         assert!(page.contains("What 3 finished trials of stage a left was read again"));
         // They can be taken again.
-        sandbox.amend(&whole.replace("[3, 2, 1]", "[1, 2, 3]"), "--yes", 0);
+        sandbox.amend(whole.edit("[3, 2, 1]", "[1, 2, 3]"), "--yes", 0);
         sandbox.ok("run study.toml", 0);
         assert_eq!(sandbox.lines("log").len(), 3);
     }

@@ -4,49 +4,40 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, wait_until};
 
 /// Two stages whose trials note in `log` what they were asked to make. `abc` is swept first, so that adding a value of it moves every case.
-fn study(name: &str, abc: &str, reuse: bool, run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "{name}"
-seed = 7
-[run]
-workers = 2
-{run}
-[[stage]]
-name = "synth"
-reuse = {reuse}
-command = 'echo {{abc}}{{n}} >> $PITON_STUDY_DIR/log; echo {{abc}}{{n}}$PITON_SEED > net.v; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
-trial_budget = 12
-survivor_count = 2
-outputs = ["net.v"]
-[stage.sweep]
-n = [1, 2, 3]
-abc = [{abc}]
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-[[stage]]
-name = "place"
-reuse = {reuse}
-command = 'echo place >> $PITON_STUDY_DIR/log; cat {{parent_dir}}/net.v > placed; echo "{{{{\"k\": {{k}}}}}}" > metrics.json'
-trial_budget = 4
-survivor_count = 1
-outputs = ["placed"]
-[stage.sweep]
-k = [1, 2]
-[[stage.objective]]
-metric = "k"
-goal = "maximize"
-"#
-    )
+fn study(name: &str, abc: &str, reuse: bool, run: &str) -> StudyFile {
+    StudyFile::new(name)
+        .with("seed = 7")
+        .run("workers = 2")
+        .with(run)
+        .stage(
+            "synth",
+            r#"echo {abc}{n} >> $PITON_STUDY_DIR/log; echo {abc}{n}$PITON_SEED > net.v
+               echo "{{\"m\": {n}}}" > metrics.json"#,
+            12,
+            2,
+        )
+        .with(format!("reuse = {reuse}"))
+        .with(r#"outputs = ["net.v"]"#)
+        .sweep(format!("n = [1, 2, 3]\nabc = [{abc}]"))
+        .maximize("m")
+        .stage(
+            "place",
+            r#"echo place >> $PITON_STUDY_DIR/log; cat {parent_dir}/net.v > placed
+               echo "{{\"k\": {k}}}" > metrics.json"#,
+            4,
+            1,
+        )
+        .with(format!("reuse = {reuse}"))
+        .with(r#"outputs = ["placed"]"#)
+        .sweep("k = [1, 2]")
+        .maximize("k")
 }
 
 /// What a study gives that runs everything.
-fn alone(text: &str) -> String {
+fn alone(text: &StudyFile) -> String {
     let sandbox = Sandbox::finished(text, 0);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 0);
     sandbox.canonical()
@@ -54,7 +45,7 @@ fn alone(text: &str) -> String {
 
 #[test]
 fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() {
-    let sandbox = Sandbox::finished(&study("s", "\"a\", \"c\"", true, ""), 0);
+    let sandbox = Sandbox::finished(study("s", "\"a\", \"c\"", true, ""), 0);
     assert_eq!(sandbox.lines("log").len(), 6 + 4);
     let grown = study("s", "\"a\", \"b\", \"c\"", true, "");
     let said = sandbox.amend(&grown, "--yes", 0);
@@ -77,7 +68,7 @@ fn a_grid_that_grows_runs_what_is_new_and_gives_what_running_everything_gives() 
 
 #[test]
 fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
-    let first = Sandbox::finished(&study("last", "\"a\", \"c\"", true, ""), 0);
+    let first = Sandbox::finished(study("last", "\"a\", \"c\"", true, ""), 0);
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
     let from = format!("{from}\non_event = \"cat >> told\"");
     let text = study("s", "\"a\", \"c\"", true, &from);
@@ -113,38 +104,24 @@ fn results_of_another_study_are_taken_and_may_be_gone_by_then() {
 #[test]
 fn equal_trials_wait_for_one_result_and_failures_are_nobodys() {
     let text = |command: &str| {
-        format!(
-            r#"
-[study]
-name = "s"
-[run]
-workers = 4
-[[stage]]
-name = "a"
-reuse = true
-uses = ["n"]
-command = '{command}'
-trial_budget = 8
-survivor_count = 1
-retries = 0
-[stage.sweep]
-n = [1, 2]
-other = [1, 2, 3, 4]
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#
-        )
+        StudyFile::new("s")
+            .run("workers = 4")
+            .stage("a", command, 8, 1)
+            .with("reuse = true")
+            .with(r#"uses = ["n"]"#)
+            .with("retries = 0")
+            .sweep("n = [1, 2]\nother = [1, 2, 3, 4]")
+            .maximize("m")
     };
     let good = r#"echo {n} >> $PITON_STUDY_DIR/log; echo "{{\"m\": {n}}}" > metrics.json"#;
-    let sandbox = Sandbox::finished(&text(good), 0);
+    let sandbox = Sandbox::finished(text(good), 0);
     let mut log = sandbox.lines("log");
     log.sort();
     assert_eq!(log, ["1", "2"]);
     assert_eq!(sandbox.dump()["accounting"]["reused"], 6);
     // What fails is run by each of them.
     let bad = r#"echo {n} >> $PITON_STUDY_DIR/log; test {n} = 1 && exit 3; echo "{{\"m\": {n}}}" > metrics.json"#;
-    let sandbox = Sandbox::finished(&text(bad), 0);
+    let sandbox = Sandbox::finished(text(bad), 0);
     let mut log = sandbox.lines("log");
     log.sort();
     assert_eq!(log, ["1", "1", "1", "1", "2"]);
@@ -152,7 +129,7 @@ goal = "maximize"
 
 #[test]
 fn a_damaged_or_strange_store_is_a_miss() {
-    let first = Sandbox::finished(&study("last", "\"a\", \"c\"", true, ""), 0);
+    let first = Sandbox::finished(study("last", "\"a\", \"c\"", true, ""), 0);
     let whole = alone(&study("s", "\"a\", \"c\"", true, ""));
     let good = fs::read(first.path("study.redb")).unwrap();
     let bytes = good.len();
@@ -167,7 +144,7 @@ fn a_damaged_or_strange_store_is_a_miss() {
         }
         fs::write(&other, damaged).unwrap();
         let from = format!("reuse_from = [\"{}\", \"nowhere.redb\"]", other.display());
-        let sandbox = Sandbox::with_study(&study("s", "\"a\", \"c\"", true, &from));
+        let sandbox = Sandbox::with_study(study("s", "\"a\", \"c\"", true, &from));
         let out = sandbox.run("run study.toml");
         assert!(matches!(out.status.code(), Some(0 | 7)), "{damage}: {}", both(&out));
         if out.status.success() {
@@ -177,18 +154,17 @@ fn a_damaged_or_strange_store_is_a_miss() {
 }
 
 /// A study whose trials of `n = 3` wait until there is `go`.
-fn slow(name: &str, run: &str) -> String {
-    study(name, "\"a\", \"c\"", true, run).replacen(
-        "command = 'echo {abc}",
-        "command = 'while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
-        1,
+fn slow(name: &str, run: &str) -> StudyFile {
+    study(name, "\"a\", \"c\"", true, run).edit(
+        "command = \"echo {abc}",
+        "command = \"while ! test -e $PITON_STUDY_DIR/go && test {n} = 3; do sleep 0.05; done; echo {abc}",
     )
 }
 
 /// The same study beside it makes only what the first one has not: four results are there.
 fn takes_the_four_of(first: &Sandbox) {
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
-    let sandbox = Sandbox::with_study(&slow("s", &from));
+    let sandbox = Sandbox::with_study(slow("s", &from));
     sandbox.write("go", "");
     sandbox.ok("run study.toml", 0);
     let mut log = sandbox.lines("log");
@@ -198,7 +174,7 @@ fn takes_the_four_of(first: &Sandbox) {
 
 #[test]
 fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
-    let first = Sandbox::with_study(&slow("last", ""));
+    let first = Sandbox::with_study(slow("last", ""));
     let engine = first.start("run study.toml");
     wait_until("four results", || first.lines("log").len() >= 4);
     wait_until("they are recorded", || first.dump()["accounting"]["succeeded"].as_u64() >= Some(4));
@@ -209,7 +185,7 @@ fn a_store_in_use_can_be_taken_from_and_an_interrupted_run_goes_on() {
 
 #[test]
 fn a_store_that_a_crash_left_is_taken_from_as_it_lies() {
-    let first = Sandbox::with_study(&slow("last", ""));
+    let first = Sandbox::with_study(slow("last", ""));
     let engine = first.start("run study.toml");
     wait_until("they are recorded", || {
         first.path("study.redb").exists() && first.dump()["accounting"]["succeeded"].as_u64() >= Some(4)

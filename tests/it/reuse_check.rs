@@ -4,32 +4,20 @@ use std::fs;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Sandbox, StudyFile, both};
 
 /// Twelve trials of which each is equal to three others, and whose metric is `hidden` besides: what no identity holds.
-fn study(name: &str, reuse: &str, values: &str, run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "{name}"
-seed = 7
-[run]
-workers = 2
-{run}
-[[stage]]
-name = "a"
-reuse = {reuse}
-command = 'echo {{x}} >> $PITON_STUDY_DIR/log; echo {{x}} > out; sh -c "exit $(cat $PITON_STUDY_DIR/exit)" && echo "{{{{\"m\": {{x}}$(cat $PITON_STUDY_DIR/hidden)}}}}" > metrics.json'
-trial_budget = 40
-survivor_count = 1
-outputs = ["out"]
-[stage.sweep]
-x = [{values}]
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-"#
-    )
+fn study(name: &str, reuse: &str, values: &str, run: &str) -> StudyFile {
+    StudyFile::new(name)
+.with("seed = 7")
+.run("workers = 2")
+.with(run)
+.stage("a", r#"echo {x} >> $PITON_STUDY_DIR/log; echo {x} > out
+               sh -c "exit $(cat $PITON_STUDY_DIR/exit)" && echo "{{\"m\": {x}$(cat $PITON_STUDY_DIR/hidden)}}" > metrics.json"#, 40, 1)
+.with(format!("reuse = {reuse}"))
+.with(r#"outputs = ["out"]"#)
+.sweep(format!("x = [{values}]"))
+.minimize("m")
 }
 
 const TEN: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10";
@@ -37,7 +25,7 @@ const TWELVE: &str = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11";
 
 /// The study, finished with ten trials, then grown to twelve, of which ten could be taken. What is hidden is another thing then.
 fn grown(run: &str, hidden: &str, exit: &str) -> (Sandbox, String) {
-    let sandbox = Sandbox::with_study(&study("s", "true", TEN, run));
+    let sandbox = Sandbox::with_study(study("s", "true", TEN, run));
     sandbox.write("hidden", "");
     sandbox.write("exit", "0");
     sandbox.ok("run study.toml", 0);
@@ -50,7 +38,7 @@ fn grown(run: &str, hidden: &str, exit: &str) -> (Sandbox, String) {
     (sandbox, both(&out))
 }
 
-fn grow(sandbox: &Sandbox, text: &str) {
+fn grow(sandbox: &Sandbox, text: &StudyFile) {
     sandbox.write("study.toml", text);
     sandbox.ok("amend study.redb study.toml --yes --discard-from a", 0);
 }
@@ -136,7 +124,7 @@ fn who_breaks_it_is_told_and_nothing_is_taken_any_more() {
     sandbox.ok("verify study.redb", 0);
     // Nor does another study take what is known to differ.
     let from = format!("reuse_from = [\"{}\"]", sandbox.path("study.redb").display());
-    let other = Sandbox::with_study(&study("other", "true", TEN, &from));
+    let other = Sandbox::with_study(study("other", "true", TEN, &from));
     other.write("hidden", "0");
     other.write("exit", "0");
     let out = other.run("run study.toml");
@@ -183,9 +171,9 @@ fn a_checked_trial_that_the_site_ends_is_no_doubt() {
 #[test]
 fn a_doubt_outlives_an_input_that_is_accepted() {
     let with_input = |values: &str| {
-        study("s", "true", values, "reuse_check = 0.5").replace("seed = 7", "seed = 7\ninputs = [\"in\"]")
+        study("s", "true", values, "reuse_check = 0.5").edit("seed = 7", "seed = 7\ninputs = [\"in\"]")
     };
-    let sandbox = Sandbox::with_study(&with_input(TEN));
+    let sandbox = Sandbox::with_study(with_input(TEN));
     for (file, text) in [("hidden", ""), ("exit", "0"), ("in", "1")] {
         sandbox.write(file, text);
     }

@@ -3,47 +3,38 @@
 use rustix::process::Signal;
 
 use crate::clusters::{Cluster, Ray, Slurm};
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, wait_until};
 
 /// Two stages with outputs. Of the first each trial is equal to another one.
-fn study(x: &str, run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "s"
-seed = 7
-[run]
-workers = 4
-reuse_check = 0.2
-{run}
-[[stage]]
-name = "synth"
-reuse = true
-uses = ["x"]
-command = 'echo $PITON_CASE.$PITON_ATTEMPT >> $PITON_STUDY_DIR/log; while test -e $PITON_STUDY_DIR/hold; do sleep 0.05; done; mkdir -p d; echo {{x}} $PITON_SEED > d/net.v; echo "{{{{\"m\": {{x}}}}}}" > metrics.json'
-trial_budget = 40
-survivor_count = 2
-outputs = ["d/net.v"]
-[stage.sweep]
-other = [1, 2]
-x = [{x}]
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-[[stage]]
-name = "place"
-reuse = true
-command = 'echo $PITON_CASE.$PITON_ATTEMPT >> $PITON_STUDY_DIR/log; cat {{parent_dir}}/d/net.v > placed; echo "{{{{\"k\": {{k}}}}}}" > metrics.json'
-trial_budget = 6
-survivor_count = 1
-outputs = ["placed"]
-[stage.sweep]
-k = [1, 2, 3]
-[[stage.objective]]
-metric = "k"
-goal = "maximize"
-"#
-    )
+fn study(x: &str, run: &str) -> StudyFile {
+    StudyFile::new("s")
+        .with("seed = 7")
+        .run("workers = 4\nreuse_check = 0.2")
+        .with(run)
+        .stage(
+            "synth",
+            r#"echo $PITON_CASE.$PITON_ATTEMPT >> $PITON_STUDY_DIR/log
+               while test -e $PITON_STUDY_DIR/hold; do sleep 0.05; done; mkdir -p d
+               echo {x} $PITON_SEED > d/net.v; echo "{{\"m\": {x}}}" > metrics.json"#,
+            40,
+            2,
+        )
+        .with("reuse = true")
+        .with(r#"uses = ["x"]"#)
+        .with(r#"outputs = ["d/net.v"]"#)
+        .sweep(format!("other = [1, 2]\nx = [{x}]"))
+        .maximize("m")
+        .stage(
+            "place",
+            r#"echo $PITON_CASE.$PITON_ATTEMPT >> $PITON_STUDY_DIR/log
+               cat {parent_dir}/d/net.v > placed; echo "{{\"k\": {k}}}" > metrics.json"#,
+            6,
+            1,
+        )
+        .with("reuse = true")
+        .with(r#"outputs = ["placed"]"#)
+        .sweep("k = [1, 2, 3]")
+        .maximize("k")
 }
 
 fn reused(sandbox: &Sandbox) -> u64 {
@@ -53,10 +44,10 @@ fn reused(sandbox: &Sandbox) -> u64 {
 /// A study of a cluster whose grid grows, and whose engine is killed while the rest runs: it gives what this machine gives that
 /// runs everything.
 fn grows_on(cluster: &impl Cluster) {
-    let alone = Sandbox::with_study(&study("1, 2, 3, 4, 5", "").replace("reuse_check = 0.2", "reuse_check = 1"));
+    let alone = Sandbox::with_study(study("1, 2, 3, 4, 5", "").edit("reuse_check = 0.2", "reuse_check = 1"));
     alone.ok("run study.toml", 0);
     let (run, env) = (cluster.run_table(), cluster.env());
-    let sandbox = Sandbox::with_study(&study("1, 2, 3", &run));
+    let sandbox = Sandbox::with_study(study("1, 2, 3", &run));
     let ok = |line: &str| {
         let output = sandbox.piton(line.split_whitespace()).envs(env.iter().cloned()).output().unwrap();
         assert!(output.status.success(), "`piton {line}`\n{}", both(&output));
@@ -64,7 +55,7 @@ fn grows_on(cluster: &impl Cluster) {
     ok("run study.toml");
     let first = reused(&sandbox);
     assert!((1..=3).contains(&first), "{first}: each is equal to another, and some are checked");
-    sandbox.write("study.toml", &study("1, 2, 3, 4, 5", &run));
+    sandbox.write("study.toml", study("1, 2, 3, 4, 5", &run));
     ok("amend study.redb study.toml --yes --discard-from synth");
     sandbox.write("hold", "");
     let begun = sandbox.lines("log").len();
@@ -78,7 +69,8 @@ fn grows_on(cluster: &impl Cluster) {
     let dump = sandbox.dump();
     let taken: Vec<_> =
         dump["trials"].as_array().unwrap().iter().filter(|t| t.get("reused_from").is_some()).collect();
-    assert!(taken.len() >= 6, "{dump}");
+    // For six there was an equal one before; one of these is run to check it.
+    assert!(taken.len() >= 5, "{dump}");
     assert!(taken.iter().all(|trial| trial["attempts"] == serde_json::json!([])), "{dump}");
     assert_eq!(dump["study"].get("doubts"), None);
     sandbox.ok("verify study.redb", 0);
@@ -115,32 +107,25 @@ for line in sys.stdin:
         print(json.dumps({"params": {"x": max(0, min(100, best + step))}}), flush=True)
 "#;
 
-fn proposed(name: &str, budget: u64, run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "{name}"
-[run]
-workers = 3
-{run}
-[[stage]]
-name = "seek"
-reuse = true
-outputs = ["x"]
-command = 'echo {{x}} >> $PITON_STUDY_DIR/log; echo {{x}} > x; echo "{{{{\"m\": $(( ({{x}} - 37) * ({{x}} - 37) ))}}}}" > metrics.json'
-trial_budget = {budget}
-survivor_count = 2
-sampling = {{ ask = ["python3", "seek.py"], parallel = 3 }}
-[stage.sweep]
-x = {{ min = 0, max = 100, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "minimize"
-"#
-    )
+fn proposed(name: &str, budget: u64, run: &str) -> StudyFile {
+    StudyFile::new(name)
+        .run("workers = 3")
+        .with(run)
+        .stage(
+            "seek",
+            r#"echo {x} >> $PITON_STUDY_DIR/log; echo {x} > x
+               echo "{{\"m\": $(( ({x} - 37) * ({x} - 37) ))}}" > metrics.json"#,
+            budget,
+            2,
+        )
+        .with("reuse = true")
+        .with(r#"outputs = ["x"]"#)
+        .with(r#"sampling = { ask = ["python3", "seek.py"], parallel = 3 }"#)
+        .sweep(r#"x = { min = 0, max = 100, type = "int" }"#)
+        .minimize("m")
 }
 
-fn seeks(text: &str) -> Sandbox {
+fn seeks(text: &StudyFile) -> Sandbox {
     let sandbox = Sandbox::with_study(text);
     sandbox.write("seek.py", SEEKER);
     sandbox.ok("run study.toml", 0);
@@ -169,7 +154,7 @@ fn what_a_proposer_asks_for_is_taken_and_told_as_if_it_had_run() {
     assert_eq!((reused(&checked), checked.canonical()), (0, whole.canonical()));
     // Of its own, once they are discarded.
     let grown = seeks(&proposed("s", 12, ""));
-    grown.write("study.toml", &proposed("s", 16, ""));
+    grown.write("study.toml", proposed("s", 16, ""));
     grown.ok("amend study.redb study.toml --yes --discard-from seek", 0);
     grown.ok("run study.toml", 0);
     assert_eq!((reused(&grown), grown.canonical()), (12, whole.canonical()));

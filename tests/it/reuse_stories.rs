@@ -9,54 +9,32 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use piton::{Stage, Study};
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, both, exists, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, exists, wait_until};
 use crate::kills::Moments;
 
 /// A flow of two scripts, which note in `log` what they were asked for. Where `synth.sh` is another one, its outputs are the same.
-fn flow(name: &str, fanout: &str, run: &str) -> String {
-    format!(
-        r#"
-[study]
-name = "{name}"
-seed = 7
-inputs = ["flow/lib.sh"]
-[study.versions]
-yosys = "cat yosys"
-[run]
-workers = 2
-{run}
-[[stage]]
-name = "synth"
-reuse = true
-inputs = ["flow/synth.sh"]
-command = ["sh", "{{study_dir}}/flow/synth.sh", "{{fanout}}", "{{eff}}"]
-trial_budget = 8
-survivor_count = 2
-outputs = ["net.v"]
-[stage.sweep]
-eff = [1, 2]
-fanout = [{fanout}]
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-[[stage]]
-name = "place"
-reuse = true
-inputs = ["flow/place.sh"]
-command = ["sh", "{{study_dir}}/flow/place.sh", "{{parent_dir}}", "{{k}}"]
-trial_budget = 4
-survivor_count = 1
-outputs = ["placed"]
-[stage.sweep]
-k = [1, 2]
-[[stage.objective]]
-metric = "k"
-goal = "maximize"
-"#
-    )
+fn flow(name: &str, fanout: &str, run: &str) -> StudyFile {
+    StudyFile::new(name)
+        .with("seed = 7")
+        .with(r#"inputs = ["flow/lib.sh"]"#)
+        .with("[study.versions]\nyosys = \"cat yosys\"")
+        .run("workers = 2")
+        .with(run)
+        .stage("synth", ["sh", "{study_dir}/flow/synth.sh", "{fanout}", "{eff}"], 8, 2)
+        .with("reuse = true")
+        .with(r#"inputs = ["flow/synth.sh"]"#)
+        .with(r#"outputs = ["net.v"]"#)
+        .sweep(format!("eff = [1, 2]\nfanout = [{fanout}]"))
+        .maximize("m")
+        .stage("place", ["sh", "{study_dir}/flow/place.sh", "{parent_dir}", "{k}"], 4, 1)
+        .with("reuse = true")
+        .with(r#"inputs = ["flow/place.sh"]"#)
+        .with(r#"outputs = ["placed"]"#)
+        .sweep("k = [1, 2]")
+        .maximize("k")
 }
 
-fn flow_sandbox(text: &str) -> Sandbox {
+fn flow_sandbox(text: &StudyFile) -> Sandbox {
     let sandbox = Sandbox::with_study(text);
     fs::create_dir(sandbox.path("flow")).unwrap();
     sandbox.write("flow/lib.sh", "");
@@ -74,7 +52,7 @@ fn flow_sandbox(text: &str) -> Sandbox {
 
 fn append(sandbox: &Sandbox, file: &str, text: &str) {
     let before = fs::read_to_string(sandbox.path(file)).unwrap();
-    sandbox.write(file, &format!("{before}{text}"));
+    sandbox.write(file, format!("{before}{text}"));
 }
 
 fn ran(sandbox: &Sandbox, from: usize) -> (usize, usize) {
@@ -151,7 +129,7 @@ fn why_a_trial_ran_names_what_its_nearest_earlier_result_did_not_have() {
     assert!(nearest.is_null() && !why.contains("nearest"), "{why}");
 
     // A tool is another one, and a variable is new.
-    let text = format!("{}\n[env]\nPDK = \"sky130\"\n", flow("s", "8", &from));
+    let text = flow("s", "8", &from).with("[env]\nPDK = \"sky130\"");
     let sandbox = flow_sandbox(&text);
     sandbox.write("yosys", "0.33\n");
     sandbox.ok("run study.toml", 0);
@@ -204,41 +182,32 @@ fn what_was_taken_is_looked_at_as_what_ran() {
 }
 
 /// Candidates of a first rung, the better of which go on.
-fn halving(candidates: u64) -> String {
-    let rung = |name: &str, budget: u64, survivors: u64, sweep: &str| {
-        format!(
-            r#"
-[[stage]]
-name = "{name}"
-reuse = true
-command = 'echo {name} >> $PITON_STUDY_DIR/log; echo $PITON_SEED > out; echo "{{{{\"m\": {{x}}}}}}" > metrics.json'
-trial_budget = {budget}
-survivor_count = {survivors}
-outputs = ["out"]
-{sweep}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#
-        )
+fn halving(candidates: u64) -> StudyFile {
+    let rung = |file: StudyFile, name: &str, budget: u64, survivors: u64, sweep: &str| {
+        let command = format!(
+            r#"echo {name} >> $PITON_STUDY_DIR/log; echo $PITON_SEED > out; echo "{{{{\"m\": {{x}}}}}}" > metrics.json"#
+        );
+        file.stage(name, command, budget, survivors)
+            .with("reuse = true\noutputs = [\"out\"]")
+            .with(sweep)
+            .maximize("m")
     };
-    format!(
-        "[study]\nname = \"s\"\nseed = 3\n[run]\nworkers = 2\n{}{}{}",
-        rung("one", candidates, 4, "sampling = \"random\"\n[stage.sweep]\nx = { min = 0.0, max = 1.0 }"),
-        rung("two", 4, 2, "[stage.sweep]\nbudget = [10]"),
-        rung("three", 2, 1, "[stage.sweep]\nbudget = [100]"),
-    )
+    let file = StudyFile::new("s").with("seed = 3").run("workers = 2");
+    let file =
+        rung(file, "one", candidates, 4, "sampling = \"random\"\n[stage.sweep]\nx = { min = 0.0, max = 1.0 }");
+    let file = rung(file, "two", 4, 2, "[stage.sweep]\nbudget = [10]");
+    rung(file, "three", 2, 1, "[stage.sweep]\nbudget = [100]")
 }
 
 #[test]
 fn a_halving_that_grows_runs_what_is_new() {
-    let sandbox = Sandbox::with_study(&halving(8));
+    let sandbox = Sandbox::with_study(halving(8));
     sandbox.ok("run study.toml", 0);
     assert_eq!(sandbox.lines("log").len(), 8 + 4 + 2);
-    sandbox.write("study.toml", &halving(10));
+    sandbox.write("study.toml", halving(10));
     sandbox.ok("amend study.redb study.toml --yes", 0);
     sandbox.ok("run study.toml", 0);
-    let alone = Sandbox::with_study(&halving(10));
+    let alone = Sandbox::with_study(halving(10));
     alone.ok("run study.toml", 0);
     assert_eq!(sandbox.canonical(), alone.canonical());
     // Two candidates are new; of what follows, only what descends from new survivors.
@@ -253,32 +222,25 @@ fn a_halving_that_grows_runs_what_is_new() {
 #[test]
 fn a_run_that_takes_results_and_is_killed_again_and_again_takes_each_of_them_once() {
     let text = |name: &str, run: &str| {
-        format!(
-            r#"
-[study]
-name = "{name}"
-[run]
-workers = 4
-{run}
-[[stage]]
-name = "a"
-reuse = true
-command = 'echo {{n}} >> $PITON_STUDY_DIR/log; head -c 20000 /dev/zero > big; echo {{n}} > sub; echo "{{{{\"m\": {{n}}}}}}" > metrics.json'
-trial_budget = 200
-survivor_count = 3
-outputs = ["big", "sub"]
-[stage.sweep]
-n = {{ min = 1, max = 200, type = "int" }}
-[[stage.objective]]
-metric = "m"
-goal = "maximize"
-"#
-        )
+        StudyFile::new(name)
+            .run("workers = 4")
+            .with(run)
+            .stage(
+                "a",
+                r#"echo {n} >> $PITON_STUDY_DIR/log; head -c 20000 /dev/zero > big; echo {n} > sub
+               echo "{{\"m\": {n}}}" > metrics.json"#,
+                200,
+                3,
+            )
+            .with("reuse = true")
+            .with(r#"outputs = ["big", "sub"]"#)
+            .sweep(r#"n = { min = 1, max = 200, type = "int" }"#)
+            .maximize("m")
     };
-    let first = Sandbox::with_study(&text("last", ""));
+    let first = Sandbox::with_study(text("last", ""));
     first.ok("run study.toml", 0);
     let from = format!("reuse_from = [\"{}\"]", first.path("study.redb").display());
-    let sandbox = Sandbox::with_study(&text("s", &from));
+    let sandbox = Sandbox::with_study(text("s", &from));
     let mut moments = Moments::new();
     let stage = sandbox.path("artifacts/s/0_a");
     let begun = || fs::read_dir(&stage).map_or(0, |cases| cases.count() as u64);
@@ -298,7 +260,7 @@ goal = "maximize"
     assert_eq!(dump["accounting"]["attempts_started"], 0);
     let told = sandbox.ok("dump study.redb --events --format json", 0);
     assert_eq!(told.matches("\"trial_reused\"").count(), 200);
-    let alone = Sandbox::with_study(&text("s", ""));
+    let alone = Sandbox::with_study(text("s", ""));
     alone.ok("run study.toml", 0);
     assert_eq!(sandbox.canonical(), alone.canonical());
     sandbox.ok("verify study.redb", 0);
@@ -398,7 +360,7 @@ fn a_changed_script_that_is_accepted_costs_nothing_and_is_shown_for_ever() {
     assert_eq!(ran(&sandbox, 8), (0, 0));
 
     // A grid that grows takes what was made with the old script; what is new is made with the new one.
-    sandbox.write("study.toml", &flow("s", "8, 12, 16", ""));
+    sandbox.write("study.toml", flow("s", "8, 12, 16", ""));
     let said = sandbox.ok("amend study.redb study.toml --yes", 0);
     assert!(said.contains("stage `synth`: 6 trials: 4 reused, 2 run"), "{said}");
     sandbox.ok("run study.toml", 0);

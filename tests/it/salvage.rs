@@ -3,41 +3,25 @@
 use std::fs;
 
 use crate::clusters::{Cluster, Slurm};
-use crate::harness::{Sandbox, both};
+use crate::harness::{Edit, Sandbox, StudyFile, both};
 
-const STUDY: &str = r#"
-[study]
-name = "hurt"
-seed = 3
-[run]
-workers = 2
-[[stage]]
-name = "first"
-command = ["./trial.sh", "{x}"]
-trial_budget = 12
-survivor_count = 2
-outputs = ["out.txt"]
-[stage.sweep]
-x = { min = 1, max = 12, type = "int" }
-[[stage.objective]]
-metric = "y"
-goal = "minimize"
-[[stage]]
-name = "second"
-command = ["./trial.sh", "{x}{z}"]
-trial_budget = 4
-survivor_count = 1
-outputs = ["out.txt"]
-[stage.sweep]
-z = [1, 2]
-[[stage.objective]]
-metric = "y"
-goal = "minimize"
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("hurt")
+        .with("seed = 3")
+        .run("workers = 2")
+        .stage("first", ["./trial.sh", "{x}"], 12, 2)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep(r#"x = { min = 1, max = 12, type = "int" }"#)
+        .minimize("y")
+        .stage("second", ["./trial.sh", "{x}{z}"], 4, 1)
+        .with(r#"outputs = ["out.txt"]"#)
+        .sweep("z = [1, 2]")
+        .minimize("y")
+}
 
 /// A finished study, its canonical dump, and its store's bytes.
 fn finished() -> (Sandbox, String, Vec<u8>) {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("trial.sh", "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json");
     sandbox.ok("run study.toml", 0);
     let canonical = sandbox.canonical();
@@ -141,13 +125,13 @@ fn a_study_goes_on_from_what_was_recovered_and_ends_the_same() {
 /// What a study went through is in its rows as well: retries by hand, larger budgets, discarded stages, an abort, proposals.
 #[test]
 fn whatever_a_study_went_through_is_rebuilt_from_its_rows() {
-    let sandbox = Sandbox::with_study(&format!("{STUDY}[[stage.failure]]\nkind = \"odd\"\nexit_code = 3\n"));
+    let sandbox = Sandbox::with_study(study_file().with("[[stage.failure]]\nkind = \"odd\"\nexit_code = 3"));
     let works = "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json";
     sandbox.script("trial.sh", &format!("[ \"$1\" = 5 ] && exit 3; {works}"));
     sandbox.ok("run study.toml", 0);
     let larger =
-        fs::read_to_string(sandbox.path("study.toml")).unwrap().replace("trial_budget = 4", "trial_budget = 6");
-    sandbox.write("larger.toml", &larger.replace("z = [1, 2]", "z = [1, 2, 3]"));
+        fs::read_to_string(sandbox.path("study.toml")).unwrap().edit("trial_budget = 4", "trial_budget = 6");
+    sandbox.write("larger.toml", larger.edit("z = [1, 2]", "z = [1, 2, 3]"));
     let output = sandbox.run("amend study.redb larger.toml --yes --discard-from second");
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
     sandbox.ok("resume study.redb", 0);
@@ -155,8 +139,8 @@ fn whatever_a_study_went_through_is_rebuilt_from_its_rows() {
     // One that a rail ends, and that a person takes up again.
     let burns = "catastrophic_failures = 1\n[[stage]]\nname = \"first\"";
     let fire = "[[stage.failure]]\nkind = \"fire\"\nexit_code = 4\nseverity = \"catastrophic\"\nretryable = false\n[[stage]]\nname = \"second\"";
-    let study = STUDY.replace("[[stage]]\nname = \"first\"", &format!("[rails]\n{burns}"));
-    let ended = Sandbox::with_study(&study.replace("[[stage]]\nname = \"second\"", fire));
+    let study = study_file().edit("[[stage]]\nname = \"first\"", &format!("[rails]\n{burns}"));
+    let ended = Sandbox::with_study(study.edit("[[stage]]\nname = \"second\"", fire));
     ended.script("trial.sh", &format!("[ \"$1\" = 7 ] && [ ! -e ../../../../../mended ] && exit 4; {works}"));
     ended.run("run study.toml");
     check_every_page(&ended);
@@ -177,13 +161,13 @@ for line in sys.stdin:
 /// Proposals are in rows of their own; the base command's attempts are in the study's.
 #[test]
 fn proposals_and_the_base_command_are_rebuilt() {
-    let asks = STUDY
-        .replace(
+    let asks = study_file()
+        .edit(
             "trial_budget = 12",
             "trial_budget = 8\nsampling = { ask = [\"python3\", \"seek.py\"], parallel = 2 }",
         )
-        .replace("max = 12", "max = 100")
-        .replace("[[stage]]\nname = \"first\"", "[base]\ncommand = [\"./base.sh\"]\n[[stage]]\nname = \"first\"");
+        .edit("max = 12", "max = 100")
+        .edit("[[stage]]\nname = \"first\"", "[base]\ncommand = [\"./base.sh\"]\n[[stage]]\nname = \"first\"");
     let sandbox = Sandbox::with_study(&asks);
     sandbox.write("seek.py", SEEK);
     sandbox.script("base.sh", "echo built > base.txt");
@@ -204,7 +188,7 @@ fn proposals_and_the_base_command_are_rebuilt() {
 fn attempts_on_a_cluster_are_rebuilt() {
     let slurm = Slurm::start();
     let sandbox =
-        Sandbox::with_study(&STUDY.replace("workers = 2\n", &format!("workers = 4\n{}", slurm.run_table())));
+        Sandbox::with_study(study_file().edit("workers = 2\n", &format!("workers = 4\n{}", slurm.run_table())));
     sandbox.script("trial.sh", "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json");
     let output = sandbox.piton(["run", "study.toml"]).envs(slurm.env()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
@@ -290,7 +274,7 @@ fn nothing_is_replaced_and_nothing_is_made_of_nothing() {
     assert!(sandbox.ok("salvage study.redb -o copy.redb", 0).contains("recovered all "));
     assert_eq!(canonical_of(&sandbox, "copy.redb"), canonical);
     sandbox.write("empty.redb", "");
-    sandbox.write("noise.redb", &"no store at all. ".repeat(5_000));
+    sandbox.write("noise.redb", "no store at all. ".repeat(5_000));
     for store in ["empty.redb", "noise.redb"] {
         let output = sandbox.run(&format!("salvage {store} -o new.redb"));
         assert_eq!(output.status.code(), Some(7), "{}", both(&output));
@@ -304,7 +288,7 @@ fn nothing_is_replaced_and_nothing_is_made_of_nothing() {
 
 #[test]
 fn a_store_that_an_engine_writes_is_left_to_it() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script(
         "trial.sh",
         "echo > ../../../../started; while [ ! -e ../../../../go ]; do sleep 0.05; done; exit 1",

@@ -8,29 +8,17 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::browser::Browser;
-use crate::harness::{Sandbox, wait_until};
+use crate::harness::{Sandbox, StudyFile, wait_until};
 
 /// Each trial waits for a gate of its own. Names and values would be markup if anybody let them.
 pub fn study() -> Sandbox {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "watched"
-description = "<img src=x onerror=\"document.title='owned'\">"
-[run]
-workers = 2
-[[stage]]
-name = "try"
-command = ["./trial.sh", "{n}", "{mode}"]
-trial_budget = 8
-survivor_count = 2
-[stage.sweep]
-n = { min = 1, max = 8, type = "int" }
-mode = ["</script><img src=x onerror=document.title=1>"]
-[[stage.objective]]
-metric = "cost"
-goal = "minimize"
-"#,
+        StudyFile::new("watched")
+.with(r#"description = "<img src=x onerror=\"document.title='owned'\">""#)
+.run("workers = 2")
+.stage("try", ["./trial.sh", "{n}", "{mode}"], 8, 2)
+.sweep("n = { min = 1, max = 8, type = \"int\" }\nmode = [\"</script><img src=x onerror=document.title=1>\"]")
+.minimize("cost"),
     );
     sandbox.script(
         "trial.sh",
@@ -390,25 +378,14 @@ fn a_huge_plan_has_a_page() {
         ("10_000_000", r#"{ min = 1, max = 10_000_000, type = "int" }"#, "random"),
         ("1_000_000_000_000_000", "{ min = 0.0, max = 1.0 }", "random"),
     ] {
-        let sandbox = Sandbox::with_study(&format!(
-            r#"
-[study]
-name = "huge"
-[run]
-workers = 2
-[[stage]]
-name = "try"
-command = 'printf "{{{{\"y\": %s}}}}" {{x}} > "$PITON_METRICS_FILE"; echo >> "$PITON_STUDY_DIR/started"; [ $(wc -l < "$PITON_STUDY_DIR/started") -lt 8 ] || ! mkdir "$PITON_STUDY_DIR/enough" || kill $(cat "$PITON_STUDY_DIR/engine")'
-trial_budget = {budget}
-survivor_count = 1
-sampling = "{sampling}"
-[stage.sweep]
-x = {domain}
-[[stage.objective]]
-metric = "y"
-goal = "minimize"
-"#
-        ));
+        let sandbox = Sandbox::with_study(StudyFile::new("huge")
+.run("workers = 2")
+.stage("try", r#"printf "{{\"y\": %s}}" {x} > "$PITON_METRICS_FILE"
+               echo >> "$PITON_STUDY_DIR/started"
+               [ $(wc -l < "$PITON_STUDY_DIR/started") -lt 8 ] || ! mkdir "$PITON_STUDY_DIR/enough" || kill $(cat "$PITON_STUDY_DIR/engine")"#, budget, 1)
+.with(format!(r#"sampling = "{sampling}""#))
+.sweep(format!("x = {domain}"))
+.minimize("y"));
         sandbox.script("run.sh", "echo $$ > engine\nexec \"$1\" run study.toml");
         let piton = env!("CARGO_BIN_EXE_piton");
         let run = Command::new("./run.sh").arg(piton).current_dir(sandbox.path(".")).output().unwrap();

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::harness::{Engine, Sandbox, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, StudyFile, wait_until};
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
@@ -17,19 +17,10 @@ fn example(name: &str) -> PathBuf {
 /// Two trials that wait for `gate`.
 fn study() -> Sandbox {
     let sandbox = Sandbox::with_study(
-        r#"
-[study]
-name = "served"
-[run]
-grace = "1s"
-[[stage]]
-name = "only"
-command = ["./trial.sh"]
-trial_budget = 2
-survivor_count = 1
-[stage.sweep]
-n = { min = 1, max = 2, type = "int" }
-"#,
+        StudyFile::new("served")
+            .run(r#"grace = "1s""#)
+            .stage("only", ["./trial.sh"], 2, 1)
+            .sweep(r#"n = { min = 1, max = 2, type = "int" }"#),
     );
     sandbox.script(
         "trial.sh",
@@ -69,7 +60,7 @@ fn a_timed_out_ci_job_goes_on_in_the_next_one() {
     let steps = workflow["jobs"]["study"]["steps"].as_array().unwrap();
     let step = |name: &str| steps.iter().find(|step| step["name"] == name).unwrap();
     let line = step("Run")["run"].as_str().unwrap();
-    let short = line.replace(" 45m ", " 1s ").replace("--drain-for 5m", "--drain-for 100ms");
+    let short = line.edit(" 45m ", " 1s ").edit("--drain-for 5m", "--drain-for 100ms");
     assert_eq!(short.len(), line.len() - 1 + 3, "both limits are in it: {line}");
     let (restored, saved) = (step("Fetch what earlier jobs did"), step("Keep what was done"));
     assert_eq!(restored["with"]["key"], saved["with"]["key"]);
@@ -93,7 +84,7 @@ fn a_timed_out_ci_job_goes_on_in_the_next_one() {
     assert_eq!(sandbox.lines("output"), ["code=75", "code=0"]);
     assert!(sandbox.path("results.xml").exists());
     // A person is waited for: the job is fine, and no other one is started.
-    sandbox.write("study.toml", &waiting(&sandbox));
+    sandbox.write("study.toml", waiting(&sandbox));
     std::fs::remove_file(sandbox.path("study.redb")).unwrap();
     assert_eq!(job(), Some(0));
     assert_eq!(sandbox.lines("output").last().unwrap(), "code=8");
@@ -113,7 +104,7 @@ fn the_systemd_unit_goes_on_after_stops_and_kills() {
     let text = std::fs::read_to_string(example("service/piton@.service")).unwrap();
     let sandbox = study();
     // systemd's own opinion, of the unit with a program that is there.
-    let there = text.replace("/usr/local/bin/piton", env!("CARGO_BIN_EXE_piton"));
+    let there = text.edit("/usr/local/bin/piton", env!("CARGO_BIN_EXE_piton"));
     sandbox.write("piton@.service", &there);
     std::os::unix::fs::symlink(sandbox.path("piton@.service"), sandbox.path("piton@x.service")).unwrap();
     let verify = Command::new("systemd-analyze")
@@ -168,7 +159,7 @@ fn the_systemd_unit_goes_on_after_stops_and_kills() {
         assert!(!starts_again(status), "{status}");
     }
     assert_eq!(sandbox.dump()["accounting"]["succeeded"], 2);
-    sandbox.write("waits.toml", &waiting(&sandbox).replace("served", "waits"));
+    sandbox.write("waits.toml", waiting(&sandbox).edit("served", "waits"));
     let waits = sandbox.run("run waits.toml").status;
     assert_eq!(waits.code(), Some(8));
     assert!(!starts_again(waits) && codes("SuccessExitStatus").contains(&8));
@@ -199,7 +190,7 @@ fn the_slurm_script_drains_once_and_queues_itself_again() {
     assert_eq!(job().wait().code(), Some(0));
     assert_eq!(sandbox.lines("queued").len(), 1);
     assert_eq!(sandbox.dump()["accounting"]["interrupted"], 0);
-    sandbox.write("study.toml", &waiting(&sandbox));
+    sandbox.write("study.toml", waiting(&sandbox));
     std::fs::remove_file(sandbox.path("study.redb")).unwrap();
     assert_eq!(job().wait().code(), Some(8));
     assert_eq!(sandbox.lines("queued").len(), 1, "nothing to do before a person approves");

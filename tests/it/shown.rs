@@ -3,16 +3,19 @@
 
 use serde_json::Value as Json;
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Edit, Sandbox, StudyFile, both};
 
 const OBJECTIVE: &str = "[[stage.objective]]\nmetric = \"y\"\ngoal = \"minimize\"\n";
 
 /// One stage with this command and these further lines.
 fn study(command: &str, budget: u32, more: &str) -> Sandbox {
-    Sandbox::with_study(&format!(
-        "[study]\nname = \"s\"\n[params]\ndesign = \"gcd\"\nx = 7\n[run]\nworkers = 2\n[[stage]]\nname = \"a\"\n\
-         command = '{command}'\ntrial_budget = {budget}\nsurvivor_count = 1\n{more}"
-    ))
+    Sandbox::with_study(
+        StudyFile::new("s")
+            .with("[params]\ndesign = \"gcd\"\nx = 7")
+            .run("workers = 2")
+            .stage("a", command, budget, 1)
+            .with(more),
+    )
 }
 
 const REPORT: &str = r#"printf "{{\"y\": 0.30000000000000004}}" > "$PITON_METRICS_FILE""#;
@@ -22,7 +25,7 @@ fn asking(answer: &str) -> Sandbox {
     let sandbox = study(REPORT, 1, &format!("{sweep}{OBJECTIVE}"));
     let python = "#!/usr/bin/env python3\nimport json, sys\nfor line in sys.stdin:\n    \
                   if json.loads(line)[\"type\"] == \"ask\":\n        print(json.dumps(";
-    sandbox.write("p.py", &format!("{python}{answer}), flush=True)\n"));
+    sandbox.write("p.py", format!("{python}{answer}), flush=True)\n"));
     std::fs::set_permissions(sandbox.path("p.py"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     sandbox
 }
@@ -127,15 +130,11 @@ fn another_artifacts_directory_is_refused_also_of_a_finished_study() {
 fn an_amendment_of_a_table_of_run_is_one() {
     let sandbox = study(REPORT, 1, OBJECTIVE);
     sandbox.ok("run study.toml", 0);
-    let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write(
-        "study.toml",
-        &text.replace("workers = 2", "workers = 2\nexecutor = \"slurm\"\n[run.slurm]\npartition = \"a\""),
-    );
+    sandbox.edit("study.toml", "workers = 2", "workers = 2\nexecutor = \"slurm\"\n[run.slurm]\npartition = \"a\"");
     let said = sandbox.ok("amend study.redb study.toml --yes", 0);
     assert!(said.contains("run.slurm.partition"), "{said}");
     let again = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    sandbox.write("study.toml", &again.replace("\"a\"\n", "\"b\"\n").replacen("name = \"b\"", "name = \"a\"", 1));
+    sandbox.write("study.toml", again.edit("\"a\"\n", "\"b\"\n").edit_first("name = \"b\"", "name = \"a\""));
     let output = sandbox.run("amend study.redb study.toml --yes");
     assert!(!both(&output).contains("nothing to amend"), "{}", both(&output));
 }

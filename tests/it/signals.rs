@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use rustix::process::Signal;
 
-use crate::harness::{Engine, Sandbox, exists, state_of, wait_until};
+use crate::harness::{Edit, Engine, Sandbox, exists, state_of, wait_until};
 
 /// Six trials, two at a time, that each wait for `gate`.
 fn gated(extra_run: &str, body: &str) -> Sandbox {
@@ -104,7 +104,7 @@ fn what_the_parent_ignored_or_blocked_does_not_matter() {
         &format!("grep -E '^Sig(Blk|Ign)' /proc/self/status >> \"$PITON_STUDY_DIR/trial\"\n{WAIT_FOR_GATE}"),
     );
     let versions = "[study]\nversions = { sh = \"echo 1\" }";
-    let study = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().replacen("[study]", versions, 1);
+    let study = std::fs::read_to_string(sandbox.path("study.toml")).unwrap().edit_first("[study]", versions);
     sandbox.write("study.toml", &study);
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", "trap '' CHLD TERM USR1 PIPE; exec env --block-signal \"$0\" run study.toml 2> engine.err"]);

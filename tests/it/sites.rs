@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
-use crate::harness::{both, wait_until};
+use crate::harness::{Edit, both, wait_until};
 use crate::remote::Far;
 
 /// An ordinary user.
@@ -41,7 +41,7 @@ pub fn refused(far: &Far, words: &[&str]) {
 fn an_ordinary_user_on_a_hidden_partition_of_slurms() {
     let slurm = Slurm::start_with("PartitionName=hid Nodes=ALL Hidden=YES MaxTime=INFINITE State=UP\n");
     slurm.open_to_others();
-    let table = slurm.run_table().replace("\"debug\"", "\"hid\"");
+    let table = slurm.run_table().edit("\"debug\"", "\"hid\"");
     let far = Far::with(&table, slurm.env());
     let own = |path: &std::path::Path| std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     for path in ["", "study.toml", "trial.sh"] {
@@ -122,7 +122,7 @@ fn what_slurm_refuses_for_good_ends_the_run_with_its_words() {
         "EnforcePartLimits=ALL\nPartitionName=short Nodes=ALL MaxTime=1 State=UP\n\
          PartitionName=idle Nodes=ALL State=INACTIVE\nPartitionName=theirs Nodes=ALL AllowAccounts=foo State=UP\n",
     );
-    let partition = |name: &str| slurm.run_table().replace("\"debug\"", &format!("{name:?}"));
+    let partition = |name: &str| slurm.run_table().edit("\"debug\"", &format!("{name:?}"));
     let refusals = [
         (
             format!("{}time = \"10m\"\n", partition("short")),
@@ -135,7 +135,7 @@ fn what_slurm_refuses_for_good_ends_the_run_with_its_words() {
         (format!("{}extra = [\"--constraint=x\"]\n", slurm.run_table()), "Invalid feature specification"),
         (format!("{}extra = [\"--licenses=x:3\"]\n", slurm.run_table()), "Invalid license specification"),
         (format!("{}extra = [\"--no-such\"]\n", slurm.run_table()), "unrecognized option '--no-such'"),
-        (slurm.run_table().replace("cpus = 1", "cpus = 400"), "More processors requested than permitted"),
+        (slurm.run_table().edit("cpus = 1", "cpus = 400"), "More processors requested than permitted"),
     ];
     for (table, words) in refusals {
         refused(&Far::with(&table, slurm.env()), &[words]);
@@ -186,7 +186,7 @@ fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided(
     let far = Far::on(&ray);
     let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
     let fewer =
-        text.replace("trial_budget = 28", "trial_budget = 3").replace("survivor_count = 4", "survivor_count = 1");
+        text.edit("trial_budget = 28", "trial_budget = 3").edit("survivor_count = 4", "survivor_count = 1");
     far.sandbox.write("study.toml", &fewer);
     far.sandbox.write("token", "right-0123456789abcdef\n");
     let mut env = far.env.clone();
@@ -204,8 +204,7 @@ fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided(
 fn a_time_limit_of_slurms_that_was_reached_with_nobody_there_is_a_timeout() {
     let slurm = Slurm::start_with("MinJobAge=2\n");
     let far = Far::with(&format!("{}time = \"1m\"\n", slurm.run_table()), slurm.env());
-    let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
-    far.sandbox.write("study.toml", &text.replace("workers = 8", "workers = 2"));
+    far.sandbox.edit("study.toml", "workers = 8", "workers = 2");
     let engine = far.hold(2);
     engine.signal(Signal::KILL);
     engine.wait();
@@ -381,7 +380,7 @@ fn results_of_slurms_jobs_wait_for_a_share_that_is_full() {
     let hold = "while [ -e \"$PITON_STUDY_DIR/hold\" ]; do sleep 0.05; done\n";
     let (begin, work) = trial.split_once(hold).unwrap();
     let (begin, work) =
-        (begin.replace("$PITON_STUDY_DIR/begun", "$PITON_STUDY_DIR/ready"), work.replace("exit 3", "code=3"));
+        (begin.edit("$PITON_STUDY_DIR/begun", "$PITON_STUDY_DIR/ready"), work.edit("exit 3", "code=3"));
     let told = "echo \"$PITON_CASE $PITON_ATTEMPT\" >> \"$PITON_STUDY_DIR/begun\"\n";
     far.sandbox.script("trial.sh", &format!("code=0\n{begin}{work}{told}{hold}exit $code\n"));
     let engine = far.hold(8);

@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Sandbox, wait_until};
+use crate::harness::{Sandbox, StudyFile, wait_until};
 
 /// Holds each document against a schema, with a validator that others wrote. Each must be refused once it says more, says less, or
 /// says a time in another way.
@@ -90,31 +90,16 @@ fn every_line_is_as_the_schema_says() {
     validated("compare", &[serde_json::from_str(&compared).unwrap()]);
 
     let text = |budget: u32| {
-        format!(
-            r#"
-[study]
-name = "odd"
-[run]
-workers = 1
-[rails]
-catastrophic_failures = 1
-[[stage]]
-name = "only"
-command = ["./trial.sh", "{{n}}"]
-trial_budget = {budget}
-survivor_count = 1
-outputs = ["out"]
-retries = 1
-[stage.sweep]
-n = {{ min = 1, max = 9, type = "int" }}
-[[stage.failure]]
-kind = "bad"
-exit_code = 3
-severity = "catastrophic"
-"#
-        )
+        StudyFile::new("odd")
+            .run("workers = 1")
+            .with("[rails]\ncatastrophic_failures = 1")
+            .stage("only", ["./trial.sh", "{n}"], budget, 1)
+            .with(r#"outputs = ["out"]"#)
+            .with("retries = 1")
+            .sweep(r#"n = { min = 1, max = 9, type = "int" }"#)
+            .with("[[stage.failure]]\nkind = \"bad\"\nexit_code = 3\nseverity = \"catastrophic\"")
     };
-    let sandbox = Sandbox::with_study(&text(4));
+    let sandbox = Sandbox::with_study(text(4));
     sandbox.script(
         "trial.sh",
         r#"
@@ -131,7 +116,7 @@ echo > out
     sandbox.write("mended", "");
     sandbox.ok("retry study.redb --failed", 0);
     sandbox.ok("run study.toml", 0);
-    sandbox.write("study.toml", &text(5));
+    sandbox.write("study.toml", text(5));
     sandbox.ok("amend study.redb study.toml --yes", 0);
     sandbox.write("gate", "");
     let engine = sandbox.start("run study.toml");

@@ -67,8 +67,8 @@ fn what_a_cell_says_is_what_command_params_and_tables_get() {
         ("größer 好", "größer 好", false),
     ];
     let rows: String = cells.iter().map(|(cell, _, _)| format!("{cell},x\r\n")).collect();
-    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", "v = \"none\""));
-    sandbox.write("c.csv", &format!("\u{feff}v,w\r\n{rows}"));
+    let sandbox = Sandbox::with_study(listed("{ file = \"c.csv\" }", "v = \"none\""));
+    sandbox.write("c.csv", format!("\u{feff}v,w\r\n{rows}"));
     sandbox.ok("run study.toml", 0);
     let tables = column(&sandbox, "param.v");
     let dump = sandbox.dump();
@@ -108,7 +108,7 @@ fn what_set_says_is_what_a_trial_gets() {
     for (set, value) in
         [("1.20", "1.20"), ("0x1F", "0x1F"), ("7e9", "7e9"), ("007", "007"), ("0.5", "0.5"), ("\"1.0\"", "1.0")]
     {
-        let sandbox = Sandbox::with_study(&listed("\"grid\"", "v = 1"));
+        let sandbox = Sandbox::with_study(listed("\"grid\"", "v = 1"));
         let set = format!("v={set}");
         let run = || sandbox.piton(["run", "study.toml", "--set", &set]).output().unwrap();
         let output = run();
@@ -123,7 +123,7 @@ fn what_set_says_is_what_a_trial_gets() {
 
 #[test]
 fn a_value_that_cannot_be_kept_is_refused_with_its_line() {
-    let sandbox = Sandbox::with_study(&listed("{ file = \"c.jsonl\" }", "big = 1e400\nsmall = 1e-400"));
+    let sandbox = Sandbox::with_study(listed("{ file = \"c.jsonl\" }", "big = 1e400\nsmall = 1e-400"));
     sandbox.write("c.jsonl", "{\"v\": 1}\n{\"v\": 9223372036854775808}\n{\"v\": 1e-400}\n{\"v\": 2e-400}\n");
     let output = sandbox.run("check study.toml");
     let said = both(&output);
@@ -145,16 +145,16 @@ fn a_value_that_cannot_be_kept_is_refused_with_its_line() {
 fn empty_cells_are_no_params_and_columns_get_names() {
     let sampling = "{ file = \"c.csv\", rename = { \"temp (K)\" = \"v\" } }";
     let table = "temp (K),note\n300,\n,cold\n310,\"\"\n";
-    let bare = Sandbox::with_study(&listed("{ file = \"c.csv\" }", ""));
+    let bare = Sandbox::with_study(listed("{ file = \"c.csv\" }", ""));
     bare.write("c.csv", table);
     let said = both(&bare.run("check study.toml"));
     assert!(said.contains("rename = { \"temp (K)\" = \"temp_K\" }"), "{said}");
-    let without = Sandbox::with_study(&listed(sampling, ""));
+    let without = Sandbox::with_study(listed(sampling, ""));
     without.write("c.csv", table);
     let output = without.run("check study.toml");
     assert_eq!(output.status.code(), Some(2));
     assert!(both(&output).contains("c.csv:3"), "{}", both(&output));
-    let sandbox = Sandbox::with_study(&listed(sampling, "v = \"room\""));
+    let sandbox = Sandbox::with_study(listed(sampling, "v = \"room\""));
     sandbox.write("c.csv", table);
     sandbox.ok("run study.toml", 0);
     assert_eq!([got(&sandbox, 0), got(&sandbox, 1), got(&sandbox, 2)], ["300", "room", "310"]);
@@ -165,7 +165,7 @@ fn empty_cells_are_no_params_and_columns_get_names() {
 
 #[test]
 fn rows_that_repeat_others_are_left_out_with_a_word() {
-    let sandbox = Sandbox::with_study(&listed("{ file = \"c.csv\" }", "v = \"none\""));
+    let sandbox = Sandbox::with_study(listed("{ file = \"c.csv\" }", "v = \"none\""));
     sandbox.write("c.csv", "v,w\n1,x\n1,x\n1.0,x\n");
     let output = sandbox.run("run study.toml");
     assert!(both(&output).contains("1 repeated row left out of its file of cases"), "{}", both(&output));
@@ -174,7 +174,7 @@ fn rows_that_repeat_others_are_left_out_with_a_word() {
 
 /// A stage of four trials that write these metrics, `{x}` among them, and need `y`.
 fn reporting(metrics: &str) -> Sandbox {
-    Sandbox::with_study(&format!(
+    Sandbox::with_study(format!(
         r#"
 study.name = "s"
 [[stage]]

@@ -1,30 +1,20 @@
 //! Tools whose versions belong to a study: told once, recorded, and no other ones go on.
 
-use crate::harness::{Sandbox, both};
+use crate::harness::{Sandbox, StudyFile, both};
 
 /// Two stages with a person in between. `tool` stands beside the study file.
-const STUDY: &str = r#"
-[study]
-name = "s"
-versions = { tool = ["./tool", "--version"], words = "echo $SAID" }
-[env]
-SAID = "of a shell"
-[[stage]]
-name = "a"
-command = ["./tool"]
-trial_budget = 2
-survivor_count = 1
-[[stage]]
-name = "b"
-command = ["./tool"]
-trial_budget = 1
-survivor_count = 1
-approve = true
-"#;
+fn study_file() -> StudyFile {
+    StudyFile::new("s")
+        .with(r#"versions = { tool = ["./tool", "--version"], words = "echo $SAID" }"#)
+        .with("[env]\nSAID = \"of a shell\"")
+        .stage("a", ["./tool"], 2, 1)
+        .stage("b", ["./tool"], 1, 1)
+        .with("approve = true")
+}
 
 /// The first stage is done, with version 1.
 fn begun() -> Sandbox {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("tool", "echo $* >> asked; echo tool 1");
     sandbox.ok("run study.toml", 8);
     sandbox
@@ -81,7 +71,7 @@ fn nothing_of_a_file_runs_before_somebody_agreed() {
     assert!(quiet("check study.toml", 0).contains("tool, words: `--versions` asks them"));
     // The same file, a changed one, one whose tools are others, one that the study cannot become.
     assert!(quiet("amend study.redb study.toml", 0).contains("--yes"));
-    let changed = |name: &str, from: &str, to: &str| sandbox.write(name, &STUDY.replacen(from, to, 1));
+    let changed = |name: &str, from: &str, to: &str| sandbox.write(name, study_file().edit_first(from, to));
     changed("more.toml", "trial_budget = 2", "trial_budget = 2\nretries = 2");
     changed("tools.toml", "--version", "-V");
     changed("other.toml", "name = \"s\"", "name = \"t\"");
@@ -140,7 +130,7 @@ fn another_version_does_not_go_on_unless_results_are_discarded() {
 
 #[test]
 fn an_aborted_study_says_that_its_tool_changed() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     sandbox.script("tool", "[ $# = 0 ] || { echo tool 1; exit 0; }; exit 3");
     sandbox.ok("run study.toml", 3);
     sandbox.ok("run study.toml", 3);
@@ -150,7 +140,7 @@ fn an_aborted_study_says_that_its_tool_changed() {
 
 #[test]
 fn a_tool_that_tells_nothing_begins_no_study() {
-    let sandbox = Sandbox::with_study(STUDY);
+    let sandbox = Sandbox::with_study(study_file());
     for (does, why) in [("exit 3", "exit status: 3"), ("true", "says nothing")] {
         sandbox.script("tool", does);
         refused(&sandbox, "run study.toml", 2, &["`./tool --version`, which tells the version of `tool`", why]);
@@ -174,7 +164,8 @@ fn a_bad_table_of_versions_is_refused_in_words() {
     ] {
         sandbox.write(
             "study.toml",
-            &STUDY.replace("versions = { tool = [\"./tool\", \"--version\"], words = \"echo $SAID\" }", versions),
+            study_file()
+                .edit("versions = { tool = [\"./tool\", \"--version\"], words = \"echo $SAID\" }", versions),
         );
         refused(&sandbox, "check study.toml", 2, &[word]);
     }
@@ -183,20 +174,17 @@ fn a_bad_table_of_versions_is_refused_in_words() {
 #[test]
 fn a_set_of_failure_rules_comes_after_the_studys_own() {
     let study = |failures: &str| {
-        format!(
-            "[study]\nname = \"s\"\n[[stage]]\nname = \"a\"\ntrial_budget = 1\nsurvivor_count = 1\n{failures}\n\
-             command = \"echo 'Error: out of memory.' >&2; exit 1\"\n"
-        )
+        StudyFile::new("s").stage("a", "echo 'Error: out of memory.' >&2; exit 1", 1, 1).with(failures)
     };
     let kind = |failures: &str| {
-        let sandbox = Sandbox::with_study(&study(failures));
+        let sandbox = Sandbox::with_study(study(failures));
         sandbox.ok("run study.toml", 3);
         sandbox.dump()["trials"][0]["failure"]["kind"].as_str().unwrap().to_owned()
     };
     assert_eq!(kind("failures = \"eda\""), "out_of_memory");
     assert_eq!(kind("failures = \"eda\"\nfailure = [{ kind = \"mine\", log = \"memory\" }]"), "mine");
-    let sandbox = Sandbox::with_study(&study("failures = \"edda\""));
+    let sandbox = Sandbox::with_study(study("failures = \"edda\""));
     refused(&sandbox, "check study.toml", 2, &["edda", "eda"]);
-    sandbox.write("study.toml", &study("failures = [{ kind = \"a\", log = \"b\" }]"));
+    sandbox.write("study.toml", study("failures = [{ kind = \"a\", log = \"b\" }]"));
     refused(&sandbox, "check study.toml", 2, &["[[stage.failure]]"]);
 }
