@@ -12,7 +12,7 @@ use crate::next_command::HowToAmend;
 use crate::study_file::{Change, Diagnostics};
 use crate::views::{ViewError, shell_quoted};
 
-/// What failed.
+/// Why a study cannot be made, opened, run or shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -69,7 +69,7 @@ pub enum Error {
     /// The store cannot be read.
     #[error("cannot read the store `{}`", store.display())]
     Journal {
-        /// Which.
+        /// Path of the store's file.
         store: PathBuf,
         /// What of it cannot be read.
         #[source]
@@ -111,7 +111,7 @@ pub enum Error {
     InputsChanged {
         /// Path of the store's file.
         store: PathBuf,
-        /// Which and how.
+        /// A line for each that has changed: its name, and how.
         changes: Vec<String>,
         /// What takes them as they are now, where the study has a file.
         way_on: Option<Box<HowToAmend>>,
@@ -147,7 +147,7 @@ pub enum Error {
     StoredSpec {
         /// Path of the store's file.
         store: PathBuf,
-        /// Why.
+        /// What does not fit, in words.
         why: String,
     },
     /// A stage's closure is missing.
@@ -156,7 +156,7 @@ pub enum Error {
     /// A closure was given for a stage that has none.
     #[error("the study has no stage `{given}` whose trials are a closure; it has {}", closure_stages(stages))]
     NoClosureStage {
-        /// What it was given for.
+        /// The stage it was given for.
         given: String,
         /// The stages whose trials are closures.
         stages: Vec<String>,
@@ -172,7 +172,7 @@ pub enum Error {
     Bug {
         /// Where in the code.
         place: String,
-        /// What it said.
+        /// The message of its panic, or what was found to be impossible.
         words: String,
     },
     /// Output could not be written.

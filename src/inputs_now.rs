@@ -13,7 +13,6 @@ use crate::sys::tree_hash::to_the_end;
 pub(crate) struct Looked {
     /// Ready to be looked at again.
     pub inputs: Inputs,
-    /// What they were.
     pub found: Found,
     /// How that differs from what is recorded, in words; empty: not at all.
     pub changes: Vec<String>,
@@ -27,7 +26,6 @@ pub(crate) fn lists_of(identities: Vec<Identity>) -> Vec<InputList> {
     identities.into_iter().flat_map(|identity| identity.lists).collect()
 }
 
-/// The inputs of a study.
 #[must_use]
 pub(crate) fn inputs_of(spec: &Spec, paths: &StudyPaths, study_file: &str) -> Inputs {
     Inputs::of(spec, &paths.study_dir, &paths.own(study_file))
@@ -75,7 +73,6 @@ pub(crate) fn look(
 /// Inputs as a changed study file names them, and what of them contradicts results there are.
 #[derive(Clone, Debug)]
 pub(crate) struct Present {
-    /// What they are now.
     pub found: Found,
     /// Inputs that are not what they were when results were made, whether or not they are still named.
     pub conflicts: Vec<Contradiction>,

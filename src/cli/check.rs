@@ -127,7 +127,6 @@ struct StagePlan {
     unhashed: Vec<String>,
     /// Keys of a grid that the budget leaves at one value.
     unvaried: Vec<String>,
-    /// Case, command, params.
     commands: Vec<(String, String, Params)>,
 }
 

@@ -27,7 +27,6 @@ const SHOWN_IMPROVEMENTS: usize = 30;
 /// Lines that did not move are shown only where there are no more than so many.
 const SHOWN_UNCHANGED: usize = 40;
 
-/// Compares, or writes a baseline.
 pub fn compare(args: &CompareArgs) -> Result<u8, Error> {
     let store = Store::at(&args.store.store);
     match (&args.write_baseline, &args.baseline) {

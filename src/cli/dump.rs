@@ -9,7 +9,6 @@ use super::args::{DumpArgs, DumpFormat};
 use super::sink::{self, Content};
 use super::terminal;
 
-/// `piton dump`.
 pub fn dump(args: &DumpArgs) -> Result<u8, Error> {
     let (format, content) = match args.format {
         _ if args.json || args.canonical => (Format::Json, Content::Json),

@@ -7,7 +7,6 @@ use super::args::LogsArgs;
 use super::sink::{self, Content};
 use super::terminal;
 
-/// `piton logs`.
 pub fn logs(args: &LogsArgs) -> Result<u8, Error> {
     let store = Store::at(&args.store.store);
     let mut logs = store.logs(&args.case);

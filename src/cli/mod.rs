@@ -46,7 +46,6 @@ use piton::Error;
 
 use args::{Cli, Command};
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     // Before anything else: what the parent ignored or blocked must not matter.
     piton::program::sys::signals::settle();

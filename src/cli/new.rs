@@ -95,7 +95,6 @@ const TEMPLATES: &[Template] = &[
 /// The schema of the study file, for editors.
 const SCHEMA: &str = "study.schema.json";
 
-/// Makes a study.
 pub fn new(args: &NewArgs) -> Result<u8, Error> {
     if args.template == "list" {
         for template in TEMPLATES {

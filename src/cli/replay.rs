@@ -21,7 +21,6 @@ use super::terminal::{hint, note, say};
 const FAILED: u8 = 3;
 const DIFFERS: u8 = 4;
 
-/// Runs a trial again.
 pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     // Before any thread or file: the keeper is a fork of this process.
     let keeper = super::keeper()?;

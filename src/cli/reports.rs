@@ -14,7 +14,6 @@ use super::terminal;
 /// Where a trial's reports go.
 const PROGRESS_FILE_VAR: &str = "PITON_PROGRESS_FILE";
 
-/// `piton progress`.
 pub fn progress(args: &ProgressArgs) -> Result<u8, Error> {
     // No case has a `=` in its name.
     let reports = args.rest.iter().any(|word| word.contains('='));

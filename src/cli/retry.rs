@@ -5,7 +5,6 @@ use piton::{Error, LaterStages, Retry, RetryPlan, Store, shell_word};
 use super::args::RetryArgs;
 use super::terminal::{ask, can_ask, hint, say};
 
-/// Makes failed trials pending.
 pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
     let which = match (args.failed, &args.stage, args.cases.as_slice()) {
         (true, Some(stage), _) => Retry::FailedOf(stage),

@@ -39,7 +39,6 @@ pub fn study_of(args: &StudyArgs) -> Result<Study, Error> {
     Ok(study)
 }
 
-/// `piton run`.
 pub fn run(args: &RunArgs) -> Result<u8, Error> {
     let study = study_of(&args.study)?;
     let again = run_command(&args.study.study, args.study.store.as_deref(), &args.study.set);
@@ -47,7 +46,6 @@ pub fn run(args: &RunArgs) -> Result<u8, Error> {
     go(study, &args.how, &again, Take { store, file: Some(args.study.study.clone()), set })
 }
 
-/// `piton resume`.
 pub fn resume(args: &ResumeArgs) -> Result<u8, Error> {
     let again = format!("piton resume {}", shell_word(&args.store.store));
     let store = args.store.store.clone();

@@ -13,7 +13,6 @@ use rustix::fs::FileType;
 use super::progress::github;
 use super::terminal::colour;
 
-/// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Lines for people: nothing but text, our own colours, and ends of lines.
@@ -39,7 +38,6 @@ struct Care {
     commands: bool,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Sink<W: Write> {
     out: W,
@@ -50,7 +48,6 @@ pub struct Sink<W: Write> {
     within: bool,
 }
 
-/// Standard output.
 pub fn stdout(content: Content) -> Sink<io::StdoutLock<'static>> {
     let out = io::stdout();
     let care = Care::of(content, &out);

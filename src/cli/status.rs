@@ -9,7 +9,6 @@ use super::args::StatusArgs;
 use super::sink::{self, Content};
 use super::terminal;
 
-/// `piton status`.
 pub fn status(args: &StatusArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     if args.json {

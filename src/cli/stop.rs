@@ -8,7 +8,6 @@ use super::args::StopArgs;
 use super::progress::Progress;
 use super::terminal::{ask, hint, say};
 
-/// Stops the engine of a store.
 pub fn stop(args: &StopArgs) -> Result<u8, Error> {
     let store = &args.store.store;
     let how = if args.now { Stop::Terminate } else { Stop::Drain };

@@ -8,7 +8,6 @@ use super::args::WhyArgs;
 use super::sink::{self, Content};
 use super::terminal;
 
-/// `piton why`.
 pub fn why(args: &WhyArgs) -> Result<u8, Error> {
     let why = Store::at(&args.store.store).why(&args.case)?;
     let mut out = sink::stdout(if args.json { Content::Json } else { Content::Text });

@@ -16,7 +16,6 @@ pub(crate) struct CompiledFailure {
     pub severity: Severity,
     /// Whether a retry could help.
     pub retryable: bool,
-    /// Which they are.
     pub when: CompiledMatch,
 }
 
@@ -25,7 +24,6 @@ pub(crate) struct CompiledFailure {
 pub(crate) enum CompiledMatch {
     /// Those whose error output, or output, matches.
     Log(Regex),
-    /// Those that exited with this code.
     ExitCode(i32),
     /// Those ended by this signal, by its number; `None` (this machine has no such signal) names none.
     Signal(Option<i32>),

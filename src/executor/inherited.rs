@@ -14,7 +14,6 @@ use crate::model::names::clean;
 /// What a survivor left for its children, besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Inherited {
-    /// The name of its stage.
     pub stage: String,
     /// Its declared outputs, as recorded.
     pub outputs: Vec<OutputHash>,
@@ -52,7 +51,6 @@ pub struct OutputDiffers {
 pub enum OutputFound {
     /// Something with another blake3.
     Other([u8; 32]),
-    /// Nothing.
     Nothing,
     /// Something that cannot be read, in words.
     Unreadable(String),

@@ -41,7 +41,6 @@ pub use inherited::ParentDiffers;
 pub(crate) struct RemoteSetup {
     /// The study's spec; its `[run]` names the cluster.
     pub(crate) spec: Arc<Spec>,
-    /// The study.
     pub(crate) study: StudyId,
     /// `artifacts/<study>`, absolute.
     pub(crate) study_artifacts: PathBuf,
@@ -84,9 +83,7 @@ pub(crate) const ATTEMPT_KEY_VAR: &str = "PITON_ATTEMPT_KEY";
 /// What names one attempt, among all studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttemptKey {
-    /// The study.
     pub study: StudyId,
-    /// The trial.
     pub trial: TrialId,
     /// The attempt, from 1.
     pub attempt: AttemptNo,
@@ -118,11 +115,8 @@ impl AttemptKey {
 /// One attempt to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// Which one.
     pub key: AttemptKey,
-    /// Its stage.
     pub stage: StageIndex,
-    /// Its case.
     pub case: String,
     /// The case it derives from.
     pub parent_case: String,
@@ -130,7 +124,6 @@ pub(crate) struct Job {
     pub parent_dir: Option<PathBuf>,
     /// What the parent left there, as recorded; `None` in stage 0.
     pub inherited: Option<Arc<Inherited>>,
-    /// Its params.
     pub params: Params,
     /// Its seed, the same in every attempt.
     pub seed: u32,
@@ -171,13 +164,11 @@ pub(crate) struct Takes {
 /// A stage, made ready once for all its trials.
 #[derive(Debug)]
 pub(crate) struct StageRuntime {
-    /// The study's name.
     pub study: String,
     /// The study file's directory, absolute: programs and `{study_dir}` are relative to it.
     pub study_dir: PathBuf,
     /// The artifacts directory, absolute: outputs are made durable up to it.
     pub artifacts_dir: PathBuf,
-    /// The stage's name.
     pub name: String,
     /// What its trials run.
     pub work: Work,
@@ -201,7 +192,6 @@ pub(crate) struct StageRuntime {
     pub failures: Vec<CompiledFailure>,
     /// `[env]`.
     pub env: Vec<(String, String)>,
-    /// What was said of it.
     pub told: SaidOnce,
 }
 
@@ -222,7 +212,6 @@ impl SaidOnce {
 /// One entry of `[stage.metrics]`, compiled.
 #[derive(Clone, Debug)]
 pub(crate) struct CompiledRule {
-    /// The metric.
     pub metric: String,
     /// Relative to the attempt's directory.
     pub file: String,
@@ -246,7 +235,6 @@ impl CompiledRule {
 /// What the stages of a study share, for [`StageRuntime::new`].
 #[derive(Clone, Debug)]
 pub(crate) struct StudyRuntime {
-    /// The study's name.
     pub study: String,
     /// The study file's directory, absolute.
     pub study_dir: PathBuf,
@@ -346,7 +334,6 @@ pub(crate) enum ExecutorEvent {
         slot: u32,
         /// Its process; `None` for a closure, and for a command that could not be started.
         process: Option<ProcessId>,
-        /// When.
         at_ms: UnixMs,
     },
     /// A cluster has an attempt's job, or knows more of it.
@@ -407,14 +394,12 @@ pub(crate) struct Answer {
     pub stage: StageIndex,
     /// Which place in it was asked for.
     pub index: u64,
-    /// What it said.
     pub said: Said,
 }
 
 /// What a proposer said.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Said {
-    /// These values.
     Values {
         /// Of the stage's own sweep, in its order.
         values: Vec<(String, Value)>,

@@ -48,7 +48,6 @@ pub enum CompactError {
     Copy {
         /// The new file.
         path: PathBuf,
-        /// Why.
         #[source]
         cause: io::Error,
     },
@@ -94,7 +93,6 @@ fn named(error: OpenError, store: &Path) -> OpenError {
 
 /// A copy that failed, by whose fault.
 enum CopyError {
-    /// The store's.
     Store(JournalError),
     /// The new file's.
     Copy(JournalError),

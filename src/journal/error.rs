@@ -67,7 +67,7 @@ pub enum OpenError {
     Io {
         /// Path of the store's file.
         path: PathBuf,
-        /// Why.
+        /// What the system or the store said.
         #[source]
         cause: JournalError,
     },
@@ -94,7 +94,7 @@ pub enum JournalError {
     Record {
         /// The table's name in the file.
         table: &'static str,
-        /// Its key there.
+        /// Its key in that table.
         key: u64,
         /// What does not fit.
         cause: CodecError,
@@ -104,10 +104,10 @@ pub enum JournalError {
     Missing {
         /// The table's name in the file.
         table: &'static str,
-        /// Its key there.
+        /// Its key in that table.
         key: u64,
     },
-    /// The journal does not fold.
+    /// An event does not fit what came before it.
     #[error(transparent)]
     Fold(#[from] FoldError),
 }

@@ -24,7 +24,6 @@ pub(super) trait Disk: Sized {
     type Model;
     /// The disk form of a value.
     fn of(model: &Self::Model) -> Self;
-    /// The value.
     fn into_model(self) -> Self::Model;
 }
 

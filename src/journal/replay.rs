@@ -56,7 +56,6 @@ pub fn replayed(snapshot: &Snapshot, to: Seq) -> Result<Reader, JournalError> {
 pub struct Difference {
     /// Which record.
     pub what: String,
-    /// What is stored.
     pub stored: String,
     /// What the events give.
     pub replayed: String,

@@ -42,7 +42,6 @@ pub(super) const RESULTS: RecordTable = TableDefinition::new("results");
 /// Key of the single rows.
 pub(super) const ONLY: u64 = 0;
 
-/// Reads one record.
 pub(super) fn get<T: Stored>(
     table: &impl ReadableTable<u64, &'static [u8]>,
     key: u64,
@@ -55,7 +54,6 @@ pub(super) fn decoded<T: Stored>(key: u64, bytes: &[u8]) -> Result<T, JournalErr
     decode(key, bytes).map_err(|cause| JournalError::Record { table: T::KIND, key, cause })
 }
 
-/// Writes one record.
 pub(super) fn put<T: Stored>(
     table: &mut redb::Table<'_, u64, &'static [u8]>,
     key: u64,

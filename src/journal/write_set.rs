@@ -16,11 +16,8 @@ pub struct WriteSet {
     pub study: Option<StudyRow>,
     /// The progress row (its chain is filled in by the commit).
     pub progress: Option<StudyProgress>,
-    /// Stages that changed.
     pub stages: BTreeMap<StageIndex, StageRow>,
-    /// Counters that changed.
     pub counters: BTreeMap<StageIndex, StageCounters>,
-    /// Trials that changed.
     pub trials: BTreeMap<TrialId, TrialRow>,
     /// What proposers said of new trials.
     pub proposals: Proposals,

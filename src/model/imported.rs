@@ -22,7 +22,7 @@ pub struct ImportSource {
 /// How a trial came to a result that it did not make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// From where.
+    /// The file or store it was taken from.
     pub source: ImportSource,
     /// When it was imported.
     pub at_ms: UnixMs,
@@ -31,9 +31,9 @@ pub struct Imported {
 /// A trial has a result that was made elsewhere, and makes no attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrialImport {
-    /// Which trial.
+    /// The trial that has it.
     pub trial: TrialId,
-    /// From where.
+    /// The file or store it was taken from.
     pub source: ImportSource,
     /// All that is known of its metrics.
     pub metrics: Metrics,
@@ -46,7 +46,7 @@ pub struct TrialImport {
 pub struct ToldResult {
     /// The values of the stage's own sweep, in the sweep's order.
     pub values: Vec<(String, Value)>,
-    /// What it came to.
+    /// Its metrics, as they are told.
     pub metrics: Metrics,
 }
 
@@ -55,7 +55,7 @@ pub struct ToldResult {
 pub struct ResultsTold {
     /// Its stage's index, from 0.
     pub stage: StageIndex,
-    /// From where.
+    /// The file or store it was taken from.
     pub source: ImportSource,
     /// The results, in the order in which they are told.
     pub results: Vec<ToldResult>,

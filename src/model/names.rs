@@ -18,7 +18,6 @@ pub(crate) enum NameFault {
     Long(usize),
     /// A character that names cannot have, and where.
     Character(char, usize),
-    /// A NUL, and where.
     Nul(usize),
     /// It leads out of the directory that it is relative to.
     Escapes,
@@ -137,7 +136,6 @@ pub(crate) fn study(
     said("study file", study_file, no_nul(study_file))
 }
 
-/// A stage's name.
 pub(crate) fn stage(name: &str) -> Result<(), String> {
     said("stage name", name, file_name(name))
 }
@@ -147,7 +145,6 @@ pub(crate) fn outputs(outputs: &[OutputHash]) -> Result<(), String> {
     outputs.iter().try_for_each(|output| said("output", &output.path, inner_path(&output.path)))
 }
 
-/// All names of an event.
 pub(crate) fn event(record: &Record) -> Result<(), String> {
     let stages = |stages: &[StageDecl]| stages.iter().try_for_each(|declared| stage(&declared.name));
     match &record.event {

@@ -119,7 +119,6 @@ impl Acceptance {
 pub(crate) struct Latest {
     /// How many there are.
     pub count: u64,
-    /// The last one.
     pub last: Option<Report>,
     /// The last value of each metric, the first [`MAX_METRICS`] of them.
     pub values: BTreeMap<String, Option<f64>>,
@@ -153,7 +152,6 @@ impl Latest {
     }
 }
 
-/// How lines end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineEnds {
     /// With LF.

@@ -13,7 +13,7 @@ use super::rows::{Best, Severity, StageStatus, TrialRow, TrialState};
 /// The result of a trial, by the rules that count from now on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reread {
-    /// Which trial.
+    /// The trial whose attempt was read again.
     pub trial: TrialId,
     /// The attempt that counts: its last, or [`REUSED`](super::REUSED).
     pub attempt: AttemptNo,

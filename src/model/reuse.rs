@@ -24,7 +24,7 @@ pub const REUSED: AttemptNo = 0;
 pub struct Origin {
     /// The name of its study.
     pub study: String,
-    /// That study.
+    /// Its identity, by which one of that name is told from another.
     pub study_id: StudyId,
     /// Its case, as it was called then.
     pub case: String,
@@ -69,20 +69,20 @@ pub struct Doubt {
 /// A part of a result that is another one than in an earlier result of the same identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultDifference {
-    /// What it is.
+    /// The part of the result.
     pub part: ResultPart,
     /// Which one of its kind; may be empty.
     pub name: String,
     /// What the earlier result has: a metric as text, an output's hash in hex, or how the trial ended. `None`: nothing.
     pub earlier: Option<String>,
-    /// What there is now.
+    /// The same of the result there is now.
     pub now: Option<String>,
 }
 
 /// What of a result differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultPart {
-    /// A metric.
+    /// A metric, by its name.
     Metric,
     /// A declared output.
     Output,
@@ -150,7 +150,7 @@ pub struct IndexedResult {
     pub seq: Seq,
     /// Its stage, as it stood then.
     pub stage: StageIndex,
-    /// The name of that.
+    /// That stage's name.
     pub stage_name: String,
     /// Its trial's place in the stage.
     pub index: u64,

@@ -187,7 +187,7 @@ named!(Rail {
 /// How a study was aborted, and what of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abort {
-    /// By what.
+    /// The rail that was broken.
     pub rail: Rail,
     /// The stage it was aborted in.
     pub stage: StageIndex,
@@ -381,7 +381,7 @@ pub struct ToolVersion {
 pub struct OutputHash {
     /// As the spec names it, relative to the attempt's directory.
     pub path: String,
-    /// Bytes.
+    /// Total bytes.
     pub bytes: u64,
     /// blake3 of its contents.
     pub blake3: [u8; 32],

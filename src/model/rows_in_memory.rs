@@ -11,16 +11,12 @@ use super::rows::{
 };
 use super::value::Value;
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     /// The study, once it is created.
     pub study: Option<StudyRow>,
-    /// Its progress.
     pub progress: StudyProgress,
-    /// Stages by index.
     pub stages: BTreeMap<StageIndex, StageRow>,
-    /// Their counters.
     pub counters: BTreeMap<StageIndex, StageCounters>,
     /// Trials that started.
     pub trials: BTreeMap<TrialId, TrialRow>,
@@ -28,7 +24,6 @@ pub struct Memory {
     pub proposals: Proposals,
     /// The ready queue.
     pub ready: BTreeSet<ReadyKey>,
-    /// Attempts that run.
     pub running: BTreeMap<TrialId, RunningRow>,
     /// Results by the keys of their identities.
     pub results: BTreeMap<u64, Vec<IndexedResult>>,

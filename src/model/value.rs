@@ -63,7 +63,7 @@ impl From<String> for Metric {
 }
 
 impl Metric {
-    /// The number, if it is one.
+    /// The number; `None` of a label.
     #[must_use]
     pub fn number(&self) -> Option<f64> {
         match self {

@@ -61,7 +61,7 @@ impl Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judged {
-    /// What changes.
+    /// The setting, before and after.
     pub change: Change,
     /// What that does to results.
     pub class: Class,
@@ -180,13 +180,10 @@ impl Amendment {
 /// A study as it stands in its store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StudyState<'a> {
-    /// Its row.
     pub study: &'a StudyRow,
-    /// Its spec.
     pub spec: &'a Spec,
     /// Its stages, in order.
     pub stages: &'a [StageRow],
-    /// Their counters.
     pub counters: &'a [StageCounters],
     /// Of each why its results are none for the trials of the spec that is to be, if so.
     pub held: &'a [Held],

@@ -77,7 +77,6 @@ impl Share {
         sweep.iter().zip(positions).map(value).collect()
     }
 
-    /// The whole share.
     fn list(&self, source: Source, sweep: &[SweepParam]) -> Option<Vec<Pick>> {
         let size = usize::try_from(self.size.min(SOBOL_CASES_MAX)).ok()?;
         let points = source.points(self, sweep)?;

@@ -117,13 +117,10 @@ impl StageForecast {
 /// A study that stands, and what it is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forecast<'a> {
-    /// Its rows.
     pub stages: &'a [StageRow],
     /// What proposers said.
     pub proposals: &'a Proposals,
-    /// What it is to be.
     pub new: &'a Spec,
-    /// What it is to be made with.
     pub made_with: MadeWith<'a>,
     /// How many stages stay.
     pub kept: usize,

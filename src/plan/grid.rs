@@ -60,7 +60,6 @@ pub(super) fn values(sweep: &[SweepParam], combination: u64) -> Option<Vec<(Stri
     sweep.iter().zip(positions).map(value).collect()
 }
 
-/// A domain's point at a position.
 pub(super) fn point(domain: &Domain, position: u64) -> Option<Value> {
     Some(match domain {
         Domain::Choices(values) => values.get(usize::try_from(position).ok()?)?.0.clone(),

@@ -77,10 +77,8 @@ named!(pub(crate) PartKind {
     Parent => "parent",
 });
 
-/// One part of an identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct IdentityPart {
-    /// What it is about.
     pub kind: PartKind,
     /// Which one of its kind; may be empty.
     pub name: String,
@@ -91,9 +89,7 @@ pub(crate) struct IdentityPart {
 /// What a study's results are made with, as it is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MadeWith<'a> {
-    /// Hashes of all inputs.
     pub inputs: &'a [InputHash],
-    /// Versions of the tools.
     pub versions: &'a [ToolVersion],
     /// What of these stands for what it was before, as a person said.
     pub accepted: &'a [Accepted],
@@ -123,7 +119,6 @@ impl MadeWith<'_> {
 /// What a result is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownBy {
-    /// Its identity.
     pub identity: IdentityHash,
     /// What that has in common with all of its stage.
     pub shared: IdentityHash,

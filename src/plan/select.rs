@@ -90,7 +90,6 @@ impl PartialEq for Candidate {
 impl Eq for Candidate {}
 
 impl Selector {
-    /// For one stage.
     #[must_use]
     pub(crate) fn new(stage: &StageSpec) -> Self {
         Self {

@@ -48,7 +48,6 @@ pub struct BestTrial {
     pub case: String,
 }
 
-/// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct StageSummary<'a> {
     /// Name, status, limits and times.

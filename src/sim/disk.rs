@@ -16,7 +16,6 @@ use crate::sys::simulated::Kind;
 /// An inode's number.
 pub(super) type Id = usize;
 
-/// The root's.
 const ROOT: Id = 0;
 
 /// What a disk never tears: a sector, by the bytes.
@@ -61,7 +60,6 @@ pub(super) enum Loss {
     Any,
 }
 
-/// The disk.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     inodes: Vec<Inode>,

@@ -74,7 +74,6 @@ pub(super) struct Figures {
     pub(super) losses: BTreeMap<&'static str, u64>,
     /// The disks that were seen, and what had been told by then, in one hash; 0 unless it is wanted.
     pub(super) trace: u64,
-    /// What was found, each with its seed.
     pub(super) found: Vec<(Seed, Broken)>,
 }
 

@@ -34,7 +34,6 @@ pub(super) fn store() -> PathBuf {
 /// All that the user was told, in order.
 pub(super) type Announced = Vec<(Seq, Record)>;
 
-/// The user.
 pub(super) struct User<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) world: World,

@@ -27,7 +27,6 @@ use crate::study_file::Spec;
 use crate::sys::simulated::on;
 use crate::views::{Liveness, StudyLocation, StudyView, dump, telemetry};
 
-/// Which promise is broken, and how.
 pub(super) type Broken = String;
 
 /// What a store must be at any moment: here of a crashed disk, which stays as it is. All its events: whoever looked was

@@ -51,7 +51,6 @@ pub(super) enum Meddled {
     Taken,
 }
 
-/// The input of a study that has one.
 pub(super) const INPUT: &str = "/home/ada/study/in";
 
 /// How the thread for the exports fares.

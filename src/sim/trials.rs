@@ -49,7 +49,6 @@ pub(super) struct Nature {
     pub(super) bad_percent: u64,
     /// Of a hundred cases so many fail at first, up to attempt `flaky`.
     pub(super) flaky_percent: u64,
-    /// See there.
     pub(super) flaky: AttemptNo,
     /// Whether only cases of the first stage do.
     pub(super) first_only: bool,
@@ -173,7 +172,6 @@ struct Shared {
 /// The executor.
 pub(super) struct Pool(Rc<RefCell<Shared>>);
 
-/// The clock.
 pub(super) struct Clock(Rc<RefCell<Shared>>);
 
 /// What a pool needs to know.
@@ -357,7 +355,6 @@ impl Shared {
         }
     }
 
-    /// Ends what is due.
     fn end_due(&mut self) {
         let now_ms = self.now_ms();
         let due: Vec<_> =

@@ -552,7 +552,6 @@ impl KnownParams {
         }
     }
 
-    /// Whether any case has it.
     pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains(name) || self.some.contains_key(name)
     }

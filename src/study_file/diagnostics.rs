@@ -14,7 +14,7 @@ use crate::model::names;
 /// More mistakes than this are counted, not shown.
 const SHOWN_MAX: usize = 100;
 
-/// One mistake.
+/// One mistake of a study file, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
@@ -22,7 +22,7 @@ pub struct Diagnostic {
     pub span: Option<Range<usize>>,
     /// The same place in words, such as `stage "explore".trial_budget`; may be empty for a syntax error.
     pub path: String,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub message: String,
     /// What was expected, to stand beside the marked text; may be empty.
     pub label: String,
@@ -71,7 +71,6 @@ impl Diagnostic {
 pub(super) struct Location {
     /// Bytes of the study file.
     pub span: Option<Range<usize>>,
-    /// In words.
     pub path: String,
 }
 

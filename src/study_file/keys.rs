@@ -26,7 +26,6 @@ pub(super) struct Section<D: 'static, S: 'static = ()> {
     pub one_of: &'static [&'static str],
 }
 
-/// One key of a section.
 pub(super) struct Key<D: 'static, S: 'static = ()> {
     pub about: About,
     pub read: Read<D>,
@@ -65,13 +64,11 @@ pub(super) type Settings = Vec<(String, String)>;
 pub(super) enum Preset {
     /// It must be there; the help for who left it out.
     Required(Option<&'static str>),
-    /// In words.
     Words(&'static str),
     /// This value, as TOML and JSON both write it.
     Value(&'static str),
 }
 
-/// It must be there.
 pub(super) const REQUIRED: Preset = Preset::Required(None);
 /// Without it there is none.
 pub(super) const NONE: Preset = Preset::Words("none");
@@ -119,10 +116,8 @@ pub(crate) enum Amend {
     Approval,
 }
 
-/// What a key takes.
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
-    /// Any text.
     Text,
     /// Text that is not empty.
     Filled(&'static str),
@@ -154,7 +149,6 @@ pub(super) enum Takes {
     Table(&'static dyn Described),
     /// The same, none of which must be there.
     Defaults(&'static dyn Described),
-    /// Any of these.
     Either(&'static [Takes]),
     /// A table of anything.
     Anything,

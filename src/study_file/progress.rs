@@ -161,7 +161,6 @@ pub(crate) struct Which<'a> {
     pub printed: Option<&'a Printed>,
     /// Its last attempt so far.
     pub attempt: AttemptNo,
-    /// Whether that has ended.
     pub ended: bool,
 }
 

@@ -10,14 +10,12 @@ use toml::de::{DeTable, DeValue};
 use super::types::Values;
 use crate::model::{Lost, Value, float_text, read_exactly};
 
-/// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub kind: Kind,
     pub span: Option<Range<usize>>,
 }
 
-/// What a value is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Str(String),

@@ -28,7 +28,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What is kept of its standard error, bytes.
 const KEPT: usize = 4 << 10;
 
-/// How it ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// `None`: its time was up.
@@ -46,7 +45,6 @@ pub struct Helper<'a> {
     pub stdin: BorrowedFd<'a>,
     /// Where its output goes.
     pub stdout: BorrowedFd<'a>,
-    /// Likewise.
     pub stderr: BorrowedFd<'a>,
 }
 
@@ -61,7 +59,6 @@ pub trait Host: Send + Sync + std::fmt::Debug {
 
 /// A helper that was started.
 pub trait Hosted {
-    /// Its process.
     fn process(&self) -> ProcessId;
     /// Signals its process group, if it has not ended.
     fn signal(&self, signal: Signal);
@@ -125,7 +122,6 @@ impl Deadline {
         let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
     }
 
-    /// Whether it is over.
     #[must_use]
     pub(crate) fn is_over(&self) -> bool {
         self.at().is_some_and(|at| at <= Instant::now())

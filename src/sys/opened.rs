@@ -93,7 +93,7 @@ impl Below {
         Self { root, below: PathBuf::new() }
     }
 
-    /// What is below it.
+    /// A place below this one.
     #[must_use]
     pub fn join(&self, name: impl AsRef<Path>) -> Self {
         Self { root: self.root.clone(), below: self.below.join(name) }

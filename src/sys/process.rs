@@ -21,11 +21,8 @@ use crate::model::ProcessId;
 pub(crate) struct Stat {
     /// Never 0.
     pub pid: u32,
-    /// Its parent's.
     pub parent: u32,
-    /// Its process group's.
     pub group: u32,
-    /// Its session's.
     pub session: u32,
     /// Whether it is dead, waiting to be reaped.
     pub dead: bool,

@@ -13,9 +13,7 @@ use std::sync::Arc;
 /// What there is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A regular file.
     File,
-    /// A directory.
     Dir,
 }
 
@@ -35,7 +33,6 @@ pub(crate) trait Machine {
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Renames within a directory, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
@@ -47,17 +44,14 @@ pub(crate) trait Machine {
     fn exports_fail(&self) -> bool;
     /// The wall clock, Unix milliseconds.
     fn unix_ms(&self) -> i64;
-    /// Random bytes.
     fn random(&self, bytes: &mut [u8]);
 }
 
 /// A file that is read and written anywhere.
 pub(crate) trait RandomAccess: Debug + Send + Sync {
-    /// Bytes in it.
     fn bytes(&self) -> io::Result<u64>;
     /// Fills `out` from there on.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
-    /// Writes there.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts it, or adds zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;

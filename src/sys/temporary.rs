@@ -126,7 +126,6 @@ impl Temporary {
         Ok(Self { path: target.into(), target: target.into(), file, placed: true })
     }
 
-    /// Where it is.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -296,7 +295,6 @@ impl TemporaryDir {
         }
     }
 
-    /// Where it is.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path

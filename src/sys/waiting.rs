@@ -16,13 +16,11 @@ use crate::model::{AttemptNo, StudyId, TrialId, UnixMs};
 
 /// The directory, in the study's own, through which engine and jobs speak.
 pub(crate) const CONTROL_DIR: &str = ".remote";
-/// In it.
 const NAME: &str = "waiting.json";
 /// Of so many jobs, the first ones, it is said singly why they wait.
 const SINGLY: usize = 64;
 /// So many reasons are counted separately.
 const REASONS: usize = 16;
-/// All others.
 const OTHERS: &str = "other reasons";
 /// Longest reason, letters.
 const LETTERS: usize = 160;

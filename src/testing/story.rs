@@ -26,7 +26,6 @@ pub(crate) struct Story {
     workers: u32,
 }
 
-/// Which study the story is of.
 pub(crate) const STUDY: StudyId = StudyId([0xab; 16]);
 pub(crate) const ALIVE: Liveness = Liveness { alive: true };
 pub(crate) const DEAD: Liveness = Liveness { alive: false };

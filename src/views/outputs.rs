@@ -15,13 +15,13 @@ use crate::sys::words::io_words;
 /// Differences kept; the rest are counted.
 const KEPT: usize = 100;
 
-/// What was found.
+/// How the outputs in place compare with those on record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutputsCheck {
     /// Outputs hashed or looked for.
     pub checked: u64,
-    /// Those that differ.
+    /// Outputs that are gone or others.
     pub differing: u64,
     /// The first of them, in words.
     pub differences: Vec<String>,

@@ -15,7 +15,7 @@ pub struct Survivor {
     pub case: String,
     /// All its params: the study's, those of its forebears, its own.
     pub params: Params,
-    /// What it came to.
+    /// The metrics of the attempt that counts.
     pub metrics: Metrics,
 }
 

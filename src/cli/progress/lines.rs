@@ -13,7 +13,6 @@ use super::super::terminal::{command, say};
 use super::github::Github;
 use super::{Failed, Message, reused_words};
 
-/// See the module.
 pub(super) struct Lines {
     /// Trials planned, and the percentage printed last.
     stages: HashMap<StageIndex, (u64, u64)>,

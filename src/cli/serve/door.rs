@@ -48,7 +48,6 @@ enum Next {
     Waits(Waiting),
     /// It may come in.
     Enters(TcpStream, Request, Route),
-    /// It is over.
     Gone,
 }
 
@@ -139,7 +138,6 @@ impl Waiting {
     }
 }
 
-/// Reads what has come.
 fn look(mut one: Waiting, site: &Site) -> Next {
     if one.until <= Instant::now() {
         return match one.head {

@@ -18,7 +18,6 @@ const PACE: u64 = 16 << 10;
 /// Most bytes of an answer that are handed to the kernel at once.
 const PART: usize = 64 << 10;
 
-/// A request.
 #[derive(Debug)]
 pub struct Request {
     pub method: String,
@@ -97,7 +96,6 @@ impl Head<'_> {
         Head { status, content_type: "text/plain; charset=utf-8", length: None, policy: NOTHING, extra: &[] }
     }
 
-    /// Sends it.
     pub fn send(self, out: &mut impl Write) -> io::Result<()> {
         let mut head = format!(
             "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: {}\r\nContent-Security-Policy: {}\r\n\

@@ -15,7 +15,6 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A page of bytes, or why there is none.
 type Html = Result<Arc<Vec<u8>>, String>;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Page {
     state: Mutex<State>,
@@ -24,11 +23,8 @@ pub struct Page {
 
 #[derive(Debug, Default)]
 struct State {
-    /// As it was made last.
     last: Option<Made>,
-    /// How often it was made.
     rounds: u64,
-    /// Whether a thread makes it now.
     making: bool,
 }
 

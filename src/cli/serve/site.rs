@@ -229,7 +229,6 @@ fn in_words(error: &Error) -> String {
     error.to_string().replace(['\r', '\n'], " ")
 }
 
-/// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
     Page,

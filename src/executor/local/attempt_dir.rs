@@ -75,7 +75,6 @@ impl Way {
         Self { names, ..self.clone() }
     }
 
-    /// All of it.
     pub(super) fn path(&self) -> PathBuf {
         self.root.join(self.names.iter().collect::<PathBuf>())
     }

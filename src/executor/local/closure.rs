@@ -130,7 +130,7 @@ impl TrialContext<'_> {
         self.slot
     }
 
-    /// All params.
+    /// Every param that the trial sees, by name.
     #[must_use]
     pub fn params(&self) -> &Params {
         &self.job.params

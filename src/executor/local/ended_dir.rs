@@ -15,7 +15,6 @@ use crate::sys::words::io_words;
 /// An attempt's directory after the attempt; the trial may have removed it.
 pub(crate) struct EndedAttemptDir {
     dir: Result<Arc<Opened>, &'static str>,
-    /// What it is in.
     case: Option<Arc<Opened>>,
 }
 
@@ -77,7 +76,6 @@ impl EndedAttemptDir {
         Ok(Self { case: case?, ..Self::none() })
     }
 
-    /// What it is in, if that is there.
     pub(super) fn case(&self) -> Option<&Opened> {
         self.case.as_deref()
     }

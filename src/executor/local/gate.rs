@@ -13,7 +13,6 @@ use crate::model::TrialId;
 /// How often a worker that waits looks whether it still has to.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
@@ -23,7 +22,6 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     suspects: BTreeSet<TrialId>,
-    /// Attempts that run.
     running: u32,
     /// One of them runs alone.
     alone: bool,

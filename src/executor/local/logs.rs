@@ -40,10 +40,8 @@ struct Log {
     text: Plain<'static>,
 }
 
-/// What was found in a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The line it is in.
     pub(super) line: String,
     /// That line and a few around it, and which log they are from.
     pub(super) excerpt: String,

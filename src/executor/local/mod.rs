@@ -81,7 +81,6 @@ const WORKER_STACK_BYTES: usize = 8 << 20;
 /// How the pool ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Mode {
-    /// Not at all.
     Run,
     /// Nothing new starts.
     Drain,

@@ -29,7 +29,6 @@ const LINE_MAX_BYTES: usize = 1 << 20;
 /// How long the report of its end may take once its output has ended.
 const LOST_WITHIN: Duration = Duration::from_secs(5);
 
-/// What only a trial has.
 const OF_TRIALS: [&str; 8] = [
     "PITON_TRIAL=",
     "PITON_CASE=",

@@ -30,9 +30,9 @@ const KERNEL_THREADS: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KilledStray {
-    /// Which.
+    /// The process that was killed.
     pub process: ProcessId,
-    /// Whose it was.
+    /// The attempt whose environment it had.
     pub key: AttemptKey,
 }
 

@@ -105,7 +105,6 @@ impl Unsynced {
         file.sync()
     }
 
-    /// Forgets all of it.
     pub(super) fn forget(&mut self) {
         *self = Self::new(&self.room);
     }
@@ -162,7 +161,6 @@ impl Unsynced {
 
 /// A message to the syncer.
 pub(crate) enum ToSync {
-    /// An attempt ended.
     Ended(Box<AttemptReport>, Unsynced),
     /// Answer once everything before this has been reported.
     Flush(Sender<()>),
@@ -203,7 +201,6 @@ fn without_outputs(mut report: Box<AttemptReport>, why: &str) -> Box<AttemptRepo
     report
 }
 
-/// See the module.
 pub(crate) struct Syncer {
     /// Reports that were handed to it and not passed on yet.
     pub(crate) waiting: Arc<AtomicUsize>,

@@ -109,7 +109,6 @@ pub(super) fn batch_keys(dir: &Path) -> Option<Vec<String>> {
     Some(text.lines().map(str::to_owned).collect())
 }
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     dir: PathBuf,

@@ -33,7 +33,6 @@ use crate::sys::waiting::CONTROL_DIR;
 use crate::sys::words::{io_words, shell_quoted};
 use watcher::{Command, Watcher};
 
-/// A job to submit.
 #[derive(Clone, Debug)]
 struct Submission {
     /// Its attempt's key: the job's name.
@@ -72,7 +71,6 @@ fn setup_script(setup: &[String], study_dir: &Path) -> String {
 struct Listed {
     /// The attempt's key.
     key: String,
-    /// Its id there.
     id: String,
     state: JobState,
     /// Where it runs or ran.
@@ -116,7 +114,6 @@ enum Why {
     TimedOut,
     /// Its memory limit there.
     OutOfMemory,
-    /// Its node failed.
     NodeFailed,
     /// Another job needed its place.
     Preempted,

@@ -40,7 +40,6 @@ const HEAD_TRIES: u32 = 3;
 /// Of what Ray says of a job, so much is kept, bytes.
 const MESSAGE_MAX: usize = 2_000;
 
-/// See the module.
 pub(super) struct Ray {
     spec: RaySpec,
     runtime_env: serde_json::Value,

@@ -31,12 +31,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const CANCEL_AT_ONCE: usize = 200;
 /// Fields of a line of `squeue`: the name comes last, since it may hold anything.
 const FORMAT: &str = "JobArrayID:|,State:|,NodeList:|,exit_code:|,RestartCnt:|,Reason:|,Name:|";
-/// So many.
 const FIELDS: usize = 7;
 
 /// What a job's script says by its exit code, where it can say nothing else.
 const NOT_THERE: i32 = 91;
-/// Likewise.
 const NOT_WRITABLE: i32 = 92;
 
 /// Variables of Slurm's that its commands are left: where the cluster is, who asks, and what a site wants to be said of each
@@ -80,7 +78,6 @@ fn pattern(path: &Path) -> Option<String> {
     path.to_str().filter(|path| !path.contains('\\')).map(|path| path.replace('%', "%%"))
 }
 
-/// See the module.
 pub(super) struct Slurm {
     spec: SlurmSpec,
     study: StudyId,

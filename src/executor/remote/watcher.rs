@@ -56,7 +56,6 @@ const MISSING_MAX: Duration = Duration::from_secs(1_800);
 /// From so many jobs on, a list that shows none of them is not believed.
 const SEVERAL: usize = 2;
 
-/// What the engine asks for.
 pub(super) enum Command {
     Submit(Box<Job>),
     Adopt(Box<Job>),
@@ -80,7 +79,6 @@ enum Sent {
     At(Instant),
 }
 
-/// An attempt under way.
 struct Flight {
     job: Box<Job>,
     control: Control,
@@ -122,7 +120,6 @@ enum Mode {
 /// What time it is. A test has its own.
 type Clock = Box<dyn Fn() -> Instant + Send>;
 
-/// See the module.
 pub(super) struct Watcher {
     cluster: Box<dyn Cluster>,
     kind: ExecutorKind,

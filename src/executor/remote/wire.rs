@@ -126,7 +126,6 @@ impl Task {
     }
 }
 
-/// A job runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Begun {
     /// The node's name.
@@ -148,7 +147,6 @@ pub enum AttemptEnded {
     NotOurs,
 }
 
-/// How an attempt ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     ended_ms: UnixMs,

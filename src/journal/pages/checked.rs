@@ -18,7 +18,6 @@ use twox_hash::XxHash3_64;
 
 use super::layout::{HEADER_BYTES, Header, Layout, Link, MAX_ORDER, PAGE_BYTES, Page, PageRange, Tree};
 
-/// See the module.
 #[derive(Debug)]
 pub(in crate::journal) struct Checked<B> {
     inner: B,

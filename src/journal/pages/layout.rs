@@ -38,9 +38,7 @@ impl Link {
 /// Where a page lies in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::journal) struct PageRange {
-    /// First byte.
     pub offset: u64,
-    /// Bytes.
     pub len: u64,
 }
 
@@ -77,7 +75,6 @@ pub(in crate::journal) struct Slot {
     pub system: Option<Link>,
 }
 
-/// The file's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::journal) struct Header {
     /// Where pages lie.

@@ -14,7 +14,6 @@ use redb::StorageBackend;
 
 use super::layout::PAGE_BYTES;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     base: Base,

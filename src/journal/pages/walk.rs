@@ -96,7 +96,6 @@ impl<'a> Pages<'a> {
         Ok(slots.into_iter().map(|slot| Commit { layout: header.layout, slot }).collect())
     }
 
-    /// The tables that a commit has.
     pub(in crate::journal) fn tables(&mut self, commit: Commit) -> io::Result<Vec<Table>> {
         let Commit { layout, slot } = commit;
         let mut tables = Vec::new();

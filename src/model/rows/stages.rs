@@ -20,7 +20,7 @@ pub struct Segment {
 /// What the best value so far of a stage is measured by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstObjective {
-    /// The metric.
+    /// The metric that it is read from.
     pub metric: String,
     /// Whether larger is better.
     pub maximize: bool,

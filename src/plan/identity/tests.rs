@@ -114,7 +114,6 @@ fn known_identities() {
     );
 }
 
-/// Likewise.
 #[test]
 fn known_seeds() {
     let spec = spec(STUDY);

@@ -17,7 +17,6 @@ pub(crate) enum Outcome {
     Fine,
     /// It succeeded beyond a bound of `abort_if`.
     OutOfBounds,
-    /// It failed.
     Failed,
     /// It failed catastrophically.
     Catastrophic,
@@ -29,7 +28,6 @@ impl Outcome {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Judge {
     /// Whether there is an `abort_if`.

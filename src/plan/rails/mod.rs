@@ -62,11 +62,9 @@ fn is_catastrophic(failure: Option<&Failure>) -> bool {
 /// A rail that is broken, by whom, and in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
-    /// Which rail.
     pub rail: Rail,
     /// The trials of the stage below this derived index broke it; no other counts.
     pub counted: u64,
-    /// In words.
     pub reason: String,
     /// All of those trials that broke it, in order; of a rail of the whole study those of earlier stages as well.
     pub violating: Vec<TrialId>,

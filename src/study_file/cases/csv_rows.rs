@@ -14,7 +14,6 @@ use crate::study_file::types::{SpecValue, Values};
 
 use super::{HAS_NUL, Reading};
 
-/// Reads all of a file's bytes.
 pub(super) fn read(reading: &mut Reading<'_>, bytes: &[u8]) {
     let trim = if reading.values == Values::Before { Trim::All } else { Trim::None };
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(trim).from_reader(bytes);
@@ -53,7 +52,6 @@ struct Field<'r> {
     quoted: bool,
 }
 
-/// A record's fields.
 fn fields<'r>(reading: &mut Reading<'_>, line: u64, record: &'r ByteRecord, raw: &[u8]) -> Option<Vec<Field<'r>>> {
     const HELP: &str = "a field with quotes is quoted whole, with each quote inside doubled: \"6\"\" pipe\"";
     // Quotes inside a quoted field are doubled, so there are always as many that open as that close.

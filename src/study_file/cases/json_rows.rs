@@ -10,7 +10,6 @@ use crate::study_file::types::SpecValue;
 
 use super::{HAS_NUL, Reading};
 
-/// Reads all of a file's bytes.
 pub(super) fn read(reading: &mut Reading<'_>, bytes: &[u8]) {
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         if line.trim_ascii().is_empty() {

@@ -15,7 +15,6 @@ const ADDRESS: Takes =
     Takes::Form("^(local$|https?://)", "address, such as `\"http://head:8265\"`, or `\"local\"`");
 /// A value of an option of `sbatch`.
 const OPTION: Takes = Takes::Form(r"^[^-\s]\S*$", "name of Slurm's");
-/// Lines of shell.
 const LINES: Takes = Takes::Set(&Takes::Filled("line of shell"), 0);
 
 /// `[run.ray]`.
@@ -115,7 +114,6 @@ pub(in crate::study_file) static SLURM: Section<SlurmSpec> = Section::new(
 );
 
 impl Checker<'_> {
-    /// Lines of shell.
     fn setup(&mut self, node: &Node, place: &Location) -> Option<Vec<String>> {
         self.texts(node, place, |checker, node, place| checker.non_empty_text(node, place))
     }

@@ -68,7 +68,6 @@ pub(super) struct BaseParts {
 
 /// A name that can be part of a file's.
 pub(super) const NAME: Takes = Takes::Form("^[A-Za-z0-9_-]{1,64}$", "name of 1 to 64 of `A-Z a-z 0-9 _ -`");
-/// A param's name.
 pub(super) const PARAM_NAME: Takes =
     Takes::But(&Takes::Form(PARAM_PATTERN, "param"), || BUILTIN_PLACEHOLDERS.to_vec());
 /// A metric's name, or another.
@@ -345,7 +344,6 @@ impl Checker<'_> {
         Some(constants)
     }
 
-    /// Whether it may name a param.
     pub(super) fn param_name(&mut self, name: &str, place: &Location) -> bool {
         let (message, label, help) = if BUILTIN_PLACEHOLDERS.contains(&name) {
             let label = "piton's own placeholder";

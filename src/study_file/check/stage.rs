@@ -122,7 +122,6 @@ pub(in crate::study_file) struct RetryParts {
     count: Field<i128>,
     delay: Field<u64>,
     max_delay: Field<u64>,
-    /// The rest.
     policy: Retries,
 }
 
@@ -142,7 +141,6 @@ pub(in crate::study_file) struct WorkParts {
     pub holes: Vec<Hole>,
 }
 
-/// A placeholder.
 #[derive(Clone)]
 pub(in crate::study_file) struct Hole {
     pub part: Part,

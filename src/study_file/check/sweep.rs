@@ -50,7 +50,6 @@ pub(in crate::study_file) struct RangeParts {
 /// The lower and the upper end of a range, each with its place.
 type Ends = (Option<(Node, Location)>, Option<(Node, Location)>);
 
-/// What a range counts in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RangeType {
     Float,
@@ -126,7 +125,6 @@ impl Checker<'_> {
         (!bad).then_some((domain, steps_place))
     }
 
-    /// One end of a range.
     fn end<T>(
         &mut self,
         end: Option<(Node, Location)>,

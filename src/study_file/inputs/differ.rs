@@ -32,7 +32,6 @@ impl std::fmt::Display for InputChange {
 /// Something that is not what it was when results were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contradiction {
-    /// What differs.
     pub change: Change,
     /// The first stage whose results depend on it.
     pub from: StageIndex,

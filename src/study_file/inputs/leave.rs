@@ -102,7 +102,6 @@ pub(crate) fn pattern_mistake(text: &str) -> Option<String> {
 pub(super) struct Entry<'a> {
     /// As the study would name it.
     pub(super) shown: &'a Path,
-    /// Where it is.
     pub(super) path: &'a Path,
     pub(super) is_dir: bool,
     /// Its device and inode.
@@ -152,7 +151,6 @@ pub(super) struct LeaveBelow<'a> {
 }
 
 impl LeaveBelow<'_> {
-    /// Whether it is left out.
     pub(super) fn leaves(&self, entry: &Entry<'_>) -> bool {
         self.leave.patterns.iter().any(|pattern| pattern.matches(entry))
             || self.own.contains(&entry.key)

@@ -229,7 +229,6 @@ fn case_files(spec: &Spec) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether an input is a file of cases of the spec.
 #[must_use]
 pub(crate) fn is_case_file(spec: &Spec, input: &str) -> bool {
     case_files(spec).any(|path| same_path(path, input))

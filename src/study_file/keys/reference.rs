@@ -14,7 +14,6 @@ beside a file that begins with a `#:schema` line, as those of `piton new` do, an
 `piton check` says what is wrong with a file, and where.
 ";
 
-/// The whole page.
 pub(super) fn reference() -> String {
     let mut page = OPENING.to_owned();
     let mut sections: Vec<&dyn Described> = vec![&ROOT];

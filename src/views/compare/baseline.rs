@@ -54,7 +54,6 @@ fn unreadable(path: &Path, cause: io::Error) -> ViewError {
     ViewError::File { what: "read", path: path.into(), cause }
 }
 
-/// One trial of a baseline.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BaselineTrial {
     pub(super) case: String,

@@ -293,7 +293,6 @@ impl<'a> Comparison<'a> {
         Self { view, snapshot, stage, baseline, limits: limits.clone() }
     }
 
-    /// The study.
     #[cfg(feature = "report")]
     pub(super) const fn view(&self) -> &'a StudyView {
         self.view

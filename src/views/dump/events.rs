@@ -333,7 +333,6 @@ enum NextOut {
 /// Names as they were when an event came: an amendment may give a trial's number to another case.
 struct Names<'a> {
     view: &'a StudyView,
-    /// Names of the stages.
     stages: Vec<String>,
     /// First trial of each stage that has begun, and how many it has.
     begun: Vec<(u64, u64)>,

@@ -122,7 +122,6 @@ impl<'a> StudyOut<'a> {
     }
 }
 
-/// Versions by tool.
 pub(in crate::views) fn versions_out(versions: &[ToolVersion]) -> BTreeMap<&str, &str> {
     versions.iter().map(|tool| (tool.tool.as_str(), tool.version.as_str())).collect()
 }

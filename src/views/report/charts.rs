@@ -88,7 +88,6 @@ pub(super) fn objective_words(objective: &Objective) -> String {
     format!("{} ({way})", objective.metric)
 }
 
-/// A trial in a tooltip.
 fn tooltip(trial: &TrialData, value: f64) -> String {
     format!("{}: {}", trial.case, number(value))
 }

@@ -308,7 +308,6 @@ impl Spread {
     }
 }
 
-/// A stage's index, for anchors.
 pub(super) fn anchor(stage: StageIndex) -> String {
     format!("stage-{stage}")
 }

@@ -45,7 +45,6 @@ pub struct Report<'a> {
 #[derive(Debug)]
 struct Winner {
     case: String,
-    /// All its params.
     params: String,
     /// From the first stage to its own.
     steps: Vec<StoryStep>,

@@ -23,7 +23,6 @@ const KINDS_MAX: usize = 100;
 /// Most inputs that are listed.
 const INPUTS_MAX: usize = 200;
 
-/// The whole page.
 pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
     let study = &report.view.study;
     let policy = format!(

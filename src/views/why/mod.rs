@@ -228,7 +228,6 @@ struct StepOut<'a> {
 /// Reasons of interruptions are looked for in so many of the last events: a trial's row has none.
 const EVENTS_READ: u64 = 200_000;
 
-/// The first of them.
 const fn first_read(last: Seq) -> Seq {
     last.saturating_sub(EVENTS_READ).saturating_add(1)
 }

@@ -75,7 +75,6 @@ pub(super) fn nearest(
     Ok(best)
 }
 
-/// The parts of an identity, and that.
 type Apart = (Vec<IdentityPart>, IdentityHash);
 
 /// A trial's identity.

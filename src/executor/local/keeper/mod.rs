@@ -42,7 +42,6 @@ use crate::sys::process::{Stat, signal_exactly, signal_group_exactly};
 use crate::sys::words::io_words;
 use protocol::{Framed, MAX_FRAME_BYTES, Report, Request, Spawn, next_frame};
 
-/// A trial to start.
 #[derive(Clone, Copy, Debug)]
 pub struct SpawnRequest<'a> {
     /// The program, absolute.
@@ -70,12 +69,7 @@ pub struct SpawnRequest<'a> {
 pub enum SpawnError {
     /// The kernel refused one step of it.
     #[error("{}", std::io::Error::from(*errno))]
-    Refused {
-        /// Which.
-        step: SpawnStep,
-        /// Why.
-        errno: Errno,
-    },
+    Refused { step: SpawnStep, errno: Errno },
     /// The keeper is gone, and there is no other; nothing can be started any more.
     #[error("the trial keeper is gone: {0}")]
     KeeperGone(String),
@@ -93,7 +87,6 @@ pub enum TrialEvent {
     Lost,
 }
 
-/// A started trial.
 #[derive(Debug)]
 pub struct Started {
     /// What to call it in [`KeeperClient::signal`].

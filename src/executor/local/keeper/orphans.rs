@@ -69,11 +69,9 @@ pub(super) struct Orphans {
     looks: u32,
 }
 
-/// Whose an orphan is.
 enum Owner {
     /// The ending trial at this place.
     Ended(usize),
-    /// A trial that runs.
     Running,
     /// A trial that ended long ago (it was missed then), or a piton within a trial, whose keeper died.
     Gone,

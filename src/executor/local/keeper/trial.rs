@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-/// A trial that runs.
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) id: u64,

@@ -19,7 +19,6 @@ const TRIES: u32 = 3;
 /// Runs a program for so long at most: what it printed, if it went well, and how long that took.
 type Ask = Box<dyn FnMut(&mut Command, Duration) -> (Option<String>, Duration) + Send>;
 
-/// See the module.
 pub(super) struct Cancelled {
     /// By a job's id, how often it was asked about, and who cancelled it.
     jobs: HashMap<String, (u32, Option<String>)>,

@@ -13,7 +13,6 @@ const OF_ONE_TRIAL: u32 = 6;
 /// Nodes that are named when the study stops for them.
 const NAMED: usize = 3;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     /// What went wrong where, by the node's name.

@@ -2,7 +2,6 @@
 
 use super::*;
 
-/// What happened.
 #[derive(Debug, Default)]
 struct Figures {
     /// Deaths of the engine.
