@@ -57,6 +57,14 @@ pub(crate) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
     fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
+/// The names in a directory of a test, in order.
+#[cfg(test)]
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = names(dir).unwrap().into_iter().map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// Makes a directory in one that is there.
 ///
 /// # Errors

@@ -167,14 +167,8 @@ fn is_top(dir: &Path) -> bool {
 mod tests {
     use std::fs;
 
+    use super::disk::names_in;
     use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
 
     #[test]
     fn replaces_and_leaves_nothing_beside() {
@@ -183,7 +177,7 @@ mod tests {
         replace_atomically(&path, Access::Usual, |out| out.write_all(b"one")).unwrap();
         replace_atomically(&path, Access::Usual, |out| out.write_all(b"two")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(names(dir.path()), ["view.json"]);
+        assert_eq!(names_in(dir.path()), ["view.json"]);
     }
 
     #[test]
@@ -197,7 +191,7 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(names(dir.path()), ["view.json"]);
+        assert_eq!(names_in(dir.path()), ["view.json"]);
     }
 
     #[test]
@@ -219,7 +213,7 @@ mod tests {
             assert_eq!(fs::read(at(link)).unwrap(), b"text");
             fs::write(at(link), b"old").unwrap();
         }
-        assert_eq!(names(&at("there")), ["new", "old"]);
+        assert_eq!(names_in(&at("there")), ["new", "old"]);
         symlink("circle", at("circle")).unwrap();
         assert_eq!(put("circle", "x").unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert!(put("there", "x").is_err() && at("there").is_dir());

@@ -353,14 +353,8 @@ pub(crate) fn remove_leftover_dirs(parent: &Path, prefix: &str) -> usize {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::disk::names_in;
     use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().mode() & 0o777
@@ -389,11 +383,11 @@ mod tests {
         kept.push(".other.0123456789.piton-tmp".into());
         kept.sort();
         remove_leftovers_of(&target);
-        assert_eq!(names(dir.path()), kept);
+        assert_eq!(names_in(dir.path()), kept);
         assert_eq!(remove_leftovers_in(dir.path()).unwrap(), 1, "the other file's");
         drop(used);
         assert_eq!(remove_leftovers_in(dir.path()).unwrap(), 0, "who ends in good order leaves nothing");
-        assert_eq!(names(dir.path()).len(), others.len());
+        assert_eq!(names_in(dir.path()).len(), others.len());
     }
 
     /// Many at once: each has a file of its own, and none takes another's for a leftover.
@@ -413,7 +407,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(names(dir.path()), ["f"]);
+        assert_eq!(names_in(dir.path()), ["f"]);
     }
 
     #[test]
@@ -451,7 +445,7 @@ mod tests {
         fs::write(&target, b"theirs").unwrap();
         let taken = Temporary::beside(&target, Access::Own).unwrap().place_new().unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!((fs::read(&target).unwrap(), names(dir.path())), (b"theirs".to_vec(), vec!["f".to_owned()]));
+        assert_eq!((fs::read(&target).unwrap(), names_in(dir.path())), (b"theirs".to_vec(), vec!["f".to_owned()]));
     }
 
     #[test]

@@ -61,6 +61,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::sys::disk::names_in;
     use crate::testing::story::{ALIVE, DEAD, Story};
 
     #[test]
@@ -85,12 +86,9 @@ mod tests {
             "junit.xml",
         ];
         assert_eq!(names, expected);
-        let mut there: Vec<String> =
-            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        there.sort();
         let mut wanted: Vec<&str> = expected.into_iter().chain(["mine.txt"]).collect();
         wanted.sort_unstable();
-        assert_eq!(there, wanted);
+        assert_eq!(names_in(&dir), wanted);
         let csv = fs::read_to_string(dir.join("trials.csv")).unwrap();
         assert_eq!(csv.lines().count(), 7, "a header and six trials");
         let jsonl = fs::read_to_string(dir.join("trials.jsonl")).unwrap();
