@@ -24,7 +24,7 @@ pub use canonical::canonical;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
 pub(super) use schema::{
-    AcceptanceOut, AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, acceptances_out,
+    AcceptanceOut, AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, TakenOut, acceptances_out,
     accepted_words, versions_out,
 };
 #[cfg(test)]

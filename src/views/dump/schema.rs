@@ -193,6 +193,14 @@ pub(super) struct TrialOut<'a> {
     survivor: bool,
     attempts: Vec<AttemptOut>,
     outputs: OutputsOut<'a>,
+    #[serde(flatten)]
+    taken: TakenOut<'a>,
+}
+
+/// Of a trial: that it did not make its result.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(in crate::views) struct TakenOut<'a> {
     /// Whose result it took; there where it did not make it. It has no attempt of its own then.
     #[serde(skip_serializing_if = "Option::is_none")]
     reused_from: Option<OriginOut<'a>>,
@@ -202,6 +210,12 @@ pub(super) struct TrialOut<'a> {
     /// Where its result comes from, if it was made elsewhere and imported. It has no attempt of its own then.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported: Option<ImportedOut<'a>>,
+}
+
+impl<'a> TakenOut<'a> {
+    pub(in crate::views) fn new(from: Option<&'a Origin>, doubtful: bool, imported: Option<&'a Imported>) -> Self {
+        Self { reused_from: from.map(OriginOut::new), doubtful, imported: imported.map(ImportedOut::new) }
+    }
 }
 
 /// A trial that was run to check a result, and came to another one.
@@ -323,9 +337,7 @@ impl<'a> TrialOut<'a> {
             survivor: trial.survived(),
             attempts: attempts.collect(),
             outputs: OutputsOut(trial.outputs()),
-            reused_from: trial.reused_from().map(OriginOut::new),
-            doubtful: trial.is_doubtful(),
-            imported: trial.imported().map(ImportedOut::new),
+            taken: TakenOut::new(trial.reused_from(), trial.is_doubtful(), trial.imported()),
             case,
         }
     }

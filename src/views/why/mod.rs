@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use serde::Serialize;
 
 use super::dump::{
-    AcceptanceOut, AttemptOut, FailureOut, ImportedOut, MetricsOut, OriginOut, ParamsOut, acceptances_out,
+    AcceptanceOut, AttemptOut, FailureOut, MetricsOut, OriginOut, ParamsOut, TakenOut, acceptances_out,
     versions_out,
 };
 #[cfg(feature = "report")]
@@ -153,15 +153,8 @@ struct WhyOut<'a> {
     /// Why attempts were interrupted, by their number.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     interruptions: &'a BTreeMap<AttemptNo, String>,
-    /// Whose result it took, if it did not make it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reused_from: Option<OriginOut<'a>>,
-    /// There where it is true: an equal trial was run, and came to another result than the one that it took.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    doubtful: bool,
-    /// Where its result comes from, if it was made elsewhere and imported.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    imported: Option<ImportedOut<'a>>,
+    #[serde(flatten)]
+    taken: TakenOut<'a>,
     /// When what it left was read again, since an amendment had changed the rules, and what it counts as since then; `seq`: the event.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     read_again: Vec<ReadAgainOut>,
@@ -405,9 +398,7 @@ impl Why {
             left_out: &self.left_out,
             attempts: &attempts,
             interruptions: &self.interruptions,
-            reused_from: self.reused_from.as_ref().map(OriginOut::new),
-            doubtful: self.doubt.is_some(),
-            imported: self.imported.as_ref().map(ImportedOut::new),
+            taken: TakenOut::new(self.reused_from.as_ref(), self.doubt.is_some(), self.imported.as_ref()),
             read_again: self.reread.iter().map(ReadAgainOut::new).collect(),
             not_reused: self
                 .missed
