@@ -284,7 +284,7 @@ fn looking_works_while_an_engine_runs_and_after_it_was_killed() {
     };
     let dump = look("running");
     assert_eq!((&dump["study"]["status"], &dump["study"]["engine"]["alive"]), (&"running".into(), &true.into()));
-    assert_eq!(dump["accounting"]["running"], 2);
+    wait_until("both are recorded to run", || sandbox.dump()["accounting"]["running"] == 2);
     wait_until("the log is there", || sandbox.ok("logs study.redb small_0_0", 0).is_empty());
     engine.signal(Signal::KILL);
     engine.wait();
