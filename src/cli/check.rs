@@ -113,7 +113,6 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
     rows
 }
 
-/// What a stage would do.
 struct StagePlan {
     name: String,
     trials: u64,
@@ -196,7 +195,6 @@ fn asked(stage: &StageSpec, proposer: &Proposer) -> String {
     format!("proposed by `{}`, {pace}; {}", command.join(" "), chosen(stage))
 }
 
-/// How a stage's survivors are chosen.
 fn chosen(stage: &StageSpec) -> String {
     let objectives: Vec<String> = stage
         .objectives

@@ -32,7 +32,6 @@ struct Care {
     content: Content,
     /// Whether control characters are made harmless.
     controls: bool,
-    /// Whether colours stay.
     colours: bool,
     /// Whether lines that GitHub's runner would obey are changed.
     commands: bool,

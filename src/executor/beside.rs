@@ -6,7 +6,6 @@ use crate::model::{AttemptNo, TrialId};
 
 /// An executor for trials, and one that takes results over. It never gives a trial to the second.
 pub(crate) struct Beside {
-    /// Where trials run.
     pub(crate) trials: Box<dyn Executor>,
     /// What takes results over.
     pub(crate) taking: LocalExecutor,

@@ -52,7 +52,6 @@ pub(super) trait Stored: Sized {
     fn names(&self) -> Result<(), String> {
         Ok(())
     }
-    /// Reads the bytes of an older tag.
     fn older(tag: u8, _bytes: &[u8]) -> Result<Self, CodecError> {
         Err(CodecError::Newer(tag))
     }

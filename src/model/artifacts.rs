@@ -33,13 +33,11 @@ const fn text_of(name: &CStr) -> &str {
     }
 }
 
-/// The name of a stage's directory.
 #[must_use]
 pub(crate) fn stage_name(stage: StageIndex, name: &str) -> String {
     format!("{stage}_{name}")
 }
 
-/// The name of an attempt's directory.
 #[must_use]
 pub(crate) fn attempt_name(attempt: AttemptNo) -> String {
     format!("attempt_{attempt}")

@@ -116,7 +116,6 @@ fn is_float(swept: &SweepParam) -> bool {
 /// A case of a listed share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pick {
-    /// A point of the sequence.
     Point(u64),
     /// A combination that no point of the sequence fell on.
     Combination(u64),
@@ -129,7 +128,6 @@ enum Source {
     Sobol,
 }
 
-/// A source's points.
 enum Points<'a> {
     Random { sweep: &'a [SweepParam], share: Share },
     Sobol(Sequence<'a>),

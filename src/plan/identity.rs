@@ -91,7 +91,7 @@ pub(crate) struct IdentityPart {
 pub(crate) struct MadeWith<'a> {
     pub inputs: &'a [InputHash],
     pub versions: &'a [ToolVersion],
-    /// What of these stands for what it was before, as a person said.
+    /// Inputs and tools of which what there is stands for what it was before, as a person said.
     pub accepted: &'a [Accepted],
 }
 

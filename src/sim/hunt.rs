@@ -60,7 +60,6 @@ impl FromStr for Seed {
     }
 }
 
-/// What was looked at.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
     /// Images of crashed disks, each checked and run to its end.

@@ -191,7 +191,6 @@ impl State {
     }
 }
 
-/// A store's file.
 #[derive(Debug)]
 struct Open {
     world: World,

@@ -116,7 +116,6 @@ impl CaseMistake {
     }
 }
 
-/// What a file says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ReadCases {
     pub list: CaseList,

@@ -69,13 +69,11 @@ impl Diagnostic {
 /// Where something stands: in the study file, and in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Location {
-    /// Bytes of the study file.
     pub span: Option<Range<usize>>,
     pub path: String,
 }
 
 impl Location {
-    /// A place below this one.
     pub(super) fn below(&self, name: &str, span: Option<Range<usize>>) -> Self {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         Self { span, path }

@@ -63,7 +63,6 @@ const EDA: [LogRule; 11] = [
 ];
 
 impl FailureSet {
-    /// Its rules, in order.
     pub(super) fn rules(self) -> Vec<FailureRule> {
         let Self::Eda = self;
         let rule = |(kind, severity, retryable, log): LogRule| FailureRule {

@@ -27,7 +27,6 @@ fn second(budget: u64) -> StudyFile {
         .maximize("m")
 }
 
-/// Verified, and dumped.
 fn verified(sandbox: &Sandbox) -> serde_json::Value {
     sandbox.ok("verify study.redb", 0);
     sandbox.dump()

@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
-/// A browser with one window.
 pub struct Browser {
     driver: Child,
     port: u16,

@@ -29,7 +29,6 @@ echo "{\"cost\": $1}" > metrics.json
     sandbox
 }
 
-/// The program as GitHub Actions starts it.
 fn on_github(sandbox: &Sandbox, line: &str) -> Command {
     let mut command = sandbox.piton(line.split_whitespace());
     command.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", sandbox.path("summary.md"));

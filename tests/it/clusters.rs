@@ -19,7 +19,6 @@ const MARK: &str = "PITON_TEST_CLUSTER";
 /// Says which node of it, where that matters.
 const NODE: &str = "PITON_TEST_NODE";
 
-/// A cluster's processes and files.
 struct Base {
     dir: tempfile::TempDir,
     env: Vec<(String, String)>,
@@ -278,7 +277,6 @@ pub fn python_bin() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin")
 }
 
-/// A PATH with Ray in it.
 pub fn path_with_ray() -> (String, String) {
     let python = python_bin();
     assert!(python.join("ray").exists(), "run `tests/run`, which installs Ray into `{}`", python.display());
@@ -368,7 +366,6 @@ impl Ray {
         format!("http://127.0.0.1:{}", self.dashboard)
     }
 
-    /// What the dashboard answers.
     pub fn get(&self, path: &str) -> Option<String> {
         let script = "import os, sys, urllib.request as r\n\
             q = r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + os.environ.get('RAY_AUTH_TOKEN', '')})\n\

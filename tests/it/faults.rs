@@ -352,7 +352,6 @@ impl Drop for Disk {
     }
 }
 
-/// What a whole run of the study gives.
 fn expected() -> String {
     let whole = study();
     whole.ok("run study.toml", 0);

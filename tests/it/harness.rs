@@ -67,12 +67,10 @@ impl StudyFile {
         self.with("[stage.sweep]").with(params)
     }
 
-    /// An objective of the last stage.
     pub fn minimize(self, metric: &str) -> Self {
         self.with(format!("[[stage.objective]]\nmetric = {metric:?}\ngoal = \"minimize\""))
     }
 
-    /// An objective of the last stage.
     pub fn maximize(self, metric: &str) -> Self {
         self.with(format!("[[stage.objective]]\nmetric = {metric:?}\ngoal = \"maximize\""))
     }
@@ -188,7 +186,6 @@ impl Sandbox {
         command
     }
 
-    /// Runs it to its end.
     pub fn run(&self, line: &str) -> Output {
         self.piton(line.split_whitespace()).output().unwrap()
     }
@@ -275,7 +272,6 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// An engine that runs.
 pub struct Engine {
     pub child: Child,
 }
@@ -324,7 +320,6 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a path is there.
 pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

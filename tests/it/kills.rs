@@ -66,7 +66,6 @@ fn balanced(dump: &serde_json::Value) {
     assert_eq!(count("attempts_started"), parts, "{}", dump["accounting"]);
 }
 
-/// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Prey {
     Engine,

@@ -23,7 +23,6 @@ fn listed() -> Sandbox {
     sandbox
 }
 
-/// A study of one trial.
 fn only(sampling: &str, sweep: &str) -> String {
     format!(
         "study.name = \"s\"\n[[stage]]\nname = \"a\"\ncommand = \"echo {{n}}\"\ntrial_budget = 1\nsurvivor_count = 1\n{sampling}\n{sweep}\n"

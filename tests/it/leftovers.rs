@@ -28,7 +28,6 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().mode() & 0o777
 }
 
-/// Runs it under this umask.
 fn under(sandbox: &Sandbox, umask: &str, line: &str) {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &format!("umask {umask}; exec \"$0\" {line}"), env!("CARGO_BIN_EXE_piton")]);

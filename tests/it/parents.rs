@@ -32,7 +32,6 @@ const CHILD: &str = r#"echo $PITON_CASE >> "$PITON_STUDY_DIR/started"
 cat "$1/o" "$1/l" "$1/d/f" > sum || exit 1
 "#;
 
-/// With the first stage done.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::with_study(study_file());
     sandbox.write("b.sh", CHILD);

@@ -71,7 +71,6 @@ impl Far {
         command
     }
 
-    /// Runs it to its end.
     pub fn ok(&self, line: &str, code: i32) {
         let output = self.command(line).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "`piton {line}`\n{}", both(&output));

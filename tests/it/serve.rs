@@ -51,7 +51,6 @@ impl Server {
         Self::of(&mut sandbox.piton([&["serve", "study.redb"], more].concat()))
     }
 
-    /// For another store.
     pub fn of_store(sandbox: &Sandbox, store: &str) -> Self {
         Self::of(&mut sandbox.piton(["serve", store]))
     }

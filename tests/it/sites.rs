@@ -9,7 +9,6 @@ use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
 use crate::harness::{Edit, both, wait_until};
 use crate::remote::Far;
 
-/// An ordinary user.
 const NOBODY: u32 = 65_534;
 
 fn events(far: &Far) -> String {
@@ -262,7 +261,6 @@ fn a_node_of_rays_that_cannot_start_piton_is_avoided() {
     assert!(events(&far).contains("could not start on 127.0.0.3: "), "{}", events(&far));
 }
 
-/// Reasons of all interrupted attempts.
 fn interruptions(far: &Far) -> Vec<String> {
     let events = events(far);
     let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

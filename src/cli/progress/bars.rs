@@ -30,7 +30,6 @@ const RUNNING_SHOWN: usize = 4;
 /// How often times are drawn anew.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Bars on a terminal.
 #[derive(Default)]
 pub(super) struct Bars {
     multi: MultiProgress,

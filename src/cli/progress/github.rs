@@ -52,7 +52,6 @@ pub(super) struct Github {
 }
 
 impl Github {
-    /// A stage begins.
     pub(super) fn begin(&mut self, title: &str) -> Vec<String> {
         let mut lines = self.end();
         self.in_group = true;
@@ -76,7 +75,6 @@ impl Github {
         vec![annotation(level, &format!("{case} failed: {kind}"), format!("{reason}{then}\n{log}").trim_end())]
     }
 
-    /// The study was aborted.
     pub(super) fn aborted(&mut self, reason: &str) -> Vec<String> {
         let mut lines = self.end();
         lines.push(annotation("error", "the study was aborted", reason));

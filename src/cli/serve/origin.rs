@@ -11,7 +11,6 @@ use super::http::Request;
 /// Names by which this machine may be asked for, beside its addresses and `localhost`.
 #[derive(Debug)]
 pub struct Names {
-    /// The machine's own.
     pub own: String,
     /// Those of `--allow-host`: also where pages may come from.
     pub allowed: Vec<String>,

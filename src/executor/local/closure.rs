@@ -51,7 +51,6 @@ impl<K: Into<String>, V: Into<Metric>, const N: usize> IntoMetrics for [(K, V); 
     }
 }
 
-/// The closure as workers have it.
 pub(crate) fn closure_fn<M: IntoMetrics>(
     run: impl Fn(&TrialContext<'_>) -> Result<M, TrialError> + Send + Sync + 'static,
 ) -> ClosureFn {

@@ -85,7 +85,6 @@ impl EndedAttemptDir {
         Self { dir: Err("the attempt has no directory"), case: None }
     }
 
-    /// The directory, if it is there.
     pub(super) fn dir(&self) -> Option<&Opened> {
         self.dir.as_deref().ok()
     }

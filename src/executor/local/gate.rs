@@ -23,7 +23,6 @@ pub(super) struct Gate {
 struct State {
     suspects: BTreeSet<TrialId>,
     running: u32,
-    /// One of them runs alone.
     alone: bool,
     /// Suspects that wait for all others to end; nobody else begins meanwhile.
     waiting: u32,

@@ -43,7 +43,7 @@ struct Log {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) line: String,
-    /// That line and a few around it, and which log they are from.
+    /// The line with a few around it, and which log they are from.
     pub(super) excerpt: String,
 }
 

@@ -108,7 +108,6 @@ impl Start {
     }
 }
 
-/// What executor and workers share.
 struct Shared {
     mode: AtomicU8,
     /// Trials from this number on do not start.

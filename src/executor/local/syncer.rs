@@ -159,7 +159,6 @@ impl Unsynced {
     }
 }
 
-/// A message to the syncer.
 pub(crate) enum ToSync {
     Ended(Box<AttemptReport>, Unsynced),
     /// Answer once everything before this has been reported.

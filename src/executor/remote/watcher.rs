@@ -89,7 +89,6 @@ struct Flight {
     times: u32,
     /// When it was submitted or listed last.
     seen: Instant,
-    /// What is known of its job.
     told: RemoteJob,
     /// As much of that as the engine knows.
     known: RemoteJob,

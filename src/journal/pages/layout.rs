@@ -50,7 +50,6 @@ pub(in crate::journal) struct Layout {
 }
 
 impl Layout {
-    /// Where a page lies.
     pub(in crate::journal) fn place(self, page: u64) -> Option<PageRange> {
         let order = u32::try_from(page >> 59).ok().filter(|order| *order <= MAX_ORDER)?;
         let index = page & (0x000F_FFFF >> order);
@@ -67,7 +66,6 @@ impl Layout {
 pub(in crate::journal) struct Slot {
     /// Whether its checksum fits.
     pub intact: bool,
-    /// Number of its transaction.
     pub transaction: u64,
     /// Tree of the tables.
     pub user: Option<Link>,
@@ -77,7 +75,6 @@ pub(in crate::journal) struct Slot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::journal) struct Header {
-    /// Where pages lie.
     pub layout: Layout,
     /// Bytes of the file at least.
     pub file_bytes: u64,
@@ -189,7 +186,6 @@ impl Tree {
     }
 }
 
-/// A page of a tree.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::journal) struct Page<'a> {
     bytes: &'a [u8],

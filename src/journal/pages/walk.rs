@@ -13,7 +13,6 @@ use super::layout::{HEADER_BYTES, Header, Layout, Link, PAGE_BYTES, Page, Slot, 
 /// Longest page that is read: a record of the codec's largest size.
 const LIMIT_BYTES: u64 = 80 << 20;
 
-/// A file's pages.
 #[derive(Debug)]
 pub(in crate::journal) struct Pages<'a> {
     file: &'a File,

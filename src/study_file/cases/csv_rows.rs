@@ -46,7 +46,6 @@ pub(super) fn read(reading: &mut Reading<'_>, bytes: &[u8]) {
     }
 }
 
-/// A field of a record.
 struct Field<'r> {
     text: &'r str,
     quoted: bool,

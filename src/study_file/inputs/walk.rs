@@ -48,7 +48,6 @@ pub(super) struct Walk<'a> {
     seen: HashMap<(u64, u64), PathBuf>,
 }
 
-/// What a walk found.
 pub(super) struct Walked {
     pub(super) bytes: u64,
     pub(super) hash: blake3::Hash,

@@ -70,7 +70,6 @@ impl Host for KeeperClient {
     }
 }
 
-/// A helper that the keeper runs.
 struct AtKeeper {
     keeper: KeeperClient,
     started: Started,

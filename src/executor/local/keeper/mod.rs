@@ -119,7 +119,6 @@ struct Shared {
     over: AtomicBool,
 }
 
-/// One keeper process.
 #[derive(Debug)]
 struct Connection {
     process: ProcessId,

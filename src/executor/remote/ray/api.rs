@@ -22,7 +22,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Longest answer, bytes: ten thousand jobs in Ray's list with the longest messages that it keeps are shorter.
 const ANSWER_MAX: u64 = 256 << 20;
 
-/// How to ask.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) address: String,

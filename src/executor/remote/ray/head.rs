@@ -33,7 +33,6 @@ pub(super) struct Head {
     keeper: KeeperClient,
     started: Started,
     key: AttemptKey,
-    /// Of its dashboard.
     pub(super) address: SocketAddrV4,
     /// Who has it may run programs as this user.
     pub(super) token: String,

@@ -22,7 +22,6 @@ type Ask = Box<dyn FnMut(&mut Command, Duration) -> (Option<String>, Duration) +
 pub(super) struct Cancelled {
     /// By a job's id, how often it was asked about, and who cancelled it.
     jobs: HashMap<String, (u32, Option<String>)>,
-    /// Users by their numbers.
     users: HashMap<u32, String>,
     /// How long may still be waited in this run; nothing where there is nobody to ask.
     left: Duration,
