@@ -518,11 +518,17 @@ fn an_input_of_a_stage_concerns_that_stage_and_those_after_it() {
 fn a_trial_of_a_reusing_stage_sees_what_its_identity_holds() {
     let of = |name: &str, first: &str| {
         let see = "echo $PITON_SEED $PITON_PARENT_DIR $(cat params.json) >> \"$PITON_STUDY_DIR/saw\"";
-        let sandbox = Sandbox::with_study(format!(
-            "study.name = \"{name}\"\nstudy.seed = 3\nrun.workers = 1\nparams.p = 1\n[[stage]]\nname = \"a\"\ntrial_budget = 9\n\
-             survivor_count = \"all\"\ncommand = [\"true\"]\nsweep.x = {first}\n[[stage]]\nname = \"b\"\ntrial_budget = 9\n\
-             survivor_count = 1\nreuse = true\nuses = [\"y\"]\nsweep.y = [1, 2]\ncommand = '{see}'\n"
-        ));
+        let sandbox = Sandbox::with_study(
+            StudyFile::new(name)
+                .with("seed = 3")
+                .run("workers = 1")
+                .with("[params]\np = 1")
+                .stage("a", ["true"], 9, "\"all\"")
+                .sweep(format!("x = {first}"))
+                .stage("b", see, 9, 1)
+                .with("reuse = true\nuses = [\"y\"]")
+                .sweep("y = [1, 2]"),
+        );
         sandbox.ok("run study.toml", 0);
         sandbox.ok("verify study.redb", 0);
         sandbox

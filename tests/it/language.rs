@@ -23,10 +23,8 @@ fn listed() -> Sandbox {
     sandbox
 }
 
-fn only(sampling: &str, sweep: &str) -> String {
-    format!(
-        "study.name = \"s\"\n[[stage]]\nname = \"a\"\ncommand = \"echo {{n}}\"\ntrial_budget = 1\nsurvivor_count = 1\n{sampling}\n{sweep}\n"
-    )
+fn only(sampling: &str, sweep: &str) -> StudyFile {
+    StudyFile::new("s").stage("a", "echo {n}", 1, 1).with(sampling).with(sweep)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::harness::{Edit, Sandbox, StudyFile, both, wait_until};
 
 /// Ten trials, one at a time, `n` from 1; the trial is a line of shell.
-fn study(top: &str, stage: &str, line: &str) -> Sandbox {
+fn study(top: &str, stage: impl AsRef<str>, line: &str) -> Sandbox {
     Sandbox::with_study(
         StudyFile::new("s")
             .with(top)
@@ -193,11 +193,7 @@ fn the_base_command_runs_once_and_again_only_if_it_was_cut_off() {
 
 #[test]
 fn a_stage_that_needs_approval_parks_the_study() {
-    let sandbox = study(
-        "",
-        "[[stage]]\nname = \"b\"\napprove = true\ncommand = \"true\"\ntrial_budget = 1\nsurvivor_count = 1",
-        REPORT,
-    );
+    let sandbox = study("", StudyFile::fragment().stage("b", "true", 1, 1).with("approve = true"), REPORT);
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(8));
     assert!(both(&output).contains("stage `b` waits for approval"), "{}", both(&output));
@@ -227,11 +223,7 @@ fn a_stage_that_needs_approval_parks_the_study() {
 /// A stage that an amendment opened again has other survivors by the time it closes: what was there is not approved.
 #[test]
 fn a_stage_after_one_that_is_open_again_does_not_wait_for_approval() {
-    let sandbox = study(
-        "",
-        "[[stage]]\nname = \"b\"\napprove = true\ncommand = \"true\"\ntrial_budget = 1\nsurvivor_count = 1",
-        REPORT,
-    );
+    let sandbox = study("", StudyFile::fragment().stage("b", "true", 1, 1).with("approve = true"), REPORT);
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
     sandbox.write("study.toml", text.edit_first("trial_budget = 10", "trial_budget = 8"));
     sandbox.ok("run study.toml", 8);

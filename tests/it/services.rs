@@ -32,7 +32,7 @@ fn study() -> Sandbox {
 /// The same study with a second stage that needs approval.
 fn waiting(sandbox: &Sandbox) -> String {
     let text = std::fs::read_to_string(sandbox.path("study.toml")).unwrap();
-    text + "[[stage]]\nname = \"next\"\napprove = true\ncommand = \"true\"\ntrial_budget = 1\nsurvivor_count = 1\n"
+    text + StudyFile::fragment().stage("next", "true", 1, 1).with("approve = true").as_ref()
 }
 
 /// A YAML file as JSON, read by Python.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::harness::{Sandbox, both, wait_until};
+use crate::harness::{Sandbox, StudyFile, both, wait_until};
 
 /// A stage whose cases are those of a file; each trial keeps what it got of `{v}` under its case's name.
 fn listed(sampling: &str, params: &str) -> String {
@@ -174,21 +174,8 @@ fn rows_that_repeat_others_are_left_out_with_a_word() {
 
 /// A stage of four trials that write these metrics, `{x}` among them, and need `y`.
 fn reporting(metrics: &str) -> Sandbox {
-    Sandbox::with_study(format!(
-        r#"
-study.name = "s"
-[[stage]]
-name = "a"
-command = '''printf '{metrics}' {{x}} > metrics.json'''
-trial_budget = 4
-survivor_count = 1
-[stage.sweep]
-x = [1, 2, 3, 4]
-[[stage.objective]]
-metric = "y"
-goal = "minimize"
-"#
-    ))
+    let command = format!("printf '{metrics}' {{x}} > metrics.json");
+    Sandbox::with_study(StudyFile::new("s").stage("a", command, 4, 1).sweep("x = [1, 2, 3, 4]").minimize("y"))
 }
 
 #[test]
@@ -221,6 +208,14 @@ fn an_integer_that_a_float_rounds_selects_no_survivor() {
     assert!(reason.contains("9007199254740993, which cannot be held exactly by a 64-bit float"), "{reason}");
 }
 
+/// One trial, for which this command is asked.
+fn proposed_by(command: &str) -> StudyFile {
+    StudyFile::new("s")
+        .stage("a", ["true"], 1, 1)
+        .with(format!("sampling = {{ ask = {command} }}"))
+        .sweep("x = { min = 0, max = 1 }")
+}
+
 #[test]
 fn a_proposer_that_keeps_the_study_waiting_is_told_of() {
     let hold = "while [ ! -e go ]; do sleep 0.05; done";
@@ -234,9 +229,7 @@ fn a_proposer_that_keeps_the_study_waiting_is_told_of() {
         ),
     ];
     for (script, words) in cases {
-        let sandbox = Sandbox::with_study(
-            "study.name = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = 1\nsurvivor_count = 1\nsampling = { ask = [\"./p.sh\"] }\nsweep.x = { min = 0, max = 1 }\n",
-        );
+        let sandbox = Sandbox::with_study(proposed_by(r#"["./p.sh"]"#));
         sandbox.script("p.sh", &script);
         let engine = sandbox.start("run study.toml");
         let said = || sandbox.lines("engine.err").join("\n");
@@ -253,9 +246,7 @@ fn a_proposer_that_keeps_the_study_waiting_is_told_of() {
 
 #[test]
 fn a_proposer_that_closes_its_output_has_not_ended() {
-    let sandbox = Sandbox::with_study(
-        "study.name = \"s\"\n[[stage]]\nname = \"a\"\ncommand = [\"true\"]\ntrial_budget = 1\nsurvivor_count = 1\nsampling = { ask = [\"sh\", \"-c\", \"exec >&-; cat > heard\"] }\nsweep.x = { min = 0, max = 1 }\n",
-    );
+    let sandbox = Sandbox::with_study(proposed_by(r#"["sh", "-c", "exec >&-; cat > heard"]"#));
     let output = sandbox.run("run study.toml");
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("it closed its standard output, but lives"), "{}", both(&output));
