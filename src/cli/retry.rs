@@ -1,5 +1,6 @@
 //! `piton retry`: failed trials become pending again, also of a stage that has closed.
 
+use piton::views::clean;
 use piton::{Error, LaterStages, Retry, RetryPlan, Store, shell_word};
 
 use super::args::RetryArgs;
@@ -21,15 +22,20 @@ pub fn retry(args: &RetryArgs) -> Result<u8, Error> {
         (_, true) => Some(LaterStages::Discard),
         (false, false) => agreed(&plan)?,
     };
+    let unapproved = plan.unapproved().to_vec();
     let cases = plan.apply(later)?;
     if args.json {
-        super::outcome::print_json(&serde_json::json!({ "pending_again": cases }))?;
+        let pending = serde_json::json!({ "pending_again": cases, "to_approve_again": unapproved });
+        super::outcome::print_json(&pending)?;
         return Ok(0);
     }
     match cases.as_slice() {
         [] => say("no trial has failed that could run again"),
         [case] => say(&format!("`{case}` is pending again")),
         cases => say(&format!("{} trials are pending again", cases.len())),
+    }
+    for stage in unapproved {
+        say(&format!("stage `{}` waits for approval again: it was given for what had survived", clean(&stage)));
     }
     if !cases.is_empty() {
         hint(&format!("`piton resume {}` runs them", shell_word(&args.store.store)));

@@ -255,7 +255,9 @@ impl Loop<'_> {
     }
 
     fn write(&mut self, set: &WriteSet) -> Result<(), EngineError> {
-        if let Err(cause) = self.journal.commit(set).or_else(|cause| self.make_room(set, cause)) {
+        if let Err(cause) =
+            self.journal.commit(set).or_else(|cause| self.make_room(cause, |journal| journal.commit_anew(set)))
+        {
             let store = self.journal.path().into();
             return Err(EngineError::Commit(Box::new(CommitError { cause, store, safe: None })));
         }
@@ -285,10 +287,14 @@ impl Loop<'_> {
 
     /// A commit failed. If the disk is full and there is a reserve, it is given up and the same is committed by a new
     /// handle; then the run ends in good order. Otherwise the error stands.
-    fn make_room(&mut self, set: &WriteSet, cause: JournalError) -> Result<(), JournalError> {
+    fn make_room(
+        &mut self,
+        cause: JournalError,
+        commit_anew: impl FnOnce(&mut Journal) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let Some(reserve) = self.outage.reserve.take_if(|_| cause.is_full_disk()) else { return Err(cause) };
         reserve.release();
-        match self.journal.commit_anew(set) {
+        match commit_anew(&mut self.journal) {
             Ok(()) => {
                 self.outage.untold = true;
                 self.outage.cause = Some(cause);
@@ -413,7 +419,10 @@ impl Loop<'_> {
         let records: Vec<Record> = settling.into_iter().map(record).collect();
         let first = self.journal.last_seq() + 1;
         if !records.is_empty() {
-            self.journal.append(&records).map_err(|cause| {
+            let appended = self.journal.append(&records);
+            let appended =
+                appended.or_else(|cause| self.make_room(cause, |journal| journal.append_anew(&records)));
+            appended.map_err(|cause| {
                 let store = self.journal.path().into();
                 EngineError::Commit(Box::new(CommitError { cause, store, safe: None }))
             })?;

@@ -194,6 +194,24 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: this handle is of no use any more.
     pub fn commit_anew(&mut self, set: &WriteSet) -> Result<(), JournalError> {
+        self.anew(&set.events, |journal| journal.commit(set))
+    }
+
+    /// [`Journal::commit_anew`] after [`Journal::append`] failed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_anew(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let first = self.last_seq.saturating_add(1);
+        let events: Vec<(Seq, Record)> = (first..).zip(records.iter().cloned()).collect();
+        self.anew(&events, |journal| journal.append(records))
+    }
+
+    fn anew(
+        &mut self,
+        events: &[(Seq, Record)],
+        commit: impl FnOnce(&mut Self) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let (before, chain) = (self.last_seq, self.chain);
         // The lock goes with the handle. What stands in for it refuses every commit.
         drop(std::mem::replace(&mut self.db, memory_database()?));
@@ -205,17 +223,17 @@ impl Journal {
         }
         *self = opened;
         if (self.last_seq, self.chain) == (before, chain) {
-            return self.commit(set);
+            return commit(self);
         }
         let snapshot = self.snapshot()?;
         let stored: Vec<_> = snapshot.events(before + 1)?.collect::<Result<_, _>>()?;
-        if stored != set.events {
+        if stored != events {
             return Err(JournalError::Store("another process changed the store meanwhile".into()));
         }
+        let progress = Some(snapshot.progress()?);
         drop(snapshot);
         // It is there, as far as the page cache says. An error of a sync may have left it there only: pages that were
         // written once more, and synced, are on the disk.
-        let progress = set.progress;
         let chain = self.chain;
         self.transaction(|rows| rows.write(&WriteSet { progress, ..WriteSet::default() }, chain))?;
         self.note_file();

@@ -33,6 +33,13 @@ impl Fold {
         stage.closed_ms = None;
         stage.later = later;
         rows.put_stage(stage)?;
+        // Who approved the next one had seen other survivors.
+        if let Some(next) = rows.stage(index.saturating_add(1))?
+            && next.status == StageStatus::Waiting
+            && next.approval.is_some()
+        {
+            rows.put_stage(StageRow { approval: None, ..next })?;
+        }
         self.go_on(rows)
     }
 

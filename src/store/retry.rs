@@ -10,8 +10,11 @@ use super::{Recorded, Retry, Store};
 use crate::error::Error;
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::words::counted;
-use crate::model::{Event, LaterStages, StageIndex, StageRow, StageStatus, TrialId, TrialState};
-use crate::plan::Lineage;
+use crate::model::{
+    Event, LaterStages, Metrics, OutputHash, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
+};
+use crate::plan::{KnownBy, Lineage, MadeWith, forecast};
+use crate::study_file::{Spec, StageSpec};
 
 /// What a retry would do.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub struct RetryPlan<'a> {
     /// Stages of these trials, each with whether it has closed and whether later ones have begun.
     stages: Vec<(StageIndex, bool, bool)>,
     at_stake: u64,
+    unapproved: Vec<String>,
 }
 
 impl RetryPlan<'_> {
@@ -33,10 +37,16 @@ impl RetryPlan<'_> {
     }
 
     /// How many finished trials of later stages could go, at most: if others survive, children of those that survive no more.
-    /// Those of stages that reuse do not count: equal trials take their results.
+    /// Results of stages that reuse count only where equal trials could not take them: what was imported, or is doubted.
     #[must_use]
     pub fn at_stake(&self) -> u64 {
         self.at_stake
+    }
+
+    /// Stages that were approved, and wait for approval again: it was given for what had survived before them.
+    #[must_use]
+    pub fn unapproved(&self) -> &[String] {
+        &self.unapproved
     }
 
     /// Records it, in one transaction; the cases. `later` says what becomes of the stages after one that has closed if it
@@ -103,14 +113,56 @@ pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'
     };
     let mut at_stake = 0;
     if let Some(first) = touched.iter().copied().find(has_closed) {
-        for stage in later_than(first).filter(|stage| !spec.reuses(stage.index)) {
-            at_stake += snapshot.counters(stage.index).map_err(unreadable)?.finished();
+        for stage in later_than(first) {
+            at_stake += lost(&snapshot, &spec, &stages, stage).map_err(unreadable)?;
         }
     }
+    let is_approved = |stage: &&StageRow| stage.status == StageStatus::Waiting && stage.approval.is_some();
+    let next_of = |index: &StageIndex| stages.iter().find(|stage| stage.index.checked_sub(1) == Some(*index));
+    let unapproved = touched.iter().filter(|index| has_closed(index)).filter_map(next_of).filter(is_approved);
+    let unapproved = unapproved.map(|stage| stage.name.clone()).collect();
     let facts = |index: StageIndex| (index, has_closed(&index), later_than(index).next().is_some());
     let touched = touched.into_iter().map(facts).collect();
     drop(snapshot);
-    Ok(RetryPlan { store, journal, trials, cases, stages: touched, at_stake })
+    Ok(RetryPlan { store, journal, trials, cases, stages: touched, at_stake, unapproved })
+}
+
+/// How many results of a stage are gone for good if it is planned anew: in one that reuses, none, as long as equal trials can take them.
+fn lost(snapshot: &Snapshot, spec: &Spec, stages: &[StageRow], stage: &StageRow) -> Result<u64, JournalError> {
+    let counters = snapshot.counters(stage.index)?;
+    // What a cluster still runs may come to an end before it is known who survives.
+    let far = snapshot.running()?.into_iter().filter(|row| row.executor.is_remote() && stage.contains(row.trial));
+    let all = counters.finished().saturating_add(far.count() as u64);
+    if !spec.reuses(stage.index) {
+        return Ok(all);
+    }
+    let study = snapshot.study()?;
+    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let proposals = snapshot.proposals(TrialId(0), end)?;
+    let made_with = MadeWith::from(&study);
+    let (recorded, known) = (Known(snapshot), (stages, study.doubts.as_slice()));
+    let held = forecast::untaken(&recorded, (spec, made_with), known, &proposals, stage.index, (spec, made_with))?;
+    Ok(if held.untaken.is_some() { all } else { counters.imported })
+}
+
+/// Rows, for what is asked of recorded identities.
+struct Known<'a>(&'a Snapshot);
+
+impl forecast::Recorded for Known<'_> {
+    type Error = JournalError;
+
+    fn trial(&self, trial: TrialId) -> Result<Option<TrialRow>, JournalError> {
+        self.0.trial(trial)
+    }
+
+    fn result(
+        &mut self,
+        _: &[KnownBy],
+        _: &StageSpec,
+    ) -> Result<Option<(Metrics, Vec<OutputHash>)>, JournalError> {
+        // Of recorded identities alone.
+        Ok(None)
+    }
 }
 
 /// The stages that are meant where none is named.

@@ -1,8 +1,15 @@
 //! Stages that had closed, and are opened again by `piton retry`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::harness::Sandbox;
+use piton::{LaterStages, Retry, Stage, Store, Study};
+use serde_json::Value as Json;
+
+use crate::clusters::{Cluster, Slurm};
+use crate::harness::{Sandbox, both};
+use crate::replans::Chance;
 
 /// Three of the first stage's trials; the best one fails until `mended` is there. Two survive, each has two children, and these one more.
 const STUDY: &str = r#"
@@ -142,4 +149,194 @@ fn where_results_are_reused_the_study_is_as_if_nothing_had_failed() {
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml --store other.redb --artifacts other", 0);
     assert_eq!(said, sandbox.ok("dump other.redb --canonical", 0));
+}
+
+/// Stages by chance, whose trials fail by chance until they are mended.
+struct Shape {
+    stages: Vec<(bool, u64, Vec<i64>)>,
+    percent: u64,
+}
+
+impl Shape {
+    /// `reuses`: of a hundred later stages so many do.
+    fn of(seed: u64, reuses: u64) -> Self {
+        let mut chance = Chance(seed);
+        let stage = |chance: &mut Chance, first: bool| {
+            let reuse = !first && chance.below(100) < reuses;
+            let values = (0..2 + chance.below(if first { 5 } else { 2 }) as i64).collect();
+            (reuse, 1 + chance.below(3), values)
+        };
+        let count = 2 + chance.below(2);
+        let stages = (0..count).map(|index| stage(&mut chance, index == 0)).collect();
+        Self { stages, percent: 15 + chance.below(40) }
+    }
+
+    /// `ran` counts the trials that ran.
+    fn study(&self, mended: &Arc<AtomicBool>, ran: &Arc<AtomicU64>) -> Study {
+        let mut study = Study::builder("s").seed(7);
+        for ((reuse, survivors, values), name) in self.stages.iter().zip(["a", "b", "c"]) {
+            let (percent, mended, ran) = (self.percent, Arc::clone(mended), Arc::clone(ran));
+            let stage = Stage::closure(name, move |trial| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                let hash = blake3::hash(format!("{name} {:?}", trial.params()).as_bytes());
+                let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap());
+                if number % 100 < percent && !mended.load(Ordering::SeqCst) {
+                    return Err("not yet".into());
+                }
+                Ok([("m", (number >> 16) as f64)])
+            });
+            // Whatever the number of parents, each has all its children.
+            let stage = stage.budget(1_000).survivors(*survivors).minimize("m");
+            let stage = stage.choices(&format!("x{name}"), values.iter().copied());
+            study = study.stage(if *reuse { stage.reuse("1") } else { stage });
+        }
+        study.build().unwrap()
+    }
+}
+
+/// A study by chance that was run while its trials failed by chance.
+struct Failing {
+    sandbox: Sandbox,
+    shape: Shape,
+    mended: Arc<AtomicBool>,
+    ran: Arc<AtomicU64>,
+}
+
+impl Failing {
+    fn of(seed: u64, reuses: u64) -> Self {
+        let (sandbox, shape) = (Sandbox::new(), Shape::of(seed, reuses));
+        let failing = Self { sandbox, shape, mended: Arc::default(), ran: Arc::default() };
+        failing.run();
+        failing
+    }
+
+    fn run(&self) {
+        let path = self.sandbox.path("study.redb");
+        drop(self.shape.study(&self.mended, &self.ran).store(path).run().unwrap());
+    }
+
+    fn store(&self) -> Store {
+        Store::at(self.sandbox.path("study.redb"))
+    }
+
+    /// Retries whatever fails until nothing does; how often it was, and whether anything was at stake.
+    fn mend(&self, later: LaterStages) -> (u32, bool) {
+        self.mended.store(true, Ordering::SeqCst);
+        let (mut rounds, mut staked) = (0, false);
+        loop {
+            let store = self.store();
+            let plan = store.plan_retry(Retry::Failed).unwrap();
+            staked |= plan.at_stake() > 0;
+            if plan.cases().is_empty() {
+                return (rounds, staked);
+            }
+            let consent = (plan.at_stake() > 0).then_some(later);
+            plan.apply(consent).unwrap();
+            self.run();
+            rounds += 1;
+            assert!(rounds < 8, "it does not end");
+        }
+    }
+
+    /// The study in which nothing ever failed.
+    fn never_failed(&self) -> Sandbox {
+        let sandbox = Sandbox::new();
+        let study = self.shape.study(&Arc::new(AtomicBool::new(true)), &Arc::default());
+        study.store(sandbox.path("study.redb")).run().unwrap();
+        sandbox
+    }
+}
+
+/// By stage: what each trial was given, with what came of it.
+fn results(dump: &Json) -> BTreeSet<(u64, String, String)> {
+    let trials = dump["trials"].as_array().unwrap().iter();
+    trials.map(|t| (t["stage"].as_u64().unwrap(), t["params"].to_string(), t["metrics"].to_string())).collect()
+}
+
+#[test]
+fn where_later_stages_reuse_a_study_that_was_mended_is_one_in_which_nothing_failed() {
+    let (mut mended, mut staked) = (0, 0);
+    for seed in 0..40 {
+        let failing = Failing::of(seed, 100);
+        let (rounds, at_stake) = failing.mend(LaterStages::Discard);
+        mended += u32::from(rounds > 0);
+        staked += u32::from(at_stake);
+        let (is, was) = (failing.sandbox.canonical(), failing.never_failed().canonical());
+        assert_eq!(is, was, "{seed}");
+        assert_eq!(failing.store().verify().unwrap().differences(), 0, "{seed}");
+        // What was taken was not run again: every result was made once.
+        let made: BTreeSet<_> = results(&failing.sandbox.dump()).into_iter().collect();
+        assert!(failing.sandbox.dump()["accounting"]["succeeded"].as_u64().unwrap() >= made.len() as u64);
+    }
+    assert!(mended > 20, "{mended} of 40 had anything to mend");
+    assert_eq!(staked, 0, "nothing is lost where equal trials take results");
+}
+
+#[test]
+fn a_study_that_was_mended_has_the_trials_of_one_in_which_nothing_failed_and_ran_no_more_than_those() {
+    let (mut replanned, mut stood) = (0, 0);
+    for seed in 0..40 {
+        let failing = Failing::of(seed, if seed % 2 == 0 { 0 } else { 50 });
+        let before = results(&failing.sandbox.dump());
+        let ran = failing.ran.load(Ordering::SeqCst);
+        failing.mend(LaterStages::Discard);
+        let dump = failing.sandbox.dump();
+        let (after, never) = (results(&dump), results(&failing.never_failed().dump()));
+        assert_eq!(after, never, "{seed}");
+        assert_eq!(dump["study"]["status"], "completed");
+        // Parents are those that survive, and no others.
+        for index in 1..dump["stages"].as_array().unwrap().len() {
+            let survivors = dump["stages"][index - 1]["survivors"].as_array().unwrap().iter();
+            let survivors: BTreeSet<_> = survivors.map(|case| case.as_str().unwrap()).collect();
+            let of_stage = dump["trials"].as_array().unwrap().iter().filter(|t| t["stage"] == index);
+            let parents: BTreeSet<_> = of_stage.map(|trial| trial["parent"].as_str().unwrap()).collect();
+            assert_eq!(parents, survivors, "{seed}: stage {index}");
+        }
+        assert_eq!(failing.store().verify().unwrap().differences(), 0, "{seed}");
+        let new = after.difference(&before).count() as u64;
+        let ran = failing.ran.load(Ordering::SeqCst) - ran;
+        replanned += u32::from(before.difference(&after).next().is_some());
+        // What survived in between, and does no more, may have run besides.
+        stood += u32::from(ran == new);
+        assert!(ran >= new, "{seed}: {ran} ran for {new} results");
+    }
+    assert!(
+        replanned > 8 && stood > 20,
+        "{replanned} lost trials that failed or were nobody's, {stood} ran what is new"
+    );
+}
+
+#[test]
+fn later_stages_that_are_kept_are_as_they_were_and_nothing_goes_without_consent() {
+    let (mut kept, mut others) = (0, 0);
+    for seed in 0..40 {
+        let failing = Failing::of(seed, 30);
+        let before = failing.sandbox.dump();
+        if before["study"]["status"] != "completed" || before["stages"][0]["failed"] == 0 {
+            continue;
+        }
+        failing.mended.store(true, Ordering::SeqCst);
+        let store = failing.store();
+        let plan = store.plan_retry(Retry::FailedOf("a")).unwrap();
+        if plan.at_stake() > 0 {
+            let refused = plan.apply(None).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{refused}");
+            assert_eq!(failing.sandbox.dump(), before, "{seed}: nothing was recorded");
+        } else {
+            drop(plan);
+        }
+        store.plan_retry(Retry::FailedOf("a")).unwrap().apply(Some(LaterStages::Keep)).unwrap();
+        failing.run();
+        let after = failing.sandbox.dump();
+        let later = |dump: &Json| -> Vec<Json> {
+            let trials = dump["trials"].as_array().unwrap().iter().filter(|trial| trial["stage"] != 0);
+            trials.cloned().collect()
+        };
+        assert_eq!(later(&before), later(&after), "{seed}");
+        assert_eq!((&after["study"]["status"], &after["stages"][0]["failed"]), (&"completed".into(), &0.into()));
+        assert_eq!(store.verify().unwrap().differences(), 0, "{seed}");
+        kept += 1;
+        others += u32::from(after["stages"][1]["from_other_survivors"] == true);
+    }
+    assert!(kept > 10 && others > 3, "{kept} were kept, {others} with other survivors");
 }

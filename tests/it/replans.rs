@@ -11,10 +11,10 @@ use piton::{Consent, Error, Stage, Store, Study};
 use crate::harness::{Sandbox, StudyFile};
 
 /// Numbers by chance, the same for the same seed.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }

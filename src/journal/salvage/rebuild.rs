@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Accepted, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported,
-    Metrics, Next, OutputHash, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, Seq,
-    SpecAmended, StageDecl, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, TrialId,
-    TrialImport, TrialRow, TrialState, Verdict,
+    LaterStages, Metrics, Next, OutputHash, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd,
+    Seq, SpecAmended, StageDecl, StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow,
+    StudyStatus, TrialId, TrialImport, TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -141,7 +141,8 @@ impl Kept {
     /// Events that fold to these rows. `created`: the study's own first event, if that is still there.
     pub(super) fn records(&self, created: Option<Record>, known: Seq, lost: u64) -> Option<Vec<Record>> {
         let study = self.study.as_ref().filter(|_| self.is_enough())?;
-        let mut made = Made { records: Vec::new(), at_ms: study.created_ms };
+        let mut made =
+            Made { records: Vec::new(), at_ms: study.created_ms, reopened: Vec::new(), after: Vec::new() };
         let first = StudyCreated { stages: self.decls(), ..created_of(study, created) };
         made.tell(study.created_ms, Event::StudyCreated(Box::new(first)));
         made.tell(study.created_ms, Event::Rebuilt { known, lost });
@@ -185,6 +186,7 @@ impl Kept {
                 break;
             }
         }
+        made.reopen();
         for doubt in &study.doubts {
             made.tell(made.at_ms, Event::ReuseDiffered(Box::new(doubt.clone())));
         }
@@ -303,19 +305,31 @@ impl Kept {
             .chain(self.older.range(stage.first_trial..end))
             .map(|(id, _)| *id)
             .collect();
+        // Where later stages have begun it had closed, and was opened again: what runs again does so after all that is told of them.
+        let next = self.stages.get(&index.saturating_add(1)).filter(|next| next.status != StageStatus::Waiting);
+        let reopened = next.filter(|_| stage.status != StageStatus::Closed);
         for trial in there {
             if let Some(row) = self.trial(stage, trial) {
-                finished += u64::from(made.trial(row));
+                let from = made.records.len();
+                let is_finished = made.trial(row) || (reopened.is_some() && made.put_off(from));
+                finished += u64::from(is_finished);
             }
         }
-        match stage.status {
-            StageStatus::Closed if finished == stage.planned => {
-                let survivors = stage.survivors.clone();
-                made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageClosed { stage: index, survivors });
-                true
+        let later = stage.later;
+        let survivors = match (stage.status, reopened) {
+            _ if finished != stage.planned => return false,
+            (StageStatus::Closed, _) => stage.survivors.clone(),
+            (_, Some(next)) => {
+                made.reopened.push((index, later));
+                next.parents.clone()
             }
-            _ => false,
+            _ => return false,
+        };
+        if reopened.is_none() && later != LaterStages::Stand {
+            made.tell(made.at_ms, Event::StageReopened { stage: index, later });
         }
+        made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageClosed { stage: index, survivors });
+        true
     }
 }
 
@@ -324,12 +338,36 @@ struct Made {
     records: Vec<Record>,
     /// Of the last one.
     at_ms: i64,
+    /// Stages that had closed and were opened again, with what becomes of those after them.
+    reopened: Vec<(StageIndex, LaterStages)>,
+    /// What came of their trials since.
+    after: Vec<Record>,
 }
 
 impl Made {
     fn tell(&mut self, at_ms: i64, event: Event) {
         self.at_ms = at_ms;
         self.records.push(Record { at_ms, run_ms: 0, event });
+    }
+
+    /// Puts off what became of a trial since it was made pending again, among the events from one on; whether it was.
+    fn put_off(&mut self, from: usize) -> bool {
+        let told = self.records.get(from..).unwrap_or_default();
+        let reset = told.iter().rposition(|record| matches!(record.event, Event::TrialReset { .. }));
+        if let Some(reset) = reset {
+            self.after.extend(self.records.drain(from + reset..));
+        }
+        reset.is_some()
+    }
+
+    /// Tells what was put off.
+    fn reopen(&mut self) {
+        for (stage, later) in std::mem::take(&mut self.reopened) {
+            self.tell(self.at_ms, Event::StageReopened { stage, later });
+        }
+        let after = std::mem::take(&mut self.after);
+        self.at_ms = after.last().map_or(self.at_ms, |last| last.at_ms);
+        self.records.extend(after);
     }
 
     fn end(&mut self, trial: TrialId, attempt: &AttemptRow, verdict: Verdict, next: Next) {
