@@ -142,7 +142,7 @@ fn lost(snapshot: &Snapshot, spec: &Spec, stages: &[StageRow], stage: &StageRow)
     let made_with = MadeWith::from(&study);
     let (recorded, known) = (Known(snapshot), (stages, study.doubts.as_slice()));
     let held = forecast::untaken(&recorded, (spec, made_with), known, &proposals, stage.index, (spec, made_with))?;
-    Ok(if held.untaken.is_some() { all } else { counters.imported })
+    Ok(if held.untaken.is_some() || counters.imported > 0 { all } else { 0 })
 }
 
 /// Rows, for what is asked of recorded identities.

@@ -1,6 +1,6 @@
 //! Stages that had closed, and are opened again by `piton retry`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -53,14 +53,18 @@ goal = "minimize"
 /// The value is the sum; x = `failing` fails until the file is there. Every run of the program leaves a line.
 fn study(text: &str, failing: u32) -> Sandbox {
     let sandbox = Sandbox::with_study(text);
+    script(&sandbox, failing);
+    sandbox.ok("run study.toml", 0);
+    sandbox
+}
+
+fn script(sandbox: &Sandbox, failing: u32) {
     let body = format!(
         r#"echo "$PITON_CASE $1 $2 $3" >> "$PITON_STUDY_DIR/ran"
 [ "$1 $2" = "{failing} 0" ] && [ ! -e "$PITON_STUDY_DIR/mended" ] && exit 7
 echo "{{\"m\": $(( $1 + $2 + $3 ))}}" > metrics.json"#
     );
     sandbox.script("trial.sh", &body);
-    sandbox.ok("run study.toml", 0);
-    sandbox
 }
 
 /// What ran since the last time it was asked, by what it was given.
@@ -149,6 +153,188 @@ fn where_results_are_reused_the_study_is_as_if_nothing_had_failed() {
     sandbox.ok("verify study.redb", 0);
     sandbox.ok("run study.toml --store other.redb --artifacts other", 0);
     assert_eq!(said, sandbox.ok("dump other.redb --canonical", 0));
+}
+
+#[test]
+fn what_was_recorded_before_stays_readable() {
+    let sandbox = study(STUDY, 1);
+    let before = sandbox.ok("dump study.redb --format csv", 0);
+    let seq = sandbox.dump()["events"].as_u64().unwrap();
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb --failed --discard-children", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_ne!(sandbox.ok("dump study.redb --format csv", 0), before);
+    assert_eq!(sandbox.ok(&format!("dump study.redb --format csv --at {seq}"), 0), before);
+    // As of the moment in which the first stage is open, and others have yet to be planned anew.
+    let events = sandbox.ok("dump study.redb --events --format jsonl", 0);
+    let closed = events.lines().filter(|line| line.contains(r#""type":"stage_closed""#)).nth(3).unwrap();
+    let closed: Json = serde_json::from_str(closed).unwrap();
+    let open =
+        sandbox.ok(&format!("dump study.redb --format json --at {}", closed["seq"].as_u64().unwrap() - 1), 0);
+    let open: Json = serde_json::from_str(&open).unwrap();
+    let statuses: Vec<_> = open["stages"].as_array().unwrap().iter().map(|stage| &stage["status"]).collect();
+    assert_eq!(statuses, ["open", "closed", "closed"]);
+}
+
+#[test]
+fn a_stage_that_is_to_be_approved_is_to_be_approved_again() {
+    let text = STUDY.replace("name = \"b\"", "name = \"b\"\napprove = true");
+    let sandbox = Sandbox::with_study(&text);
+    script(&sandbox, 1);
+    sandbox.ok("run study.toml", 8);
+    // Approved, and not begun: who approved had seen other survivors.
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.write("mended", "");
+    let output = sandbox.run("retry study.redb --failed");
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    assert!(both(&output).contains("stage `b` waits for approval again"), "{}", both(&output));
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("resume study.redb", 8);
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.ok("resume study.redb", 0);
+    let never = sandbox.canonical();
+    // Begun: it waits again, and nothing of it is left.
+    let sandbox = Sandbox::with_study(&text);
+    script(&sandbox, 1);
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.ok("resume study.redb", 0);
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb --failed --discard-children", 0);
+    sandbox.ok("resume study.redb", 8);
+    let status = sandbox.ok("status study.redb", 0);
+    assert!(status.contains("stage `b` waits for approval"), "{status}");
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.canonical(), never);
+    sandbox.ok("verify study.redb", 0);
+}
+
+/// Proposes 1, 2, 3 …; what it hears is in a file.
+const COUNTER: &str = r#"
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    with open("heard-" + sys.argv[1], "a") as heard:
+        heard.write(line)
+    if message["type"] == "ask":
+        print(json.dumps({"params": {sys.argv[1]: message["ask"] + 1}}), flush=True)
+"#;
+
+#[test]
+fn what_a_program_proposed_stands_and_one_of_a_later_stage_begins_anew() {
+    let asks = |text: &str, name: &str, sweep: &str| {
+        let asked = format!(
+            "sampling = {{ ask = [\"python3\", \"count.py\", \"{name}\"] }}\n[stage.sweep]\n{name} = {{ min = 1, max = 9, type = \"int\" }}"
+        );
+        text.replace(&format!("[stage.sweep]\n{name} = {sweep}"), &asked)
+    };
+    let text = asks(&asks(STUDY, "x", "[1, 2, 3, 4]"), "y", "[10, 20]");
+    assert_eq!(text.matches("count.py").count(), 2);
+    let sandbox = Sandbox::with_study(&text);
+    sandbox.write("count.py", COUNTER);
+    script(&sandbox, 1);
+    sandbox.ok("run study.toml", 0);
+    ran(&sandbox);
+    let heard = sandbox.lines("heard-x");
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb m_0_0 --discard-children", 0);
+    sandbox.ok("resume study.redb", 0);
+    // The case that was proposed runs again, and no other is asked for.
+    let first: Vec<_> = ran(&sandbox).into_iter().filter(|given| given.ends_with(" 0 0")).collect();
+    assert_eq!(first, ["1 0 0"]);
+    let asked = |lines: &[String]| lines.iter().filter(|line| line.contains(r#""type":"ask""#)).count();
+    assert_eq!(asked(&sandbox.lines("heard-x")), asked(&heard));
+    let dump = sandbox.dump();
+    assert_eq!(dump["stages"][0]["survivors"], serde_json::json!(["m_0_0", "m_0_1"]));
+    let starts = sandbox.lines("heard-y").iter().filter(|line| line.contains(r#""type":"start""#)).count();
+    assert_eq!(starts, 2, "the proposer of the second stage began twice");
+    assert_eq!(dump["stages"][1]["succeeded"], 4);
+    sandbox.ok("verify study.redb", 0);
+    // All is as if nothing had failed.
+    let never = Sandbox::with_study(&text);
+    never.write("count.py", COUNTER);
+    script(&never, 1);
+    never.write("mended", "");
+    never.ok("run study.toml", 0);
+    assert_eq!(sandbox.canonical(), never.canonical());
+}
+
+#[test]
+fn failures_of_all_stages_are_mended_at_once() {
+    let sandbox = Sandbox::with_study(STUDY);
+    // x = 1 fails, and so does every trial whose y is 10.
+    let body = r#"[ -e "$PITON_STUDY_DIR/mended" ] || { [ "$1 $2" != "1 0" ] && [ "$2 $3" != "10 0" ]; } || exit 7
+echo "{\"m\": $(( $1 + $2 + $3 ))}" > metrics.json"#;
+    sandbox.script("trial.sh", body);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["stages"][1]["failed"], 2);
+    sandbox.write("mended", "");
+    let said = sandbox.ok("retry study.redb --failed --discard-children --json", 0);
+    let said: Json = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["pending_again"], serde_json::json!(["m_0_0", "m_1_0", "m_1_2"]));
+    let status = sandbox.ok("status study.redb", 0);
+    assert_eq!(status.matches(" open ").count(), 2, "{status}");
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    let failed: Vec<_> = dump["stages"].as_array().unwrap().iter().map(|stage| &stage["failed"]).collect();
+    assert_eq!(failed, [0, 0, 0]);
+    assert_eq!(dump["stages"][2]["survivors"].as_array().unwrap().len(), 1);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn results_that_equal_trials_could_not_take_are_at_stake() {
+    // Imported ones are nobody's but their trial's.
+    let text = STUDY.replace("trial_budget", "reuse = true\ntrial_budget");
+    let sandbox = Sandbox::with_study(&text.replace("name = \"b\"", "name = \"b\"\napprove = true"));
+    script(&sandbox, 4);
+    sandbox.ok("run study.toml", 8);
+    sandbox.ok("approve study.redb", 0);
+    sandbox.script("trial.sh", "exit 9");
+    sandbox.ok("resume study.redb", 3);
+    sandbox.write("b.csv", "x,y,m\n1,10,11\n2,10,12\n");
+    sandbox.ok("retry study.redb --failed", 0);
+    sandbox.ok("import study.redb b.csv --stage b --yes", 0);
+    script(&sandbox, 4);
+    sandbox.ok("resume study.redb", 0);
+    sandbox.write("mended", "");
+    let refused = sandbox.run("retry study.redb --failed");
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("up to 4 finished trials"), "{}", both(&refused));
+    sandbox.ok("retry study.redb --failed --keep-survivors", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(sandbox.dump()["accounting"]["imported"], 2);
+    sandbox.ok("verify study.redb", 0);
+}
+
+#[test]
+fn on_a_cluster_a_stage_is_mended_as_well() {
+    let slurm = Slurm::start();
+    let text = STUDY.replace(
+        "[[stage]]\nname = \"a\"",
+        &format!("[run]\nworkers = 2\n{}\n[[stage]]\nname = \"a\"", slurm.run_table()),
+    );
+    let sandbox = Sandbox::with_study(&text);
+    script(&sandbox, 1);
+    let ok = |line: &str| {
+        let mut command = sandbox.piton(line.split_whitespace());
+        let output = command.envs(slurm.env()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    };
+    ok("run study.toml");
+    ran(&sandbox);
+    sandbox.write("mended", "");
+    ok("retry study.redb --failed --discard-children");
+    ok("resume study.redb");
+    assert_eq!(ran(&sandbox), set(&["1 0 0", "1 10 0", "1 20 0", "1 10 100"]));
+    let near = study(STUDY, 1);
+    near.write("mended", "");
+    near.ok("retry study.redb --failed --discard-children", 0);
+    near.ok("resume study.redb", 0);
+    assert_eq!(sandbox.dump()["stages"][2]["survivors"], near.dump()["stages"][2]["survivors"]);
+    sandbox.ok("verify study.redb", 0);
 }
 
 /// Stages by chance, whose trials fail by chance until they are mended.
@@ -256,7 +442,7 @@ fn results(dump: &Json) -> BTreeSet<(u64, String, String)> {
 #[test]
 fn where_later_stages_reuse_a_study_that_was_mended_is_one_in_which_nothing_failed() {
     let (mut mended, mut staked) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..24 {
         let failing = Failing::of(seed, 100);
         let (rounds, at_stake) = failing.mend(LaterStages::Discard);
         mended += u32::from(rounds > 0);
@@ -268,14 +454,14 @@ fn where_later_stages_reuse_a_study_that_was_mended_is_one_in_which_nothing_fail
         let made: BTreeSet<_> = results(&failing.sandbox.dump()).into_iter().collect();
         assert!(failing.sandbox.dump()["accounting"]["succeeded"].as_u64().unwrap() >= made.len() as u64);
     }
-    assert!(mended > 20, "{mended} of 40 had anything to mend");
+    assert!(mended > 12, "{mended} of 24 had anything to mend");
     assert_eq!(staked, 0, "nothing is lost where equal trials take results");
 }
 
 #[test]
 fn a_study_that_was_mended_has_the_trials_of_one_in_which_nothing_failed_and_ran_no_more_than_those() {
     let (mut replanned, mut stood) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..24 {
         let failing = Failing::of(seed, if seed % 2 == 0 { 0 } else { 50 });
         let before = results(&failing.sandbox.dump());
         let ran = failing.ran.load(Ordering::SeqCst);
@@ -301,7 +487,7 @@ fn a_study_that_was_mended_has_the_trials_of_one_in_which_nothing_failed_and_ran
         assert!(ran >= new, "{seed}: {ran} ran for {new} results");
     }
     assert!(
-        replanned > 8 && stood > 20,
+        replanned > 5 && stood > 12,
         "{replanned} lost trials that failed or were nobody's, {stood} ran what is new"
     );
 }
@@ -338,5 +524,5 @@ fn later_stages_that_are_kept_are_as_they_were_and_nothing_goes_without_consent(
         kept += 1;
         others += u32::from(after["stages"][1]["from_other_survivors"] == true);
     }
-    assert!(kept > 10 && others > 3, "{kept} were kept, {others} with other survivors");
+    assert!(kept > 6 && others > 2, "{kept} were kept, {others} with other survivors");
 }

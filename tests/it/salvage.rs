@@ -150,6 +150,23 @@ fn whatever_a_study_went_through_is_rebuilt_from_its_rows() {
     check_every_page(&ended);
 }
 
+/// Stages that had closed: while they run again, planned anew, and left as they were.
+#[test]
+fn stages_that_were_opened_again_are_rebuilt() {
+    for options in ["--discard-children", "--keep-survivors"] {
+        let sandbox = Sandbox::with_study(STUDY);
+        let works = "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json";
+        sandbox
+            .script("trial.sh", &format!("[ \"$1\" = 1 ] && [ ! -e ../../../../../mended ] && exit 3; {works}"));
+        sandbox.ok("run study.toml", 0);
+        sandbox.write("mended", "");
+        sandbox.ok(&format!("retry study.redb --failed {options}"), 0);
+        check_every_page(&sandbox);
+        sandbox.ok("resume study.redb", 0);
+        check_every_page(&sandbox);
+    }
+}
+
 const SEEK: &str = r#"
 import json, sys
 for line in sys.stdin:

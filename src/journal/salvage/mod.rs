@@ -140,6 +140,9 @@ impl Found<'_> {
                 results.extend(event.as_ref().and_then(Event::taken_by));
             }
         }
+        // What the newest commit says to wait was made pending again since.
+        let waits = |trial: &TrialId| report.rebuilt && self.records.kept.trials.contains_key(trial);
+        results.retain(|trial| !waits(trial));
         for trial in results {
             if !snapshot.trial(trial).map_err(unreadable)?.as_ref().is_some_and(has_result) {
                 report.lost_results.insert(trial);
