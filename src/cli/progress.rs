@@ -40,6 +40,8 @@ enum Message {
     Workers { workers: u32, remote: bool },
     /// A stage's trials run, or go on.
     Stage { index: StageIndex, name: String, planned: u64, counters: StageCounters },
+    /// What was shown of a stage is not so any more: it is planned anew.
+    Forget(StageIndex),
     /// An attempt ended.
     Ended {
         stage: StageIndex,
@@ -325,13 +327,23 @@ impl Observer for Progress {
             Event::StagesDiscarded { from } => {
                 let stage = draft.stages().get(*from as usize).map_or("", |stage| stage.name.as_str());
                 let line = format!("stage `{stage}` is planned anew: other cases survived before it");
+                self.finished.retain(|index, _| index < from);
+                for index in *from..draft.study_row().stage_count {
+                    self.send(Message::Forget(index));
+                }
                 self.send(Message::Line(line));
             }
             Event::StageReplanned(replanned) => {
                 let stage = draft.stages().get(replanned.stage as usize).map_or("", |stage| stage.name.as_str());
-                let anew = replanned.anew.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-                let trials = if anew == 1 { "1 trial".into() } else { format!("{anew} trials") };
-                self.send(Message::Line(format!("stage `{stage}` goes on from other cases: {trials} anew")));
+                let (index, trials) = (replanned.stage, counted(replanned.anew_count(), "trial"));
+                self.finished.insert(index, draft.stage_counters(index).finished());
+                self.send(Message::Forget(index));
+                if replanned.is_orphaned() {
+                    self.send(Message::Line(format!("stage `{stage}` loses {trials}, whose parents are gone")));
+                } else {
+                    self.send(Message::Line(format!("stage `{stage}` goes on from other cases: {trials} anew")));
+                    self.stage_begins(draft);
+                }
             }
             Event::AttemptPlaced { .. }
             | Event::StageApproved { .. }

@@ -414,12 +414,17 @@ impl Loop<'_> {
         let settling = plan::mend::settling(self.jobs.spec(), &stages);
         drop(snapshot);
         // Before the commit: once more after a crash does no harm, and nothing that goes is needed.
-        self.jobs.clear_scratch(&settling, &stages)?;
+        if !injected_fault!(SettledScratchKept) {
+            self.jobs.clear_scratch(&settling, &stages)?;
+        }
         let record = |event| Record { at_ms: now.at_ms, run_ms: now.run_ms, event };
         let records: Vec<Record> = settling.into_iter().map(record).collect();
         let first = self.journal.last_seq() + 1;
         if !records.is_empty() {
-            let appended = self.journal.append(&records);
+            let appended = match injected_fault!(SettledInPart) {
+                true => records.iter().try_for_each(|record| self.journal.append(std::slice::from_ref(record))),
+                false => self.journal.append(&records),
+            };
             let appended =
                 appended.or_else(|cause| self.make_room(cause, |journal| journal.append_anew(&records)));
             appended.map_err(|cause| {

@@ -258,6 +258,20 @@ pub struct StageReplanned {
     pub anew: Vec<(u64, u64)>,
 }
 
+impl StageReplanned {
+    /// How many trials run anew.
+    #[must_use]
+    pub fn anew_count(&self) -> u64 {
+        self.anew.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// Whether parents of it were taken out of their stage, and it is not known yet who survives that.
+    #[must_use]
+    pub fn is_orphaned(&self) -> bool {
+        self.parents.iter().any(|parent| parent.attempt == Parent::GONE)
+    }
+}
+
 /// Everything a study is, fixed at creation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyCreated {

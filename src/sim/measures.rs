@@ -21,7 +21,10 @@ fn study(fault: Fault) -> &'static str {
         NewEntryNotSynced => "staged_outputs",
         InputsNotAsked => "inputs",
         ParentNotAsked | ParentNotAskedAgain => "inherited",
-        SurvivorsByTrial | StandsByNumber | OrphansStay => "mended",
+        SurvivorsByTrial | StandsByNumber | OrphansStay | ReopenedApart | SettledInPart | SettledScratchKept => {
+            "mended"
+        }
+        LaterStagesGoOn => "mended_remotely",
         IndexBeforeResult | TakenNotSynced => "reused",
         TakenUnchecked => "taken",
         DoubtForgotten | DoubtUntold => "doubted",

@@ -114,7 +114,7 @@ impl<'a> User<'a> {
                 };
                 let status = outcome.status;
                 let goes_on = match status {
-                    StudyStatus::Completed | StudyStatus::Interrupted if self.mend()? => true,
+                    StudyStatus::Completed | StudyStatus::Interrupted if self.mend(status)? => true,
                     StudyStatus::Completed => self.amend()?,
                     StudyStatus::Aborted => self.retry()?,
                     StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
@@ -177,7 +177,7 @@ impl<'a> User<'a> {
         }
         let requests = self.scenario.requests.get(run).cloned().unwrap_or_default();
         let mut nature = self.scenario.nature;
-        if self.scenario.mended && self.is_mended()? {
+        if self.scenario.mended.is_some() && self.is_mended()? {
             nature.flaky = 0;
         }
         let world = self.world.clone();
@@ -311,9 +311,10 @@ impl<'a> User<'a> {
         Ok(events.iter().any(is_mended))
     }
 
-    /// `piton retry --failed --stage a --discard-children`, once, when that has closed.
-    fn mend(&self) -> Result<bool, Error> {
-        if !self.scenario.mended {
+    /// `piton retry --failed --stage a`, once, when that has closed.
+    fn mend(&self, status: StudyStatus) -> Result<bool, Error> {
+        let Some(later) = self.scenario.mended else { return Ok(false) };
+        if later == LaterStages::Keep && status != StudyStatus::Completed {
             return Ok(false);
         }
         let failed = |cause| Error::Journal { store: store(), cause };
@@ -325,7 +326,7 @@ impl<'a> User<'a> {
         }
         let store = Store::at(store());
         let plan = store.plan_retry(Retry::FailedOf("a"))?;
-        Ok(self.noted(plan.applied(Some(LaterStages::Discard))?.1))
+        Ok(self.noted(plan.applied(Some(later))?.1))
     }
 
     /// Names of temporary files that are left.

@@ -18,8 +18,8 @@ use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
 use crate::model::artifacts::BEFORE;
 use crate::model::{
-    AttemptNo, AttemptOutcome, Event, IdentityHash, Metric, Metrics, Parent, REUSED, Rail, Record, Seq,
-    StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, Event, IdentityHash, LaterStages, Metric, Metrics, Parent, REUSED, Rail, Record,
+    Seq, StageIndex, StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
 use crate::plan::is_checked;
@@ -130,6 +130,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
     }
     let spec = Spec::from_json(&study.spec).map_err(|error| format!("3: the spec: {error}"))?;
     survivors(snapshot, &spec)?;
+    agreed(snapshot)?;
     rails(snapshot, &spec)?;
     doubts(snapshot, &spec)?;
     made_with(snapshot, &study)?;
@@ -186,9 +187,43 @@ fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     let stages = snapshot.stages()?;
     for (before, stage) in stages.iter().zip(stages.iter().skip(1)) {
         let sorted = |parents: &[Parent]| parents.iter().map(|p| (p.trial, p.attempt)).collect::<BTreeSet<_>>();
-        if sorted(&before.survivors) != sorted(&stage.parents) {
+        if before.later != LaterStages::Keep && sorted(&before.survivors) != sorted(&stage.parents) {
             let (is, was) = (&before.survivors, &stage.parents);
             return Err(format!("4: stage {} has the parents {was:?}, {is:?} survive", stage.index).into());
+        }
+    }
+    Ok(())
+}
+
+/// No stage is planned anew for other survivors unless a person has agreed to that, and nothing of later stages starts while one is
+/// open again.
+fn agreed(snapshot: &Snapshot) -> Result<(), LookError> {
+    let stages = snapshot.stages()?;
+    let mut agreed: Option<StageIndex> = None;
+    let mut open: Option<(StageIndex, TrialId)> = None;
+    for event in snapshot.events(1)? {
+        let anew = match event?.1.event {
+            Event::StageReopened { stage, later } => {
+                let row = &stages[stage as usize];
+                open = Some((stage, TrialId(row.first_trial.0 + row.planned())));
+                if later == LaterStages::Discard {
+                    agreed = Some(agreed.map_or(stage, |before| before.min(stage)));
+                }
+                continue;
+            }
+            Event::StageClosed { stage, .. } => {
+                open = open.filter(|(opened, _)| *opened != stage);
+                continue;
+            }
+            Event::AttemptStarted { trial, .. } if open.is_some_and(|(_, end)| trial >= end) => {
+                return Err(format!("6: trial {trial} starts while a stage before its own is open again").into());
+            }
+            Event::StagesDiscarded { from } => from,
+            Event::StageReplanned(replanned) => replanned.stage,
+            _ => continue,
+        };
+        if agreed.is_none_or(|stage| anew <= stage) {
+            return Err(format!("6: lost: stage {anew} is planned anew, and nobody agreed").into());
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
-use crate::model::{Metric, Metrics, Params, StageIndex, Value};
+use crate::model::{LaterStages, Metric, Metrics, Params, StageIndex, Value};
 use crate::study_file::{Backoff, ExecutorSpec, MetricRule, Retries, Sampling, SlurmSpec, Spec};
 use crate::sys::opened::Below;
 
@@ -23,8 +23,9 @@ pub(super) struct Scenario {
     pub(super) amended: Option<(Spec, Option<StageIndex>)>,
     /// Whether failed trials are reset once it is aborted.
     pub(super) retry: bool,
-    /// Whether failed trials of its first stage are reset at the first chance after that has closed.
-    pub(super) mended: bool,
+    /// What becomes of later stages once failed trials of the first one are reset: at the first chance after that has closed, or, where
+    /// they are kept, when the study is completed.
+    pub(super) mended: Option<LaterStages>,
     /// Whether another study was there before: then its artifacts directory is, too.
     pub(super) neighbour: bool,
     /// How often its clock is set, back or forward, when a run begins: of a hundred.
@@ -71,7 +72,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         requests: Vec::new(),
         amended: None,
         retry: false,
-        mended: false,
+        mended: None,
         neighbour: false,
         clock_percent: 0,
         exports: Exports::Slow,
@@ -111,6 +112,9 @@ pub(super) fn all() -> Vec<Scenario> {
         based(),
         reset(),
         mended(),
+        mended_reusing(),
+        mended_keeping(),
+        mended_remotely(),
         remote(),
         inputs(),
         inherited(),
@@ -389,11 +393,39 @@ fn on_cluster() -> ExecutorSpec {
 /// Three stages, of which the first is mended once all have closed.
 fn mended() -> Scenario {
     // What failed fails until it is mended, whenever that comes.
-    let nature = Nature { flaky_percent: 20, flaky: u32::MAX, first_only: true, ..Nature::default() };
+    let nature =
+        Nature { flaky_percent: 20, flaky: u32::MAX, first_only: true, scratch: true, ..Nature::default() };
     let first = stage("a", 4, 2).range("x", Range::int(1..=4)).output("result.bin");
     let second = stage("b", 4, 2).range("y", Range::int(1..=2)).output("result.bin");
     let spec = study([first, second, stage("c", 2, 1)]);
-    Scenario { mended: true, nature, ..scenario("mended", 2, spec) }
+    Scenario { mended: Some(LaterStages::Discard), nature, ..scenario("mended", 2, spec) }
+}
+
+/// Two stages, whose first is mended once both have closed.
+fn mended_with(name: &str, later: LaterStages, second: Stage) -> Scenario {
+    let nature = Nature { flaky_percent: 20, flaky: u32::MAX, first_only: true, ..Nature::default() };
+    let first = stage("a", 4, 2).range("x", Range::int(1..=4)).output("result.bin");
+    Scenario { mended: Some(later), nature, ..scenario(name, 2, study([first, second])) }
+}
+
+/// The second stage takes all that is equal.
+fn mended_reusing() -> Scenario {
+    let second = stage("b", 4, 1).range("y", Range::int(1..=2)).reuse("1");
+    mended_with("mended_reusing", LaterStages::Discard, second)
+}
+
+/// The second stage stays as it is.
+fn mended_keeping() -> Scenario {
+    mended_with("mended_keeping", LaterStages::Keep, stage("b", 4, 1).range("y", Range::int(1..=2)))
+}
+
+/// Trials of the second stage outlive the engine, and wait or end while the first is open again.
+fn mended_remotely() -> Scenario {
+    let second = stage("b", 4, 1).range("y", Range::int(1..=2)).output("result.bin");
+    let mut of = mended_with("mended_remotely", LaterStages::Discard, second);
+    of.spec.run.executor = on_cluster();
+    of.requests = vec![vec![(100, Request::Terminate)]];
+    of
 }
 
 fn reset() -> Scenario {

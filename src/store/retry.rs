@@ -11,10 +11,12 @@ use crate::error::Error;
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::words::counted;
 use crate::model::{
-    Event, LaterStages, Metrics, OutputHash, StageIndex, StageRow, StageStatus, TrialId, TrialRow, TrialState,
+    Event, LaterStages, Metrics, OutputHash, Record, StageIndex, StageRow, StageStatus, TrialId, TrialRow,
+    TrialState,
 };
 use crate::plan::{KnownBy, Lineage, MadeWith, forecast};
 use crate::study_file::{Spec, StageSpec};
+use crate::sys::clock::unix_ms;
 
 /// What a retry would do.
 #[derive(Debug)]
@@ -81,8 +83,18 @@ impl RetryPlan<'_> {
                 (false, _) => {}
             }
         }
+        let mut journal = self.journal;
+        let mut told = Vec::new();
+        if injected_fault!(ReopenedApart) {
+            let record = |event| Record { at_ms: unix_ms(), run_ms: 0, event };
+            let apart: Vec<Record> = std::mem::take(&mut events).into_iter().map(record).collect();
+            let first = journal.last_seq() + 1;
+            journal.append(&apart).map_err(|cause| self.store.unreadable(cause))?;
+            told.extend((first..).zip(apart));
+        }
         events.extend(self.trials.into_iter().map(|trial| Event::TrialReset { trial }));
-        Ok((self.cases, self.store.append(self.journal, events)?))
+        told.extend(self.store.append(journal, events)?);
+        Ok((self.cases, told))
     }
 }
 

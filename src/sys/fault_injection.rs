@@ -97,6 +97,14 @@ pub(crate) enum Fault {
     StandsByNumber,
     /// Children of trials that were taken out of their stage stay until that has closed.
     OrphansStay,
+    /// That a stage is open again, and which of its trials wait again, is recorded apart.
+    ReopenedApart,
+    /// What follows when a stage that was opened again has closed is recorded event by event.
+    SettledInPart,
+    /// Scratch directories of trials that are planned anew stay.
+    SettledScratchKept,
+    /// Trials of later stages start while a stage is open again.
+    LaterStagesGoOn,
     /// What a cluster's list does not show counts as over.
     AbsentIsOver,
     /// A job that could not start is reported without making sure that it never will.
@@ -105,7 +113,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -150,6 +158,10 @@ impl Fault {
         Self::SurvivorsByTrial,
         Self::StandsByNumber,
         Self::OrphansStay,
+        Self::ReopenedApart,
+        Self::SettledInPart,
+        Self::SettledScratchKept,
+        Self::LaterStagesGoOn,
     ];
 }
 

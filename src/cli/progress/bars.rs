@@ -94,6 +94,11 @@ impl Bars {
                 );
                 self.count(index, counters);
             }
+            Message::Forget(stage) => {
+                if let Some(place) = self.stages.remove(&stage) {
+                    self.multi.remove(&place.bar);
+                }
+            }
             Message::Ended { stage, trial, counters, line, failed, best } => {
                 self.running.remove(&trial);
                 // What the terminal did not take in time was left out: nothing is shown for longer than it ran.

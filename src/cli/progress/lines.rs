@@ -52,6 +52,7 @@ impl Lines {
                 self.tell(|github| github.begin(&line));
                 say(&line);
             }
+            Message::Forget(stage) => drop(self.stages.remove(&stage)),
             Message::Ended { stage, counters, line, failed, best, .. } => {
                 let (planned, before) = self.stages.get(&stage).copied().unwrap_or_default();
                 let now = percent(&counters, planned);

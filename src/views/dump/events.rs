@@ -17,7 +17,7 @@ use crate::journal::Snapshot;
 use crate::model::words::counted;
 use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, LaterStages, Next, Parent, Rail,
-    Record, Reread, RunEnd, Seq, SpecAmended, StageDecl, StageReplanned, StudyCreated, TrialId, Verdict,
+    Record, Reread, RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
@@ -128,6 +128,7 @@ enum Body<'a> {
     StageReplanned {
         stage: u32,
         stage_name: &'a str,
+        /// None where some were taken out of their stage, and it is not known yet who survives that.
         parents: Vec<ParentOut>,
         shares: &'a [u64],
         /// Trials that run anew.
@@ -570,9 +571,12 @@ impl<'a> Names<'a> {
             Event::StageReplanned(replanned) => Body::StageReplanned {
                 stage: replanned.stage,
                 stage_name: self.stage(replanned.stage),
-                parents: self.parents(&replanned.parents),
+                parents: match replanned.is_orphaned() {
+                    true => Vec::new(),
+                    false => self.parents(&replanned.parents),
+                },
                 shares: &replanned.shares,
-                trials_anew: anew(replanned),
+                trials_anew: replanned.anew_count(),
             },
             Event::StudyCompleted => Body::StudyCompleted {},
             Event::StudyAborted { reason, violating } => self.aborted(None, reason, violating),
@@ -736,8 +740,11 @@ impl<'a> Names<'a> {
                 format!("{} and all after it: other cases survived before it", self.stage(*from))
             }
             Event::StageReplanned(replanned) => {
-                let (stage, trials) = (self.stage(replanned.stage), counted(anew(replanned), "trial"));
-                format!("{stage} from {}: {trials} anew", cases(&replanned.parents))
+                let (stage, trials) = (self.stage(replanned.stage), counted(replanned.anew_count(), "trial"));
+                match replanned.is_orphaned() {
+                    true => format!("{stage} loses {trials}, whose parents are gone"),
+                    false => format!("{stage} from {}: {trials} anew", cases(&replanned.parents)),
+                }
             }
             Event::StudyCompleted => String::new(),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => reason.clone(),
@@ -747,11 +754,6 @@ impl<'a> Names<'a> {
             Event::RunEnded { how } => how.name().into(),
         }
     }
-}
-
-/// How many trials of a stage run anew.
-fn anew(replanned: &StageReplanned) -> u64 {
-    replanned.anew.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 fn names_of(stages: &[StageDecl]) -> Vec<String> {
