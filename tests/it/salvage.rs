@@ -154,7 +154,7 @@ fn whatever_a_study_went_through_is_rebuilt_from_its_rows() {
 #[test]
 fn stages_that_were_opened_again_are_rebuilt() {
     for options in ["--discard-children", "--keep-survivors"] {
-        let sandbox = Sandbox::with_study(STUDY);
+        let sandbox = Sandbox::with_study(study_file());
         let works = "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json";
         sandbox
             .script("trial.sh", &format!("[ \"$1\" = 1 ] && [ ! -e ../../../../../mended ] && exit 3; {works}"));
