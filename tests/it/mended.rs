@@ -288,7 +288,7 @@ echo "{\"m\": $(( $1 + $2 + $3 ))}" > metrics.json"#;
 fn results_that_equal_trials_could_not_take_are_at_stake() {
     // Imported ones are nobody's but their trial's.
     let text = STUDY.replace("trial_budget", "reuse = true\ntrial_budget");
-    let sandbox = Sandbox::with_study(&text.replace("name = \"b\"", "name = \"b\"\napprove = true"));
+    let sandbox = Sandbox::with_study(text.replace("name = \"b\"", "name = \"b\"\napprove = true"));
     script(&sandbox, 4);
     sandbox.ok("run study.toml", 8);
     sandbox.ok("approve study.redb", 0);
