@@ -14,6 +14,7 @@ mod looking;
 mod measure;
 mod peers;
 mod report;
+mod reuse;
 mod scale;
 mod stores;
 mod studies;
@@ -59,18 +60,19 @@ impl Bench {
 /// A section measures one kind of thing.
 type Section = fn(&Bench, &mut Report) -> Fallible<()>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("limits", limits::measure),
     ("commands", commands::measure),
     ("closures", closures::measure),
     ("scale", scale::measure),
+    ("reuse", reuse::measure),
     ("looking", looking::measure),
     ("waiting", looking::waiting),
 ];
 
 const USAGE: &str = "\
 cargo bench                        everything but the peers; about 10 minutes on 2 cores
-cargo bench -- SECTION...          only these: limits commands closures scale looking waiting
+cargo bench -- SECTION...          only these: limits commands closures scale reuse looking waiting
 cargo bench -- --quick             one repetition, a tenth of the size
 cargo bench -- --peers             other programs doing the same work; each must be installed
 PITON_BENCH_HUGE=1 cargo bench     also a study of 10,000,000 trials in full

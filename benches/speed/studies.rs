@@ -31,6 +31,29 @@ pub fn of_commands(trials: u64, argv: &[String]) -> Fallible<Spec> {
     Ok(Study::builder("bench").seed(7).stage(sweep(Stage::argv(STAGE, argv), trials)).spec()?)
 }
 
+/// A study of closures with one param, from its least value to `last` in equal steps. `how` it reuses: `no`, `metrics`, or `outputs` where there
+/// is one; `from` these stores besides its own.
+pub fn of_reusing(trials: u64, last: u64, how: &str, from: &[&str]) -> Fallible<Spec> {
+    let first = i64::try_from(last / trials)?;
+    let values = Range::int(first..=i64::try_from(last)?).steps(trials);
+    let stage = Stage::unbound(STAGE).range("clock_ns", values).budget(trials).survivors(1).minimize("area_um2");
+    let stage = if how == "no" { stage } else { stage.reuse("1") };
+    let stage = if how == "outputs" { stage.output(OUTPUT) } else { stage };
+    let study = from.iter().fold(Study::builder("bench").seed(7), |study, store| study.reuse_from(store));
+    Ok(study.stage(stage).spec()?)
+}
+
+/// What a trial leaves that leaves something.
+const OUTPUT: &str = "netlist.v";
+
+/// The same as [`metrics`], with some kilobytes in a file.
+pub fn metrics_and_output(trial: &TrialContext<'_>) -> Result<Metrics, TrialError> {
+    let written =
+        trial.dir().and_then(|dir| std::fs::write(dir.join(OUTPUT), format!("{}\n", trial.case()).repeat(300)));
+    written.map_err(|error| TrialError::new(error.to_string()))?;
+    metrics(trial)
+}
+
 /// What a closure trial gives: cheap, and different for every trial.
 pub fn metrics(trial: &TrialContext<'_>) -> Result<Metrics, TrialError> {
     #[expect(clippy::cast_precision_loss, reason = "a number like any other")]

@@ -8,7 +8,7 @@ use piton::model::{Event, Record, Seq};
 use piton::program::engine::{Draft, Observer};
 use piton::{Snapshot, Study};
 
-use crate::{Fallible, limits, stores, studies};
+use crate::{Fallible, limits, reuse, stores, studies};
 
 /// One worker, by its name.
 pub fn work(args: &[String]) -> Fallible<()> {
@@ -18,6 +18,12 @@ pub fn work(args: &[String]) -> Fallible<()> {
         ["fsync", file] => limits::fsync_loop(Path::new(file)),
         ["redb", count, batch, file] => limits::redb_loop(count.parse()?, batch.parse()?, Path::new(file)),
         ["closures", store, budget, stop_at] => closures(Path::new(store), budget.parse()?, stop_at.parse()?),
+        ["reusing", store, trials, last, how, from @ ..] => {
+            let spec = studies::of_reusing(trials.parse()?, last.parse()?, how, from)?;
+            let work = if *how == "outputs" { studies::metrics_and_output } else { studies::metrics };
+            timed(Study::new(spec).store(Path::new(store)).workers(2).closure(studies::STAGE, work), 0)
+        }
+        ["look-ups", store, count] => reuse::look_ups(Path::new(store), count.parse()?),
         ["store", store, finished, budget, command @ ..] => {
             let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
             stores::write(Path::new(store), finished.parse()?, budget.parse()?, &command)
@@ -33,6 +39,7 @@ struct Timer {
     first_s: f64,
     last_s: f64,
     ended: u64,
+    reused: u64,
     stop_at: u64,
     shutdown: piton::ShutdownHandle,
 }
@@ -41,8 +48,9 @@ impl Observer for Timer {
     fn committed(&mut self, _: Seq, record: &Record, _: &Draft) {
         match record.event {
             Event::StageOpened { .. } => self.first_s = self.begun.elapsed().as_secs_f64(),
-            Event::AttemptEnded(_) => {
+            Event::AttemptEnded(_) | Event::TrialReused(_) => {
                 self.ended += 1;
+                self.reused += u64::from(matches!(record.event, Event::TrialReused(_)));
                 self.last_s = self.begun.elapsed().as_secs_f64();
                 if self.ended == self.stop_at {
                     self.shutdown.drain();
@@ -57,14 +65,19 @@ impl Observer for Timer {
 
 /// A study of closures, stopped after so many trials.
 fn closures(store: &Path, budget: u64, stop_at: u64) -> Fallible<()> {
-    let begun = Instant::now();
     let study = Study::new(studies::of_closures(budget)?).store(store).workers(2);
-    let study = study.closure(studies::STAGE, studies::metrics);
+    timed(study.closure(studies::STAGE, studies::metrics), stop_at)
+}
+
+/// Runs a study, which is stopped after so many trials, and tells what it took.
+fn timed(study: Study, stop_at: u64) -> Fallible<()> {
+    let begun = Instant::now();
     let shutdown = study.shutdown_handle();
-    let mut timer = Timer { begun, first_s: 0.0, last_s: 0.0, ended: 0, stop_at, shutdown };
+    let mut timer = Timer { begun, first_s: 0.0, last_s: 0.0, ended: 0, reused: 0, stop_at, shutdown };
     study.run_observed(&mut timer)?;
     print(&serde_json::json!({
         "trials": timer.ended,
+        "reused": timer.reused,
         "trials_s": timer.last_s - timer.first_s,
         "whole_s": begun.elapsed().as_secs_f64(),
     }))
