@@ -19,7 +19,7 @@ use super::step::{Action, Hit, Input, State, refilled};
 use super::timing::Timing;
 use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
 use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
-use crate::journal::{Journal, JournalError, OpenError, Reader, WriteSet};
+use crate::journal::{Journal, JournalError, OpenError, Reader, Snapshot, WriteSet};
 use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, Record, RunEnd, TrialId, Verdict};
 use crate::plan::{self, KnownBy};
 use crate::sys::reserve::Reserve;
@@ -230,11 +230,13 @@ impl Loop<'_> {
         if std::mem::take(&mut self.outage.untold) {
             inputs.push(Input::Executor(ExecutorEvent::Broken("the disk is full".into())));
         }
+        // All that is looked up now is looked up in one state: nothing is committed meanwhile.
+        let mut seen = None;
         for action in actions.drain(..) {
             if let Action::Finish(how) = action {
                 return Ok(Some(how));
             }
-            self.act(action, inputs)?;
+            self.act(action, inputs, &mut seen)?;
         }
         Ok(None)
     }
@@ -322,12 +324,20 @@ impl Loop<'_> {
         self.jobs.known_by(self.state.draft(), || journal.snapshot(), trial)
     }
 
-    /// Asks what is known of a trial's like.
-    fn look_up(&mut self, trial: TrialId) -> Result<(Option<IdentityHash>, Vec<Hit>), EngineError> {
+    /// Asks what is known of a trial's like, in what was `seen` of the store if that was looked at before.
+    fn look_up(
+        &mut self,
+        trial: TrialId,
+        seen: &mut Option<Snapshot>,
+    ) -> Result<(Option<IdentityHash>, Vec<Hit>), EngineError> {
         let known_by = self.known_by(trial)?;
         let hits = match self.jobs.stage_of(self.state.draft(), trial) {
             Some(stage) if !known_by.is_empty() => {
-                self.library.find(&self.journal.snapshot()?, &known_by, stage)?
+                let seen = match seen {
+                    Some(seen) => seen,
+                    None => seen.insert(self.journal.snapshot()?),
+                };
+                self.library.find(seen, &known_by, stage)?
             }
             _ => Vec::new(),
         };
@@ -343,7 +353,12 @@ impl Loop<'_> {
     }
 
     /// Does what a committed decision calls for; some actions answer with inputs at once.
-    fn act(&mut self, action: Action, inputs: &mut Vec<Input>) -> Result<(), EngineError> {
+    fn act(
+        &mut self,
+        action: Action,
+        inputs: &mut Vec<Input>,
+        seen: &mut Option<Snapshot>,
+    ) -> Result<(), EngineError> {
         match action {
             Action::Submit { trial, attempt, slot } => {
                 let job = Job { slot, ..self.job(trial, attempt)? };
@@ -354,12 +369,12 @@ impl Loop<'_> {
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::LookUp(trial) => {
-                let (identity, hits) = self.look_up(trial)?;
+                let (identity, hits) = self.look_up(trial, seen)?;
                 inputs.push(Input::LookedUp { trial, identity, hits });
             }
             Action::Identify(trial) => {
                 let (identity, hits) = match self.jobs.spec().run.reuse_check > 0.0 {
-                    true => self.look_up(trial)?,
+                    true => self.look_up(trial, seen)?,
                     false => (self.identity(trial)?, Vec::new()),
                 };
                 inputs.push(Input::Identified { trial, identity, hits });

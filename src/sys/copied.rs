@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
@@ -47,11 +47,11 @@ pub(crate) fn copy_into(
     name: &OsStr,
     watch: HashWatch<'_>,
 ) -> Result<(), CopyError> {
-    copy(from.as_fd(), dir, name, 0, watch)
+    copy(from, dir, name, 0, watch)
 }
 
 fn copy(
-    from: BorrowedFd<'_>,
+    from: &File,
     dir: BorrowedFd<'_>,
     name: &OsStr,
     depth: usize,
@@ -63,7 +63,7 @@ fn copy(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let to = openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(target)?;
+            let to = File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(target)?);
             contents(from, &to, watch)?;
             fchmod(&to, mode).map_err(target)
         }
@@ -75,7 +75,7 @@ fn copy(
                 let entry = entry.map_err(source)?;
                 let name = entry.file_name().to_bytes();
                 if !matches!(name, b"." | b"..") {
-                    copy_entry(from, to.as_fd(), OsStr::from_bytes(name), depth, watch)?;
+                    copy_entry(from.as_fd(), to.as_fd(), OsStr::from_bytes(name), depth, watch)?;
                 }
             }
             fchmod(&to, mode).map_err(target)
@@ -100,12 +100,12 @@ fn copy_entry(
         return symlinkat(leads_to, to, name).map_err(target);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let entry = openat(from, name, flags, Mode::empty()).map_err(source)?;
-    copy(entry.as_fd(), to, name, depth + 1, watch)
+    let entry = File::from(openat(from, name, flags, Mode::empty()).map_err(source)?);
+    copy(&entry, to, name, depth + 1, watch)
 }
 
 /// All bytes of a file: shared with it where the file system can do that.
-fn contents(from: BorrowedFd<'_>, to: &OwnedFd, watch: HashWatch<'_>) -> Result<(), CopyError> {
+fn contents(mut from: &File, mut to: &File, watch: HashWatch<'_>) -> Result<(), CopyError> {
     match ioctl_ficlone(to, from) {
         Ok(()) => return Ok(()),
         // Not here, or not from there.
@@ -120,12 +120,10 @@ fn contents(from: BorrowedFd<'_>, to: &OwnedFd, watch: HashWatch<'_>) -> Result<
         ) => {}
         Err(errno) => return Err(target(errno)),
     }
-    let (reading, mut writing) =
-        (File::from(from.try_clone_to_owned().map_err(source)?), File::from(to.try_clone().map_err(target)?));
     loop {
         watch().map_err(source)?;
         // In the kernel, where it can be; then which side failed is told by the error alone.
-        let copied = io::copy(&mut io::Read::take(&reading, BYTES_A_LOOK), &mut writing).map_err(blamed)?;
+        let copied = io::copy(&mut io::Read::take(&mut from, BYTES_A_LOOK), &mut to).map_err(blamed)?;
         if copied < BYTES_A_LOOK {
             return Ok(());
         }

@@ -417,6 +417,21 @@ impl Opened {
         })
     }
 
+    /// What it is, and bytes in it.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub fn kind_and_bytes(&self) -> io::Result<(FileType, u64)> {
+        on!(
+            self,
+            |file| {
+                let stat = fstat(file)?;
+                Ok((FileType::from_raw_mode(stat.st_mode), u64::try_from(stat.st_size).unwrap_or(0)))
+            },
+            |_machine, _path| Ok((self.kind()?, self.bytes()?))
+        )
+    }
+
     /// Bytes in it.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub(crate) struct Hit {
 }
 
 /// Trials that are looked up, or were and wait to run, at most.
-const AHEAD: usize = 1_024;
+const AHEAD: usize = 4_096;
 /// Trials that wait for equal ones, at most: beyond it no further one is looked up.
 const WAITING: usize = 65_536;
 

@@ -90,6 +90,17 @@ fn replaced(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, words)
 }
 
+/// Opens a directory of piton's in the one that `path` leads to.
+///
+/// # Errors
+/// As for [`Grounds::open`].
+pub(super) fn enter_own(at: &Opened, name: &OsStr, path: &Path) -> io::Result<Arc<Opened>> {
+    at.enter(name).map(Arc::new).map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => replaced(&path.join(name)),
+        _ => error,
+    })
+}
+
 impl Grounds {
     /// A study's artifacts, as they were when they were first asked for.
     ///
@@ -128,11 +139,8 @@ impl Grounds {
         let mut at = self.root(&way.root)?;
         let mut path = way.root.clone();
         for name in &way.names {
+            at = enter_own(&at, name, &path)?;
             path.push(name);
-            at = Arc::new(at.enter(name).map_err(|error| match error.kind() {
-                io::ErrorKind::NotADirectory => replaced(&path),
-                _ => error,
-            })?);
         }
         Ok(at)
     }

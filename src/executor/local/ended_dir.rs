@@ -66,6 +66,11 @@ impl EndedAttemptDir {
         Self { dir: Err("the attempt's directory is gone"), case }
     }
 
+    /// One that was made just now, and in which no trial ran.
+    pub(super) const fn made(dir: Arc<Opened>) -> Self {
+        Self { dir: Ok(dir), case: None }
+    }
+
     /// A directory that was never made, in its case's, which was.
     pub(super) fn only_case(grounds: &Grounds, job: &Job) -> Result<Self, String> {
         let way = Way::to(&job.dir, job).above();

@@ -17,14 +17,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::FileType;
 use rustix::process::{Resource, getrlimit};
 
-use super::attempt_dir::{Entry, Grounds, Way};
+use super::attempt_dir::{Entry, Grounds, Way, enter_own};
 use super::blame::failure;
 use super::ended_dir::EndedAttemptDir;
 use crate::executor::{AttemptReport, ExecutorEvent, Job};
@@ -36,16 +37,20 @@ use crate::sys::words::io_words;
 
 /// Files up to this size are left to the syncer.
 const SMALL_BYTES: u64 = 1 << 20;
-/// Files that wait for the syncer, open, at most.
-const MAX_HELD: usize = 512;
+/// Files that wait for the syncer, open, at most: those of several rounds of attempts that left a little.
+const MAX_HELD: usize = 4_096;
+/// Who waits for one of these places does so no longer than this.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// Until it asks again whether it is to end.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// Of the files a process may open, so many are never taken for that.
 const OTHER_FILES: usize = 128;
 /// Attempts in one round at most.
 const ROUND: usize = 256;
 /// Reports that wait at most: beyond it, workers wait for the disk.
 pub(super) const WAITING: usize = 1024;
-/// Threads that sync at the same time: the device merges flushes that are under way together.
-const THREADS: usize = 8;
+/// Threads that sync at the same time: they mostly wait, and the device merges flushes that are under way together.
+const THREADS: usize = 32;
 /// A thread more is worth its start for so many syncs.
 const SYNCS_A_THREAD: usize = 8;
 
@@ -54,17 +59,44 @@ const TELLING: [&str; 3] = [STDOUT_LOG, STDERR_LOG, METRICS_FILE];
 
 /// How many files may still be left open for the syncer.
 #[derive(Debug)]
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct Room {
+    left: Mutex<usize>,
+    /// There is more of it.
+    more: Condvar,
+    of: usize,
+}
 
 impl Room {
     /// Half of what the process may open at most, so that a small limit means more syncs, not failures.
     pub(crate) fn of_process() -> Arc<Self> {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(0));
-        Arc::new(Self(AtomicUsize::new((limit.saturating_sub(OTHER_FILES) / 2).min(MAX_HELD))))
+        let of = (limit.saturating_sub(OTHER_FILES) / 2).min(MAX_HELD);
+        Arc::new(Self { left: Mutex::new(of), more: Condvar::new(), of })
     }
 
     fn take(&self) -> bool {
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let less = left.checked_sub(1);
+        *left = less.unwrap_or(0);
+        less.is_some()
+    }
+
+    fn give_back(&self, count: usize) {
+        if count > 0 {
+            *self.left.lock().unwrap_or_else(PoisonError::into_inner) += count;
+            self.more.notify_all();
+        }
+    }
+
+    /// Waits until so much is left, for a while and until `gives_up`; whether it is. Only for who holds none of it: others wait in the syncer,
+    /// which gives theirs back. Whoever waits in vain goes on, and syncs by itself what there is no room for.
+    pub(super) fn wait_for(&self, count: usize, gives_up: &dyn Fn() -> bool) -> bool {
+        let (count, begun) = (count.min(self.of), Instant::now());
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        while *left < count && begun.elapsed() < ROOM_WAIT && !gives_up() {
+            left = self.more.wait_timeout(left, ROOM_LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *left >= count
     }
 }
 
@@ -82,7 +114,7 @@ pub(crate) struct Unsynced {
 
 impl Drop for Unsynced {
     fn drop(&mut self) {
-        self.room.0.fetch_add(self.held.len(), Ordering::AcqRel);
+        self.room.give_back(self.held.len());
     }
 }
 
@@ -97,7 +129,8 @@ impl Unsynced {
     /// What syncing it fails with.
     pub(super) fn keep(&mut self, name: &str, file: Opened) -> io::Result<()> {
         self.something = true;
-        let small = file.kind()? == FileType::Directory || file.bytes()? <= SMALL_BYTES;
+        let (kind, bytes) = file.kind_and_bytes()?;
+        let small = kind == FileType::Directory || bytes <= SMALL_BYTES;
         if small && self.room.take() {
             self.held.push((name.to_owned(), file));
             return Ok(());
@@ -271,6 +304,14 @@ struct Dirs<'a> {
     items: BTreeMap<PathBuf, (Item<'a>, Vec<usize>)>,
     /// Entries that are durable once all is synced.
     new: Vec<Entry>,
+    /// What leads to the directories that were added: most of a round are in a few.
+    above: BTreeMap<Way, Above>,
+}
+
+/// A directory, and what of those above it is synced in this round, for all that lie in it.
+struct Above {
+    dir: Arc<Opened>,
+    items: Vec<PathBuf>,
 }
 
 impl Dirs<'_> {
@@ -279,48 +320,98 @@ impl Dirs<'_> {
         self.items.entry(path.into()).or_insert_with(|| (item(), Vec::new())).1.extend(owners);
     }
 
-    /// Adds a directory if its entry was not durable yet.
+    /// Adds a directory if its entry was not durable yet; whether it did.
     fn add_new(
         &mut self,
         grounds: &Grounds,
         (path, dir): (&Path, &Arc<Opened>),
         (child_path, child): (&Path, &Arc<Opened>),
         owners: &[usize],
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let entry = match injected_fault!(NewEntryNotSynced) {
             true => Entry::of(path, dir)?,
             false => Entry::of(child_path, child)?,
         };
-        if !grounds.is_durable(&entry) {
+        let is_new = !grounds.is_durable(&entry);
+        if is_new {
             self.add(path, dir, Some(child), owners);
             self.new.push(entry);
         }
-        Ok(())
+        Ok(is_new)
     }
 
-    /// Adds the directories that lead to one that got an entry.
+    /// Adds a directory that got an entry, and those that lead to it.
     fn add_way(&mut self, grounds: &Grounds, way: &Way, owners: &[usize]) -> io::Result<()> {
         // What is made outside a study's artifacts is not to be kept.
         let Some(artifacts) = &way.artifacts else { return Ok(()) };
-        let mut at = grounds.open(&Way { names: Vec::new(), ..way.clone() })?;
-        let mut path = way.root.clone();
-        let above = Arc::new(Opened::dir(artifacts)?);
-        self.add_new(grounds, (artifacts, &above), (&path, &at), owners)?;
-        if let Some(parent) = artifacts.parent() {
-            let top = Arc::new(Opened::dir(parent)?);
-            self.add_new(grounds, (parent, &top), (artifacts, &above), owners)?;
-        }
-        for depth in 1..=way.names.len() {
-            let part = Way { names: way.names.iter().take(depth).cloned().collect(), ..way.clone() };
-            let (next_path, next) = (part.path(), grounds.open(&part)?);
-            match depth {
-                1 => self.add_new(grounds, (&path, &at), (&next_path, &next), owners)?,
-                _ => self.add(&path, &at, None, owners),
+        let above = way.above();
+        match self.above.get(&above) {
+            Some(Above { items, .. }) => {
+                for path in items {
+                    self.items.entry(path.clone()).and_modify(|(_, of)| of.extend(owners));
+                }
             }
+            None => {
+                let added = self.add_above(grounds, artifacts, &above, owners)?;
+                self.above.insert(above.clone(), added);
+            }
+        }
+        let Some(Above { dir, .. }) = self.above.get(&above) else { return Ok(()) };
+        let (mut path, mut at) = (above.path(), Arc::clone(dir));
+        if let Some(name) = way.names.last() {
+            let (next_path, next) = (path.join(name), enter_own(&at, name, &path)?);
+            self.add_below(grounds, (&path, &at), (&next_path, &next), way.names.len(), owners)?;
             (path, at) = (next_path, next);
         }
         self.add(&path, &at, None, owners);
         Ok(())
+    }
+
+    /// Adds the directories that lead to one, which lies in it.
+    fn add_above(
+        &mut self,
+        grounds: &Grounds,
+        artifacts: &Path,
+        way: &Way,
+        owners: &[usize],
+    ) -> io::Result<Above> {
+        let mut items = Vec::new();
+        let mut at = grounds.open(&Way { names: Vec::new(), ..way.clone() })?;
+        let mut path = way.root.clone();
+        let above = Arc::new(Opened::dir(artifacts)?);
+        if self.add_new(grounds, (artifacts, &above), (&path, &at), owners)? {
+            items.push(artifacts.to_path_buf());
+        }
+        if let Some(parent) = artifacts.parent() {
+            let top = Arc::new(Opened::dir(parent)?);
+            if self.add_new(grounds, (parent, &top), (artifacts, &above), owners)? {
+                items.push(parent.to_path_buf());
+            }
+        }
+        for (name, depth) in way.names.iter().zip(1..) {
+            let (next_path, next) = (path.join(name), enter_own(&at, name, &path)?);
+            if self.add_below(grounds, (&path, &at), (&next_path, &next), depth, owners)? {
+                items.push(path);
+            }
+            (path, at) = (next_path, next);
+        }
+        Ok(Above { dir: at, items })
+    }
+
+    /// Adds a directory of piton's for one in it, so many below the study's artifacts; whether it did.
+    fn add_below(
+        &mut self,
+        grounds: &Grounds,
+        (path, dir): (&Path, &Arc<Opened>),
+        child: (&Path, &Arc<Opened>),
+        depth: usize,
+        owners: &[usize],
+    ) -> io::Result<bool> {
+        if depth == 1 {
+            return self.add_new(grounds, (path, dir), child, owners);
+        }
+        self.add(path, dir, None, owners);
+        Ok(true)
     }
 }
 
@@ -468,4 +559,24 @@ fn sync_items(items: &[Item<'_>]) -> Vec<(usize, Failed)> {
         return (0..items.len()).map(|n| (n, failed())).collect();
     }
     synced.into_iter().flatten().enumerate().filter_map(|(n, synced)| Some((n, synced.err()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_room_goes_on_once_there_is_some_or_it_is_to_end() {
+        let room = Room { left: Mutex::new(2), more: Condvar::new(), of: 2 };
+        assert!(room.wait_for(2, &|| false));
+        assert!(room.take() && room.take() && !room.take());
+        assert!(!room.wait_for(1, &|| true));
+        std::thread::scope(|scope| {
+            // More than there ever is.
+            let waits = scope.spawn(|| room.wait_for(9, &|| false));
+            room.give_back(2);
+            assert!(waits.join().unwrap());
+        });
+        assert!(room.take());
+    }
 }

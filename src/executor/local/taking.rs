@@ -25,12 +25,17 @@ use crate::sys::opened::{Below, Opened};
 use crate::sys::tree_hash::{CutOff, HashWatch, is_cut_off};
 use crate::sys::words::io_words;
 
+/// Of what is taken over, the directory and `params.json`.
+const OWN_FILES: usize = 2;
+
 /// Takes over what the job names, and reports it.
 pub(super) fn run(shared: &Shared, job: &Job, takes: &Takes) {
     let watch = || match shared.mode() {
         Mode::Run | Mode::Drain => Ok(()),
         Mode::Terminate | Mode::Kill => Err(io::Error::other(CutOff)),
     };
+    // Its few files are synced along with many, or each would take its time.
+    let _ = shared.room.wait_for(takes.outputs.len().saturating_add(OWN_FILES), &|| watch().is_err());
     let mut unsynced = Unsynced::new(&shared.room);
     let verdict = match take(&shared.grounds, job, takes, &mut unsynced, &watch) {
         Ok(()) => Verdict::Succeeded { metrics: Metrics::new(), outputs: takes.outputs.clone() },
@@ -59,23 +64,26 @@ pub(crate) fn take(
     unsynced: &mut Unsynced,
     watch: HashWatch<'_>,
 ) -> Result<(), AttemptError> {
-    let mut first = None;
-    for from in places(&takes.from) {
+    // What lies there now says most.
+    let first = match take_from(grounds, job, takes, &takes.from, unsynced, watch) {
+        Err(AttemptError::Trial(why)) => why,
+        other => return other,
+    };
+    // What moved aside may still be it.
+    for from in moved_aside(&takes.from) {
         match take_from(grounds, job, takes, &from, unsynced, watch) {
-            // What lies there now says most; what moved aside may still be it.
-            Err(AttemptError::Trial(why)) => drop(first.get_or_insert(why)),
+            Err(AttemptError::Trial(_)) => {}
             other => return other,
         }
     }
     attempt_dir::unmake_taken(grounds, job);
-    Err(first.unwrap_or_else(|| failure(FailureKind::MissingOutput, "nothing is there any more")).into())
+    Err(first.into())
 }
 
-/// Where the outputs may lie: in their attempt's directory, or in what it was moved aside to.
-fn places(from: &Below) -> Vec<Below> {
-    let mut places = vec![from.clone()];
+/// What the directory of an attempt was moved aside to, the newest first.
+fn moved_aside(from: &Below) -> Vec<Below> {
     let path = from.path();
-    let Some(name) = path.file_name().map(OsStr::to_os_string) else { return places };
+    let Some(name) = path.file_name().map(OsStr::to_os_string) else { return Vec::new() };
     let above = from.above();
     let mut names: Vec<OsString> = above.open().and_then(|dir| dir.names()).unwrap_or_default();
     names.retain(|other| {
@@ -83,9 +91,7 @@ fn places(from: &Below) -> Vec<Below> {
         rest.is_some_and(|rest| rest.starts_with(BEFORE.as_bytes()))
     });
     names.sort_unstable();
-    // The newest first.
-    places.extend(names.into_iter().rev().map(|name| above.join(name)));
-    places
+    names.into_iter().rev().map(|name| above.join(name)).collect()
 }
 
 fn take_from(
@@ -146,7 +152,7 @@ fn copy_all(
             }
         }
     }
-    let remains = EndedAttemptDir::of(grounds, job).map_err(AttemptError::Machine)?;
+    let remains = EndedAttemptDir::made(dir);
     match keep_outputs(&job.stage_spec, &remains, unsynced, watch) {
         Ok(kept) => Ok((remains, kept)),
         // It was just written.
