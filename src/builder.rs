@@ -5,6 +5,7 @@
 //! path. Nothing fails before `build`.
 
 mod reuse;
+mod watching;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -261,6 +262,8 @@ pub struct Stage {
     abort_if: Vec<Node>,
     max_failure_rate: Option<f64>,
     failures: Vec<Node>,
+    halving: Vec<Entry>,
+    stop_if: Vec<Node>,
 }
 
 impl std::fmt::Debug for Stage {
@@ -282,6 +285,8 @@ impl Stage {
             abort_if: Vec::new(),
             max_failure_rate: None,
             failures: Vec::new(),
+            halving: Vec::new(),
+            stop_if: Vec::new(),
         }
     }
 
@@ -505,10 +510,13 @@ impl Stage {
         put_list(&mut keys, "outputs", self.outputs);
         put_list(&mut keys, "objective", self.objectives);
         put_list(&mut keys, "failure", self.failures);
+        put_list(&mut keys, "stop_if", self.stop_if);
         let mut rails: Vec<Entry> = Vec::new();
         put_list(&mut rails, "abort_if", self.abort_if);
         rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
-        for (key, entries) in [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails)] {
+        for (key, entries) in
+            [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails), ("halving", self.halving)]
+        {
             if !entries.is_empty() {
                 set(&mut keys, key, table(entries));
             }

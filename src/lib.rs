@@ -47,10 +47,10 @@ pub mod views;
 pub mod spec {
     pub use crate::study_file::{
         AbortRule, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
-        ExecutorSpec, FailureMatch, FailureRule, Goal, InputError, MetricRule, Objective, Part, ProgressSpec,
-        Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec, SpecErrors,
-        SpecJsonError, SpecValue, StageRails, StageSpec, StudySpec, SweepParam, Template, Values, VersionError,
-        Work,
+        ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricRule, Objective, Part,
+        ProgressSpec, Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec,
+        SpecErrors, SpecJsonError, SpecValue, StageRails, StageSpec, StopIf, StopWhen, StudySpec, SweepParam,
+        Template, Values, VersionError, Work,
     };
 }
 

@@ -181,6 +181,8 @@ pub struct Verified {
     pub outputs: OutputsCheck,
     /// How the recorded abort is not the one that the results demand.
     pub aborted: Option<String>,
+    /// Decisions of rungs that are not those that the recorded values give.
+    pub rungs: Vec<String>,
     /// Results that were made with other inputs or tools than the study has now.
     pub made_with: Vec<String>,
     /// Stages of which it was found that equal trials come to different results, and that have taken some.
@@ -194,8 +196,9 @@ impl Verified {
     /// How many differences there are.
     #[must_use]
     pub fn differences(&self) -> u64 {
-        let counted = [self.replay.differences.len(), self.plan.len(), self.made_with.len(), self.doubts.len()];
-        counted.iter().sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
+        let counted = [&self.plan, &self.rungs, &self.made_with, &self.doubts].map(Vec::len);
+        let counted = counted.into_iter().chain([self.replay.differences.len()]);
+        counted.sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
     }
 }
 
@@ -239,7 +242,12 @@ impl Store {
     /// As [`Store::status`].
     pub fn verify(&self) -> Result<Verified, Error> {
         let (_reader, Look { snapshot, view }) = Look::at_store(&self.path)?;
+        let begun = view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
+        let rungs = begun.map(|stage| crate::engine::rungs_differ(&snapshot, &view.spec, &view.stages, stage));
+        let rungs: Vec<Option<String>> =
+            rungs.collect::<Result<_, _>>().map_err(|cause| self.unreadable(cause))?;
         Ok(Verified {
+            rungs: rungs.into_iter().flatten().collect(),
             replay: journal::verify(&snapshot).map_err(|cause| self.unreadable(cause))?,
             plan: planned::check(&view),
             kept: planned::kept(&view),

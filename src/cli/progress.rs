@@ -17,12 +17,14 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use piton::KilledStray;
 use piton::model::{
-    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, Seq, StageCounters, StageIndex, TrialId, Verdict,
+    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, RungVerdict, Seq, StageCounters, StageIndex, TrialId,
+    Verdict,
 };
 use piton::program::engine::{Draft, Observer};
 use piton::program::paths::{STDERR_LOG, StudyPaths};
 use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
+use piton::spec::StageSpec;
 use piton::views::{clean, counted, doubt_words, duration, number, taken_words};
 
 use self::bars::Bars;
@@ -218,6 +220,18 @@ impl Progress {
         self.send(Message::Ended { stage, trial: reused.trial, counters, line, failed: None, best });
     }
 
+    /// A trial ends early.
+    fn pruned(&mut self, trial: TrialId, draft: &Draft, words: impl Fn(&StageSpec) -> String) {
+        let Some(spec) = self.spec(draft) else { return };
+        let lineage = Lineage::new(&spec, draft.stages());
+        let Some((stage, index)) = lineage.locate(trial) else { return };
+        let planned = draft.stages().get(stage as usize).map_or(0, |row| row.expected());
+        if let Some(of) = spec.stages.get(stage as usize).filter(|_| !self.bars && planned <= LINE_EACH_TRIALS) {
+            let line = format!("{} is pruned {}", lineage.case(stage, index), words(of));
+            self.send(Message::Line(line));
+        }
+    }
+
     /// Equal trials are not equal: whoever reuses results must hear of it.
     fn doubted(&mut self, doubt: &Doubt, draft: &Draft) {
         let stage = draft.stages().get(doubt.stage as usize).map_or("", |stage| stage.name.as_str());
@@ -249,10 +263,11 @@ impl Progress {
             if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
         let (name, trials) = (&summary.row.name, summary.trials);
         let line = format!(
-            "stage {stage} `{name}` closed: {} succeeded{}, {} failed; {who}{more}",
+            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}",
             trials.succeeded,
             reused_words(&summary.counters),
-            trials.failed
+            trials.failed,
+            if trials.pruned > 0 { format!(", {} pruned", trials.pruned) } else { String::new() }
         );
         self.send(Message::Closed { stage, counters: summary.counters, line });
     }
@@ -295,6 +310,20 @@ impl Observer for Progress {
             Event::AttemptEnded(end) => self.ended(end, draft),
             Event::TrialReused(reused) => self.reused(reused, draft),
             Event::ReuseDiffered(doubt) => self.doubted(doubt, draft),
+            Event::RungDecided { trial, rung, verdict } if !verdict.keep => {
+                let RungVerdict { better, of, .. } = verdict;
+                let words = |stage: &StageSpec| {
+                    let step = stage.halving.as_ref().and_then(|halving| halving.rungs.get(*rung as usize));
+                    format!("at step {}: {better} of {of} were better", step.copied().unwrap_or_default())
+                };
+                self.pruned(*trial, draft, words);
+            }
+            Event::RungDecided { .. } => {}
+            Event::StopIfMet { trial, met, .. } => {
+                let value = met.value.map_or_else(|| "not finite".to_owned(), number);
+                let words = |_: &StageSpec| format!("at step {}: {} {value}", met.step, clean(&met.metric));
+                self.pruned(*trial, draft, words);
+            }
             Event::StageClosed { stage, .. } => self.closed(*stage, draft),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
                 self.send(Message::Aborted(clean(reason)))
@@ -361,6 +390,7 @@ impl Observer for Progress {
             | Event::ResultReread(_)
             | Event::InputsAccepted { .. }
             | Event::BaseKept
+            | Event::RungReached { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}
@@ -441,7 +471,7 @@ fn ended_line(
             format!("failed after {took}: {} ({}){then}", clean(&failure.reason), failure.kind)
         }
         Verdict::Interrupted { reason } => format!("was interrupted: {reason}; it will run again"),
-        Verdict::Cancelled => "was cancelled".to_owned(),
+        Verdict::Cancelled => format!("was ended after {took}: it is pruned"),
     };
     format!("[{finished}/{planned}] {case} {words}")
 }

@@ -88,7 +88,7 @@ impl Draft {
     pub fn take(&mut self) -> WriteSet {
         for trial in std::mem::take(&mut self.changed) {
             let row = match self.trials.get(&trial) {
-                Some(row) if is_final(row.state) => self.trials.remove(&trial),
+                Some(row) if row.state.is_final() => self.trials.remove(&trial),
                 row => row.cloned(),
             };
             self.set.trials.extend(row.map(|row| (trial, row)));
@@ -107,7 +107,7 @@ impl Draft {
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {
-            if is_final(row.state) {
+            if row.state.is_final() {
                 self.trials.remove(trial);
             }
         }
@@ -127,8 +127,22 @@ impl Draft {
         Ok(if injected_fault!(LeftRunning) { Vec::new() } else { running })
     }
 
-    /// Forgets a pending trial that has to be loaded again before it starts.
+    /// Takes in trials that wait for a decision about what they have shown.
+    pub(crate) fn hold_waiting(&mut self, rows: Vec<TrialRow>) {
+        for row in rows {
+            let is_asked = self.open_stage().is_some_and(|(stage, _)| stage.proposing != Proposing::No);
+            if is_asked && row.state == TrialState::Undecided {
+                self.unfinished.insert(row.trial);
+            }
+            self.hold(row);
+        }
+    }
+
+    /// Forgets a pending trial that has to be loaded again before it starts. One that waits for a decision stays.
     pub fn release(&mut self, trial: TrialId) {
+        if self.trials.get(&trial).is_some_and(TrialRow::awaits_decision) {
+            return;
+        }
         let row = self.trials.remove(&trial);
         if self.changed.remove(&trial) {
             self.set.trials.extend(row.map(|row| (trial, row)));
@@ -231,11 +245,6 @@ fn unfinished_of(snapshot: &Snapshot, stage: &StageRow) -> Result<BTreeSet<Trial
     Ok(found)
 }
 
-/// Whether a trial in this state will not start again.
-fn is_final(state: TrialState) -> bool {
-    matches!(state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
-}
-
 impl Rows for Draft {
     type Error = FoldError;
 
@@ -289,7 +298,7 @@ impl Rows for Draft {
     }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
         self.changed.insert(row.trial);
-        if is_final(row.state) {
+        if row.state.is_final() {
             self.unfinished.remove(&row.trial);
         }
         self.trials.insert(row.trial, row);

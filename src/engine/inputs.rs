@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, ExecutorKind, TrialId, UnixMs, Verdict};
+use crate::study_file::watching::Showing;
 use crate::study_file::{CaseFiles, Found, Inputs, Spec, changed_inputs};
 use crate::sys::tree_hash::CutOff;
 
@@ -69,7 +70,7 @@ pub(super) enum Looker {
     /// There is nothing to look at.
     Off,
     /// A thread. It ends by itself when this is dropped; nobody waits for it, since a file system may hang.
-    Thread { reports: Sender<AttemptReport>, hurry: Hurry },
+    Thread { reports: Sender<ExecutorEvent>, hurry: Hurry },
     /// The loop itself, in a simulation.
     #[cfg(test)]
     Inline(Box<InputWatch>),
@@ -103,21 +104,22 @@ impl Looker {
         Ok(Self::Thread { reports, hurry })
     }
 
-    /// Looks at the inputs after an attempt ended. What is known at once is returned; the rest comes as an event.
-    pub(super) fn look_after(&mut self, report: Box<AttemptReport>) -> Vec<ExecutorEvent> {
+    /// Looks at the inputs after an attempt ended, or has shown something. What is known at once is returned; the rest comes as an
+    /// event.
+    pub(super) fn look_after(&mut self, event: ExecutorEvent) -> Vec<ExecutorEvent> {
         match self {
-            Self::Off => vec![ExecutorEvent::Ended(report)],
-            Self::Thread { .. } if !counts(&report.verdict) => vec![ExecutorEvent::Ended(report)],
-            Self::Thread { reports, .. } => match reports.send(*report) {
+            Self::Off => vec![event],
+            Self::Thread { .. } if !says_anything(&event) => vec![event],
+            Self::Thread { reports, .. } => match reports.send(event) {
                 Ok(()) => Vec::new(),
                 Err(lost) => {
                     let why = "nobody looks at the inputs any more".to_owned();
-                    let broken = ExecutorEvent::Broken(why.clone());
-                    vec![broken, ExecutorEvent::Ended(Box::new(doubted(lost.into_inner(), why)))]
+                    let doubted = doubted(lost.into_inner(), why.clone());
+                    std::iter::once(ExecutorEvent::Broken(why)).chain(doubted).collect()
                 }
             },
             #[cfg(test)]
-            Self::Inline(look) => look.after(vec![*report]),
+            Self::Inline(look) => look.after(vec![event]),
         }
     }
 
@@ -129,17 +131,39 @@ impl Looker {
     }
 }
 
-/// Whether an attempt's end says anything of its trial.
-fn counts(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Succeeded { .. } | Verdict::Failed(_))
+/// Whether an attempt's end, or what it shows, says anything of its trial.
+fn says_anything(event: &ExecutorEvent) -> bool {
+    match event {
+        ExecutorEvent::Ended(report) => {
+            let counts = matches!(report.verdict, Verdict::Succeeded { .. } | Verdict::Failed(_));
+            counts || !report.shown.is_nothing()
+        }
+        _ => true,
+    }
 }
 
-/// An attempt that nobody can vouch for runs again.
-fn doubted(report: AttemptReport, reason: String) -> AttemptReport {
-    AttemptReport { verdict: Verdict::Interrupted { reason }, ..report }
+/// An attempt that nobody can vouch for runs again, and has shown nothing.
+fn doubted(event: ExecutorEvent, reason: String) -> Option<ExecutorEvent> {
+    let ExecutorEvent::Ended(report) = event else { return None };
+    let verdict = match report.verdict {
+        Verdict::Succeeded { .. } | Verdict::Failed(_) => Verdict::Interrupted { reason },
+        other => other,
+    };
+    Some(ExecutorEvent::Looked(Box::new(AttemptReport { verdict, shown: Showing::default(), ..*report })))
 }
 
-fn work(mut look: InputWatch, reports: &Receiver<AttemptReport>, events: &Sender<ExecutorEvent>) {
+/// An attempt's end, or what it shows, that the inputs vouch for.
+fn vouched(event: ExecutorEvent) -> ExecutorEvent {
+    match event {
+        ExecutorEvent::Ended(report) => ExecutorEvent::Looked(report),
+        ExecutorEvent::Shown { trial, attempt, shown, .. } => {
+            ExecutorEvent::Shown { trial, attempt, shown, looked: true }
+        }
+        other => other,
+    }
+}
+
+fn work(mut look: InputWatch, reports: &Receiver<ExecutorEvent>, events: &Sender<ExecutorEvent>) {
     let (mut took, mut ended) = (Duration::ZERO, Instant::now());
     loop {
         let first = reports.recv_timeout(EVERY.max(took.saturating_mul(IDLE_SHARE)));
@@ -192,7 +216,7 @@ enum Seen {
 
 impl InputWatch {
     /// Looks, and says what becomes of attempts that had ended before.
-    fn after(&mut self, ended: Vec<AttemptReport>) -> Vec<ExecutorEvent> {
+    fn after(&mut self, ended: Vec<ExecutorEvent>) -> Vec<ExecutorEvent> {
         let mut told = Vec::new();
         if self.differs.is_none() && self.unseen.is_none() {
             match self.look() {
@@ -210,11 +234,16 @@ impl InputWatch {
                 }
             }
         }
-        for report in ended {
-            told.push(ExecutorEvent::Looked(Box::new(match self.doubt(&report) {
-                Some(why) if counts(&report.verdict) && !injected_fault!(InputsNotAsked) => doubted(report, why),
-                _ => report,
-            })));
+        for event in ended {
+            let of = match &event {
+                ExecutorEvent::Ended(report) => Some((report.trial, report.attempt)),
+                ExecutorEvent::Shown { trial, attempt, .. } => Some((*trial, *attempt)),
+                _ => None,
+            };
+            match of.and_then(|of| self.doubt(of)).filter(|_| !injected_fault!(InputsNotAsked)) {
+                Some(why) => told.extend(doubted(event, why)),
+                None => told.push(vouched(event)),
+            }
         }
         told
     }
@@ -254,9 +283,9 @@ impl InputWatch {
     }
 
     /// Why an attempt that has ended does not count.
-    fn doubt(&self, report: &AttemptReport) -> Option<String> {
+    fn doubt(&self, attempt: (TrialId, AttemptNo)) -> Option<String> {
         let unseen = || {
-            let started_ms = self.adopted.get(&(report.trial, report.attempt))?;
+            let started_ms = self.adopted.get(&attempt)?;
             let written = self.inputs.changed_ms() > *started_ms;
             written.then(|| "inputs were written after it started, while no engine looked".to_owned())
         };
@@ -293,15 +322,17 @@ mod tests {
             exit: None,
             usage: Usage::default(),
             verdict,
+            shown: Showing::default(),
         }
     }
 
     /// Which of two reported ends count, and how often a report said that inputs differ.
     fn told(look: &mut InputWatch) -> (Vec<bool>, usize) {
-        let events = look.after(vec![report(0), report(1)]);
+        let ended = |trial| ExecutorEvent::Ended(Box::new(report(trial)));
+        let events = look.after(vec![ended(0), ended(1)]);
         let differs = events.iter().filter(|event| matches!(event, ExecutorEvent::Differs(_))).count();
         let counted = events.iter().filter_map(|event| match event {
-            ExecutorEvent::Looked(report) => Some(counts(&report.verdict)),
+            ExecutorEvent::Looked(report) => Some(matches!(report.verdict, Verdict::Succeeded { .. })),
             _ => None,
         });
         (counted.collect(), differs)
@@ -335,7 +366,7 @@ mod tests {
         watching.hurry.set(Instant::now() + Duration::from_secs(3_600)).unwrap();
         assert_eq!(told(&mut watching), (vec![true, true], 0));
         let mut late = InputWatch { hurry: Arc::new(OnceLock::from(Instant::now())), ..watching_again(&watching) };
-        let events = late.after(vec![report(0)]);
+        let events = late.after(vec![ExecutorEvent::Ended(Box::new(report(0)))]);
         assert!(
             matches!(&events[..], [ExecutorEvent::Looked(report)] if matches!(report.verdict, Verdict::Interrupted { .. })),
             "{events:?}"

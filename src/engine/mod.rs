@@ -7,6 +7,7 @@
 #[cfg(feature = "cluster")]
 pub mod attempt;
 mod draft;
+mod halving;
 pub(crate) mod hooks;
 pub(crate) mod importing;
 mod inputs;
@@ -38,6 +39,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use draft::Draft;
 pub(crate) use draft::parents_proposals;
+pub(crate) use halving::differs as rungs_differ;
 pub(crate) use inputs::WatchedInputs;
 pub(crate) use jobs::JobMaker;
 pub(crate) use library::Library;
@@ -371,8 +373,10 @@ pub(crate) fn run_on(
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
     let judge = rails::known(&snapshot, &spec, &draft)?;
+    let rungs = halving::known(&snapshot, &spec, &draft)?;
     drop(snapshot);
     let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
+    let state = state.climbing(rungs);
     let study_id = state.draft().study_row().study_id;
     let library = Library::open(&spec, &paths, state.draft().study_row());
     let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;
@@ -421,9 +425,11 @@ pub(crate) fn settled(journal: &Journal) -> Result<Vec<Record>, EngineError> {
     kill_strays(study.study_id, &left, same_boot)
         .map_err(|cause| EngineError::System { what: "end the processes of an engine that died", cause })?;
     let at_ms = clock::unix_ms();
-    let record =
-        |row: &RunningRow| Record { at_ms, run_ms: 0, event: step::end_event(step::left_behind(at_ms, row)) };
-    Ok(left.iter().map(record).collect())
+    let record = |row: &RunningRow| {
+        let end = step::as_pruned(step::left_behind(at_ms, row), snapshot.trial(row.trial)?.as_ref());
+        Ok(Record { at_ms, run_ms: 0, event: step::end_event(end) })
+    };
+    left.iter().map(record).collect()
 }
 
 /// The same in a study that is over, for attempts on the cluster that `spec` names: they are cancelled, and end as that
@@ -467,6 +473,7 @@ pub(crate) fn settled_remote(
                 let AttemptReport { trial, attempt, ended_ms, exit, usage, .. } = *report;
                 let reason = "its study was over".to_owned();
                 let end = step::interrupted(ended_ms, trial, attempt, reason);
+                let end = step::as_pruned(end, snapshot.trial(trial)?.as_ref());
                 let event = step::end_event(AttemptEnd { exit, usage, ..end });
                 records.push(Record { at_ms: clock::unix_ms(), run_ms: 0, event });
             }

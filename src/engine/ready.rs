@@ -62,6 +62,11 @@ impl ReadyWindow {
         Some(first)
     }
 
+    /// Takes an entry out that will not start; it need not be there.
+    pub(super) fn remove(&mut self, key: ReadyKey) {
+        self.entries.remove(&key);
+    }
+
     /// Lets go of the trials from `limit` on; the store keeps them. Which they were.
     pub(super) fn keep_below(&mut self, limit: TrialId) -> Vec<TrialId> {
         let gone: Vec<ReadyKey> = self.entries.iter().filter(|(_, trial)| *trial >= limit).copied().collect();

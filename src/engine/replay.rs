@@ -149,6 +149,7 @@ fn watch_over(
                     | ExecutorEvent::Placed { .. }
                     | ExecutorEvent::Cluster { .. }
                     | ExecutorEvent::Proposed(_)
+                    | ExecutorEvent::Shown { .. }
                     | ExecutorEvent::Differs(Differs::Inputs(_)),
                 ) => {}
                 Ok(ExecutorEvent::Differs(Differs::Parent(parent))) => {
@@ -191,7 +192,15 @@ mod tests {
 
     fn report(verdict: Verdict) -> Option<AttemptReport> {
         let usage = Usage::default();
-        Some(AttemptReport { trial: TrialId(0), attempt: 1, ended_ms: 0, exit: None, usage, verdict })
+        Some(AttemptReport {
+            trial: TrialId(0),
+            attempt: 1,
+            ended_ms: 0,
+            exit: None,
+            usage,
+            verdict,
+            shown: Default::default(),
+        })
     }
 
     #[test]

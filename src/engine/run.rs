@@ -17,7 +17,7 @@ use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Hit, Input, State, refilled};
 use super::timing::Timing;
-use super::{CommitError, EngineError, Observer, RunReport, jobs::JobMaker, rails, survivors};
+use super::{CommitError, EngineError, Observer, RunReport, halving, jobs::JobMaker, rails, survivors};
 use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
 use crate::journal::{Journal, JournalError, OpenError, Reader, Snapshot, WriteSet};
 use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, Record, RunEnd, TrialId, Verdict};
@@ -95,6 +95,7 @@ fn can_wait(event: &ExecutorEvent) -> bool {
             matches!(report.verdict, Verdict::Succeeded { .. })
         }
         ExecutorEvent::Returned { .. }
+        | ExecutorEvent::Shown { .. }
         | ExecutorEvent::Proposed(_)
         | ExecutorEvent::Differs(_)
         | ExecutorEvent::Broken(_) => false,
@@ -389,6 +390,7 @@ impl Loop<'_> {
                 self.looker.hurry();
                 self.executor.terminate();
             }
+            Action::Prune(trial) => self.executor.prune(trial),
             Action::Withdraw(from) => {
                 self.executor.withdraw(from);
                 inputs.extend(self.take_events(usize::MAX).into_iter().map(Input::Executor));
@@ -455,10 +457,11 @@ impl Loop<'_> {
         let snapshot = self.journal.snapshot()?;
         let draft = Draft::load(&snapshot)?;
         let judge = rails::known(&snapshot, self.jobs.spec(), &draft)?;
+        let rungs = halving::known(&snapshot, self.jobs.spec(), &draft)?;
         for (seq, record) in (first..).zip(&records) {
             self.observer.committed(seq, record, &draft);
         }
-        Ok(Input::Settled(Box::new((draft, judge))))
+        Ok(Input::Settled(Box::new((draft, judge, rungs))))
     }
 
     /// Tells the observer of an end that was asked for, once what runs is known.
@@ -506,7 +509,9 @@ impl Loop<'_> {
         let mut ready = Vec::with_capacity(waiting.len());
         for event in waiting {
             match event {
-                ExecutorEvent::Ended(report) => ready.extend(self.looker.look_after(report)),
+                event @ (ExecutorEvent::Ended(_) | ExecutorEvent::Shown { looked: false, .. }) => {
+                    ready.extend(self.looker.look_after(event));
+                }
                 other => ready.push(other),
             }
         }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::draft::Draft;
+use super::halving::Rungs;
 use super::ready::{Offered, ReadyWindow, WINDOW};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
+use crate::model::halving::Ladder;
 use crate::model::{
     Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, IdentityHash, Next,
     Parent, REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId,
@@ -22,6 +24,7 @@ use rails::base_failed;
 pub(crate) use reusing::Hit;
 use reusing::Reusing;
 use slots::Slots;
+pub(crate) use watching::as_pruned;
 
 /// When an input is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +92,7 @@ pub(crate) enum Input {
         hits: Vec<Hit>,
     },
     /// The rows and the rails as the store has them, asked for by [`Action::Settle`].
-    Settled(Box<(Draft, Judge)>),
+    Settled(Box<(Draft, Judge, Rungs)>),
     /// Time passed.
     Tick,
 }
@@ -123,6 +126,8 @@ pub(crate) enum Action {
     Take(TrialId),
     /// Tell the executor to start no trial from this one on: they cannot matter any more.
     Withdraw(TrialId),
+    /// Have the executor end a trial that is pruned.
+    Prune(TrialId),
     /// Tell the executor to start nothing more.
     Drain,
     /// Tell it to terminate what runs (TERM, then KILL after the grace).
@@ -206,6 +211,8 @@ pub(crate) struct State {
     cursor: u64,
     /// Handed to the executor, not started.
     submitted: BTreeMap<TrialId, AttemptNo>,
+    /// Of those that were handed out: pruned since. What they do counts for nothing.
+    doomed: BTreeMap<TrialId, AttemptNo>,
     /// Started and not ended: trials with their attempts.
     running: BTreeMap<TrialId, AttemptNo>,
     /// Most trials handed out and not started.
@@ -236,6 +243,8 @@ pub(crate) struct State {
     reusing: Reusing,
     /// The open stage is another one than that whose trials are in memory.
     stale: bool,
+    /// The rungs of the open stage, where it halves.
+    ladder: Option<Ladder>,
 }
 
 impl State {
@@ -254,6 +263,7 @@ impl State {
             ready,
             cursor,
             submitted: BTreeMap::new(),
+            doomed: BTreeMap::new(),
             running: BTreeMap::new(),
             queue_limit: (workers as usize).saturating_mul(4).clamp(8, QUEUE_MAX),
             workers: workers as usize,
@@ -269,7 +279,20 @@ impl State {
             differs: None,
             reusing: Reusing::default(),
             stale: false,
+            ladder: None,
         }
+    }
+
+    /// The same with the rungs of the open stage, and the rows of trials that wait for them.
+    #[must_use]
+    pub(crate) fn climbing(mut self, rungs: Rungs) -> Self {
+        self.know_rungs(rungs);
+        self
+    }
+
+    fn know_rungs(&mut self, (ladder, waiting): Rungs) {
+        self.ladder = ladder;
+        self.draft.hold_waiting(waiting);
     }
 
     /// The same for trials that run there. With `detach`, a drain does not wait for those on a cluster.
@@ -306,6 +329,9 @@ impl State {
             self.slots.adopt(trial, slot);
             self.running.insert(trial, attempt);
             actions.push(Action::Adopt { trial, attempt, slot });
+            if self.draft.trial_row(trial).is_some_and(TrialRow::is_sealed) {
+                actions.push(Action::Prune(trial));
+            }
             if trial != TrialId::BASE && self.stage_reuses() {
                 actions.push(Action::Identify(trial));
             }
@@ -363,8 +389,10 @@ impl State {
                 Ok(Vec::new())
             }
             ExecutorEvent::Ended(report) | ExecutorEvent::Looked(report) => self.attempt_ended(now, *report),
+            ExecutorEvent::Shown { trial, attempt, shown, .. } => self.shown(now, trial, attempt, *shown),
             ExecutorEvent::Returned { trial } => {
                 self.submitted.remove(&trial);
+                self.doomed.remove(&trial);
                 self.reusing.let_go(trial);
                 if self.cannot_matter(trial) {
                     self.draft.release(trial);
@@ -387,6 +415,9 @@ impl State {
         if attempt == REUSED {
             return self.taken(now, report);
         }
+        if self.doomed.remove(&trial).is_some() {
+            return Ok(Vec::new());
+        }
         if self.submitted.get(&trial) == Some(&attempt) {
             // It could not even be started: the start is recorded with its end.
             let executor = ExecutorKind::Local;
@@ -399,6 +430,10 @@ impl State {
         if runs != Some(&attempt) && !(injected_fault!(LateReportAccepted) && runs.is_some()) {
             return Ok(Vec::new());
         }
+        // What it shows by having succeeded is shown by nobody else.
+        let (mut shown, succeeded) = (report.shown, matches!(report.verdict, Verdict::Succeeded { .. }));
+        shown.rungs.retain(|shown| shown.judged || succeeded);
+        self.note_shown(now, trial, attempt, shown)?;
         let attempt = self.running.remove(&trial).unwrap_or(attempt);
         self.slots.give_back(trial);
         let next = self.next(now, trial, &report.verdict);
@@ -483,8 +518,13 @@ impl State {
         let began = self.attempts(end.trial).iter().find(|attempt| attempt.n == end.attempt);
         let began_ms = began.map_or(end.ended_ms, |attempt| attempt.started_ms);
         let end = AttemptEnd { ended_ms: end.ended_ms.max(began_ms), ..end };
+        let row = self.draft.trial_row(end.trial);
+        let end = as_pruned(end, row);
         let (trial, next) = (end.trial, end.next);
         self.emit(now, end_event(end))?;
+        if next == Next::Final {
+            self.shows_no_more(trial);
+        }
         if trial != TrialId::BASE
             && let Next::Again { due_ms } = next
         {
@@ -534,7 +574,7 @@ impl State {
     }
 
     /// Goes on with what the store says. Nothing ran or was handed out.
-    fn settled(&mut self, (draft, judge): (Draft, Judge)) {
+    fn settled(&mut self, (draft, judge, rungs): (Draft, Judge, Rungs)) {
         self.asked = false;
         self.stale = false;
         self.draft = draft;
@@ -544,6 +584,7 @@ impl State {
         self.cursor = self.draft.open_stage().map_or(0, |(_, counters)| counters.next_index);
         self.ready = ReadyWindow::default();
         self.ready.fill([], true);
+        self.know_rungs(rungs);
     }
 
     fn refilled(&mut self, entries: Vec<(ReadyKey, Option<TrialRow>)>, more: bool) {
@@ -551,11 +592,15 @@ impl State {
         let under_way = |trial: &TrialId| {
             self.submitted.contains_key(trial) || self.running.contains_key(trial) || self.reusing.holds(*trial)
         };
-        let wanted = |trial: &TrialId| !under_way(trial) && !self.cannot_matter(*trial);
+        // What was decided since it was read is known here alone.
+        let waits = |trial| self.draft.trial_row(trial).is_none_or(|row| row.state == TrialState::Pending);
+        let wanted = |trial: &TrialId| !under_way(trial) && !self.cannot_matter(*trial) && waits(*trial);
         let fresh: Vec<_> = entries.into_iter().filter(|((_, trial), _)| wanted(trial)).collect();
         self.ready.fill(fresh.iter().map(|(key, _)| *key), more);
         for row in fresh.into_iter().filter_map(|(_, row)| row) {
-            self.draft.hold(row);
+            if self.draft.trial_row(row.trial).is_none() {
+                self.draft.hold(row);
+            }
         }
     }
 
@@ -566,11 +611,13 @@ impl State {
     pub(crate) fn advance(&mut self, now: Now) -> Result<Vec<Action>, FoldError> {
         let mut actions = Vec::new();
         self.limits(now, &mut actions)?;
+        self.decide(now, &mut actions)?;
         self.withdraw(&mut actions);
         if matches!(self.phase, Phase::Over) || self.asked {
             return Ok(actions);
         }
-        let idle = self.running.is_empty() && self.submitted.is_empty() && self.reusing.under_way() == 0;
+        let handed_out = self.submitted.len() + self.doomed.len() + self.reusing.under_way();
+        let idle = self.running.is_empty() && handed_out == 0;
         match self.draft.study_row().status {
             StudyStatus::Completed if idle => return self.finish_after(actions, now, RunEnd::Completed),
             StudyStatus::Aborted if idle => return self.finish_after(actions, now, RunEnd::Aborted),
@@ -636,7 +683,8 @@ impl State {
                 true => stage.planned().saturating_sub(counters.next_index),
                 false => counters.pending(stage.planned()),
             };
-            pending == 0 && counters.running == 0 && !stage.takes_proposals()
+            let under_way = counters.running + counters.undecided;
+            pending == 0 && under_way == 0 && !stage.takes_proposals()
         })
     }
 
@@ -667,6 +715,7 @@ impl State {
         self.cursor = 0;
         self.ready.fill([], false);
         self.judge_stage(index);
+        self.watch_stage(index);
         Ok(Opened::Stage)
     }
 
@@ -809,7 +858,7 @@ impl State {
     /// How many trials wait, and are not to be picked again.
     #[must_use]
     pub(crate) fn in_hand_count(&self) -> usize {
-        self.submitted.len() + self.reusing.in_hand()
+        self.submitted.len() + self.doomed.len() + self.reusing.in_hand()
     }
 
     /// How many attempts run.
@@ -856,7 +905,7 @@ pub(crate) fn interrupted(at_ms: UnixMs, trial: TrialId, attempt: AttemptNo, rea
     }
 }
 
-/// The end of an attempt whose engine died: nobody saw how it went.
+/// The end of an attempt whose engine died: nobody saw how it went. Its trial may be pruned, see [`as_pruned`].
 #[must_use]
 pub(crate) fn left_behind(at_ms: UnixMs, row: &RunningRow) -> AttemptEnd {
     let reason = "its engine ended without recording how it went".to_owned();
@@ -901,3 +950,4 @@ mod reusing;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod watching;

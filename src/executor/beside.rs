@@ -25,6 +25,9 @@ impl Executor for Beside {
         self.trials.withdraw(from);
         self.taking.withdraw(from);
     }
+    fn prune(&mut self, trial: TrialId) {
+        self.trials.prune(trial);
+    }
     fn drain(&mut self) {
         self.trials.drain();
         self.taking.drain();

@@ -10,6 +10,7 @@ pub(crate) mod local;
 #[cfg(feature = "cluster")]
 pub(crate) mod remote;
 pub(crate) mod reporting;
+pub(crate) mod watching;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::model::{
     Verdict,
 };
 use crate::study_file::progress::Printed;
+use crate::study_file::watching::{Lookout, Showing};
 use crate::study_file::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
 use crate::sys::opened::Below;
 
@@ -188,6 +190,8 @@ pub(crate) struct StageRuntime {
     pub printed: Option<Printed>,
     /// Whether the last report of a metric is its value where there is no other.
     pub reports_count: bool,
+    /// What of its reports may end a trial early, before the first of them.
+    pub lookout: Option<Lookout>,
     /// How failures are named; the first that matches.
     pub failures: Vec<CompiledFailure>,
     /// `[env]`.
@@ -278,6 +282,7 @@ impl StageRuntime {
             rules: Vec::new(),
             printed: None,
             reports_count: true,
+            lookout: None,
             failures: Vec::new(),
             env: study.env.clone(),
             told: SaidOnce::default(),
@@ -313,6 +318,7 @@ impl StageRuntime {
             rules: rules.collect::<Result<_, _>>()?,
             printed: Printed::new(&stage.progress)?,
             reports_count: !stage.progress.only_watched,
+            lookout: Lookout::new(stage),
             failures: stage.failures.iter().map(CompiledFailure::new).collect::<Result<_, _>>()?,
             env: study.env.clone(),
             told: SaidOnce::default(),
@@ -344,6 +350,17 @@ pub(crate) enum ExecutorEvent {
         attempt: AttemptNo,
         /// All that is known by now.
         job: RemoteJob,
+    },
+    /// A running attempt has reported something that may end trials early.
+    Shown {
+        /// The trial's number in the study, from 0.
+        trial: TrialId,
+        /// The attempt's number, from 1.
+        attempt: AttemptNo,
+        /// What was not told yet.
+        shown: Box<Showing>,
+        /// Whether the inputs were found unchanged after that.
+        looked: bool,
     },
     /// An attempt ended; nothing it started is alive.
     Ended(Box<AttemptReport>),
@@ -428,6 +445,8 @@ pub struct AttemptReport {
     pub usage: Usage,
     /// Succeeded, failed or interrupted.
     pub verdict: Verdict,
+    /// All of its trial's reports that may end trials early, told already or not.
+    pub(crate) shown: Showing,
 }
 
 /// Why an executor takes no job.
@@ -456,6 +475,9 @@ pub(crate) trait Executor {
     /// Starts no trial from this number on any more: those that wait come back as [`ExecutorEvent::Returned`], what runs goes
     /// on. None of them is submitted after that.
     fn withdraw(&mut self, from: TrialId);
+    /// Ends the attempt of a trial that is pruned, TERM and KILL after the grace, and reports that; one that has not started comes
+    /// back as [`ExecutorEvent::Returned`].
+    fn prune(&mut self, trial: TrialId);
     /// Starts nothing more: queued jobs come back as [`ExecutorEvent::Returned`], running ones go on.
     fn drain(&mut self);
     /// Drains, and ends what runs: TERM, and KILL after the grace. Those attempts end as interrupted.

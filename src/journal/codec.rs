@@ -98,11 +98,12 @@ impl Stored for StudyProgress {
 
 impl Stored for StageCounters {
     const KIND: &'static str = "counters";
-    type Latest = records::StageCountersV3;
-    const TAG: u8 = 3;
+    type Latest = records::StageCountersV4;
+    const TAG: u8 = 4;
     older! {
-        1: StageCountersV1 => StageCountersV2 => StageCountersV3;
-        2: StageCountersV2 => StageCountersV3;
+        1: StageCountersV1 => StageCountersV2 => StageCountersV3 => StageCountersV4;
+        2: StageCountersV2 => StageCountersV3 => StageCountersV4;
+        3: StageCountersV3 => StageCountersV4;
     }
 }
 
@@ -150,11 +151,12 @@ impl Stored for StudyRow {
 
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
-    type Latest = records::TrialRowV3;
-    const TAG: u8 = 3;
+    type Latest = records::TrialRowV4;
+    const TAG: u8 = 4;
     older! {
-        1: TrialRowV1 => TrialRowV2 => TrialRowV3;
-        2: TrialRowV2 => TrialRowV3;
+        1: TrialRowV1 => TrialRowV2 => TrialRowV3 => TrialRowV4;
+        2: TrialRowV2 => TrialRowV3 => TrialRowV4;
+        3: TrialRowV3 => TrialRowV4;
     }
     fn names(&self) -> Result<(), String> {
         names::outputs(&self.outputs)
@@ -225,8 +227,8 @@ mod tests {
         Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit,
         Failure, FailureKind, ImportSource, Imported, IndexedResult, InputEntry, InputList, LaterStages, Metric,
         Metrics, Next, Origin, Parent, Proposing, Rail, Reread, ResultDifference, ResultPart, ResultsTold, Reused,
-        RunEnd, Segment, StageReplanned, StageStatus, StudyId, StudyStatus, ToldResult, TrialImport, TrialState,
-        Usage, Value, Verdict,
+        RunEnd, RungRow, RungVerdict, Segment, StageReplanned, StageStatus, StopIfMet, StudyId, StudyStatus,
+        ToldResult, TrialImport, TrialState, Usage, Value, Verdict, Watched,
     };
 
     fn record() -> Record {
@@ -316,11 +318,12 @@ mod tests {
             identity: None,
             reused_from: None,
             imported: None,
+            watched: None,
         };
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![3, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
+            vec![4, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
         // As it was written before there were identities, and since: without one, made by itself.
         let before = sealed("trial", 9, [&[1], &expected[1..]].concat());
@@ -329,6 +332,10 @@ mod tests {
         let before = sealed("trial", 9, [&[2], &expected[1..]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         // Not imported.
+        expected.push(0);
+        let before = sealed("trial", 9, [&[3], &expected[1..]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
+        // Not watched.
         expected.push(0);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
@@ -415,14 +422,14 @@ mod tests {
         }
         let row = TrialRow { identity: Some(identity), reused_from: Some(origin), ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0]].concat();
+        let expected = [&[4, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
-        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 1]].concat());
+        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 2]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { next_index: 4, succeeded: 3, reused: 2, ..StageCounters::default() };
         let bytes = encode(0, &counters).unwrap();
-        assert_eq!(bytes[..bytes.len() - 4], [3, 4, 0, 3, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+        assert_eq!(bytes[..bytes.len() - 4], [4, 4, 0, 3, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]);
         let before = sealed("counters", 0, vec![2, 4, 0, 3, 0, 0, 0, 0, 0, 2]);
         assert_eq!(decode::<StageCounters>(0, &before).unwrap(), counters);
         let before = sealed("counters", 0, vec![1, 4, 0, 3, 0, 0, 0, 0, 0]);
@@ -494,12 +501,51 @@ mod tests {
         let imported = Some(Imported { source, at_ms: 4 });
         let row = TrialRow { imported, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8]].concat();
+        let expected = [&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { imported: 4, told: 5, told_from: 6, ..StageCounters::default() };
         let bytes = encode(0, &counters).unwrap();
-        assert_eq!(bytes[..bytes.len() - 4], [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 5, 6]);
+        assert_eq!(bytes[..bytes.len() - 4], [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 5, 6, 0, 0]);
+        assert_eq!(decode::<StageCounters>(0, &bytes).unwrap(), counters);
+    }
+
+    /// By hand: what watching adds.
+    #[test]
+    fn golden_bytes_of_what_is_watched() {
+        let (trial, attempt, value) = (TrialId(3), 2, Some(1.5));
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        let verdict = RungVerdict { keep: false, better: 4, of: 6, unknown: 1 };
+        let met = StopIfMet { rule: 1, metric: "m".into(), step: 7, value: None };
+        let float = 1.5_f64.to_le_bytes();
+        for (record, expected) in [
+            (
+                event(Event::RungReached { trial, attempt, rung: 1, at: 9, step: 8, value, judged: true }),
+                [&[1, 2, 5, 35, 3, 2, 1, 9, 8, 1][..], &float, &[1]].concat(),
+            ),
+            (event(Event::RungDecided { trial, rung: 1, verdict }), vec![1, 2, 5, 36, 3, 1, 0, 4, 6, 1]),
+            (
+                event(Event::StopIfMet { trial, attempt, met: met.clone() }),
+                vec![1, 2, 5, 37, 3, 2, 1, 1, b'm', 7, 0],
+            ),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
+        let rung = RungRow { at: 9, step: 8, value, judged: true, verdict: Some(verdict) };
+        let watched = Some(Box::new(Watched { rungs: vec![rung], stop_if: Some(met) }));
+        let row = TrialRow { state: TrialState::Undecided, watched, ..TrialRow::new(TrialId(9), 0) };
+        let bytes = encode(9, &row).unwrap();
+        let head = [4, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let expected = [&head[..], &[1, 9, 8, 1], &float, &[1, 1, 0, 4, 6, 1, 1, 1, 1, b'm', 7, 0]].concat();
+        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
+        let counters = StageCounters { pruned: 3, undecided: 2, ..StageCounters::default() };
+        let bytes = encode(0, &counters).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 2]);
+        let before = sealed("counters", 0, vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(decode::<StageCounters>(0, &before).unwrap(), StageCounters::default());
         assert_eq!(decode::<StageCounters>(0, &bytes).unwrap(), counters);
     }
 

@@ -13,9 +13,9 @@ use crate::model::{
     Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource,
     Imported, IndexedResult, InputEntry, InputHash, InputList, LaterStages, Metric, Next, Origin, OutputHash,
     Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold,
-    Reused, RunEnd, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageReplanned,
-    StageRow, StageStatus, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, ToldResult, ToolVersion,
-    TrialId, TrialImport, TrialRow, TrialState, Usage, Value, Verdict,
+    Reused, RunEnd, RungRow, RungVerdict, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl,
+    StageReplanned, StageRow, StageStatus, StopIfMet, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
+    ToldResult, ToolVersion, TrialId, TrialImport, TrialRow, TrialState, Usage, Value, Verdict, Watched,
 };
 
 /// A disk form and the model type it stands for.
@@ -186,7 +186,7 @@ macro_rules! mirror_states {
 mirror_states! {
     StudyStatusV1 = StudyStatus { Created, Running, Interrupted, Completed, Aborted }
     StageStatusV1 = StageStatus { Waiting, Open, Closed, Aborted }
-    TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled }
+    TrialStateV1 = TrialState { Pending, Running, Succeeded, Failed, Cancelled, Pruned, Undecided }
     AttemptOutcomeV1 = AttemptOutcome { Succeeded, Failed, Interrupted, Cancelled }
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
     ProposingV1 = Proposing { No, Open, Ended }
@@ -236,10 +236,15 @@ mirror_struct! {
         catastrophic: u64,
         chain: [u8; 32],
     }
-    StageCountersV3 = StageCounters {
+    StageCountersV4 = StageCounters {
         next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64,
         ended_attempts: u64, best: Option<BestV1>, reused: u64, imported: u64, told: u64, told_from: u64,
+        pruned: u64, undecided: u64,
     }
+    RungVerdictV1 = RungVerdict { keep: bool, better: u64, of: u64, unknown: u64 }
+    RungRowV1 = RungRow { at: u64, step: u64, value: Option<f64>, judged: bool, verdict: Option<RungVerdictV1> }
+    StopIfMetV1 = StopIfMet { rule: u32, metric: String, step: u64, value: Option<f64> }
+    WatchedV1 = Watched { rungs: Vec<RungRowV1>, stop_if: Option<StopIfMetV1> }
     StageRowV2 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
@@ -319,6 +324,16 @@ older! {
         stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
         failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
     } adds { imported: None }
+    // Trials were not watched.
+    StageCountersV3 => StageCountersV4 {
+        next_index: u64, running: u64, succeeded: u64, failed: u64, cancelled: u64, ended_wall_us: u64, ended_attempts: u64,
+        best: Option<BestV1>, reused: u64, imported: u64, told: u64, told_from: u64,
+    } adds { pruned: 0, undecided: 0 }
+    TrialRowV3 => TrialRowV4 {
+        stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
+        failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
+        imported: Option<ImportedV1>,
+    } adds { watched: None }
     // It was not said what counts of an aborted study.
     StudyRowV1 => StudyRowV2 {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
@@ -413,7 +428,7 @@ impl Disk for AttemptRowV1 {
 
 /// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
 #[derive(Serialize, Deserialize)]
-pub(super) struct TrialRowV3 {
+pub(super) struct TrialRowV4 {
     stage: u32,
     state: TrialStateV1,
     due_ms: i64,
@@ -425,9 +440,10 @@ pub(super) struct TrialRowV3 {
     identity: Option<[u8; 32]>,
     reused_from: Option<OriginV1>,
     imported: Option<ImportedV1>,
+    watched: Option<Box<WatchedV1>>,
 }
 
-impl Disk for TrialRowV3 {
+impl Disk for TrialRowV4 {
     type Model = TrialRow;
     fn of(model: &TrialRow) -> Self {
         Self {
@@ -442,6 +458,7 @@ impl Disk for TrialRowV3 {
             identity: model.identity,
             reused_from: Disk::of(&model.reused_from),
             imported: Disk::of(&model.imported),
+            watched: Disk::of(&model.watched),
         }
     }
     fn into_model(self) -> TrialRow {
@@ -458,6 +475,7 @@ impl Disk for TrialRowV3 {
             identity: self.identity,
             reused_from: self.reused_from.into_model(),
             imported: self.imported.into_model(),
+            watched: self.watched.into_model(),
         }
     }
 }
@@ -631,5 +649,10 @@ mirror_enum! {
         StageReopened { stage: u32, later: LaterStagesV1 },
         StagesDiscarded { from: u32 },
         StageReplanned(replanned: Box<StageReplannedV1>),
+        RungReached {
+            trial: TrialIdV1, attempt: u32, rung: u32, at: u64, step: u64, value: Option<f64>, judged: bool,
+        },
+        RungDecided { trial: TrialIdV1, rung: u32, verdict: RungVerdictV1 },
+        StopIfMet { trial: TrialIdV1, attempt: u32, met: StopIfMetV1 },
     }
 }

@@ -13,6 +13,7 @@ use super::rows::{
     InputList, LaterStages, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
+use super::watched::{RungVerdict, StopIfMet};
 
 /// One entry of the journal. Its sequence number is its key there.
 #[derive(Clone, Debug, PartialEq)]
@@ -241,6 +242,41 @@ pub enum Event {
     },
     /// The stage before closed again with other survivors: this one goes on with them.
     StageReplanned(Box<StageReplanned>),
+    /// A trial has shown what counts at a rung of its stage: it never changes.
+    RungReached {
+        /// Which trial.
+        trial: TrialId,
+        /// The attempt that showed it.
+        attempt: AttemptNo,
+        /// Which rung, from 0.
+        rung: u32,
+        /// The rung's step.
+        at: u64,
+        /// The step of the report that counts there.
+        step: u64,
+        /// Its value; `None`: not finite, worse than any.
+        value: Option<f64>,
+        /// Whether the rung judges it: not one that succeeded before.
+        judged: bool,
+    },
+    /// A rung decided whether a trial goes on. In the commit of whatever it was decided by, before anything is ended for it.
+    RungDecided {
+        /// Which trial.
+        trial: TrialId,
+        /// Which rung, from 0.
+        rung: u32,
+        /// What it decided.
+        verdict: RungVerdict,
+    },
+    /// A trial met a rule of its own: it is ended.
+    StopIfMet {
+        /// Which trial.
+        trial: TrialId,
+        /// The attempt that met it.
+        attempt: AttemptNo,
+        /// Which rule, and by what.
+        met: StopIfMet,
+    },
 }
 
 /// A stage that goes on with other parents; what stays as it was keeps its number.
@@ -418,7 +454,7 @@ pub enum Verdict {
         /// By what.
         reason: String,
     },
-    /// It was terminated because its study was aborted.
+    /// It was terminated because its study was aborted, or its trial was pruned.
     #[serde(skip)]
     Cancelled,
 }

@@ -119,6 +119,9 @@ impl Event {
             Self::StageReopened { .. } => "stage_reopened",
             Self::StagesDiscarded { .. } => "stages_discarded",
             Self::StageReplanned(_) => "stage_replanned",
+            Self::RungReached { .. } => "rung_reached",
+            Self::RungDecided { .. } => "rung_decided",
+            Self::StopIfMet { .. } => "stop_if_met",
         }
     }
 }
@@ -185,6 +188,9 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         | Event::ReuseDiffered(_) => fold.reuse(rows, &record.event),
         Event::StageReread { .. } | Event::ResultReread(_) => fold.read_again(rows, &record.event),
         Event::TrialImported(_) | Event::ResultsTold(_) => fold.import(rows, &record.event),
+        Event::RungReached { .. } | Event::RungDecided { .. } | Event::StopIfMet { .. } => {
+            fold.watched(rows, &record.event)
+        }
         other => fold.study_changed(rows, other),
     }
 }
@@ -415,7 +421,8 @@ impl Fold {
     ) -> Result<(), R::Error> {
         let mut stage = self.open_stage(rows, index)?;
         let counters = rows.counters(index)?;
-        let unfinished = counters.running > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
+        let under_way = counters.running + counters.undecided;
+        let unfinished = under_way > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
         if unfinished && !injected_fault!(ClosedEarly) {
             return Err(self.misfit(format!("stage {index} still has trials to run")));
         }
@@ -642,9 +649,6 @@ impl Fold {
         }
         match &end.verdict {
             Verdict::Succeeded { metrics, outputs } => {
-                if let Some(stage) = rows.stage_head(row.stage)? {
-                    counters.best = stage.better(counters.best, trial, metrics);
-                }
                 row.metrics.clone_from(metrics);
                 row.outputs.clone_from(outputs);
                 row.failure = None;
@@ -659,21 +663,11 @@ impl Fold {
             }
         }
         match (outcome, end.next) {
-            (AttemptOutcome::Succeeded, Next::Final) => {
-                row.state = TrialState::Succeeded;
-                counters.succeeded += 1;
+            (AttemptOutcome::Succeeded | AttemptOutcome::Failed | AttemptOutcome::Cancelled, Next::Final) => {
+                let state = row.ended_as(outcome);
+                self.settle(rows, &mut row, &mut counters, &mut progress, state)?;
             }
-            (AttemptOutcome::Failed, Next::Final) => {
-                row.state = TrialState::Failed;
-                counters.failed += 1;
-                let catastrophic = row.failure.as_ref().is_some_and(|f| f.severity == Severity::Catastrophic);
-                progress.catastrophic += u64::from(catastrophic);
-            }
-            (AttemptOutcome::Cancelled, Next::Final) => {
-                row.state = TrialState::Cancelled;
-                counters.cancelled += 1;
-            }
-            (AttemptOutcome::Failed | AttemptOutcome::Interrupted, Next::Again { due_ms }) => {
+            (AttemptOutcome::Failed | AttemptOutcome::Interrupted, Next::Again { due_ms }) if !row.is_sealed() => {
                 row.state = TrialState::Pending;
                 row.due_ms = due_ms;
                 rows.add_ready((due_ms, trial))?;

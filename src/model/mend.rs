@@ -151,6 +151,8 @@ impl Fold {
                 }
                 TrialState::Failed => counters.failed += 1,
                 TrialState::Cancelled => counters.cancelled += 1,
+                TrialState::Pruned => counters.pruned += 1,
+                TrialState::Undecided => counters.undecided += 1,
                 TrialState::Pending | TrialState::Running => {}
             }
         }

@@ -9,6 +9,7 @@ pub(crate) mod artifacts;
 mod event;
 mod failure;
 mod fold;
+pub(crate) mod halving;
 mod ids;
 mod imported;
 pub(crate) mod json;
@@ -25,6 +26,7 @@ mod rows;
 #[doc(hidden)]
 pub(crate) mod rows_in_memory;
 mod value;
+mod watched;
 pub(crate) mod words;
 
 pub use event::{
@@ -49,3 +51,4 @@ pub use rows::{
     Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};
+pub use watched::{PruneRule, Pruned, RungRow, RungVerdict, StopIfMet, Watched};

@@ -180,9 +180,8 @@ pub(crate) fn each_line(
     ends: LineEnds,
     mut each: impl FnMut(&[u8], bool),
 ) -> io::Result<Extent> {
-    let mut chunk = vec![0; 64 << 10];
-    let mut line: Vec<u8> = Vec::new();
-    let mut too_long = false;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut lines = Lines::new(ends);
     let mut left = limit;
     loop {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
@@ -195,33 +194,86 @@ pub(crate) fn each_line(
             Err(error) => return Err(error),
         };
         left = left.saturating_sub(read as u64);
-        let mut rest = chunk.get(..read).unwrap_or_default();
+        lines.take(chunk.get(..read).unwrap_or_default(), |line| each(line, true));
+    }
+    if !lines.too_long && !lines.line.is_empty() {
+        each(&lines.line, false);
+    }
+    Ok(Extent::Whole)
+}
+
+/// So much is read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Bytes on their way to being lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    ends: LineEnds,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+    /// It is longer than any that counts.
+    too_long: bool,
+}
+
+impl Lines {
+    /// Before the first byte.
+    pub(crate) fn new(ends: LineEnds) -> Self {
+        Self { ends, line: Vec::new(), too_long: false }
+    }
+
+    /// Takes up the next bytes: `each` gets the lines that end in them, without their ends, unless they are too long.
+    pub(crate) fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+        let mut rest = bytes;
+        let ends = self.ends;
         let is_end = |byte: &u8| *byte == b'\n' || (*byte == b'\r' && ends == LineEnds::LfOrCr);
         while let Some(at) = rest.iter().position(is_end) {
             let (head, tail) = rest.split_at(at);
             rest = tail.get(1..).unwrap_or_default();
-            if !too_long && line.len() + head.len() <= MAX_LINE_BYTES {
-                if line.is_empty() {
-                    each(head, true);
+            if !self.too_long && self.line.len() + head.len() <= MAX_LINE_BYTES {
+                if self.line.is_empty() {
+                    each(head);
                 } else {
-                    line.extend_from_slice(head);
-                    each(&line, true);
+                    self.line.extend_from_slice(head);
+                    each(&self.line);
                 }
             }
-            line.clear();
-            too_long = false;
+            self.line.clear();
+            self.too_long = false;
         }
-        too_long |= line.len() + rest.len() > MAX_LINE_BYTES;
-        if too_long {
-            line.clear();
+        self.too_long |= self.line.len() + rest.len() > MAX_LINE_BYTES;
+        if self.too_long {
+            self.line.clear();
         } else {
-            line.extend_from_slice(rest);
+            self.line.extend_from_slice(rest);
         }
     }
-    if !too_long && !line.is_empty() {
-        each(&line, false);
+}
+
+/// Reads on in a file that grows: `from` stands where the last reading ended. At most so many bytes; whether there were more.
+///
+/// # Errors
+/// What reading fails with.
+pub(crate) fn read_on(
+    mut from: impl Read,
+    most: u64,
+    lines: &mut Lines,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<(u64, bool)> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut read = 0;
+    while read < most {
+        let room = usize::try_from(most - read).unwrap_or(usize::MAX).min(chunk.len());
+        match from.read(chunk.get_mut(..room).unwrap_or_default()) {
+            Ok(0) => return Ok((read, false)),
+            Ok(count) => {
+                read += count as u64;
+                lines.take(chunk.get(..count).unwrap_or_default(), &mut each);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(Extent::Whole)
+    Ok((read, true))
 }
 
 /// Reads a trial's file of reports. A line counts once it has ended.

@@ -12,6 +12,7 @@ use super::imported::Imported;
 use super::named::named;
 use super::reuse::{Doubt, IdentityHash, Origin};
 use super::value::{Metrics, Value};
+use super::watched::Watched;
 
 mod stages;
 
@@ -95,6 +96,10 @@ pub enum TrialState {
     Failed,
     /// Its study was aborted first.
     Cancelled,
+    /// Final: ended early, by its stage's halving or by a rule of its own. No failure, and never a survivor.
+    Pruned,
+    /// It has ended, and a rung has still to decide whether that counts: not final.
+    Undecided,
 }
 
 named!(TrialState {
@@ -103,7 +108,17 @@ named!(TrialState {
     Succeeded => "succeeded",
     Failed => "failed",
     Cancelled => "cancelled",
+    Pruned => "pruned",
+    Undecided => "undecided",
 });
+
+impl TrialState {
+    /// Whether a trial in this state will not start again, unless a person asks for it.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Pruned)
+    }
+}
 
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +130,7 @@ pub enum AttemptOutcome {
     Failed,
     /// Cut off by shutdown, crash or power loss.
     Interrupted,
-    /// Terminated because its study was aborted.
+    /// Terminated because its study was aborted, or its trial was pruned.
     Cancelled,
 }
 
@@ -638,6 +653,8 @@ pub struct TrialRow {
     pub reused_from: Option<Origin>,
     /// Where its result comes from, if it was made elsewhere.
     pub imported: Option<Imported>,
+    /// What it has shown, where its stage watches.
+    pub watched: Option<Box<Watched>>,
 }
 
 impl TrialRow {
@@ -656,6 +673,7 @@ impl TrialRow {
             identity: None,
             reused_from: None,
             imported: None,
+            watched: None,
         }
     }
 }

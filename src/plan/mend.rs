@@ -47,8 +47,11 @@ pub(crate) fn settling(spec: &Spec, stages: &[StageRow]) -> Vec<Event> {
     let Some((before, stage)) = before.zip(of(index)) else { return Vec::new() };
     let said = usize::try_from(index).ok().and_then(|position| spec.stages.get(position));
     let whole = vec![Event::StagesDiscarded { from: index }];
-    // Other survivors are to be approved anew, and a proposer hears of them from the beginning.
-    let Some(said) = said.filter(|said| said.reuse.is_no() && !said.approve) else { return whole };
+    // Other survivors are to be approved anew, a proposer hears of them from the beginning, and what rungs decided of one trial rests on
+    // all before it.
+    let Some(said) = said.filter(|said| said.reuse.is_no() && !said.approve && said.halving.is_none()) else {
+        return whole;
+    };
     if stage.proposing != Proposing::No {
         return whole;
     }
@@ -109,7 +112,9 @@ fn orphaned(
         if !lost.contains(&true) || injected_fault!(OrphansStay) {
             return;
         }
-        if stage.proposing != Proposing::No || spec.reuses(stage.index) {
+        let halves =
+            usize::try_from(stage.index).ok().and_then(|at| spec.stages.get(at)?.halving.as_ref()).is_some();
+        if stage.proposing != Proposing::No || spec.reuses(stage.index) || halves {
             events.push(Event::StagesDiscarded { from: stage.index });
             return;
         }

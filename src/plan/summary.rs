@@ -25,13 +25,24 @@ pub struct StageTrials {
     pub failed: u64,
     /// Trials that never come to a result: the study was aborted before.
     pub cancelled: u64,
+    /// Trials that were ended early. There where there are any.
+    #[serde(skip_serializing_if = "is_none")]
+    pub pruned: u64,
+    /// Trials that have ended, and a rung has still to decide whether that counts. There where there are any.
+    #[serde(skip_serializing_if = "is_none")]
+    pub undecided: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl StageTrials {
-    /// Trials with a result.
+    /// Trials with a result, and those that were ended early.
     #[must_use]
     pub fn finished(&self) -> u64 {
-        self.succeeded + self.failed
+        self.succeeded + self.failed + self.pruned
     }
 }
 
@@ -64,10 +75,12 @@ impl<'a> StageSummary<'a> {
     #[must_use]
     pub fn new(lineage: Lineage<'a>, row: &'a StageRow, counters: StageCounters) -> Self {
         let planned = row.planned();
-        let StageCounters { running, succeeded, failed, .. } = counters;
-        let pending = if row.status == StageStatus::Open { counters.pending(planned) } else { 0 };
-        let cancelled = planned.saturating_sub(pending + running + succeeded + failed);
-        let trials = StageTrials { planned, pending, running, succeeded, failed, cancelled };
+        let StageCounters { running, succeeded, failed, pruned, .. } = counters;
+        let is_open = row.status == StageStatus::Open;
+        let pending = if is_open { counters.pending(planned) } else { 0 };
+        let undecided = if is_open { counters.undecided } else { 0 };
+        let cancelled = planned.saturating_sub(pending + running + succeeded + failed + pruned + undecided);
+        let trials = StageTrials { planned, pending, running, succeeded, failed, cancelled, pruned, undecided };
         Self { row, trials, counters, lineage }
     }
 
@@ -125,7 +138,7 @@ mod tests {
         Study::builder("t").stage(stage).spec().unwrap()
     }
 
-    /// A stage of ten trials, of which a proposer has proposed six.
+    /// A stage of ten trials, of which a proposer has proposed eight.
     fn row(status: StageStatus, proposing: Proposing) -> StageRow {
         StageRow {
             index: 0,
@@ -138,7 +151,7 @@ mod tests {
             parents: Vec::new(),
             shares: vec![10],
             more: Vec::new(),
-            planned: 6,
+            planned: 8,
             proposing,
             survivors: [5, 7].map(|trial| Parent { trial: TrialId(trial), attempt: 1 }).to_vec(),
             approval: None,
@@ -151,13 +164,17 @@ mod tests {
     #[test]
     fn the_parts_are_the_whole_wherever_the_stage_stands() {
         let spec = spec();
-        let counters = StageCounters { running: 1, succeeded: 2, failed: 1, cancelled: 1, ..Default::default() };
+        let ended = StageCounters { succeeded: 2, failed: 1, cancelled: 1, pruned: 2, ..Default::default() };
+        let counters = StageCounters { running: 1, undecided: 1, ..ended };
         for status in [StageStatus::Open, StageStatus::Closed, StageStatus::Aborted] {
             let rows = [row(status, Proposing::Ended)];
             let trials = StageSummary::new(Lineage::new(&spec, &rows), &rows[0], counters).trials;
-            let StageTrials { planned, pending, running, succeeded, failed, cancelled } = trials;
-            assert_eq!(pending + running + succeeded + failed + cancelled, planned, "{status}: {trials:?}");
-            assert_eq!(cancelled, if status == StageStatus::Open { 1 } else { 2 }, "{status}");
+            let StageTrials { planned, pending, running, succeeded, failed, cancelled, pruned, undecided } =
+                trials;
+            let ended = succeeded + failed + cancelled + pruned + undecided;
+            assert_eq!(pending + running + ended, planned, "{status}: {trials:?}");
+            assert_eq!((pruned, undecided), (2, u64::from(status == StageStatus::Open)), "{status}");
+            assert_eq!(cancelled, if status == StageStatus::Open { 1 } else { 3 }, "{status}");
         }
     }
 
@@ -165,11 +182,11 @@ mod tests {
     fn what_a_proposer_may_still_say_is_to_come_and_not_planned() {
         let spec = spec();
         let counters = StageCounters { running: 1, succeeded: 2, failed: 1, ..Default::default() };
-        for (proposing, left) in [(Proposing::Open, 4), (Proposing::Ended, 0)] {
+        for (proposing, left) in [(Proposing::Open, 2), (Proposing::Ended, 0)] {
             let rows = [row(StageStatus::Open, proposing)];
             let summary = StageSummary::new(Lineage::new(&spec, &rows), &rows[0], counters);
-            assert_eq!((summary.trials.planned, summary.trials.pending), (6, 2));
-            assert_eq!((summary.to_start(), summary.unfinished()), (2 + left, 3 + left));
+            assert_eq!((summary.trials.planned, summary.trials.pending), (8, 4));
+            assert_eq!((summary.to_start(), summary.unfinished()), (4 + left, 5 + left));
         }
     }
 

@@ -34,6 +34,7 @@ fn study(fault: Fault) -> &'static str {
         ScratchNotSynced | ScratchClearedLate => "scratched",
         AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",
+        UndecidedCounts | DecidedByArrival | RungsForgotten | LateShownAccepted => "halved",
         _ => "two_stages",
     }
 }

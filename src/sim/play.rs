@@ -40,6 +40,7 @@ pub(super) struct User<'a> {
     pub(super) seed: u64,
     pub(super) told: Rc<RefCell<Announced>>,
     done: Rc<RefCell<BTreeSet<TrialId>>>,
+    pruned: Rc<RefCell<BTreeSet<TrialId>>>,
     pub(super) wrong: Rc<RefCell<Vec<String>>>,
 }
 
@@ -48,11 +49,13 @@ struct Watcher {
     world: World,
     told: Rc<RefCell<Announced>>,
     done: Rc<RefCell<BTreeSet<TrialId>>>,
+    pruned: Rc<RefCell<BTreeSet<TrialId>>>,
 }
 
 impl Watcher {
     fn note(&self, seq: Seq, record: &Record) {
         note_done(&mut self.done.borrow_mut(), &record.event);
+        self.pruned.borrow_mut().extend(pruned_by(&record.event));
         self.told.borrow_mut().push((seq, record.clone()));
         self.world.state().told = self.told.borrow().len();
     }
@@ -64,8 +67,18 @@ impl Observer for Watcher {
     }
 }
 
+/// The trial that an event prunes.
+fn pruned_by(event: &Event) -> Option<TrialId> {
+    match event {
+        Event::RungDecided { trial, verdict, .. } => (!verdict.keep).then_some(*trial),
+        Event::StopIfMet { trial, .. } => Some(*trial),
+        _ => None,
+    }
+}
+
 /// Keeps the set of trials that must not run again.
 fn note_done(done: &mut BTreeSet<TrialId>, event: &Event) {
+    done.extend(pruned_by(event));
     match event {
         Event::AttemptEnded(end) if end.next == Next::Final && end.verdict != Verdict::Cancelled => {
             done.insert(end.trial);
@@ -94,8 +107,9 @@ impl<'a> User<'a> {
         let mut done = BTreeSet::new();
         told.iter().for_each(|(_, record)| note_done(&mut done, &record.event));
         world.state().told = told.len();
+        let pruned = told.iter().filter_map(|(_, record)| pruned_by(&record.event)).collect();
         let (told, done) = (Rc::new(RefCell::new(told)), Rc::new(RefCell::new(done)));
-        Self { scenario, world, seed, told, done, wrong: Rc::default() }
+        Self { scenario, world, seed, told, done, pruned: Rc::new(RefCell::new(pruned)), wrong: Rc::default() }
     }
 
     /// Runs the study to its end.
@@ -181,7 +195,7 @@ impl<'a> User<'a> {
             nature.flaky = 0;
         }
         let world = self.world.clone();
-        let (done, wrong) = (Rc::clone(&self.done), Rc::clone(&self.wrong));
+        let (done, pruned, wrong) = (Rc::clone(&self.done), Rc::clone(&self.pruned), Rc::clone(&self.wrong));
         let (seed, remote) = (random.next(), !spec.run.executor.is_local());
         // He tires of it, or the study would never end.
         let meddles = self.scenario.meddled == Meddled::Parents && run < MEDDLED_RUNS;
@@ -208,6 +222,7 @@ impl<'a> User<'a> {
                 meddles_taken,
                 shutdown: shutdown_too,
                 done,
+                pruned,
                 wrong,
             };
             let (pool, clock, events) = trials::pool(setting);
@@ -230,7 +245,8 @@ impl<'a> User<'a> {
     }
 
     fn watcher(&self) -> Watcher {
-        Watcher { world: self.world.clone(), told: Rc::clone(&self.told), done: Rc::clone(&self.done) }
+        let (told, done, pruned) = (Rc::clone(&self.told), Rc::clone(&self.done), Rc::clone(&self.pruned));
+        Watcher { world: self.world.clone(), told, done, pruned }
     }
 
     /// `piton approve`, when a stage waits for it and nothing else.

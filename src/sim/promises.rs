@@ -132,6 +132,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
     survivors(snapshot, &spec)?;
     agreed(snapshot)?;
     rails(snapshot, &spec)?;
+    rungs(snapshot, &spec)?;
     doubts(snapshot, &spec)?;
     made_with(snapshot, &study)?;
     based_once(snapshot, &spec)?;
@@ -243,6 +244,28 @@ fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     for stage in stages.iter().filter(|stage| stage.status == StageStatus::Closed) {
         if let Some(broken) = engine::broken(snapshot, spec, stage.index)? {
             return Err(format!("4: stage {} closed, and its results break {broken:?}", stage.index).into());
+        }
+    }
+    Ok(())
+}
+
+/// What rungs have decided is what trials showed there gives, and what they could decide they have. Nothing that counts was shown by a
+/// trial that saw what is not recorded.
+fn rungs(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
+    let stages = snapshot.stages()?;
+    for stage in stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
+        if let Some(differs) = engine::rungs_differ(snapshot, spec, &stages, stage)? {
+            return Err(format!("4: {differs}").into());
+        }
+    }
+    for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
+        let row = row?;
+        if row.rungs().iter().any(|rung| rung.value == Some(TAINTED)) {
+            return Err(format!("5: trial {} showed what is not recorded, and that counts", row.trial).into());
+        }
+        let survives = stages.iter().any(|stage| stage.survivors.iter().any(|parent| parent.trial == row.trial));
+        if row.is_sealed() && (survives || row.state == TrialState::Succeeded) {
+            return Err(format!("4: trial {} is pruned, and counts", row.trial).into());
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use crate::model::{LaterStages, Metric, Metrics, Params, StageIndex, Value};
-use crate::study_file::{Backoff, ExecutorSpec, MetricRule, Retries, Sampling, SlurmSpec, Spec};
+use crate::study_file::{Backoff, ExecutorSpec, Goal, MetricRule, Retries, Sampling, SlurmSpec, Spec, StopIf};
 use crate::sys::opened::Below;
 
 /// A study, how its trials fare, and what its user does.
@@ -130,6 +130,9 @@ pub(super) fn all() -> Vec<Scenario> {
         accepted(),
         scratched(),
         aside(),
+        halved(),
+        halved_remotely(),
+        stopped(),
     ]
 }
 
@@ -323,6 +326,44 @@ fn aside() -> Scenario {
     Scenario { amended: Some((of([3, 1]), Some(0))), ..scenario("aside", 2, of([1, 2])) }
 }
 
+/// A stage whose trials are compared at rungs.
+fn halving(name: &str, budget: u64, keep: u64) -> Stage {
+    let stage = stage(name, budget, 1).range("x", Range::int(1..=budget as i64)).retry_policy(&retries(1));
+    stage.halving([2, 4, 6]).halving_eta(2).halving_keep(keep)
+}
+
+/// Trials that others are better than end at rungs, in the midst of failures, retries and drains.
+fn halved() -> Scenario {
+    let nature = Nature {
+        reports: 7,
+        bad_percent: 15,
+        flaky_percent: 30,
+        flaky: 1,
+        late_reports: true,
+        ..Nature::default()
+    };
+    let requests = vec![vec![(60, Request::Drain)], vec![(15, Request::Drain), (18, Request::Terminate)]];
+    let spec = study([halving("a", 9, 1), stage("b", 1, 1)]);
+    Scenario { nature, requests, ..scenario("halved", 3, spec) }
+}
+
+/// The same on a cluster, where trials outlive the engine.
+fn halved_remotely() -> Scenario {
+    let nature = Nature { reports: 7, flaky_percent: 30, flaky: 1, stubborn: true, ..Nature::default() };
+    let requests = vec![Vec::new(), vec![(15, Request::Drain), (18, Request::Terminate)]];
+    let mut spec = study([halving("a", 6, 1)]);
+    spec.run.executor = on_cluster();
+    Scenario { nature, requests, ..scenario("halved_remotely", 3, spec) }
+}
+
+/// Trials that end by what they report themselves, some of them where rungs have still to decide.
+fn stopped() -> Scenario {
+    let nature = Nature { reports: 7, flaky_percent: 40, flaky: 1, stubborn: true, ..Nature::default() };
+    let plateau = StopIf::no_better("m", Goal::Minimize, 2, 5.0);
+    let first = halving("a", 6, 2).stop_if(&StopIf::above("m", 450.0).after(3)).stop_if(&plateau.after(3));
+    Scenario { nature, ..scenario("stopped", 2, study([first])) }
+}
+
 /// Results that somebody changes just before they are taken.
 fn taken() -> Scenario {
     let of = |budget: u64| {
@@ -494,6 +535,17 @@ pub(super) fn random(seed: u64) -> Scenario {
         if random.percent(20) {
             made = made.approve();
         }
+        // What a child reported on what its parent did not leave stays with it: see the limits in the architecture.
+        let mut watched = Random::of(&[seed, 31, stages.len() as u64]);
+        if stages.is_empty() && watched.percent(40) {
+            let (eta, keep) = (2 + watched.below(2), 1 + watched.below(3));
+            let rungs = [vec![2, 4, 6], vec![1, 7], vec![5]][watched.below(3) as usize].clone();
+            made = made.halving(rungs).halving_eta(eta).halving_keep(keep);
+        }
+        if stages.is_empty() && watched.percent(20) {
+            let most = 100.0 + watched.below(400) as f64;
+            made = made.stop_if(&StopIf::above("m", most).after(watched.below(6)));
+        }
         stages.push(made);
         parents = survivors;
     }
@@ -508,6 +560,7 @@ pub(super) fn random(seed: u64) -> Scenario {
         catastrophic: false,
         unequal: false,
         scratch: false,
+        reports: 7,
     };
     let mut requests = Vec::new();
     while random.percent(40) {

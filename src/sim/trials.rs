@@ -21,13 +21,16 @@ use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{
     Amiss, AttemptError, EndedAttemptDir, Grounds, Parents, Room, Syncer, ToSync, Unsynced, hand_on, keep_outputs,
-    make, reported, take,
+    make, reported, shown_by, take,
 };
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
+use crate::model::halving::Shown;
 use crate::model::{
     AttemptNo, ExecutorKind, Exit, Failure, FailureKind, Metric, Metrics, OutputHash, RemoteJob, Severity,
     TrialId, Usage, Verdict,
 };
+use crate::study_file::watching::Showing;
+use crate::sys::append::LEVELS;
 use crate::sys::simulated::Machine;
 use crate::sys::tree_hash::to_the_end;
 
@@ -64,6 +67,8 @@ pub(super) struct Nature {
     pub(super) scratch: bool,
     /// Whether equal trials come to different results, which none that reuses may.
     pub(super) unequal: bool,
+    /// How often a trial reports while it runs.
+    pub(super) reports: u64,
 }
 
 /// A number that stands for a trial's case, whatever the attempt.
@@ -117,6 +122,18 @@ struct Running {
     cut: bool,
     /// What it saw of its inputs or its parent is not what was recorded of them.
     tainted: bool,
+    /// Reports so far.
+    reported: u64,
+}
+
+impl Running {
+    /// When it reports next, if it does.
+    fn reports_ms(&self, nature: &Nature) -> Option<i64> {
+        let due = self.reported < nature.reports && !self.cut && self.job.stage_spec.lookout.is_some();
+        let lasts = (self.ends_ms - self.started_ms).min(1_000);
+        let share = (self.reported + 1) as i64;
+        due.then(|| self.started_ms + lasts * share / (nature.reports + 1) as i64)
+    }
 }
 
 /// What a trial reports as its metric that saw something else than is recorded.
@@ -147,6 +164,10 @@ struct Shared {
     late: Vec<(i64, AttemptReport)>,
     /// Results that are to be taken over, and when that is done.
     taking: Vec<(i64, Job)>,
+    /// Reports of attempts that are over, and when they come.
+    late_shown: Vec<(i64, ExecutorEvent)>,
+    /// Trials of which it was told that they are pruned.
+    pruned: Rc<RefCell<BTreeSet<TrialId>>>,
     /// Whether what is taken over is changed before.
     meddles_taken: bool,
     /// What becomes durable, and when the thread for it gets to the next round.
@@ -188,6 +209,7 @@ pub(super) struct Setting {
     pub(super) meddles_taken: bool,
     pub(super) shutdown: ShutdownHandle,
     pub(super) done: Rc<RefCell<BTreeSet<TrialId>>>,
+    pub(super) pruned: Rc<RefCell<BTreeSet<TrialId>>>,
     pub(super) wrong: Rc<RefCell<Vec<String>>>,
 }
 
@@ -209,6 +231,8 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         running: BTreeMap::new(),
         late: Vec::new(),
         taking: Vec::new(),
+        late_shown: Vec::new(),
+        pruned: setting.pruned,
         meddles_taken: setting.meddles_taken,
         grounds,
         room: Room::of_process(),
@@ -315,7 +339,61 @@ impl Shared {
         }
         let scratched = self.nature.scratch && !self.uses_scratch(&job);
         let tainted = scratched || self.sees_other_input() || self.sees_other_parent(&job);
-        self.running.insert(trial, Running { job, ends_ms, started_ms: now_ms, slot, cut: false, tainted });
+        let running = Running { job, ends_ms, started_ms: now_ms, slot, cut: false, tainted, reported: 0 };
+        self.running.insert(trial, running);
+    }
+
+    /// What a case measures at a step: it comes nearer to something of its own.
+    fn curve(job: &Job, step: u64) -> f64 {
+        let number = case_number(job);
+        let noise = Random::of(&[number, step]).below(200) as f64;
+        (number % 512) as f64 + noise / step as f64
+    }
+
+    /// Reports, as `piton progress` does. Then the engine may hear of it.
+    fn report_due(&mut self, now_ms: i64) {
+        let nature = self.nature;
+        let due = |running: &&Running| running.reports_ms(&nature).is_some_and(|at_ms| at_ms <= now_ms);
+        while let Some(trial) = self.running.values().find(due).map(|running| running.job.key.trial) {
+            let Some(running) = self.running.get_mut(&trial) else { return };
+            running.reported += 1;
+            let (job, step, tainted) = (running.job.clone(), running.reported, running.tainted);
+            let value = if tainted || self.sees_other_input() { TAINTED } else { Self::curve(&job, step) };
+            self.write_report(&job, step, value);
+            let (trial, attempt) = (job.key.trial, job.key.attempt);
+            if self.random.percent(70)
+                && let Ok(shown) = shown_by(&self.grounds, &job, false)
+                && !shown.is_nothing()
+            {
+                self.tell(ExecutorEvent::Shown { trial, attempt, shown: Box::new(shown), looked: false });
+            }
+            if self.nature.late_reports && self.random.percent(30) {
+                let rungs = [2, 4, 6].into_iter().zip(0..);
+                let rungs =
+                    rungs.map(|(at, rung)| Shown { rung, at, step: at, value: Some(-1.0e6), judged: true });
+                let shown = Box::new(Showing { rungs: rungs.collect(), met: None });
+                let event = ExecutorEvent::Shown { trial, attempt, shown, looked: false };
+                self.late_shown.push((now_ms + 1 + self.random.below(150) as i64, event));
+            }
+        }
+    }
+
+    fn write_report(&self, job: &Job, step: u64, value: f64) {
+        let path = job.progress_file();
+        let above: Vec<&Path> = path.ancestors().skip(1).collect();
+        let missing = above.into_iter().rev().filter(|dir| self.world.kind(dir).is_none());
+        let made = missing.into_iter().try_for_each(|dir| self.world.create_dir(dir));
+        let before = self.world.read(&path).unwrap_or_default();
+        let begun = if before.is_empty() || before.ends_with(b"\n") { "" } else { "\n" };
+        let line = format!("{begun}{{\"step\":{step},\"m\":{value:?}}}\n");
+        // Whatever fails ends the run; the trial has no part in it.
+        let is_new = self.world.kind(&path).is_none();
+        let made = if is_new { made.and_then(|()| self.world.create(&path, true)) } else { made };
+        let written = made.and_then(|()| self.world.append(&path, line.as_bytes()));
+        let entries = path.ancestors().skip(1).take(if is_new { LEVELS } else { 0 });
+        let _ = std::iter::once(path.as_path())
+            .chain(entries)
+            .fold(written, |written, path| written.and_then(|()| self.world.sync(path)));
     }
 
     /// On a cluster: a node that cannot make the place is as good as lost.
@@ -325,7 +403,8 @@ impl Shared {
         }
         let verdict = Verdict::Interrupted { reason: "its node could not run it".into() };
         let (trial, attempt, ended_ms) = (job.key.trial, job.key.attempt, self.now_ms());
-        let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage: Usage::default(), verdict };
+        let (usage, shown) = (Usage::default(), Showing::default());
+        let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage, verdict, shown };
         self.tell(ExecutorEvent::Ended(Box::new(report)));
     }
 
@@ -357,6 +436,7 @@ impl Shared {
 
     fn end_due(&mut self) {
         let now_ms = self.now_ms();
+        self.report_due(now_ms);
         let due: Vec<_> =
             self.running.values().filter(|r| r.ends_ms <= now_ms).map(|r| (r.ends_ms, r.job.key.trial)).collect();
         for trial in due.into_iter().collect::<BTreeSet<_>>().into_iter().map(|(_, trial)| trial) {
@@ -384,6 +464,17 @@ impl Shared {
         for (_, report) in late {
             self.tell(ExecutorEvent::Ended(Box::new(report)));
         }
+        let runs = |event: &ExecutorEvent| match event {
+            ExecutorEvent::Shown { trial, attempt, .. } => {
+                self.running.get(trial).is_some_and(|running| running.job.key.attempt == *attempt)
+            }
+            _ => false,
+        };
+        let due = |(at_ms, event): &(i64, ExecutorEvent)| may_come && *at_ms <= now_ms && !runs(event);
+        let (late, later) = std::mem::take(&mut self.late_shown).into_iter().partition(due);
+        self.late_shown = later;
+        let late: Vec<(i64, ExecutorEvent)> = late;
+        late.into_iter().for_each(|(_, event)| self.tell(event));
         self.start_more();
     }
 
@@ -411,7 +502,8 @@ impl Shared {
                 Err(AttemptError::CutOff) => panic!("nobody cut it off"),
             };
             let (trial, attempt, usage) = (job.key.trial, job.key.attempt, Usage::default());
-            let report = AttemptReport { trial, attempt, ended_ms: now_ms, exit: None, usage, verdict };
+            let shown = Showing::default();
+            let report = AttemptReport { trial, attempt, ended_ms: now_ms, exit: None, usage, verdict, shown };
             hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
         }
     }
@@ -433,9 +525,12 @@ impl Shared {
         };
         // What the real executor does once a child has ended.
         let (verdict, amiss) = self.parents.vouch(job, verdict, &to_the_end);
+        let unwell = amiss.is_some();
         if let Some(amiss) = amiss {
             self.tell_amiss(amiss);
         }
+        let shown = shown_by(&self.grounds, job, matches!(verdict, Verdict::Succeeded { .. }));
+        let shown = shown.ok().filter(|_| !unwell).unwrap_or_default();
         let wall_us = u64::try_from(self.now_ms() - running.started_ms).unwrap_or(0) * 1_000;
         let report = AttemptReport {
             trial: job.key.trial,
@@ -444,6 +539,7 @@ impl Shared {
             exit,
             usage: Usage { wall_us, ..Usage::default() },
             verdict,
+            shown,
         };
         (report, unsynced)
     }
@@ -519,7 +615,8 @@ impl Shared {
         let asks = self.requests.front().map(|(after_ms, _)| self.began_ms + after_ms);
         let late = self.late.iter().map(|(at_ms, _)| *at_ms).filter(|_| self.sync_at_ms.is_none());
         let takes = self.taking.iter().map(|(at_ms, _)| *at_ms);
-        ends.chain(late).chain(asks).chain(takes).chain(self.sync_at_ms).min()
+        let reports = self.running.values().filter_map(|running| running.reports_ms(&self.nature));
+        ends.chain(late).chain(reports).chain(asks).chain(takes).chain(self.sync_at_ms).min()
     }
 
     fn ask_due(&mut self) {
@@ -577,8 +674,8 @@ impl Executor for Pool {
         if shared.random.percent(30) {
             let verdict = Verdict::Interrupted { reason: "its node failed".into() };
             let (trial, attempt, ended_ms) = (job.key.trial, job.key.attempt, shared.now_ms());
-            let usage = Usage::default();
-            let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage, verdict };
+            let (usage, shown) = (Usage::default(), Showing::default());
+            let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage, verdict, shown };
             shared.tell(ExecutorEvent::Ended(Box::new(report)));
             return Ok(());
         }
@@ -601,6 +698,27 @@ impl Executor for Pool {
             shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
         }
         shared.withdrawn_from = Some(from);
+    }
+
+    fn prune(&mut self, trial: TrialId) {
+        let mut shared = self.0.borrow_mut();
+        if !shared.pruned.borrow().contains(&trial) {
+            shared.wrong.borrow_mut().push(format!("pruned: trial {trial} is ended before that is recorded"));
+        }
+        let (back, kept) = std::mem::take(&mut shared.queue).into_iter().partition(|job| job.key.trial == trial);
+        shared.queue = kept;
+        for job in Vec::<Job>::from(back) {
+            shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
+        }
+        let (now_ms, stubborn) = (shared.now_ms(), shared.nature.stubborn);
+        let mut random = shared.random.clone();
+        // One may have ended by itself just now: then that is what is reported.
+        if let Some(running) = shared.running.get_mut(&trial).filter(|running| running.ends_ms > now_ms) {
+            running.cut = true;
+            let listens = !stubborn || random.percent(50);
+            running.ends_ms = now_ms + if listens { random.below(20) as i64 } else { 5_000 };
+        }
+        shared.random = random;
     }
 
     fn drain(&mut self) {

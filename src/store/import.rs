@@ -609,6 +609,10 @@ impl Target {
                 Some(TrialState::Succeeded) => Some("has a result already"),
                 Some(TrialState::Failed) => Some("has failed: `piton retry` makes it wait again"),
                 Some(TrialState::Cancelled) => Some("was cancelled"),
+                Some(TrialState::Pruned) => Some("was pruned"),
+                Some(TrialState::Undecided) => {
+                    Some("has ended, and a rung has still to decide whether that counts")
+                }
             };
             if let Some(why) = why {
                 found.unmatched.push(left(format!("`{case}` {why}")));

@@ -14,6 +14,7 @@ use super::stage::{Reuse, STAGE, StageSpec};
 use super::types::{
     CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, SweepParam, Work,
 };
+use super::watching::{HalvingSpec, StopIf, StopWhen};
 use crate::model::Value;
 use crate::model::words::counted;
 
@@ -334,6 +335,31 @@ pub(super) fn progress(progress: &ProgressSpec) -> Settings {
         metrics.map(|(name, regex)| (format!("metrics.{name}"), format!("{{ regex = {} }}", quote(regex))));
     let last = progress.only_watched.then(|| ("final".to_owned(), "false".to_owned()));
     texts.chain(metrics).chain(last).collect()
+}
+
+/// `[stage.halving]`.
+pub(super) fn halving(halving: &HalvingSpec) -> Settings {
+    let HalvingSpec { rungs, metric, goal, eta, keep } = halving;
+    let of = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        of("rungs", list(rungs.iter().map(u64::to_string))),
+        of("metric", quote(metric)),
+        of("goal", word(goal)),
+        of("eta", eta.to_string()),
+        of("keep", keep.to_string()),
+    ]
+}
+
+/// An entry of `stop_if`.
+pub(super) fn stop_rule(rule: &StopIf) -> String {
+    let when = match &rule.when {
+        StopWhen::Below(least) => format!("below = {least:?}"),
+        StopWhen::Above(most) => format!("above = {most:?}"),
+        StopWhen::NoBetter { steps, min_delta, goal } => {
+            format!("no_better_for = {steps}, min_delta = {min_delta:?}, goal = {}", word(goal))
+        }
+    };
+    format!("{{ metric = {}, {when}, after = {} }}", quote(&rule.metric), rule.after)
 }
 
 /// A value as a study file writes it: a float always with a point or exponent.

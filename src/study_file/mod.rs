@@ -27,6 +27,7 @@ mod types;
 mod unhashed;
 mod versions;
 mod walk;
+pub(crate) mod watching;
 
 #[doc(hidden)]
 pub use cases::fuzz_cases;
@@ -66,3 +67,4 @@ pub use types::{
 pub(crate) use types::{RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX};
 pub use versions::{VersionError, tool_versions};
 pub(crate) use versions::{changed_tools, changed_versions};
+pub use watching::{HalvingSpec, StopIf, StopWhen};

@@ -4,8 +4,8 @@
 //! All of it was written by the trial: links that lead out of the case's directory, FIFOs and devices are no reports.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
+use std::io::{self, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use regex::bytes::Regex;
 use rustix::fs::FileType;
@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::artifacts::{PROGRESS_FILE, attempt_name};
 use crate::model::plain::plain;
-use crate::model::reports::{Acceptance, Extent, LineEnds, MAX_BYTES, Report, each_line, read_reports, whole};
+use crate::model::reports::{
+    Acceptance, Extent, LineEnds, Lines, MAX_BYTES, Report, each_line, read_on, read_reports, whole,
+};
 use crate::model::{AttemptNo, read_measured};
 use crate::sys::opened::Opened;
 
@@ -90,14 +92,10 @@ impl Printed {
         ended: bool,
         mut each: impl FnMut(Report),
     ) -> io::Result<Extent> {
-        let mut counted = Report { step: 1, ..Report::default() };
+        let mut counted = FIRST;
         let extent = each_line(from, limit, LineEnds::LfOrCr, |line, line_ended| {
             if line_ended || ended {
-                let line = plain(line);
-                match &self.how {
-                    How::Lines(regex) => of_groups(regex, &line.bytes, &mut each),
-                    How::Counted(metrics) => count(metrics, &line.bytes, &mut counted, &mut each),
-                }
+                self.line(line, &mut counted, &mut each);
             }
         })?;
         if ended && let Some(report) = counted.checked() {
@@ -105,7 +103,19 @@ impl Printed {
         }
         Ok(extent)
     }
+
+    /// Reads a line, or the part of one that a carriage return ends; `counted`: what the lines before it have of the next report.
+    fn line(&self, line: &[u8], counted: &mut Report, each: &mut impl FnMut(Report)) {
+        let line = plain(line);
+        match &self.how {
+            How::Lines(regex) => of_groups(regex, &line.bytes, each),
+            How::Counted(metrics) => count(metrics, &line.bytes, counted, each),
+        }
+    }
 }
+
+/// Where steps are counted, they begin at 1.
+const FIRST: Report = Report { step: 1, metrics: BTreeMap::new() };
 
 /// The reports in a line, by named groups.
 fn of_groups(regex: &Regex, line: &[u8], each: &mut impl FnMut(Report)) {
@@ -167,7 +177,8 @@ pub(crate) struct Which<'a> {
 /// More attempts than these are not asked for what they printed.
 const MAX_ATTEMPTS: AttemptNo = 1_000;
 
-/// Reads the accepted reports of a trial, in their order, from its case's directory.
+/// Reads the accepted reports of a trial, in their order, from its case's directory. What an attempt printed last without ending the
+/// line is a report of a trial's last attempt alone: another one may have been cut off inside a number.
 ///
 /// # Errors
 /// What reading fails with. That something is missing, or is no file, is no error.
@@ -178,20 +189,125 @@ pub(crate) fn each_report(case: &Opened, which: Which<'_>, mut each: impl FnMut(
             each(report);
         }
     };
-    let mut extent = Extent::Whole;
-    if let Some(file) = open(|| case.open(Path::new(PROGRESS_FILE)))? {
-        extent = read_reports(file.file()?, MAX_BYTES, &mut take)?;
+    let extent = each_written(case, &mut take)?;
+    let printed = each_printed(case, which, &mut take)?;
+    Ok(if printed == Extent::Cut { printed } else { extent })
+}
+
+/// Of these reports those that decide whether a trial ends early: what is printed, where `[stage.progress]` names a file, else what is
+/// written to its file of reports. Of both at once the order would depend on when they are read.
+///
+/// # Errors
+/// As for [`each_report`].
+pub(crate) fn each_watched(case: &Opened, which: Which<'_>, mut each: impl FnMut(&Report)) -> io::Result<Extent> {
+    let mut acceptance = Acceptance::default();
+    let mut take = |report: Report| {
+        if acceptance.accepts(&report) {
+            each(&report);
+        }
+    };
+    match which.printed {
+        Some(_) => each_printed(case, which, &mut take),
+        None => each_written(case, &mut take),
     }
+}
+
+fn each_written(case: &Opened, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
+    match open(|| case.open(Path::new(PROGRESS_FILE)))? {
+        Some(file) => read_reports(file.contents()?, MAX_BYTES, take),
+        None => Ok(Extent::Whole),
+    }
+}
+
+fn each_printed(case: &Opened, which: Which<'_>, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
+    let mut extent = Extent::Whole;
     let Some(printed) = which.printed else { return Ok(extent) };
     for attempt in 1..=which.attempt.min(MAX_ATTEMPTS) {
         let path = Path::new(&attempt_name(attempt)).join(&printed.file);
         let Some(file) = open(|| case.open(&case.resolve(&path)?.0))? else { continue };
-        let ended = attempt < which.attempt || which.ended;
-        if printed.read(file.file()?, MAX_BYTES, ended, &mut take)? == Extent::Cut {
+        let ended = attempt == which.attempt && which.ended;
+        if printed.read(file.contents()?, MAX_BYTES, ended, &mut *take)? == Extent::Cut {
             extent = Extent::Cut;
         }
     }
     Ok(extent)
+}
+
+/// The file that [`each_watched`] reads last, followed while it grows.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    path: PathBuf,
+    printed: Option<Printed>,
+    lines: Lines,
+    counted: Report,
+    acceptance: Acceptance,
+    read: u64,
+    over: bool,
+}
+
+impl Tail {
+    /// Before the first byte of what this attempt writes. `each` gets what earlier ones printed.
+    ///
+    /// # Errors
+    /// As for [`each_report`].
+    pub(crate) fn new(
+        case: &Opened,
+        printed: Option<&Printed>,
+        attempt: AttemptNo,
+        mut each: impl FnMut(&Report),
+    ) -> io::Result<Self> {
+        let mut acceptance = Acceptance::default();
+        let before = Which { printed, attempt: attempt.saturating_sub(1), ended: false };
+        each_printed(case, before, &mut |report: Report| {
+            if acceptance.accepts(&report) {
+                each(&report);
+            }
+        })?;
+        let path = match printed {
+            Some(printed) => Path::new(&attempt_name(attempt)).join(&printed.file),
+            None => PathBuf::from(PROGRESS_FILE),
+        };
+        let ends = if printed.is_some() { LineEnds::LfOrCr } else { LineEnds::Lf };
+        let (lines, printed) = (Lines::new(ends), printed.cloned());
+        Ok(Self { path, printed, lines, counted: FIRST, acceptance, read: 0, over: attempt > MAX_ATTEMPTS })
+    }
+
+    /// Where it is, below the case's directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads what has been written since, at most so many bytes; whether there is more.
+    ///
+    /// # Errors
+    /// As for [`each_report`].
+    pub(crate) fn read_on(&mut self, case: &Opened, most: u64, mut each: impl FnMut(&Report)) -> io::Result<bool> {
+        let most = most.min(MAX_BYTES - self.read);
+        if self.over || most == 0 {
+            return Ok(false);
+        }
+        let Some(file) = open(|| case.open(&case.resolve(&self.path)?.0))? else { return Ok(false) };
+        let length = file.bytes()?;
+        if length < self.read {
+            // Nothing that was said is taken back, and what takes its place was not said behind it.
+            self.over = true;
+            return Ok(false);
+        }
+        let mut from = file.contents()?;
+        from.seek(SeekFrom::Start(self.read))?;
+        let Self { printed, lines, counted, acceptance, .. } = self;
+        let mut take = |report: Report| {
+            if acceptance.accepts(&report) {
+                each(&report);
+            }
+        };
+        let (read, more) = read_on(from, most, lines, |line| match printed {
+            Some(printed) => printed.line(line, counted, &mut take),
+            None => Report::of_line(line).into_iter().for_each(&mut take),
+        })?;
+        self.read += read;
+        Ok(more)
+    }
 }
 
 /// Of a file that is longer, this much of its end tells what its trial said last.
@@ -224,8 +340,7 @@ pub(crate) fn last_report(case: &Opened, which: Which<'_>) -> io::Result<Option<
 
 /// The file from where its last [`LOOK_BYTES`] begin, and the line there is cut.
 fn end_of(file: &Opened) -> io::Result<impl io::Read> {
-    use std::io::{Seek as _, SeekFrom};
-    let mut file = file.file()?;
+    let mut file = file.contents()?;
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(length.saturating_sub(LOOK_BYTES)))?;
     Ok(file)
@@ -323,9 +438,44 @@ mod tests {
         };
         let first = vec![(1, 7.0), (2, 4.0)];
         assert_eq!(steps(1, false), (first.clone(), Some(2)));
-        let both = [first, vec![(3, 9.0), (4, 2.0)]].concat();
-        assert_eq!(steps(2, false), (both.clone(), Some(4)));
+        let both = [first, vec![(4, 2.0)]].concat();
+        assert_eq!(
+            steps(2, false),
+            (both.clone(), Some(4)),
+            "a first attempt may have been cut inside its last number"
+        );
         assert_eq!(steps(2, true), ([both, vec![(5, 1.0)]].concat(), Some(5)));
+    }
+
+    /// However a file grows, and however it is read: what was followed is what is read in the end.
+    #[test]
+    fn a_file_that_grows_is_read_as_one_that_has_grown() {
+        let text = "1 5\n2 4\r2 9\ngarbage\n3 7\n\n10 1\n4 0\n11 3";
+        let lines =
+            "{\"step\":1,\"y\":5}\n{\"step\":1,\"y\":6}\n{\"st\n{\"step\":4,\"y\":null}\n{\"step\":9,\"y\":1}";
+        let spec = ProgressSpec { regex: Some(r"^(?P<step>\d+) (?P<y>\d+)".into()), ..spec(None, &[]) };
+        for (printed, text) in [(Printed::new(&spec).unwrap(), text), (None, lines)] {
+            for piece in [1, 2, 3, 7, 100] {
+                let root = tempfile::tempdir().unwrap();
+                fs::create_dir(root.path().join("attempt_1")).unwrap();
+                let case = Opened::dir(root.path()).unwrap();
+                let mut seen = Vec::new();
+                let mut tail = Tail::new(&case, printed.as_ref(), 1, |_| panic!("there is nothing yet")).unwrap();
+                assert!(!tail.read_on(&case, 1, |_| panic!("there is no file yet")).unwrap());
+                for end in (piece..text.len() + piece).step_by(piece) {
+                    fs::write(root.path().join(tail.path()), &text[..end.min(text.len())]).unwrap();
+                    while tail.read_on(&case, 2, |report| seen.push(report.clone())).unwrap() {}
+                }
+                let mut whole = Vec::new();
+                let which = Which { printed: printed.as_ref(), attempt: 1, ended: false };
+                each_watched(&case, which, |report| whole.push(report.clone())).unwrap();
+                assert_eq!(seen, whole);
+                assert!(whole.len() >= 2, "{whole:?}");
+                // Cut, it is followed no more.
+                fs::write(root.path().join(tail.path()), "").unwrap();
+                assert!(!tail.read_on(&case, 99, |_| panic!("nothing follows")).unwrap());
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::check::progress::PROGRESS;
 use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
 use super::check::sweep::RANGE;
+use super::check::watching::{HALVING, HalvingParts, STOP_IF, StopParts};
 use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, rules};
 use super::diagnostics::Location;
 use super::diff::{self, list, word};
@@ -19,6 +20,7 @@ use super::progress::ProgressSpec;
 use super::rules::{FailureRule, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
+use super::watching::{HalvingSpec, StopIf};
 use crate::model::{Metrics, Params, names_of};
 
 /// `[[stage]]`, with `[defaults]` already applied.
@@ -82,6 +84,12 @@ pub struct StageSpec {
     /// Files or directories that only this stage's results, and what follows from them, depend on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// `[stage.halving]`: trials that others are better than end at its rungs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halving: Option<HalvingSpec>,
+    /// `[[stage.stop_if]]`: trials end by their own reports; the first rule that is met counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_if: Vec<StopIf>,
 }
 
 /// Whether a stage takes results over instead of running their like again.
@@ -122,6 +130,12 @@ impl StageSpec {
         params
     }
 
+    /// Whether its trials' reports are read while they run, since they may end by them.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.halving.is_some() || !self.stop_if.is_empty()
+    }
+
     /// The metrics without which a trial has not succeeded: those that objectives and rails read.
     pub fn needed_metrics(&self) -> impl Iterator<Item = &str> {
         let objectives = self.objectives.iter().map(|objective| objective.metric.as_str());
@@ -154,6 +168,8 @@ pub(super) struct StageParts {
     pub objectives: Field<Vec<ObjectiveParts>>,
     pub reuse: Field<Reuse>,
     pub uses: Field<Vec<(String, Location)>>,
+    pub halving: Field<HalvingParts>,
+    pub stop_if: Field<Vec<StopParts>>,
     /// The rules of built-in sets.
     pub failure_sets: Vec<FailureRule>,
 }
@@ -269,5 +285,13 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "Files and directories that results depend on from this stage on, relative to the study file.",
             |c, n, p, d| put(&mut d.spec.inputs, c.texts(n, p, |c, n, p| c.non_empty_text(n, p))))
             .shown(|stage| diff::texts(&stage.inputs)).amended(Amend::Inputs),
+        StageKey::new("halving", Takes::Table(&HALVING), NONE,
+            "Trials that others are better than end at its rungs: `pruned`, no failure, and never a survivor.",
+            |c, n, p, d| d.halving.put(c.halving(n, p), p))
+            .below(|stage| stage.halving.as_ref().map(diff::halving).unwrap_or_default()),
+        StageKey::new("stop_if", Takes::List(&Takes::Table(&STOP_IF), 0), Preset::Value("[]"),
+            "A trial ends by its own reports: `pruned`, no failure, and never a survivor.",
+            |c, n, p, d| d.stop_if.put(c.stop_rules(n, p), p))
+            .shown(|stage| (!stage.stop_if.is_empty()).then(|| list(stage.stop_if.iter().map(diff::stop_rule)))),
     ],
 );

@@ -89,6 +89,14 @@ pub(crate) enum Fault {
     ImportedNotSynced,
     /// Each result of an import is a commit of its own.
     ImportedInPart,
+    /// A trial that ends before its rungs have decided counts at once.
+    UndecidedCounts,
+    /// A rung decides by what is known, as if what is missing were never to come.
+    DecidedByArrival,
+    /// An engine that goes on does not know what trials have shown at rungs.
+    RungsForgotten,
+    /// What an attempt shows that is over counts.
+    LateShownAccepted,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
     /// Survivors are held against the parents of the next stage without the attempt that each was accepted by.
@@ -113,7 +121,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 52] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -162,6 +170,10 @@ impl Fault {
         Self::SettledInPart,
         Self::SettledScratchKept,
         Self::LaterStagesGoOn,
+        Self::UndecidedCounts,
+        Self::DecidedByArrival,
+        Self::RungsForgotten,
+        Self::LateShownAccepted,
     ];
 }
 

@@ -114,7 +114,8 @@ impl Counts {
         // The counters have every end; what is outside is at the end of a stage, if anywhere.
         let abort = view.study.abort.filter(|_| view.is_outside(stage.index, tests.saturating_sub(1)));
         let counted = abort.map(|abort| view.results_of_first(snapshot, stage, abort.counted));
-        let (succeeded, failures) = counted.transpose()?.unwrap_or(finished);
+        let counted = counted.transpose()?.map(|(succeeded, failures, _)| (succeeded, failures));
+        let (succeeded, failures) = counted.unwrap_or(finished);
         let skipped = tests.saturating_sub(succeeded + failures);
         Ok(Self { tests, failures, skipped, wall_us: counters.ended_wall_us })
     }
@@ -168,7 +169,11 @@ fn case(xml: &mut Xml<'_>, class: &str, trial: &TrialSummary<'_>) -> Result<(), 
         }
         TrialState::Succeeded => {}
         TrialState::Failed => failure(xml, trial)?,
-        TrialState::Pending | TrialState::Running | TrialState::Cancelled => {
+        TrialState::Pending
+        | TrialState::Running
+        | TrialState::Cancelled
+        | TrialState::Pruned
+        | TrialState::Undecided => {
             let message = ("message", trial.state.name());
             xml.create_element("skipped").with_attribute(message).write_empty()?;
         }

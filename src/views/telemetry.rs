@@ -373,6 +373,7 @@ impl<'a> StageOut<'a> {
         let (stage, trials) = (summary.row, summary.trials);
         let until_ms = stage.closed_ms.unwrap_or(view.progress.last_event_ms);
         let lasted_ms = |opened_ms| u64::try_from(until_ms.saturating_sub(opened_ms)).unwrap_or(0);
+        let results = trials.succeeded + trials.failed;
         Self {
             stage_index: stage.index,
             stage_name: &stage.name,
@@ -386,7 +387,7 @@ impl<'a> StageOut<'a> {
             trials_succeeded: trials.succeeded,
             trials_failed: trials.failed,
             trials_cancelled: trials.cancelled,
-            success_rate: (trials.finished() > 0).then(|| trials.succeeded as f64 / trials.finished() as f64),
+            success_rate: (results > 0).then(|| trials.succeeded as f64 / results as f64),
             best: summary.best(),
             survivor_case_ids: summary.survivors().collect(),
         }

@@ -9,8 +9,8 @@ use std::iter::Peekable;
 use super::StudyView;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, AttemptRow, Failure, Imported, Metrics, Origin, OutputHash, Params, StageRow, StudyStatus, TrialId,
-    TrialRow, TrialState, Usage,
+    AttemptNo, AttemptRow, Failure, Imported, Metrics, Origin, OutputHash, Params, Pruned, RungRow, StageRow,
+    StudyStatus, TrialId, TrialRow, TrialState, Usage,
 };
 
 type Rows = Box<dyn Iterator<Item = Result<TrialRow, JournalError>>>;
@@ -36,7 +36,9 @@ pub struct TrialSummary<'a> {
 impl<'a> TrialSummary<'a> {
     fn new(view: &'a StudyView, stage: &'a StageRow, index: u64, row: Option<TrialRow>) -> Self {
         let state = match row.as_ref().map_or(TrialState::Pending, |row| row.state) {
-            TrialState::Pending if view.study.status == StudyStatus::Aborted => TrialState::Cancelled,
+            TrialState::Pending | TrialState::Undecided if view.study.status == StudyStatus::Aborted => {
+                TrialState::Cancelled
+            }
             state => state,
         };
         let (trial, outside) = (TrialId(stage.first_trial.0 + index), view.is_outside(stage.index, index));
@@ -126,6 +128,18 @@ impl<'a> TrialSummary<'a> {
     #[must_use]
     pub fn imported(&self) -> Option<&Imported> {
         self.row.as_ref().and_then(|row| row.imported.as_ref())
+    }
+
+    /// What it showed at its stage's rungs, up to the one that ended it.
+    #[must_use]
+    pub fn rungs(&self) -> &[RungRow] {
+        self.row.as_ref().map_or(&[], TrialRow::rungs)
+    }
+
+    /// How it was pruned, if it was.
+    #[must_use]
+    pub fn pruned(&self) -> Option<Pruned> {
+        self.row.as_ref().filter(|_| self.state == TrialState::Pruned).and_then(TrialRow::pruned)
     }
 
     /// The attempt whose directory has its outputs; see [`TrialRow::accepted`].
@@ -249,7 +263,7 @@ impl StudyView {
         self.trials_thinned(snapshot, stage, u64::MAX)
     }
 
-    /// How many of the first `count` trials of a stage succeeded and failed.
+    /// How many of the first `count` trials of a stage succeeded, failed and were pruned.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -258,16 +272,17 @@ impl StudyView {
         snapshot: &Snapshot,
         stage: &StageRow,
         count: u64,
-    ) -> Result<(u64, u64), JournalError> {
-        let (mut succeeded, mut failed) = (0, 0);
+    ) -> Result<(u64, u64, u64), JournalError> {
+        let (mut succeeded, mut failed, mut pruned) = (0, 0, 0);
         for trial in self.trials_from(snapshot, stage, 0, count)? {
             match trial?.state {
                 TrialState::Succeeded => succeeded += 1,
                 TrialState::Failed => failed += 1,
-                TrialState::Pending | TrialState::Running | TrialState::Cancelled => {}
+                TrialState::Pruned => pruned += 1,
+                TrialState::Pending | TrialState::Running | TrialState::Cancelled | TrialState::Undecided => {}
             }
         }
-        Ok((succeeded, failed))
+        Ok((succeeded, failed, pruned))
     }
 
     /// One trial as [`StudyView::trials`] shows it; `None` when it is not planned.

@@ -121,3 +121,4 @@ mod structure;
 mod telemetry;
 mod values;
 mod versions;
+mod watched;

@@ -167,6 +167,9 @@ impl StageBar {
         if self.counters.failed > 0 {
             words.push(format!("{} failed", self.counters.failed));
         }
+        if self.counters.pruned > 0 {
+            words.push(format!("{} pruned", self.counters.pruned));
+        }
         words.extend(under_way(self.counters.running, workers, remote));
         let counts = words.len();
         let here = finished.saturating_sub(self.finished_before);

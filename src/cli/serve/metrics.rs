@@ -64,6 +64,8 @@ pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt:
             (TrialState::Succeeded, counts.succeeded),
             (TrialState::Failed, counts.failed),
             (TrialState::Cancelled, counts.cancelled),
+            (TrialState::Pruned, counts.pruned),
+            (TrialState::Undecided, counts.undecided),
         ] {
             trials.get_or_create(&labels([("stage", &stage.name), ("state", state.name())])).set(count as f64);
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::answer::{self, Line};
-use crate::model::{Metric, Metrics, Params, ToldResult, TrialRow, TrialState, Value};
+use crate::model::{Metric, Metrics, Params, Pruned, RungRow, ToldResult, TrialRow, TrialState, Value};
 use crate::study_file::{Domain, Goal, SpecValue, StageSpec, SweepParam};
 
 /// A proposer that repeats itself so often in a row has nothing new to say.
@@ -109,6 +109,12 @@ enum Message<'a> {
         state: &'static str,
         metrics: Json,
         failure: Option<&'a str>,
+        /// How it was pruned.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pruned: Option<Json>,
+        /// What it showed at the rungs of its stage.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        rungs: Vec<Json>,
         repeated: bool,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         imported: bool,
@@ -167,6 +173,8 @@ impl Dialogue {
                 state: TrialState::Succeeded.name(),
                 metrics: metrics_json(&metrics),
                 failure: None,
+                pruned: None,
+                rungs: Vec::new(),
                 repeated: false,
                 imported: true,
             };
@@ -338,16 +346,23 @@ fn tell(
         case: Some(past.case(index)),
         params: object(values.iter().map(|(name, value)| (name, value))),
         state: match row.state {
-            TrialState::Succeeded => "succeeded",
-            TrialState::Failed => "failed",
+            state @ (TrialState::Succeeded | TrialState::Failed | TrialState::Pruned) => state.name(),
             _ => return Err(format!("`{}` is not final", past.case(index))),
         },
         metrics: metrics_json(&row.metrics),
         failure: row.failure.as_ref().map(|failure| failure.kind.name()),
+        pruned: row.pruned().map(|Pruned { rule, step, value, .. }| {
+            serde_json::json!({ "rule": rule.name(), "step": step, "value": value })
+        }),
+        rungs: row.rungs().iter().map(rung_json).collect(),
         repeated,
         imported: false,
     };
     say(partner, &message)
+}
+
+fn rung_json(rung: &RungRow) -> Json {
+    serde_json::json!({ "rung": rung.at, "step": rung.step, "value": rung.value })
 }
 
 /// Whether the sweep still allows what was imported.

@@ -81,10 +81,12 @@ impl State {
             // Whether they still run is not known: the next run finds out, and none of them runs again before that.
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms && self.executor.is_remote() => {
                 self.running.clear();
+                self.doomed.clear();
                 self.reusing = Reusing::default();
             }
             Phase::Terminating { give_up_ms, .. } if now.run_ms >= give_up_ms => {
                 self.submitted.clear();
+                self.doomed.clear();
                 self.reusing = Reusing::default();
                 for (trial, attempt) in std::mem::take(&mut self.running) {
                     self.interrupt(now, trial, attempt, "it did not end when it was terminated".to_owned())?;

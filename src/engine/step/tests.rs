@@ -150,6 +150,7 @@ impl Bench {
                     }
                     Action::Settle => panic!("no stage was opened again"),
                     Action::Terminate => self.terminated = true,
+                    Action::Prune(_) => panic!("nothing is watched"),
                     Action::Finish(how) => self.finished = Some(how),
                     Action::Drain | Action::Export(_) | Action::Ask { .. } => {}
                 }
@@ -182,7 +183,15 @@ impl Bench {
         let at = self.handed.iter().position(|(handed, _)| handed.0 == trial).unwrap();
         let (trial, attempt) = self.handed.remove(at);
         let exit = Some(Exit::Code(0));
-        let report = AttemptReport { trial, attempt, ended_ms: 0, exit, usage: Usage::default(), verdict };
+        let report = AttemptReport {
+            trial,
+            attempt,
+            ended_ms: 0,
+            exit,
+            usage: Usage::default(),
+            verdict,
+            shown: Default::default(),
+        };
         self.input(Input::Executor(ExecutorEvent::Ended(Box::new(report))));
     }
 

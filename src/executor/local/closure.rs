@@ -15,6 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::blame::{AttemptError, failure};
 use super::ended_dir::EndedAttemptDir;
+use super::process::PRUNED;
 use super::results::complete;
 use super::syncer::Unsynced;
 use super::{Mode, Shared, attempt_dir};
@@ -243,16 +244,19 @@ impl TrialContext<'_> {
         self.has_reports.store(true, Ordering::Relaxed);
         let case = attempt_dir::open_case(&self.shared.grounds, self.job)?;
         append_line(&case.path_now().join(PROGRESS_FILE), &line, 0)?;
+        if let Some(watcher) = self.shared.watcher(self.job) {
+            watcher.look(self.job.key.trial);
+        }
         let case_dir = self.job.scratch_dir.parent().unwrap_or(&self.job.scratch_dir);
         sync_entries(case_dir, LEVELS)?;
         Ok(if self.should_stop() { Heard::End } else { Heard::GoOn })
     }
 
-    /// Whether the closure should come back with an error soon: the engine ends, or the trial's time is up. Look now
+    /// Whether the closure should come back with an error soon: the engine ends, the trial is pruned, or its time is up. Look now
     /// and then; it costs next to nothing.
     #[must_use]
     pub fn should_stop(&self) -> bool {
-        let stop = self.terminating() || self.out_of_time();
+        let stop = self.terminating() || self.out_of_time() || self.shared.is_pruned(self.job);
         self.told_to_stop.fetch_or(stop, Ordering::Relaxed);
         stop
     }
@@ -273,7 +277,7 @@ impl TrialContext<'_> {
 pub enum Heard {
     /// The trial goes on.
     GoOn,
-    /// As [`TrialContext::should_stop`] says: the engine ends, or the trial's time is up.
+    /// As [`TrialContext::should_stop`] says: the engine ends, the trial is pruned, or its time is up.
     End,
 }
 
@@ -410,6 +414,9 @@ fn judge(
     };
     if context.terminating() {
         return Verdict::Interrupted { reason: "stopped with the engine".into() };
+    }
+    if context.told_to_stop.load(Ordering::Relaxed) && shared.is_pruned(context.job) {
+        return Verdict::Interrupted { reason: PRUNED.into() };
     }
     if context.told_to_stop.load(Ordering::Relaxed) {
         let limit = words::limit(context.job.stage_spec.timeout.unwrap_or_default());

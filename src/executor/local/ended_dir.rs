@@ -85,6 +85,11 @@ impl EndedAttemptDir {
         self.case.as_deref()
     }
 
+    /// The same, to keep.
+    pub(super) fn into_case(self) -> Option<Arc<Opened>> {
+        self.case
+    }
+
     /// A directory that was never made, or is not this attempt's.
     pub(crate) const fn none() -> Self {
         Self { dir: Err("the attempt has no directory"), case: None }

@@ -25,21 +25,24 @@ pub(crate) mod strays;
 mod syncer;
 mod taking;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::watching::ReportWatcher;
 use super::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::words;
 use crate::model::{FailureKind, ProcessId, TrialId, UnixMs, Usage, Verdict};
 use crate::study_file::Work;
+use crate::study_file::progress::{Which, each_watched};
+use crate::study_file::watching::Showing;
 use crate::sys::clock::{TrialClock, unix_ms};
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::CutOff;
@@ -71,6 +74,7 @@ pub(crate) mod parts {
     pub(crate) use super::ended_dir::EndedAttemptDir;
     pub(crate) use super::parents::{Amiss, Parents};
     pub(crate) use super::results::{keep_outputs, reported};
+    pub(crate) use super::shown_by;
     pub(crate) use super::syncer::{Room, Syncer, ToSync, Unsynced, hand_on};
     pub(crate) use super::taking::take;
 }
@@ -108,10 +112,37 @@ impl Start {
     }
 }
 
+/// The directory of a case whose trial is watched, if it is there.
+///
+/// # Errors
+/// What opening it fails with.
+pub(in crate::executor) fn watched_case(grounds: &Grounds, job: &Job) -> io::Result<Option<Arc<Opened>>> {
+    EndedAttemptDir::only_case(grounds, job).map(EndedAttemptDir::into_case).map_err(io::Error::other)
+}
+
+/// All that a trial has reported by the end of its attempt and that may end trials early.
+///
+/// # Errors
+/// Why its reports cannot be read: that is no trial's fault.
+pub(crate) fn shown_by(grounds: &Grounds, job: &Job, succeeded: bool) -> Result<Showing, String> {
+    let Some(mut lookout) = job.stage_spec.lookout.clone() else { return Ok(Showing::default()) };
+    let failed = |error: &io::Error| format!("cannot read what `{}` reported: {}", job.case, io_words(error));
+    let case = watched_case(grounds, job).map_err(|error| failed(&error))?;
+    if let Some(case) = case {
+        let which = Which { printed: job.stage_spec.printed.as_ref(), attempt: job.key.attempt, ended: succeeded };
+        each_watched(&case, which, |report| lookout.take(report)).map_err(|error| failed(&error))?;
+    }
+    Ok(lookout.finish(succeeded))
+}
+
 struct Shared {
     mode: AtomicU8,
     /// Trials from this number on do not start.
     withdrawn_from: AtomicU64,
+    /// Trials that are to end, or not to start.
+    pruned: Mutex<BTreeSet<TrialId>>,
+    /// Made for the first trial that is watched.
+    reports: OnceLock<Option<ReportWatcher>>,
     /// The process was asked to end; the engine may not have got round to it. Set from outside.
     asked_to_end: Arc<AtomicBool>,
     clock: TrialClock,
@@ -148,11 +179,13 @@ impl Shared {
     }
 
     fn starts(&self, job: &Job) -> bool {
-        self.mode() == Mode::Run && job.key.trial.0 < self.withdrawn_from.load(Ordering::SeqCst)
+        let wanted = job.key.trial.0 < self.withdrawn_from.load(Ordering::SeqCst) && !self.is_pruned(job);
+        self.mode() == Mode::Run && wanted
     }
 
     /// A job that does not start.
     fn give_back(&self, job: &Job, made: bool) {
+        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.key.trial);
         if made {
             attempt_dir::unmake(&self.grounds, job);
         }
@@ -175,6 +208,27 @@ impl Shared {
         let start = Start { at_ms: unix_ms(), instant: Instant::now(), clock: self.clock.now() };
         self.starts.lock().unwrap_or_else(PoisonError::into_inner).insert(trial, start);
         self.tell(ExecutorEvent::Started { trial, attempt, slot, process, at_ms: start.at_ms });
+        if let Some(watcher) = self.watcher(job) {
+            watcher.watch(job);
+        }
+    }
+
+    /// What reads the reports of a job whose stage is watched.
+    fn watcher(&self, job: &Job) -> Option<&ReportWatcher> {
+        job.stage_spec.lookout.as_ref()?;
+        let start = || match ReportWatcher::start(true, self.events.clone()) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                log::warn!("trials are read when they have ended, and none ends early: {}", io_words(&error));
+                None
+            }
+        };
+        self.reports.get_or_init(start).as_ref()
+    }
+
+    fn is_pruned(&self, job: &Job) -> bool {
+        let pruned = job.stage_spec.lookout.is_some().then(|| self.pruned.lock());
+        pruned.is_some_and(|pruned| pruned.unwrap_or_else(PoisonError::into_inner).contains(&job.key.trial))
     }
 
     /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it, and what its parent left was
@@ -192,12 +246,23 @@ impl Shared {
             Mode::Run | Mode::Drain => Ok(()),
             _ => Err(io::Error::other(CutOff)),
         });
+        let unwell = amiss.is_some();
         if let Some(amiss) = amiss {
             self.refuse(amiss);
         }
+        let (verdict, shown) = match shown_by(&self.grounds, job, matches!(verdict, Verdict::Succeeded { .. })) {
+            // What was shown on what its parent did not leave says nothing.
+            Ok(_) if unwell => (verdict, Showing::default()),
+            Ok(shown) => (verdict, shown),
+            Err(why) => (self.machine_failed(why), Showing::default()),
+        };
+        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
+        if let Some(watcher) = self.watcher(job) {
+            watcher.forget(trial);
+        }
         let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
         let ended_ms = start.map_or_else(unix_ms, |start| start.end_ms(usage.wall_us, &self.clock));
-        let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict };
+        let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict, shown };
         syncer::hand_on(Box::new(report), unsynced, &self.to_sync, &self.unsynced, &self.events);
     }
 
@@ -436,6 +501,8 @@ impl LocalExecutor {
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Run as u8),
             withdrawn_from: AtomicU64::new(u64::MAX),
+            pruned: Mutex::default(),
+            reports: OnceLock::new(),
             asked_to_end,
             clock,
             closures,
@@ -529,6 +596,18 @@ impl Executor for LocalExecutor {
                 _ => self.shared.give_back(&job, false),
             }
         }
+    }
+
+    fn prune(&mut self, trial: TrialId) {
+        self.shared.pruned.lock().unwrap_or_else(PoisonError::into_inner).insert(trial);
+        let waiting: Vec<Job> = self.queued.try_iter().collect();
+        for job in waiting {
+            match &self.jobs {
+                Some(jobs) if job.key.trial != trial => drop(jobs.send(job)),
+                _ => self.shared.give_back(&job, false),
+            }
+        }
+        self.wake_all();
     }
 
     fn drain(&mut self) {

@@ -32,6 +32,8 @@ const SHELL_NOT_FOUND: i32 = 127;
 
 /// Why an attempt was interrupted that the engine ended with itself.
 const SHUT_DOWN: &str = "terminated with the engine";
+/// Likewise, when its trial was pruned.
+pub(super) const PRUNED: &str = "terminated, since its trial is pruned";
 /// Likewise, when somebody signalled both.
 const SIGNALLED: &str = "terminated from outside, together with the engine";
 /// Likewise, when its command had ended.
@@ -49,6 +51,7 @@ const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);
 enum Cause {
     Timeout,
     Shutdown,
+    Pruned,
 }
 
 /// What is known of an attempt that started, for when it has ended.
@@ -256,6 +259,7 @@ fn watch(
         if asked.is_none() {
             asked = match mode {
                 Mode::Terminate | Mode::Kill => Some((Cause::Shutdown, now)),
+                Mode::Run | Mode::Drain if shared.is_pruned(job) => Some((Cause::Pruned, now)),
                 Mode::Run | Mode::Drain if timeout_at.is_some_and(|at| now >= at) => Some((Cause::Timeout, now)),
                 Mode::Run | Mode::Drain => None,
             };
@@ -354,6 +358,7 @@ fn report(
         }
         // An end that the engine brought about needs no look at what was left.
         Err(_) if cause == Some(Cause::Shutdown) => Verdict::Interrupted { reason: SHUT_DOWN.into() },
+        Err(_) if cause == Some(Cause::Pruned) => Verdict::Interrupted { reason: PRUNED.into() },
         Err(why) => shared.machine_failed(why),
     };
     shared.tell_ended(job, Some(exited.exit), usage, verdict, unsynced);
@@ -378,6 +383,7 @@ fn judge(
         (Some(Cause::Shutdown), _) => {
             return Verdict::Interrupted { reason: SHUT_DOWN.into() };
         }
+        (Some(Cause::Pruned), _) => return Verdict::Interrupted { reason: PRUNED.into() },
         (Some(Cause::Timeout), _) => {
             let limit = words::limit(job.stage_spec.timeout.unwrap_or_default());
             let failed = failure(Timeout, format!("ran longer than {limit}"));

@@ -214,7 +214,8 @@ impl Rereader {
         let mut syncer =
             Syncer::new(inbox, events.clone(), Arc::clone(&waiting), broken, Arc::clone(&self.grounds));
         let (trial, attempt, usage) = (job.key.trial, job.key.attempt, Usage::default());
-        let report = AttemptReport { trial, attempt, ended_ms: 0, exit: None, usage, verdict };
+        let report =
+            AttemptReport { trial, attempt, ended_ms: 0, exit: None, usage, verdict, shown: Default::default() };
         hand_on(Box::new(report), unsynced, &to_sync, &waiting, &events);
         syncer.round_now();
         for event in synced.try_iter() {

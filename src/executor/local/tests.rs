@@ -35,6 +35,7 @@ pub(in crate::executor::local) fn stage(root: &Path, work: Work) -> StageRuntime
         rules: Vec::new(),
         printed: None,
         reports_count: true,
+        lookout: None,
         failures: Vec::new(),
         env: Vec::new(),
         told: Default::default(),

@@ -25,8 +25,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{Executor, ExecutorError, Job};
 use crate::executor::RemoteSetup;
+use crate::executor::watching::ReportWatcher;
 use crate::model::{AttemptNo, StudyId, TrialId};
-use crate::study_file::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec};
+use crate::study_file::{ExecutorSpec, LOST_AFTER_LEAST_MS, Spec, StageSpec};
 use crate::sys::files::replace_atomically;
 use crate::sys::temporary::{Access, remove_leftovers_in};
 use crate::sys::waiting::CONTROL_DIR;
@@ -195,6 +196,8 @@ trait Cluster: Send {
 pub(crate) struct RemoteExecutor {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
+    /// Reads what trials report, on the file system that the nodes share; where a stage is watched.
+    reports: Option<ReportWatcher>,
 }
 
 impl RemoteExecutor {
@@ -237,10 +240,19 @@ impl RemoteExecutor {
         let lost_after = Duration::from_millis(lost_after_ms.max(LOST_AFTER_LEAST_MS));
         control::remove_others(&root, study, &left);
         let (commands, inbox): (_, Receiver<Command>) = crossbeam_channel::unbounded();
+        let is_watched = spec.stages.iter().any(StageSpec::is_watched);
+        let reports = is_watched.then(|| ReportWatcher::start(false, events.clone())).transpose();
+        let reports = reports.map_err(|error| format!("cannot start a thread: {error}"))?;
         let watcher = Watcher::new(cluster, spec, root, study, lost_after, inbox, events);
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || watcher.run());
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self { commands, thread: Some(thread) })
+        Ok(Self { commands, thread: Some(thread), reports })
+    }
+
+    fn watch(&self, job: &Job) {
+        if let Some(reports) = &self.reports {
+            reports.watch(job);
+        }
     }
 
     fn send(&self, command: Command) -> Result<(), ExecutorError> {
@@ -286,19 +298,28 @@ fn copy_program(own: &Path, root: &Path) -> Result<String, String> {
 
 impl Executor for RemoteExecutor {
     fn submit(&mut self, job: Job) -> Result<(), ExecutorError> {
+        self.watch(&job);
         self.send(Command::Submit(Box::new(job)))
     }
 
     fn adopt(&mut self, job: Job) -> Result<(), ExecutorError> {
+        self.watch(&job);
         self.send(Command::Adopt(Box::new(job)))
     }
 
     fn forget(&mut self, trial: TrialId, attempt: AttemptNo) {
+        if let Some(reports) = &self.reports {
+            reports.forget(trial);
+        }
         let _ = self.send(Command::Forget(trial, attempt));
     }
 
     fn withdraw(&mut self, from: TrialId) {
         let _ = self.send(Command::Withdraw(from));
+    }
+
+    fn prune(&mut self, trial: TrialId) {
+        let _ = self.send(Command::Prune(trial));
     }
 
     fn drain(&mut self) {

@@ -22,6 +22,7 @@ mod starts;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeBounds;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +63,8 @@ pub(super) enum Command {
     Forget(TrialId, AttemptNo),
     /// Take back what has not begun of the trials from this one on.
     Withdraw(TrialId),
+    /// End this one, or take it back.
+    Prune(TrialId),
     Drain,
     Terminate,
     /// Watch no longer, and leave everything as it is.
@@ -275,10 +278,11 @@ impl Watcher {
                 }
             }
             Command::Withdraw(from) => {
-                self.recall(from);
+                self.recall(from..);
                 self.interval = POLL_MIN;
                 self.poll_at = Instant::now();
             }
+            Command::Prune(trial) => self.prune(trial),
             Command::Drain => self.enter(Mode::Drain),
             Command::Terminate => self.enter(Mode::Terminate),
             Command::Leave => return false,
@@ -316,7 +320,7 @@ impl Watcher {
 
     fn enter(&mut self, mode: Mode) {
         self.mode = self.mode.max(mode);
-        self.recall(TrialId(0));
+        self.recall(TrialId(0)..);
         if self.mode == Mode::Terminate {
             for flight in self.flights.values_mut() {
                 flight.asked_to_end = true;
@@ -331,10 +335,23 @@ impl Watcher {
         self.poll_at = Instant::now();
     }
 
-    /// Takes back what has not begun of the trials from `from` on: once it is claimed here, no job can run it.
-    fn recall(&mut self, from: TrialId) {
+    /// Ends a trial that is pruned: one that runs is asked to, by its control directory.
+    fn prune(&mut self, trial: TrialId) {
+        self.recall(trial..=trial);
+        if let Some(flight) = self.flights.get_mut(&trial) {
+            flight.asked_to_end = true;
+            if let Err(error) = flight.control.cancel() {
+                log::warn!("cannot ask trial {trial} to end: {error}");
+            }
+        }
+        self.interval = POLL_MIN;
+        self.poll_at = Instant::now();
+    }
+
+    /// Takes back what has not begun of these trials: once it is claimed here, no job can run it.
+    fn recall(&mut self, trials: impl RangeBounds<TrialId>) {
         let mut recalled = Vec::new();
-        for (trial, flight) in self.flights.range(from..) {
+        for (trial, flight) in self.flights.range(trials) {
             match flight.control.take_back() {
                 Ok(true) => recalled.push(*trial),
                 Ok(false) => {}

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
 use crate::model::{Exit, StageIndex, TrialId, UnixMs, Usage, Verdict};
+use crate::study_file::watching::Showing;
 use crate::study_file::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
 
 /// What a job has to do.
@@ -159,6 +160,9 @@ pub(crate) struct Outcome {
     /// What its parent left is not what was recorded: the outputs that differ; none: the directory is gone.
     #[serde(default)]
     differs: Option<Vec<(String, OutputFound)>>,
+    /// What of its trial's reports may end trials early, where the stage is watched.
+    #[serde(default, skip_serializing_if = "Showing::is_nothing")]
+    shown: Showing,
 }
 
 impl Outcome {
@@ -171,6 +175,7 @@ impl Outcome {
             verdict: Verdict::Interrupted { reason },
             broken,
             differs: None,
+            shown: Showing::default(),
         }
     }
 
@@ -201,12 +206,12 @@ impl Outcome {
     }
 
     pub(crate) fn of(report: AttemptReport) -> Self {
-        let AttemptReport { ended_ms, exit, usage, verdict, .. } = report;
+        let AttemptReport { ended_ms, exit, usage, verdict, shown, .. } = report;
         let verdict = match verdict {
             Verdict::Cancelled => Verdict::Interrupted { reason: "cancelled".into() },
             verdict => verdict,
         };
-        Self { ended_ms, exit, usage, verdict, broken: None, differs: None }
+        Self { ended_ms, exit, usage, verdict, broken: None, differs: None, shown }
     }
 
     /// What it counts as.
@@ -227,6 +232,7 @@ impl Outcome {
             exit: self.exit,
             usage: self.usage,
             verdict: self.verdict,
+            shown: self.shown,
         }
     }
 }
@@ -260,7 +266,9 @@ mod tests {
         for verdict in verdicts {
             let usage = Usage { wall_us: 1, cpu_us: 2, peak_rss_bytes: u64::MAX };
             let exit = Some(Exit::Signal(9));
-            let report = AttemptReport { trial: TrialId(3), attempt: 2, ended_ms: -5, exit, usage, verdict };
+            let shown = Showing::default();
+            let report =
+                AttemptReport { trial: TrialId(3), attempt: 2, ended_ms: -5, exit, usage, verdict, shown };
             let verdict = match &report.verdict {
                 Verdict::Failed(_) => {
                     r#"{"Failed":{"kind":"k","severity":"Catastrophic","retryable":true,"reason":"r","log_excerpt":"l\n"}}"#.into()

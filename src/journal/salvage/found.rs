@@ -193,5 +193,5 @@ fn rows_of<'p, T: Stored + 'p>(page: Page<'p>) -> impl Iterator<Item = (u64, T)>
 
 /// Whether a trial has its final result.
 pub(super) fn has_result(row: &TrialRow) -> bool {
-    matches!(row.state, TrialState::Succeeded | TrialState::Failed)
+    matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Pruned)
 }

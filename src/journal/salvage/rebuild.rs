@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::model::{
     Accepted, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported,
     LaterStages, Metrics, Next, OutputHash, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd,
-    Seq, SpecAmended, StageDecl, StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow,
-    StudyStatus, TrialId, TrialImport, TrialRow, TrialState, Verdict,
+    RungRow, Seq, SpecAmended, StageDecl, StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress,
+    StudyRow, StudyStatus, TrialId, TrialImport, TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -92,6 +92,24 @@ impl Kept {
                 let row = self.given(reused.trial, &reused.metrics, &reused.outputs);
                 (row.identity, row.reused_from) = (Some(reused.identity), Some(reused.origin.clone()));
                 self.reused_ms.insert(reused.trial, record.at_ms);
+            }
+            Event::RungReached { trial, at, step, value, judged, rung, .. } => {
+                let Some(row) = self.older.get_mut(trial) else { return };
+                let rungs = &mut row.watched.get_or_insert_default().rungs;
+                if rungs.len() as u64 == u64::from(*rung) {
+                    rungs.push(RungRow { at: *at, step: *step, value: *value, judged: *judged, verdict: None });
+                }
+            }
+            Event::RungDecided { trial, rung, verdict } => {
+                let watched = self.older.get_mut(trial).and_then(|row| row.watched.as_mut());
+                if let Some(rung) = watched.and_then(|watched| watched.rungs.get_mut(*rung as usize)) {
+                    rung.verdict = Some(*verdict);
+                }
+            }
+            Event::StopIfMet { trial, met, .. } => {
+                if let Some(row) = self.older.get_mut(trial) {
+                    row.watched.get_or_insert_default().stop_if.get_or_insert_with(|| met.clone());
+                }
             }
             Event::TrialImported(import) => {
                 let row = self.given(import.trial, &import.metrics, &import.outputs);
@@ -398,10 +416,18 @@ impl Made {
             if let Some(job) = &attempt.remote {
                 self.tell(attempt.started_ms, Event::AttemptPlaced { trial, attempt: number, job: job.clone() });
             }
-            let Some(outcome) = attempt.outcome else { continue };
             let is_last = number as usize == row.attempts.len();
+            if is_last {
+                self.watched(row, number);
+            }
+            let Some(outcome) = attempt.outcome else { continue };
             let due_ms = if is_last { row.due_ms } else { 0 };
             let attempt = AttemptRow { n: number, ..attempt.clone() };
+            // It was pruned while it waited to run again, or cut off when it was.
+            let outcome = match outcome {
+                AttemptOutcome::Interrupted if is_last && row.is_sealed() => AttemptOutcome::Cancelled,
+                other => other,
+            };
             match outcome {
                 AttemptOutcome::Succeeded => {
                     let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
@@ -415,7 +441,8 @@ impl Made {
                     let verdict = Verdict::Failed(of_row.unwrap_or_else(lost_failure));
                     let is_reset = forgiven == 1;
                     forgiven = forgiven.saturating_sub(1);
-                    let is_final = is_last && row.state == TrialState::Failed;
+                    let ended = row.state == TrialState::Failed || row.is_sealed() || row.awaits_decision();
+                    let is_final = is_last && ended && row.state != TrialState::Pending;
                     let next = if is_final || is_reset { Next::Final } else { Next::Again { due_ms } };
                     self.end(trial, &attempt, verdict, next);
                     if is_reset {
@@ -438,7 +465,25 @@ impl Made {
             let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
             self.tell(at_ms, Event::TrialImported(Box::new(TrialImport { trial, source, metrics, outputs })));
         }
-        matches!(row.state, TrialState::Succeeded | TrialState::Failed | TrialState::Cancelled)
+        row.state.is_final()
+    }
+
+    /// What it has shown, and what was decided by it, all at its last attempt: of which one it was is not stored.
+    fn watched(&mut self, row: &TrialRow, attempt: u32) {
+        let (trial, Some(watched)) = (row.trial, &row.watched) else { return };
+        let ended = watched.rungs.iter().position(|rung| rung.verdict.is_some_and(|verdict| !verdict.keep));
+        for (RungRow { at, step, value, judged, .. }, rung) in watched.rungs.iter().zip(0..) {
+            let (at, step, value, judged) = (*at, *step, *value, *judged);
+            self.tell(self.at_ms, Event::RungReached { trial, attempt, rung, at, step, value, judged });
+        }
+        if let Some(met) = watched.stop_if.clone() {
+            self.tell(self.at_ms, Event::StopIfMet { trial, attempt, met });
+        }
+        for (row, rung) in watched.rungs.iter().zip(0..).take(ended.map_or(usize::MAX, |ended| ended + 1)) {
+            if let Some(verdict) = row.verdict {
+                self.tell(self.at_ms, Event::RungDecided { trial, rung, verdict });
+            }
+        }
     }
 }
 

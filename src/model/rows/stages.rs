@@ -217,19 +217,23 @@ pub struct StageCounters {
     pub told: u64,
     /// The first event that has any of them; meaningful where there are any.
     pub told_from: Seq,
+    /// Trials that were ended early.
+    pub pruned: u64,
+    /// Trials that have ended and wait for a rung's decision.
+    pub undecided: u64,
 }
 
 impl StageCounters {
     /// Trials that wait for an attempt.
     #[must_use]
     pub fn pending(&self, planned: u64) -> u64 {
-        planned.saturating_sub(self.running + self.finished())
+        planned.saturating_sub(self.running + self.undecided + self.finished())
     }
 
     /// Trials with a final state.
     #[must_use]
     pub fn finished(&self) -> u64 {
-        self.succeeded + self.failed + self.cancelled
+        self.succeeded + self.failed + self.cancelled + self.pruned
     }
 }
 

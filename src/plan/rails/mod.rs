@@ -50,8 +50,8 @@ pub(crate) fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
         }
         TrialState::Failed if is_catastrophic(row.failure.as_ref()) => Some(Outcome::Catastrophic),
         TrialState::Failed => Some(Outcome::Failed),
-        TrialState::Cancelled => Some(Outcome::Fine),
-        TrialState::Pending | TrialState::Running => None,
+        TrialState::Cancelled | TrialState::Pruned => Some(Outcome::Fine),
+        TrialState::Pending | TrialState::Running | TrialState::Undecided => None,
     }
 }
 

@@ -91,6 +91,13 @@ impl Checker<'_> {
         self.budget(&parts);
         let objectives = self.selection(&parts);
         let sweep = self.sampling(&parts);
+        let survivors = match (parts.survivor_count.good(), parts.trial_budget.good()) {
+            (Some(Survivors::AtMost(count)), _) => Some(*count),
+            (Some(Survivors::All), Some(budget)) => Some(*budget),
+            _ => None,
+        };
+        let halving = self.halving_suits(&parts, objectives.as_deref(), survivors);
+        let stop_if = self.stop_rules_suit(&parts, objectives.as_deref());
         let trial_budget = parts.trial_budget.into_good()?;
         let (survivor_count, all_survive) = match parts.survivor_count.into_good()? {
             Survivors::All => (trial_budget, true),
@@ -113,6 +120,8 @@ impl Checker<'_> {
             selection: parts.selection.or_default(Selection::Top),
             sweep: sweep?,
             objectives: objectives?,
+            halving: halving?,
+            stop_if: stop_if?,
             // The study's own rules first: they know it better.
             failures: parts.spec.failures.into_iter().chain(parts.failure_sets).collect(),
             ..parts.spec

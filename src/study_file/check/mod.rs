@@ -10,6 +10,7 @@ mod reuse;
 pub(super) mod rules;
 pub(super) mod stage;
 pub(super) mod sweep;
+pub(super) mod watching;
 
 pub(super) use self::sweep::identity;
 

@@ -168,7 +168,7 @@ impl Checker<'_> {
     }
 
     /// Reports a table that has none, or more than one, of these keys.
-    fn exactly_one(&mut self, table: &Table<'_>, keys: &[&str], help: &str) {
+    pub(super) fn exactly_one(&mut self, table: &Table<'_>, keys: &[&str], help: &str) {
         let there: Vec<Location> =
             table.entries.iter().filter(|e| keys.contains(&e.key.as_str())).map(|e| table.key_place(e)).collect();
         let list = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");

@@ -358,7 +358,14 @@ impl<'a> Comparison<'a> {
             return tell(self.whole(&old.case, Finding::OtherParams, Some(detail)));
         }
         let finding = match (&old.failure, now.counted_state()) {
-            (_, TrialState::Pending | TrialState::Running | TrialState::Cancelled) => {
+            (
+                _,
+                TrialState::Pending
+                | TrialState::Running
+                | TrialState::Cancelled
+                | TrialState::Pruned
+                | TrialState::Undecided,
+            ) => {
                 let state = now.counted_state().name().to_owned();
                 return tell(self.whole(&old.case, Finding::Unfinished, Some(state)));
             }

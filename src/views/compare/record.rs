@@ -39,7 +39,14 @@ pub fn differences(recorded: &TrialRow, now: &Verdict, limits: &Limits) -> Optio
             outcome(failed(before), failed(failure))
         }
         (TrialState::Failed, Verdict::Failed(_)) => Vec::new(),
-        (TrialState::Pending | TrialState::Running | TrialState::Cancelled, _)
+        (
+            TrialState::Pending
+            | TrialState::Running
+            | TrialState::Cancelled
+            | TrialState::Pruned
+            | TrialState::Undecided,
+            _,
+        )
         | (_, Verdict::Interrupted { .. } | Verdict::Cancelled) => return None,
     })
 }
@@ -120,6 +127,7 @@ mod tests {
             identity: None,
             reused_from: None,
             imported: None,
+            watched: None,
         }
     }
 

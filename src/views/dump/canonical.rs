@@ -17,7 +17,9 @@ use serde::Serialize;
 use super::schema::{AcceptanceOut, MetricsOut, ParamsOut, SourceOut, acceptances_out, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{ImportSource, Metrics, OutputHash, Proposing, ResultsTold, StageRow, StudyStatus, TrialState};
+use crate::model::{
+    ImportSource, Metrics, OutputHash, Proposing, Pruned, ResultsTold, RungRow, StageRow, StudyStatus, TrialState,
+};
 use crate::plan::Lineage;
 use crate::views::words::hex;
 use crate::views::{StudyView, TrialSummary};
@@ -54,6 +56,8 @@ struct Stage<'a> {
     index: u32,
     name: &'a str,
     planned: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    pruned: u64,
     status: &'static str,
     succeeded: u64,
     survivor_count: u64,
@@ -83,9 +87,33 @@ struct Trial<'a> {
     outputs: BTreeMap<&'a str, Output>,
     params: ParamsOut,
     parent: String,
+    /// Not how many were better: that depends on how early it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<PrunedAs>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rungs: Vec<Rung>,
     stage: u32,
     state: &'static str,
     survivor: bool,
+}
+
+#[derive(Serialize)]
+struct PrunedAs {
+    rule: &'static str,
+    step: u64,
+    value: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Rung {
+    at: u64,
+    step: u64,
+    value: Option<f64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -169,13 +197,13 @@ fn planned_of(view: &StudyView, stage: &StageRow) -> u64 {
 
 fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> Result<Stage<'a>, ViewError> {
     let summary = view.summary(stage);
-    let (succeeded, failed) = match view.study.abort.filter(|abort| abort.stage == stage.index) {
+    let (succeeded, failed, pruned) = match view.study.abort.filter(|abort| abort.stage == stage.index) {
         Some(abort) => view.results_of_first(snapshot, stage, abort.counted)?,
-        None => (summary.trials.succeeded, summary.trials.failed),
+        None => (summary.trials.succeeded, summary.trials.failed, summary.trials.pruned),
     };
     let planned = planned_of(view, stage);
     let cancelled = match view.study.status {
-        StudyStatus::Aborted => planned.saturating_sub(succeeded + failed),
+        StudyStatus::Aborted => planned.saturating_sub(succeeded + failed + pruned),
         _ => 0,
     };
     Ok(Stage {
@@ -184,6 +212,7 @@ fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> R
         index: stage.index,
         name: &stage.name,
         planned,
+        pruned,
         status: stage.status.name(),
         succeeded,
         survivor_count: stage.survivor_count,
@@ -208,9 +237,11 @@ fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
     let state = match trial.state {
         _ if !counts => TrialState::Cancelled,
         TrialState::Running if aborted => TrialState::Cancelled,
-        TrialState::Running => TrialState::Pending,
+        TrialState::Running | TrialState::Undecided => TrialState::Pending,
         state => state,
     };
+    let counts = counts && trial.state != TrialState::Undecided;
+    let rungs = trial.rungs().iter().filter(|_| counts && state.is_final());
     Trial {
         case: trial.case(),
         failure: trial.failure().filter(|_| counts).map(|failure| failure.kind.name()),
@@ -220,6 +251,12 @@ fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
         outputs: trial.outputs().iter().filter(|_| counts).map(output_of).collect(),
         params: ParamsOut(trial.params()),
         parent: trial.parent(),
+        pruned: trial.pruned().filter(|_| counts).map(|Pruned { rule, step, value, .. }| PrunedAs {
+            rule: rule.name(),
+            step,
+            value,
+        }),
+        rungs: rungs.map(|RungRow { at, step, value, .. }| Rung { at: *at, step: *step, value: *value }).collect(),
         stage: trial.stage.index,
         state: state.name(),
         survivor: trial.survived(),

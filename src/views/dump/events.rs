@@ -17,9 +17,9 @@ use crate::journal::Snapshot;
 use crate::model::words::counted;
 use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, LaterStages, Next, Parent, Rail,
-    Record, Reread, RunEnd, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
-use crate::views::text::{clean, duration, pad, pad_left};
+use crate::views::text::{clean, duration, number, pad, pad_left};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
@@ -192,6 +192,45 @@ enum Body<'a> {
         tools: Vec<AcceptedOut<'a>>,
     },
     BaseKept {},
+    RungReached {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        /// Which rung, from 0.
+        rung: u32,
+        /// The rung's step.
+        at: u64,
+        /// The step of the report that counts there.
+        step: u64,
+        /// `null`: not finite, worse than any.
+        value: Option<f64>,
+        /// Whether the rung judges it: not one that succeeded before.
+        judged: bool,
+    },
+    RungDecided {
+        trial: u64,
+        case: String,
+        rung: u32,
+        /// Whether the trial goes on.
+        keep: bool,
+        /// So many of lower number were better, as far as was known.
+        better: u64,
+        /// Of so many, itself among them.
+        of: u64,
+        /// Of lower number, so many were not known, and could not change it.
+        unknown: u64,
+    },
+    StopIfMet {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        /// Which of the stage's rules, from 0.
+        rule: u32,
+        metric: &'a str,
+        step: u64,
+        /// `null`: not finite.
+        value: Option<f64>,
+    },
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -556,6 +595,34 @@ impl<'a> Names<'a> {
                 Body::InputsAccepted { by, note, inputs: changes_out(inputs), tools: changes_out(tools) }
             }
             Event::BaseKept => Body::BaseKept {},
+            Event::RungReached { trial, attempt, rung, at, step, value, judged } => Body::RungReached {
+                trial: trial.0,
+                case: self.case(*trial),
+                attempt: *attempt,
+                rung: *rung,
+                at: *at,
+                step: *step,
+                value: *value,
+                judged: *judged,
+            },
+            Event::RungDecided { trial, rung, verdict } => Body::RungDecided {
+                trial: trial.0,
+                case: self.case(*trial),
+                rung: *rung,
+                keep: verdict.keep,
+                better: verdict.better,
+                of: verdict.of,
+                unknown: verdict.unknown,
+            },
+            Event::StopIfMet { trial, attempt, met } => Body::StopIfMet {
+                trial: trial.0,
+                case: self.case(*trial),
+                attempt: *attempt,
+                rule: met.rule,
+                metric: &met.metric,
+                step: met.step,
+                value: met.value,
+            },
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -646,6 +713,10 @@ impl<'a> Names<'a> {
             Event::TrialReused(_) | Event::TrialImported(_) => {
                 event.taken_by().map(|trial| (trial, self.case(trial), None))
             }
+            Event::RungReached { trial, attempt, .. } | Event::StopIfMet { trial, attempt, .. } => {
+                Some((*trial, self.case(*trial), Some(*attempt)))
+            }
+            Event::RungDecided { trial, .. } => Some((*trial, self.case(*trial), None)),
             Event::TrialProposed { trial, .. } | Event::ReuseMissed { trial, .. } => {
                 Some((*trial, self.case(*trial), None))
             }
@@ -721,6 +792,21 @@ impl<'a> Names<'a> {
                 accepted_words(by, note, inputs.iter().chain(tools))
             }
             Event::BaseKept => "nothing that it saw changes: it does not run again".into(),
+            Event::RungReached { at, step, value, judged, .. } => {
+                let value = value.map_or_else(|| "not finite".to_owned(), number);
+                let judged = if *judged { "" } else { ", and is not judged there" };
+                format!("rung {at}: {value} at step {step}{judged}")
+            }
+            Event::RungDecided { rung, verdict, .. } => {
+                let RungVerdict { keep, better, of, unknown } = verdict;
+                let fate = if *keep { "goes on" } else { "is pruned" };
+                let missing = if *unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
+                format!("{fate} at rung {rung}: {better} of {of} better{missing}")
+            }
+            Event::StopIfMet { met, .. } => {
+                let value = met.value.map_or_else(|| "not finite".to_owned(), number);
+                format!("is pruned by rule {}: {} {value} at step {}", met.rule, met.metric, met.step)
+            }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {
                 format!("{}: no survivors", self.stage(*stage))

@@ -11,8 +11,8 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::{
     Accepted, AcceptedChange, AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource,
-    Imported, Metric, Metrics, Origin, OutputHash, Params, Severity, StageStatus, StudyId, StudyStatus,
-    ToolVersion, TrialState, Value,
+    Imported, Metric, Metrics, Origin, OutputHash, Params, PruneRule, Pruned, RungRow, Severity, StageStatus,
+    StudyId, StudyStatus, ToolVersion, TrialState, Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::{StageSummary, StageTrials};
@@ -195,6 +195,12 @@ pub(super) struct TrialOut<'a> {
     outputs: OutputsOut<'a>,
     #[serde(flatten)]
     taken: TakenOut<'a>,
+    /// How it was pruned, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<PrunedOut>,
+    /// What it showed at the rungs of its stage, from the lowest on; there where it showed anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rungs: Vec<RungOut>,
 }
 
 /// Of a trial: that it did not make its result.
@@ -210,6 +216,49 @@ pub(in crate::views) struct TakenOut<'a> {
     /// Where its result comes from, if it was made elsewhere and imported. It has no attempt of its own then.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported: Option<ImportedOut<'a>>,
+}
+
+/// How a trial was pruned.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct PrunedOut {
+    rule: PruneRule,
+    /// The rung's step, or that of the report that met the rule.
+    step: u64,
+    /// `null`: not finite.
+    value: Option<f64>,
+    /// By how many of lower number the rung knew to be better when it decided; of a rule of its own there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    better: Option<u64>,
+    /// Of so many, itself among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<u64>,
+}
+
+impl From<Pruned> for PrunedOut {
+    fn from(Pruned { rule, step, value, verdict }: Pruned) -> Self {
+        Self { rule, step, value, better: verdict.map(|by| by.better), of: verdict.map(|by| by.of) }
+    }
+}
+
+/// What a trial showed at a rung.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct RungOut {
+    /// The rung's step.
+    at: u64,
+    /// The step of the report that counts there.
+    step: u64,
+    /// `null`: not finite, worse than any.
+    value: Option<f64>,
+    /// Whether the trial went on; `null`: that is not decided, or the trial is not judged there.
+    keep: Option<bool>,
+}
+
+impl From<&RungRow> for RungOut {
+    fn from(rung: &RungRow) -> Self {
+        Self { at: rung.at, step: rung.step, value: rung.value, keep: rung.verdict.map(|verdict| verdict.keep) }
+    }
 }
 
 impl<'a> TakenOut<'a> {
@@ -338,6 +387,8 @@ impl<'a> TrialOut<'a> {
             attempts: attempts.collect(),
             outputs: OutputsOut(trial.outputs()),
             taken: TakenOut::new(trial.reused_from(), trial.is_doubtful(), trial.imported()),
+            pruned: trial.pruned().map(PrunedOut::from),
+            rungs: trial.rungs().iter().map(RungOut::from).collect(),
             case,
         }
     }

@@ -4,8 +4,9 @@ use std::io::Write;
 
 use crate::journal::Snapshot;
 use crate::model::{Metric, StageRow, TrialState};
+use crate::plan::StageTrials;
 use crate::views::text::{Paint, clean, columns, counted, duration, fit, number, pad, pad_left};
-use crate::views::words::{FROM_OTHERS, local_time};
+use crate::views::words::{FROM_OTHERS, local_time, pruned_words};
 use crate::views::{Screen, StudyView, TrialSummary, ViewError, abort_words};
 
 pub(super) fn state(
@@ -53,10 +54,12 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
 
 fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
     let name_width = view.stages.iter().map(|stage| columns(&stage.name)).max().unwrap_or(0).max("stage".len());
-    // Only a study that was aborted has any.
-    let has_cancelled = view.summaries().any(|summary| summary.trials.cancelled > 0);
-    let cancelled = |what: &dyn std::fmt::Display| {
-        if has_cancelled { format!("  {what:>9}") } else { String::new() }
+    // Few studies have any of these.
+    let has = |count: fn(&StageTrials) -> u64| view.summaries().any(|summary| count(&summary.trials) > 0);
+    let (cut, undecided, cancelled) = (has(|t| t.pruned), has(|t| t.undecided), has(|t| t.cancelled));
+    let rare = |what: [&dyn std::fmt::Display; 3]| -> String {
+        let shown = [cut, undecided, cancelled].into_iter().zip(what).filter(|(shown, _)| *shown);
+        shown.map(|(_, what)| format!("  {what:>9}")).collect()
     };
     let head = format!(
         "{}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}{}  {:>9}",
@@ -67,7 +70,7 @@ fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
         "running",
         "succeeded",
         "failed",
-        cancelled(&"cancelled"),
+        rare([&"pruned", &"undecided", &"cancelled"]),
         "survivors"
     );
     writeln!(out, "{}", screen.paint(Paint::Faint, &screen.line(&head)))?;
@@ -82,7 +85,7 @@ fn stages(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
             trials.running,
             trials.succeeded,
             trials.failed,
-            cancelled(&trials.cancelled),
+            rare([&trials.pruned, &trials.undecided, &trials.cancelled]),
             summary.survived(),
         );
         writeln!(out, "{}", screen.line(&row))?;
@@ -122,7 +125,7 @@ fn trial_line(trial: &TrialSummary<'_>, case_width: usize, screen: Screen) -> St
         TrialState::Succeeded => Paint::Good,
         TrialState::Failed => Paint::Bad,
         TrialState::Running => Paint::Busy,
-        TrialState::Pending | TrialState::Cancelled => Paint::Faint,
+        TrialState::Pending | TrialState::Cancelled | TrialState::Pruned | TrialState::Undecided => Paint::Faint,
     };
     let rest = format!("  {}", rest_of(trial));
     let left = screen.columns().saturating_sub(columns(&head) + columns(&state));
@@ -150,6 +153,7 @@ fn rest_of(trial: &TrialSummary<'_>) -> String {
     if let Some(failure) = trial.failure() {
         words.push(format!("{}: {}", failure.kind, clean(&failure.reason)));
     }
+    words.extend(trial.pruned().map(|pruned| pruned_words(&pruned)));
     for (name, metric) in trial.metrics() {
         let value = match metric {
             Metric::Number(value) => number(*value),

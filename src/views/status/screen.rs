@@ -202,18 +202,19 @@ impl Stage {
         Ok(())
     }
 
-    /// `#` succeeded, `!` failed, `>` running, `.` waiting. What is there at all gets at least one column.
+    /// `#` succeeded, `!` failed, `-` pruned, `>` running, `.` waiting. What is there at all gets at least one column.
     pub(super) fn bar(&self, width: usize) -> String {
         let mut bar = String::new();
         let mut left = width;
-        let StageTrials { running, succeeded, failed, .. } = self.trials;
-        let whole = succeeded + failed + running >= self.expected;
-        for (count, letter) in [(failed, "!"), (running, ">"), (succeeded, "#")] {
+        let StageTrials { running, succeeded, failed, pruned, undecided, .. } = self.trials;
+        let parts = [(failed, "!"), (pruned + undecided, "-"), (running, ">"), (succeeded, "#")];
+        let whole = parts.iter().map(|(count, _)| count).sum::<u64>() >= self.expected;
+        let last = parts.iter().rfind(|(count, _)| *count > 0).map(|(_, letter)| *letter);
+        for (count, letter) in parts {
             let share = scaled(count, self.expected, width);
             let share = share.max(usize::from(count > 0)).min(left);
             // What rounding left of a bar that is full.
-            let last = letter == "#" || (letter == ">" && succeeded == 0) || succeeded + running == 0;
-            let share = if whole && last && count > 0 { left } else { share };
+            let share = if whole && last == Some(letter) { left } else { share };
             left -= share;
             // Succeeded first on the screen, though the others get their column first.
             if letter == "#" {
@@ -231,12 +232,17 @@ impl Stage {
     }
 
     fn details(&self) -> Vec<String> {
-        let StageTrials { pending, running, succeeded, failed, cancelled, .. } = self.trials;
+        let StageTrials { pending, running, succeeded, failed, cancelled, pruned, undecided, .. } = self.trials;
         let taken = taken_words(self.reused, self.imported);
         let mut counts = vec![format!("{succeeded} succeeded{taken}")];
-        for (count, word) in
-            [(failed, "failed"), (running, "running"), (pending, "pending"), (cancelled, "cancelled")]
-        {
+        for (count, word) in [
+            (failed, "failed"),
+            (pruned, "pruned"),
+            (running, "running"),
+            (undecided, "undecided"),
+            (pending, "pending"),
+            (cancelled, "cancelled"),
+        ] {
             if count > 0 {
                 counts.push(format!("{count} {word}"));
             }

@@ -28,8 +28,9 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, Seq,
-    StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, UnixMs, Verdict,
+    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, PruneRule,
+    RungVerdict, Seq, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, UnixMs,
+    Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{Lineage, PartKind, StageIdentity};
@@ -551,6 +552,14 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>) -> St
         TrialState::Pending => waiting(trial.row.as_ref()),
         TrialState::Running if view.liveness.alive => "it runs".into(),
         TrialState::Running => "it ran when the engine ended; it will run again".into(),
+        TrialState::Pruned => pruned(view, trial),
+        TrialState::Undecided => {
+            let at =
+                trial.rungs().iter().find(|rung| rung.judged && rung.verdict.is_none()).map_or(0, |rung| rung.at);
+            format!(
+                "it has ended; whether that counts is decided at step {at}, once trials of lower number have come so far"
+            )
+        }
         TrialState::Cancelled => {
             let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
             format!("it was cancelled, because the study was aborted: {why}")
@@ -566,6 +575,51 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>) -> St
             None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
         },
     }
+}
+
+/// Why a trial was ended early: `it was pruned at step 9 (loss 0.4): 5th of 12, 4 may go on`.
+fn pruned(view: &StudyView, trial: &TrialSummary<'_>) -> String {
+    let Some(pruned) = trial.pruned() else { return "it was pruned".into() };
+    let spec = view.spec.stages.get(trial.stage.index as usize);
+    let halving = spec.and_then(|spec| spec.halving.as_ref());
+    let metric = match (pruned.rule, halving) {
+        (PruneRule::Halving, Some(halving)) => Some(halving.metric.as_str()),
+        _ => trial
+            .row
+            .as_ref()
+            .and_then(|row| row.watched.as_ref()?.stop_if.as_ref())
+            .map(|met| met.metric.as_str()),
+    };
+    let value = pruned.value.map_or_else(|| "not finite".to_owned(), number);
+    let shown = metric.map_or_else(|| value.clone(), |metric| format!("{metric} {value}"));
+    let by = match (pruned.verdict, halving) {
+        (Some(RungVerdict { better, of, unknown, .. }), Some(halving)) => {
+            let (place, allowed) =
+                (ordinal(better.saturating_add(1)), halving.allowed(of.saturating_add(unknown)));
+            let missing = match unknown {
+                0 => String::new(),
+                more => {
+                    format!("; {} had not come so far, and could not change it", counted(more, "earlier trial"))
+                }
+            };
+            format!("{place} of {of}, {allowed} may go on{missing}")
+        }
+        _ => "by a rule of its own".to_owned(),
+    };
+    let step = pruned.step;
+    format!("it was pruned at step {step} ({shown}): {by}; pruned trials are no failures, and never survive")
+}
+
+/// `1st`, `2nd`, `11th`.
+fn ordinal(number: u64) -> String {
+    let end = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{end}")
 }
 
 fn waiting(row: Option<&TrialRow>) -> String {

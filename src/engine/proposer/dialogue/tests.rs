@@ -50,6 +50,7 @@ impl Past for Tried {
             identity: None,
             reused_from: None,
             imported: None,
+            watched: None,
         })
     }
     fn parent(&self, _: u64) -> Result<(String, Params), String> {

@@ -93,8 +93,15 @@ impl World {
             false => Verdict::Succeeded { metrics: Metrics::new(), outputs: Vec::new() },
         };
         let usage = Usage::default();
-        let report =
-            AttemptReport { trial: key.trial, attempt: key.attempt, ended_ms: 9, exit: None, usage, verdict };
+        let report = AttemptReport {
+            trial: key.trial,
+            attempt: key.attempt,
+            ended_ms: 9,
+            exit: None,
+            usage,
+            verdict,
+            shown: Default::default(),
+        };
         job.control.end(&Outcome::of(report)).unwrap();
         (job.state, job.lives) = (JobState::Over(Why::Ended), false);
     }

@@ -128,7 +128,11 @@ impl Watcher {
     fn report(&mut self, trial: TrialId, verdict: Verdict) {
         let Some(flight) = self.flights.get(&trial) else { return };
         let (attempt, usage) = (flight.job.key.attempt, Usage::default());
-        self.pass_on(trial, AttemptReport { trial, attempt, ended_ms: unix_ms(), exit: None, usage, verdict });
+        let shown = Default::default();
+        self.pass_on(
+            trial,
+            AttemptReport { trial, attempt, ended_ms: unix_ms(), exit: None, usage, verdict, shown },
+        );
     }
 
     /// Reports an end, after all that is known of the job.

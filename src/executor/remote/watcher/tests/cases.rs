@@ -156,7 +156,15 @@ fn a_child_that_slurm_killed_for_its_memory_is_no_exit_code() {
         bench.world().start(0);
         let verdict = Verdict::Failed(failure(FailureKind::ExitCode, "exit code 137"));
         let (usage, ended_ms, attempt) = (Usage::default(), 9, 1);
-        let report = AttemptReport { trial: TrialId(0), attempt, ended_ms, exit: None, usage, verdict };
+        let report = AttemptReport {
+            trial: TrialId(0),
+            attempt,
+            ended_ms,
+            exit: None,
+            usage,
+            verdict,
+            shown: Default::default(),
+        };
         bench.world().jobs[0].control.end(&Outcome::of(report)).unwrap();
         bench.world().jobs[0].state = JobState::Over(state);
         bench.watcher.poll();
