@@ -27,7 +27,7 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 18] = [
     "executor",
     "ray",
     "slurm",
@@ -39,6 +39,13 @@ const ELSEWHERE: [&str; 11] = [
     "uses",
     "reuse_from",
     "reuse_check",
+    "halving",
+    "rungs",
+    "eta",
+    "stop_if",
+    "after",
+    "no_better_for",
+    "min_delta",
 ];
 
 #[test]

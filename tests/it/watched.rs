@@ -232,7 +232,7 @@ fn what_cannot_be_is_refused_with_its_place() {
         ("halving = { rungs = [1], metric = \"other\" }", "no objective is called `other`"),
         ("halving = { rungs = [1], goal = \"maximize\" }", "the objective `loss` says otherwise"),
         ("halving = { rungs = [1], eta = 1 }", "eta"),
-        ("halving = { rungs = [1] }\nreuse = true", "`halving` and `reuse` do not go together"),
+        ("halving = { rungs = [1] }\nreuse = true", "trials that may end early and `reuse` do not go together"),
         ("halving = { eta = 2 }", "missing key `rungs`"),
         ("stop_if = [{ metric = \"loss\" }]", "one of `below`, `above`, `no_better_for` is missing"),
         ("stop_if = [{ metric = \"loss\", above = 1, below = 0 }]", "only one of"),

@@ -167,7 +167,7 @@ impl Checker<'_> {
             Field::Bad => return None,
             Field::Good(halving, place) => (halving, place),
         };
-        self.watched_suits(parts, place, "halving");
+        self.watched_suits(parts, place);
         let objectives = objectives?;
         let metric = match (&halving.metric, objectives) {
             (Field::Bad, _) => return None,
@@ -206,7 +206,7 @@ impl Checker<'_> {
             Field::Good(rules, place) => (rules, place),
         };
         if !rules.is_empty() {
-            self.watched_suits(parts, place, "stop_if");
+            self.watched_suits(parts, place);
         }
         let mut checked = Vec::with_capacity(rules.len());
         for rule in rules {
@@ -253,9 +253,9 @@ impl Checker<'_> {
     }
 
     /// A result that is taken over has no reports, so a stage that took it could not end as one that ran everything.
-    fn watched_suits(&mut self, parts: &StageParts, place: &Location, what: &str) {
+    fn watched_suits(&mut self, parts: &StageParts, place: &Location) {
         if parts.reuse.good().is_some_and(|reuse| !reuse.is_no()) {
-            let message = format!("`{what}` and `reuse` do not go together");
+            let message = "trials that may end early and `reuse` do not go together";
             let help = "a result that is taken over has no reports to judge by; remove one of the two";
             self.report(Diagnostic::at(place, message).label("not where results are reused").help(help));
         }
