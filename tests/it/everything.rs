@@ -27,7 +27,7 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 18] = [
+const ELSEWHERE: [&str; 19] = [
     "executor",
     "ray",
     "slurm",
@@ -42,6 +42,7 @@ const ELSEWHERE: [&str; 18] = [
     "halving",
     "rungs",
     "eta",
+    "keep",
     "stop_if",
     "after",
     "no_better_for",

@@ -106,7 +106,7 @@ case $1 in *[05]) loss=1 ;; *) loss=9 ;; esac
     assert_eq!(states[..6], ["succeeded"; 6]);
     assert_eq!(states[6..], ["pruned"; 6]);
     let why = sandbox.ok("why study.redb s_0_11", 0);
-    assert!(why.contains("7th of 7 at step 3, 4 may go on"), "{why}");
+    assert!(why.contains("pruned at step 3 (loss 9): 7th of") && why.contains(" may go on"), "{why}");
     let dump = sandbox.dump();
     let pruned = &dump["trials"][11]["pruned"];
     assert_eq!(pruned["rule"], "halving");

@@ -216,7 +216,7 @@ fn names_and_limits_make_no_other_result_and_all_else_does() {
     }
     let tables = ["study", "run", "base", "stage", "defaults"];
     // A stage that says one of these cannot reuse.
-    let refused = ["halving", "stop_if"];
+    let refused = ["stage.halving", "stage.stop_if"];
     for key in key_names().iter().filter(|key| !tables.contains(&key.as_str()) && !refused.contains(&key.as_str()))
     {
         assert!(
