@@ -343,7 +343,7 @@ fn halved() -> Scenario {
         ..Nature::default()
     };
     let requests = vec![vec![(60, Request::Drain)], vec![(15, Request::Drain), (18, Request::Terminate)]];
-    let spec = study([halving("a", 9, 1), stage("b", 1, 1)]);
+    let spec = study([halving("a", 6, 1), stage("b", 1, 1)]);
     Scenario { nature, requests, ..scenario("halved", 3, spec) }
 }
 
