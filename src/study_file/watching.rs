@@ -199,7 +199,10 @@ mod tests {
         Report { step, metrics: values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect() }
     }
 
-    fn seen(stage: &StageSpec, values: &[(u64, Option<f64>)]) -> (Vec<(u64, u64)>, Option<(u32, u64)>) {
+    /// Rungs with the steps that count there; the rule that was met, and at which step.
+    type Seen = (Vec<(u64, u64)>, Option<(u32, u64)>);
+
+    fn seen(stage: &StageSpec, values: &[(u64, Option<f64>)]) -> Seen {
         let mut lookout = Lookout::new(stage).unwrap();
         values.iter().for_each(|(step, value)| lookout.take(&report(*step, &[("y", *value)])));
         let seen = lookout.finish(true);

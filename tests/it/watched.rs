@@ -21,7 +21,7 @@ done
 
 /// A stage of so many trials, with halving or rules; the last report is a trial's value.
 fn study(trials: u64, script: &str, more: &str) -> Sandbox {
-    let sandbox = Sandbox::with_study(&format!(
+    let sandbox = Sandbox::with_study(format!(
         r#"
 [study]
 name = "s"
@@ -100,7 +100,7 @@ case $1 in *[05]) loss=1 ;; *) loss=9 ;; esac
     let cases = (0..12).map(|n| if n < 6 { format!("{}", n * 5) } else { format!("{}", n * 5 + 1) });
     let cases = cases.collect::<Vec<_>>().join(", ");
     let text = text.replace("sampling = \"random\"\n", "");
-    sandbox.write("study.toml", &text.replace("{ min = 0, max = 999, type = \"int\" }", &format!("[{cases}]")));
+    sandbox.write("study.toml", text.replace("{ min = 0, max = 999, type = \"int\" }", &format!("[{cases}]")));
     sandbox.ok("run study.toml --workers 2", 0);
     let states = states(&sandbox);
     assert_eq!(states[..6], ["succeeded"; 6]);
@@ -138,7 +138,7 @@ stop_if = [{ metric = "loss", above = 40 }, { metric = "loss", no_better_for = 5
 "#;
     let sandbox = study(6, script, rules);
     let text = fs::read_to_string(sandbox.path("study.toml")).unwrap().replace("sampling = \"random\"\n", "");
-    sandbox.write("study.toml", &text.replace("{ min = 0, max = 999, type = \"int\" }", "[0, 1, 2, 3, 4, 5]"));
+    sandbox.write("study.toml", text.replace("{ min = 0, max = 999, type = \"int\" }", "[0, 1, 2, 3, 4, 5]"));
     sandbox.ok("run study.toml --workers 3", 0);
     assert_eq!(states(&sandbox), ["succeeded", "pruned", "pruned", "pruned", "pruned", "failed"]);
     let dump = sandbox.dump();
@@ -166,7 +166,7 @@ halving = { rungs = [2], eta = 2, keep = 1 }
 ";
     let sandbox = study(6, script, more);
     let text = fs::read_to_string(sandbox.path("study.toml")).unwrap().replace("sampling = \"random\"\n", "");
-    sandbox.write("study.toml", &text.replace("{ min = 0, max = 999, type = \"int\" }", "[0, 1, 2, 3, 4, 5]"));
+    sandbox.write("study.toml", text.replace("{ min = 0, max = 999, type = \"int\" }", "[0, 1, 2, 3, 4, 5]"));
     sandbox.ok("run study.toml --workers 2", 0);
     assert_eq!(states(&sandbox), ["succeeded", "pruned", "pruned", "pruned", "pruned", "pruned"]);
 }
