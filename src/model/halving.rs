@@ -1,6 +1,6 @@
 //! In-order halving: which trials a stage ends at its rungs, as a pure function of what the trials showed there.
 //!
-//! A trial is judged at a rung against trials of lower number only, so neither timing nor the number of workers decides. [`fates`] is
+//! A trial is judged at a rung against trials of lower number only, so neither timing nor the number of workers decides. `fates` is
 //! the definition; [`Ladder`] is what an engine holds: it is fed in any order, and knows each decision as soon as what is
 //! missing cannot change it. Nothing here may look at anything but numbers, rungs and values.
 
