@@ -175,14 +175,14 @@ halving = { rungs = [2], eta = 2, keep = 1 }
 #[test]
 fn a_kill_loses_no_report() {
     let script = r#"
-[ $PITON_ATTEMPT = 1 ] || { @piton progress 9 loss=1; exit 0; }
+[ ! -e "$PITON_SCRATCH_DIR/said" ] || { @piton progress 9 loss=1; exit 0; }
 @piton progress 1 loss=5 && @piton progress 2 loss=4 && touch "$PITON_SCRATCH_DIR/said"
 exec sleep 1000
 "#;
     let sandbox = study(2, script, "halving = { rungs = [2, 9] }");
-    let said = sandbox.path("artifacts/s/0_fit/s_0_0/scratch/said");
-    let engine = sandbox.start("run study.toml");
-    wait_until("the trial has reported", || said.exists());
+    let said = ["s_0_0", "s_0_1"].map(|case| sandbox.path(&format!("artifacts/s/0_fit/{case}/scratch/said")));
+    let engine = sandbox.start("run study.toml --workers 2");
+    wait_until("both trials have reported", || said.iter().all(|said| said.exists()));
     engine.signal(Signal::KILL);
     engine.wait();
     sandbox.ok("run study.toml", 0);
