@@ -5,6 +5,7 @@ piton writes one JSON object a line, and reads one line for each `ask`:
     {"type": "start", "seed": …, "space": {…}, "objectives": […], …}
     {"type": "ask", "ask": 0, …}             ->  {"params": {"x": 0.5, …}}, or {"done": true}
     {"type": "tell", "ask": 0, "state": "succeeded", "metrics": {…}, …}
+    {"type": "tell", "ask": 1, "state": "pruned", "rungs": [{"rung": 3, "step": 3, "value": 0.4}], …}
 
 Results that `piton import` brought in come first, as a "tell" without a question ("imported": true): Optuna starts warm.
 
@@ -47,6 +48,13 @@ def main():
             study.add_trial(optuna.trial.create_trial(params=message["params"], distributions=space, values=values))
         elif message["state"] == "succeeded":
             study.tell(trials.pop(message["ask"]), [message["metrics"][metric] for metric in metrics])
+        elif message["state"] == "pruned":
+            trial = trials.pop(message["ask"])
+            for rung in message.get("rungs", []):
+                # Optuna knows no value that is worse than any.
+                if rung["value"] is not None:
+                    trial.report(rung["value"], rung["rung"])
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trials.pop(message["ask"]), state=optuna.trial.TrialState.FAIL)
 

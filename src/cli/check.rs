@@ -122,6 +122,8 @@ struct StagePlan {
     combinations: Option<u64>,
     merged: u64,
     how: String,
+    /// What the rungs let through at best, and what speaks against them.
+    halving: Vec<String>,
     /// Files that the command names, and whose change would go unseen where results are reused.
     unhashed: Vec<String>,
     /// Keys of a grid that the budget leaves at one value.
@@ -147,6 +149,7 @@ impl StagePlan {
             survivors: stage.survivor_count.min(planned),
             combinations: plan::combinations(stage),
             merged: plan::merged(stage),
+            halving: halving(stage, planned),
             unhashed: if stage.reuse.is_no() { Vec::new() } else { spec.unhashed(index) },
             how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
             unvaried: row
@@ -182,6 +185,34 @@ fn how(stage: &StageSpec, planned: u64, parents: usize) -> String {
         rows => format!(", {} left out", counted(rows, "repeated row")),
     };
     format!("{sampling}{part}{merged}; {}", chosen(stage))
+}
+
+/// How many trials go on at each rung in the best case: every trial comes there, and none fails or waits.
+fn halving(stage: &StageSpec, planned: u64) -> Vec<String> {
+    let Some(halving) = &stage.halving else { return Vec::new() };
+    let mut left = planned;
+    let rungs: Vec<String> = halving
+        .rungs
+        .iter()
+        .map(|step| {
+            left = halving.allowed(left).min(left);
+            format!("{left} go on at step {step}")
+        })
+        .collect();
+    let mut lines =
+        vec![format!("halving by `{}`: at best {} of {planned}", clean(&halving.metric), rungs.join(", "))];
+    let order = match stage.sampling {
+        Sampling::Grid if !stage.sweep.is_empty() => Some("a grid"),
+        Sampling::File(_) => Some("a file"),
+        _ => None,
+    };
+    if let Some(order) = order {
+        lines.push(format!(
+            "trials are compared with those before them, which come in the order of {order}: where that ranks them, too few are pruned or good ones \
+             are; sampling = \"random\" ranks none"
+        ));
+    }
+    lines
 }
 
 /// Cases that a proposer chooses.
@@ -267,6 +298,9 @@ fn print_plan(
             print_line("  begins when `piton approve` says so")?;
         }
         print_line(&format!("  {}", plan.how))?;
+        for line in &plan.halving {
+            print_line(&format!("  {line}"))?;
+        }
         for file in &plan.unhashed {
             print_line(&format!("  `{file}` is no input: results are reused, whatever becomes of it"))?;
         }

@@ -31,6 +31,8 @@ use crate::sys::words::io_words;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at one that it may not tell of.
 const POLL: Duration = Duration::from_secs(1);
+/// News of writes taken before trials have their turn.
+const TOLD_AT_ONCE: usize = 1_000;
 /// Read of one trial before it is another's turn, bytes.
 const TURN_BYTES: u64 = 1 << 20;
 
@@ -248,7 +250,9 @@ impl Watching {
         let Some(inotify) = &self.inotify else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut told = inotify::Reader::new(inotify, &mut buffer);
-        while let Ok(event) = told.next() {
+        // A flood of writes is told of again; others have their turn first.
+        for _ in 0..TOLD_AT_ONCE {
+            let Ok(event) = told.next() else { break };
             if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
                 self.trials.values_mut().for_each(|watched| watched.stirred = true);
             }

@@ -34,7 +34,8 @@ impl HalvingSpec {
     }
 
     /// Of so many trials at a rung, so many may go on.
-    pub(crate) fn allowed(&self, of: u64) -> u64 {
+    #[must_use]
+    pub fn allowed(&self, of: u64) -> u64 {
         self.rule().allowed(of)
     }
 

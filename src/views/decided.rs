@@ -40,7 +40,7 @@ pub fn decision(
         let row = row?;
         match row.state {
             TrialState::Succeeded if row.trial == next => succeeded += 1,
-            TrialState::Failed if row.trial == next => {}
+            TrialState::Failed | TrialState::Pruned if row.trial == next => {}
             _ => break,
         }
         if succeeded == stage.survivor_count {

@@ -33,11 +33,14 @@ pub(crate) fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) ->
     writeln!(out, "  edge [arrowsize=0.6];")?;
     writeln!(out, "  base [shape=oval, label={}];", quoted(&view.study.base_case))?;
     for stage in view.stages.iter().filter(|stage| !stage.survivors.is_empty()) {
-        let StageTrials { planned, failed, .. } = view.summary(stage).trials;
+        let StageTrials { planned, failed, pruned, .. } = view.summary(stage).trials;
         let planned = counted(planned, "trial");
         let mut title = format!("{}: {} of {planned} survive", stage.name, stage.survivors.len());
         if failed > 0 {
             title += &format!(", {failed} failed");
+        }
+        if pruned > 0 {
+            title += &format!(", {pruned} pruned");
         }
         writeln!(out, "  subgraph cluster_{} {{", stage.index)?;
         writeln!(out, "    label={}; color=gray; fontname=\"sans-serif\"; fontsize=11;", quoted(&title))?;

@@ -102,6 +102,8 @@ pub(super) struct TrialData {
     pub(super) ended_ms: UnixMs,
     /// By how much each of its objectives is above its parent's value of the same metric, where both have one.
     pub(super) above_parent: Vec<Option<f64>>,
+    /// What it showed at rungs: the rung's step, and a finite value.
+    pub(super) rungs: Vec<(u64, Option<f64>)>,
     /// Kind and reason.
     pub(super) failure: Option<(FailureKind, String)>,
 }
@@ -234,6 +236,7 @@ impl From<&TrialSummary<'_>> for TrialData {
             wall_us: trial.usage().map(|usage| usage.wall_us),
             ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
             above_parent: Vec::new(),
+            rungs: trial.rungs().iter().map(|rung| (rung.at, rung.value)).collect(),
             failure: trial.failure().map(|failure| (failure.kind.clone(), failure.reason.clone())),
         }
     }

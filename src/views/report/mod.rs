@@ -8,6 +8,7 @@ mod charts;
 mod effects;
 mod gather;
 mod page;
+mod rungs;
 mod table;
 mod timeline;
 

@@ -6,7 +6,7 @@ use super::charts::{self, short};
 use super::effects::effects;
 use super::gather::{StageData, anchor};
 use super::timeline::{ends, timeline};
-use super::{Options, Report, Winner, table};
+use super::{Options, Report, Winner, rungs, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
@@ -160,6 +160,7 @@ fn story(report: &Report<'_>) -> Markup {
                         (bar(trials.planned, "planned", "planned"))
                         (bar(trials.succeeded, "ok", "succeeded"))
                         @if trials.failed > 0 { (bar(trials.failed, "bad", "failed")) }
+                        @if trials.pruned > 0 { (bar(trials.pruned, "cut", "pruned")) }
                         @if stage.status == StageStatus::Closed { (bar(summary.survived(), "s", "survived")) }
                     } @else { p .note { "not begun" } }
                 }
@@ -179,6 +180,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                 (counted(summary.trials.planned, "trial")) ": " (summary.trials.succeeded) " succeeded"
                 (taken_words(summary.counters.reused, summary.counters.imported))
                 ", " (summary.trials.failed) " failed"
+                @if summary.trials.pruned > 0 { ", " (summary.trials.pruned) " pruned" }
                 @if summary.survived() > 0 { ", " (summary.survived()) " survived" }
                 ". "
                 @if let (Some(best), Some(objective)) = (summary.best(), stage.objective()) {
@@ -186,6 +188,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                     " by " code { (best.case) } "."
                 }
             }
+            (rungs::section(stage))
             @if stage.left_out > 0 {
                 p .note { "The charts and the table show " (stage.trials.len()) " of its trials: the survivors (the best of them, if they are very many), and the others evenly thinned out." }
             }
@@ -287,7 +290,7 @@ fn workers(report: &Report<'_>) -> Markup {
                     figcaption { "A row a worker, a bar an attempt; each run of the engine begins at a line, a dashed one was cut off" }
                     (picture)
                     p .legend {
-                        span .key .ok { "succeeded" } span .key .bad { "failed" } span .key .cut { "interrupted" } span .key .now { "running" }
+                        span .key .ok { "succeeded" } span .key .bad { "failed" } span .key .cut { "interrupted or pruned" } span .key .now { "running" }
                     }
                     @if report.gathered.bars_left_out > 0 {
                         p .note { (report.gathered.bars.len()) " of " (report.gathered.bars.len() as u64 + report.gathered.bars_left_out) " attempts are drawn." }
