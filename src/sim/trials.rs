@@ -129,7 +129,12 @@ struct Running {
 impl Running {
     /// When it reports next, if it does.
     fn reports_ms(&self, nature: &Nature) -> Option<i64> {
-        let due = self.reported < nature.reports && !self.cut && self.job.stage_spec.lookout.is_some();
+        // Who fails does so half way: the next attempt shows what this one did not.
+        let most = match nature.fate(&self.job) {
+            Fate::Bad { .. } => nature.reports / 2,
+            Fate::Good(_) | Fate::Hangs => nature.reports,
+        };
+        let due = self.reported < most && !self.cut && self.job.stage_spec.lookout.is_some();
         let lasts = (self.ends_ms - self.started_ms).min(1_000);
         let share = (self.reported + 1) as i64;
         due.then(|| self.started_ms + lasts * share / (nature.reports + 1) as i64)
