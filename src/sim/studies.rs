@@ -328,7 +328,8 @@ fn aside() -> Scenario {
 
 /// A stage whose trials are compared at rungs.
 fn halving(name: &str, budget: u64, keep: u64) -> Stage {
-    let stage = stage(name, budget, 1).range("x", Range::int(1..=budget as i64)).retry_policy(&retries(1));
+    let at_once = Retries { delay_ms: 0, ..retries(1) };
+    let stage = stage(name, budget, 1).range("x", Range::int(1..=budget as i64)).retry_policy(&at_once);
     stage.halving([2, 4, 6]).halving_eta(2).halving_keep(keep)
 }
 

@@ -378,7 +378,7 @@ impl Shared {
                     rungs.map(|(at, rung)| Shown { rung, at, step: at, value: Some(-1.0e6), judged: true });
                 let shown = Box::new(Showing { rungs: rungs.collect(), met: None });
                 let event = ExecutorEvent::Shown { trial, attempt, shown, looked: false };
-                self.late_shown.push((now_ms + 1 + self.random.below(150) as i64, event));
+                self.late_shown.push((now_ms + 1 + self.random.below(30) as i64, event));
             }
         }
     }
@@ -469,13 +469,14 @@ impl Shared {
         for (_, report) in late {
             self.tell(ExecutorEvent::Ended(Box::new(report)));
         }
-        let runs = |event: &ExecutorEvent| match event {
+        // Once the next attempt runs: what is never said hurts nobody.
+        let again = |event: &ExecutorEvent| match event {
             ExecutorEvent::Shown { trial, attempt, .. } => {
-                self.running.get(trial).is_some_and(|running| running.job.key.attempt == *attempt)
+                self.running.get(trial).is_some_and(|running| running.job.key.attempt > *attempt)
             }
             _ => false,
         };
-        let due = |(at_ms, event): &(i64, ExecutorEvent)| may_come && *at_ms <= now_ms && !runs(event);
+        let due = |(at_ms, event): &(i64, ExecutorEvent)| may_come && *at_ms <= now_ms && again(event);
         let (late, later) = std::mem::take(&mut self.late_shown).into_iter().partition(due);
         self.late_shown = later;
         let late: Vec<(i64, ExecutorEvent)> = late;
