@@ -196,11 +196,11 @@ fn halving(stage: &StageSpec, planned: u64) -> Vec<String> {
         .iter()
         .map(|step| {
             left = halving.allowed(left).min(left);
-            format!("{left} go on at step {step}")
+            format!("{left} at step {step}")
         })
         .collect();
-    let mut lines =
-        vec![format!("halving by `{}`: at best {} of {planned}", clean(&halving.metric), rungs.join(", "))];
+    let (metric, rungs) = (clean(&halving.metric), rungs.join(", "));
+    let mut lines = vec![format!("halving by `{metric}`: of {planned} trials at best {rungs} go on")];
     let order = match stage.sampling {
         Sampling::Grid if !stage.sweep.is_empty() => Some("a grid"),
         Sampling::File(_) => Some("a file"),

@@ -7,7 +7,6 @@ use maud::{Markup, html};
 
 use super::gather::StageData;
 use crate::views::counted;
-use crate::views::text::number;
 
 /// With fewer trials a rank correlation says nothing.
 const LEAST: usize = 4;
@@ -22,7 +21,7 @@ pub(super) fn section(stage: &StageData) -> Markup {
             @if told.is_empty() { "too few trials ran to their end to compare rungs with what came of them." }
             @for (place, (at, rho, count)) in told.iter().enumerate() {
                 @if place > 0 { "; " }
-                "the order at step " (at) " agrees with the final one to " strong { (number(*rho)) }
+                "the order at step " (at) " agrees with the final one to " strong { (format!("{rho:.2}")) }
                 " (" (counted(*count, "trial")) ")"
             }
             @if !told.is_empty() { "." }
