@@ -44,7 +44,7 @@ impl Draft {
         let mut unfinished = BTreeSet::new();
         let open = stages.iter().find(|stage| stage.status == StageStatus::Open);
         if let Some(stage) = open.filter(|stage| stage.proposing != Proposing::No) {
-            let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+            let end = stage.end();
             proposals.extend(snapshot.proposals(stage.first_trial, end)?);
             unfinished = unfinished_of(snapshot, stage)?;
         }

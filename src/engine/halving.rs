@@ -6,7 +6,7 @@
 use super::draft::Draft;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::halving::Ladder;
-use crate::model::{StageRow, TrialId, TrialRow, TrialState};
+use crate::model::{StageRow, StageStatus, TrialId, TrialRow, TrialState};
 use crate::plan::Lineage;
 use crate::study_file::{HalvingSpec, Spec};
 
@@ -25,7 +25,7 @@ pub(super) fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<R
     if injected_fault!(RungsForgotten) {
         return Ok((Some(ladder), waiting));
     }
-    for row in snapshot.trials(stage.first_trial, end_of(stage))? {
+    for row in snapshot.trials(stage.first_trial, stage.end())? {
         let row = row?;
         feed(&mut ladder, halving, place(stage, row.trial), &row, true);
         if row.awaits_decision() {
@@ -50,7 +50,7 @@ pub(crate) fn differs(
     };
     let mut ladder = Ladder::new(halving.rule());
     let mut recorded = std::collections::BTreeSet::new();
-    for row in snapshot.trials(stage.first_trial, end_of(stage))? {
+    for row in snapshot.trials(stage.first_trial, stage.end())? {
         let row = row?;
         let place = place(stage, row.trial);
         feed(&mut ladder, halving, place, &row, false);
@@ -80,7 +80,9 @@ pub(crate) fn differs(
             )
         })
     };
-    Ok(wrong.or_else(missing))
+    // While an earlier stage is open again, nothing is decided here.
+    let is_held_back = stages.iter().any(|other| other.index < stage.index && other.status == StageStatus::Open);
+    Ok(wrong.or_else(|| if is_held_back { None } else { missing() }))
 }
 
 /// Tells what a row has of its trial. Who has failed for good shows nothing more, also if it was made to run again.
@@ -99,8 +101,4 @@ fn feed(ladder: &mut Ladder, halving: &HalvingSpec, place: u64, row: &TrialRow, 
 
 fn place(stage: &StageRow, trial: TrialId) -> u64 {
     trial.0.saturating_sub(stage.first_trial.0)
-}
-
-fn end_of(stage: &StageRow) -> TrialId {
-    TrialId(stage.first_trial.0.saturating_add(stage.planned()))
 }

@@ -16,7 +16,7 @@ use crate::study_file::Spec;
 pub(super) fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<Judge, JournalError> {
     let Some((stage, _)) = draft.open_stage() else { return Ok(Judge::default()) };
     let Some(of) = spec.stages.get(stage.index as usize) else { return Ok(Judge::default()) };
-    let (first, end) = (stage.first_trial, TrialId(stage.first_trial.0.saturating_add(stage.planned())));
+    let (first, end) = (stage.first_trial, stage.end());
     // Those of the stage itself are counted in their turn.
     let mut before = draft.progress_row().catastrophic;
     if spec.rails.catastrophic_failures.is_some() {
@@ -51,6 +51,6 @@ pub(crate) fn broken(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Res
         Some(_) => TrialId(0),
         None => row.first_trial,
     };
-    let end = TrialId(row.first_trial.0.saturating_add(row.planned()));
+    let end = row.end();
     plan::broken(spec, &stages, stage, snapshot.trials(first, end)?)
 }

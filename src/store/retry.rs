@@ -149,7 +149,7 @@ fn lost(snapshot: &Snapshot, spec: &Spec, stages: &[StageRow], stage: &StageRow)
         return Ok(all);
     }
     let study = snapshot.study()?;
-    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let end = stage.end();
     let proposals = snapshot.proposals(TrialId(0), end)?;
     let made_with = MadeWith::from(&study);
     let (recorded, known) = (Known(snapshot), (stages, study.doubts.as_slice()));
@@ -220,7 +220,7 @@ fn named(
 }
 
 fn failed(snapshot: &Snapshot, stage: &StageRow) -> Result<Vec<TrialId>, JournalError> {
-    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let end = stage.end();
     let rows = snapshot.trials(stage.first_trial, end)?.filter_map(|row| match row {
         Ok(row) => (row.state == TrialState::Failed).then_some(Ok(row.trial)),
         Err(error) => Some(Err(error)),

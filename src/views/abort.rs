@@ -79,7 +79,7 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<Stri
     let study = &view.study;
     let Some(abort) = study.abort.filter(|_| study.status == StudyStatus::Aborted) else { return Ok(None) };
     let Some(stage) = view.stage(abort.stage) else { return Ok(Some("the abort names no stage".into())) };
-    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let end = stage.end();
     let differs = match abort.rail {
         Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures => {
             let rows = snapshot.trials(TrialId(0), end)?;

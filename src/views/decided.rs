@@ -35,7 +35,7 @@ pub fn decision(
         return Ok(SurvivorsDecided { decided: false, left });
     }
     let (mut next, mut succeeded) = (stage.first_trial, 0);
-    let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+    let end = stage.end();
     for row in snapshot.trials(stage.first_trial, end)? {
         let row = row?;
         match row.state {

@@ -82,8 +82,8 @@ impl State {
     /// The first trial that is not to start now.
     #[must_use]
     pub(crate) fn starts_below(&self) -> Option<TrialId> {
-        let end = self.draft.open_stage().map(|(stage, _)| stage.first_trial.0.saturating_add(stage.planned()));
-        let end = end.map(TrialId).filter(|_| !injected_fault!(LaterStagesGoOn));
+        let end = self.draft.open_stage().map(|(stage, _)| stage.end());
+        let end = end.filter(|_| !injected_fault!(LaterStagesGoOn));
         [self.limit(), end].into_iter().flatten().min()
     }
 

@@ -7,7 +7,8 @@
 use super::{Action, Now, State};
 use crate::model::halving::{Decided, Ladder};
 use crate::model::{
-    AttemptEnd, AttemptNo, Event, FoldError, Next, RungVerdict, StageIndex, TrialId, TrialRow, TrialState, Verdict,
+    AttemptEnd, AttemptNo, Event, FoldError, Next, RungVerdict, StageIndex, StageRow, StageStatus, TrialId,
+    TrialRow, TrialState, Verdict,
 };
 use crate::study_file::StageSpec;
 use crate::study_file::watching::Showing;
@@ -31,10 +32,18 @@ impl State {
         self.ladder = halving.map(|halving| Ladder::new(halving.rule()));
     }
 
-    fn watched_stage(&self, trial: TrialId) -> Option<(&StageSpec, u64)> {
+    /// The stage of a trial that runs. It need not be the open one: an earlier one may have been opened again.
+    fn watched_stage(&self, trial: TrialId) -> Option<&StageSpec> {
+        let begun = |stage: &&StageRow| stage.status != StageStatus::Waiting && stage.contains(trial);
+        let stage = self.draft.stages().iter().find(begun)?;
+        self.spec.stages.get(stage.index as usize).filter(|spec| spec.is_watched())
+    }
+
+    /// The rungs that a trial comes to, and its place there; of a stage that is not open nothing is decided yet.
+    fn ladder_of(&mut self, trial: TrialId) -> Option<(&mut Ladder, u64)> {
         let (stage, _) = self.draft.open_stage().filter(|(stage, _)| stage.contains(trial))?;
-        let spec = self.spec.stages.get(stage.index as usize).filter(|spec| spec.is_watched())?;
-        Some((spec, trial.0 - stage.first_trial.0))
+        let place = trial.0 - stage.first_trial.0;
+        self.ladder.as_mut().map(|ladder| (ladder, place))
     }
 
     /// A running attempt has shown this, besides what is recorded. Whoever says it may say anything: what the stage has no rung or
@@ -50,20 +59,19 @@ impl State {
         if runs != Some(&attempt) && !(injected_fault!(LateShownAccepted) && runs.is_some()) {
             return Ok(Vec::new());
         }
-        let was_sealed = self.draft.trial_row(trial).is_some_and(TrialRow::is_sealed);
-        self.note_shown(now, trial, attempt, said)?;
-        let is_sealed = self.draft.trial_row(trial).is_some_and(TrialRow::is_sealed);
-        Ok(if is_sealed && !was_sealed { vec![Action::Prune(trial)] } else { Vec::new() })
+        let ends = self.note_shown(now, trial, attempt, said)?;
+        Ok(if ends { vec![Action::Prune(trial)] } else { Vec::new() })
     }
 
+    /// Records what a trial has shown; whether it ends by that.
     pub(super) fn note_shown(
         &mut self,
         now: Now,
         trial: TrialId,
         attempt: AttemptNo,
         said: Showing,
-    ) -> Result<(), FoldError> {
-        let Some((spec, place)) = self.watched_stage(trial) else { return Ok(()) };
+    ) -> Result<bool, FoldError> {
+        let Some(spec) = self.watched_stage(trial) else { return Ok(false) };
         let halving = spec.halving.clone();
         let met = said.met.filter(|met| {
             let rule = spec.stop_if.get(met.rule as usize);
@@ -84,21 +92,20 @@ impl State {
             let (rung, at, step, judged) = (shown.rung, shown.at, shown.step, shown.judged);
             let value = shown.value.filter(|value| value.is_finite());
             self.emit(now, Event::RungReached { trial, attempt, rung, at, step, value, judged })?;
-            if let Some(ladder) = &mut self.ladder {
+            if let Some((ladder, place)) = self.ladder_of(trial) {
                 ladder.show(place, rung, halving.cost(value), judged);
             }
         }
-        if let Some(met) = met.filter(|_| self.draft.trial_row(trial).is_some_and(|row| !row.is_sealed())) {
-            self.emit(now, Event::StopIfMet { trial, attempt, met })?;
-            self.shows_no_more(trial);
-        }
-        Ok(())
+        let may_end = self.draft.trial_row(trial).is_some_and(|row| !row.is_sealed());
+        let Some(met) = met.filter(|_| may_end) else { return Ok(false) };
+        self.emit(now, Event::StopIfMet { trial, attempt, met })?;
+        self.shows_no_more(trial);
+        Ok(true)
     }
 
     /// A trial has shown all that it ever will.
     pub(super) fn shows_no_more(&mut self, trial: TrialId) {
-        let place = self.draft.open_stage().map(|(stage, _)| trial.0.saturating_sub(stage.first_trial.0));
-        if let (Some(ladder), Some(place)) = (&mut self.ladder, place) {
+        if let Some((ladder, place)) = self.ladder_of(trial) {
             ladder.end(place);
         }
     }

@@ -82,6 +82,12 @@ impl StageRow {
         self.planned
     }
 
+    /// The number after its last trial's.
+    #[must_use]
+    pub fn end(&self) -> TrialId {
+        TrialId(self.first_trial.0.saturating_add(self.planned))
+    }
+
     /// Trials it may have at most: those planned, or what its proposer may still fill.
     #[must_use]
     pub fn room(&self) -> u64 {

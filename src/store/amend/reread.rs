@@ -135,7 +135,7 @@ impl Reading<'_> {
         let head = StageHead { status: stage.status, first_trial: stage.first_trial, objective };
         let mut selector = Selector::new(is);
         let (mut results, mut best, mut attempts) = (Vec::new(), None, BTreeMap::new());
-        for row in self.snapshot.trials(stage.first_trial, end_of(stage))? {
+        for row in self.snapshot.trials(stage.first_trial, stage.end())? {
             let mut row = row?;
             // An imported result was read by no rule. It stands as long as it has what the stage needs.
             if row.imported.is_some() && !is.is_met_by(&row.metrics) {
@@ -206,7 +206,7 @@ impl Reading<'_> {
     ) -> Result<Option<String>, ReadError> {
         let all = before.iter().chain([now]).flat_map(|read| &read.results);
         let again: BTreeMap<TrialId, &Reread> = all.map(|reread| (reread.trial, reread)).collect();
-        let rows = self.snapshot.trials(TrialId(0), end_of(stage))?.map(|row| {
+        let rows = self.snapshot.trials(TrialId(0), stage.end())?.map(|row| {
             row.map(|row| match again.get(&row.trial).and_then(|reread| row.read_again(reread)) {
                 Some(again) => again,
                 None => row,
@@ -232,10 +232,6 @@ const NAMED_MAX: usize = 3;
 
 fn position(index: StageIndex) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
-}
-
-fn end_of(stage: &StageRow) -> TrialId {
-    TrialId(stage.first_trial.0.saturating_add(stage.planned()))
 }
 
 fn same_success(row: &TrialRow) -> Option<Verdict> {

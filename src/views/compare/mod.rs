@@ -20,7 +20,7 @@ use super::dump::value_text;
 use super::text::{clean, counted};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{Params, StageRow, TrialId, TrialState, Value};
+use crate::model::{Params, StageRow, TrialState, Value};
 use baseline::{BaselineTrial, metric_names, numbers};
 
 pub use baseline::{Baseline, is_store, save_baseline, write_baseline};
@@ -210,7 +210,7 @@ pub fn check_metrics(
             here.extend(spec.objectives.iter().map(|objective| objective.metric.clone()));
             here.extend(spec.metrics.keys().cloned());
         }
-        let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+        let end = stage.end();
         for row in snapshot.trials(stage.first_trial, end)? {
             let row = row?;
             here.extend(numbers(&row.metrics).into_keys().map(str::to_owned));

@@ -126,7 +126,7 @@ impl Wanted {
         let lineage = Lineage::new(&spec, &stages).with_proposals(&proposals);
         for stage in &stages {
             let Some(identity) = StageIdentity::of(&spec, stage.index, (&study).into()) else { continue };
-            let end = TrialId(stage.first_trial.0.saturating_add(stage.planned()));
+            let end = stage.end();
             for row in snapshot.trials(stage.first_trial, end)? {
                 let row = row?;
                 let Some((known, attempt, ended_ms)) = result_of(&row) else { continue };
