@@ -25,7 +25,7 @@ use piton::program::paths::{STDERR_LOG, StudyPaths};
 use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
 use piton::spec::StageSpec;
-use piton::views::{clean, counted, doubt_words, duration, number, taken_words};
+use piton::views::{clean, counted, doubt_words, duration, number, reported, taken_words};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -320,7 +320,7 @@ impl Observer for Progress {
             }
             Event::RungDecided { .. } => {}
             Event::StopIfMet { trial, met, .. } => {
-                let value = met.value.map_or_else(|| "not finite".to_owned(), number);
+                let value = reported(met.value);
                 let words = |_: &StageSpec| format!("at step {}: {} {value}", met.step, clean(&met.metric));
                 self.pruned(*trial, draft, words);
             }

@@ -5,6 +5,12 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// Whether a count is left out of what is written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// An object's entries in the order of the text. A reader of values decides what becomes of each.
 #[derive(Debug)]
 pub(crate) struct RawObject<'a>(pub Vec<(String, &'a RawValue)>);

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::Lineage;
+use crate::model::json::is_zero;
 use crate::model::{StageCounters, StageRow, StageStatus};
 
 /// A stage's trials by where they stand: `planned` is the sum of all others.
@@ -26,16 +27,11 @@ pub struct StageTrials {
     /// Trials that never come to a result: the study was aborted before.
     pub cancelled: u64,
     /// Trials that were ended early. There where there are any.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub pruned: u64,
     /// Trials that have ended, and a rung has still to decide whether that counts. There where there are any.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub undecided: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 impl StageTrials {

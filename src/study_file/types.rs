@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::ExecutorSpec;
 use super::rules::Rails;
 use super::stage::StageSpec;
+use crate::model::json::is_zero;
 use crate::model::{Params, StageIndex, Value, named};
 
 /// A whole study, checked.
@@ -282,10 +283,6 @@ pub struct CaseList {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_no_share(share: &f64) -> bool {
     *share == 0.0
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// How survivors are chosen; see `plan::select`.

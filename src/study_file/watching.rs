@@ -9,6 +9,7 @@ use super::stage::StageSpec;
 use super::types::Goal;
 use crate::model::StopIfMet;
 use crate::model::halving::{Climb, Rule, Shown};
+use crate::model::json::is_zero;
 use crate::model::reports::Report;
 
 /// `[stage.halving]`: trials are compared at rungs, and about one in `eta` goes on.
@@ -56,11 +57,6 @@ pub struct StopIf {
     /// Reports of lower steps are passed over.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub after: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(step: &u64) -> bool {
-    *step == 0
 }
 
 /// What a report has to say for a trial to end. What is not finite is worse than any number: it is beyond every threshold, and no

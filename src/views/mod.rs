@@ -46,6 +46,8 @@ pub use own_files::{own_file, refuse_own_file};
 pub use pace::{about, time_left};
 pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
-pub use text::{Screen, bytes, clean, columns, counted, duration, number, short_number, steers_or_hides};
+pub use text::{
+    Screen, bytes, clean, columns, counted, duration, number, reported, short_number, steers_or_hides,
+};
 pub use trial::{TrialSummary, Trials};
 pub use words::{doubt_words, signal_name, taken_words, timestamp};

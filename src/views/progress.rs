@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::text::{Screen, clean, number};
+use super::text::{Screen, clean, reported};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reports::{Extent, MAX_BYTES, Report};
@@ -47,7 +47,7 @@ impl LastReport {
 }
 
 fn measured(name: &str, value: Option<f64>) -> String {
-    format!("{} {}", clean(name), value.map_or_else(|| "not finite".to_owned(), number))
+    format!("{} {}", clean(name), reported(value))
 }
 
 /// Where a trial's reports are.

@@ -21,6 +21,7 @@ pub use queue::ClusterQueue;
 
 use super::{AbortedBy, StudyView, TrialSummary, ViewError, abort_words, decision, shell_quoted};
 use crate::journal::{JournalError, Snapshot};
+use crate::model::json::is_zero;
 use crate::model::{
     AttemptOutcome, AttemptRow, Event, FailureKind, RunEnd, RunningRow, StageStatus, StudyStatus, TrialId, UnixMs,
     Verdict,
@@ -58,7 +59,7 @@ pub struct Status {
     /// Whether the running engine starts nothing more.
     pub draining: bool,
     /// Events that were lost with a damaged store, before this one was made of what was left.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub lost_events: u64,
     /// The last engine.
     pub engine: Option<Engine>,
@@ -149,13 +150,13 @@ pub struct Stage {
     #[serde(flatten)]
     pub trials: StageTrials,
     /// Of those that succeeded, how many took the result of an equal trial; there where any did.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub reused: u64,
     /// Of those that succeeded, how many have a result that was made elsewhere; there where any have.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub imported: u64,
     /// Imported results that its proposer hears of before its first question; there where there are any.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub told: u64,
     /// Trials it will have as far as is known: those planned, and what its proposer may still propose.
     pub expected: u64,
@@ -213,11 +214,6 @@ pub struct LastFailure {
     pub reason: String,
     /// Its error output; `null` for a closure, which has none.
     pub log: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 impl Status {

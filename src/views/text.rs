@@ -111,6 +111,12 @@ pub fn short_number(value: f64) -> String {
     number(format!("{value:.5e}").parse().unwrap_or(value))
 }
 
+/// What a trial reported, as people write it; `None` is no finite number.
+#[must_use]
+pub fn reported(value: Option<f64>) -> String {
+    value.map_or_else(|| "not finite".to_owned(), number)
+}
+
 /// A number as people write it, with every digit that counts: whole ones without a point, very large and small ones with an exponent.
 #[must_use]
 pub fn number(value: f64) -> String {

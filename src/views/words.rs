@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::text::number;
+use super::text::reported;
 use crate::model::{
     Doubt, Exit, ImportSource, Origin, PruneRule, Pruned, RemoteJob, ResultDifference, ResultPart, RungVerdict,
     UnixMs,
@@ -61,7 +61,7 @@ pub fn doubt_words(doubt: &Doubt, stage: &str) -> String {
 
 /// How a trial was pruned: `pruned at step 9 (loss 0.4): 5th of 12, 4 may go on`.
 pub(super) fn pruned_words(pruned: &Pruned) -> String {
-    let value = pruned.value.map_or_else(|| "not finite".to_owned(), number);
+    let value = reported(pruned.value);
     let by = match (pruned.rule, pruned.verdict) {
         (PruneRule::Halving, Some(RungVerdict { better, of, unknown, .. })) => {
             let missing = if unknown > 0 { format!(", with {unknown} still unknown") } else { String::new() };

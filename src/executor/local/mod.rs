@@ -30,7 +30,7 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -185,7 +185,7 @@ impl Shared {
 
     /// A job that does not start.
     fn give_back(&self, job: &Job, made: bool) {
-        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.key.trial);
+        self.let_go(job);
         if made {
             attempt_dir::unmake(&self.grounds, job);
         }
@@ -227,8 +227,22 @@ impl Shared {
     }
 
     fn is_pruned(&self, job: &Job) -> bool {
-        let pruned = job.stage_spec.lookout.is_some().then(|| self.pruned.lock());
-        pruned.is_some_and(|pruned| pruned.unwrap_or_else(PoisonError::into_inner).contains(&job.key.trial))
+        job.stage_spec.lookout.is_some() && self.pruned().contains(&job.key.trial)
+    }
+
+    fn pruned(&self) -> MutexGuard<'_, BTreeSet<TrialId>> {
+        self.pruned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its attempt is over, or never was. A job whose stage is not watched costs nothing.
+    fn let_go(&self, job: &Job) {
+        if job.stage_spec.lookout.is_none() {
+            return;
+        }
+        self.pruned().remove(&job.key.trial);
+        if let Some(Some(watcher)) = self.reports.get() {
+            watcher.forget(job.key.trial);
+        }
     }
 
     /// Reports an end; its outputs, logs and metrics are durable before the engine hears of it, and what its parent left was
@@ -256,10 +270,7 @@ impl Shared {
             Ok(shown) => (verdict, shown),
             Err(why) => (self.machine_failed(why), Showing::default()),
         };
-        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
-        if let Some(watcher) = self.watcher(job) {
-            watcher.forget(trial);
-        }
+        self.let_go(job);
         let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&trial);
         let ended_ms = start.map_or_else(unix_ms, |start| start.end_ms(usage.wall_us, &self.clock));
         let report = AttemptReport { trial, attempt, ended_ms, exit, usage, verdict, shown };
@@ -563,6 +574,17 @@ impl LocalExecutor {
         self.wake_all();
     }
 
+    /// Gives back what waits and is not to start; the rest keeps its order.
+    fn give_back_idle(&self) {
+        let waiting: Vec<Job> = self.queued.try_iter().collect();
+        for job in waiting {
+            match &self.jobs {
+                Some(jobs) if self.shared.starts(&job) => drop(jobs.send(job)),
+                _ => self.shared.give_back(&job, false),
+            }
+        }
+    }
+
     fn wake_all(&self) {
         for worker in &self.workers {
             let _ = worker.wake.try_send(());
@@ -589,24 +611,12 @@ impl Executor for LocalExecutor {
     /// Whatever a worker takes meanwhile it gives back by itself. What may start keeps its order.
     fn withdraw(&mut self, from: TrialId) {
         self.shared.withdrawn_from.fetch_min(from.0, Ordering::SeqCst);
-        let waiting: Vec<Job> = self.queued.try_iter().collect();
-        for job in waiting {
-            match &self.jobs {
-                Some(jobs) if self.shared.starts(&job) => drop(jobs.send(job)),
-                _ => self.shared.give_back(&job, false),
-            }
-        }
+        self.give_back_idle();
     }
 
     fn prune(&mut self, trial: TrialId) {
-        self.shared.pruned.lock().unwrap_or_else(PoisonError::into_inner).insert(trial);
-        let waiting: Vec<Job> = self.queued.try_iter().collect();
-        for job in waiting {
-            match &self.jobs {
-                Some(jobs) if job.key.trial != trial => drop(jobs.send(job)),
-                _ => self.shared.give_back(&job, false),
-            }
-        }
+        self.shared.pruned().insert(trial);
+        self.give_back_idle();
         self.wake_all();
     }
 

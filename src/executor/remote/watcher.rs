@@ -323,10 +323,7 @@ impl Watcher {
         self.recall(TrialId(0)..);
         if self.mode == Mode::Terminate {
             for flight in self.flights.values_mut() {
-                flight.asked_to_end = true;
-                if let Err(error) = flight.control.cancel() {
-                    log::warn!("cannot ask trial {} to end: {error}", flight.job.key.trial);
-                }
+                flight.ask_to_end();
             }
             let grace = Duration::from_millis(self.spec.run.grace_ms);
             self.cancel_at.get_or_insert_with(|| Instant::now() + grace + POLL_MIN);
@@ -339,10 +336,7 @@ impl Watcher {
     fn prune(&mut self, trial: TrialId) {
         self.recall(trial..=trial);
         if let Some(flight) = self.flights.get_mut(&trial) {
-            flight.asked_to_end = true;
-            if let Err(error) = flight.control.cancel() {
-                log::warn!("cannot ask trial {trial} to end: {error}");
-            }
+            flight.ask_to_end();
         }
         self.interval = POLL_MIN;
         self.poll_at = Instant::now();
@@ -538,6 +532,14 @@ impl Watcher {
 }
 
 impl Flight {
+    /// By its control directory, wherever it runs.
+    fn ask_to_end(&mut self) {
+        self.asked_to_end = true;
+        if let Err(error) = self.control.cancel() {
+            log::warn!("cannot ask trial {} to end: {error}", self.job.key.trial);
+        }
+    }
+
     fn name(&self) -> (String, Option<String>) {
         (self.job.key.to_string(), Some(self.told.id.clone()).filter(|id| !id.is_empty()))
     }

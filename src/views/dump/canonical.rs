@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::schema::{AcceptanceOut, MetricsOut, ParamsOut, SourceOut, acceptances_out, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
+use crate::model::json::is_zero;
 use crate::model::{
     ImportSource, Metrics, OutputHash, Proposing, Pruned, ResultsTold, RungRow, StageRow, StudyStatus, TrialState,
 };
@@ -56,7 +57,7 @@ struct Stage<'a> {
     index: u32,
     name: &'a str,
     planned: u64,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pruned: u64,
     status: &'static str,
     succeeded: u64,
@@ -109,11 +110,6 @@ struct Rung {
     at: u64,
     step: u64,
     value: Option<f64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 #[derive(Serialize)]

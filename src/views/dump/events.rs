@@ -19,7 +19,7 @@ use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, LaterStages, Next, Parent, Rail,
     Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
-use crate::views::text::{clean, duration, number, pad, pad_left};
+use crate::views::text::{clean, duration, pad, pad_left, reported};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
 
@@ -793,7 +793,7 @@ impl<'a> Names<'a> {
             }
             Event::BaseKept => "nothing that it saw changes: it does not run again".into(),
             Event::RungReached { at, step, value, judged, .. } => {
-                let value = value.map_or_else(|| "not finite".to_owned(), number);
+                let value = reported(*value);
                 let judged = if *judged { "" } else { ", and is not judged there" };
                 format!("rung {at}: {value} at step {step}{judged}")
             }
@@ -804,7 +804,7 @@ impl<'a> Names<'a> {
                 format!("{fate} at rung {rung}: {better} of {of} better{missing}")
             }
             Event::StopIfMet { met, .. } => {
-                let value = met.value.map_or_else(|| "not finite".to_owned(), number);
+                let value = reported(met.value);
                 format!("is pruned by rule {}: {} {value} at step {}", met.rule, met.metric, met.step)
             }
             Event::TrialReset { .. } => "pending again".into(),

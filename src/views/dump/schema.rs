@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use crate::model::json::is_zero;
 use crate::model::{
     Accepted, AcceptedChange, AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource,
     Imported, Metric, Metrics, Origin, OutputHash, Params, PruneRule, Pruned, RungRow, Severity, StageStatus,
@@ -138,13 +139,13 @@ pub(super) struct StageOut<'a> {
     #[serde(flatten)]
     trials: StageTrials,
     /// Of those that succeeded, how many took the result of an equal trial; there where any did.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     reused: u64,
     /// Of those that succeeded, how many have a result that was made elsewhere; there where any have.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     imported: u64,
     /// Imported results that its proposer hears of before its first question; there where there are any.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     told: u64,
     survivors: Vec<String>,
     /// There where it is true: it was planned from other cases than survive the stage before it now, and was to stay so.
@@ -352,11 +353,6 @@ pub(crate) struct OriginOut<'a> {
     study_id: StudyId,
     case: &'a str,
     attempt: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 fn shown<S: Serializer>(id: &StudyId, serializer: S) -> Result<S::Ok, S::Error> {

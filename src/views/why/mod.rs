@@ -21,7 +21,7 @@ use super::dump::{
 };
 #[cfg(feature = "report")]
 use super::shell_quoted;
-use super::text::number;
+use super::text::{number, reported};
 use super::words::{FROM_OTHERS, doubt_words, local_time, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
@@ -590,7 +590,7 @@ fn pruned(view: &StudyView, trial: &TrialSummary<'_>) -> String {
             .and_then(|row| row.watched.as_ref()?.stop_if.as_ref())
             .map(|met| met.metric.as_str()),
     };
-    let value = pruned.value.map_or_else(|| "not finite".to_owned(), number);
+    let value = reported(pruned.value);
     let shown = metric.map_or_else(|| value.clone(), |metric| format!("{metric} {value}"));
     let by = match (pruned.verdict, halving) {
         (Some(RungVerdict { better, of, unknown, .. }), Some(halving)) => {
