@@ -4,7 +4,7 @@
 //! All of it was written by the trial: links that lead out of the case's directory, FIFOs and devices are no reports.
 
 use std::collections::BTreeMap;
-use std::io::{self, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use regex::bytes::Regex;
@@ -189,9 +189,32 @@ pub(crate) fn each_report(case: &Opened, which: Which<'_>, mut each: impl FnMut(
             each(report);
         }
     };
-    let extent = each_written(case, &mut take)?;
-    let printed = each_printed(case, which, &mut take)?;
+    let extent = each_written(case, Part::All, &mut take)?;
+    let printed = each_printed(case, which, Part::All, &mut take)?;
     Ok(if printed == Extent::Cut { printed } else { extent })
+}
+
+/// Likewise, but of a long file only parts, evenly spread from its beginning to its end: about so many bytes of a trial, however much
+/// it says. Where steps are counted, only what stands first is read.
+///
+/// # Errors
+/// As for [`each_report`].
+pub(crate) fn each_report_of_parts(
+    case: &Opened,
+    which: Which<'_>,
+    most: u64,
+    mut each: impl FnMut(Report),
+) -> io::Result<()> {
+    let mut acceptance = Acceptance::default();
+    let mut take = |report: Report| {
+        if acceptance.accepts(&report) {
+            each(report);
+        }
+    };
+    each_written(case, Part::Spread(most), &mut take)?;
+    let attempts = u64::from(which.attempt.clamp(1, MAX_ATTEMPTS));
+    each_printed(case, which, Part::Spread((most / attempts).max(PARTS_OF)), &mut take)?;
+    Ok(())
 }
 
 /// Of these reports those that decide whether a trial ends early: what is printed, where `[stage.progress]` names a file, else what is
@@ -207,26 +230,70 @@ pub(crate) fn each_watched(case: &Opened, which: Which<'_>, mut each: impl FnMut
         }
     };
     match which.printed {
-        Some(_) => each_printed(case, which, &mut take),
-        None => each_written(case, &mut take),
+        Some(_) => each_printed(case, which, Part::All, &mut take),
+        None => each_written(case, Part::All, &mut take),
     }
 }
 
-fn each_written(case: &Opened, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
-    match open(|| case.open(Path::new(PROGRESS_FILE)))? {
-        Some(file) => read_reports(file.contents()?, MAX_BYTES, take),
-        None => Ok(Extent::Whole),
+/// How much of a file is read.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    All,
+    /// So many bytes, evenly spread over it.
+    Spread(u64),
+}
+
+/// How many parts of a long file are read,
+const PARTS: u64 = 64;
+/// and that many bytes at least for all of them.
+const PARTS_OF: u64 = 64 << 10;
+
+impl Part {
+    /// What is read of a file, and how many bytes at most. Only what can be read from the middle of a file on has parts.
+    fn of(self, file: &Opened, has_parts: bool) -> io::Result<(Box<dyn io::Read + '_>, u64)> {
+        let Self::Spread(most) = self else { return Ok((Box::new(file.contents()?), MAX_BYTES)) };
+        let length = file.bytes()?.min(MAX_BYTES);
+        if length <= most || !has_parts {
+            return Ok((Box::new(file.contents()?), most));
+        }
+        Ok((Box::new(io::Cursor::new(spread(file, length, most)?)), MAX_BYTES))
     }
 }
 
-fn each_printed(case: &Opened, which: Which<'_>, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
+/// The whole lines in parts of a file.
+fn spread(file: &Opened, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    let size = most / PARTS;
+    let mut from = file.contents()?;
+    let (mut lines, mut part) = (Vec::new(), Vec::new());
+    for number in 0..PARTS {
+        let at = length.saturating_sub(size) / (PARTS - 1) * number;
+        from.seek(SeekFrom::Start(at))?;
+        part.clear();
+        from.by_ref().take(size).read_to_end(&mut part)?;
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        // The part of a line that another one begins in is passed over.
+        let first = if at == 0 { Some(0) } else { part.iter().position(is_end) };
+        let Some((first, last)) = first.zip(part.iter().rposition(is_end)) else { continue };
+        lines.extend_from_slice(part.get(first..=last).unwrap_or_default());
+    }
+    Ok(lines)
+}
+
+fn each_written(case: &Opened, part: Part, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
+    let Some(file) = open(|| case.open(Path::new(PROGRESS_FILE)))? else { return Ok(Extent::Whole) };
+    let (from, most) = part.of(&file, true)?;
+    read_reports(from, most, take)
+}
+
+fn each_printed(case: &Opened, which: Which<'_>, part: Part, take: &mut impl FnMut(Report)) -> io::Result<Extent> {
     let mut extent = Extent::Whole;
     let Some(printed) = which.printed else { return Ok(extent) };
     for attempt in 1..=which.attempt.min(MAX_ATTEMPTS) {
         let path = Path::new(&attempt_name(attempt)).join(&printed.file);
         let Some(file) = open(|| case.open(&case.resolve(&path)?.0))? else { continue };
         let ended = attempt == which.attempt && which.ended;
-        if printed.read(file.contents()?, MAX_BYTES, ended, &mut *take)? == Extent::Cut {
+        let (from, most) = part.of(&file, printed.says_its_step())?;
+        if printed.read(from, most, ended, &mut *take)? == Extent::Cut {
             extent = Extent::Cut;
         }
     }
@@ -258,7 +325,7 @@ impl Tail {
     ) -> io::Result<Self> {
         let mut acceptance = Acceptance::default();
         let before = Which { printed, attempt: attempt.saturating_sub(1), ended: false };
-        each_printed(case, before, &mut |report: Report| {
+        each_printed(case, before, Part::All, &mut |report: Report| {
             if acceptance.accepts(&report) {
                 each(&report);
             }
@@ -501,6 +568,45 @@ mod tests {
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         assert_eq!(look(), nothing);
+    }
+
+    /// Of a million reports, the first ones, the last ones, and some from everywhere between; none of a line that was cut.
+    #[test]
+    fn of_a_long_file_parts_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        let most = 256 << 10;
+        let case = Opened::dir(root.path()).unwrap();
+        let steps = |which| {
+            let mut steps = Vec::new();
+            each_report_of_parts(&case, which, most, |report| {
+                assert_eq!(report.metrics.get("y"), Some(&Some(7.0 + report.step as f64)), "{report:?}");
+                steps.push(report.step);
+            })
+            .unwrap();
+            steps
+        };
+        let evenly = |steps: &[u64]| {
+            assert_eq!((steps.first(), steps.last()), (Some(&1), Some(&299_999)));
+            let widest = steps.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(widest < 6_000 && steps.len() < 12_000, "{widest} {}", steps.len());
+        };
+        let lines = |line: fn(u64) -> String| (1..300_000).map(line).collect::<String>();
+        fs::write(root.path().join(PROGRESS_FILE), lines(|n| format!("{{\"step\": {n}, \"y\": {}}}\n", 7 + n)))
+            .unwrap();
+        evenly(&steps(Which { printed: None, attempt: 1, ended: true }));
+
+        fs::remove_file(root.path().join(PROGRESS_FILE)).unwrap();
+        fs::create_dir(root.path().join("attempt_1")).unwrap();
+        let log = root.path().join("attempt_1/stdout.log");
+        fs::write(&log, lines(|n| format!("step {n} y {}\r", 7 + n))).unwrap();
+        let printed = Printed::new(&spec(Some(r"step (?P<step>\d+) y (?P<y>\d+)"), &[])).unwrap();
+        evenly(&steps(Which { printed: printed.as_ref(), attempt: 1, ended: true }));
+
+        // Counted steps cannot be counted from the middle.
+        fs::write(&log, lines(|n| format!("y {}\n", 7 + n))).unwrap();
+        let counted = Printed::new(&spec(None, &[("y", r"y (\d+)")])).unwrap();
+        let steps = steps(Which { printed: counted.as_ref(), attempt: 1, ended: true });
+        assert!(steps.is_sorted() && (1_000..100_000).contains(steps.last().unwrap()), "{:?}", steps.last());
     }
 
     #[test]

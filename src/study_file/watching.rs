@@ -46,6 +46,29 @@ impl HalvingSpec {
     }
 }
 
+impl StageSpec {
+    /// The metrics that say most of how its trials go, each once: its objectives, then what it halves by and what its rules look at.
+    pub(crate) fn telling_metrics(&self) -> Vec<&str> {
+        let objectives = self.objectives.iter().map(|objective| &objective.metric);
+        let halving = self.halving.iter().map(|halving| &halving.metric);
+        let rules = self.stop_if.iter().map(|rule| &rule.metric);
+        let mut metrics: Vec<&str> = Vec::new();
+        for metric in objectives.chain(halving).chain(rules) {
+            if !metrics.contains(&metric.as_str()) {
+                metrics.push(metric);
+            }
+        }
+        metrics
+    }
+
+    /// Which way a metric is better, where the stage says that.
+    pub(crate) fn goal_of(&self, metric: &str) -> Option<Goal> {
+        let objective = self.objectives.iter().find(|objective| objective.metric == metric);
+        let halving = || self.halving.as_ref().filter(|halving| halving.metric == metric);
+        objective.map(|objective| objective.goal).or_else(|| Some(halving()?.goal))
+    }
+}
+
 /// `[[stage.stop_if]]`: a trial ends by its own reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

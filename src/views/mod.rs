@@ -7,6 +7,7 @@
 
 pub(crate) mod abort;
 pub mod compare;
+mod curve;
 mod decided;
 pub mod dump;
 mod error;

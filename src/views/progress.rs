@@ -14,7 +14,7 @@ use crate::journal::Snapshot;
 use crate::model::reports::{Extent, MAX_BYTES, Report};
 use crate::model::words::bytes;
 use crate::model::{AttemptNo, TrialId, TrialState};
-use crate::study_file::progress::{Printed, Which, each_report, last_report};
+use crate::study_file::progress::{Printed, Which, each_report, each_report_of_parts, last_report};
 use crate::sys::opened::Below;
 
 /// A report of a trial that runs.
@@ -48,6 +48,27 @@ impl LastReport {
 
 fn measured(name: &str, value: Option<f64>) -> String {
     format!("{} {}", clean(name), reported(value))
+}
+
+/// The reports of a trial, for views that draw them. Looking fails for nobody: what cannot be read is not shown.
+pub(super) struct Reports {
+    place: Option<Place>,
+    attempt: AttemptNo,
+    ended: bool,
+}
+
+impl Reports {
+    /// Those of its attempts up to this one.
+    pub(super) fn of(view: &StudyView, trial: TrialId, attempt: AttemptNo, ended: bool) -> Self {
+        Self { place: Place::of(view, trial).ok().flatten(), attempt, ended }
+    }
+
+    /// Reads them, of many bytes evenly spread parts; see [`each_report_of_parts`].
+    pub(super) fn each_of_parts(&self, most: u64, each: impl FnMut(Report)) {
+        let Some(place) = &self.place else { return };
+        let Ok(case) = place.case.open() else { return };
+        drop(each_report_of_parts(&case, place.which(self.attempt, self.ended), most, each));
+    }
 }
 
 /// Where a trial's reports are.

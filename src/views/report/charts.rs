@@ -13,8 +13,8 @@ use crate::views::number;
 /// Most points in one chart, survivors apart.
 const POINTS_MAX: usize = 1_200;
 
-/// Most lines in a chart of parallel coordinates, survivors apart.
-const LINES_MAX: usize = 250;
+/// Most lines in a chart: of parallel coordinates survivors apart, of curves in all.
+pub(super) const LINES_MAX: usize = 250;
 
 /// A drawing area in a picture of its own units.
 pub(super) struct Area {
@@ -84,8 +84,11 @@ pub(super) fn short(text: &str, letters: usize) -> String {
 
 /// An objective's name and direction.
 pub(super) fn objective_words(objective: &Objective) -> String {
-    let way = if objective.goal == Goal::Maximize { "larger is better" } else { "smaller is better" };
-    format!("{} ({way})", objective.metric)
+    format!("{} ({})", objective.metric, goal_words(objective.goal))
+}
+
+pub(super) fn goal_words(goal: Goal) -> &'static str {
+    if goal == Goal::Maximize { "larger is better" } else { "smaller is better" }
 }
 
 fn tooltip(trial: &TrialData, value: f64) -> String {

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::curves::{self, Curves};
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptOutcome, Event, FailureKind, Metric, Params, RunEnd, StageIndex, StageRow, TrialId, TrialState, UnixMs,
-    Value,
+    AttemptOutcome, Event, FailureKind, Metric, Params, RunEnd, RungRow, StageIndex, StageRow, TrialId,
+    TrialState, UnixMs, Value,
 };
 use crate::study_file::{Goal, Objective, StageSpec};
 use crate::views::{StudyView, TrialSummary, ViewError};
@@ -43,6 +44,8 @@ pub(super) struct StageData {
     pub(super) left_out: u64,
     /// Failures for good, by kind.
     pub(super) failures: BTreeMap<FailureKind, u64>,
+    /// What its trials reported while they ran.
+    pub(super) curves: Curves,
 }
 
 impl StageData {
@@ -102,8 +105,10 @@ pub(super) struct TrialData {
     pub(super) ended_ms: UnixMs,
     /// By how much each of its objectives is above its parent's value of the same metric, where both have one.
     pub(super) above_parent: Vec<Option<f64>>,
-    /// What it showed at rungs: the rung's step, and a finite value.
-    pub(super) rungs: Vec<(u64, Option<f64>)>,
+    /// What it showed at rungs.
+    pub(super) rungs: Vec<RungRow>,
+    /// The step of the last report that counts, of one that was pruned.
+    pub(super) counts_until: Option<u64>,
     /// Kind and reason.
     pub(super) failure: Option<(FailureKind, String)>,
 }
@@ -176,6 +181,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             trials: Vec::new(),
             left_out: 0,
             failures: BTreeMap::new(),
+            curves: Curves::default(),
         };
         // Best first.
         let best = usize::try_from(rows_max / begun.max(1)).unwrap_or(usize::MAX).max(100);
@@ -215,6 +221,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         if let Some(parents) = found.stages.last() {
             stage.compare_with(parents);
         }
+        stage.curves = curves::read(view, &stage, usize::try_from(begun).unwrap_or(usize::MAX));
         found.stages.push(stage);
     }
     Ok(found)
@@ -236,7 +243,10 @@ impl From<&TrialSummary<'_>> for TrialData {
             wall_us: trial.usage().map(|usage| usage.wall_us),
             ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
             above_parent: Vec::new(),
-            rungs: trial.rungs().iter().map(|rung| (rung.at, rung.value)).collect(),
+            rungs: trial.rungs().to_vec(),
+            counts_until: trial
+                .pruned()
+                .map(|pruned| trial.rungs().last().map_or(pruned.step, |rung| rung.step.max(pruned.step))),
             failure: trial.failure().map(|failure| (failure.kind.clone(), failure.reason.clone())),
         }
     }

@@ -5,6 +5,7 @@
 
 mod axis;
 mod charts;
+mod curves;
 mod effects;
 mod gather;
 mod page;

@@ -6,7 +6,7 @@ use super::charts::{self, short};
 use super::effects::effects;
 use super::gather::{StageData, anchor};
 use super::timeline::{ends, timeline};
-use super::{Options, Report, Winner, rungs, table};
+use super::{Options, Report, Winner, curves, rungs, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
@@ -192,6 +192,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
             @if stage.left_out > 0 {
                 p .note { "The charts and the table show " (stage.trials.len()) " of its trials: the survivors (the best of them, if they are very many), and the others evenly thinned out." }
             }
+            (curves::section(stage))
             @if let Some(picture) = charts::progress(stage) { figure tabindex="0" { figcaption { "The first objective as the trials ended; the line is the best so far" } (picture) } }
             @if let Some(picture) = charts::pareto(stage) { figure tabindex="0" { figcaption { "The first two objectives; the line joins the trials that no other beats in both" } (picture) } }
             @if let Some(picture) = charts::parallel(stage) { figure tabindex="0" { figcaption { "Params and metrics, a line a trial; survivors are bold" } (picture) } }

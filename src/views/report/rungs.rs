@@ -40,8 +40,8 @@ fn agreement(stage: &StageData, at: u64) -> Option<(u64, f64, usize)> {
     let both: Vec<(f64, f64)> = stage
         .valued()
         .filter_map(|(trial, last)| {
-            let (_, value) = trial.rungs.iter().find(|(rung, _)| *rung == at)?;
-            Some(((*value)?, last))
+            let rung = trial.rungs.iter().find(|rung| rung.at == at)?;
+            Some((rung.value?, last))
         })
         .collect();
     if both.len() < LEAST {
