@@ -76,6 +76,11 @@ impl Curve {
         self.gap = gap;
     }
 
+    /// Whether points were left out.
+    pub(crate) fn is_thinned(&self) -> bool {
+        self.gap > 0 || self.points.len() >= POINTS_MAX
+    }
+
     /// Its points: steps that grow, and values that are finite. The first and the last report are among them.
     pub(crate) fn points(mut self) -> Vec<(u64, f64)> {
         if self.points.len() >= POINTS_MAX {

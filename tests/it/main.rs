@@ -71,6 +71,7 @@ mod closed;
 mod clusters;
 mod commands;
 mod compact;
+mod curves;
 mod destroyed;
 mod docs;
 mod everything;

@@ -39,6 +39,8 @@ pub(super) struct Curves {
     metrics: Vec<(String, Vec<Line>)>,
     /// Whether trials reported others, beyond those that are read.
     others: bool,
+    /// Whether reports were left out of some.
+    thinned: bool,
     /// Trials that began.
     begun: usize,
     /// Of those, how many were asked for their reports.
@@ -147,6 +149,7 @@ pub(super) fn read(view: &StudyView, stage: &StageData, stages: usize) -> Curves
             curves.insert(halving.metric.clone(), curve);
         }
         for (name, curve) in curves {
+            found.thinned |= curve.is_thinned();
             let points = curve.points();
             if !points.is_empty() {
                 let line = Line { case: trial.case.clone(), end: End::of(trial), points };
@@ -249,13 +252,12 @@ fn told(curves: &Curves) -> String {
             "{lines} of {begun} trials are drawn: of each kind those that are best by the first objective, and those that came \
              furthest and were best at their last rung."
         ),
-        lines if lines < begun => format!("{lines} of {begun} trials have reported, and all of these are drawn."),
-        lines => format!(
-            "{} drawn: all that began.",
-            if lines == 1 { "1 trial is".to_owned() } else { format!("{lines} trials are") }
-        ),
+        lines if lines < begun => format!("{lines} of {begun} trials have reported, and are drawn."),
+        _ => format!("Drawn: {}, all that began.", counted(begun as u64, "trial")),
     };
-    told.push_str(" Points are thinned out evenly, but never those at rungs.");
+    if curves.thinned {
+        told.push_str(" Reports are thinned out evenly; those at rungs are all there.");
+    }
     let rest: Vec<&str> = curves.metrics.iter().skip(METRICS_DRAWN).map(|(name, _)| name.as_str()).collect();
     if !rest.is_empty() || curves.others {
         let more = if rest.len() > NAMES_MAX || curves.others { ", and more" } else { "" };
