@@ -239,24 +239,26 @@ pub(super) fn section(stage: &StageData) -> Markup {
             }
             (first)
             @if !rest.is_empty() { div .grid2 { @for picture in rest { (picture) } } }
-            p .note { (told(curves)) }
+            p .note { (told(stage)) }
         }
     }
 }
 
 /// What is drawn, and what is not.
-fn told(curves: &Curves) -> String {
-    let (begun, asked) = (curves.begun, curves.asked);
+fn told(stage: &StageData) -> String {
+    let curves = &stage.curves;
+    let (begun, asked, halves) = (curves.begun, curves.asked, stage.spec.halving.is_some());
     let mut told = match curves.metrics.iter().map(|(_, lines)| lines.len()).max().unwrap_or(0) {
-        lines if asked < begun => format!(
-            "{lines} of {begun} trials are drawn: of each kind those that are best by the first objective, and those that came \
-             furthest and were best at their last rung."
-        ),
+        lines if asked < begun => {
+            let further = if halves { ", of those without a value those that came furthest" } else { "" };
+            format!("{lines} of {begun} trials are drawn: of each kind the best by the first objective{further}.")
+        }
         lines if lines < begun => format!("{lines} of {begun} trials have reported, and are drawn."),
         _ => format!("Drawn: {}, all that began.", counted(begun as u64, "trial")),
     };
     if curves.thinned {
-        told.push_str(" Reports are thinned out evenly; those at rungs are all there.");
+        told.push_str(" Reports are thinned out evenly");
+        told.push_str(if halves { ", but never those at rungs." } else { "." });
     }
     let rest: Vec<&str> = curves.metrics.iter().skip(METRICS_DRAWN).map(|(name, _)| name.as_str()).collect();
     if !rest.is_empty() || curves.others {
