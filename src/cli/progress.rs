@@ -6,7 +6,6 @@
 mod bars;
 pub mod github;
 mod lines;
-mod sparkline;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use piton::program::paths::{STDERR_LOG, StudyPaths};
 use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
 use piton::spec::StageSpec;
+use piton::views::progress::Glance;
 use piton::views::{clean, counted, doubt_words, duration, number, reported, taken_words};
 
 use self::bars::Bars;
@@ -54,7 +54,7 @@ enum Message {
         best: Option<BestSoFar>,
     },
     /// An attempt started.
-    Started { stage: StageIndex, trial: TrialId, case: String, counters: StageCounters },
+    Started { stage: StageIndex, trial: TrialId, case: String, counters: StageCounters, glance: Option<Glance> },
     /// A stage closed.
     Closed { stage: StageIndex, counters: StageCounters, line: String },
     /// A line of its own.
@@ -245,12 +245,16 @@ impl Progress {
         if spec.stages.get(stage as usize).is_none_or(|stage| stage.work == Work::Closure) {
             return String::new();
         }
+        let Some(paths) = self.paths(draft) else { return String::new() };
+        let log = paths.attempt_dir(spec, stage, case, attempt).join(STDERR_LOG);
+        clean(&from_here(&log).display().to_string())
+    }
+
+    fn paths(&mut self, draft: &Draft) -> Option<&StudyPaths> {
         if self.paths.is_none() {
             self.paths = StudyPaths::of(&self.store, draft.study_row()).ok();
         }
-        let Some(paths) = &self.paths else { return String::new() };
-        let log = paths.attempt_dir(spec, stage, case, attempt).join(STDERR_LOG);
-        clean(&from_here(&log).display().to_string())
+        self.paths.as_ref()
     }
 
     fn closed(&mut self, stage: StageIndex, draft: &Draft) {
@@ -298,13 +302,17 @@ impl Observer for Progress {
                 self.send(Message::Line(format!("no further trials: {reason}")));
                 self.stage_begins(draft);
             }
-            Event::AttemptStarted { trial, .. } => {
+            Event::AttemptStarted { trial, attempt, .. } => {
                 if let Some((stage, counters)) = draft.open_stage()
                     && self.bars
                     && let Some(spec) = self.spec(draft)
                 {
                     let case = Lineage::new(&spec, draft.stages()).case_of(*trial).unwrap_or_default();
-                    self.send(Message::Started { stage: stage.index, trial: *trial, case, counters: *counters });
+                    let paths = self.paths(draft);
+                    let glance = paths.map(|paths| Glance::at(paths, spec, stage.index, &case, *attempt));
+                    let started =
+                        Message::Started { stage: stage.index, trial: *trial, case, counters: *counters, glance };
+                    self.send(started);
                 }
             }
             Event::AttemptEnded(end) => self.ended(end, draft),

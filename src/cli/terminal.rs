@@ -58,7 +58,16 @@ pub fn colour(stream: &(impl anstream::stream::RawStream + IsTerminal)) -> bool 
 pub fn screen() -> piton::views::Screen {
     let stdout = std::io::stdout();
     let bounded = stdout.is_terminal() || std::env::var_os("COLUMNS").is_some();
-    piton::views::Screen { width: if bounded { width(&stdout) } else { 0 }, color: colour(&stdout) }
+    let width = if bounded { width(&stdout) } else { 0 };
+    piton::views::Screen { width, color: colour(&stdout), unicode: speaks_unicode() }
+}
+
+/// Whether the locale says that the terminal speaks UTF-8.
+pub fn speaks_unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_uppercase();
+    locale.contains("UTF-8") || locale.contains("UTF8")
 }
 
 /// Lines of the terminal `stream` is, if it is one that can be drawn on.

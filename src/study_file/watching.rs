@@ -62,6 +62,7 @@ impl StageSpec {
     }
 
     /// Which way a metric is better, where the stage says that.
+    #[cfg(feature = "report")]
     pub(crate) fn goal_of(&self, metric: &str) -> Option<Goal> {
         let objective = self.objectives.iter().find(|objective| objective.metric == metric);
         let halving = || self.halving.as_ref().filter(|halving| halving.metric == metric);

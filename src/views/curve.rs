@@ -4,7 +4,7 @@
 //! counts at the rungs.
 
 /// Most points of a curve.
-pub(crate) const POINTS_MAX: usize = 200;
+const POINTS_MAX: usize = 200;
 
 /// A curve while it is read.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +77,7 @@ impl Curve {
     }
 
     /// Whether points were left out.
+    #[cfg(feature = "report")]
     pub(crate) fn is_thinned(&self) -> bool {
         self.gap > 0 || self.points.len() >= POINTS_MAX
     }

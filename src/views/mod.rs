@@ -26,6 +26,7 @@ pub(crate) mod planned;
 pub mod progress;
 #[cfg(feature = "report")]
 pub mod report;
+mod sparkline;
 pub mod status;
 mod study;
 mod survivors;
@@ -45,6 +46,7 @@ pub use error::ViewError;
 pub use outputs::OutputsCheck;
 pub use own_files::{own_file, refuse_own_file};
 pub use pace::{about, time_left};
+pub use sparkline::Sparkline;
 pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{

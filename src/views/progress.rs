@@ -5,16 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::curve::Curve;
+use super::sparkline::Sparkline;
 use super::text::{Screen, clean, reported};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reports::{Extent, MAX_BYTES, Report};
 use crate::model::words::bytes;
-use crate::model::{AttemptNo, TrialId, TrialState};
+use crate::model::{AttemptNo, StageIndex, TrialId, TrialState};
+use crate::paths::{StudyPaths, stage_name};
 use crate::study_file::progress::{Printed, Which, each_report, each_report_of_parts, last_report};
+use crate::study_file::{Spec, StageSpec};
 use crate::sys::opened::Below;
 
 /// A report of a trial that runs.
@@ -38,11 +43,79 @@ impl LastReport {
 
     /// In a few words.
     pub(super) fn words(&self) -> String {
+        self.words_with(None, "")
+    }
+
+    /// Likewise; the metric that says most comes first, with a line that shows how it went.
+    pub(super) fn words_with(&self, first: Option<&str>, line: &str) -> String {
         let mut words = format!("step {}", self.step);
-        for (name, value) in &self.metrics {
+        let first = first.and_then(|name| self.metrics.get_key_value(name));
+        if let Some((name, value)) = first {
+            words.push_str(&format!("  {} {line}", measured(name, *value)));
+        }
+        for (name, value) in self.metrics.iter().filter(|(name, _)| first.is_none_or(|(first, _)| first != *name))
+        {
+            words.truncate(words.trim_end().len());
             words.push_str(&format!("  {}", measured(name, *value)));
         }
+        words.truncate(words.trim_end().len());
         words
+    }
+}
+
+/// Of what a trial reports so many bytes are read for how it goes.
+const GLANCE_BYTES: u64 = 256 << 10;
+
+/// How a running trial goes, by the metric that says most: an objective that it reports, else what its stage watches, else the first
+/// that it reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Course {
+    /// The metric.
+    pub metric: String,
+    /// Its values, thinned out.
+    values: Vec<f64>,
+}
+
+impl Course {
+    /// Of a running attempt; `None` before it reported a number.
+    pub(super) fn of(view: &StudyView, trial: TrialId, attempt: AttemptNo) -> Option<Self> {
+        Place::of(view, trial).ok()??.glance(attempt)?.1
+    }
+
+    /// It as a line of text; empty before there are two values.
+    #[must_use]
+    pub fn line(&self, columns: usize, unicode: bool) -> String {
+        self.values.iter().copied().collect::<Sparkline>().draw(columns, unicode)
+    }
+}
+
+/// A running trial that somebody looks at now and then, who has no store open: [`Glance::look`] costs the same however much the
+/// trial reports.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    spec: Arc<Spec>,
+    stage: StageIndex,
+    case: Below,
+    attempt: AttemptNo,
+}
+
+impl Glance {
+    /// At this attempt.
+    #[must_use]
+    pub fn at(paths: &StudyPaths, spec: Arc<Spec>, stage: StageIndex, case: &str, attempt: AttemptNo) -> Self {
+        let name = spec.stages.get(stage as usize).map_or("", |stage| stage.name.as_str());
+        let root = Below::root(paths.study_artifacts(&spec.study.name));
+        Self { case: root.join(stage_name(stage, name)).join(case), spec, stage, attempt }
+    }
+
+    /// What it said last, and how it went, in words: `step 3  loss 0.5 ▇▃▁`, the line of at most so many columns.
+    #[must_use]
+    pub fn look(&self, columns: usize, unicode: bool) -> Option<String> {
+        let stage = self.spec.stages.get(self.stage as usize)?;
+        let (last, course) = Place::at(self.case.clone(), stage).ok()?.glance(self.attempt)?;
+        let line = course.as_ref().map_or_else(String::new, |course| course.line(columns, unicode));
+        let first = course.as_ref().map(|course| course.metric.as_str());
+        Some(last.words_with(first, &line))
     }
 }
 
@@ -50,13 +123,15 @@ fn measured(name: &str, value: Option<f64>) -> String {
     format!("{} {}", clean(name), reported(value))
 }
 
-/// The reports of a trial, for views that draw them. Looking fails for nobody: what cannot be read is not shown.
+/// The reports of a trial, for the views that draw all of them. Looking fails for nobody: what cannot be read is not shown.
+#[cfg(feature = "report")]
 pub(super) struct Reports {
     place: Option<Place>,
     attempt: AttemptNo,
     ended: bool,
 }
 
+#[cfg(feature = "report")]
 impl Reports {
     /// Those of its attempts up to this one.
     pub(super) fn of(view: &StudyView, trial: TrialId, attempt: AttemptNo, ended: bool) -> Self {
@@ -75,16 +150,51 @@ impl Reports {
 struct Place {
     case: Below,
     printed: Option<Printed>,
+    /// The metrics that say most.
+    telling: Vec<String>,
 }
 
 impl Place {
     fn of(view: &StudyView, trial: TrialId) -> Result<Option<Self>, ViewError> {
         let lineage = view.lineage();
         let Some((stage, index)) = lineage.locate(trial) else { return Ok(None) };
-        let progress = view.spec.stages.get(stage as usize).map(|stage| Printed::new(&stage.progress));
-        let printed = progress.transpose().map_err(|error| ViewError::Spec(error.to_string()))?.flatten();
-        let place = |row| view.attempt_place(row, &lineage.case(stage, index), 1).above();
-        Ok(view.stage(stage).map(|row| Self { case: place(row), printed }))
+        let spec = view.spec.stages.get(stage as usize);
+        let Some((row, spec)) = view.stage(stage).zip(spec) else { return Ok(None) };
+        let case = view.attempt_place(row, &lineage.case(stage, index), 1).above();
+        Self::at(case, spec).map(Some)
+    }
+
+    fn at(case: Below, stage: &StageSpec) -> Result<Self, ViewError> {
+        let printed = Printed::new(&stage.progress).map_err(|error| ViewError::Spec(error.to_string()))?;
+        let telling = stage.telling_metrics().into_iter().map(str::to_owned).collect();
+        Ok(Self { case, printed, telling })
+    }
+
+    /// The last report of a running attempt, and how it went; `None`: there is none, or it cannot be read.
+    fn glance(&self, attempt: AttemptNo) -> Option<(LastReport, Option<Course>)> {
+        let case = self.case.open().ok()?;
+        let mut last: Option<Report> = None;
+        let mut curves: Vec<(String, Curve)> =
+            self.telling.iter().map(|name| (name.clone(), Curve::new(&[]))).collect();
+        each_report_of_parts(&case, self.which(attempt, false), GLANCE_BYTES, |report| {
+            if last.is_none()
+                && let Some(first) = report.metrics.keys().next()
+            {
+                curves.push((first.clone(), Curve::new(&[])));
+            }
+            for (name, curve) in &mut curves {
+                curve.take(report.step, report.metrics.get(name).copied().flatten());
+            }
+            last = Some(report);
+        })
+        .ok()?;
+        let Report { step, metrics } = last?;
+        let courses = curves.into_iter().map(|(metric, curve)| Course {
+            metric,
+            values: curve.points().into_iter().map(|(_, value)| value).collect(),
+        });
+        let course = courses.into_iter().find(|course| !course.values.is_empty());
+        Some((LastReport { step, metrics }, course))
     }
 
     fn which(&self, attempt: AttemptNo, ended: bool) -> Which<'_> {

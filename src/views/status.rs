@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::dump::RemoteOut;
 use super::pace::{Lately, Pace};
-use super::progress::LastReport;
+use super::progress::{Course, LastReport};
 use super::words::{seconds, timestamp};
 use queue::waiting;
 
@@ -197,6 +197,9 @@ pub struct Running {
     /// What it reported last, as its files say now; there where it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<LastReport>,
+    /// How it went so far.
+    #[serde(skip)]
+    pub course: Option<Course>,
 }
 
 /// A failure that stands: its trial failed for good, or is to run again.
@@ -374,6 +377,8 @@ fn running_out(
     });
     let waits = remote.as_ref().is_some_and(|remote| remote.started_at.is_none());
     let reason = waiting.filter(|_| waits).and_then(|note| note.reason(row.trial, row.attempt));
+    let last_report = LastReport::of(view, row.trial, row.attempt);
+    let course = last_report.as_ref().and_then(|_| Course::of(view, row.trial, row.attempt));
     Ok(Running {
         case: lineage.name_of(row.trial),
         attempt: row.attempt,
@@ -382,7 +387,8 @@ fn running_out(
         pending_reason: reason.map(str::to_owned),
         // A clock that was set back must not show a negative time.
         elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
-        last_report: LastReport::of(view, row.trial, row.attempt),
+        last_report,
+        course,
     })
 }
 

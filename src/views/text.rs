@@ -14,11 +14,13 @@ pub struct Screen {
     pub width: u16,
     /// Whether ANSI colours are wanted.
     pub color: bool,
+    /// Whether it shows more than ASCII.
+    pub unicode: bool,
 }
 
 impl Screen {
     /// A file or pipe: lines as long as they need to be, no colour.
-    pub const PLAIN: Self = Self { width: 0, color: false };
+    pub const PLAIN: Self = Self { width: 0, color: false, unicode: false };
 
     /// Columns to use: never fewer than can hold anything.
     pub(super) fn columns(self) -> usize {
@@ -215,10 +217,10 @@ mod tests {
 
     #[test]
     fn no_colour_means_no_escape() {
-        let plain = Screen { width: 80, color: false };
+        let plain = Screen { width: 80, color: false, unicode: true };
         assert_eq!(plain.paint(Paint::Bad, "x"), "x");
-        let colored = Screen { width: 80, color: true };
+        let colored = Screen { width: 80, color: true, unicode: true };
         assert_eq!(colored.paint(Paint::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
-        assert_eq!(Screen { width: 1, color: false }.columns(), 20);
+        assert_eq!(Screen { width: 1, color: false, unicode: true }.columns(), 20);
     }
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use piton::model::{StageCounters, StageIndex, TrialId};
-use piton::views::{duration, time_left};
+use piton::views::progress::Glance;
+use piton::views::{Sparkline, columns, duration, time_left};
 
 use super::super::sink;
-use super::super::terminal::{NoEcho, say, width};
-use super::sparkline::{Sparkline, speaks_unicode};
+use super::super::terminal::{NoEcho, say, speaks_unicode, width};
 use super::{BestSoFar, Message};
 
 /// Columns of a bar itself: a narrow screen has better use for them.
@@ -34,12 +34,23 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Bars {
     multi: MultiProgress,
     stages: HashMap<StageIndex, StageBar>,
-    running: BTreeMap<TrialId, (String, Instant)>,
+    running: BTreeMap<TrialId, Trial>,
+    /// When what trials report was looked at last.
+    looked: Option<Instant>,
     /// The stage whose trials run.
     open: StageIndex,
     workers: u64,
     /// Whether trials run on a cluster, where they wait as well.
     remote: bool,
+}
+
+/// A trial that runs.
+struct Trial {
+    case: String,
+    since: Instant,
+    glance: Option<Glance>,
+    /// What it reported last, and how it went.
+    reported: Option<String>,
 }
 
 struct StageBar {
@@ -116,8 +127,8 @@ impl Bars {
                 }
                 self.count(stage, counters);
             }
-            Message::Started { stage, trial, case, counters } => {
-                self.running.insert(trial, (case, Instant::now()));
+            Message::Started { stage, trial, case, counters, glance } => {
+                self.running.insert(trial, Trial { case, since: Instant::now(), glance, reported: None });
                 self.count(stage, counters);
             }
             Message::Closed { stage, counters, line } => {
@@ -140,28 +151,50 @@ impl Bars {
         self.draw(stage);
     }
 
-    fn draw(&self, stage: StageIndex) {
+    fn draw(&mut self, stage: StageIndex) {
+        self.look();
         if let Some(stage) = self.stages.get(&stage) {
             stage.draw(self.workers, self.remote, &self.running_words());
         }
     }
 
-    /// The trials that run, those that have longest first.
-    fn running_words(&self) -> String {
-        let mut running: Vec<_> = self.running.values().collect();
-        running.sort_by_key(|(_, since)| *since);
-        let first = running.iter().take(RUNNING_SHOWN);
-        let mut pieces: Vec<String> =
-            first.map(|(case, since)| format!("{case} {} s", since.elapsed().as_secs())).collect();
-        if running.len() > RUNNING_SHOWN {
-            pieces.push(format!("{} more", running.len() - RUNNING_SHOWN));
+    /// Looks at what the trials report that are shown, not more often than times are drawn anew.
+    fn look(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < TICK) {
+            return;
         }
-        if pieces.is_empty() { String::new() } else { format!("running: {}", pieces.join(" · ")) }
+        self.looked = Some(Instant::now());
+        let mut running: Vec<_> = self.running.values_mut().collect();
+        running.sort_by_key(|trial| trial.since);
+        for trial in running.into_iter().take(RUNNING_SHOWN) {
+            let seen = trial.glance.as_ref().and_then(|glance| glance.look(SPARKLINE_COLUMNS, speaks_unicode()));
+            trial.reported = seen.or(trial.reported.take());
+        }
+    }
+
+    /// The trials that run, those that have longest first: in one line, or in one each where they report.
+    fn running_words(&self) -> Vec<String> {
+        let mut running: Vec<_> = self.running.values().collect();
+        running.sort_by_key(|trial| trial.since);
+        let first = running.iter().take(RUNNING_SHOWN);
+        let more = (running.len() > RUNNING_SHOWN).then(|| format!("{} more", running.len() - RUNNING_SHOWN));
+        if first.clone().any(|trial| trial.reported.is_some()) {
+            let wide = first.clone().map(|trial| columns(&trial.case)).max().unwrap_or(0);
+            let line = |trial: &&Trial| {
+                let case = format!("{}{}", trial.case, " ".repeat(wide.saturating_sub(columns(&trial.case))));
+                let reported = trial.reported.as_deref().unwrap_or_default();
+                format!("{case}  {} s  {reported}", trial.since.elapsed().as_secs())
+            };
+            return first.map(line).chain(more.map(|more| format!("and {more}"))).collect();
+        }
+        let pieces = first.map(|trial| format!("{} {} s", trial.case, trial.since.elapsed().as_secs()));
+        let pieces: Vec<String> = pieces.chain(more).collect();
+        if pieces.is_empty() { Vec::new() } else { vec![format!("running: {}", pieces.join(" · "))] }
     }
 }
 
 impl StageBar {
-    fn draw(&self, workers: u64, remote: bool, running: &str) {
+    fn draw(&self, workers: u64, remote: bool, running: &[String]) {
         let (finished, planned) = (self.counters.finished(), self.bar.length().unwrap_or(0));
         let mut words = Vec::new();
         if self.counters.failed > 0 {
@@ -201,7 +234,7 @@ impl StageBar {
             }
             words.push(last);
         }
-        let below = if running.is_empty() { String::new() } else { format!("\n  {}", cut(running, 2)) };
+        let below: String = running.iter().map(|line| format!("\n  {}", cut(line, 2))).collect();
         self.bar.set_message(format!("{}{below}", cut(&words.join(" · "), used)));
         self.bar.set_position(finished);
     }

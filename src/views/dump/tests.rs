@@ -187,7 +187,7 @@ fn text_shows_every_trial_and_lets_nothing_hostile_through() {
     "#);
     for width in [1, 20, 60, 80, 200, u16::MAX] {
         for color in [false, true] {
-            let text = dumped(&story, ALIVE, Format::Text(Screen { width, color }));
+            let text = dumped(&story, ALIVE, Format::Text(Screen { width, color, unicode: true }));
             assert!(text.lines().filter(|line| line.contains("t_0_")).count() >= 4, "width {width}");
             let plain = text.replace("\u{1b}[", "");
             assert!(!plain.contains(|letter: char| letter.is_control() && letter != '\n'), "width {width}");

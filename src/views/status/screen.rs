@@ -8,9 +8,12 @@ use super::super::text::{
 };
 use super::super::words::{FROM_OTHERS, local_time, micros, taken_words};
 use super::queue::remote_words;
-use super::{RunTimes, Stage, Status};
+use super::{RunTimes, Running, Stage, Status};
 use crate::model::{RunEnd, StageStatus, StudyStatus};
 use crate::plan::StageTrials;
+
+/// Most columns of the line that shows how a trial goes.
+const COURSE_COLUMNS: usize = 16;
 
 impl Status {
     /// Writes it for people.
@@ -162,11 +165,16 @@ impl Status {
                 None if alive => line.push_str(&format!("  for {}", duration(micros(running.elapsed_s)))),
                 None => {}
             }
-            if let Some(pid) = running.pid {
-                line.push_str(&format!("  pid {pid}"));
-            }
-            if let Some(report) = &running.last_report {
-                line.push_str(&format!("  {}", report.words()));
+            let pid = running.pid.map_or_else(String::new, |pid| format!("  pid {pid}"));
+            let reported = running.reported(screen, columns(&line) + columns(&pid));
+            // A narrow screen has better use for its columns.
+            let fits =
+                reported.is_empty() || columns(&line) + columns(&pid) + columns(&reported) <= screen.columns();
+            if fits {
+                line.push_str(&pid);
+                line.push_str(&reported);
+            } else {
+                line.push_str(&running.reported(screen, columns(&line)));
             }
             writeln!(out, "{}", screen.line(&line))?;
         }
@@ -177,6 +185,22 @@ impl Status {
             queue.write(screen, out)?;
         }
         Ok(())
+    }
+}
+
+impl Running {
+    /// What it reported last, beside so many columns that are used, and how it went if there is room for that. No line is drawn
+    /// where nobody looks.
+    fn reported(&self, screen: Screen, used: usize) -> String {
+        let Some(report) = &self.last_report else { return String::new() };
+        let first = self.course.as_ref().map(|course| course.metric.as_str());
+        let words = format!("  {}", report.words_with(first, ""));
+        let room = screen.columns().saturating_sub(used + columns(&words) + 1).min(COURSE_COLUMNS);
+        let course = self.course.as_ref().filter(|_| screen.width > 0 && room >= COURSE_COLUMNS / 2);
+        match course.map(|course| course.line(room, screen.unicode)) {
+            Some(line) => format!("  {}", report.words_with(first, &line)),
+            None => words,
+        }
     }
 }
 

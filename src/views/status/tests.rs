@@ -14,7 +14,7 @@ fn status(story: &Story, liveness: Liveness) -> Status {
 }
 
 fn shown(status: &Status, width: u16) -> String {
-    written(|out| status.write_text(Screen { width, color: false }, out))
+    written(|out| status.write_text(Screen { width, color: false, unicode: true }, out))
 }
 
 fn busy() -> Story {
@@ -177,7 +177,7 @@ fn every_width_is_kept_and_nothing_hostile_passes() {
         let longest = text.lines().filter(log_path).map(|line| line.chars().count()).max().unwrap();
         assert!(longest <= limit, "width {width}: {longest}\n{text}");
     }
-    let colored = written(|out| status.write_text(Screen { width: 80, color: true }, out));
+    let colored = written(|out| status.write_text(Screen { width: 80, color: true, unicode: true }, out));
     assert!(colored.contains("\u{1b}[32mrunning\u{1b}[0m"));
 }
 

@@ -72,7 +72,7 @@ fn the_whole_story_of_a_case() {
     let text = |case: &str| {
         let why = why(&story, case, ALIVE);
         // The seed is the plan's number, and tested there.
-        written(|out| why.write_text(Screen { width: 80, color: false }, out))
+        written(|out| why.write_text(Screen { width: 80, color: false, unicode: true }, out))
             .replace(&why.seed.to_string(), "SEED")
     };
     insta::assert_snapshot!(text("t_0_3"), @r#"
@@ -179,7 +179,9 @@ fn a_time_that_nobody_knows_is_not_told() {
     let next = Next::Again { due_ms: 0 };
     let end = crate::model::AttemptEnd { trial, attempt: 1, ended_ms: 9_000, exit: None, usage, verdict, next };
     story.event(Event::AttemptEnded(Box::new(end))).start(1, 1).interrupt(1, 1);
-    let text = |case| written(|out| why(&story, case, DEAD).write_text(Screen { width: 0, color: false }, out));
+    let text = |case| {
+        written(|out| why(&story, case, DEAD).write_text(Screen { width: 0, color: false, unicode: true }, out))
+    };
     assert!(text("t_0_0").contains("  #1  interrupted\n"), "{}", text("t_0_0"));
     assert!(text("t_0_1").contains("  #1  interrupted (SIGKILL)  1.5 s, 1.2 s CPU"), "{}", text("t_0_1"));
     let (view, snapshot) = story.view(DEAD);

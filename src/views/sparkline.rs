@@ -7,8 +7,8 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 const PLAIN: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 
 /// Values in the order they came, thinned out evenly.
-#[derive(Debug, Default)]
-pub(super) struct Sparkline {
+#[derive(Clone, Debug, Default)]
+pub struct Sparkline {
     values: Vec<f64>,
     /// Values that one kept value stands for; 0 before the first.
     stride: u64,
@@ -16,7 +16,8 @@ pub(super) struct Sparkline {
 }
 
 impl Sparkline {
-    pub(super) fn push(&mut self, value: f64) {
+    /// Takes up the next value, which is finite.
+    pub fn push(&mut self, value: f64) {
         self.stride = self.stride.max(1);
         if self.came.is_multiple_of(self.stride) {
             self.values.push(value);
@@ -33,7 +34,8 @@ impl Sparkline {
     }
 
     /// At most `columns` letters; empty before there are two values.
-    pub(super) fn draw(&self, columns: usize, unicode: bool) -> String {
+    #[must_use]
+    pub fn draw(&self, columns: usize, unicode: bool) -> String {
         let letters = if unicode { BLOCKS } else { PLAIN };
         let count = self.values.len();
         if count < 2 || columns == 0 {
@@ -52,12 +54,12 @@ impl Sparkline {
     }
 }
 
-/// Whether the locale says that the terminal speaks UTF-8.
-pub(super) fn speaks_unicode() -> bool {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
-    let locale = locale.to_ascii_uppercase();
-    locale.contains("UTF-8") || locale.contains("UTF8")
+impl FromIterator<f64> for Sparkline {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        let mut line = Self::default();
+        values.into_iter().for_each(|value| line.push(value));
+        line
+    }
 }
 
 #[cfg(test)]
@@ -65,9 +67,7 @@ mod tests {
     use super::*;
 
     fn of(values: impl IntoIterator<Item = f64>) -> Sparkline {
-        let mut line = Sparkline::default();
-        values.into_iter().for_each(|value| line.push(value));
-        line
+        values.into_iter().collect()
     }
 
     #[test]
