@@ -215,7 +215,7 @@ impl Store {
     /// [`Error`] when the store cannot be read; likewise for all that look.
     pub fn status(&self) -> Result<Status, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
-        Ok(Status::load(&look.view, &look.snapshot, unix_ms())?)
+        Ok(Status::load(&look.view, &look.snapshot, unix_ms())?.with_courses(&look.view))
     }
 
     /// Where a case comes from, every attempt at it, and why it survived or did not.

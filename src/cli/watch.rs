@@ -38,6 +38,7 @@ pub fn watch(reader: &Reader, first: Look, store: &Path) -> Result<u8, Error> {
 fn show(look: &Look) -> Result<(), Error> {
     let mut text = Vec::new();
     Status::load(&look.view, &look.snapshot, unix_ms())?
+        .with_courses(&look.view)
         .write_text(terminal::screen(), &mut sink::shown(&mut text))?;
     let mut out = std::io::stdout().lock();
     let text = String::from_utf8_lossy(&text);

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::curve::Curve;
 use super::sparkline::Sparkline;
-use super::text::{Screen, clean, reported};
+use super::text::{Screen, clean, columns, reported};
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reports::{Extent, MAX_BYTES, Report};
@@ -30,15 +30,30 @@ pub struct LastReport {
     pub step: u64,
     /// What it measured; `null`: no finite number.
     pub metrics: BTreeMap<String, Option<f64>>,
+    /// The one that says most.
+    #[serde(skip)]
+    first: Option<String>,
 }
 
 impl LastReport {
+    fn new(report: Report, telling: &[String]) -> Self {
+        let Report { step, metrics } = report;
+        let first = telling.iter().find(|name| metrics.contains_key(*name)).cloned();
+        Self { step, metrics, first }
+    }
+
+    /// What it measured, what says most first.
+    pub fn measured(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
+        let first = self.first.as_ref().and_then(|first| self.metrics.get_key_value(first));
+        let others = self.metrics.iter().filter(|(name, _)| self.first.as_ref() != Some(name));
+        first.into_iter().chain(others).map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// What a running attempt said last. Looking fails for nobody: what cannot be read is not shown.
     pub(super) fn of(view: &StudyView, trial: TrialId, attempt: AttemptNo) -> Option<Self> {
         let place = Place::of(view, trial).ok()??;
         let case = place.case.open().ok()?;
-        let Report { step, metrics } = last_report(&case, place.which(attempt, false)).ok()??;
-        Some(Self { step, metrics })
+        Some(Self::new(last_report(&case, place.which(attempt, false)).ok()??, &place.telling))
     }
 
     /// In a few words.
@@ -46,22 +61,34 @@ impl LastReport {
         self.words_with(None, "")
     }
 
-    /// Likewise; the metric that says most comes first, with a line that shows how it went.
-    pub(super) fn words_with(&self, first: Option<&str>, line: &str) -> String {
+    /// Likewise; how it went is drawn if so many columns have room for it.
+    pub(super) fn words_within(&self, course: Option<&Course>, room: usize, unicode: bool) -> String {
+        let words = self.words();
+        let left = room.saturating_sub(columns(&words) + 1).min(COURSE_COLUMNS);
+        match course.filter(|_| left >= COURSE_COLUMNS / 2) {
+            Some(course) => self.words_with(Some(&course.metric), &course.line(left, unicode)),
+            None => words,
+        }
+    }
+
+    fn words_with(&self, drawn: Option<&str>, line: &str) -> String {
         let mut words = format!("step {}", self.step);
-        let first = first.and_then(|name| self.metrics.get_key_value(name));
-        if let Some((name, value)) = first {
-            words.push_str(&format!("  {} {line}", measured(name, *value)));
+        for (name, value) in self.measured() {
+            words.push_str(&format!("  {}", measured(name, value)));
+            if drawn == Some(name) && !line.is_empty() {
+                words.push_str(&format!(" {line}"));
+            }
         }
-        for (name, value) in self.metrics.iter().filter(|(name, _)| first.is_none_or(|(first, _)| first != *name))
-        {
-            words.truncate(words.trim_end().len());
-            words.push_str(&format!("  {}", measured(name, *value)));
-        }
-        words.truncate(words.trim_end().len());
         words
     }
 }
+
+fn measured(name: &str, value: Option<f64>) -> String {
+    format!("{} {}", clean(name), reported(value))
+}
+
+/// Most columns of the line that shows how a trial goes; it is not drawn in less than half of them.
+const COURSE_COLUMNS: usize = 16;
 
 /// Of what a trial reports so many bytes are read for how it goes.
 const GLANCE_BYTES: u64 = 256 << 10;
@@ -83,8 +110,7 @@ impl Course {
     }
 
     /// It as a line of text; empty before there are two values.
-    #[must_use]
-    pub fn line(&self, columns: usize, unicode: bool) -> String {
+    fn line(&self, columns: usize, unicode: bool) -> String {
         self.values.iter().copied().collect::<Sparkline>().draw(columns, unicode)
     }
 }
@@ -108,19 +134,28 @@ impl Glance {
         Self { case: root.join(stage_name(stage, name)).join(case), spec, stage, attempt }
     }
 
-    /// What it said last, and how it went, in words: `step 3  loss 0.5 ▇▃▁`, the line of at most so many columns.
+    /// What it says now; `None` before its first report.
     #[must_use]
-    pub fn look(&self, columns: usize, unicode: bool) -> Option<String> {
+    pub fn look(&self) -> Option<Seen> {
         let stage = self.spec.stages.get(self.stage as usize)?;
         let (last, course) = Place::at(self.case.clone(), stage).ok()?.glance(self.attempt)?;
-        let line = course.as_ref().map_or_else(String::new, |course| course.line(columns, unicode));
-        let first = course.as_ref().map(|course| course.metric.as_str());
-        Some(last.words_with(first, &line))
+        Some(Seen { last, course })
     }
 }
 
-fn measured(name: &str, value: Option<f64>) -> String {
-    format!("{} {}", clean(name), reported(value))
+/// What a running trial said last, and how it went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    last: LastReport,
+    course: Option<Course>,
+}
+
+impl Seen {
+    /// In words: `step 3  loss 0.5 ▇▃▁`. Words are never cut; the line is drawn if so many columns have room for it.
+    #[must_use]
+    pub fn words(&self, columns: usize, unicode: bool) -> String {
+        self.last.words_within(self.course.as_ref(), columns, unicode)
+    }
 }
 
 /// The reports of a trial, for the views that draw all of them. Looking fails for nobody: what cannot be read is not shown.
@@ -188,13 +223,13 @@ impl Place {
             last = Some(report);
         })
         .ok()?;
-        let Report { step, metrics } = last?;
+        let last = LastReport::new(last?, &self.telling);
         let courses = curves.into_iter().map(|(metric, curve)| Course {
             metric,
             values: curve.points().into_iter().map(|(_, value)| value).collect(),
         });
         let course = courses.into_iter().find(|course| !course.values.is_empty());
-        Some((LastReport { step, metrics }, course))
+        Some((last, course))
     }
 
     fn which(&self, attempt: AttemptNo, ended: bool) -> Which<'_> {
@@ -267,7 +302,7 @@ pub fn write_reports(
 }
 
 fn write_report(report: Report, form: Form, is_first: bool, out: &mut dyn Write) -> Result<(), ViewError> {
-    let report = LastReport { step: report.step, metrics: report.metrics };
+    let report = LastReport::new(report, &[]);
     match form {
         Form::Text(screen) => writeln!(out, "{}", screen.line(&report.words()))?,
         Form::Json => {

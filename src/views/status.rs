@@ -197,9 +197,11 @@ pub struct Running {
     /// What it reported last, as its files say now; there where it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<LastReport>,
-    /// How it went so far.
     #[serde(skip)]
-    pub course: Option<Course>,
+    trial: TrialId,
+    /// How it went so far, once somebody looked.
+    #[serde(skip)]
+    course: Option<Course>,
 }
 
 /// A failure that stands: its trial failed for good, or is to run again.
@@ -225,10 +227,23 @@ impl Status {
     /// # Errors
     /// [`ViewError::Journal`].
     pub fn load(view: &StudyView, snapshot: &Snapshot, now_ms: UnixMs) -> Result<Self, ViewError> {
+        Self::load_listing(view, snapshot, now_ms, RUNNING_SHOWN)
+    }
+
+    /// Likewise, with at most so many of the trials that run.
+    ///
+    /// # Errors
+    /// [`ViewError::Journal`].
+    pub fn load_listing(
+        view: &StudyView,
+        snapshot: &Snapshot,
+        now_ms: UnixMs,
+        most_running: usize,
+    ) -> Result<Self, ViewError> {
         let (study, lineage, status) = (&view.study, view.lineage(), view.status());
         let rows = snapshot.running()?;
         let waiting = waiting(view, &rows, now_ms);
-        let running = rows.iter().take(RUNNING_SHOWN);
+        let running = rows.iter().take(most_running);
         let running = running.map(|row| running_out(view, snapshot, &lineage, row, waiting.as_ref(), now_ms));
         let running = running.collect::<Result<Vec<_>, _>>()?;
         let (failed, run_times, lately) = lately(view, snapshot)?;
@@ -265,7 +280,7 @@ impl Status {
                 .map(|summary| stage_out(view, snapshot, summary, &lately, now_ms))
                 .collect::<Result<_, JournalError>>()?,
             running,
-            running_not_shown: rows.len().saturating_sub(RUNNING_SHOWN) as u64,
+            running_not_shown: rows.len().saturating_sub(most_running) as u64,
             last_failures: standing_failures(view, snapshot, &failed)?,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
             waits_for_proposer: waits_for_proposer(view, &rows, now_ms),
@@ -274,6 +289,16 @@ impl Status {
                 format!("piton {verb} {}", shell_quoted(&view.place.store))
             }),
         })
+    }
+
+    /// Looks at how what runs went so far, for [`Status::write_text`] to draw it.
+    #[must_use]
+    pub fn with_courses(mut self, view: &StudyView) -> Self {
+        for running in &mut self.running {
+            running.course =
+                running.last_report.as_ref().and_then(|_| Course::of(view, running.trial, running.attempt));
+        }
+        self
     }
 
     /// Writes it as one JSON value.
@@ -377,8 +402,6 @@ fn running_out(
     });
     let waits = remote.as_ref().is_some_and(|remote| remote.started_at.is_none());
     let reason = waiting.filter(|_| waits).and_then(|note| note.reason(row.trial, row.attempt));
-    let last_report = LastReport::of(view, row.trial, row.attempt);
-    let course = last_report.as_ref().and_then(|_| Course::of(view, row.trial, row.attempt));
     Ok(Running {
         case: lineage.name_of(row.trial),
         attempt: row.attempt,
@@ -387,8 +410,9 @@ fn running_out(
         pending_reason: reason.map(str::to_owned),
         // A clock that was set back must not show a negative time.
         elapsed_s: seconds(u64::try_from(elapsed_ms).unwrap_or(0).saturating_mul(1_000)),
-        last_report,
-        course,
+        last_report: LastReport::of(view, row.trial, row.attempt),
+        trial: row.trial,
+        course: None,
     })
 }
 

@@ -108,13 +108,22 @@ fn a_job_that_is_cut_off_says_how_to_go_on() {
 }
 
 /// A terminal of its own, as tmux has it.
-struct Terminal {
+pub struct Terminal {
     socket: std::path::PathBuf,
 }
 
 impl Terminal {
-    fn start(sandbox: &Sandbox, columns: u32, line: &str) -> Self {
-        let terminal = Self { socket: sandbox.path("tmux") };
+    pub fn start(sandbox: &Sandbox, columns: u32, line: &str) -> Self {
+        Self::at(sandbox.path("tmux"), sandbox, columns, line)
+    }
+
+    /// Another one.
+    pub fn start_beside(sandbox: &Sandbox, columns: u32, line: &str) -> Self {
+        Self::at(sandbox.path("tmux_2"), sandbox, columns, line)
+    }
+
+    fn at(socket: std::path::PathBuf, sandbox: &Sandbox, columns: u32, line: &str) -> Self {
+        let terminal = Self { socket };
         let columns = columns.to_string();
         let line = format!("{} {line}; echo \"exit $?\"; read wait", env!("CARGO_BIN_EXE_piton"));
         let dir = sandbox.path(".");
@@ -142,7 +151,7 @@ impl Terminal {
         String::from_utf8(self.tmux().args(["capture-pane", "-p"]).output().unwrap().stdout).unwrap()
     }
 
-    fn waits_for(&self, words: &str) -> String {
+    pub fn waits_for(&self, words: &str) -> String {
         wait_until(words, || self.screen().contains(words));
         self.screen()
     }

@@ -5,7 +5,9 @@ use std::fs;
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::harness::{Sandbox, StudyFile};
+use crate::ci::Terminal;
+use crate::harness::{Engine, Sandbox, StudyFile, both, wait_until};
+use crate::serve::{Server, scraped};
 
 /// A stage whose trials write what a script says; what they reported last is their value.
 fn study(trials: u32, script: &str, more: &str) -> Sandbox {
@@ -138,4 +140,97 @@ fn of_many_trials_the_best_are_drawn() {
     assert_eq!((lines(&page, "s").len(), lines(&page, "ended").len()), (2, 248));
     let drawn = |n: u32| page.contains(&format!("c_0_{}, ended by itself: {n} at step 5", n - 1));
     assert!(drawn(3) && drawn(250) && !drawn(251) && !drawn(300), "the best are");
+}
+
+/// A trial that has reported, in names and numbers that would steer whoever let them, and waits for a file of its study's directory.
+fn reporting() -> Sandbox {
+    let script = r#"
+cat "$PITON_STUDY_DIR/reports" >>"$PITON_PROGRESS_FILE"
+while [ ! -e "$PITON_STUDY_DIR/go" ]; do
+    [ ! -e "$PITON_STUDY_DIR/more" ] || { rm "$PITON_STUDY_DIR/more"; echo '{"step": 20, "loss": -20}' >>"$PITON_PROGRESS_FILE"; }
+    sleep 0.02
+done
+"#;
+    let sandbox = study(2, script, "");
+    let named = "\\u001b[31m\\r\\\"a";
+    let first =
+        (1..10).map(|step| format!("{{\"step\": {step}, \"loss\": {}, \"{named}\": NaN}}\n", 90 - step * 10));
+    let many: String = (1..=100).map(|n| format!(", \"m{n}\": 1")).collect();
+    let last = format!("{{\"step\": 10, \"loss\": -10, \"{named}\": NaN{many}}}\n");
+    sandbox.write("reports", first.chain([last]).collect::<String>());
+    sandbox
+}
+
+fn started(sandbox: &Sandbox) -> Engine {
+    let engine = sandbox.start("run study.toml --workers 1");
+    wait_until("a trial has reported", || both(&sandbox.run("status study.redb")).contains("step 10"));
+    engine
+}
+
+fn over(sandbox: &Sandbox, engine: Engine) {
+    sandbox.write("go", "");
+    assert_eq!(engine.wait().code(), Some(0));
+}
+
+#[test]
+fn the_status_draws_how_what_runs_goes_where_there_is_room() {
+    let sandbox = reporting();
+    let engine = started(&sandbox);
+    let shown = |columns: Option<&str>, locale: &str| {
+        let mut command = sandbox.piton(["status", "study.redb"]);
+        command.env("LC_ALL", locale).env_remove("COLUMNS").envs(columns.map(|columns| ("COLUMNS", columns)));
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(!text.contains(['\u{1b}', '\r']), "{text}");
+        text
+    };
+    let wide = shown(Some("2000"), "C.UTF-8");
+    assert!(wide.contains("step 10  loss -10 ██▇▆▅▄▃▂▁▁  \\u{1b}[31m\\r\"a not finite  m1 1"), "{wide}");
+    let plain = shown(Some("2000"), "C");
+    assert!(plain.contains("step 10  loss -10 ##*+=-:.__  "), "{plain}");
+    let piped = shown(None, "C.UTF-8");
+    assert!(piped.contains("step 10  loss -10  \\u{1b}[31m\\r\"a not finite  m1 1"), "{piped}");
+    let narrow = shown(Some("40"), "C.UTF-8");
+    let line = narrow.lines().find(|line| line.contains("c_0_0 #1")).unwrap();
+    assert!(line.chars().count() <= 40 && line.contains("  step 10"), "{narrow}");
+    over(&sandbox, engine);
+}
+
+#[test]
+fn a_terminal_shows_how_what_runs_goes() {
+    for (columns, drawn) in [(120, true), (30, false)] {
+        let script = "for step in 1 2 3 4; do echo \"{\\\"step\\\": $step, \\\"loss\\\": $step}\"; done >>\"$PITON_PROGRESS_FILE\"
+while [ ! -e \"$PITON_STUDY_DIR/go\" ]; do sleep 0.02; done";
+        let sandbox = study(2, script, "");
+        let terminal = Terminal::start(&sandbox, columns, "run study.toml");
+        let screen = terminal.waits_for("step 4  loss 4");
+        assert_eq!(
+            screen.lines().filter(|line| line.contains("▁▃▆█")).count(),
+            if drawn { 2 } else { 0 },
+            "{screen}"
+        );
+        let watch = Terminal::start_beside(&sandbox, columns.max(44), "status study.redb --watch");
+        let screen = watch.waits_for("step 4  loss 4");
+        assert_eq!(screen.contains("step 4  loss 4 ▁▃▆█"), drawn, "{screen}");
+        sandbox.write("go", "");
+        terminal.waits_for("exit 0");
+    }
+}
+
+/// Few series, with names that a scraper reads, of what runs now and of nothing else.
+#[test]
+fn a_scraper_gets_the_last_values_of_what_runs() {
+    let sandbox = reporting();
+    let engine = started(&sandbox);
+    let server = Server::start(&sandbox);
+    let values = scraped(&server);
+    assert_eq!(values[r#"piton_trial_step{"case": "c_0_0"}"#], 10.0, "{values}");
+    assert_eq!(values[r#"piton_trial_value{"case": "c_0_0", "metric": "loss"}"#], -10.0);
+    let odd = r#"piton_trial_value{"case": "c_0_0", "metric": "\\u{1b}[31m\\r\"a"}"#;
+    assert!(values.as_object().unwrap().get(odd).is_some_and(serde_json::Value::is_null), "{values}");
+    let of_trials = |values: &serde_json::Value| {
+        values.as_object().unwrap().keys().filter(|name| name.starts_with("piton_trial_")).count()
+    };
+    assert_eq!(of_trials(&values), 9, "the step, and eight of its values");
+    over(&sandbox, engine);
+    assert_eq!(of_trials(&scraped(&server)), 0);
 }

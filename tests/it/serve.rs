@@ -42,7 +42,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(sandbox: &Sandbox) -> Self {
+    pub fn start(sandbox: &Sandbox) -> Self {
         Self::start_with(sandbox, &[])
     }
 
@@ -424,10 +424,8 @@ fn artifacts_of_another_study_are_not_shown() {
     }
 }
 
-/// By the parser of those who wrote the format.
-#[test]
-fn the_metrics_are_openmetrics() {
-    let (_sandbox, server) = finished();
+/// What a scraper reads, by the parser of those who wrote the format.
+pub fn scraped(server: &Server) -> serde_json::Value {
     let (host, token) = (&server.host, &server.token);
     let answer =
         server.raw(&format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"));
@@ -435,7 +433,7 @@ fn the_metrics_are_openmetrics() {
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
     let script = "import sys, json\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
-        print(json.dumps({s.name + json.dumps(s.labels, sort_keys=True): s.value for f in parse(sys.stdin.read()) for s in f.samples}))";
+        print(json.dumps({s.name + json.dumps(s.labels, sort_keys=True): s.value if s.value == s.value else None for f in parse(sys.stdin.read()) for s in f.samples}))";
     let mut python = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/python/bin/python"))
         .args(["-c", script])
         .stdin(Stdio::piped())
@@ -444,7 +442,13 @@ fn the_metrics_are_openmetrics() {
         .unwrap();
     python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();
-    let values: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_metrics_are_openmetrics() {
+    let (_sandbox, server) = finished();
+    let values = scraped(&server);
     assert_eq!(values[r#"piton_trials{"stage": "try", "state": "succeeded"}"#], 7.0, "{values}");
     assert_eq!(values[r#"piton_trials{"stage": "try", "state": "failed"}"#], 1.0);
     assert_eq!(values[r#"piton_attempts_total{"outcome": "failed"}"#], 1.0);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use piton::model::{StageCounters, StageIndex, TrialId};
-use piton::views::progress::Glance;
+use piton::views::progress::{Glance, Seen};
 use piton::views::{Sparkline, columns, duration, time_left};
 
 use super::super::sink;
@@ -50,7 +50,7 @@ struct Trial {
     since: Instant,
     glance: Option<Glance>,
     /// What it reported last, and how it went.
-    reported: Option<String>,
+    reported: Option<Seen>,
 }
 
 struct StageBar {
@@ -167,7 +167,7 @@ impl Bars {
         let mut running: Vec<_> = self.running.values_mut().collect();
         running.sort_by_key(|trial| trial.since);
         for trial in running.into_iter().take(RUNNING_SHOWN) {
-            let seen = trial.glance.as_ref().and_then(|glance| glance.look(SPARKLINE_COLUMNS, speaks_unicode()));
+            let seen = trial.glance.as_ref().and_then(Glance::look);
             trial.reported = seen.or(trial.reported.take());
         }
     }
@@ -182,8 +182,11 @@ impl Bars {
             let wide = first.clone().map(|trial| columns(&trial.case)).max().unwrap_or(0);
             let line = |trial: &&Trial| {
                 let case = format!("{}{}", trial.case, " ".repeat(wide.saturating_sub(columns(&trial.case))));
-                let reported = trial.reported.as_deref().unwrap_or_default();
-                format!("{case}  {} s  {reported}", trial.since.elapsed().as_secs())
+                let line = format!("{case}  {} s", trial.since.elapsed().as_secs());
+                // Beside the two columns that it stands in.
+                let room = usize::from(width(&std::io::stderr())).saturating_sub(columns(&line) + 4);
+                let words = trial.reported.as_ref().map(|seen| seen.words(room, speaks_unicode()));
+                format!("{line}  {}", words.unwrap_or_default())
             };
             return first.map(line).chain(more.map(|more| format!("and {more}"))).collect();
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use piton::model::{Accounting, AttemptOutcome, TrialState};
+use piton::views::clean;
 use piton::views::status::Status;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +13,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// What a scrape accepts as OpenMetrics 1.0.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Most running trials with values of their own,
+pub const RUNNING_MAX: usize = 64;
+/// and most values of each.
+const VALUES_MAX: usize = 8;
 
 type Labels = Vec<(String, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -85,6 +91,17 @@ pub fn text(status: &Status, accounting: Accounting) -> Result<String, std::fmt:
     registry.register("trials_expected", words, expected);
     registry.register("attempts_per_minute", "Attempts that end in a minute at the present pace", rate);
     registry.register("best", "Best value of the stage's first objective so far", best);
+    let (step, value) = (Gauges::default(), Gauges::default());
+    for running in &status.running {
+        let Some(report) = &running.last_report else { continue };
+        step.get_or_create(&labels([("case", &running.case)])).set(report.step as f64);
+        for (name, measured) in report.measured().take(VALUES_MAX) {
+            let of_metric = labels([("case", &running.case), ("metric", &clean(name))]);
+            value.get_or_create(&of_metric).set(measured.unwrap_or(f64::NAN));
+        }
+    }
+    registry.register("trial_step", "Step of the last report of each trial that runs", step);
+    registry.register("trial_value", "Values in it; NaN: not finite", value);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -136,7 +136,7 @@ impl Site {
 
     fn metrics(&self) -> Result<String, Error> {
         let (_reader, look) = Look::at_store(&self.store)?;
-        let status = Status::load(&look.view, &look.snapshot, unix_ms())?;
+        let status = Status::load_listing(&look.view, &look.snapshot, unix_ms(), metrics::RUNNING_MAX)?;
         metrics::text(&status, look.view.progress.accounting)
             .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })
     }

@@ -12,9 +12,6 @@ use super::{RunTimes, Running, Stage, Status};
 use crate::model::{RunEnd, StageStatus, StudyStatus};
 use crate::plan::StageTrials;
 
-/// Most columns of the line that shows how a trial goes.
-const COURSE_COLUMNS: usize = 16;
-
 impl Status {
     /// Writes it for people.
     ///
@@ -193,14 +190,8 @@ impl Running {
     /// where nobody looks.
     fn reported(&self, screen: Screen, used: usize) -> String {
         let Some(report) = &self.last_report else { return String::new() };
-        let first = self.course.as_ref().map(|course| course.metric.as_str());
-        let words = format!("  {}", report.words_with(first, ""));
-        let room = screen.columns().saturating_sub(used + columns(&words) + 1).min(COURSE_COLUMNS);
-        let course = self.course.as_ref().filter(|_| screen.width > 0 && room >= COURSE_COLUMNS / 2);
-        match course.map(|course| course.line(room, screen.unicode)) {
-            Some(line) => format!("  {}", report.words_with(first, &line)),
-            None => words,
-        }
+        let room = if screen.width == 0 { 0 } else { screen.columns().saturating_sub(used + 2) };
+        format!("  {}", report.words_within(self.course.as_ref(), room, screen.unicode))
     }
 }
 
