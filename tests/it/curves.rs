@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::browser::Browser;
 use crate::ci::Terminal;
 use crate::harness::{Engine, Sandbox, StudyFile, both, wait_until};
-use crate::serve::{Server, scraped};
+use crate::serve::{Server, scraped, shows};
 
 /// A stage whose trials write what a script says; what they reported last is their value.
 fn study(trials: u32, script: &str, more: &str) -> Sandbox {
@@ -233,4 +233,32 @@ fn a_scraper_gets_the_last_values_of_what_runs() {
     assert_eq!(of_trials(&values), 9, "the step, and eight of its values");
     over(&sandbox, engine);
     assert_eq!(of_trials(&scraped(&server)), 0);
+}
+
+/// The live page draws trials while they run, goes on while nothing but their reports comes, and leaves the rest of itself alone.
+#[test]
+fn the_live_page_draws_what_runs() {
+    let sandbox = reporting();
+    let engine = started(&sandbox);
+    let server = Server::start(&sandbox);
+    let browser = Browser::start(1_280, 1_000);
+    browser.open(&server.url());
+    shows(&browser, "#live", "step 10 · ");
+    shows(&browser, ".of-curves svg.wide path.runs", "c_0_0, runs: -10 at step 10");
+    browser.script(
+        "document.querySelector('#winner, h2').id = 'kept'; document.querySelector('.of-curves').lang = 'de'",
+    );
+    sandbox.write("more", "");
+    shows(&browser, ".of-curves svg.wide path.runs", "c_0_0, runs: -20 at step 20");
+    assert_eq!(
+        browser.script(
+            "return [document.getElementById('kept') !== null, document.querySelector('.of-curves').lang]"
+        ),
+        json!([true, "de"])
+    );
+    over(&sandbox, engine);
+    shows(&browser, ".of-curves svg.wide path.s", "survivor: -");
+    assert_eq!(browser.script("return document.querySelectorAll('.curves path.runs').length"), 0);
+    assert_eq!(browser.script("return document.images.length"), 0);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }

@@ -101,7 +101,7 @@ const make = (tag, attributes, ...children) => {
         ...options.map(([value, text]) => { const o = make("option", { value }, text); o.selected = String(value) === String(chosen); return o; })));
     const controls = make("div", { class: "controls" },
       choice("stage", data.stages.map((s, n) => [n, s.name]), state.stage, (value) => { state.stage = Number(value); state.sort = -1; }),
-      choice("show", [["", "all"], ["survivors", "survivors"], ["succeeded", "succeeded"], ["failed", "failed"], ["pending", "pending"], ["cancelled", "cancelled"]], state.only, (value) => { state.only = value; }),
+      choice("show", [["", "all"], ["survivors", "survivors"], ["succeeded", "succeeded"], ["failed", "failed"], ["pruned", "pruned"], ["pending", "pending"], ["cancelled", "cancelled"]], state.only, (value) => { state.only = value; }),
       make("label", {}, "containing", make("input", { type: "search", placeholder: "words, or param=value", value: state.filter, oninput: (event) => { state.filter = event.target.value; state.page = 0; redraw(); } })),
       make("button", { type: "button", onclick: () => turn(-1) }, "previous"),
       make("button", { type: "button", onclick: () => turn(1) }, "next"));
