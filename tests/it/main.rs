@@ -87,6 +87,7 @@ mod inputs;
 mod interval;
 mod kills;
 mod language;
+mod learn;
 mod leftovers;
 mod library;
 mod mended;
