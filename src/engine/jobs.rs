@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::scratch;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, Event, OutputHash, Parent, StageIndex, StageRow, StudyId, TrialId};
+use crate::model::{AttemptNo, Event, OutputHash, Parent, StageIndex, StageRow, StudyId, TrialId, UnixMs};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
 use crate::plan::{KnownBy, Lineage, StageIdentity};
 use crate::study_file::{Spec, StageSpec};
@@ -28,6 +28,7 @@ pub(crate) struct JobMaker {
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
     base: Option<Arc<StageRuntime>>,
+    inputs_changed_ms: Option<UnixMs>,
     /// What the survivors left whose children were made last.
     inherited: HashMap<TrialId, Arc<Inherited>>,
     /// What the trials of a stage have in common, of stages that reuse.
@@ -48,7 +49,13 @@ impl JobMaker {
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::Executor(error.to_string()))?;
         let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
-        Ok(Self { spec, paths, runtimes, base, inherited: HashMap::new(), identities: HashMap::new() })
+        let (inherited, identities) = (HashMap::new(), HashMap::new());
+        Ok(Self { spec, paths, runtimes, base, inputs_changed_ms: None, inherited, identities })
+    }
+
+    /// For a run whose inputs last changed at this time.
+    pub(super) fn with_inputs_of(self, inputs_changed_ms: Option<UnixMs>) -> Self {
+        Self { inputs_changed_ms, ..self }
     }
 
     /// The spec jobs are made from.
@@ -76,10 +83,15 @@ impl JobMaker {
     pub(super) fn heir(
         &mut self,
         draft: &Draft,
-        snapshot: impl FnOnce() -> Result<Snapshot, JournalError>,
+        snapshot: impl Fn() -> Result<Snapshot, JournalError>,
         (trial, attempt): (TrialId, AttemptNo),
     ) -> Result<Job, EngineError> {
-        let job = self.job(draft, trial, attempt)?;
+        let mut job = self.job(draft, trial, attempt)?;
+        if attempt > 1 && trial != TrialId::BASE {
+            let row = snapshot()?.trial(trial)?;
+            let earlier = row.iter().flat_map(|row| &row.attempts).filter(|earlier| earlier.n < attempt);
+            job.last_started_ms = earlier.map(|earlier| earlier.started_ms).max();
+        }
         let spec = Arc::clone(&self.spec);
         let lineage = Lineage::new(&spec, draft.stages()).with_proposals(draft.proposals());
         let parent = lineage.locate(trial).and_then(|(stage, index)| lineage.parent(stage, index));
@@ -194,6 +206,8 @@ impl JobMaker {
             dir: self.paths.attempt_dir(&self.spec, stage, &case, attempt),
             scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
             opened_ms: lineage.opened_ms(stage),
+            last_started_ms: None,
+            inputs_changed_ms: self.inputs_changed_ms,
             keeps_from_before_ms: lineage.opened_ms(stage).filter(|_| self.spec.reuses(stage)),
             takes: None,
             case,
@@ -225,6 +239,8 @@ impl JobMaker {
             slot: 0,
             scratch_dir: dir.with_file_name(SCRATCH_DIR),
             opened_ms: None,
+            last_started_ms: None,
+            inputs_changed_ms: None,
             keeps_from_before_ms: None,
             takes: None,
             dir,

@@ -380,10 +380,11 @@ pub(crate) fn run_on(
     let study_id = state.draft().study_row().study_id;
     let library = Library::open(&spec, &paths, state.draft().study_row());
     let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;
+    let inputs_changed_ms = inputs.as_ref().map(|watched| watched.inputs.changed_ms());
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
-    let jobs = JobMaker::new(spec, paths)?;
+    let jobs = JobMaker::new(spec, paths)?.with_inputs_of(inputs_changed_ms);
     run::Loop {
         journal,
         executor,

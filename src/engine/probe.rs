@@ -209,6 +209,8 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         slot: 0,
         scratch_dir: case_dir.join(SCRATCH_DIR),
         opened_ms: None,
+        last_started_ms: None,
+        inputs_changed_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         dir: case_dir.join("attempt_1"),

@@ -138,6 +138,10 @@ pub(crate) struct Job {
     pub scratch_dir: PathBuf,
     /// When its stage opened, Unix milliseconds: what a trial reported before that was another study's.
     pub opened_ms: Option<UnixMs>,
+    /// When its last attempt before this one started, Unix milliseconds.
+    pub last_started_ms: Option<UnixMs>,
+    /// When an input of the study last changed in any way, Unix milliseconds.
+    pub inputs_changed_ms: Option<UnixMs>,
     /// What lies in the attempt's place since before this time, Unix milliseconds, is moved aside: it may be a result that an
     /// equal trial takes. `None`: it is removed.
     pub keeps_from_before_ms: Option<UnixMs>,

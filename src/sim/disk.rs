@@ -68,6 +68,8 @@ pub(super) struct Files {
     pub(super) synced: BTreeSet<[u8; 32]>,
     /// Files that somebody else changed behind the study's back, and what they were.
     pub(super) meddled: BTreeMap<PathBuf, Vec<u8>>,
+    /// All that somebody else ever changed.
+    pub(super) touched: BTreeSet<PathBuf>,
 }
 
 fn missing() -> Error {
@@ -82,7 +84,13 @@ impl Files {
             pending: Vec::new(),
             gave_up: false,
         };
-        let mut files = Self { inodes: vec![root], changes: 0, synced: BTreeSet::new(), meddled: BTreeMap::new() };
+        let mut files = Self {
+            inodes: vec![root],
+            changes: 0,
+            synced: BTreeSet::new(),
+            meddled: BTreeMap::new(),
+            touched: BTreeSet::new(),
+        };
         let mut ancestors: Vec<_> = dir.ancestors().collect();
         ancestors.pop();
         for made in ancestors.iter().rev() {
@@ -211,6 +219,7 @@ impl Files {
         let Some(was) = self.read(path).filter(|_| !self.meddled.contains_key(path)) else { return };
         let other: Vec<u8> = was.iter().map(|byte| byte ^ 1).collect();
         self.overwrite(path, &other);
+        self.touched.insert(path.into());
         self.meddled.insert(path.into(), was);
     }
 
@@ -317,8 +326,8 @@ impl Files {
             };
             Inode { node, pending: Vec::new(), gave_up: false }
         });
-        let (synced, meddled) = (self.synced.clone(), self.meddled.clone());
-        Self { inodes: inodes.collect(), changes: 0, synced, meddled }
+        let (synced, meddled, touched) = (self.synced.clone(), self.meddled.clone(), self.touched.clone());
+        Self { inodes: inodes.collect(), changes: 0, synced, meddled, touched }
     }
 }
 

@@ -34,6 +34,8 @@ fn study(fault: Fault) -> &'static str {
         ScratchNotSynced | ScratchClearedLate => "scratched",
         AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",
+        DoubtfulHeirsKept => "halved_heirs",
+        DoubtfulKept => "halved_inputs",
         UndecidedCounts | DecidedByArrival | RungsForgotten | LateShownAccepted => "halved",
         _ => "two_stages",
     }

@@ -132,6 +132,8 @@ pub(super) fn all() -> Vec<Scenario> {
         aside(),
         halved(),
         halved_remotely(),
+        halved_inputs(),
+        halved_heirs(),
         stopped(),
     ]
 }
@@ -355,6 +357,23 @@ fn halved_remotely() -> Scenario {
     let mut spec = study([halving("a", 6, 1)]);
     spec.run.executor = on_cluster();
     Scenario { nature, requests, ..scenario("halved_remotely", 3, spec) }
+}
+
+/// An input that somebody changes while trials report what they make of it, and keep it.
+fn halved_inputs() -> Scenario {
+    let nature = Nature { reports: 7, scratch: true, flaky_percent: 30, flaky: 1, ..Nature::default() };
+    let first = halving("a", 3, 1);
+    let spec = Study::builder("s").seed(7).input(INPUT).stage(first).spec().unwrap();
+    Scenario { nature, meddled: Meddled::Input, ..scenario("halved_inputs", 2, spec) }
+}
+
+/// A later stage whose trials are compared, and outputs of parents that somebody changes meanwhile.
+fn halved_heirs() -> Scenario {
+    let nature = Nature { reports: 4, scratch: true, ..Nature::default() };
+    let first = stage("a", 2, 2).range("x", Range::int(1..=2)).output("result.bin");
+    let second = stage("b", 4, 1).range("y", Range::int(1..=2));
+    let second = second.halving([2, 4]).halving_eta(2).halving_keep(1);
+    Scenario { nature, meddled: Meddled::Parents, ..scenario("halved_heirs", 2, study([first, second])) }
 }
 
 /// Trials that end by what they report themselves, some of them where rungs have still to decide.

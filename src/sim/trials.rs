@@ -20,14 +20,14 @@ use super::world::World;
 use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{
-    Amiss, AttemptError, EndedAttemptDir, Grounds, Parents, Room, Syncer, ToSync, Unsynced, hand_on, keep_outputs,
-    make, reported, shown_by, take,
+    Amiss, AttemptError, EndedAttemptDir, Grounds, Parents, Room, Syncer, ToSync, Unsynced, discard_doubtful,
+    hand_on, keep_outputs, make, reported, shown_by, take,
 };
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::halving::Shown;
 use crate::model::{
     AttemptNo, ExecutorKind, Exit, Failure, FailureKind, Metric, Metrics, OutputHash, RemoteJob, Severity,
-    TrialId, Usage, Verdict,
+    TrialId, UnixMs, Usage, Verdict,
 };
 use crate::study_file::watching::Showing;
 use crate::sys::append::LEVELS;
@@ -286,15 +286,24 @@ impl Shared {
 
     /// What the real executor asks before a child starts; somebody may just have changed an output of its parent.
     fn parent_is_well(&mut self, job: &Job) -> bool {
-        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return true };
+        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else {
+            return self.kept_is_well(job, Ok(None));
+        };
         let meddles = self.meddles && !inherited.outputs.is_empty() && self.random.percent(25);
         if meddles {
             self.meddles = false;
             let which = self.random.below(inherited.outputs.len() as u64) as usize;
             self.world.state().files.meddle(&dir.join(&inherited.outputs[which].path));
         }
-        let looked = self.parents.look(job, &to_the_end).map_err(|amiss| self.tell_amiss(amiss));
-        looked.is_ok()
+        let looked = self.parents.look(job, &to_the_end);
+        self.kept_is_well(job, looked)
+    }
+
+    /// What the real executor does before a child starts, once its parent was looked at.
+    fn kept_is_well(&self, job: &Job, looked: Result<Option<UnixMs>, Amiss>) -> bool {
+        let looked =
+            looked.and_then(|changed_ms| discard_doubtful(&self.grounds, job, changed_ms).map_err(Amiss::Machine));
+        looked.map_err(|amiss| self.tell_amiss(amiss)).is_ok()
     }
 
     fn tell_amiss(&self, amiss: Amiss) {
@@ -316,9 +325,11 @@ impl Shared {
         self.world.state().files.meddled.keys().any(is_parents)
     }
 
-    /// Leaves a note in its scratch directory; whether one that was there is its own.
+    /// Leaves a note in its scratch directory, of what it sees; whether one that was there is its own, and says what it should.
     fn uses_scratch(&self, job: &Job) -> bool {
         let (note, own) = (job.scratch_dir.join("note"), case_number(job).to_le_bytes());
+        let sees_other = self.sees_other_input() || self.sees_other_parent(job);
+        let noted = if sees_other { own.map(|byte| !byte) } else { own };
         if let Ok(found) = self.world.read(&note).as_deref() {
             return found.is_empty() || found == own;
         }
@@ -326,7 +337,7 @@ impl Shared {
         let missing = above.into_iter().rev().filter(|dir| self.world.kind(dir).is_none());
         // Whatever fails ends the run; the trial has no part in it.
         let made = missing.into_iter().try_for_each(|dir| self.world.create_dir(dir));
-        let _ = made.and_then(|()| self.world.create(&note, true)).and_then(|()| self.world.append(&note, &own));
+        let _ = made.and_then(|()| self.world.create(&note, true)).and_then(|()| self.world.append(&note, &noted));
         true
     }
 

@@ -292,6 +292,9 @@ impl Machine for World {
     fn identity(&self, path: &Path) -> io::Result<u64> {
         Ok(self.state().id(path)? as u64)
     }
+    fn changed_ms(&self, path: &Path) -> i64 {
+        if self.state().files.touched.contains(path) { i64::MAX } else { i64::MIN }
+    }
     fn exports_fail(&self) -> bool {
         self.state().exports_fail
     }

@@ -85,6 +85,10 @@ pub(crate) enum Fault {
     ScratchClearedLate,
     /// A directory that moves aside is not synced under its new name.
     AsideNotSynced,
+    /// What a trial kept is found by its next attempt, whatever inputs it came of.
+    DoubtfulKept,
+    /// The same of what its parent left.
+    DoubtfulHeirsKept,
     /// What is imported is not synced.
     ImportedNotSynced,
     /// Each result of an import is a commit of its own.
@@ -121,7 +125,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 52] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -161,6 +165,8 @@ impl Fault {
         Self::ScratchNotSynced,
         Self::ScratchClearedLate,
         Self::AsideNotSynced,
+        Self::DoubtfulKept,
+        Self::DoubtfulHeirsKept,
         Self::ImportedNotSynced,
         Self::ImportedInPart,
         Self::SurvivorsByTrial,

@@ -532,8 +532,10 @@ impl Opened {
     /// # Errors
     /// As for `hash_tree`.
     pub fn hash_again(&self, path: &Path, memory: &mut Memory, watch: HashWatch<'_>) -> io::Result<TreeHash> {
-        on!(self, |file| hash_tree_again(file.try_clone()?, path, memory, watch), |_machine, _own| self
-            .hash(false, watch))
+        on!(self, |file| hash_tree_again(file.try_clone()?, path, memory, watch), |machine, own| {
+            memory.changed_ms = memory.changed_ms.max(machine.changed_ms(own));
+            self.hash(false, watch)
+        })
     }
 
     /// Asks the kernel to begin writing what is dirty of it.

@@ -40,6 +40,8 @@ pub(crate) trait Machine {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn RandomAccess>>;
     /// Which file or directory is there: another one has another number.
     fn identity(&self, path: &Path) -> io::Result<u64>;
+    /// When a file that somebody else may change last changed, Unix milliseconds: long ago, or after all that was done yet.
+    fn changed_ms(&self, path: &Path) -> i64;
     /// Whether the exports cannot be written.
     fn exports_fail(&self) -> bool;
     /// The wall clock, Unix milliseconds.

@@ -545,3 +545,54 @@ fn a_trial_of_a_reusing_stage_sees_what_its_identity_holds() {
     assert!(two.iter().all(|line| one.contains(line)), "{one:?} {two:?}");
     assert!(one.iter().all(|line| two.contains(line)), "{one:?} {two:?}");
 }
+
+/// What the second attempt found of the first: files in its scratch directory, and lines of reports. The first was killed with its
+/// engine; if something `changed`, it was put back before the second.
+fn found_of_the_first_attempt(changed: Option<&str>) -> Value {
+    let sandbox = Sandbox::with_study(
+        StudyFile::new("s")
+            .with("inputs = [\"m.txt\"]")
+            .stage("a", ["sh", "-c", "echo left > o"], 1, 1)
+            .with("outputs = [\"o\"]")
+            .stage("b", ["sh", "{study_dir}/b.sh", "{parent_dir}"], 1, 1)
+            .minimize("files"),
+    );
+    sandbox.write("m.txt", "one");
+    let script = r#"dir=$PWD; cd "$PITON_STUDY_DIR"
+if [ ! -e second ]; then
+    : > began; while [ ! -e goes_on ]; do sleep 0.02; done
+    mkdir -p "$PITON_SCRATCH_DIR/deep"; echo 7 > "$PITON_SCRATCH_DIR/deep/checkpoint"
+    echo '{"step": 7, "loss": 7}' >> "$PITON_PROGRESS_FILE"
+    : > wrote; while :; do sleep 1; done
+fi
+files=$(find "$PITON_SCRATCH_DIR" -type f | wc -l)
+lines=$(cat "$PITON_PROGRESS_FILE" 2>/dev/null | wc -l)
+echo "{\"files\": $files, \"lines\": $lines}" > "$dir/metrics.json"
+"#;
+    sandbox.write("b.sh", script);
+    let engine = sandbox.start("run study.toml");
+    wait_until("its start is recorded", || {
+        sandbox.path("began").exists() && sandbox.dump()["trials"][1]["attempts"][0].is_object()
+    });
+    let was = changed.map(|name| (name, fs::read_to_string(sandbox.path(name)).unwrap()));
+    // It looks at nothing meanwhile.
+    engine.signal(Signal::STOP);
+    was.iter().for_each(|(name, _)| sandbox.write(name, "other"));
+    sandbox.write("goes_on", "");
+    wait_until("it wrote", || sandbox.path("wrote").exists());
+    engine.killed();
+    was.iter().for_each(|(name, was)| sandbox.write(name, was));
+    sandbox.write("second", "");
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+    let trial = sandbox.dump()["trials"][1].clone();
+    assert_eq!(trial["attempts"].as_array().unwrap().len(), 2, "{trial}");
+    json!([trial["metrics"]["files"], trial["metrics"]["lines"]])
+}
+
+#[test]
+fn what_an_attempt_kept_is_trusted_only_if_nothing_changed_since_it_started() {
+    assert_eq!(found_of_the_first_attempt(None), json!([1, 1]));
+    assert_eq!(found_of_the_first_attempt(Some("m.txt")), json!([0, 0]));
+    assert_eq!(found_of_the_first_attempt(Some("artifacts/s/0_a/s_0_0/attempt_1/o")), json!([0, 0]));
+}

@@ -237,6 +237,8 @@ impl Desk {
             seed,
             scratch_dir: dir.join(SCRATCH_DIR),
             opened_ms: None,
+            last_started_ms: None,
+            inputs_changed_ms: None,
             keeps_from_before_ms: None,
             takes: None,
             dir,

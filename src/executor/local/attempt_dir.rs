@@ -15,7 +15,7 @@ use serde::Serialize as _;
 use super::blame::AttemptError;
 use crate::executor::Job;
 use crate::model::artifacts::{BEFORE, PARAMS_FILE, PROGRESS_FILE, SCRATCH_DIR};
-use crate::model::{Params, Value, float_text};
+use crate::model::{Params, UnixMs, Value, float_text};
 use crate::sys::files::create_dir_all_durable;
 use crate::sys::opened::{Id, Opened};
 use crate::sys::temporary::random_digits;
@@ -219,15 +219,60 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             discard_old_reports(&above, job)?;
             discard_old(&above, job, OsStr::new(SCRATCH_DIR))?;
-            if !keep_aside(&above, name, job)? && above.remove(name).is_err() {
-                // A directory without write permission in it, for instance.
-                above.rename(name, &aside(name)?)?;
+            if !keep_aside(&above, name, job)? {
+                remove_or_rename(&above, name)?;
             }
             above.make(name)?;
         }
         made => made?,
     }
     above.enter(name).map(Arc::new)
+}
+
+/// Removes what has this name, or moves it aside: a directory without write permission in it, for instance.
+fn remove_or_rename(above: &Opened, name: &OsStr) -> io::Result<()> {
+    above.remove(name).or_else(|_| above.rename(name, &aside(name)?))
+}
+
+/// Discards what a trial keeps across its attempts, its reports and its scratch directory, if inputs, or its parent's outputs, changed
+/// since its last attempt started: what that wrote may come of others than are recorded, be it that they were put back since, and
+/// nobody vouched for it. Durably, before the next attempt starts.
+///
+/// # Errors
+/// What cannot be discarded, and why.
+pub(crate) fn discard_doubtful(
+    grounds: &Grounds,
+    job: &Job,
+    parent_changed_ms: Option<UnixMs>,
+) -> Result<(), String> {
+    let parent_changed_ms = parent_changed_ms.filter(|_| !injected_fault!(DoubtfulHeirsKept));
+    // An attempt whose start was never recorded may have run since the stage opened.
+    let Some(since_ms) = job.last_started_ms.or(job.opened_ms) else { return Ok(()) };
+    let changed = job.inputs_changed_ms.max(parent_changed_ms).is_some_and(|changed_ms| changed_ms > since_ms);
+    if !changed || injected_fault!(DoubtfulKept) {
+        return Ok(());
+    }
+    let discard = || {
+        let case = open_case(grounds, job)?;
+        let is_there = |name: &&OsStr| case.open(Path::new(name)).is_ok();
+        let kept = [PROGRESS_FILE, SCRATCH_DIR].map(OsStr::new);
+        let found: Vec<_> = kept.into_iter().filter(is_there).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let had_scratch = found.contains(&OsStr::new(SCRATCH_DIR));
+        log::log!(
+            if job.key.attempt > 1 { log::Level::Warn } else { log::Level::Debug },
+            "an input or the parent of `{}` changed since it last started: what it kept is discarded",
+            job.case
+        );
+        found.iter().try_for_each(|name| remove_or_rename(&case, name))?;
+        case.sync()?;
+        if had_scratch { make_scratch_dir(grounds, job) } else { Ok(()) }
+    };
+    discard().map_err(|error: io::Error| {
+        format!("cannot discard what `{}` kept from an earlier attempt: {}", job.case, io_words(&error))
+    })
 }
 
 /// Clocks of file systems are behind by so much at most, milliseconds.

@@ -69,7 +69,7 @@ pub(crate) mod placing {
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
 pub(crate) mod parts {
-    pub(crate) use super::attempt_dir::{Grounds, make};
+    pub(crate) use super::attempt_dir::{Grounds, discard_doubtful, make};
     pub(crate) use super::blame::AttemptError;
     pub(crate) use super::ended_dir::EndedAttemptDir;
     pub(crate) use super::parents::{Amiss, Parents};
@@ -313,12 +313,13 @@ impl Shared {
         ))
     }
 
-    /// Whether a child may start on what its parent left. A look ends when the engine has to end.
+    /// Whether a child may start on what its parent left, and on what its trial kept. A look ends when the engine has to end.
     fn look_at_parent(&self, job: &Job) -> Result<(), Amiss> {
-        self.parents.look(job, &|| match self.mode() {
+        let parent_changed_ms = self.parents.look(job, &|| match self.mode() {
             Mode::Run => Ok(()),
             _ => Err(io::Error::other(CutOff)),
-        })
+        })?;
+        attempt_dir::discard_doubtful(&self.grounds, job, parent_changed_ms).map_err(Amiss::Machine)
     }
 
     /// Says why a child does not start, or does not count.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::blame::AttemptError;
 use crate::executor::Job;
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
-use crate::model::{FailureKind, OutputHash, Verdict};
+use crate::model::{FailureKind, OutputHash, UnixMs, Verdict};
 use crate::sys::hash_cache::Memory;
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::{HashWatch, is_cut_off, to_the_end};
@@ -45,15 +45,16 @@ struct Seen {
 }
 
 impl Parents {
-    /// Holds what the job's parent left against the record.
+    /// Holds what the job's parent left against the record. When that last changed in any way, Unix milliseconds, if anything is
+    /// recorded.
     ///
     /// # Errors
     /// [`Amiss`]; the job must not start.
-    pub(crate) fn look(&self, job: &Job, watch: HashWatch<'_>) -> Result<(), Amiss> {
+    pub(crate) fn look(&self, job: &Job, watch: HashWatch<'_>) -> Result<Option<UnixMs>, Amiss> {
         if injected_fault!(ParentNotAsked) {
-            return Ok(());
+            return Ok(None);
         }
-        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(()) };
+        let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(None) };
         let differs = |outputs| {
             let (case, stage) = (job.parent_case.clone(), inherited.stage.clone());
             Amiss::Differs(Box::new(ParentDiffers { case, stage, dir: dir.clone(), outputs }))
@@ -61,7 +62,7 @@ impl Parents {
         if inherited.outputs.is_empty() {
             // Nothing is recorded, so that nothing is known of it but where it is.
             let gone = job.stage_spec.work.names_parent_directory() && is_gone(dir)?;
-            return if gone { Err(differs(Vec::new())) } else { Ok(()) };
+            return if gone { Err(differs(Vec::new())) } else { Ok(None) };
         }
         let asked = Instant::now();
         let seen = {
@@ -74,7 +75,7 @@ impl Parents {
         }
         // Somebody else looked since this was asked.
         if seen.found_same.is_some_and(|began| began > asked) {
-            return Ok(());
+            return Ok(Some(seen.memory.changed_ms));
         }
         let began = Instant::now();
         let outputs = differing(dir, inherited, &mut seen.memory, watch)?;
@@ -86,7 +87,7 @@ impl Parents {
             return Err(differs);
         }
         seen.found_same = Some(began);
-        Ok(())
+        Ok(Some(seen.memory.changed_ms))
     }
 
     /// What an attempt that ended comes to, and what is amiss: nothing counts whose parent's recorded outputs were found
@@ -110,7 +111,7 @@ impl Parents {
 /// How what a job's parent left differs from the record, in lines; empty: not at all.
 pub(crate) fn words_of(job: &Job) -> Vec<String> {
     match Parents::default().look(job, &to_the_end) {
-        Ok(()) | Err(Amiss::CutOff) => Vec::new(),
+        Ok(_) | Err(Amiss::CutOff) => Vec::new(),
         Err(Amiss::Differs(parent)) => parent.lines(),
         Err(Amiss::Machine(why)) => vec![why],
     }

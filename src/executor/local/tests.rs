@@ -56,6 +56,8 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
         scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),
         opened_ms: None,
+        last_started_ms: None,
+        inputs_changed_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         stage_spec: Arc::new(stage),

@@ -35,6 +35,10 @@ pub(crate) struct Task {
     #[serde(default)]
     opened_ms: Option<UnixMs>,
     #[serde(default)]
+    last_started_ms: Option<UnixMs>,
+    #[serde(default)]
+    inputs_changed_ms: Option<UnixMs>,
+    #[serde(default)]
     keeps_from_before_ms: Option<UnixMs>,
     study: String,
     study_dir: PathBuf,
@@ -80,6 +84,8 @@ impl Task {
             dir: job.dir.clone(),
             scratch_dir: job.scratch_dir.clone(),
             opened_ms: job.opened_ms,
+            last_started_ms: job.last_started_ms,
+            inputs_changed_ms: job.inputs_changed_ms,
             keeps_from_before_ms: job.keeps_from_before_ms,
             study: stage.study.clone(),
             study_dir: stage.study_dir.clone(),
@@ -120,6 +126,8 @@ impl Task {
             dir: self.dir,
             scratch_dir: self.scratch_dir,
             opened_ms: self.opened_ms,
+            last_started_ms: self.last_started_ms,
+            inputs_changed_ms: self.inputs_changed_ms,
             keeps_from_before_ms: self.keeps_from_before_ms,
             takes: None,
             stage_spec: Arc::new(stage_spec),

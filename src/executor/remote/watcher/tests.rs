@@ -243,6 +243,8 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         dir: root.join("artifacts/a"),
         scratch_dir: root.join("artifacts/b"),
         opened_ms: None,
+        last_started_ms: None,
+        inputs_changed_ms: None,
         keeps_from_before_ms: None,
         takes: None,
         stage_spec: Arc::new(StageRuntime::new(&study, &spec.stages[0]).unwrap()),
