@@ -374,12 +374,15 @@ impl Shared {
             let Some(running) = self.running.get_mut(&trial) else { return };
             running.reported += 1;
             let (job, step, tainted) = (running.job.clone(), running.reported, running.tainted);
-            let value = if tainted || self.sees_other_input() { TAINTED } else { Self::curve(&job, step) };
+            let sees_other = tainted || self.sees_other_input() || self.sees_other_parent(&job);
+            let value = if sees_other { TAINTED } else { Self::curve(&job, step) };
             self.write_report(&job, step, value);
             let (trial, attempt) = (job.key.trial, job.key.attempt);
             if self.random.percent(70)
                 && let Ok(shown) = shown_by(&self.grounds, &job, false)
                 && !shown.is_nothing()
+                // As the one that reads reports asks.
+                && self.parents.look(&job, &to_the_end).is_ok()
             {
                 self.tell(ExecutorEvent::Shown { trial, attempt, shown: Box::new(shown), looked: false });
             }
