@@ -38,11 +38,10 @@ impl Stamp {
             changed: (meta.ctime(), meta.ctime_nsec()),
         }
     }
-}
 
-/// When a file last changed in any way, Unix milliseconds.
-fn changed_ms(meta: &fs::Metadata) -> UnixMs {
-    meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000)
+    fn changed_ms(&self) -> UnixMs {
+        self.changed.0.saturating_mul(1_000).saturating_add(self.changed.1 / 1_000_000)
+    }
 }
 
 /// A file as it was last hashed.
@@ -102,7 +101,7 @@ impl Memory {
             return Err(not_a_file());
         }
         let stamp = Stamp::of(&meta);
-        self.changed_ms = self.changed_ms.max(changed_ms(&meta));
+        self.changed_ms = self.changed_ms.max(stamp.changed_ms());
         if let Some(known) = self.known.get(path).filter(|known| known.settled && known.stamp == stamp) {
             return Ok((known.bytes, known.hash));
         }
@@ -110,7 +109,7 @@ impl Memory {
         let bytes = hasher.count();
         let hash = hasher.finalize();
         let still = Stamp::of(&file.metadata()?) == stamp;
-        let settled = still && changed_ms(&meta).saturating_add(SETTLED_AFTER_MS) < now_ms;
+        let settled = still && stamp.changed_ms().saturating_add(SETTLED_AFTER_MS) < now_ms;
         let before = self.known.insert(path.to_owned(), Known { stamp, settled, bytes, hash });
         if before.is_some_and(|known| known.hash == hash && known.stamp != stamp) {
             self.rewritten.push(path.to_owned());
