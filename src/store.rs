@@ -39,7 +39,7 @@ use crate::sys::clock::unix_ms;
 use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
 use crate::views::why::Why;
-use crate::views::{Liveness, StudyLocation, StudyView, Survivor, abort, made_with, planned, survivors};
+use crate::views::{Best, Liveness, StudyLocation, StudyView, Survivor, abort, made_with, planned, survivors};
 
 /// What a change added to the journal.
 type Recorded = Vec<(Seq, Record)>;
@@ -225,6 +225,15 @@ impl Store {
     pub fn why(&self, case: &str) -> Result<Why, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
         Ok(Why::load(&look.view, &look.snapshot, case)?)
+    }
+
+    /// The winner of the named stage; without a name, of the last one that closed, and before any has of the one that runs.
+    ///
+    /// # Errors
+    /// [`Error::View`] when no trial has succeeded there, and as [`Store::status`].
+    pub fn best(&self, stage: Option<&str>) -> Result<Best, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        Ok(Best::load(&look.view, &look.snapshot, stage)?)
     }
 
     /// The survivors of the last stage that closed, best first.

@@ -51,6 +51,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// One screen: stages, progress, best so far, running trials, last failures
     Status(StatusArgs),
+    /// The winner: its params, metrics and directory, for people or for the next program
+    Best(BestArgs),
     /// The whole state
     Dump(DumpArgs),
     /// A trial's output
@@ -202,6 +204,35 @@ pub struct StatusArgs {
     pub watch: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "watch")]
+    pub json: bool,
+}
+
+/// Form of a winner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BestFormat {
+    /// For reading
+    Text,
+    /// One document
+    Json,
+    /// Assignments for a shell, all called PITON_BEST_…: `eval "$(piton best STORE --format env)"`
+    Env,
+    /// Its params as options, quoted for a shell: `--name=value …`
+    Args,
+}
+
+/// `piton best`.
+#[derive(Debug, Args)]
+pub struct BestArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Of which stage [default: the last that closed; before any has, the one that runs]
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: BestFormat,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
 }
 

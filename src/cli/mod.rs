@@ -7,6 +7,7 @@ mod amend;
 mod approve;
 mod args;
 mod attempt;
+mod best;
 mod check;
 mod commands;
 mod compact;
@@ -115,6 +116,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Run(args) => run::run(&args),
         Command::Resume(args) => run::resume(&args),
         Command::Status(args) => status::status(&args),
+        Command::Best(args) => best::best(&args),
         Command::Dump(args) => dump::dump(&args),
         Command::Logs(args) => logs::logs(&args),
         Command::Progress(args) => reports::progress(&args),

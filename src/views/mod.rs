@@ -6,6 +6,7 @@
 //! wrote reach a terminal unescaped.
 
 pub(crate) mod abort;
+mod best;
 pub mod compare;
 mod curve;
 mod decided;
@@ -41,6 +42,7 @@ mod schemas;
 
 pub use crate::sys::words::shell_quoted;
 pub use abort::{AbortedBy, abort_words};
+pub use best::Best;
 pub use decided::{SurvivorsDecided, decision};
 pub use error::ViewError;
 pub use outputs::OutputsCheck;

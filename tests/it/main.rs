@@ -2,6 +2,7 @@
 //!
 //! - `harness`: a scratch study in a directory of its own, and waiting for conditions;
 //! - `chip`: the chip-design example, with real tools and libraries;
+//! - `best`: the winner, for the next program;
 //! - `ci`: what a CI system and a terminal are shown;
 //! - `commands`: every subcommand, what it prints and its exit codes;
 //! - `faults`: calls that fail, full disks, low limits, jumping clocks;
@@ -63,6 +64,7 @@
 mod alive;
 mod amend;
 mod asked;
+mod best;
 mod book;
 mod browser;
 mod chip;

@@ -37,6 +37,7 @@ use crate::plan::{Lineage, PartKind, StageIdentity};
 use crate::study_file::{ExpandContext, Expanded};
 
 pub use rank::{Compared, Rank};
+pub(super) use rank::{leader, rank_of};
 
 use nearest::{Difference, Nearest};
 
@@ -321,7 +322,7 @@ impl Why {
         let (stage, lineage, params) = (trial.stage, view.lineage(), trial.params());
         let seen = lineage.seen_params(stage.index, trial.index).unwrap_or_default();
         let rank = match trial.counted_state() {
-            TrialState::Succeeded => rank::rank_of(view, snapshot, stage, id)?,
+            TrialState::Succeeded => rank_of(view, snapshot, stage, id)?,
             _ => None,
         };
         let (missed, reread) = said_of(view, snapshot, &trial)?;

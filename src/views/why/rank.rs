@@ -9,7 +9,7 @@ use crate::journal::Snapshot;
 use crate::model::{StageRow, TrialId, TrialState};
 use crate::plan::{Ranked, Score, Selector};
 use crate::study_file::{Goal, Selection, StageSpec};
-use crate::views::{StudyView, ViewError, decision};
+use crate::views::{StudyView, TrialSummary, ViewError, decision};
 
 /// Pareto fronts of more trials than this are worked out only as far as the survivors need them: it takes the square
 /// of their number.
@@ -61,31 +61,58 @@ pub struct Compared {
     pub last_survivor: Option<f64>,
 }
 
+/// The succeeded trials of a stage that can survive it, best first as far as that is worked out; each is shown to `each`.
+fn candidates(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    stage: &StageRow,
+    spec: &StageSpec,
+    mut each: impl FnMut(TrialSummary<'_>),
+) -> Result<Vec<Ranked>, ViewError> {
+    let succeeded = view.summary(stage).trials.succeeded;
+    let whole = spec.selection != Selection::Pareto || succeeded <= PARETO_RANKED;
+    let most = if whole { u64::MAX } else { spec.survivor_count };
+    let mut selector = Selector::new(&StageSpec { survivor_count: most, ..spec.clone() });
+    for trial in view.started(snapshot, stage)? {
+        let trial = trial?;
+        if trial.counted_state() == TrialState::Succeeded && selector.offer(trial.index, trial.metrics()) {
+            each(trial);
+        }
+    }
+    Ok(selector.finish())
+}
+
+/// The trial that ranks first in its stage: its first survivor, and before it has any the best so far.
+pub(in crate::views) fn leader(
+    view: &StudyView,
+    snapshot: &Snapshot,
+    stage: &StageRow,
+) -> Result<Option<TrialId>, ViewError> {
+    if let Some(first) = stage.survivors.first() {
+        return Ok(Some(first.trial));
+    }
+    let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
+    let ranked = candidates(view, snapshot, stage, spec, |_| {})?;
+    Ok(ranked.first().map(|best| TrialId(stage.first_trial.0.saturating_add(best.index))))
+}
+
 /// The rank of a succeeded trial; `None` when it is no candidate: an objective's metric is missing or not finite.
-pub(super) fn rank_of(
+pub(in crate::views) fn rank_of(
     view: &StudyView,
     snapshot: &Snapshot,
     stage: &StageRow,
     trial: TrialId,
 ) -> Result<Option<Rank>, ViewError> {
     let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
-    let succeeded = view.summary(stage).trials.succeeded;
-    let whole = spec.selection != Selection::Pareto || succeeded <= PARETO_RANKED;
-    let most = if whole { u64::MAX } else { spec.survivor_count };
-    let mut selector = Selector::new(&StageSpec { survivor_count: most, ..spec.clone() });
     let (first, mut of, mut mine) = (stage.first_trial, 0, None);
-    for other in view.started(snapshot, stage)? {
-        let other = other?;
-        if other.counted_state() == TrialState::Succeeded && selector.offer(other.index, other.metrics()) {
-            of += 1;
-            if other.trial == trial {
-                mine = other.row.map(|row| row.metrics);
-            }
+    let ranked = candidates(view, snapshot, stage, spec, |other| {
+        of += 1;
+        if other.trial == trial {
+            mine = other.row.map(|row| row.metrics);
         }
-    }
+    })?;
     let Some(metrics) = mine else { return Ok(None) };
     let decision = decision(view, snapshot, stage)?;
-    let ranked = selector.finish();
     let index = trial.0.saturating_sub(first.0);
     let position = ranked.iter().position(|ranked| ranked.index == index);
     let case = |index: u64| view.lineage().case(stage.index, index);
