@@ -2,7 +2,7 @@
 //!
 //! A page to follow has blocks that make files, `toml file=study.toml` (or `append=`), and blocks of `console`: lines
 //! after `$ ` are commands, run in the order of the page in one directory, and what stands below a command is printed by
-//! it, line by line in this order. Blocks that also say `slurm` are followed by an ordinary user of a real one. `…` stands for anything, a line of it for any lines; `(exit code 75)` is the code.
+//! it, line by line in this order. Python finds the package of `python`. Blocks that also say `slurm` are followed by an ordinary user of a real one. `…` stands for anything, a line of it for any lines; `(exit code 75)` is the code.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -125,6 +125,8 @@ fn follow_by(mut bash: Command, program: &Path, sandbox: &Sandbox, command: &str
     bash.args(["-c", &format!("exec 2>&1; {command}")])
         .current_dir(sandbox.path(""))
         .env("PATH", path)
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("python/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
     let output = bash.output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();

@@ -42,6 +42,7 @@
 //! - `probe`: `piton check` of a study for a cluster;
 //! - `schema`: the JSON Schema of the study file;
 //! - `progress`: what trials report while they run;
+//! - `python`: the tests of the Python package, with this program;
 //! - `proposer`: trials that a program proposes, Optuna among them;
 //! - `destroyed`: a store, or a report, that somebody makes impossible while a study runs;
 //! - `compact`: the store without its free space;
@@ -102,6 +103,7 @@ mod probe;
 mod progress;
 mod proposer;
 mod proxy;
+mod python;
 mod queue;
 mod quickstart;
 mod rails;
