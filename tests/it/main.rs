@@ -38,6 +38,7 @@
 //!   `reuse_check`: a part of them that runs all the same, and is compared;
 //! - `amend`: changing a study that has begun; `replans`: without losing a result; `reread`: what finished trials left, read by other rules;
 //! - `old_stores`: stores of earlier versions;
+//! - `packages`: what is released: wheel, Debian package, archive, crate;
 //! - `places`: where a study lies, and what trials put in the place of a directory;
 //! - `probe`: `piton check` of a study for a cluster;
 //! - `schema`: the JSON Schema of the study file;
@@ -97,6 +98,7 @@ mod mended;
 mod nginx;
 mod old_stores;
 mod overlap;
+mod packages;
 mod parents;
 mod places;
 mod probe;
