@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::executor::local::closure::{ClosureFn, IntoMetrics, TrialContext, TrialError, closure_fn};
+use crate::model::Keep;
 use crate::study::Study;
 use crate::study_file::raw::{Entry, Kind, Node};
 use crate::study_file::{
@@ -398,6 +399,13 @@ impl Stage {
     /// The study waits for `piton approve` before this stage.
     pub fn approve(self) -> Self {
         self.key("approve", Kind::Bool(true))
+    }
+
+    /// How much stays of the directories of its trials, once it has closed and no trial to come needs them: everything, unless this
+    /// says less.
+    pub fn keep(self, keep: Keep) -> Self {
+        let parts = keep.parts().into_iter().map(|(name, kept)| entry(name, text(kept.name())));
+        self.key("keep", table(parts.collect()).kind)
     }
 
     /// Any key of `[[stage]]`, by its name and with its value as a study file has them: `.set("timeout", "90s")`. What a

@@ -70,6 +70,40 @@ pub fn is_of_study(dir: BorrowedFd<'_>, id: StudyId) -> bool {
     read.is_ok() && serde_json::from_slice::<Claim>(&text).is_ok_and(|claim| claim.study_id == id.to_string())
 }
 
+/// Whose a directory of artifacts is, by its own word.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This very store's.
+    Own,
+    /// A store's that is there, and has the same study or another one: this one is a copy of it, or names a directory that it should not.
+    Other(PathBuf),
+    /// Nobody's.
+    Nobody,
+}
+
+/// Whose `artifacts/<study>` is. What a store names may be any directory, and a store may be a copy: nothing may be removed in one that is not
+/// its own.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn owner(paths: &StudyPaths, study: &str, id: StudyId) -> io::Result<Owner> {
+    let dir = paths.study_artifacts(study);
+    let text = match disk::read(&dir.join(CLAIM_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Owner::Nobody),
+        Err(error) => return Err(error),
+    };
+    let Ok(claim) = serde_json::from_slice::<Claim>(&text) else { return Ok(Owner::Nobody) };
+    let store = paths::clean(&dir.join(&claim.store));
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let is_this = store == paths.store || real(&store).is_some_and(|store| real(&paths.store) == Some(store));
+    match claim.study_id == id.to_string() {
+        true if is_this || !owns(&store, &claim.study_id) => Ok(Owner::Own),
+        false if !owns(&store, &claim.study_id) => Ok(Owner::Nobody),
+        _ => Ok(Owner::Other(store)),
+    }
+}
+
 /// Makes `artifacts/<study>`, durable up to the root, and writes whose it is.
 ///
 /// # Errors

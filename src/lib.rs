@@ -69,7 +69,7 @@ pub use executor::{AttemptReport, ParentDiffers};
 #[doc(hidden)]
 pub use journal::verify;
 pub use journal::{Compacted, Journal, JournalError, OpenError, Reader, Salvaged, Snapshot, Verification};
-pub use model::{FailureKind, LaterStages, Metric, Metrics, Params, StudyStatus, Value};
+pub use model::{FailureKind, Keep, Kept, LaterStages, Metric, Metrics, Params, StudyStatus, Value};
 pub use next_command::HowToAmend;
 #[doc(hidden)]
 pub use next_command::overrides_of;

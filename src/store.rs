@@ -6,6 +6,7 @@
 mod amend;
 mod compare;
 mod dump;
+mod gc;
 mod import;
 mod logs;
 mod replay;
@@ -20,6 +21,7 @@ pub use crate::plan::forecast::{Follows, StageForecast};
 pub use amend::{AmendPlan, Consent};
 pub use compare::{BaselineWritten, Compare};
 pub use dump::Dump;
+pub use gc::{Freed, GcPlan, StageDiscard, parse_keep};
 pub use import::{Import, ImportPlan, MatchedRow, OUTPUTS_COLUMN, Unmatched, UnmatchedRow};
 pub use logs::Logs;
 pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};

@@ -75,6 +75,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Make a new store from all that can still be read of a damaged one
     Salvage(SalvageArgs),
+    /// Discard what `keep` does not keep of finished trials' directories, and say what that frees
+    Gc(GcArgs),
     /// Write the store anew without its free space; no engine may have it open
     Compact(CompactArgs),
     /// Write checkpoint, telemetry, tables, lineage and a JUnit report into a directory
@@ -488,6 +490,22 @@ pub struct SalvageArgs {
     /// The store to make; it must not be there
     #[arg(short, long, value_name = "NEW", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `piton gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Only say what it would free
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to keep instead of what the study says, such as survivors=all,others=outputs,failed=logs: all, outputs, logs or nothing
+    #[arg(long, value_name = "KIND=LEVEL,…", value_parser = piton::store::parse_keep)]
+    pub keep: Option<piton::Keep>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

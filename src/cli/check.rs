@@ -108,6 +108,8 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             opened_ms: None,
             closed_ms: None,
             later: LaterStages::Stand,
+            tidied: Default::default(),
+            discarding: false,
         });
     }
     rows

@@ -14,6 +14,7 @@ mod compact;
 mod compare;
 mod dump;
 mod export;
+mod gc;
 mod hints;
 mod import;
 mod logs;
@@ -127,6 +128,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Approve(args) => approve::approve(&args),
         Command::Retry(args) => retry::retry(&args),
         Command::Compact(args) => compact::compact(&args),
+        Command::Gc(args) => gc::gc(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Salvage(args) => salvage::salvage(&args),
         Command::Export(args) => export::export(&args),

@@ -25,7 +25,7 @@ use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
 use piton::spec::StageSpec;
 use piton::views::progress::Glance;
-use piton::views::{clean, counted, doubt_words, duration, number, reported, taken_words};
+use piton::views::{clean, counted, doubt_words, duration, freed, number, reported, taken_words};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -382,7 +382,18 @@ impl Observer for Progress {
                     self.stage_begins(draft);
                 }
             }
-            Event::AttemptPlaced { .. }
+            Event::DirectoriesDiscarded(discarded) if !discarded.runs.is_empty() => {
+                let (stage, trials) =
+                    (draft.stages().get(discarded.stage as usize), counted(discarded.trials(), "trial"));
+                let stage = stage.map_or("", |stage| stage.name.as_str());
+                self.send(Message::Line(format!("stage `{stage}`: discarding what is not kept of {trials}")));
+            }
+            Event::DiscardFinished { stage, bytes, inodes } => {
+                let stage = draft.stages().get(*stage as usize).map_or("", |stage| stage.name.as_str());
+                self.send(Message::Line(format!("stage `{stage}`: freed {}", freed(*bytes, *inodes))));
+            }
+            Event::DirectoriesDiscarded(_)
+            | Event::AttemptPlaced { .. }
             | Event::StageApproved { .. }
             | Event::SpecAmended(_)
             | Event::StudyCreated(_)

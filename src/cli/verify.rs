@@ -21,7 +21,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             .collect();
         print_json(&serde_json::json!({
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
-            "plan_differences": plan, "outputs": outputs.checked, "outputs_differing": outputs.differing,
+            "plan_differences": plan, "outputs": outputs.checked, "outputs_discarded": outputs.discarded, "outputs_differing": outputs.differing,
             "output_differences": outputs.differences, "abort_difference": aborted, "rung_differences": rungs,
             "made_with_differences": made_with, "doubts": doubts, "inputs_accepted": accepted,
             "from_other_survivors": kept,
@@ -40,6 +40,12 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
             print_line(&format!("cannot run: {difference}"))?;
         }
         print_line(&format!("hashed {} outputs", outputs.checked))?;
+        if outputs.discarded > 0 {
+            let outputs = counted(outputs.discarded, "output");
+            print_line(&format!(
+                "discarded: {outputs}, as `keep` or `piton gc` said; not lost, and not looked for"
+            ))?;
+        }
         for difference in &outputs.differences {
             print_line(&format!("differs: {difference}"))?;
         }

@@ -12,9 +12,9 @@ use super::draft::Draft;
 use super::scratch;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, Event, OutputHash, Parent, StageIndex, StageRow, StudyId, TrialId, UnixMs};
+use crate::model::{AttemptNo, Event, Parent, StageIndex, StageRow, StudyId, TrialId, TrialRow, UnixMs};
 use crate::paths::{SCRATCH_DIR, StudyPaths};
-use crate::plan::{KnownBy, Lineage, StageIdentity};
+use crate::plan::{KnownBy, Lineage, StageIdentity, keep};
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::words::io_words;
 
@@ -64,6 +64,12 @@ impl JobMaker {
         &self.spec
     }
 
+    /// Where the study's things lie.
+    #[must_use]
+    pub(super) const fn paths(&self) -> &StudyPaths {
+        &self.paths
+    }
+
     /// The job of one attempt.
     ///
     /// # Errors
@@ -111,8 +117,8 @@ impl JobMaker {
             return Ok(Some(Arc::clone(known)));
         }
         // Of a parent without a row nothing is recorded: in a store that was salvaged.
-        let outputs = snapshot()?.trial(parent)?.map_or_else(Vec::new, |row| row.outputs);
-        let Some(inherited) = self.left_by(lineage, parent, outputs).map(Arc::new) else { return Ok(None) };
+        let row = snapshot()?.trial(parent)?.unwrap_or_else(|| TrialRow::new(parent, 0));
+        let Some(inherited) = self.left_by(lineage, row).map(Arc::new) else { return Ok(None) };
         if self.inherited.len() >= KNOWN_MAX {
             self.inherited.clear();
         }
@@ -163,17 +169,13 @@ impl JobMaker {
         Ok(of_stage.as_ref().map_or_else(Vec::new, |of_stage| of_stage.taken_by(&params, left)))
     }
 
-    /// What a survivor with these outputs left for its children.
+    /// What a survivor left for its children.
     #[must_use]
-    pub(super) fn left_by(
-        &self,
-        lineage: &Lineage<'_>,
-        trial: TrialId,
-        outputs: Vec<OutputHash>,
-    ) -> Option<Inherited> {
-        let (stage, _) = lineage.locate(trial)?;
+    pub(super) fn left_by(&self, lineage: &Lineage<'_>, row: TrialRow) -> Option<Inherited> {
+        let (stage, _) = lineage.locate(row.trial)?;
         let stage = self.spec.stages.get(stage as usize)?.name.clone();
-        Some(Inherited { stage, outputs })
+        let discarded = keep::lacks(&row, row.accepted());
+        Some(Inherited { stage, outputs: row.outputs, discarded })
     }
 
     /// The same, from what it takes.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "cluster")]
 pub mod attempt;
+pub(crate) mod discard;
 mod draft;
 mod halving;
 pub(crate) mod hooks;
@@ -363,13 +364,14 @@ pub(crate) struct RunSettings<'a> {
 /// The run itself, once nothing of an earlier engine is left.
 pub(crate) fn run_on(
     on: RunHost<'_>,
-    journal: Journal,
+    mut journal: Journal,
     spec: Arc<Spec>,
     paths: StudyPaths,
     manner: RunSettings<'_>,
 ) -> Result<RunReport, EngineError> {
     let RunHost { engine, executor, keeper, answers, events, timing, order, signals } = on;
     let RunSettings { workers, drain_limit, detach, shutdown, inputs, observer } = manner;
+    discard::finish_left(&mut journal, &spec, &paths, &|| !shutdown.receiver().is_empty())?;
     let snapshot = journal.snapshot()?;
     let draft = Draft::load(&snapshot)?;
     let judge = rails::known(&snapshot, &spec, &draft)?;

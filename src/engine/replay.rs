@@ -63,7 +63,7 @@ pub(crate) fn prepare(
     let lineage = Lineage::new(&spec, stages).with_proposals(proposals);
     let jobs = JobMaker::new(Arc::clone(&spec), paths)?;
     let job = jobs.job_of(StudyId(id), &lineage, trial, place.attempt)?;
-    let inherited = parent.and_then(|row| jobs.left_by(&lineage, row.trial, row.outputs.clone())).map(Arc::new);
+    let inherited = parent.and_then(|row| jobs.left_by(&lineage, row.clone())).map(Arc::new);
     Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, inherited, ..job })
 }
 

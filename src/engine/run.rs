@@ -17,11 +17,12 @@ use super::proposer::Proposers;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Hit, Input, State, refilled};
 use super::timing::Timing;
-use super::{CommitError, EngineError, Observer, RunReport, halving, jobs::JobMaker, rails, survivors};
-use crate::executor::{Differs, Executor, ExecutorEvent, Job, Takes};
+use super::{CommitError, EngineError, Observer, RunReport, discard, halving, jobs::JobMaker, rails, survivors};
+use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job, ParentDiffers, Takes};
 use crate::journal::{Journal, JournalError, OpenError, Reader, Snapshot, WriteSet};
-use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, Record, RunEnd, TrialId, Verdict};
+use crate::model::{AttemptNo, EngineId, Event, IdentityHash, REUSED, Record, RunEnd, TrialId, Usage, Verdict};
 use crate::plan::{self, KnownBy};
+use crate::sys::removal::Removing;
 use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
@@ -120,6 +121,20 @@ fn displaced(store: &Path) -> EngineError {
         }
         _ => EngineError::StoreGone { store: store.into() },
     }
+}
+
+/// The parent of a job, if what was discarded of it is not there.
+fn discarded_parent(job: &Job) -> Option<Box<ParentDiffers>> {
+    let (dir, inherited) = (job.parent_dir.as_ref()?, job.inherited.as_ref()?);
+    inherited.is_discarded(dir).then(|| {
+        Box::new(ParentDiffers {
+            case: job.parent_case.clone(),
+            stage: inherited.stage.clone(),
+            dir: dir.clone(),
+            outputs: Vec::new(),
+            discarded: inherited.discarded,
+        })
+    })
 }
 
 /// An end that was asked for.
@@ -363,6 +378,11 @@ impl Loop<'_> {
         match action {
             Action::Submit { trial, attempt, slot } => {
                 let job = Job { slot, ..self.job(trial, attempt)? };
+                if let Some(parent) = discarded_parent(&job) {
+                    inputs.push(Input::Executor(self.given_back(&job)));
+                    inputs.push(Input::Executor(ExecutorEvent::Differs(Differs::Parent(parent))));
+                    return Ok(());
+                }
                 self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::Adopt { trial, attempt, slot } => {
@@ -405,6 +425,7 @@ impl Loop<'_> {
                 inputs.push(refilled(&self.journal.snapshot()?, submitted, limit)?);
             }
             Action::Settle => inputs.push(self.settle()?),
+            Action::Discard => inputs.push(self.discard()?),
             Action::Judge(stage) => {
                 let broken = rails::broken(&self.journal.snapshot()?, self.jobs.spec(), stage)?;
                 inputs.push(Input::Judged { stage, broken });
@@ -422,10 +443,26 @@ impl Loop<'_> {
         Ok(())
     }
 
+    /// That a job was not handed out after all. On a cluster its start is recorded by now.
+    fn given_back(&self, job: &Job) -> ExecutorEvent {
+        let (trial, attempt) = (job.key.trial, job.key.attempt);
+        match self.jobs.spec().run.executor.kind().is_remote() {
+            false => ExecutorEvent::Returned { trial },
+            true => ExecutorEvent::Ended(Box::new(AttemptReport {
+                trial,
+                attempt,
+                ended_ms: self.timing.now().at_ms,
+                exit: None,
+                usage: Usage::default(),
+                verdict: Verdict::Interrupted { reason: "the directory of its parent was discarded".to_owned() },
+                shown: Default::default(),
+            })),
+        }
+    }
+
     /// Has the stages after one that has closed again planned anew where they are to be, in one transaction of its own: that
     /// the stage has closed, and with which survivors, is on disk by now.
     fn settle(&mut self) -> Result<Input, EngineError> {
-        let now = self.timing.now();
         let snapshot = self.journal.snapshot()?;
         let stages = snapshot.stages()?;
         let settling = plan::mend::settling(self.jobs.spec(), &stages);
@@ -434,34 +471,79 @@ impl Loop<'_> {
         if !injected_fault!(SettledScratchKept) {
             self.jobs.clear_scratch(&settling, &stages)?;
         }
+        self.recorded(settling, injected_fault!(SettledInPart))?;
+        self.reloaded()
+    }
+
+    /// Records events that concern trials which are not in memory, in one transaction of their own, and tells of them; `apart` in one each.
+    fn recorded(&mut self, events: Vec<Event>, apart: bool) -> Result<(), EngineError> {
+        let now = self.timing.now();
         let record = |event| Record { at_ms: now.at_ms, run_ms: now.run_ms, event };
-        let records: Vec<Record> = settling.into_iter().map(record).collect();
-        let first = self.journal.last_seq() + 1;
-        if !records.is_empty() {
-            let appended = match injected_fault!(SettledInPart) {
-                true => records.iter().try_for_each(|record| self.journal.append(std::slice::from_ref(record))),
-                false => self.journal.append(&records),
-            };
-            let appended =
-                appended.or_else(|cause| self.make_room(cause, |journal| journal.append_anew(&records)));
-            appended.map_err(|cause| {
-                let store = self.journal.path().into();
-                EngineError::Commit(Box::new(CommitError { cause, store, safe: None }))
-            })?;
-            if !self.journal.is_in_place() {
-                return Err(displaced(self.journal.path()));
-            }
-            self.jobs.forget_parents();
-            self.library.look_anew();
+        let records: Vec<Record> = events.into_iter().map(record).collect();
+        if records.is_empty() {
+            return Ok(());
         }
+        let first = self.journal.last_seq() + 1;
+        let appended = match apart {
+            true => records.iter().try_for_each(|record| self.journal.append(std::slice::from_ref(record))),
+            false => self.journal.append(&records),
+        };
+        let appended = appended.or_else(|cause| self.make_room(cause, |journal| journal.append_anew(&records)));
+        appended.map_err(|cause| {
+            let store = self.journal.path().into();
+            EngineError::Commit(Box::new(CommitError { cause, store, safe: None }))
+        })?;
+        if !self.journal.is_in_place() {
+            return Err(displaced(self.journal.path()));
+        }
+        self.jobs.forget_parents();
+        self.library.look_anew();
+        let draft = Draft::load(&self.journal.snapshot()?)?;
+        for (seq, record) in (first..).zip(&records) {
+            self.observer.committed(seq, record, &draft);
+        }
+        Ok(())
+    }
+
+    /// The rows as the store has them.
+    fn reloaded(&mut self) -> Result<Input, EngineError> {
         let snapshot = self.journal.snapshot()?;
         let draft = Draft::load(&snapshot)?;
         let judge = rails::known(&snapshot, self.jobs.spec(), &draft)?;
         let rungs = halving::known(&snapshot, self.jobs.spec(), &draft)?;
-        for (seq, record) in (first..).zip(&records) {
-            self.observer.committed(seq, record, &draft);
-        }
         Ok(Input::Settled(Box::new((draft, judge, rungs))))
+    }
+
+    /// Discards what the study's `keep` does not keep of stages that have closed. It is recorded first; what is not removed when a request
+    /// to stop comes is removed at the next start.
+    fn discard(&mut self) -> Result<Input, EngineError> {
+        let snapshot = self.journal.snapshot()?;
+        let stages = snapshot.stages()?;
+        let events = discard::due(&snapshot, self.jobs.spec(), &stages)?;
+        let shutdown = self.shutdown;
+        let stop = || !shutdown.receiver().is_empty();
+        if injected_fault!(UnlinkedBeforeRecorded) {
+            let ground = discard::Ground { spec: self.jobs.spec(), paths: self.jobs.paths(), stages: &stages };
+            for event in &events {
+                let rows = discard::named_by(&snapshot, event)?.into_iter().map(Ok);
+                let stage = stages
+                    .iter()
+                    .find(|stage| matches!(event, Event::DirectoriesDiscarded(of) if of.stage == stage.index));
+                if let Some(stage) = stage {
+                    discard::remove(ground, stage, rows, Removing::Really, &stop)?;
+                }
+            }
+        }
+        drop(snapshot);
+        let of = discard::stages_of(&events);
+        self.recorded(events, false)?;
+        let snapshot = self.journal.snapshot()?;
+        let stages = snapshot.stages()?;
+        let ground = discard::Ground { spec: self.jobs.spec(), paths: self.jobs.paths(), stages: &stages };
+        let finished = discard::carry_out(&snapshot, ground, &of, &stop)?;
+        drop(snapshot);
+        self.recorded(finished, false)?;
+        self.reloaded()
     }
 
     /// Tells the observer of an end that was asked for, once what runs is known.

@@ -91,7 +91,7 @@ pub(crate) enum Input {
         /// Results of that identity, where some are checked.
         hits: Vec<Hit>,
     },
-    /// The rows and the rails as the store has them, asked for by [`Action::Settle`].
+    /// The rows and the rails as the store has them, asked for by [`Action::Settle`] and [`Action::Discard`].
     Settled(Box<(Draft, Judge, Rungs)>),
     /// Time passed.
     Tick,
@@ -146,6 +146,8 @@ pub(crate) enum Action {
     /// A stage that was opened again has closed, and stages after it have begun: have them planned anew where they are to be
     /// ([`plan::mend`]), and answer with [`Input::Settled`].
     Settle,
+    /// Directories are to be discarded by the study's `keep`: record that, remove them, and answer with [`Input::Settled`].
+    Discard,
     /// Read the head of the ready queue and answer with [`Input::Refilled`].
     Refill,
     /// A stage has closed: bring the exports up to date.
@@ -645,6 +647,11 @@ impl State {
             // A drain that finds everything finished closes the stage, and so completes a study at its end.
             if let Some((stage, _)) = self.draft.open_stage() {
                 actions.push(Action::Select(stage.index));
+                self.asked = true;
+                return Ok(actions);
+            }
+            if !plan::keep::due(&self.spec, self.draft.stages()).is_empty() {
+                actions.push(Action::Discard);
                 self.asked = true;
                 return Ok(actions);
             }

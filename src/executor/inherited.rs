@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::OutputHash;
 use crate::model::names::clean;
+use crate::model::{Kept, OutputHash};
+use crate::sys::opened::Opened;
 
 /// What a survivor left for its children, besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,18 @@ pub(crate) struct Inherited {
     pub stage: String,
     /// Its declared outputs, as recorded.
     pub outputs: Vec<OutputHash>,
+    /// What stayed of its directory, if that was discarded as far as children cannot do with the rest. A job of a cluster is not told.
+    #[serde(skip)]
+    pub discarded: Option<Kept>,
+}
+
+impl Inherited {
+    /// Whether its directory was discarded, and nobody has put back what its children need.
+    pub(crate) fn is_discarded(&self, dir: &Path) -> bool {
+        let is_there =
+            |output: &OutputHash| Opened::dir(dir).is_ok_and(|dir| dir.open(Path::new(&output.path)).is_ok());
+        self.discarded.is_some() && (self.outputs.is_empty() || !self.outputs.iter().all(is_there))
+    }
 }
 
 /// A survivor whose directory or outputs are not what was recorded of them.
@@ -31,6 +44,8 @@ pub struct ParentDiffers {
     pub dir: PathBuf,
     /// Its outputs that differ; none: the directory is gone.
     pub outputs: Vec<OutputDiffers>,
+    /// What stayed of the directory, if it was discarded.
+    pub discarded: Option<Kept>,
 }
 
 /// A declared output that is not what was recorded.
@@ -63,6 +78,9 @@ impl ParentDiffers {
     /// The first outputs that differ, or the directory, each in a line.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
+        if let Some(kept) = self.discarded {
+            return vec![format!("of `{}` {} kept, by `keep` or `piton gc`", shown(&self.dir), kept.words())];
+        }
         let gone = || vec![format!("`{}` is gone", shown(&self.dir))];
         if self.outputs.is_empty() {
             return gone();
@@ -92,6 +110,9 @@ fn shown(path: &Path) -> String {
 impl fmt::Display for ParentDiffers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = format!("the parent `{}`", clean(&self.case));
+        if self.discarded.is_some() {
+            return write!(f, "the directory of {of} was discarded");
+        }
         match self.outputs.as_slice() {
             [] => write!(f, "the directory of {of} is gone"),
             [only] => {

@@ -125,10 +125,11 @@ impl Stored for Record {
 
 impl Stored for StageRow {
     const KIND: &'static str = "stage";
-    type Latest = records::StageRowV2;
-    const TAG: u8 = 2;
+    type Latest = records::StageRowV3;
+    const TAG: u8 = 3;
     older! {
-        1: StageRowV1 => StageRowV2;
+        1: StageRowV1 => StageRowV2 => StageRowV3;
+        2: StageRowV2 => StageRowV3;
     }
     fn names(&self) -> Result<(), String> {
         names::stage(&self.name)
@@ -151,12 +152,13 @@ impl Stored for StudyRow {
 
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
-    type Latest = records::TrialRowV4;
-    const TAG: u8 = 4;
+    type Latest = records::TrialRowV5;
+    const TAG: u8 = 5;
     older! {
-        1: TrialRowV1 => TrialRowV2 => TrialRowV3 => TrialRowV4;
-        2: TrialRowV2 => TrialRowV3 => TrialRowV4;
-        3: TrialRowV3 => TrialRowV4;
+        1: TrialRowV1 => TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5;
+        2: TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5;
+        3: TrialRowV3 => TrialRowV4 => TrialRowV5;
+        4: TrialRowV4 => TrialRowV5;
     }
     fn names(&self) -> Result<(), String> {
         names::outputs(&self.outputs)
@@ -224,11 +226,12 @@ mod tests {
     use super::*;
     use crate::model::ExecutorKind;
     use crate::model::{
-        Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, Doubt, Event, Exit,
-        Failure, FailureKind, ImportSource, Imported, IndexedResult, InputEntry, InputList, LaterStages, Metric,
-        Metrics, Next, Origin, Parent, Proposing, Rail, Reread, ResultDifference, ResultPart, ResultsTold, Reused,
-        RunEnd, RungRow, RungVerdict, Segment, StageReplanned, StageStatus, StopIfMet, StudyId, StudyStatus,
-        ToldResult, TrialImport, TrialState, Usage, Value, Verdict, Watched,
+        Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, DirectoriesDiscarded,
+        DiscardRun, Discarded, Doubt, Event, Exit, Failure, FailureKind, ImportSource, Imported, IndexedResult,
+        InputEntry, InputList, Kept, LaterStages, Metric, Metrics, Next, Origin, Parent, Proposing, Rail, Reread,
+        ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RungRow, RungVerdict, Segment, StageReplanned,
+        StageStatus, StopIfMet, StudyId, StudyStatus, Tidied, ToldResult, TrialImport, TrialState, Usage, Value,
+        Verdict, Watched,
     };
 
     fn record() -> Record {
@@ -319,11 +322,12 @@ mod tests {
             reused_from: None,
             imported: None,
             watched: None,
+            discarded: Vec::new(),
         };
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![4, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
+            vec![5, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
         // As it was written before there were identities, and since: without one, made by itself.
         let before = sealed("trial", 9, [&[1], &expected[1..]].concat());
@@ -336,6 +340,10 @@ mod tests {
         let before = sealed("trial", 9, [&[3], &expected[1..]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         // Not watched.
+        expected.push(0);
+        let before = sealed("trial", 9, [&[4], &expected[1..]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
+        // Nothing of it discarded.
         expected.push(0);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
@@ -387,13 +395,18 @@ mod tests {
             opened_ms: Some(1),
             closed_ms: None,
             later: LaterStages::Keep,
+            tidied: Tidied::Others,
+            discarding: true,
         };
         let bytes = encode(1, &stage).unwrap();
-        let expected = [2, 1, 1, b'b', 4, 2, 0, 2, 9, 1, 3, 2, 1, 2, 0, 2, 0, 0, 0, 1, 2, 0, 1];
+        let expected = [3, 1, 1, b'b', 4, 2, 0, 2, 9, 1, 3, 2, 1, 2, 0, 2, 0, 0, 0, 1, 2, 0, 1, 1, 1];
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), stage);
-        let before = sealed("stage", 1, [&[1], &expected[1..expected.len() - 1]].concat());
-        let stood = StageRow { later: LaterStages::Stand, ..stage };
+        let untouched = StageRow { tidied: Tidied::No, discarding: false, ..stage };
+        let before = sealed("stage", 1, [&[2], &expected[1..expected.len() - 2]].concat());
+        assert_eq!(decode::<StageRow>(1, &before).unwrap(), untouched);
+        let before = sealed("stage", 1, [&[1], &expected[1..expected.len() - 3]].concat());
+        let stood = StageRow { later: LaterStages::Stand, ..untouched };
         assert_eq!(decode::<StageRow>(1, &before).unwrap(), stood);
     }
 
@@ -422,9 +435,9 @@ mod tests {
         }
         let row = TrialRow { identity: Some(identity), reused_from: Some(origin), ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[4, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0, 0]].concat();
+        let expected = [&[5, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
-        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 2]].concat());
+        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 3]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { next_index: 4, succeeded: 3, reused: 2, ..StageCounters::default() };
@@ -501,7 +514,7 @@ mod tests {
         let imported = Some(Imported { source, at_ms: 4 });
         let row = TrialRow { imported, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8, 0]].concat();
+        let expected = [&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { imported: 4, told: 5, told_from: 6, ..StageCounters::default() };
@@ -537,8 +550,8 @@ mod tests {
         let watched = Some(Box::new(Watched { rungs: vec![rung], stop_if: Some(met) }));
         let row = TrialRow { state: TrialState::Undecided, watched, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let head = [4, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let expected = [&head[..], &[1, 9, 8, 1], &float, &[1, 1, 0, 4, 6, 1, 1, 1, 1, b'm', 7, 0]].concat();
+        let head = [5, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let expected = [&head[..], &[1, 9, 8, 1], &float, &[1, 1, 0, 4, 6, 1, 1, 1, 1, b'm', 7, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { pruned: 3, undecided: 2, ..StageCounters::default() };
@@ -547,6 +560,30 @@ mod tests {
         let before = sealed("counters", 0, vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(decode::<StageCounters>(0, &before).unwrap(), StageCounters::default());
         assert_eq!(decode::<StageCounters>(0, &bytes).unwrap(), counters);
+    }
+
+    /// By hand: what discarding adds.
+    #[test]
+    fn golden_bytes_of_what_is_discarded() {
+        let event = |event| Record { at_ms: 1, run_ms: 5, event };
+        let runs = vec![DiscardRun { first: TrialId(3), count: 300, keeps: Kept::Logs }];
+        let discarded = DirectoriesDiscarded { stage: 1, tidied: Tidied::Others, runs };
+        for (record, expected) in [
+            (
+                event(Event::DirectoriesDiscarded(Box::new(discarded))),
+                vec![1, 2, 5, 38, 1, 1, 1, 3, 251, 0x2c, 0x01, 2],
+            ),
+            (event(Event::DiscardFinished { stage: 1, bytes: 4, inodes: 2 }), vec![1, 2, 5, 39, 1, 4, 2]),
+        ] {
+            let bytes = encode(7, &record).unwrap();
+            assert_eq!(bytes[..bytes.len() - 4], expected);
+            assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        }
+        let discarded = vec![Discarded { up_to: 2, keeps: Kept::Nothing }];
+        let row = TrialRow { discarded, ..TrialRow::new(TrialId(9), 0) };
+        let bytes = encode(9, &row).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3]);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
-    Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure, FailureKind, FirstObjective, ImportSource,
-    Imported, IndexedResult, InputEntry, InputHash, InputList, LaterStages, Metric, Next, Origin, OutputHash,
-    Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread, ResultDifference, ResultPart, ResultsTold,
-    Reused, RunEnd, RungRow, RungVerdict, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl,
-    StageReplanned, StageRow, StageStatus, StopIfMet, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus,
-    ToldResult, ToolVersion, TrialId, TrialImport, TrialRow, TrialState, Usage, Value, Verdict, Watched,
+    DirectoriesDiscarded, DiscardRun, Discarded, Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure,
+    FailureKind, FirstObjective, ImportSource, Imported, IndexedResult, InputEntry, InputHash, InputList, Kept,
+    LaterStages, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread,
+    ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RungRow, RungVerdict, RunningRow, Segment,
+    Severity, SpecAmended, StageCounters, StageDecl, StageReplanned, StageRow, StageStatus, StopIfMet,
+    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, Tidied, ToldResult, ToolVersion, TrialId,
+    TrialImport, TrialRow, TrialState, Usage, Value, Verdict, Watched,
 };
 
 /// A disk form and the model type it stands for.
@@ -191,6 +192,8 @@ mirror_states! {
     SeverityV1 = Severity { Low, Medium, High, Catastrophic }
     ProposingV1 = Proposing { No, Open, Ended }
     LaterStagesV1 = LaterStages { Stand, Keep, Discard }
+    KeptV1 = Kept { All, Outputs, Logs, Nothing }
+    TidiedV1 = Tidied { No, Others, All }
     ExecutorKindV1 = ExecutorKind { Local, Ray, Slurm }
     RunEndV1 = RunEnd { Completed, Aborted, Drained, Forced, Failed, Waiting }
     ResultPartV1 = ResultPart { Metric, Output, State }
@@ -245,14 +248,17 @@ mirror_struct! {
     RungRowV1 = RungRow { at: u64, step: u64, value: Option<f64>, judged: bool, verdict: Option<RungVerdictV1> }
     StopIfMetV1 = StopIfMet { rule: u32, metric: String, step: u64, value: Option<f64> }
     WatchedV1 = Watched { rungs: Vec<RungRowV1>, stop_if: Option<StopIfMetV1> }
-    StageRowV2 = StageRow {
+    StageRowV3 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
         proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
-        opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
+        opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1, tidied: TidiedV1, discarding: bool,
     }
+    DiscardedV1 = Discarded { up_to: u32, keeps: KeptV1 }
+    DiscardRunV1 = DiscardRun { first: TrialIdV1, count: u64, keeps: KeptV1 }
+    DirectoriesDiscardedV1 = DirectoriesDiscarded { stage: u32, tidied: TidiedV1, runs: Vec<DiscardRunV1> }
     StageReplannedV1 = StageReplanned {
         stage: u32, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, anew: Vec<(u64, u64)>,
     }
@@ -334,6 +340,12 @@ older! {
         failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
         imported: Option<ImportedV1>,
     } adds { watched: None }
+    // Nothing of directories was discarded.
+    TrialRowV4 => TrialRowV5 {
+        stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
+        failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
+        imported: Option<ImportedV1>, watched: Option<Box<WatchedV1>>,
+    } adds { discarded: Vec::new() }
     // It was not said what counts of an aborted study.
     StudyRowV1 => StudyRowV2 {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
@@ -364,6 +376,12 @@ older! {
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>,
     } adds { later: LaterStagesV1::Stand }
+    // Nothing of directories was discarded.
+    StageRowV2 => StageRowV3 {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
+    } adds { tidied: TidiedV1::No, discarding: false }
 }
 
 /// Results by one key, on disk.
@@ -428,7 +446,7 @@ impl Disk for AttemptRowV1 {
 
 /// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
 #[derive(Serialize, Deserialize)]
-pub(super) struct TrialRowV4 {
+pub(super) struct TrialRowV5 {
     stage: u32,
     state: TrialStateV1,
     due_ms: i64,
@@ -441,9 +459,10 @@ pub(super) struct TrialRowV4 {
     reused_from: Option<OriginV1>,
     imported: Option<ImportedV1>,
     watched: Option<Box<WatchedV1>>,
+    discarded: Vec<DiscardedV1>,
 }
 
-impl Disk for TrialRowV4 {
+impl Disk for TrialRowV5 {
     type Model = TrialRow;
     fn of(model: &TrialRow) -> Self {
         Self {
@@ -459,6 +478,7 @@ impl Disk for TrialRowV4 {
             reused_from: Disk::of(&model.reused_from),
             imported: Disk::of(&model.imported),
             watched: Disk::of(&model.watched),
+            discarded: Disk::of(&model.discarded),
         }
     }
     fn into_model(self) -> TrialRow {
@@ -476,6 +496,7 @@ impl Disk for TrialRowV4 {
             reused_from: self.reused_from.into_model(),
             imported: self.imported.into_model(),
             watched: self.watched.into_model(),
+            discarded: self.discarded.into_model(),
         }
     }
 }
@@ -654,5 +675,7 @@ mirror_enum! {
         },
         RungDecided { trial: TrialIdV1, rung: u32, verdict: RungVerdictV1 },
         StopIfMet { trial: TrialIdV1, attempt: u32, met: StopIfMetV1 },
+        DirectoriesDiscarded(discarded: Box<DirectoriesDiscardedV1>),
+        DiscardFinished { stage: u32, bytes: u64, inodes: u64 },
     }
 }

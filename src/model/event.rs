@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::imported::{ResultsTold, TrialImport};
+use super::keeping::DirectoriesDiscarded;
 use super::named::named;
 use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
@@ -276,6 +277,17 @@ pub enum Event {
         attempt: AttemptNo,
         /// Which rule, and by what.
         met: StopIfMet,
+    },
+    /// Directories of finished trials are discarded, or a part of what is in them. In a commit of its own, before anything is removed.
+    DirectoriesDiscarded(Box<DirectoriesDiscarded>),
+    /// All that was to be discarded of a stage is removed, durably.
+    DiscardFinished {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// Bytes that were freed; after a crash, what was left to remove.
+        bytes: u64,
+        /// Files and directories that were removed, likewise.
+        inodes: u64,
     },
 }
 

@@ -6,6 +6,7 @@
 
 use super::event::{AttemptEnd, Event, Next, Record, RunEnd, StageDecl, StudyCreated, Verdict};
 use super::ids::{AttemptNo, ReadyKey, Seq, StageIndex, TrialId, UnixMs};
+use super::keeping::Tidied;
 use super::reuse::IndexedResult;
 use super::rows::{
     Accepted, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, LaterStages, OutputHash, Parent,
@@ -122,6 +123,8 @@ impl Event {
             Self::RungReached { .. } => "rung_reached",
             Self::RungDecided { .. } => "rung_decided",
             Self::StopIfMet { .. } => "stop_if_met",
+            Self::DirectoriesDiscarded(_) => "directories_discarded",
+            Self::DiscardFinished { .. } => "discard_finished",
         }
     }
 }
@@ -191,6 +194,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::RungReached { .. } | Event::RungDecided { .. } | Event::StopIfMet { .. } => {
             fold.watched(rows, &record.event)
         }
+        Event::DirectoriesDiscarded(_) | Event::DiscardFinished { .. } => fold.keeping(rows, &record.event),
         other => fold.study_changed(rows, other),
     }
 }
@@ -215,6 +219,8 @@ pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
         opened_ms: None,
         closed_ms: None,
         later: LaterStages::Stand,
+        tidied: Tidied::No,
+        discarding: false,
     }
 }
 
@@ -429,6 +435,7 @@ impl Fold {
         stage.status = StageStatus::Closed;
         stage.survivors = if injected_fault!(SurvivorsNotStored) { Vec::new() } else { survivors.to_vec() };
         stage.closed_ms = Some(self.at_ms);
+        stage.tidied = Tidied::No;
         rows.put_stage(stage)
     }
 

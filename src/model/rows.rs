@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::imported::Imported;
+use super::keeping::Discarded;
 use super::named::named;
 use super::reuse::{Doubt, IdentityHash, Origin};
 use super::value::{Metrics, Value};
@@ -655,6 +656,8 @@ pub struct TrialRow {
     pub imported: Option<Imported>,
     /// What it has shown, where its stage watches.
     pub watched: Option<Box<Watched>>,
+    /// What was discarded of its directories.
+    pub discarded: Vec<Discarded>,
 }
 
 impl TrialRow {
@@ -674,6 +677,7 @@ impl TrialRow {
             reused_from: None,
             imported: None,
             watched: None,
+            discarded: Vec::new(),
         }
     }
 }

@@ -52,6 +52,12 @@ pub fn bytes(bytes: u64) -> String {
     format!("{:.1} TiB", value / 1024.0)
 }
 
+/// What a removal freed: `1.2 MiB in 40 files and directories`.
+#[must_use]
+pub fn freed(freed: u64, inodes: u64) -> String {
+    format!("{} in {inodes} files and directories", bytes(freed))
+}
+
 /// A limit of bytes as a person would write it: `4 GiB`, `1.5 MiB`.
 #[must_use]
 pub(crate) fn limit_of_bytes(limit: u64) -> String {

@@ -657,6 +657,10 @@ impl Judge<'_> {
             Amend::Failures | Amend::FailureRules => extends(change, later(row)),
             Amend::Inputs => self.inputs_named(change, &old.inputs, &new.inputs),
             Amend::Approval => harmless(change, "the stage has begun already"),
+            Amend::Keep if row.status == StageStatus::Closed => {
+                harmless(change, "what lies there already is discarded by `piton gc` alone")
+            }
+            Amend::Keep => harmless(change, "applied when the stage has closed"),
             _ => self.alters(change, place),
         }
     }

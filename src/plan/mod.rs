@@ -12,6 +12,7 @@ mod exact;
 pub(crate) mod forecast;
 mod grid;
 mod identity;
+pub(crate) mod keep;
 mod lineage;
 mod listed;
 pub(crate) mod mend;

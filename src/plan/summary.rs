@@ -154,6 +154,8 @@ mod tests {
             opened_ms: None,
             closed_ms: None,
             later: Default::default(),
+            tidied: Default::default(),
+            discarding: false,
         }
     }
 

@@ -36,6 +36,7 @@ fn study(fault: Fault) -> &'static str {
         ImportedNotSynced | ImportedInPart => "imported",
         DoubtfulHeirsKept => "halved_heirs",
         DoubtfulKept => "halved_inputs",
+        UnlinkedBeforeRecorded | DiscardedWhileNeeded | DiscardNotResumed | DiscardNotSynced => "kept",
         UndecidedCounts | DecidedByArrival | RungsForgotten | LateShownAccepted => "halved",
         _ => "two_stages",
     }

@@ -129,7 +129,7 @@ impl<'a> User<'a> {
                 let status = outcome.status;
                 let goes_on = match status {
                     StudyStatus::Completed | StudyStatus::Interrupted if self.mend(status)? => true,
-                    StudyStatus::Completed => self.amend()?,
+                    StudyStatus::Completed => self.amend()? || self.gc()?,
                     StudyStatus::Aborted => self.retry()?,
                     StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {
                         if outcome.waits_for_approval() {
@@ -297,6 +297,12 @@ impl<'a> User<'a> {
             None => plan,
         };
         Ok(self.noted(plan.applied(Consent::Discard)?))
+    }
+
+    /// `piton gc`, once there is something that it discards.
+    fn gc(&self) -> Result<bool, Error> {
+        let Some(keep) = self.scenario.gc else { return Ok(false) };
+        Ok(Store::at(store()).plan_gc(Some(keep))?.applied()?.1)
     }
 
     /// `piton retry --failed`, once.

@@ -18,8 +18,8 @@ use crate::engine;
 use crate::journal::{JournalError, OpenError, Reader, Snapshot, verify};
 use crate::model::artifacts::BEFORE;
 use crate::model::{
-    AttemptNo, AttemptOutcome, Event, IdentityHash, LaterStages, Metric, Metrics, Parent, REUSED, Rail, Record,
-    Seq, StageIndex, StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
+    AttemptNo, AttemptOutcome, Event, IdentityHash, Kept, LaterStages, Metric, Metrics, Parent, REUSED, Rail,
+    Record, Seq, StageIndex, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
 use crate::plan::is_checked;
@@ -74,6 +74,9 @@ pub(super) fn hold_at_end(
             let artifacts = Path::new(DIR).join("artifacts");
             if scenario.exports != Exports::Never && !telemetry::is_current(snapshot, &artifacts)? {
                 return Err("13: the exports are not those of the end".to_owned().into());
+            }
+            if let Some(stage) = snapshot.stages()?.iter().find(|stage| stage.discarding) {
+                return Err(format!("what is discarded of stage {} is not gone at the end", stage.index).into());
             }
             retries_taken(snapshot, scenario)?;
             result(snapshot)
@@ -143,6 +146,7 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
         return Err("7: lost: the artifacts directory belongs to nobody".to_owned().into());
     }
     discarded_there(snapshot, &spec, &study, &paths, files)?;
+    let stages = snapshot.stages()?;
     for row in snapshot.trials(TrialId(0), TrialId(u64::MAX))? {
         let row = row?;
         let accepted = row.attempts.iter().filter(|a| a.outcome == Some(AttemptOutcome::Succeeded)).count();
@@ -154,6 +158,9 @@ fn hold(snapshot: &Snapshot, files: &Files, told: &Announced) -> Result<(), Look
         }
         if row.state == TrialState::Succeeded {
             outputs_there(&row, snapshot, &study, &spec, &paths, files)?;
+        }
+        if let Some(stage) = stages.get(row.stage as usize) {
+            discarded_is_gone(&row, stage, &study, &spec, &paths, files)?;
         }
     }
     Ok(())
@@ -409,6 +416,39 @@ fn discarded_there(
     Ok(())
 }
 
+/// Of what was discarded nothing is there that is not kept, once that is recorded.
+fn discarded_is_gone(
+    row: &TrialRow,
+    stage: &StageRow,
+    study: &StudyRow,
+    spec: &Spec,
+    paths: &StudyPaths,
+    files: &Files,
+) -> Result<(), LookError> {
+    let last = row.attempts.len() as AttemptNo;
+    let kept = row.kept_of(last);
+    // The next attempt of one that is to run again may have begun, and nobody knows of it yet.
+    if stage.discarding || kept == Kept::All || !row.state.is_final() {
+        return Ok(());
+    }
+    let case = format!("{}_{}_{}", study.base_case, row.stage, row.trial.0 - stage.first_trial.0);
+    let scratch = paths.scratch_dir(spec, row.stage, &case);
+    let dirs = (0..=last).map(|attempt| paths.attempt_dir(spec, row.stage, &case, attempt));
+    let outputs = || row.outputs.iter().map(|output| &output.path);
+    for dir in dirs {
+        let gone = match kept {
+            Kept::All | Kept::Outputs => vec![dir.join("params.json")],
+            Kept::Logs | Kept::Nothing => {
+                outputs().map(|path| dir.join(path)).chain([dir.join("params.json")]).collect()
+            }
+        };
+        if let Some(there) = gone.iter().chain([&scratch]).find(|path| files.kind(path).is_some()) {
+            return Err(format!("discarded, and there: `{}`", there.display()).into());
+        }
+    }
+    Ok(())
+}
+
 fn outputs_there(
     row: &TrialRow,
     snapshot: &Snapshot,
@@ -421,6 +461,9 @@ fn outputs_there(
         return Ok(());
     }
     let stages = snapshot.stages()?;
+    if row.kept_of(row.accepted()) > Kept::Outputs {
+        return Ok(());
+    }
     let index = row.trial.0 - stages[row.stage as usize].first_trial.0;
     let case = format!("{}_{}_{index}", study.base_case, row.stage);
     let dir = paths.attempt_dir(spec, row.stage, &case, row.accepted());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
-use crate::model::{LaterStages, Metric, Metrics, Params, StageIndex, Value};
+use crate::model::{Keep, Kept, LaterStages, Metric, Metrics, Params, StageIndex, Value};
 use crate::study_file::{Backoff, ExecutorSpec, Goal, MetricRule, Retries, Sampling, SlurmSpec, Spec, StopIf};
 use crate::sys::opened::Below;
 
@@ -36,6 +36,8 @@ pub(super) struct Scenario {
     pub(super) meddled: Meddled,
     /// Its input is changed once it is completed, and its user takes it for what it was.
     pub(super) accepts: bool,
+    /// What its user has discarded by hand once it is completed.
+    pub(super) gc: Option<Keep>,
     /// Results that its user imports before its first run.
     pub(super) imported: Vec<(Params, Metrics, Option<Below>)>,
 }
@@ -78,6 +80,7 @@ fn scenario(name: &str, workers: u32, spec: Spec) -> Scenario {
         exports: Exports::Slow,
         meddled: Meddled::Nothing,
         accepts: false,
+        gc: None,
         imported: Vec::new(),
     }
 }
@@ -135,6 +138,9 @@ pub(super) fn all() -> Vec<Scenario> {
         halved_inputs(),
         halved_heirs(),
         stopped(),
+        kept(),
+        swept(),
+        kept_mended(),
     ]
 }
 
@@ -382,6 +388,34 @@ fn stopped() -> Scenario {
     let plateau = StopIf::no_better("m", Goal::Minimize, 2, 5.0);
     let first = halving("a", 6, 2).stop_if(&StopIf::above("m", 450.0).after(3)).stop_if(&plateau.after(3));
     Scenario { nature, ..scenario("stopped", 2, study([first])) }
+}
+
+/// Directories that are discarded when their stages have closed.
+fn kept() -> Scenario {
+    let nature = Nature { bad_percent: 30, scratch: true, ..Nature::default() };
+    let keep = Keep { survivors: Kept::Logs, others: Kept::Outputs, failed: Kept::Nothing };
+    let of = |name: &str, budget| stage(name, budget, 1).output("result.bin").output("sub/more.txt").keep(keep);
+    let first = of("a", 3).range("x", Range::int(1..=3));
+    let spec = study([first, of("b", 2).range("y", Range::int(1..=2))]);
+    Scenario { nature, ..scenario("kept", 2, spec) }
+}
+
+/// The same by hand, when everything is over.
+fn swept() -> Scenario {
+    let nature = Nature { bad_percent: 30, scratch: true, ..Nature::default() };
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("result.bin");
+    let gc = Some(Keep { survivors: Kept::Logs, others: Kept::Nothing, failed: Kept::Nothing });
+    Scenario { nature, gc, ..scenario("swept", 2, study([first, stage("b", 1, 1).output("result.bin")])) }
+}
+
+/// The first stage is mended when some of its trials' directories are gone: who survives then, or survived before, has what was recorded.
+fn kept_mended() -> Scenario {
+    let nature =
+        Nature { flaky_percent: 40, flaky: u32::MAX, first_only: true, scratch: true, ..Nature::default() };
+    let keep = Keep { failed: Kept::Nothing, ..Keep::default() };
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("result.bin").keep(keep);
+    let spec = study([first, stage("b", 1, 1)]);
+    Scenario { mended: Some(LaterStages::Discard), nature, ..scenario("kept_mended", 2, spec) }
 }
 
 /// Results that somebody changes just before they are taken.

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::{AttemptReport, Job};
 use crate::inputs_now;
-use crate::model::{AttemptNo, TrialRow, Verdict};
+use crate::model::{AttemptNo, Kept, TrialRow, Verdict};
 use crate::paths::{SCRATCH_DIR, STDERR_LOG, STDOUT_LOG, StudyPaths};
 use crate::study_file::{self, CaseFiles, Work};
 use crate::sys::opened::Opened;
@@ -124,9 +124,23 @@ impl Store {
         let target = ReplayTarget { dir: ground.dir.clone(), scratch_dir: ground.scratch.clone(), attempt };
         let rows = (view.stages.as_slice(), &view.proposals);
         let mut job = replay::prepare(view.spec.clone(), paths, rows, (trial, parent.as_ref()), target)?;
-        if let Some(parent) = job.parent_dir.as_ref().filter(|parent| !parent.is_dir()) {
-            notes.push(format!("the directory of the case it derives from is gone: `{}`", parent.display()));
-            job.inherited = None;
+        if let Some(parent) = &job.parent_dir {
+            let of = || format!("`{}`", parent.display());
+            match (&job.inherited, parent.is_dir()) {
+                (Some(inherited), _) if inherited.is_discarded(parent) => {
+                    let kept = inherited.discarded.map_or("nothing is", Kept::words);
+                    notes.push(format!(
+                        "the directory of the case it derives from was discarded: of {} {kept} kept",
+                        of()
+                    ));
+                    job.inherited = None;
+                }
+                (_, true) => {}
+                (_, false) => {
+                    notes.push(format!("the directory of the case it derives from is gone: {}", of()));
+                    job.inherited = None;
+                }
+            }
         }
         for line in replay::take_parent_as_it_is(&mut job) {
             notes.push(format!("not everything is what it was when its parent was chosen: {line}"));

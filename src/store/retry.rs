@@ -8,13 +8,16 @@ use std::collections::BTreeSet;
 
 use super::{Recorded, Retry, Store};
 use crate::error::Error;
+use crate::executor::{Inherited, ParentDiffers};
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::words::counted;
 use crate::model::{
     Event, LaterStages, Metrics, OutputHash, Record, StageIndex, StageRow, StageStatus, TrialId, TrialRow,
     TrialState,
 };
-use crate::plan::{KnownBy, Lineage, MadeWith, forecast};
+use crate::paths::StudyPaths;
+use crate::plan::{KnownBy, Lineage, MadeWith, forecast, keep};
+use crate::study::Study;
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::clock::unix_ms;
 
@@ -115,6 +118,7 @@ pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'
         Retry::Cases(cases) => named(store, &snapshot, &lineage, cases)?,
     };
     let places: Vec<_> = trials.iter().filter_map(|trial| lineage.locate(*trial)).collect();
+    refuse_orphaned(store, &snapshot, &spec, &lineage, &places)?;
     let cases = places.iter().map(|(stage, index)| lineage.case(*stage, *index)).collect();
     let touched: BTreeSet<StageIndex> = places.iter().map(|(stage, _)| *stage).collect();
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
@@ -137,6 +141,37 @@ pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'
     let touched = touched.into_iter().map(facts).collect();
     drop(snapshot);
     Ok(RetryPlan { store, journal, trials, cases, stages: touched, at_stake, unapproved })
+}
+
+/// Refuses trials that cannot run again: what was discarded of their parents is not there.
+fn refuse_orphaned(
+    store: &Store,
+    snapshot: &Snapshot,
+    spec: &Spec,
+    lineage: &Lineage<'_>,
+    places: &[(StageIndex, u64)],
+) -> Result<(), Error> {
+    let study = snapshot.study().map_err(|cause| store.unreadable(cause))?;
+    let paths = StudyPaths::of(&store.path, &study).map_err(Error::no_current_dir)?;
+    let mut looked = BTreeSet::new();
+    for (stage, index) in places.iter().filter(|(stage, _)| spec.shows_parent(*stage)) {
+        let Some(parent) = lineage.parent(*stage, *index).filter(|parent| looked.insert(parent.trial)) else {
+            continue;
+        };
+        let row = snapshot.trial(parent.trial).map_err(|cause| store.unreadable(cause))?;
+        let (Some(row), Some((before, place))) = (row, lineage.locate(parent.trial)) else { continue };
+        let case = lineage.case(before, place);
+        let dir = paths.attempt_dir(spec, before, &case, parent.attempt);
+        let of = spec.stages.get(before as usize).map_or_else(String::new, |stage| stage.name.clone());
+        let discarded = keep::lacks(&row, parent.attempt);
+        let left = Inherited { stage: of.clone(), outputs: row.outputs, discarded };
+        if left.is_discarded(&dir) {
+            let differs = ParentDiffers { case, stage: of.clone(), dir, outputs: Vec::new(), discarded };
+            let again = Study::from_store(&store.path).way_on_from(&study, Some(&of));
+            return Err(Error::ParentChanged { store: store.path.clone(), parent: Box::new(differs), again });
+        }
+    }
+    Ok(())
 }
 
 /// How many results of a stage are gone for good if it is planned anew: in one that reuses, none, as long as equal trials can take them.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Study;
+use crate::claim::{self, Owner};
 use crate::engine;
 use crate::error::Error;
 use crate::exporting::write_exports;
@@ -18,6 +19,7 @@ impl Study {
             let snapshot = Reader::open(&self.store)?.snapshot().map_err(|cause| self.unreadable(cause))?;
             snapshot.running().map_err(|cause| self.unreadable(cause))?
         };
+        self.finish_discards()?;
         if left.is_empty() {
             return Ok(());
         }
@@ -34,6 +36,28 @@ impl Study {
         };
         if !records.is_empty() {
             journal.append(&records).map_err(|cause| self.unreadable(cause))?;
+        }
+        journal.close().map_err(|cause| self.unreadable(cause))
+    }
+
+    /// Removes what was being discarded when the engine died.
+    fn finish_discards(&self) -> Result<(), Error> {
+        let seen = Reader::open(&self.store)?.snapshot().and_then(|snapshot| snapshot.stages());
+        if seen.map_err(|cause| self.unreadable(cause))?.iter().all(|stage| !stage.discarding) {
+            return Ok(());
+        }
+        let mut journal = Journal::open(&self.store)?;
+        let study = journal.snapshot().and_then(|snapshot| snapshot.study());
+        let study = study.map_err(|cause| self.unreadable(cause))?;
+        let (spec, paths) = (self.stored_spec(&study)?, self.stored_paths(&study)?);
+        match claim::owner(&paths, &study.name, study.study_id) {
+            Ok(Owner::Own) => {
+                engine::discard::finish_left(&mut journal, &spec, &paths, &|| self.shutdown.is_requested())?;
+            }
+            _ => log::warn!(
+                "`{}` is not this store's: nothing in it is removed",
+                paths.study_artifacts(&study.name).display()
+            ),
         }
         journal.close().map_err(|cause| self.unreadable(cause))
     }

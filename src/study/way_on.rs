@@ -64,7 +64,7 @@ impl Study {
     }
 
     /// What amends the study to what its file says, with the results from a stage on discarded.
-    pub(super) fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<Box<HowToAmend>> {
+    pub(crate) fn way_on_from(&self, row: &StudyRow, from: Option<&str>) -> Option<Box<HowToAmend>> {
         if self.source.is_some() {
             return Some(Box::new(self.how_to_amend(&self.store, from)));
         }

@@ -15,8 +15,8 @@ use super::types::{
     CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, SweepParam, Work,
 };
 use super::watching::{HalvingSpec, StopIf, StopWhen};
-use crate::model::Value;
 use crate::model::words::counted;
+use crate::model::{Keep, Value};
 
 /// One setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -348,6 +348,12 @@ pub(super) fn halving(halving: &HalvingSpec) -> Settings {
         of("eta", eta.to_string()),
         of("keep", keep.to_string()),
     ]
+}
+
+/// `keep`, as far as it keeps less than all.
+pub(super) fn keep(keep: Keep) -> Settings {
+    let less = keep.parts().into_iter().filter(|(_, kept)| !kept.is_all());
+    less.map(|(name, kept)| (name.to_owned(), word(&kept))).collect()
 }
 
 /// An entry of `stop_if`.

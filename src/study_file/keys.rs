@@ -114,6 +114,8 @@ pub(crate) enum Amend {
     Metrics,
     /// Whether a stage waits for a person.
     Approval,
+    /// What stays of trials' directories.
+    Keep,
 }
 
 #[derive(Clone, Copy)]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::check::keeping::KEEP;
 use super::check::progress::PROGRESS;
 use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
 use super::check::sweep::RANGE;
@@ -21,7 +22,7 @@ use super::rules::{FailureRule, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
 use super::watching::{HalvingSpec, StopIf};
-use crate::model::{Metrics, Params, names_of};
+use crate::model::{Keep, Metrics, Params, names_of};
 
 /// `[[stage]]`, with `[defaults]` already applied.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,6 +91,9 @@ pub struct StageSpec {
     /// `[[stage.stop_if]]`: trials end by their own reports; the first rule that is met counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop_if: Vec<StopIf>,
+    /// How much stays of what its trials left.
+    #[serde(default, skip_serializing_if = "Keep::is_everything")]
+    pub keep: Keep,
 }
 
 /// Whether a stage takes results over instead of running their like again.
@@ -293,5 +297,9 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "A trial ends by its own reports: `pruned`, no failure, and never a survivor.",
             |c, n, p, d| d.stop_if.put(c.stop_rules(n, p), p))
             .shown(|stage| (!stage.stop_if.is_empty()).then(|| list(stage.stop_if.iter().map(diff::stop_rule)))),
+        StageKey::new("keep", Takes::Table(&KEEP), NONE,
+            "How much stays of its trials' directories, once it has closed and no trial to come needs them; everything, unless this says less.",
+            |c, n, p, d| put(&mut d.spec.keep, c.keep(n, p)))
+            .below(|stage| diff::keep(stage.keep)).amended(Amend::Keep),
     ],
 );

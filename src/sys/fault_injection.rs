@@ -101,6 +101,14 @@ pub(crate) enum Fault {
     RungsForgotten,
     /// What an attempt shows that is over counts.
     LateShownAccepted,
+    /// Directories are removed before it is recorded that they are discarded.
+    UnlinkedBeforeRecorded,
+    /// Directories of parents are discarded while children of theirs are still to run.
+    DiscardedWhileNeeded,
+    /// What was to be removed when an engine died stays.
+    DiscardNotResumed,
+    /// That directories are gone is recorded before that is durable.
+    DiscardNotSynced,
     /// No measure is left out: nothing is reused, so that both can be compared.
     EverythingRuns,
     /// Survivors are held against the parents of the next stage without the attempt that each was accepted by.
@@ -125,7 +133,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 54] = [
+    pub(crate) const ALL: [Self; 58] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -180,6 +188,10 @@ impl Fault {
         Self::DecidedByArrival,
         Self::RungsForgotten,
         Self::LateShownAccepted,
+        Self::UnlinkedBeforeRecorded,
+        Self::DiscardedWhileNeeded,
+        Self::DiscardNotResumed,
+        Self::DiscardNotSynced,
     ];
 }
 

@@ -42,6 +42,23 @@ pub(super) fn let_owner_in_at(dir: BorrowedFd<'_>, name: impl rustix::path::Arg)
     let_owner_in(openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?.as_fd())
 }
 
+/// Lets its owner change what is in an open directory, if that is this process's user.
+pub(super) fn let_owner_change(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = fstat(dir)?;
+    let is_own = stat.st_uid == geteuid().as_raw();
+    if !is_own || stat.st_mode & 0o700 == 0o700 {
+        return Ok(());
+    }
+    let way = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    set_permissions(way, Permissions::from_mode(stat.st_mode & 0o7777 | 0o700))
+}
+
+/// The same for a directory of this name in another one.
+pub(super) fn let_owner_change_at(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let_owner_change(openat(dir, name, flags, Mode::empty())?.as_fd())
+}
+
 /// The same for a directory and all that is below it, as far as that is possible.
 pub(super) fn let_owner_in_below(dir: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
     let_owner_in(dir)?;

@@ -41,6 +41,7 @@ pub mod opened;
 pub mod orphans;
 pub(crate) mod parallel;
 pub(crate) mod process;
+pub(crate) mod removal;
 pub(crate) mod reserve;
 pub mod signals;
 #[cfg(test)]

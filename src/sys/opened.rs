@@ -20,6 +20,7 @@ use super::files::start_writeback;
 use super::grant_read::{let_owner_in_at, let_owner_in_below};
 use super::hash_cache::Memory;
 use super::links::resolve;
+use super::removal::{self, Removing, Taken};
 #[cfg(test)]
 use super::simulated::{Kind, Machine};
 use super::tree_hash::{HashWatch, TreeHash, hash_tree, hash_tree_again, kind_of, open_beneath};
@@ -361,6 +362,36 @@ impl Opened {
             },
             |machine, path| machine.remove_file(&path.join(name))
         )
+    }
+
+    /// Removes what has this name in it, whatever it is and as much as it is, and counts what that frees; or counts alone. Links are not
+    /// followed. See `sys::removal`.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`].
+    pub(crate) fn remove_counted(&self, name: &OsStr, how: Removing, taken: &mut Taken) -> io::Result<()> {
+        on!(self, |file| removal::remove(file.as_fd(), name, how, taken), |machine, path| {
+            let path = path.join(name);
+            let below = machine.names(&path).unwrap_or_default();
+            let opened = Self(Inner::Simulated(path.clone()));
+            below.iter().try_for_each(|name| opened.remove_counted(name, how, taken))?;
+            let bytes = machine.read(&path).map_or(0, |bytes| bytes.len() as u64);
+            taken.add(Taken { bytes, inodes: 1 });
+            match how {
+                Removing::Really => machine.remove_file(&path),
+                Removing::OnlyCounted => Ok(()),
+            }
+        })
+    }
+
+    /// Passes on the names in this directory, in no order, as they are read: what is removed meanwhile may be among them.
+    ///
+    /// # Errors
+    /// As for [`Opened::dir`]; what `act` says.
+    pub(crate) fn each_name(&self, act: &mut dyn FnMut(&OsStr) -> io::Result<()>) -> io::Result<()> {
+        on!(self, |file| removal::each_name(file.as_fd(), act), |machine, path| {
+            machine.names(path)?.iter().try_for_each(|name| act(name))
+        })
     }
 
     /// Removes a directory in it that has nothing in it.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::journal::JournalError;
+use crate::model::AttemptNo;
 
 /// A view that cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,16 @@ pub enum ViewError {
         case: String,
         /// Whose result, in words.
         origin: String,
+    },
+    /// What an attempt left is discarded, by the study's `keep` or by `piton gc`.
+    #[error(
+        "what attempt {attempt} of `{case}` left was discarded, its logs, too: `keep` says so, or `piton gc` was told so"
+    )]
+    Discarded {
+        /// Its case.
+        case: String,
+        /// Which attempt.
+        attempt: AttemptNo,
     },
     /// A trial's log is not there. Of a log without a byte, a power cut may leave nothing.
     #[error("there is no file `{}`: it was removed, or nothing was written to it", path.display())]

@@ -17,7 +17,7 @@ use rustix::fs::inotify;
 use super::words::{origin_words, source};
 use super::{Liveness, StudyView, ViewError};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{AttemptNo, StudyStatus, TrialId, TrialState};
+use crate::model::{AttemptNo, Kept, StudyStatus, TrialId, TrialState};
 use crate::paths::{STDERR_LOG, STDOUT_LOG};
 use crate::sys::opened::Below;
 
@@ -58,7 +58,8 @@ pub(crate) fn locate(
         let reused = row.reused_from.as_ref().map(origin_words);
         reused.or_else(|| row.imported.as_ref().map(|imported| source(&imported.source)))
     });
-    let attempts = row.map_or_else(Vec::new, |row| row.attempts);
+    let kept = |attempt| row.as_ref().map_or(Kept::All, |row| row.kept_of(attempt));
+    let attempts = row.as_ref().map_or(&[][..], |row| &row.attempts);
     let not_started = || match &made_by {
         Some(origin) => ViewError::RanNothing { case: case.into(), origin: origin.clone() },
         None => ViewError::NotStarted { case: case.into() },
@@ -67,6 +68,9 @@ pub(crate) fn locate(
     let wanted = attempt.unwrap_or(last.n);
     if !attempts.iter().any(|attempt| attempt.n == wanted) {
         return Err(ViewError::UnknownAttempt { case: case.into(), attempt: wanted, attempts: attempts.len() });
+    }
+    if kept(wanted) == Kept::Nothing {
+        return Err(ViewError::Discarded { case: case.into(), attempt: wanted });
     }
     place_of(view, trial, wanted, stream).ok_or_else(not_started)
 }

@@ -52,7 +52,7 @@ pub use sparkline::Sparkline;
 pub use study::{Liveness, StudyLocation, StudyView};
 pub use survivors::{Survivor, survivors, survivors_of};
 pub use text::{
-    Screen, bytes, clean, columns, counted, duration, number, reported, short_number, steers_or_hides,
+    Screen, bytes, clean, columns, counted, duration, freed, number, reported, short_number, steers_or_hides,
 };
 pub use trial::{TrialSummary, Trials};
 pub use words::{doubt_words, signal_name, taken_words, timestamp};

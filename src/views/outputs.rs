@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
-use crate::model::{OutputHash, TrialState};
+use crate::model::{Kept, OutputHash, TrialState};
 use crate::sys::opened::Opened;
 use crate::sys::tree_hash::to_the_end;
 use crate::sys::words::io_words;
@@ -21,6 +21,8 @@ const KEPT: usize = 100;
 pub struct OutputsCheck {
     /// Outputs hashed or looked for.
     pub checked: u64,
+    /// Outputs that were discarded, by `keep` or by hand: neither looked for nor lost.
+    pub discarded: u64,
     /// Outputs that are gone or others.
     pub differing: u64,
     /// The first of them, in words.
@@ -37,6 +39,10 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<OutputsChec
         for trial in view.started(snapshot, stage)? {
             let trial = trial?;
             if trial.state != TrialState::Succeeded || trial.outputs().is_empty() {
+                continue;
+            }
+            if trial.kept_of(trial.accepted()) > Kept::Outputs {
+                found.discarded += trial.outputs().len() as u64;
                 continue;
             }
             let case = trial.case();

@@ -23,8 +23,8 @@ use super::{AbortedBy, StudyView, TrialSummary, ViewError, abort_words, decision
 use crate::journal::{JournalError, Snapshot};
 use crate::model::json::is_zero;
 use crate::model::{
-    AttemptOutcome, AttemptRow, Event, FailureKind, RunEnd, RunningRow, StageStatus, StudyStatus, TrialId, UnixMs,
-    Verdict,
+    AttemptOutcome, AttemptRow, Event, FailureKind, Kept, RunEnd, RunningRow, StageStatus, StudyStatus, TrialId,
+    UnixMs, Verdict,
 };
 use crate::paths::{PROPOSER_DIR, STDERR_LOG};
 use crate::plan::{BestTrial, Lineage, StageSummary, StageTrials};
@@ -217,8 +217,11 @@ pub struct LastFailure {
     pub kind: FailureKind,
     /// In words.
     pub reason: String,
-    /// Its error output; `null` for a closure, which has none.
+    /// Its error output; `null` for a closure, which has none, and where it was discarded.
     pub log: Option<String>,
+    /// Whether what the attempt left was discarded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub discarded: bool,
 }
 
 impl Status {
@@ -522,7 +525,8 @@ impl LastFailure {
         let case = trial.case();
         let log = || view.attempt_dir(trial.stage, &case, attempt).join(STDERR_LOG).display().to_string();
         let (kind, reason) = (failure.kind.clone(), failure.reason.clone());
-        Some(Self { attempt, kind, reason, log: has_log.then(log), case })
+        let discarded = trial.kept_of(attempt) == Kept::Nothing;
+        Some(Self { attempt, kind, reason, log: (has_log && !discarded).then(log), discarded, case })
     }
 }
 

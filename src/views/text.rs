@@ -5,7 +5,7 @@
 use anstyle::{AnsiColor, Style};
 
 pub use crate::model::names::{clean, steers_or_hides};
-pub use crate::model::words::{bytes, counted, duration};
+pub use crate::model::words::{bytes, counted, duration, freed};
 
 /// What the output is shown on, as the caller found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

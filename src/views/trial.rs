@@ -9,8 +9,8 @@ use std::iter::Peekable;
 use super::StudyView;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, AttemptRow, Failure, Imported, Metrics, Origin, OutputHash, Params, Pruned, RungRow, StageRow,
-    StudyStatus, TrialId, TrialRow, TrialState, Usage,
+    AttemptNo, AttemptRow, Failure, Imported, Kept, Metrics, Origin, OutputHash, Params, Pruned, RungRow,
+    StageRow, StudyStatus, TrialId, TrialRow, TrialState, Usage,
 };
 
 type Rows = Box<dyn Iterator<Item = Result<TrialRow, JournalError>>>;
@@ -91,6 +91,12 @@ impl<'a> TrialSummary<'a> {
     #[must_use]
     pub fn attempts(&self) -> &[AttemptRow] {
         self.row.as_ref().map_or(&[], |row| &row.attempts)
+    }
+
+    /// How much is kept of an attempt's directory.
+    #[must_use]
+    pub fn kept_of(&self, attempt: AttemptNo) -> Kept {
+        self.row.as_ref().map_or(Kept::All, |row| row.kept_of(attempt))
     }
 
     /// What its last attempt used, where that is known.

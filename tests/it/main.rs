@@ -20,6 +20,7 @@
 //! - `interval`: finished trials that may wait for their commit;
 //! - `language`: what a study file can say, beyond what the other tests need;
 //! - `kills`: `kill -9` at random moments, and what must be left after it;
+//! - `keeping`: what is discarded of directories, and a limit of the disk;
 //! - `asked`: files that a person names: pipes, devices, links;
 //! - `closed`: files and processes that permission lacks for;
 //! - `leftovers`: temporary files of the dead and of the living, and who may read what is made;
@@ -89,6 +90,7 @@ mod https;
 mod import;
 mod inputs;
 mod interval;
+mod keeping;
 mod kills;
 mod language;
 mod learn;

@@ -148,7 +148,9 @@ impl Bench {
                             answers.push(Input::Executor(ExecutorEvent::Returned { trial }));
                         }
                     }
-                    Action::Settle => panic!("no stage was opened again"),
+                    Action::Settle | Action::Discard => {
+                        panic!("no stage was opened again, and everything is kept")
+                    }
                     Action::Terminate => self.terminated = true,
                     Action::Prune(_) => panic!("nothing is watched"),
                     Action::Finish(how) => self.finished = Some(how),

@@ -57,7 +57,8 @@ impl Parents {
         let (Some(dir), Some(inherited)) = (&job.parent_dir, &job.inherited) else { return Ok(None) };
         let differs = |outputs| {
             let (case, stage) = (job.parent_case.clone(), inherited.stage.clone());
-            Amiss::Differs(Box::new(ParentDiffers { case, stage, dir: dir.clone(), outputs }))
+            let discarded = inherited.discarded.filter(|_| inherited.is_discarded(dir));
+            Amiss::Differs(Box::new(ParentDiffers { case, stage, dir: dir.clone(), outputs, discarded }))
         };
         if inherited.outputs.is_empty() {
             // Nothing is recorded, so that nothing is known of it but where it is.

@@ -210,6 +210,7 @@ impl Outcome {
             stage: inherited.stage.clone(),
             dir: job.parent_dir.clone()?,
             outputs,
+            discarded: inherited.discarded,
         })
     }
 

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Accepted, AttemptEnd, AttemptOutcome, AttemptRow, EngineId, Event, Extension, Failure, FailureKind, Imported,
-    LaterStages, Metrics, Next, OutputHash, ProcessId, Proposals, Proposing, Record, ResultsTold, Reused, RunEnd,
-    RungRow, Seq, SpecAmended, StageDecl, StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress,
-    StudyRow, StudyStatus, TrialId, TrialImport, TrialRow, TrialState, Verdict,
+    Accepted, AttemptEnd, AttemptOutcome, AttemptRow, DirectoriesDiscarded, DiscardRun, Discarded, EngineId,
+    Event, Extension, Failure, FailureKind, Imported, LaterStages, Metrics, Next, OutputHash, ProcessId,
+    Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, RungRow, Seq, SpecAmended, StageDecl, StageIndex,
+    StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, Tidied, TrialId, TrialImport,
+    TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -129,6 +130,14 @@ impl Kept {
             Event::TrialProposed { trial, values, .. } => {
                 self.proposals.entry(*trial).or_insert_with(|| values.clone());
             }
+            Event::DirectoriesDiscarded(discarded) => {
+                for run in &discarded.runs {
+                    let end = TrialId(run.first.0.saturating_add(run.count));
+                    self.older
+                        .range_mut(run.first..end.max(run.first))
+                        .for_each(|(_, row)| row.discard(run.keeps));
+                }
+            }
             _ => {}
         }
     }
@@ -159,8 +168,13 @@ impl Kept {
     /// Events that fold to these rows. `created`: the study's own first event, if that is still there.
     pub(super) fn records(&self, created: Option<Record>, known: Seq, lost: u64) -> Option<Vec<Record>> {
         let study = self.study.as_ref().filter(|_| self.is_enough())?;
-        let mut made =
-            Made { records: Vec::new(), at_ms: study.created_ms, reopened: Vec::new(), after: Vec::new() };
+        let mut made = Made {
+            records: Vec::new(),
+            at_ms: study.created_ms,
+            reopened: Vec::new(),
+            after: Vec::new(),
+            discards: false,
+        };
         let first = StudyCreated { stages: self.decls(), ..created_of(study, created) };
         made.tell(study.created_ms, Event::StudyCreated(Box::new(first)));
         made.tell(study.created_ms, Event::Rebuilt { known, lost });
@@ -329,10 +343,14 @@ impl Kept {
         for trial in there {
             if let Some(row) = self.trial(stage, trial) {
                 let from = made.records.len();
-                let is_finished = made.trial(row) || (reopened.is_some() && made.put_off(from));
+                let is_finished = made.trial(row, index) || (reopened.is_some() && made.put_off(from));
                 finished += u64::from(is_finished);
             }
         }
+        if made.discards && !stage.discarding {
+            made.tell(made.at_ms, Event::DiscardFinished { stage: index, bytes: 0, inodes: 0 });
+        }
+        made.discards = false;
         let later = stage.later;
         let survivors = match (stage.status, reopened) {
             _ if finished != stage.planned => return false,
@@ -347,6 +365,10 @@ impl Kept {
             made.tell(made.at_ms, Event::StageReopened { stage: index, later });
         }
         made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageClosed { stage: index, survivors });
+        if stage.tidied != Tidied::No {
+            let discarded = DirectoriesDiscarded { stage: index, tidied: stage.tidied, runs: Vec::new() };
+            made.tell(made.at_ms, Event::DirectoriesDiscarded(Box::new(discarded)));
+        }
         true
     }
 }
@@ -360,6 +382,8 @@ struct Made {
     reopened: Vec<(StageIndex, LaterStages)>,
     /// What came of their trials since.
     after: Vec<Record>,
+    /// Whether directories of the stage at hand are discarded.
+    discards: bool,
 }
 
 impl Made {
@@ -396,8 +420,19 @@ impl Made {
         self.tell(ended_ms, event);
     }
 
+    /// What was discarded of a trial whose attempts are told up to this one, and that is finished so far.
+    fn discarded(&mut self, row: &TrialRow, stage: StageIndex, up_to: u32) {
+        let told = row.discarded.iter().filter(|discarded| discarded.up_to == up_to);
+        for Discarded { keeps, .. } in told {
+            let runs = vec![DiscardRun { first: row.trial, count: 1, keeps: *keeps }];
+            let discarded = DirectoriesDiscarded { stage, tidied: Tidied::No, runs };
+            self.tell(self.at_ms, Event::DirectoriesDiscarded(Box::new(discarded)));
+            self.discards = true;
+        }
+    }
+
     /// A trial's attempts; whether it is finished.
-    fn trial(&mut self, row: &TrialRow) -> bool {
+    fn trial(&mut self, row: &TrialRow, stage: StageIndex) -> bool {
         let trial = row.trial;
         let failed = row.attempts.iter().filter(|attempt| attempt.outcome == Some(AttemptOutcome::Failed)).count();
         // Those before the last `piton retry` are not counted in the row.
@@ -435,6 +470,9 @@ impl Made {
                     if let Some(identity) = row.identity {
                         self.tell(self.at_ms, Event::ResultIdentified { trial, attempt: number, identity });
                     }
+                    if row.state.is_final() {
+                        self.discarded(row, stage, number);
+                    }
                 }
                 AttemptOutcome::Failed => {
                     let of_row = row.failure.clone().filter(|_| is_last);
@@ -445,6 +483,9 @@ impl Made {
                     let is_final = is_last && ended && row.state != TrialState::Pending;
                     let next = if is_final || is_reset { Next::Final } else { Next::Again { due_ms } };
                     self.end(trial, &attempt, verdict, next);
+                    if is_reset || (is_final && !row.awaits_decision()) {
+                        self.discarded(row, stage, number);
+                    }
                     if is_reset {
                         self.tell(self.at_ms, Event::TrialReset { trial });
                     }
@@ -453,7 +494,12 @@ impl Made {
                     let verdict = Verdict::Interrupted { reason: LOST.into() };
                     self.end(trial, &attempt, verdict, Next::Again { due_ms });
                 }
-                AttemptOutcome::Cancelled => self.end(trial, &attempt, Verdict::Cancelled, Next::Final),
+                AttemptOutcome::Cancelled => {
+                    self.end(trial, &attempt, Verdict::Cancelled, Next::Final);
+                    if is_last && row.state.is_final() {
+                        self.discarded(row, stage, number);
+                    }
+                }
             }
         }
         if let (Some(origin), Some(identity)) = (&row.reused_from, row.identity) {
@@ -464,6 +510,9 @@ impl Made {
         if let Some(Imported { source, at_ms }) = row.imported.clone() {
             let (metrics, outputs) = (row.metrics.clone(), row.outputs.clone());
             self.tell(at_ms, Event::TrialImported(Box::new(TrialImport { trial, source, metrics, outputs })));
+        }
+        if row.attempts.is_empty() && row.state.is_final() {
+            self.discarded(row, stage, 0);
         }
         row.state.is_final()
     }

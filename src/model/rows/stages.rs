@@ -3,6 +3,7 @@
 //! Nothing here may need another row than the stage's own.
 
 use super::super::ids::{Seq, StageIndex, TrialId, UnixMs};
+use super::super::keeping::Tidied;
 use super::super::value::{Metric, Metrics};
 use super::{Approval, LaterStages, Parent, Proposing, StageStatus};
 
@@ -73,6 +74,10 @@ pub struct StageRow {
     pub closed_ms: Option<UnixMs>,
     /// What becomes of the stages after it, if it was opened again and closes with other survivors.
     pub later: LaterStages,
+    /// How far its `keep` was applied since it closed.
+    pub tidied: Tidied,
+    /// Whether directories of it are discarded of which it is not known that they are gone.
+    pub discarding: bool,
 }
 
 impl StageRow {
@@ -268,6 +273,8 @@ mod tests {
             opened_ms: None,
             closed_ms: None,
             later: LaterStages::Stand,
+            tidied: Tidied::No,
+            discarding: false,
         }
     }
 

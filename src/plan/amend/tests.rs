@@ -53,6 +53,8 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
             opened_ms: None,
             closed_ms: None,
             later: Default::default(),
+            tidied: Default::default(),
+            discarding: false,
         });
         first_trial = TrialId(first_trial.0 + planned);
     }

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::executor::local::reread::{Found, Rereader};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    Best, Event, Next, Parent, Proposals, Reread, StageHead, StageIndex, StageRow, StageStatus, StudyRow, TrialId,
-    TrialRow, TrialState, Verdict,
+    Best, Event, Kept, Next, Parent, Proposals, Reread, StageHead, StageIndex, StageRow, StageStatus, StudyRow,
+    TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
 use crate::plan::amend::Rereading;
@@ -147,18 +147,23 @@ impl Reading<'_> {
                 let (study, trial, attempt) = (self.study.study_id, row.trial, row.accepted());
                 let old = by_old.job_of(study, &lineage, trial, attempt)?;
                 let new = by_new.job_of(study, &lineage, trial, attempt)?;
-                let verdict = rereader.read(&old, &new, &row).map_err(EngineError::Executor)?;
+                let kept = row.kept_of(attempt);
+                let verdict = match kept {
+                    Kept::Nothing => Found::Unread(String::new()),
+                    _ => rereader.read(&old, &new, &row).map_err(EngineError::Executor)?,
+                };
+                let why_not = |why| if kept.is_all() { why } else { DISCARDED.to_owned() };
                 let verdict = match verdict {
                     Found::Other(verdict) => Some(verdict),
                     // It is known by other rules from now on.
                     Found::Same if changes.metrics && !is.reuse.is_no() => same_success(&row),
                     Found::Same => None,
                     Found::Unread(why) if row.state == TrialState::Succeeded => {
-                        found.unread.push((new.case, why));
+                        found.unread.push((new.case, why_not(why)));
                         None
                     }
                     Found::Unread(why) => {
-                        found.kept.push((new.case, why));
+                        found.kept.push((new.case, why_not(why)));
                         None
                     }
                 };
@@ -226,6 +231,9 @@ impl Reading<'_> {
         }))
     }
 }
+
+/// Why nothing of a result can be read again, though it could be made again.
+const DISCARDED: &str = "what it left was discarded";
 
 /// So many cases are named.
 const NAMED_MAX: usize = 3;

@@ -124,6 +124,8 @@ const KIND_LENGTH_MAX: usize = 64;
 
 /// No program starts in less.
 const MEMORY_LIMIT_MIN_BYTES: u64 = 1 << 20;
+/// No study is kept in less.
+const DISK_LIMIT_MIN_BYTES: u64 = 1 << 20;
 
 impl Checker<'_> {
     /// `[stage.rails]`.
@@ -283,6 +285,22 @@ impl Checker<'_> {
 
     /// `memory_limit`, in bytes.
     pub(in crate::study_file) fn memory_limit(&mut self, node: &Node, place: &Location) -> Option<u64> {
+        let small = ("too small for any program", "expected at least 1MiB");
+        self.size(node, place, (MEMORY_LIMIT_MIN_BYTES, small))
+    }
+
+    /// `[run] disk_limit`.
+    pub(in crate::study_file) fn disk_limit(&mut self, node: &Node, place: &Location) -> Option<u64> {
+        self.size(node, place, (DISK_LIMIT_MIN_BYTES, ("too small for any study", "expected at least 1MiB")))
+    }
+
+    /// A size of at least so many bytes, and what is said of a smaller one.
+    fn size(
+        &mut self,
+        node: &Node,
+        place: &Location,
+        (least, small): (u64, (&'static str, &'static str)),
+    ) -> Option<u64> {
         const HELP: &str = "write it like \"4GiB\", \"512MiB\" or \"1.5 GB\"; a plain integer counts bytes";
         let bytes = match &node.kind {
             Kind::Int(bytes) => u64::try_from((*bytes).max(0)).map_err(|_| SizeError::TooLarge),
@@ -293,8 +311,8 @@ impl Checker<'_> {
             }
         };
         let (message, label) = match bytes {
-            Ok(bytes) if bytes >= MEMORY_LIMIT_MIN_BYTES && i64::try_from(bytes).is_ok() => return Some(bytes),
-            Ok(bytes) if bytes < MEMORY_LIMIT_MIN_BYTES => ("too small for any program", "expected at least 1MiB"),
+            Ok(bytes) if bytes >= least && i64::try_from(bytes).is_ok() => return Some(bytes),
+            Ok(bytes) if bytes < least => small,
             Ok(_) | Err(SizeError::TooLarge) => ("too large", "no machine has that much"),
             Err(SizeError::NoSize) => ("no size", "expected a number and its unit"),
         };

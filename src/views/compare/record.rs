@@ -128,6 +128,7 @@ mod tests {
             reused_from: None,
             imported: None,
             watched: None,
+            discarded: Vec::new(),
         }
     }
 

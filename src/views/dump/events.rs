@@ -14,10 +14,10 @@ use super::schema::{
 };
 use super::{List, Screen, line};
 use crate::journal::Snapshot;
-use crate::model::words::counted;
+use crate::model::words::{counted, freed};
 use crate::model::{
-    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, LaterStages, Next, Parent, Rail,
-    Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Kept, LaterStages, Next, Parent,
+    Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
 };
 use crate::views::text::{clean, duration, pad, pad_left, reported};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
@@ -231,6 +231,31 @@ enum Body<'a> {
         /// `null`: not finite.
         value: Option<f64>,
     },
+    DirectoriesDiscarded {
+        stage: u32,
+        stage_name: &'a str,
+        /// Of so many trials.
+        trials: u64,
+        /// Which ones, and what stays of them.
+        runs: Vec<DiscardRunOut>,
+    },
+    DiscardFinished {
+        stage: u32,
+        stage_name: &'a str,
+        /// What was freed; after a crash, what had been left.
+        bytes: u64,
+        /// Files and directories, likewise.
+        inodes: u64,
+    },
+}
+
+/// Trials one after the other of whose directories the same stays.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Serialize)]
+struct DiscardRunOut {
+    first: u64,
+    count: u64,
+    keeps: Kept,
 }
 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -623,6 +648,22 @@ impl<'a> Names<'a> {
                 step: met.step,
                 value: met.value,
             },
+            Event::DirectoriesDiscarded(discarded) => Body::DirectoriesDiscarded {
+                stage: discarded.stage,
+                stage_name: self.stage(discarded.stage),
+                trials: discarded.trials(),
+                runs: discarded
+                    .runs
+                    .iter()
+                    .map(|run| DiscardRunOut { first: run.first.0, count: run.count, keeps: run.keeps })
+                    .collect(),
+            },
+            Event::DiscardFinished { stage, bytes, inodes } => Body::DiscardFinished {
+                stage: *stage,
+                stage_name: self.stage(*stage),
+                bytes: *bytes,
+                inodes: *inodes,
+            },
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -806,6 +847,13 @@ impl<'a> Names<'a> {
             Event::StopIfMet { met, .. } => {
                 let value = reported(met.value);
                 format!("is pruned by rule {}: {} {value} at step {}", met.rule, met.metric, met.step)
+            }
+            Event::DirectoriesDiscarded(discarded) => {
+                let trials = counted(discarded.trials(), "trial");
+                format!("{}: what is not kept of the directories of {trials}", self.stage(discarded.stage))
+            }
+            Event::DiscardFinished { stage, bytes, inodes } => {
+                format!("{}: {}", self.stage(*stage), freed(*bytes, *inodes))
             }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {

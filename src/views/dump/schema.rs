@@ -12,8 +12,8 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::model::json::is_zero;
 use crate::model::{
     Accepted, AcceptedChange, AttemptOutcome, AttemptRow, Doubt, ExecutorKind, Failure, FailureKind, ImportSource,
-    Imported, Metric, Metrics, Origin, OutputHash, Params, PruneRule, Pruned, RungRow, Severity, StageStatus,
-    StudyId, StudyStatus, ToolVersion, TrialState, Value,
+    Imported, Kept, Metric, Metrics, Origin, OutputHash, Params, PruneRule, Pruned, RungRow, Severity,
+    StageStatus, StudyId, StudyStatus, ToolVersion, TrialState, Value,
 };
 use crate::paths::attempt_name;
 use crate::plan::{StageSummary, StageTrials};
@@ -369,7 +369,10 @@ impl<'a> TrialOut<'a> {
     /// `stage_dir` is [`StudyView::stage_dir`], as it is shown.
     pub(super) fn new(stage_dir: &str, trial: &'a TrialSummary<'_>) -> Self {
         let case = trial.case();
-        let attempts = trial.attempts().iter().map(|attempt| AttemptOut::new(stage_dir, &case, attempt));
+        let attempts = trial
+            .attempts()
+            .iter()
+            .map(|attempt| AttemptOut::new(stage_dir, &case, attempt, trial.kept_of(attempt.n)));
         Self {
             id: trial.trial.0,
             stage: trial.stage.index,
@@ -426,6 +429,9 @@ pub(crate) struct AttemptOut {
     cpu_s: f64,
     peak_rss_bytes: u64,
     dir: String,
+    /// What is kept of the directory, if something of it was discarded: `outputs`, `logs` or `nothing`.
+    #[serde(skip_serializing_if = "Kept::is_all")]
+    kept: Kept,
     /// Only of attempts on a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     remote: Option<RemoteOut>,
@@ -470,7 +476,7 @@ impl RemoteOut {
 
 impl AttemptOut {
     /// `stage_dir` is [`StudyView::stage_dir`], as it is shown.
-    pub(in crate::views) fn new(stage_dir: &str, case: &str, attempt: &AttemptRow) -> Self {
+    pub(in crate::views) fn new(stage_dir: &str, case: &str, attempt: &AttemptRow, kept: Kept) -> Self {
         Self {
             n: attempt.n,
             outcome: attempt.outcome,
@@ -482,13 +488,18 @@ impl AttemptOut {
             cpu_s: seconds(attempt.usage.cpu_us),
             peak_rss_bytes: attempt.usage.peak_rss_bytes,
             dir: format!("{stage_dir}/{case}/{}", attempt_name(attempt.n)),
+            kept,
             remote: RemoteOut::of(attempt),
         }
     }
 
-    /// The attempt's directory.
-    pub(in crate::views) fn dir(&self) -> &str {
-        &self.dir
+    /// The attempt's directory, with what is kept of it.
+    pub(in crate::views) fn dir_words(&self) -> String {
+        match self.kept {
+            Kept::All => self.dir.clone(),
+            Kept::Nothing => format!("{} (discarded)", self.dir),
+            kept => format!("{} (discarded but for {kept})", self.dir),
+        }
     }
 
     /// Its job, if it runs or ran on a cluster.

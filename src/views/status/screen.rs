@@ -40,6 +40,9 @@ impl Status {
             if let Some(log) = &failure.log {
                 writeln!(out, "    {}", clean(log))?;
             }
+            if failure.discarded {
+                writeln!(out, "    (discarded, with its logs)")?;
+            }
         }
         if let Some(wait) = &self.waits_for_proposer {
             let since = duration(micros(wait.since_s));

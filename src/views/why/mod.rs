@@ -28,9 +28,9 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Metrics, Origin, Params, PruneRule,
-    RungVerdict, Seq, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState, UnixMs,
-    Verdict,
+    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Kept, Metrics, Origin, Params,
+    PruneRule, RungVerdict, Seq, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
+    UnixMs, Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{Lineage, PartKind, StageIdentity};
@@ -77,6 +77,8 @@ pub struct Why {
     pub failure: Option<Failure>,
     /// In order, from the first on.
     pub attempts: Vec<AttemptRow>,
+    /// What is kept of their directories, in the same order.
+    kept: Vec<Kept>,
     /// Why attempts were interrupted, by their number, as far as the last events say so.
     pub interruptions: BTreeMap<AttemptNo, String>,
     /// Whose result it took, if it did not make it.
@@ -338,6 +340,7 @@ impl Why {
             command: command(view, &trial, &seen),
             metrics: trial.metrics().clone(),
             failure: trial.last_failure().cloned(),
+            kept: trial.attempts().iter().map(|attempt| trial.kept_of(attempt.n)).collect(),
             attempts: trial.attempts().to_vec(),
             interruptions: interruptions(snapshot, id, trial.attempts(), view.progress.last_seq)?,
             reused_from: trial.reused_from().cloned(),
@@ -364,7 +367,8 @@ impl Why {
 
     /// An attempt as it is shown.
     fn attempt_out(&self, attempt: &AttemptRow) -> AttemptOut {
-        AttemptOut::new(&self.stage_dir, &self.case, attempt)
+        let kept = self.attempts.iter().zip(&self.kept).find(|(of, _)| of.n == attempt.n);
+        AttemptOut::new(&self.stage_dir, &self.case, attempt, kept.map_or(Kept::All, |(_, kept)| *kept))
     }
 
     /// Writes it as one JSON value.

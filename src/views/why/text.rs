@@ -114,7 +114,7 @@ impl Why {
         for attempt in &self.attempts {
             let shown = self.attempt_out(attempt);
             writeln!(out, "{}", screen.line(&format!("  #{}  {}", attempt.n, attempt_words(attempt))))?;
-            writeln!(out, "      began {}, {}", local_time(attempt.started_ms), clean(shown.dir()))?;
+            writeln!(out, "      began {}, {}", local_time(attempt.started_ms), clean(&shown.dir_words()))?;
             if let Some(job) = &attempt.remote {
                 let queued = shown.remote().and_then(RemoteOut::queued_words);
                 let queued = queued.map_or_else(String::new, |words| format!(", {words}"));

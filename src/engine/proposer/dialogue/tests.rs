@@ -51,6 +51,7 @@ impl Past for Tried {
             reused_from: None,
             imported: None,
             watched: None,
+            discarded: Vec::new(),
         })
     }
     fn parent(&self, _: u64) -> Result<(String, Params), String> {

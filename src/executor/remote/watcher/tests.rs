@@ -483,7 +483,7 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
     use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
     let mut bench = Bench::new(LONG);
     let output = |path: &str| crate::model::OutputHash { path: path.into(), bytes: 1, blake3: [1; 32] };
-    let inherited = Inherited { stage: "first".into(), outputs: vec![output("o"), output("p")] };
+    let inherited = Inherited { stage: "first".into(), outputs: vec![output("o"), output("p")], discarded: None };
     let parent_dir = bench.root.path().join("parent");
     let child = job(bench.root.path(), 0, 1);
     let child =
@@ -503,6 +503,7 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
             stage: "; rm -r".into(),
             dir: "/".into(),
             outputs: vec![found("p", OutputFound::Nothing), found("other", OutputFound::Nothing)],
+            discarded: None,
         };
         world.jobs[0].control.end(&Outcome::refused(9, said)).unwrap();
         world.jobs[0].state = JobState::Over(Why::Ended);
@@ -518,6 +519,7 @@ fn what_a_node_found_of_a_parent_ends_the_run_and_is_no_trials_fault() {
         stage: "first".into(),
         dir: parent_dir,
         outputs: vec![found("p", OutputFound::Nothing)],
+        discarded: None,
     };
     assert_eq!(told, Some(expected));
     let is_interrupted = |event: &ExecutorEvent| matches!(event, ExecutorEvent::Ended(report) if matches!(report.verdict, Verdict::Interrupted { .. }));

@@ -1,0 +1,191 @@
+//! What is discarded of directories, by `keep` and by `piton gc`: recorded first, told from what is lost, and finished after a kill.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Sandbox, StudyFile, both, exists, wait_until};
+
+/// Three cases, of which the first fails and the last survives, and two children of that.
+fn study_file(keep: &str) -> StudyFile {
+    StudyFile::new("s")
+        .with("[defaults]")
+        .with(format!("keep = {keep}"))
+        .stage(
+            "a",
+            r#"mkdir deep; echo {x} | tee deep/out big; echo '{{"m": {x}}}' > metrics.json; echo note > "$PITON_SCRATCH_DIR/note"; test {x} -gt 1"#,
+            3,
+            1,
+        )
+        .with(r#"outputs = ["deep/out"]"#)
+        .sweep("x = [1, 2, 3]")
+        .maximize("m")
+        .stage("b", r#"cat {parent_dir}/deep/out; echo '{{"m": {y}}}' > metrics.json"#, 2, 1)
+        .sweep("y = [1, 2]")
+        .maximize("m")
+}
+
+/// What lies below a directory, by name.
+fn below(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_path_buf()];
+    while let Some(at) = left.pop() {
+        for entry in fs::read_dir(&at).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            } else {
+                found.push(entry.path().strip_prefix(dir).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn events(sandbox: &Sandbox, kind: &str) -> Vec<Value> {
+    let lines = sandbox.ok("dump study.redb --events --format jsonl", 0);
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["type"] == kind).collect()
+}
+
+#[test]
+fn what_is_not_kept_goes_when_no_trial_to_come_needs_it() {
+    let sandbox =
+        Sandbox::with_study(study_file(r#"{ survivors = "outputs", others = "logs", failed = "nothing" }"#));
+    let run = sandbox.run("run study.toml");
+    assert_eq!(run.status.code(), Some(0), "{}", both(&run));
+    assert!(both(&run).contains("stage `a`: freed "), "{}", both(&run));
+    let stage = |name: &str| sandbox.path(&format!("artifacts/s/{name}"));
+    // The failed one is gone; of the other its log stays; of the winner what is declared, metrics and log.
+    assert_eq!(
+        below(&stage("0_a")),
+        [
+            "s_0_1/attempt_1/stdout.log",
+            "s_0_2/attempt_1/deep/out",
+            "s_0_2/attempt_1/metrics.json",
+            "s_0_2/attempt_1/stdout.log",
+        ]
+    );
+    assert!(!exists(&stage("0_a/s_0_0")) && !exists(&stage("0_a/s_0_2/scratch")));
+    assert_eq!(
+        below(&stage("1_b")),
+        ["s_1_0/attempt_1/stdout.log", "s_1_1/attempt_1/metrics.json", "s_1_1/attempt_1/stdout.log",]
+    );
+    let verified = sandbox.ok("verify study.redb", 0);
+    assert!(verified.contains("hashed 1 outputs") && verified.contains("discarded: 1 output"), "{verified}");
+    let told: Value = serde_json::from_str(&sandbox.ok("verify study.redb --json", 0)).unwrap();
+    assert_eq!((&told["outputs"], &told["outputs_discarded"]), (&1.into(), &1.into()));
+    // Whoever looks is told.
+    let logs = sandbox.run("logs study.redb s_0_0");
+    assert!(logs.status.code() == Some(1) && both(&logs).contains("was discarded"), "{}", both(&logs));
+    assert_eq!(sandbox.ok("logs study.redb s_0_1", 0), "2\n");
+    let why = sandbox.ok("why study.redb s_0_1", 0);
+    assert!(why.contains("attempt_1 (discarded but for logs)"), "{why}");
+    assert!(sandbox.ok("why study.redb s_0_0", 0).contains("attempt_1 (discarded)"));
+    assert_eq!(sandbox.dump()["trials"][0]["attempts"][0]["kept"], "nothing");
+    assert_eq!(events(&sandbox, "discard_finished").len(), 3);
+    // What is lost is told from that.
+    fs::remove_file(stage("0_a/s_0_2/attempt_1/deep/out")).unwrap();
+    let lost = sandbox.ok("verify study.redb", 4);
+    assert!(lost.contains("`deep/out` of `s_0_2` is gone"), "{lost}");
+}
+
+#[test]
+fn by_hand_it_is_said_what_is_freed_and_nothing_else_is_touched() {
+    let sandbox = Sandbox::finished(study_file("{}"), 0);
+    let precious = sandbox.path("precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "x").unwrap();
+    // A trial may leave anything.
+    let attempt = sandbox.path("artifacts/s/0_a/s_0_0/attempt_1");
+    symlink(&precious, attempt.join("out")).unwrap();
+    fs::create_dir(attempt.join("locked")).unwrap();
+    fs::write(attempt.join("locked/in"), "").unwrap();
+    fs::set_permissions(attempt.join("locked"), fs::Permissions::from_mode(0o500)).unwrap();
+    let (before, canonical) = (below(&sandbox.path("artifacts")), sandbox.canonical());
+    // The study keeps everything; so nothing goes unless that is said.
+    assert_eq!(sandbox.ok("gc study.redb", 0), "nothing to discard\n");
+    let dry = sandbox.ok("gc study.redb --dry-run --keep others=outputs,failed=nothing", 0);
+    assert!(
+        dry.contains("stage `a`: 1 failed trial, 1 other (survivors=all,others=outputs,failed=nothing)"),
+        "{dry}"
+    );
+    assert!(dry.contains("would free ") && below(&sandbox.path("artifacts")) == before, "{dry}");
+    let told: Value =
+        serde_json::from_str(&sandbox.ok("gc study.redb --json --keep others=outputs,failed=nothing", 0)).unwrap();
+    assert_eq!((&told["stages"][0]["failed"], &told["stages"][1]["others"]), (&1.into(), &1.into()));
+    let inodes = told["inodes"].as_u64().unwrap();
+    assert!(dry.contains(&format!(" in {inodes} files and directories")), "{dry}{told}");
+    assert!(!exists(&attempt) && precious.join("file").exists());
+    assert_eq!(sandbox.canonical(), canonical);
+    sandbox.ok("verify study.redb", 0);
+    assert_eq!(sandbox.ok("gc study.redb --keep others=outputs,failed=nothing", 0), "nothing to discard\n");
+    for wrong in ["--keep survivors", "--keep winners=all", "--keep others=some"] {
+        sandbox.ok(&format!("gc study.redb {wrong}"), 2);
+    }
+    // A copy of the store is not the one whose directory that is.
+    fs::copy(sandbox.path("study.redb"), sandbox.path("copy.redb")).unwrap();
+    let refused = sandbox.run("gc copy.redb --keep survivors=nothing");
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("study.redb`: nothing in it is discarded"), "{}", both(&refused));
+    assert!(sandbox.path("artifacts/s/0_a/s_0_2/attempt_1/deep/out").exists());
+}
+
+#[test]
+fn a_gc_that_is_killed_is_finished_by_the_next_start() {
+    let crowd = r#"mkdir crowd; cd crowd; seq 30000 | xargs touch"#;
+    let sandbox = Sandbox::finished(StudyFile::new("s").stage("a", crowd, 1, 1), 0);
+    let dir = sandbox.path("artifacts/s/0_a/s_0_0/attempt_1/crowd");
+    let changed = || fs::metadata(&dir).ok().map(|dir| (dir.mtime(), dir.mtime_nsec()));
+    let before = changed();
+    let gc = sandbox.start("gc study.redb --keep survivors=nothing");
+    wait_until("it removes something", || changed() != before);
+    gc.signal(Signal::KILL);
+    gc.wait();
+    assert!(exists(&dir), "it was killed too late to show anything");
+    assert_eq!(
+        (events(&sandbox, "directories_discarded").len(), events(&sandbox, "discard_finished").len()),
+        (1, 0)
+    );
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    assert!(!exists(&sandbox.path("artifacts/s/0_a/s_0_0")));
+    assert_eq!(events(&sandbox, "discard_finished").len(), 1);
+    assert_eq!(sandbox.ok("gc study.redb --keep survivors=nothing", 0), "nothing to discard\n");
+    sandbox.ok("verify study.redb", 0);
+}
+
+/// A child that failed is to run again, and its parent's directory is gone: refused in words, with the way to have it again.
+#[test]
+fn a_child_of_a_discarded_parent_is_refused_until_that_is_made_again() {
+    let study = StudyFile::new("s")
+        .stage("a", r#"echo {x} > out; echo '{{"m": {x}}}' > metrics.json"#, 2, 1)
+        .with("keep = { survivors = \"logs\" }")
+        .sweep("x = [1, 2]")
+        .maximize("m")
+        .stage("b", r#"cat "$PITON_PARENT_DIR/out" && test {y} -eq 1 -o -e "$PITON_STUDY_DIR/mended""#, 2, 1)
+        .sweep("y = [1, 2]");
+    let sandbox = Sandbox::finished(study, 0);
+    assert!(!exists(&sandbox.path("artifacts/s/0_a/s_0_1")));
+    sandbox.write("mended", "");
+    let refused = sandbox.run("retry study.redb --failed");
+    let said = both(&refused);
+    assert_eq!(refused.status.code(), Some(6), "{said}");
+    assert!(
+        said.contains("the directory of the parent `s_0_1` was discarded") && said.contains("logs alone are kept"),
+        "{said}"
+    );
+    assert!(events(&sandbox, "trial_reset").is_empty());
+    let replay = sandbox.run("replay study.redb s_1_1");
+    assert!(both(&replay).contains("it derives from was discarded"), "{}", both(&replay));
+    // As the hint says.
+    let again = said.split('`').find(|part| part.starts_with("piton amend ")).unwrap_or_else(|| panic!("{said}"));
+    sandbox.ok(again.trim_start_matches("piton "), 0);
+    sandbox.ok("run study.toml", 0);
+    let dump = sandbox.dump();
+    assert_eq!(dump["trials"].as_array().unwrap().iter().filter(|trial| trial["state"] == "succeeded").count(), 4);
+    sandbox.ok("verify study.redb", 0);
+}
