@@ -46,7 +46,6 @@ impl Kept {
 
     /// Whether all is kept.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub fn is_all(&self) -> bool {
         *self == Self::All
     }

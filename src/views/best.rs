@@ -13,7 +13,7 @@ use super::text::{Screen, clean, counted, number};
 use super::why::{Rank, leader, rank_of};
 use super::{StudyView, TrialSummary, ViewError, shell_quoted};
 use crate::journal::Snapshot;
-use crate::model::{Metric, Metrics, Params, StageRow, StageStatus, TrialState};
+use crate::model::{Kept, Metric, Metrics, Params, StageRow, StageStatus, TrialState};
 use crate::study_file::Goal;
 
 /// The winner of a study, or of one of its stages; see [`Store::best`](crate::Store::best).
@@ -40,6 +40,8 @@ pub struct Best {
     pub metrics: Metrics,
     /// The directory of that attempt, if it is there.
     pub dir: Option<PathBuf>,
+    /// What is kept of it.
+    pub kept: Kept,
 }
 
 /// The shape of `best --json`.
@@ -60,6 +62,9 @@ struct BestOut<'a> {
     params: ParamsOut,
     metrics: MetricsOut<'a>,
     dir: Option<String>,
+    /// What is kept of it, if something was discarded.
+    #[serde(skip_serializing_if = "Kept::is_all")]
+    kept: Kept,
 }
 
 #[derive(Serialize)]
@@ -103,6 +108,7 @@ impl Best {
             decided: rank.as_ref().is_some_and(|rank| rank.decided),
             rank,
             params: trial.params(),
+            kept: trial.kept_of(trial.accepted()),
             dir: place.open().is_ok().then(|| place.path()),
             metrics: trial.row.map_or_else(Metrics::new, |row| row.metrics),
             case,
@@ -139,7 +145,12 @@ impl Best {
             writeln!(out, "  {} = {}", clean(name), clean(&value.to_string()))?;
         }
         match &self.dir {
-            Some(dir) => writeln!(out, "directory  {}", clean(&dir.display().to_string()))?,
+            Some(dir) => {
+                let less =
+                    if self.kept.is_all() { String::new() } else { format!(" (discarded but for {})", self.kept) };
+                writeln!(out, "directory  {}{less}", clean(&dir.display().to_string()))?;
+            }
+            None if !self.kept.is_all() => writeln!(out, "directory  was discarded")?,
             None => writeln!(out, "directory  is not there")?,
         }
         Ok(())
@@ -175,6 +186,7 @@ impl Best {
             params: ParamsOut(self.params.clone()),
             metrics: MetricsOut(&self.metrics),
             dir: self.dir.as_ref().map(|dir| dir.display().to_string()),
+            kept: self.kept,
         };
         serde_json::to_writer_pretty(&mut *out, &best)?;
         Ok(out.write_all(b"\n")?)
