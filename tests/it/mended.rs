@@ -8,7 +8,7 @@ use piton::{LaterStages, Retry, Stage, Store, Study};
 use serde_json::Value as Json;
 
 use crate::clusters::{Cluster, Slurm};
-use crate::harness::{Sandbox, both};
+use crate::harness::{Edit, Sandbox, both};
 use crate::replans::Chance;
 
 /// Three of the first stage's trials; the best one fails until `mended` is there. Two survive, each has two children, and these one more.
@@ -307,6 +307,51 @@ fn results_that_equal_trials_could_not_take_are_at_stake() {
     sandbox.ok("resume study.redb", 0);
     assert_eq!(sandbox.dump()["accounting"]["imported"], 2);
     sandbox.ok("verify study.redb", 0);
+}
+
+/// Results of a stage that is doubted are taken by nobody, so they are at stake; who agrees lets all of the stage run anew.
+#[test]
+fn results_that_are_doubted_are_at_stake() {
+    // The second stage comes to something else where its values are looked at again, which no identity holds.
+    let with = |y: &str| {
+        let text =
+            STUDY.edit("name = \"b\"", "name = \"b\"\nreuse = true").edit("y = [10, 20]", &format!("y = {y}"));
+        text.edit("[[stage]]\nname = \"a\"", "[run]\nreuse_check = 1\n[[stage]]\nname = \"a\"")
+    };
+    let doubted = || {
+        let sandbox = study(&with("[10, 20]"), 1);
+        let body = std::fs::read_to_string(sandbox.path("trial.sh")).unwrap();
+        std::fs::write(sandbox.path("trial.sh"), body.edit("{\\\"m\\\": $((", "{\\\"m\\\": $(( $2 * 7 +"))
+            .unwrap();
+        sandbox.write("study.toml", with("[20, 10]"));
+        sandbox.ok("amend study.redb study.toml --yes --discard-from c", 0);
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.dump()["study"]["doubts"].as_array().unwrap().len(), 1);
+        ran(&sandbox);
+        sandbox.write("mended", "");
+        sandbox
+    };
+    let sandbox = doubted();
+    let before = sandbox.dump();
+    let refused = sandbox.run("retry study.redb --failed");
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("up to 6 finished trials of later stages can go"), "{}", both(&refused));
+    assert_eq!(sandbox.dump(), before, "nothing was recorded");
+    sandbox.ok("retry study.redb --failed --discard-children", 0);
+    sandbox.ok("resume study.redb", 0);
+    // 2 survives as before: what its children came to is taken no more than what any others did.
+    let children = ["1 10 0", "1 20 0", "2 10 0", "2 20 0"];
+    let (ran_now, all) = (ran(&sandbox), set(&children));
+    assert!(ran_now.is_superset(&all) && ran_now.contains("1 0 0"), "{ran_now:?}");
+    let dump = sandbox.dump();
+    assert_eq!(dump["trials"].as_array().unwrap().iter().filter(|t| t.get("reused_from").is_some()).count(), 0);
+    assert_eq!(dump["study"]["doubts"], before["study"]["doubts"], "the doubt stands");
+    sandbox.ok("verify study.redb", 0);
+    // Who keeps them runs the mended trial alone.
+    let sandbox = doubted();
+    sandbox.ok("retry study.redb --failed --keep-survivors", 0);
+    sandbox.ok("resume study.redb", 0);
+    assert_eq!(ran(&sandbox), set(&["1 0 0"]));
 }
 
 #[test]
