@@ -27,6 +27,9 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
         Some(stage) => plan.discarding_from(stage)?,
         None => plan,
     };
+    if args.discard_unread {
+        plan = plan.discarding_unread()?;
+    }
     if args.accept_inputs {
         plan = plan.accepting_inputs(
             &super::approve::who(args.by.as_deref()),
@@ -203,7 +206,8 @@ fn json(plan: &AmendPlan<'_>, applied: bool) -> serde_json::Value {
         serde_json::json!({
             "stage": found.name, "read": found.read, "changed": found.changed, "found": found.found,
             "become_failed": found.failed, "become_succeeded": found.succeeded, "renamed": found.renamed,
-            "run_again": found.again, "unread": cases(&found.unread), "unread_failures": cases(&found.kept),
+            "run_again": found.again, "unread": cases(&found.unread), "given_up": cases(&found.given_up),
+            "unread_failures": cases(&found.kept),
             "other_survivors": found.other_survivors, "breaks": found.breaks,
         })
     };

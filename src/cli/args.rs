@@ -384,6 +384,9 @@ pub struct AmendArgs {
     /// Discard the results of this stage and of all after it, and run them again
     #[arg(long, value_name = "STAGE")]
     pub discard_from: Option<String>,
+    /// Discard results that changed rules cannot read, since their files are gone or changed, and run those trials again
+    #[arg(long)]
+    pub discard_unread: bool,
     /// Take changed inputs and tools for what results were made with; recorded for ever
     #[arg(long, requires = "note")]
     pub accept_inputs: bool,

@@ -17,7 +17,7 @@ pub struct Reread {
     pub trial: TrialId,
     /// The attempt that counts: its last, or [`REUSED`](super::REUSED).
     pub attempt: AttemptNo,
-    /// What it counts as: a success or a failure.
+    /// What it counts as: a success or a failure; or, of a success that nobody can read any more, as interrupted: it runs again.
     pub verdict: Verdict,
     /// What becomes of the trial.
     pub next: Next,
@@ -68,6 +68,11 @@ impl TrialRow {
                     }
                 };
             }
+            (Verdict::Interrupted { .. }, Next::Again { due_ms }) if !had_failed => {
+                row.metrics.clear();
+                row.outputs.clear();
+                (row.reused_from, row.state, row.due_ms) = (None, TrialState::Pending, due_ms);
+            }
             _ => return None,
         }
         if let Some(last) = row.attempts.last_mut().filter(|last| last.n == reread.attempt) {
@@ -97,7 +102,11 @@ impl Fold {
         let mut progress = rows.progress()?;
         let accounting = &mut progress.accounting;
         match before.state {
-            TrialState::Succeeded => counters.succeeded = counters.succeeded.saturating_sub(1),
+            TrialState::Succeeded => {
+                counters.succeeded = counters.succeeded.saturating_sub(1);
+                let taken = before.reused_from.is_some() && row.reused_from.is_none();
+                counters.reused = counters.reused.saturating_sub(u64::from(taken));
+            }
             _ => {
                 counters.failed = counters.failed.saturating_sub(1);
                 let undone = u64::from(is_catastrophic(before.failure.as_ref()));
@@ -111,6 +120,7 @@ impl Fold {
             }
             match &reread.verdict {
                 Verdict::Succeeded { .. } => accounting.succeeded += 1,
+                Verdict::Interrupted { .. } => accounting.interrupted += 1,
                 _ => accounting.failed += 1,
             }
         }
@@ -165,17 +175,17 @@ mod tests {
         Verdict::Failed(Failure { severity, ..Failure::new("own".into(), "") })
     }
 
-    /// Four trials that end so, with what becomes of each.
+    /// Trials that end so, with what becomes of each.
     fn ended(verdicts: &[(Verdict, Next)]) -> Memory {
         let mut rows = Memory::default();
         let objective = Some(FirstObjective { metric: "m".into(), maximize: true });
-        let stage = StageDecl { name: "a".into(), trial_budget: 4, survivor_count: 1, objective, proposed: false };
+        let stage = StageDecl { name: "a".into(), trial_budget: 5, survivor_count: 1, objective, proposed: false };
         let created = StudyCreated { stages: vec![stage], ..StudyCreated::of_nothing() };
         apply(&mut rows, Event::StudyCreated(Box::new(created))).unwrap();
         let process = ProcessId { pid: 1, start_ticks: 1 };
         let engine = EngineId { process, boot_id: String::new(), host: String::new() };
         apply(&mut rows, Event::RunStarted { engine, workers: 1, sync_interval_ms: 0 }).unwrap();
-        apply(&mut rows, Event::StageOpened { stage: 0, parents: Vec::new(), shares: vec![4] }).unwrap();
+        apply(&mut rows, Event::StageOpened { stage: 0, parents: Vec::new(), shares: vec![5] }).unwrap();
         for (trial, (verdict, next)) in (0..).map(TrialId).zip(verdicts) {
             let (attempt, slot, process, executor) = (1, 0, None, ExecutorKind::Local);
             apply(&mut rows, Event::AttemptStarted { trial, attempt, slot, process, executor }).unwrap();
@@ -194,16 +204,18 @@ mod tests {
             (failed(Severity::Catastrophic), Next::Final),
             (succeeded(5.0), Next::Final),
             (failed(Severity::Low), Next::Final),
+            (succeeded(8.0), Next::Final),
         ];
         let after = [
             (failed(Severity::Catastrophic), Next::Final),
             (succeeded(7.0), Next::Final),
             (failed(Severity::Medium), again),
             (failed(Severity::Catastrophic), Next::Final),
+            (Verdict::Interrupted { reason: "its files are gone".into() }, again),
         ];
         let (mut rows, expected) = (ended(&before), ended(&after));
         let best = expected.counters[&0].best;
-        apply(&mut rows, Event::StageReread { stage: 0, read: 4, best }).unwrap();
+        apply(&mut rows, Event::StageReread { stage: 0, read: 5, best }).unwrap();
         for (trial, (verdict, next)) in (0..).map(TrialId).zip(after) {
             apply(&mut rows, Event::ResultReread(Box::new(Reread { trial, attempt: 1, verdict, next }))).unwrap();
         }
@@ -220,6 +232,8 @@ mod tests {
         let reread =
             |trial, attempt, verdict| Reread { trial: TrialId(trial), attempt, verdict, next: Next::Final };
         let interrupted = Verdict::Interrupted { reason: String::new() };
+        let again = Reread { next: Next::Again { due_ms: 0 }, ..reread(1, 1, interrupted.clone()) };
+        assert!(rows.trials[&TrialId(1)].read_again(&again).is_none(), "it has no result");
         for wrong in [
             reread(0, 2, succeeded(1.0)),
             reread(1, 1, succeeded(1.0)),

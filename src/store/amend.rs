@@ -35,7 +35,7 @@ use crate::views::Liveness;
 pub enum Consent {
     /// No result may go.
     KeepResults,
-    /// The results that the plan names in [`AmendPlan::discarded`] may go.
+    /// The results that the plan names in [`AmendPlan::discarded`] and [`Rereading::given_up`] may go.
     Discard,
 }
 
@@ -130,6 +130,23 @@ impl AmendPlan<'_> {
         let base_ran = self.stands.study.base.as_ref().is_some_and(|base| !base.attempts.is_empty()) && from == 0;
         if self.plan.discarded.is_empty() && !base_ran {
             return Err(Error::Usage(format!("stage `{stage}` has not begun: it has no results to discard")));
+        }
+        Ok(self)
+    }
+
+    /// The same with those results given up that the new rules cannot read, since their files are gone or changed: these trials
+    /// alone run again.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when every result can be read, and when the store cannot be read.
+    pub fn discarding_unread(mut self) -> Result<Self, Error> {
+        let snapshot = self.access.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+        self.stands.read_again(self.store, &snapshot, &self.new, true)?;
+        drop(snapshot);
+        (self.plan, self.replanned) = self.planned()?;
+        if self.stands.rereads.iter().all(|read| read.found.given_up.is_empty()) {
+            let why = "there is no finished trial that the new rules ask for and that cannot be read again";
+            return Err(Error::Usage(why.into()));
         }
         Ok(self)
     }
@@ -308,7 +325,8 @@ impl AmendPlan<'_> {
         }
         self.ask_tools()?;
         self.refuse()?;
-        if self.discard_from.is_some() && consent == Consent::KeepResults {
+        let given_up = self.rereads().any(|found| !found.given_up.is_empty());
+        if (self.discard_from.is_some() || given_up) && consent == Consent::KeepResults {
             return Err(Error::Usage("nothing was changed: the plan discards results, and none may go".into()));
         }
         if self.plan.is_empty() {
@@ -449,15 +467,21 @@ impl Stands {
             return Err(Error::Usage("there is nothing to amend the study to: no study file was given".into()));
         };
         let present = inputs_now::present((&spec, &new), &paths, &study, &identities).map_err(Error::Input)?;
-        let (old, stages_now) = (&spec, &stages);
-        let reading =
-            reread::Reading { snapshot, study: &study, stages: stages_now, old, new: &new, paths: &paths };
-        let rereads = reread::read(&reading).map_err(|error| match error {
-            reread::ReadError::Store(cause) => unreadable(cause),
+        let (rereads, accepting) = (Vec::new(), None);
+        let mut stands = Self { study, spec, stages, counters, identities, present, rereads, accepting, paths };
+        stands.read_again(store, snapshot, &new, false)?;
+        Ok((stands, new))
+    }
+
+    /// Reads what finished trials left by the rules of the new spec.
+    fn read_again(&mut self, store: &Store, snapshot: &Snapshot, new: &Spec, gives_up: bool) -> Result<(), Error> {
+        let Self { study, spec: old, stages, paths, .. } = &*self;
+        let read = reread::read(&reread::Reading { snapshot, study, stages, old, new, paths, gives_up });
+        self.rereads = read.map_err(|error| match error {
+            reread::ReadError::Store(cause) => store.unreadable(cause),
             reread::ReadError::Other(error) => error,
         })?;
-        let accepting = None;
-        Ok((Self { study, spec, stages, counters, identities, present, rereads, accepting, paths }, new))
+        Ok(())
     }
 
     /// Takes changed inputs for what they were.

@@ -197,6 +197,91 @@ fn what_is_gone_or_changed_is_no_evidence() {
     }
 }
 
+/// Who gives up what nobody can read any more runs that alone, and the study is what it would be with the rule from its beginning.
+#[test]
+fn a_result_whose_files_are_gone_is_all_that_runs_again() {
+    let reusing = |text: StudyFile, reuse: bool| match reuse {
+        true => text.edit("survivor_count = 2", "survivor_count = 2\nreuse = true"),
+        false => text,
+    };
+    for reuse in [false, true] {
+        let of = |more: &str| reusing(study(stage("a", 5, "n", more)), reuse);
+        let sandbox = Sandbox::finished(of(""), 0);
+        sandbox.ok("amend study.redb study.toml --dry-run --discard-unread", 2);
+        std::fs::remove_dir_all(sandbox.path("artifacts/s/0_a/s_0_4")).unwrap();
+        let said = sandbox.amend(of(AREA), "--yes", 6);
+        assert!(
+            said.contains("the attempt's directory is gone); `--discard-unread` discards these alone"),
+            "{said}"
+        );
+        let said = sandbox.amend(of(AREA), "--dry-run --discard-unread --json", 0);
+        let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(json["rereads"][0]["given_up"][0]["case"], "s_0_4");
+        let said = sandbox.amend(of(AREA), "--yes --discard-unread", 0);
+        let words = "1 finished trial that cannot be read again is discarded and runs again: `s_0_4`";
+        assert!(said.contains(words) && said.contains("reopens"), "{said}");
+        sandbox.ok("verify study.redb", 0);
+        let dump = sandbox.dump();
+        assert_eq!(
+            (&dump["trials"][4]["state"], &dump["accounting"]["interrupted"]),
+            (&"pending".into(), &1.into())
+        );
+        let events = sandbox.ok("dump study.redb --events", 0);
+        assert!(events.contains("cannot be read again: the attempt's "), "{events}");
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.lines("log").split_off(5), ["s_0_4"]);
+        sandbox.ok("verify study.redb", 0);
+        assert_eq!(sandbox.canonical(), from_its_beginning(of(AREA), 0));
+        let old = sandbox.ok("dump study.redb --format json --at 10", 0);
+        assert!(!old.contains("\"area\":"), "what was recorded before is still there");
+    }
+    // A later stage began with what may survive no more: it has to go besides.
+    let both = |more: &str| study(format!("{}{}", stage("a", 5, "n", more), stage("b", 4, "k", "")));
+    let sandbox = Sandbox::finished(both(""), 0);
+    std::fs::remove_file(sandbox.path("artifacts/s/0_a/s_0_0/attempt_1/stdout.log")).unwrap();
+    let said = sandbox.amend(both(AREA), "--yes --discard-unread", 6);
+    assert!(said.contains("1 trial would run again") && said.contains("--discard-from b"), "{said}");
+    sandbox.amend(both(AREA), "--yes --discard-unread --discard-from b", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.lines("log").len(), 5 + 4 + 1 + 4);
+    assert_eq!(sandbox.canonical(), from_its_beginning(both(AREA), 0));
+    sandbox.ok("verify study.redb", 0);
+}
+
+/// One that was taken over runs, too, or takes what an equal trial has.
+#[test]
+fn a_result_that_was_taken_over_can_be_given_up() {
+    let of = |values: &str, more: &str| {
+        StudyFile::new("s")
+            .stage(
+                "a",
+                r#"echo {n} >> $PITON_STUDY_DIR/log; echo {n} | tee out; echo "{{\"m\": {n}}}" > metrics.json"#,
+                9,
+                1,
+            )
+            .with("reuse = true")
+            .with(r#"outputs = ["out"]"#)
+            .sweep(format!("n = {values}"))
+            .with(more)
+            .maximize("m")
+    };
+    let rule = "[stage.metrics]\nsize = { file = \"stdout.log\", regex = '([0-9]+)' }\n";
+    let sandbox = Sandbox::finished(of("[1, 2]", ""), 0);
+    sandbox.amend(of("[3, 2, 1]", ""), "--yes", 0);
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.dump()["stages"][0]["reused"], 2);
+    sandbox.amend(of("[3, 2, 1]", rule), "--yes", 6);
+    let said = sandbox.amend(of("[3, 2, 1]", rule), "--yes --discard-unread", 0);
+    assert!(said.contains("2 finished trials that cannot be read again are discarded and run again"), "{said}");
+    sandbox.ok("verify study.redb", 0);
+    sandbox.ok("run study.toml", 0);
+    sandbox.ok("verify study.redb", 0);
+    let mut ran = sandbox.lines("log").split_off(3);
+    ran.sort();
+    assert_eq!(ran, ["1", "2"]);
+    assert_eq!(sandbox.canonical(), from_its_beginning(of("[3, 2, 1]", rule), 0));
+}
+
 #[test]
 fn a_failure_that_cannot_be_read_again_stays_as_it_is() {
     let sandbox = Sandbox::finished(study(stage("a", 5, "n", "")), 0);

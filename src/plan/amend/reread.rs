@@ -1,7 +1,7 @@
 //! Rules that read what finished trials left: what reading it again means for a study.
 //!
 //! Pure: what was found is given. Results that could be read again are kept, as what the new rules make of them; a success that could not is
-//! altered like any other. Later stages stand only if the stage before gives them the same survivors.
+//! altered like any other, unless it was given up: then it alone runs again. Later stages stand only if the stage before gives them the same survivors.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,6 +34,8 @@ pub struct Rereading {
     pub again: u64,
     /// Successes that cannot be read again: case, and why.
     pub unread: Vec<(String, String)>,
+    /// Such successes that were given up, and run again: case, and why.
+    pub given_up: Vec<(String, String)>,
     /// Failures that cannot be read again, and stay as they are.
     pub kept: Vec<(String, String)>,
     /// Whether other cases survive than those that the later stages began with.
@@ -49,7 +51,11 @@ impl Rereading {
     /// Whether the stage, if it is closed, has to open again.
     #[must_use]
     pub fn opens(&self) -> bool {
-        self.again > 0 || self.other_survivors || self.breaks.is_some()
+        self.again > 0 || !self.given_up.is_empty() || self.other_survivors || self.breaks.is_some()
+    }
+
+    fn run_again(&self) -> u64 {
+        self.again.saturating_add(u64::try_from(self.given_up.len()).unwrap_or(u64::MAX))
     }
 
     /// What was found, in one line.
@@ -72,6 +78,12 @@ impl Rereading {
         if self.again > 0 {
             let run = if self.again == 1 { "runs" } else { "run" };
             parts.push(format!("{} {run} again", counted(self.again, "failed trial")));
+        }
+        if !self.given_up.is_empty() {
+            let count = u64::try_from(self.given_up.len()).unwrap_or(u64::MAX);
+            let runs = if count == 1 { "is discarded and runs again" } else { "are discarded and run again" };
+            let trials = counted(count, "finished trial");
+            parts.push(format!("{trials} that cannot be read again {runs}: {}", cases(&self.given_up)));
         }
         if !self.kept.is_empty() {
             let count = u64::try_from(self.kept.len()).unwrap_or(u64::MAX);
@@ -98,7 +110,7 @@ impl Rereading {
     fn why_not(&self) -> String {
         match &self.breaks {
             Some(breaks) => breaks.clone(),
-            None if self.again > 0 => format!("{} would run again", counted(self.again, "trial")),
+            None if self.run_again() > 0 => format!("{} would run again", counted(self.run_again(), "trial")),
             None => "other cases would survive".to_owned(),
         }
     }
@@ -123,7 +135,9 @@ impl Judge<'_> {
             let judged = self.alters(change, place);
             let count = u64::try_from(found.unread.len()).unwrap_or(u64::MAX);
             let trials = counted(count, "finished trial");
-            let cost = format!("{}: {trials} cannot be read again: {}", judged.cost, cases(&found.unread));
+            let alone = "`--discard-unread` discards these alone";
+            let cost =
+                format!("{}: {trials} cannot be read again: {}; {alone}", judged.cost, cases(&found.unread));
             return Judged { cost, ..judged };
         }
         if place.saturating_add(1) < self.kept && found.opens() {

@@ -396,7 +396,8 @@ fn results_that_could_be_read_again_stay() {
     assert_eq!(amended(Vec::new()).altered_from.as_deref(), Some("b"));
     let unread = judged(Rereading { unread: vec![("s_1_0".into(), "it is gone".into())], ..read() });
     assert!(
-        unread.class == Class::Invalidates(1) && unread.cost.ends_with("`s_1_0` (it is gone)"),
+        unread.class == Class::Invalidates(1)
+            && unread.cost.ends_with("`s_1_0` (it is gone); `--discard-unread` discards these alone"),
         "{}",
         unread.cost
     );
@@ -404,6 +405,7 @@ fn results_that_could_be_read_again_stay() {
     for other in [
         Rereading { other_survivors: true, ..read() },
         Rereading { again: 1, ..read() },
+        Rereading { given_up: vec![("s_1_0".into(), "it is gone".into())], ..read() },
         Rereading { breaks: Some("rail".into()), ..read() },
     ] {
         assert_eq!(judged(other).class, Class::Invalidates(2));

@@ -36,6 +36,8 @@ pub(super) struct Reading<'a> {
     pub(super) old: &'a Spec,
     pub(super) new: &'a Spec,
     pub(super) paths: &'a StudyPaths,
+    /// Whether successes that cannot be read again may go, and run again.
+    pub(super) gives_up: bool,
 }
 
 /// Why it could not be done.
@@ -154,6 +156,10 @@ impl Reading<'_> {
                 };
                 let why_not = |why| if kept.is_all() { why } else { DISCARDED.to_owned() };
                 let verdict = match verdict {
+                    Found::Unread(why) if self.gives_up && row.state == TrialState::Succeeded => {
+                        found.given_up.push((new.case, why.clone()));
+                        Some(Verdict::Interrupted { reason: why })
+                    }
                     Found::Other(verdict) => Some(verdict),
                     // It is known by other rules from now on.
                     Found::Same if changes.metrics && !is.reuse.is_no() => same_success(&row),
@@ -254,6 +260,7 @@ fn reread(stage: &StageSpec, row: &TrialRow, verdict: Verdict) -> Reread {
         Verdict::Failed(failure) if plan::is_retried(&stage.retries, failures, failure) => {
             Next::Again { due_ms: 0 }
         }
+        Verdict::Interrupted { .. } => Next::Again { due_ms: 0 },
         _ => Next::Final,
     };
     Reread { trial: row.trial, attempt: row.accepted(), verdict, next }
@@ -262,6 +269,10 @@ fn reread(stage: &StageSpec, row: &TrialRow, verdict: Verdict) -> Reread {
 fn note(found: &mut Rereading, before: &TrialRow, after: &TrialRow) {
     let kind =
         |row: &TrialRow| row.failure.as_ref().map_or_else(String::new, |failure| failure.kind.name().to_owned());
+    // A success that was given up is no failure.
+    if after.state == TrialState::Pending && after.failure.is_none() {
+        return;
+    }
     found.again += u64::from(after.state == TrialState::Pending);
     match (before.state, after.state) {
         (TrialState::Succeeded, TrialState::Failed | TrialState::Pending) => {

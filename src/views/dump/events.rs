@@ -974,6 +974,7 @@ fn reread_detail(reread: &Reread) -> String {
     let outcome = reread.verdict.outcome();
     match &reread.verdict {
         Verdict::Failed(failure) => format!("read again: {outcome}: {}: {}{again}", failure.kind, failure.reason),
+        Verdict::Interrupted { reason } => format!("cannot be read again: {reason}{again}"),
         _ => format!("read again: {outcome}"),
     }
 }
