@@ -120,7 +120,12 @@ impl Fold {
             }
             match &reread.verdict {
                 Verdict::Succeeded { .. } => accounting.succeeded += 1,
-                Verdict::Interrupted { .. } => accounting.interrupted += 1,
+                Verdict::Interrupted { .. } => {
+                    accounting.interrupted += 1;
+                    let wall_us = before.attempts.last().map_or(0, |last| last.usage.wall_us);
+                    counters.ended_attempts = counters.ended_attempts.saturating_sub(1);
+                    counters.ended_wall_us = counters.ended_wall_us.saturating_sub(wall_us);
+                }
                 _ => accounting.failed += 1,
             }
         }
