@@ -10,13 +10,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU8;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 use twox_hash::XxHash3_64;
 
-use super::layout::{HEADER_BYTES, Header, Layout, Link, MAX_ORDER, PAGE_BYTES, Page, PageRange, Tree};
+use super::layout::{HEADER_BYTES, Header, Layout, Link, PAGE_BYTES, Page, PageRange, Tree};
 
 #[derive(Debug)]
 pub(in crate::journal) struct Checked<B> {
@@ -32,24 +33,103 @@ struct Known {
     layout: Option<Layout>,
     /// The trees of the commits in the header as it was read or written last.
     roots: Vec<(PageRange, Link)>,
-    /// Pages by offset and order.
-    pages: HashMap<u64, Expected>,
-    /// Pages that were written through this, likewise: links say nothing of them before they are committed, and somebody else
-    /// may write the file meanwhile.
-    own: HashMap<u64, u64>,
+    pages: ByPlace<Expected>,
+    /// Pages that were written through this, with a hash of each: links say nothing of them before they are committed, and somebody
+    /// else may write the file meanwhile.
+    own: ByPlace<u64>,
     /// The kinds of trees met, by index.
     trees: Vec<Tree>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Expected {
-    checksum: u128,
+    /// Low half first: in one piece it would take twice its room.
+    checksum: [u64; 2],
     tree: u16,
 }
 
-/// Offset and length in one number: offsets are multiples of the page size, and there are few lengths.
-fn key_of(place: PageRange) -> u64 {
-    place.offset | u64::from(place.len.trailing_zeros())
+impl Expected {
+    fn checksum(self) -> u128 {
+        let [low, high] = self.checksum.map(u128::from);
+        high << 64 | low
+    }
+}
+
+fn halves(checksum: u128) -> [u64; 2] {
+    [checksum, checksum >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0))
+}
+
+/// Something for each page: a link to a page of another length at the same place means that the one before is gone. A branch
+/// has links to a hundred pages of which a look-up reads one, so this has to be cheap: no hash and no moving, for as many pages as honest
+/// stores have. What a link says may be anything; beyond these it is kept by itself.
+#[derive(Debug)]
+struct ByPlace<T> {
+    chunks: Vec<Option<Box<Chunk<T>>>>,
+    far: HashMap<u64, (Order, T)>,
+}
+
+/// The length of a page, by its logarithm.
+type Order = NonZeroU8;
+
+type Chunk<T> = [Option<(Order, T)>; CHUNK];
+
+/// Pages a chunk.
+const CHUNK: usize = 256;
+/// Pages that are in chunks: those of 16 GiB.
+const NEAR: u64 = 4 << 20;
+
+impl<T> Default for ByPlace<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), far: HashMap::new() }
+    }
+}
+
+impl<T: Copy> ByPlace<T> {
+    fn order(place: PageRange) -> Order {
+        u8::try_from(place.len.trailing_zeros()).ok().and_then(Order::new).unwrap_or(Order::MAX)
+    }
+
+    /// Chunk and place in it.
+    fn near(page: u64) -> Option<(usize, usize)> {
+        let page = usize::try_from(page).ok().filter(|_| page < NEAR)?;
+        Some((page / CHUNK, page % CHUNK))
+    }
+
+    fn get(&self, place: PageRange) -> Option<T> {
+        let page = place.offset / PAGE_BYTES;
+        let found = match Self::near(page) {
+            Some((chunk, at)) => self.chunks.get(chunk)?.as_ref()?.get(at).copied().flatten(),
+            None => self.far.get(&page).copied(),
+        };
+        found.filter(|(order, _)| *order == Self::order(place)).map(|(_, value)| value)
+    }
+
+    fn insert(&mut self, place: PageRange, value: T) {
+        let (page, entry) = (place.offset / PAGE_BYTES, (Self::order(place), value));
+        let Some((chunk, at)) = Self::near(page) else {
+            self.far.insert(page, entry);
+            return;
+        };
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, || None);
+        }
+        if let Some(chunk) = self.chunks.get_mut(chunk) {
+            let chunk = chunk.get_or_insert_with(|| Box::new([None; CHUNK]));
+            chunk.get_mut(at).into_iter().for_each(|place| *place = Some(entry));
+        }
+    }
+
+    /// Forgets the page that begins here, whatever its length.
+    fn remove(&mut self, offset: u64) {
+        let page = offset / PAGE_BYTES;
+        match Self::near(page) {
+            Some((chunk, at)) => {
+                let chunk = self.chunks.get_mut(chunk).and_then(Option::as_mut);
+                chunk.and_then(|chunk| chunk.get_mut(at)).into_iter().for_each(|place| *place = None);
+            }
+            None => drop(self.far.remove(&page)),
+        }
+    }
 }
 
 impl Known {
@@ -63,7 +143,7 @@ impl Known {
     fn expect(&mut self, link: Link, tree: Tree) {
         let Some(place) = self.layout.and_then(|layout| layout.place(link.page)) else { return };
         if !link.is_final() {
-            self.pages.remove(&key_of(place));
+            self.pages.remove(place.offset);
             return;
         }
         let known = self.trees.iter().position(|known| *known == tree);
@@ -72,18 +152,18 @@ impl Known {
             self.trees.len() - 1
         });
         let Ok(tree) = u16::try_from(index) else { return };
-        self.pages.insert(key_of(place), Expected { checksum: link.checksum, tree });
+        self.pages.insert(place, Expected { checksum: halves(link.checksum), tree });
     }
 
     /// Checks a page that was read, and learns the links in it. `false`: it is not what was written.
     fn page(&mut self, place: PageRange, bytes: &[u8]) -> bool {
-        if self.own.get(&key_of(place)).is_some_and(|written| *written != XxHash3_64::oneshot(bytes)) {
+        if self.own.get(place).is_some_and(|written| written != XxHash3_64::oneshot(bytes)) {
             return false;
         }
-        let expected = self.pages.get(&key_of(place)).copied();
+        let expected = self.pages.get(place);
         let by_link = expected.and_then(|expected| {
             let tree = *self.trees.get(usize::from(expected.tree))?;
-            Some((tree, expected.checksum))
+            Some((tree, expected.checksum()))
         });
         let roots = self.roots.iter().filter(|(root, _)| *root == place);
         let candidates = roots.map(|(_, link)| (Tree::Tables, link.checksum)).chain(by_link);
@@ -110,17 +190,14 @@ impl Known {
     /// Pages in this range are being written: what links said of them is past.
     fn written(&mut self, offset: u64, bytes: &[u8]) {
         let len = bytes.len() as u64;
-        // Few orders and whole pages: what begins in the range is looked up, not searched for.
+        // What begins in the range is looked up, not searched for.
         let mut at = offset;
         while at < offset.saturating_add(len) {
-            for order in 0..=MAX_ORDER {
-                let key = key_of(PageRange { offset: at, len: PAGE_BYTES << order });
-                self.pages.remove(&key);
-                self.own.remove(&key);
-            }
+            self.pages.remove(at);
+            self.own.remove(at);
             at += PAGE_BYTES;
         }
-        self.own.insert(key_of(PageRange { offset, len }), XxHash3_64::oneshot(bytes));
+        self.own.insert(PageRange { offset, len }, XxHash3_64::oneshot(bytes));
     }
 }
 
@@ -224,6 +301,24 @@ mod tests {
     use crate::journal::pages::Overlay;
 
     const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("t");
+
+    #[test]
+    fn what_is_known_of_a_page_goes_with_another_that_begins_there() {
+        let place = |page: u64, order: u32| PageRange { offset: page * PAGE_BYTES, len: PAGE_BYTES << order };
+        for page in [1, CHUNK as u64, NEAR - 1, NEAR, u64::MAX / PAGE_BYTES] {
+            let mut known = ByPlace::default();
+            assert_eq!(known.get(place(page, 0)), None);
+            known.insert(place(page, 0), 7);
+            assert_eq!((known.get(place(page, 0)), known.get(place(page, 1))), (Some(7), None));
+            known.insert(place(page, 1), 8);
+            assert_eq!((known.get(place(page, 0)), known.get(place(page, 1))), (None, Some(8)));
+            known.remove(place(page, 0).offset);
+            assert_eq!(known.get(place(page, 1)), None);
+        }
+        let checksum = 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978;
+        assert_eq!(Expected { checksum: halves(checksum), tree: 0 }.checksum(), checksum);
+        assert_eq!(size_of::<Option<(Order, Expected)>>(), 32);
+    }
 
     /// Of a database with branch pages, small and large leaves: every page that redb reads is known by a link.
     #[test]

@@ -294,8 +294,8 @@ impl<'a> Page<'a> {
 
     /// Tables whose definitions are in this leaf: name, tree and root.
     pub(in crate::journal) fn tables(self) -> impl Iterator<Item = (&'a [u8], Tree, Link)> + use<'a> {
-        let leaf = matches!(self.tree, Tree::Tables);
-        self.pairs().filter(move |_| leaf).filter_map(|(name, definition)| {
+        let pairs = matches!(self.tree, Tree::Tables).then(|| self.pairs());
+        pairs.into_iter().flatten().filter_map(|(name, definition)| {
             let (tree, link) = table_root(definition)?;
             Some((name, tree, link))
         })
