@@ -18,7 +18,7 @@ use crate::sys::temporary::{Access, remove_leftovers_in};
 use crate::sys::tree_hash::open_beneath;
 
 /// Name of the file that says so.
-const CLAIM_FILE: &str = ".piton-study.json";
+pub(crate) const CLAIM_FILE: &str = ".piton-study.json";
 /// Most bytes of it that are looked at.
 const CLAIM_MAX: u64 = 64 << 10;
 

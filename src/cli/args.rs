@@ -85,6 +85,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Show the same page live, with a stop button, until ended by a signal; also `/metrics`
     Serve(ServeArgs),
+    /// All studies below a directory, a line each
+    List(ListArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
@@ -564,6 +566,20 @@ pub struct ServeArgs {
 const SERVE_HELP: &str = "\
 Prints the page's address. It holds a random token, and nothing is shown without it; PITON_SERVE_TOKEN sets it, for a
 service. /metrics (OpenMetrics) takes the token as `Authorization: Bearer` as well.";
+
+/// `piton list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look for stores, files that end in `.redb`; links, hidden directories and artifacts are left out
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Count what lies in each study's artifacts directory, too: a look at every file
+    #[arg(long)]
+    pub disk: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `piton compare`.
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod export;
 mod gc;
 mod hints;
 mod import;
+mod list;
 mod logs;
 mod manual;
 mod new;
@@ -134,6 +135,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Export(args) => export::export(&args),
         Command::Report(args) => report::report(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::List(args) => list::list(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Attempt { control } => attempt::attempt(&control),

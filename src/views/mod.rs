@@ -18,6 +18,7 @@ pub mod export;
 pub(crate) mod junit;
 #[cfg(feature = "report")]
 pub(crate) mod lineage;
+mod listing;
 pub mod logs;
 pub(crate) mod made_with;
 pub(crate) mod outputs;
@@ -45,6 +46,7 @@ pub use abort::{AbortedBy, abort_words};
 pub use best::Best;
 pub use decided::{SurvivorsDecided, decision};
 pub use error::ViewError;
+pub use listing::{Listed, ListedStudy, Listing};
 pub use outputs::OutputsCheck;
 pub use own_files::{own_file, refuse_own_file};
 pub use pace::{about, time_left};

@@ -25,6 +25,7 @@
 //! - `closed`: files and processes that permission lacks for;
 //! - `leftovers`: temporary files of the dead and of the living, and who may read what is made;
 //! - `library`: closures, the shutdown handle and its callbacks;
+//! - `list`: many studies, whatever state their stores are in;
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `overlap`: whether trials that nothing ends run twice at a time; `queue`: why trials wait on a cluster, wherever a person looks; `sites`: clusters as their sites have them;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
@@ -96,6 +97,7 @@ mod language;
 mod learn;
 mod leftovers;
 mod library;
+mod list;
 mod mended;
 mod nginx;
 mod old_stores;
