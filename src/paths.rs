@@ -95,14 +95,26 @@ impl StudyPaths {
     /// One attempt's directory.
     #[must_use]
     pub fn attempt_dir(&self, spec: &Spec, stage: StageIndex, case: &str, attempt: AttemptNo) -> PathBuf {
-        self.case_dir(spec, stage, case).join(attempt_name(attempt))
+        attempt_dir_in(&self.case_dir(spec, stage, case), attempt)
     }
 
     /// A case's scratch directory, kept across attempts.
     #[must_use]
     pub fn scratch_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
-        self.case_dir(spec, stage, case).join(SCRATCH_DIR)
+        scratch_dir_in(&self.case_dir(spec, stage, case))
     }
+}
+
+/// One attempt's directory in its case's.
+#[must_use]
+pub(crate) fn attempt_dir_in(case_dir: &Path, attempt: AttemptNo) -> PathBuf {
+    case_dir.join(attempt_name(attempt))
+}
+
+/// The scratch directory in its case's.
+#[must_use]
+pub(crate) fn scratch_dir_in(case_dir: &Path) -> PathBuf {
+    case_dir.join(SCRATCH_DIR)
 }
 
 /// `to` seen from the directory `from`, both absolute; `to` itself where they share no more than the root.

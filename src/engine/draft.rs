@@ -296,6 +296,10 @@ impl Rows for Draft {
     fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
         Ok(self.trials.get(&trial).cloned())
     }
+    /// After an event that does not fit nothing of this draft counts any more, so nobody misses the row.
+    fn take_trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, FoldError> {
+        Ok(self.trials.remove(&trial))
+    }
     fn put_trial(&mut self, row: TrialRow) -> Result<(), FoldError> {
         self.changed.insert(row.trial);
         if row.state.is_final() {

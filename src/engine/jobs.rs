@@ -13,7 +13,7 @@ use super::scratch;
 use crate::executor::{AttemptKey, Inherited, Job, StageRuntime, StudyRuntime};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{AttemptNo, Event, Parent, StageIndex, StageRow, StudyId, TrialId, TrialRow, UnixMs};
-use crate::paths::{SCRATCH_DIR, StudyPaths};
+use crate::paths::{SCRATCH_DIR, StudyPaths, attempt_dir_in, scratch_dir_in};
 use crate::plan::{KnownBy, Lineage, StageIdentity, keep};
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::words::io_words;
@@ -27,6 +27,8 @@ pub(crate) struct JobMaker {
     spec: Arc<Spec>,
     paths: StudyPaths,
     runtimes: Vec<Arc<StageRuntime>>,
+    /// Where the cases of each stage lie: put together once, not for every trial.
+    stage_dirs: Vec<PathBuf>,
     base: Option<Arc<StageRuntime>>,
     inputs_changed_ms: Option<UnixMs>,
     /// What the survivors left whose children were made last.
@@ -50,7 +52,8 @@ impl JobMaker {
             .map_err(|error| EngineError::Executor(error.to_string()))?;
         let base = spec.base.as_ref().map(|base| Arc::new(StageRuntime::of_base(&study, base)));
         let (inherited, identities) = (HashMap::new(), HashMap::new());
-        Ok(Self { spec, paths, runtimes, base, inputs_changed_ms: None, inherited, identities })
+        let stage_dirs = (0..).zip(&spec.stages).map(|(stage, _)| paths.stage_dir(&spec, stage)).collect();
+        Ok(Self { spec, paths, runtimes, stage_dirs, base, inputs_changed_ms: None, inherited, identities })
     }
 
     /// For a run whose inputs last changed at this time.
@@ -193,6 +196,7 @@ impl JobMaker {
         let (stage, index) = lineage.locate(trial).ok_or_else(unplanned)?;
         let runtime = self.runtimes.get(stage as usize).ok_or_else(unplanned)?;
         let case = lineage.case(stage, index);
+        let case_dir = self.stage_dirs.get(stage as usize).ok_or_else(unplanned)?.join(&case);
         let shown = lineage.parent(stage, index).filter(|_| self.spec.shows_parent(stage));
         let parent_dir = shown.and_then(|parent| self.dir_of(lineage, parent));
         let params = lineage.seen_params(stage, index).ok_or_else(unplanned)?;
@@ -205,8 +209,8 @@ impl JobMaker {
             seed: lineage.trial_seed(stage, index, &params),
             params,
             slot: 0,
-            dir: self.paths.attempt_dir(&self.spec, stage, &case, attempt),
-            scratch_dir: self.paths.scratch_dir(&self.spec, stage, &case),
+            dir: attempt_dir_in(&case_dir, attempt),
+            scratch_dir: scratch_dir_in(&case_dir),
             opened_ms: lineage.opened_ms(stage),
             last_started_ms: None,
             inputs_changed_ms: self.inputs_changed_ms,

@@ -27,11 +27,19 @@ use crate::sys::reserve::Reserve;
 use crate::sys::signals::{SignalEvent, SignalWatch, exit_at_once, stop_self};
 
 /// Most inputs decided on before a commit.
-const BATCH: usize = 4_000;
+const BATCH: usize = 5_000;
+
+/// Most jobs made before they are handed to the executor: handed out one by one, each would wake a worker that has just fallen
+/// asleep for want of it.
+const JOBS_AT_ONCE: usize = 64;
 
 /// While the workers have trials to go on with, a commit waits so long for more to happen, milliseconds: trials that end
 /// together share one, and commits of very short trials cost less than these. Nothing is acknowledged before it is on disk.
-const LINGER_MS: u64 = 5;
+const LINGER: Duration = Duration::from_millis(5);
+
+/// How soon, and how often at most, it is looked whether the workers have run out of trials meanwhile: closures may need less
+/// than a microsecond each.
+const LINGER_LOOK: Duration = Duration::from_micros(300);
 
 /// Everything one run needs.
 pub(super) struct Loop<'a> {
@@ -248,13 +256,38 @@ impl Loop<'_> {
         }
         // All that is looked up now is looked up in one state: nothing is committed meanwhile.
         let mut seen = None;
+        let mut jobs = Vec::new();
         for action in actions.drain(..) {
-            if let Action::Finish(how) = action {
-                return Ok(Some(how));
+            match action {
+                Action::Submit { trial, attempt, slot } => {
+                    let job = Job { slot, ..self.job(trial, attempt)? };
+                    match discarded_parent(&job) {
+                        Some(parent) => {
+                            inputs.push(Input::Executor(self.given_back(&job)));
+                            inputs.push(Input::Executor(ExecutorEvent::Differs(Differs::Parent(parent))));
+                        }
+                        None => jobs.push(job),
+                    }
+                    if jobs.len() < JOBS_AT_ONCE {
+                        continue;
+                    }
+                }
+                Action::Finish(how) => return Ok(Some(how)),
+                _ => {}
             }
+            // Whatever else is to be done comes after what was handed out before it.
+            self.submit(&mut jobs)?;
             self.act(action, inputs, &mut seen)?;
         }
+        self.submit(&mut jobs)?;
         Ok(None)
+    }
+
+    fn submit(&mut self, jobs: &mut Vec<Job>) -> Result<(), EngineError> {
+        for job in jobs.drain(..) {
+            self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Writes what was decided, and tells of it; when it returns, it is on disk.
@@ -376,15 +409,6 @@ impl Loop<'_> {
         seen: &mut Option<Snapshot>,
     ) -> Result<(), EngineError> {
         match action {
-            Action::Submit { trial, attempt, slot } => {
-                let job = Job { slot, ..self.job(trial, attempt)? };
-                if let Some(parent) = discarded_parent(&job) {
-                    inputs.push(Input::Executor(self.given_back(&job)));
-                    inputs.push(Input::Executor(ExecutorEvent::Differs(Differs::Parent(parent))));
-                    return Ok(());
-                }
-                self.executor.submit(job).map_err(|error| EngineError::Executor(error.to_string()))?;
-            }
             Action::Adopt { trial, attempt, slot } => {
                 let job = Job { slot, ..self.job(trial, attempt)? };
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
@@ -438,7 +462,8 @@ impl Loop<'_> {
                 self.proposers.close(stage, self.journal.snapshot()?);
                 self.observer.stage_closed(stage, self.journal.snapshot()?);
             }
-            Action::Finish(_) => {}
+            // [`Loop::act_on`] does these.
+            Action::Submit { .. } | Action::Finish(_) => {}
         }
         Ok(())
     }
@@ -602,10 +627,23 @@ impl Loop<'_> {
 
     /// Lets more events gather if the workers have enough to go on with. A request ends it.
     fn linger(&mut self) {
-        let events = self.events.len();
+        let (submitted, mut events) = (self.state.submitted_count(), self.events.len());
         // Each start leaves an event, so as many events as trials were waiting may mean that none waits any more.
-        if events > 0 && events < self.state.submitted_count() {
-            self.timing.linger(self.shutdown.receiver(), Duration::from_millis(LINGER_MS));
+        if events == 0 || events >= submitted {
+            return;
+        }
+        // Once there are as many as starts and ends of all, nothing can come any more.
+        let all = submitted.saturating_mul(2);
+        let (mut left, mut pause) = (LINGER, LINGER_LOOK);
+        while !left.is_zero() && events < all && self.shutdown.receiver().is_empty() {
+            self.timing.linger(self.shutdown.receiver(), pause);
+            left = left.saturating_sub(pause);
+            let now = self.events.len();
+            // At the rate of the last pause; who gathers slowly is not looked at again.
+            let times = all.saturating_sub(now).checked_div(now.saturating_sub(events));
+            let more = times.and_then(|times| pause.checked_mul(u32::try_from(times).ok()?));
+            pause = more.map_or(left, |more| more.max(LINGER_LOOK).min(left));
+            events = now;
         }
     }
 

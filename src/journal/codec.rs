@@ -5,11 +5,10 @@
 //! taken for the truth. That is against accidents; against intent there is the hash chain. Reading has a limit, wants
 //! every byte consumed, and refuses unknown tags; it must never panic, whatever the bytes.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_64;
 
-use super::records::{self, Disk};
+use super::records::{self, As, Disk};
 use crate::model::{
     Record, RunningRow, StageCounters, StageRow, StudyProgress, StudyRow, TrialId, TrialRow, names,
 };
@@ -41,7 +40,7 @@ pub(super) trait Stored: Sized {
     /// Its name in the checksum; never changes.
     const KIND: &'static str;
     /// Latest disk form.
-    type Latest: Disk<Model = Self> + Serialize + DeserializeOwned;
+    type Latest: Disk<Model = Self> + DeserializeOwned;
     /// Tag of the latest form.
     const TAG: u8 = 1;
     /// Puts back what its key says.
@@ -185,7 +184,7 @@ pub(super) fn checksum(kind: &str, key: u64, bytes: &[u8]) -> [u8; CHECKSUM_BYTE
 pub(super) fn encode<T: Stored>(key: u64, value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(T::TAG);
-    bincode::serde::encode_into_std_write(T::Latest::of(value), &mut bytes, config())
+    bincode::serde::encode_into_std_write(As::<T::Latest>(value), &mut bytes, config())
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
     let sum = checksum(T::KIND, key, &bytes);
     bytes.extend_from_slice(&sum);
@@ -599,8 +598,8 @@ mod tests {
                 usage: Usage::default(),
                 remote: None,
             };
-            let bytes = records::AttemptRowV1::of(&attempt).into_model();
-            assert_eq!(bytes, attempt);
+            let bytes = bincode::serde::encode_to_vec(As::<records::AttemptRowV1>(&attempt), config()).unwrap();
+            assert_eq!(unpack::<records::AttemptRowV1>(&bytes).unwrap().into_model(), attempt);
             let end = AttemptEnd {
                 trial: TrialId::BASE,
                 attempt: 1,

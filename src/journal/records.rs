@@ -1,12 +1,14 @@
 //! Every version of every record on disk: structs of their own, so that the model can change without old bytes changing
 //! their meaning.
 //!
-//! A field is never added, removed or reordered here: a new shape is a new struct with a new tag in the codec, and
+//! What is read becomes one of these; what is written goes from the model to its bytes without a copy ([`Disk::put`]), in the
+//! same fields and order. A field is never added, removed or reordered here: a new shape is a new struct with a new tag in the codec, and
 //! the old one stays readable for ever. Bincode knows no defaults, so nothing here may use serde's.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{SerializeStruct, SerializeStructVariant, SerializeTuple};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::model::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
@@ -23,9 +25,18 @@ use crate::model::{
 pub(super) trait Disk: Sized {
     /// What it stands for.
     type Model;
-    /// The disk form of a value.
-    fn of(model: &Self::Model) -> Self;
+    /// Writes a value in its disk form.
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error>;
     fn into_model(self) -> Self::Model;
+}
+
+/// A value that is to be written in its disk form.
+pub(super) struct As<'a, D: Disk>(pub(super) &'a D::Model);
+
+impl<D: Disk> Serialize for As<'_, D> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        D::put(self.0, to)
+    }
 }
 
 /// Types whose disk form is themselves.
@@ -33,17 +44,17 @@ macro_rules! itself {
     ($($type:ty),*) => {$(
         impl Disk for $type {
             type Model = $type;
-            fn of(model: &Self) -> Self { model.clone() }
+            fn put<S: Serializer>(model: &Self, to: S) -> Result<S::Ok, S::Error> { model.serialize(to) }
             fn into_model(self) -> Self { self }
         }
     )*};
 }
-itself!(u8, u32, u64, i32, i64, bool, String, [u8; 16], [u8; 32]);
+itself!(u8, u32, u64, i32, i64, f64, bool, String, [u8; 16], [u8; 32]);
 
 impl<T: Disk> Disk for Vec<T> {
     type Model = Vec<T::Model>;
-    fn of(model: &Self::Model) -> Self {
-        model.iter().map(T::of).collect()
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(model.iter().map(As::<T>))
     }
     fn into_model(self) -> Self::Model {
         self.into_iter().map(T::into_model).collect()
@@ -52,8 +63,11 @@ impl<T: Disk> Disk for Vec<T> {
 
 impl<T: Disk> Disk for Option<T> {
     type Model = Option<T::Model>;
-    fn of(model: &Self::Model) -> Self {
-        model.as_ref().map(T::of)
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error> {
+        match model {
+            Some(value) => to.serialize_some(&As::<T>(value)),
+            None => to.serialize_none(),
+        }
     }
     fn into_model(self) -> Self::Model {
         self.map(T::into_model)
@@ -61,13 +75,13 @@ impl<T: Disk> Disk for Option<T> {
 }
 
 /// A map on disk: its entries in order. Bincode writes the same bytes for it as for a map, and this is faster to make.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct MapV1<T>(Vec<(String, T)>);
 
 impl<T: Disk> Disk for MapV1<T> {
     type Model = BTreeMap<String, T::Model>;
-    fn of(model: &Self::Model) -> Self {
-        Self(model.iter().map(|(key, value)| (key.clone(), T::of(value))).collect())
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(model.iter().map(|(key, value)| (key, As::<T>(value))))
     }
     fn into_model(self) -> Self::Model {
         self.0.into_iter().map(|(key, value)| (key, value.into_model())).collect()
@@ -76,8 +90,11 @@ impl<T: Disk> Disk for MapV1<T> {
 
 impl<A: Disk, B: Disk> Disk for (A, B) {
     type Model = (A::Model, B::Model);
-    fn of(model: &Self::Model) -> Self {
-        (A::of(&model.0), B::of(&model.1))
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_tuple(2)?;
+        to.serialize_element(&As::<A>(&model.0))?;
+        to.serialize_element(&As::<B>(&model.1))?;
+        to.end()
     }
     fn into_model(self) -> Self::Model {
         (self.0.into_model(), self.1.into_model())
@@ -85,13 +102,13 @@ impl<A: Disk, B: Disk> Disk for (A, B) {
 }
 
 /// What a proposer said of a trial, on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct ProposalV1(Vec<(String, ValueV1)>);
 
 impl Disk for ProposalV1 {
     type Model = Proposal;
-    fn of(model: &Proposal) -> Self {
-        Self(Disk::of(&model.0))
+    fn put<S: Serializer>(model: &Proposal, to: S) -> Result<S::Ok, S::Error> {
+        Vec::<(String, ValueV1)>::put(&model.0, to)
     }
     fn into_model(self) -> Proposal {
         Proposal(self.0.into_model())
@@ -104,8 +121,8 @@ pub(super) struct Proposal(pub(super) Vec<(String, Value)>);
 
 impl Disk for TrialIdV1 {
     type Model = TrialId;
-    fn of(model: &TrialId) -> Self {
-        Self(model.0)
+    fn put<S: Serializer>(model: &TrialId, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(model.0)
     }
     fn into_model(self) -> TrialId {
         TrialId(self.0)
@@ -113,13 +130,13 @@ impl Disk for TrialIdV1 {
 }
 
 /// [`TrialId`] on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct TrialIdV1(u64);
 
 impl Disk for StudyIdV1 {
     type Model = StudyId;
-    fn of(model: &StudyId) -> Self {
-        Self(model.0)
+    fn put<S: Serializer>(model: &StudyId, to: S) -> Result<S::Ok, S::Error> {
+        model.0.serialize(to)
     }
     fn into_model(self) -> StudyId {
         StudyId(self.0)
@@ -127,13 +144,13 @@ impl Disk for StudyIdV1 {
 }
 
 /// [`StudyId`] on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct StudyIdV1([u8; 16]);
 
 impl Disk for FailureKindV1 {
     type Model = FailureKind;
-    fn of(model: &FailureKind) -> Self {
-        Self(model.name().to_owned())
+    fn put<S: Serializer>(model: &FailureKind, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(model.name())
     }
     fn into_model(self) -> FailureKind {
         self.0.into()
@@ -141,18 +158,22 @@ impl Disk for FailureKindV1 {
 }
 
 /// [`FailureKind`] on disk: its name.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct FailureKindV1(String);
 
 /// A disk struct with the same fields, each with its own disk form.
 macro_rules! mirror_struct {
     ($($disk:ident = $model:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
         #[doc = concat!("[`", stringify!($model), "`] on disk.")]
-        #[derive(Serialize, Deserialize)]
+        #[derive(Deserialize)]
         pub(super) struct $disk { $($field: $type),* }
         impl Disk for $disk {
             type Model = $model;
-            fn of(model: &$model) -> Self { Self { $($field: Disk::of(&model.$field)),* } }
+            fn put<S: Serializer>(model: &$model, to: S) -> Result<S::Ok, S::Error> {
+                let mut to = to.serialize_struct(stringify!($disk), [$(stringify!($field)),*].len())?;
+                $(to.serialize_field(stringify!($field), &As::<$type>(&model.$field))?;)*
+                to.end()
+            }
             fn into_model(self) -> $model { $model { $($field: self.$field.into_model()),* } }
         }
     )*};
@@ -162,7 +183,7 @@ macro_rules! mirror_struct {
 macro_rules! older {
     ($($old:ident => $new:ident { $($field:ident: $type:ty),* $(,)? } adds { $($added:ident: $absent:expr),* $(,)? })*) => {$(
         #[doc = concat!("What became [`", stringify!($new), "`].")]
-        #[derive(Serialize, Deserialize)]
+        #[derive(Deserialize)]
         pub(super) struct $old { $($field: $type),* }
         impl From<$old> for $new {
             fn from(old: $old) -> Self { Self { $($field: old.$field.into(),)* $($added: $absent),* } }
@@ -174,11 +195,14 @@ macro_rules! older {
 macro_rules! mirror_states {
     ($($disk:ident = $model:ident { $($variant:ident),* $(,)? })*) => {$(
         #[doc = concat!("[`", stringify!($model), "`] on disk.")]
-        #[derive(Serialize, Deserialize)]
+        #[derive(Deserialize)]
         pub(super) enum $disk { $($variant),* }
         impl Disk for $disk {
             type Model = $model;
-            fn of(model: &$model) -> Self { match model { $($model::$variant => Self::$variant),* } }
+            fn put<S: Serializer>(model: &$model, to: S) -> Result<S::Ok, S::Error> {
+                let at = match model { $($model::$variant => Self::$variant),* } as u32;
+                to.serialize_unit_variant(stringify!($disk), at, "")
+            }
             fn into_model(self) -> $model { match self { $(Self::$variant => $model::$variant),* } }
         }
     )*};
@@ -385,13 +409,13 @@ older! {
 }
 
 /// Results by one key, on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct ResultsV1(Vec<IndexedResultV1>);
 
 impl Disk for ResultsV1 {
     type Model = Results;
-    fn of(model: &Results) -> Self {
-        Self(Disk::of(&model.0))
+    fn put<S: Serializer>(model: &Results, to: S) -> Result<S::Ok, S::Error> {
+        Vec::<IndexedResultV1>::put(&model.0, to)
     }
     fn into_model(self) -> Results {
         Results(self.0.into_model())
@@ -403,7 +427,7 @@ impl Disk for ResultsV1 {
 pub(super) struct Results(pub(super) Vec<IndexedResult>);
 
 /// [`AttemptRow`] on disk. Its end is stored as how long it lasted, since that is a small number.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct AttemptRowV1 {
     n: u32,
     outcome: Option<AttemptOutcomeV1>,
@@ -418,17 +442,18 @@ pub(super) struct AttemptRowV1 {
 
 impl Disk for AttemptRowV1 {
     type Model = AttemptRow;
-    fn of(model: &AttemptRow) -> Self {
-        Self {
-            n: model.n,
-            outcome: Disk::of(&model.outcome),
-            slot: model.slot,
-            started_ms: model.started_ms,
-            lasted_ms: model.ended_ms.map(|ended_ms| ended_ms.wrapping_sub(model.started_ms)),
-            exit: Disk::of(&model.exit),
-            usage: Disk::of(&model.usage),
-            remote: Disk::of(&model.remote),
-        }
+    fn put<S: Serializer>(model: &AttemptRow, to: S) -> Result<S::Ok, S::Error> {
+        let lasted_ms = model.ended_ms.map(|ended_ms| ended_ms.wrapping_sub(model.started_ms));
+        let mut to = to.serialize_struct("AttemptRowV1", 8)?;
+        to.serialize_field("n", &model.n)?;
+        to.serialize_field("outcome", &As::<Option<AttemptOutcomeV1>>(&model.outcome))?;
+        to.serialize_field("slot", &model.slot)?;
+        to.serialize_field("started_ms", &model.started_ms)?;
+        to.serialize_field("lasted_ms", &lasted_ms)?;
+        to.serialize_field("exit", &As::<Option<ExitV1>>(&model.exit))?;
+        to.serialize_field("usage", &As::<UsageV1>(&model.usage))?;
+        to.serialize_field("remote", &As::<Option<RemoteJobV1>>(&model.remote))?;
+        to.end()
     }
     fn into_model(self) -> AttemptRow {
         AttemptRow {
@@ -445,7 +470,7 @@ impl Disk for AttemptRowV1 {
 }
 
 /// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct TrialRowV5 {
     stage: u32,
     state: TrialStateV1,
@@ -464,22 +489,22 @@ pub(super) struct TrialRowV5 {
 
 impl Disk for TrialRowV5 {
     type Model = TrialRow;
-    fn of(model: &TrialRow) -> Self {
-        Self {
-            stage: model.stage,
-            state: Disk::of(&model.state),
-            due_ms: model.due_ms,
-            failures: model.failures,
-            attempts: Disk::of(&model.attempts),
-            metrics: Disk::of(&model.metrics),
-            failure: Disk::of(&model.failure),
-            outputs: Disk::of(&model.outputs),
-            identity: model.identity,
-            reused_from: Disk::of(&model.reused_from),
-            imported: Disk::of(&model.imported),
-            watched: Disk::of(&model.watched),
-            discarded: Disk::of(&model.discarded),
-        }
+    fn put<S: Serializer>(model: &TrialRow, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_struct("TrialRowV5", 13)?;
+        to.serialize_field("stage", &model.stage)?;
+        to.serialize_field("state", &As::<TrialStateV1>(&model.state))?;
+        to.serialize_field("due_ms", &model.due_ms)?;
+        to.serialize_field("failures", &model.failures)?;
+        to.serialize_field("attempts", &As::<Vec<AttemptRowV1>>(&model.attempts))?;
+        to.serialize_field("metrics", &As::<MapV1<MetricV1>>(&model.metrics))?;
+        to.serialize_field("failure", &As::<Option<FailureV1>>(&model.failure))?;
+        to.serialize_field("outputs", &As::<Vec<OutputHashV1>>(&model.outputs))?;
+        to.serialize_field("identity", &model.identity)?;
+        to.serialize_field("reused_from", &As::<Option<OriginV1>>(&model.reused_from))?;
+        to.serialize_field("imported", &As::<Option<ImportedV1>>(&model.imported))?;
+        to.serialize_field("watched", &As::<Option<Box<WatchedV1>>>(&model.watched))?;
+        to.serialize_field("discarded", &As::<Vec<DiscardedV1>>(&model.discarded))?;
+        to.end()
     }
     fn into_model(self) -> TrialRow {
         TrialRow {
@@ -502,7 +527,7 @@ impl Disk for TrialRowV5 {
 }
 
 /// [`Record`] on disk. When an attempt ended is stored as how long before the record that was.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct RecordV1 {
     at_ms: i64,
     run_ms: u64,
@@ -520,12 +545,21 @@ impl RecordV1 {
 
 impl Disk for RecordV1 {
     type Model = Record;
-    fn of(model: &Record) -> Self {
-        let mut disk = Self { at_ms: model.at_ms, run_ms: model.run_ms, event: Disk::of(&model.event) };
-        if let Some(end) = disk.end() {
-            end.before_ms = model.at_ms.wrapping_sub(end.before_ms);
+    fn put<S: Serializer>(model: &Record, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_struct("RecordV1", 3)?;
+        to.serialize_field("at_ms", &model.at_ms)?;
+        to.serialize_field("run_ms", &model.run_ms)?;
+        match &model.event {
+            Event::AttemptEnded(end) | Event::BaseEnded(end) => {
+                let before_ms = model.at_ms.wrapping_sub(end.ended_ms);
+                to.serialize_field(
+                    "event",
+                    &EndedEvent { number: EventV1::number(&model.event), before_ms, end },
+                )?;
+            }
+            event => to.serialize_field("event", &As::<EventV1>(event))?,
         }
-        disk
+        to.end()
     }
     fn into_model(mut self) -> Record {
         let at_ms = self.at_ms;
@@ -537,7 +571,7 @@ impl Disk for RecordV1 {
 }
 
 /// [`AttemptEnd`] on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct AttemptEndV1 {
     trial: TrialIdV1,
     attempt: u32,
@@ -551,16 +585,8 @@ pub(super) struct AttemptEndV1 {
 
 impl Disk for AttemptEndV1 {
     type Model = AttemptEnd;
-    fn of(model: &AttemptEnd) -> Self {
-        Self {
-            trial: Disk::of(&model.trial),
-            attempt: model.attempt,
-            before_ms: model.ended_ms,
-            exit: Disk::of(&model.exit),
-            usage: Disk::of(&model.usage),
-            verdict: Disk::of(&model.verdict),
-            next: Disk::of(&model.next),
-        }
+    fn put<S: Serializer>(model: &AttemptEnd, to: S) -> Result<S::Ok, S::Error> {
+        put_end(model, model.ended_ms, to)
     }
     fn into_model(self) -> AttemptEnd {
         AttemptEnd {
@@ -575,21 +601,67 @@ impl Disk for AttemptEndV1 {
     }
 }
 
-/// A disk enum with the same variants, whose fields have disk forms.
+fn put_end<S: Serializer>(end: &AttemptEnd, before_ms: i64, to: S) -> Result<S::Ok, S::Error> {
+    let mut to = to.serialize_struct("AttemptEndV1", 7)?;
+    to.serialize_field("trial", &end.trial.0)?;
+    to.serialize_field("attempt", &end.attempt)?;
+    to.serialize_field("before_ms", &before_ms)?;
+    to.serialize_field("exit", &As::<Option<ExitV1>>(&end.exit))?;
+    to.serialize_field("usage", &As::<UsageV1>(&end.usage))?;
+    to.serialize_field("verdict", &As::<VerdictV1>(&end.verdict))?;
+    to.serialize_field("next", &As::<NextV1>(&end.next))?;
+    to.end()
+}
+
+/// The event of an end, in its record: an [`EventV1`] of this number.
+struct EndedEvent<'a> {
+    number: u32,
+    before_ms: i64,
+    end: &'a AttemptEnd,
+}
+
+impl Serialize for EndedEvent<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_newtype_variant("EventV1", self.number, "", &EndedAt(self.end, self.before_ms))
+    }
+}
+
+struct EndedAt<'a>(&'a AttemptEnd, i64);
+
+impl Serialize for EndedAt<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        put_end(self.0, self.1, to)
+    }
+}
+
+/// A disk enum with the same variants, whose fields have disk forms. Bincode writes every variant as its number and then
+/// what it holds, whatever its shape.
 macro_rules! mirror_enum {
     ($($disk:ident = $model:ident {
         $($variant:ident $(($content:ident: $ctype:ty))? $({ $($field:ident: $type:ty),* $(,)? })?),* $(,)?
     })*) => {$(
         #[doc = concat!("[`", stringify!($model), "`] on disk.")]
-        #[derive(Serialize, Deserialize)]
+        #[derive(Deserialize)]
         pub(super) enum $disk { $($variant $(($ctype))? $({ $($field: $type),* })?),* }
+        impl $disk {
+            /// The number of a value's variant.
+            fn number(model: &$model) -> u32 {
+                enum Number { $($variant),* }
+                let number = match model { $($model::$variant { .. } => Number::$variant),* };
+                number as u32
+            }
+        }
         impl Disk for $disk {
             type Model = $model;
-            fn of(model: &$model) -> Self {
+            fn put<S: Serializer>(model: &$model, to: S) -> Result<S::Ok, S::Error> {
+                let mut to = to.serialize_struct_variant(stringify!($disk), Self::number(model), "", 0)?;
                 match model {
-                    $($model::$variant $(($content))? $({ $($field),* })? =>
-                        Self::$variant $((Disk::of($content)))? $({ $($field: Disk::of($field)),* })?),*
+                    $($model::$variant $(($content))? $({ $($field),* })? => {
+                        $(to.serialize_field("", &As::<$ctype>($content))?;)?
+                        $($(to.serialize_field("", &As::<$type>($field))?;)*)?
+                    }),*
                 }
+                to.end()
             }
             fn into_model(self) -> $model {
                 match self {
@@ -603,21 +675,11 @@ macro_rules! mirror_enum {
 
 impl<T: Disk> Disk for Box<T> {
     type Model = Box<T::Model>;
-    fn of(model: &Self::Model) -> Self {
-        Self::new(T::of(model))
+    fn put<S: Serializer>(model: &Self::Model, to: S) -> Result<S::Ok, S::Error> {
+        T::put(model, to)
     }
     fn into_model(self) -> Self::Model {
         Box::new((*self).into_model())
-    }
-}
-
-impl Disk for f64 {
-    type Model = Self;
-    fn of(model: &Self) -> Self {
-        *model
-    }
-    fn into_model(self) -> Self {
-        self
     }
 }
 

@@ -48,6 +48,10 @@ pub trait Rows {
     fn stage_of(&mut self, trial: TrialId) -> Result<Option<StageIndex>, Self::Error>;
     /// A trial, if it ever started.
     fn trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error>;
+    /// The same, to be changed and put back: whoever keeps rows in memory need not copy it.
+    fn take_trial(&mut self, trial: TrialId) -> Result<Option<TrialRow>, Self::Error> {
+        self.trial(trial)
+    }
     /// Replaces a trial.
     fn put_trial(&mut self, row: TrialRow) -> Result<(), Self::Error>;
     /// Keeps what a proposer said of a trial: the values of its own sweep.
@@ -450,7 +454,7 @@ impl Fold {
             return Err(self.misfit(format!("stage {index} is not open")));
         };
         let mut counters = rows.counters(index)?;
-        let mut row = match rows.trial(trial)? {
+        let mut row = match rows.take_trial(trial)? {
             Some(row) => row,
             None => TrialRow::new(trial, index),
         };
@@ -633,7 +637,7 @@ impl Fold {
 
     fn attempt_ended<R: Rows>(&self, rows: &mut R, end: &AttemptEnd) -> Result<(), R::Error> {
         let trial = end.trial;
-        let Some(mut row) = rows.trial(trial)? else {
+        let Some(mut row) = rows.take_trial(trial)? else {
             return Err(self.misfit(format!("trial {trial} never started")));
         };
         let mut counters = rows.counters(row.stage)?;
