@@ -506,6 +506,9 @@ impl LocalExecutor {
         asked_to_end: Arc<AtomicBool>,
         events: Sender<ExecutorEvent>,
     ) -> io::Result<Self> {
+        if let Some(keeper) = &keeper {
+            keeper.widen(slots.len());
+        }
         let (jobs, queued) = crossbeam_channel::unbounded();
         let prepared = crossbeam_channel::unbounded();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();

@@ -105,6 +105,7 @@ pub(super) fn run(
     let Some(keeper) = &shared.keeper else {
         return not_started(shared, pass, job, slot, NotStarted::keeper_gone(""));
     };
+    let keeper = &keeper.of_slot(slot);
     let started_at = shared.clock.now();
     let made = made.unwrap_or_else(|| attempt_dir::make(&shared.grounds, job));
     match made.map_err(NotStarted::from).and_then(|dir| start(shared, keeper, job, &dir, slot)) {

@@ -7,10 +7,15 @@
 //! (`PR_SET_PDEATHSIG`), the engine kills their groups and whatever comes to it ([`crate::sys::orphans`]), the attempts come
 //! back as [`TrialEvent::Lost`], and the next trial gets a new keeper. One that is only stopped is continued.
 //!
+//! There are several of them where several trials start at once ([`Keeper::widen`]): a keeper sleeps from the `vfork` of a trial
+//! to its `exec`, and sees nothing else meanwhile. They are processes, since a thread cannot be had in a fork of a program that has
+//! threads. A trial belongs to the one that started it, daemons included. Together they are one thing: when one dies all do, so
+//! that it makes no difference to a trial which others had the same keeper.
+//!
 //! What is left when engine and keeper die together is found by its attempt key at the next start; see
 //! [`super::strays`].
 //!
-//! In a library: the fork copies the page tables of the embedding program once; the child uses no lock that another
+//! In a library: each fork copies the page tables of the embedding program; the child uses no lock that another
 //! thread may hold, and allocates (glibc and musl allow that after a fork).
 
 pub(in crate::executor) mod helpers;
@@ -26,7 +31,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -106,21 +111,34 @@ struct Owned(KeeperClient);
 
 /// Talks to the keeper; as many as you like.
 #[derive(Clone, Debug)]
-pub struct KeeperClient(Arc<Shared>);
+pub struct KeeperClient(Arc<Shared>, usize);
+
+/// Keepers at most. Each starts some thousand trials a second.
+const MOST_KEEPERS: usize = 16;
 
 #[derive(Debug)]
 struct Shared {
     next_id: AtomicU64,
-    /// The keeper there is, or was last.
-    now: Mutex<Arc<Connection>>,
+    /// The keepers there are, or were last.
+    now: Mutex<Arc<Crew>>,
     /// Every trial is stopped, and every one that a later keeper starts.
     stopped: AtomicBool,
     /// There shall be no other keeper.
     over: AtomicBool,
 }
 
+/// Keepers that live and die together.
+#[derive(Debug, Default)]
+struct Crew {
+    /// At least one. They stay here when they are gone.
+    keepers: Mutex<Vec<Arc<Connection>>>,
+    /// One of them is gone, so the others end.
+    fallen: AtomicBool,
+}
+
 #[derive(Debug)]
 struct Connection {
+    crew: Weak<Crew>,
     process: ProcessId,
     socket: UnixStream,
     /// Held while a frame is written, so that frames do not mix.
@@ -147,17 +165,31 @@ impl Keeper {
     pub fn start() -> io::Result<Self> {
         let shared = Shared {
             next_id: AtomicU64::new(1),
-            now: Mutex::new(Connection::start()?),
+            now: Mutex::new(Crew::start(1, false)?),
             stopped: AtomicBool::new(false),
             over: AtomicBool::new(false),
         };
-        Ok(Self(Arc::new(Owned(KeeperClient(Arc::new(shared))))))
+        Ok(Self(Arc::new(Owned(KeeperClient(Arc::new(shared), 0)))))
     }
 
-    /// Its process, as of now.
+    /// Makes it as many processes as are worth having for so many trials at once. Fewer do as well, so that it is no error if one
+    /// cannot be had.
+    pub(in crate::executor) fn widen(&self, trials: usize) {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.widen_to(trials.min(processors));
+    }
+
+    fn widen_to(&self, count: usize) {
+        let shared = &self.0.0.0;
+        let now = shared.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.grow(count.min(MOST_KEEPERS), shared.stopped.load(Ordering::SeqCst));
+    }
+
+    /// Its process, as of now; of several the first.
     #[must_use]
     pub fn process(&self) -> ProcessId {
-        self.0.0.0.now().process
+        let first = self.0.0.0.now().keepers().first().map(|keeper| keeper.process);
+        first.unwrap_or(ProcessId { pid: 0, start_ticks: 0 })
     }
 
     /// A way to talk to it.
@@ -177,18 +209,80 @@ impl Drop for Owned {
 /// How often a keeper is made that somebody kills before it is ready.
 const START_TRIES: u32 = 5;
 
+impl Crew {
+    fn start(count: usize, stopped: bool) -> io::Result<Arc<Self>> {
+        let crew = Arc::new(Self::default());
+        crew.add(stopped)?;
+        crew.grow(count, stopped);
+        Ok(crew)
+    }
+
+    fn keepers(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_fallen(&self) -> bool {
+        self.fallen.load(Ordering::SeqCst)
+    }
+
+    fn grow(self: &Arc<Self>, count: usize, stopped: bool) {
+        while self.keepers().len() < count && !self.has_fallen() {
+            if let Err(error) = self.add(stopped) {
+                log::debug!("there is no further keeper: {}", io_words(&error));
+                return;
+            }
+        }
+    }
+
+    fn add(self: &Arc<Self>, stopped: bool) -> io::Result<()> {
+        let keeper = Connection::start(self)?;
+        if stopped {
+            let _ = keeper.ask(&Request::StopAll);
+        }
+        self.keepers().push(Arc::clone(&keeper));
+        // The others fell before they could see this one.
+        if self.has_fallen() {
+            keeper.tell_to_end();
+        }
+        Ok(())
+    }
+
+    /// One is gone.
+    fn fall(&self) {
+        let others = self.keepers();
+        if !self.fallen.swap(true, Ordering::SeqCst) {
+            others.iter().for_each(|keeper| keeper.tell_to_end());
+        }
+    }
+
+    /// Ends all of them; when it returns they are gone, with all that they started.
+    fn end(&self) {
+        let all = self.keepers().clone();
+        all.iter().for_each(|keeper| keeper.tell_to_end());
+        all.iter().for_each(|keeper| keeper.await_end());
+    }
+
+    fn ask_all(&self, request: &Request<'_>) {
+        let all = self.keepers().clone();
+        for keeper in all {
+            // If it is gone so are the trials, and all who wait for them hear of it.
+            let _ = keeper.ask(request);
+        }
+    }
+}
+
 impl Connection {
-    fn start() -> io::Result<Arc<Self>> {
+    fn start(crew: &Arc<Crew>) -> io::Result<Arc<Self>> {
         let mut tries = 1;
         loop {
-            match Self::start_once() {
+            match Self::start_once(crew) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && tries < START_TRIES => tries += 1,
                 other => return other,
             }
         }
     }
 
-    fn start_once() -> io::Result<Arc<Self>> {
+    fn start_once(crew: &Arc<Crew>) -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
         let engine = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).ok();
@@ -201,6 +295,7 @@ impl Connection {
         });
         let started = ready.and_then(|process| {
             let connection = Arc::new(Self {
+                crew: Arc::downgrade(crew),
                 process,
                 socket: ours,
                 writing: Mutex::new(()),
@@ -224,8 +319,11 @@ impl Connection {
     }
 
     /// The keeper sees the end of the stream, kills what runs, and exits; then the reader sees the end of its own.
-    fn end(&self) {
+    fn tell_to_end(&self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    fn await_end(&self) {
         let reader = self.reader().take();
         if let Some(reader) = reader {
             let _ = reader.join();
@@ -273,29 +371,33 @@ impl KeeperClient {
     /// # Errors
     /// [`SpawnError`].
     pub fn spawn(&self, request: &SpawnRequest<'_>) -> Result<Started, SpawnError> {
-        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let mut frame = Vec::new();
-        Request::Spawn(Spawn {
-            id,
-            address_space_bytes: request.address_space_bytes.unwrap_or(0),
-            cgroup_procs: request.cgroup_procs.unwrap_or(c""),
-            program: request.program,
-            cwd: request.cwd,
-            stdin: request.stdin.unwrap_or(c""),
-            stdout: request.stdout,
-            stderr: request.stderr,
-            argv: &block(request.argv),
-            env: &block(request.env),
-        })
-        .encode(&mut frame);
-        if frame.len() > MAX_FRAME_BYTES {
-            return Err(SpawnError::Refused { step: SpawnStep::Exec, errno: Errno::TOOBIG });
-        }
+        let number = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let (argv, env) = (block(request.argv), block(request.env));
+        let frame_of = |id| {
+            Request::Spawn(Spawn {
+                id,
+                address_space_bytes: request.address_space_bytes.unwrap_or(0),
+                cgroup_procs: request.cgroup_procs.unwrap_or(c""),
+                program: request.program,
+                cwd: request.cwd,
+                stdin: request.stdin.unwrap_or(c""),
+                stdout: request.stdout,
+                stderr: request.stderr,
+                argv: &argv,
+                env: &env,
+            })
+            .frame()
+        };
         let (spawned, spawn_result) = crossbeam_channel::bounded(1);
         let (sender, events) = crossbeam_channel::bounded(1);
         let mut waits = Some(Waiting { spawned, events: sender, process: None });
-        let connection = loop {
-            let connection = self.0.living()?;
+        let (id, frame, connection) = loop {
+            let (place, connection) = self.0.living(self.1)?;
+            let id = id_at(number, place);
+            let frame = frame_of(id);
+            if frame.len() > MAX_FRAME_BYTES {
+                return Err(SpawnError::Refused { step: SpawnStep::Exec, errno: Errno::TOOBIG });
+            }
             // One that has just died takes nobody; the next one may live.
             if let Some(all) = &mut *connection.waiting()
                 && let Some(waits) = waits.take()
@@ -303,7 +405,7 @@ impl KeeperClient {
                 all.insert(id, waits);
             }
             if waits.is_none() {
-                break connection;
+                break (id, frame, connection);
             }
         };
         // If it cannot be sent the keeper is gone, and the reader reports that to all who wait.
@@ -318,65 +420,77 @@ impl KeeperClient {
     /// Sends a signal to a trial's process group; nothing happens if it ended. A stopped trial is continued, so that
     /// it sees the signal.
     pub fn signal(&self, id: u64, signal: Signal) {
-        self.ask(&Request::Signal { id, signo: signal.as_raw() });
+        let keeper = self.0.now().keepers().get(place_of(id)).map(Arc::clone);
+        if let Some(keeper) = keeper {
+            let _ = keeper.ask(&Request::Signal { id, signo: signal.as_raw() });
+        }
     }
 
     /// Stops every trial (SIGSTOP), and every one started until [`Self::continue_all`]. Processes that left their
     /// trial's group go on.
     pub fn stop_all(&self) {
         self.0.stopped.store(true, Ordering::SeqCst);
-        self.ask(&Request::StopAll);
+        self.0.now().ask_all(&Request::StopAll);
     }
 
     /// Lets stopped trials go on.
     pub fn continue_all(&self) {
         self.0.stopped.store(false, Ordering::SeqCst);
-        self.ask(&Request::ContinueAll);
+        self.0.now().ask_all(&Request::ContinueAll);
     }
 
     /// SIGKILL to every trial's group.
     pub fn kill_all(&self) {
-        self.ask(&Request::KillAll);
+        self.0.now().ask_all(&Request::KillAll);
     }
 
     /// Whether the keeper is there, as far as is known. The next trial gets another one.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.0.now().waiting().is_some()
+        !self.0.now().has_fallen()
     }
 
-    fn ask(&self, request: &Request<'_>) {
-        let mut frame = Vec::new();
-        request.encode(&mut frame);
-        // If the keeper is gone so are the trials, and all who wait for them hear of it.
-        let _ = self.0.now().send(&frame);
+    /// The same, starting what it starts at the keeper of this worker slot.
+    pub(in crate::executor) fn of_slot(&self, slot: u32) -> Self {
+        Self(Arc::clone(&self.0), usize::try_from(slot).unwrap_or(0))
     }
 }
 
+/// A trial's id says which keeper has it.
+const fn id_at(number: u64, place: usize) -> u64 {
+    number * MOST_KEEPERS as u64 + place as u64
+}
+
+fn place_of(id: u64) -> usize {
+    usize::try_from(id % MOST_KEEPERS as u64).unwrap_or(0)
+}
+
 impl Shared {
-    fn now(&self) -> Arc<Connection> {
+    fn now(&self) -> Arc<Crew> {
         Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The keeper, or another one in its place if it died.
-    fn living(&self) -> Result<Arc<Connection>, SpawnError> {
+    /// The keeper of a slot and its place, or another one in its place if it died.
+    fn living(&self, slot: usize) -> Result<(usize, Arc<Connection>), SpawnError> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.waiting().is_some() {
-            return Ok(Arc::clone(&now));
+        let of_slot = |crew: &Crew| {
+            let keepers = crew.keepers();
+            let place = slot.checked_rem(keepers.len())?;
+            Some((place, Arc::clone(keepers.get(place)?)))
+        };
+        let gone = || SpawnError::KeeperGone("there is none".into());
+        if !now.has_fallen() {
+            return of_slot(&now).ok_or_else(gone);
         }
         if self.over.load(Ordering::SeqCst) {
             return Err(SpawnError::KeeperGone("it was told to end".into()));
         }
         // What it left is dead before anything else starts.
         now.end();
-        let next = Connection::start().map_err(|error| SpawnError::KeeperGone(io_words(&error)))?;
-        if self.stopped.load(Ordering::SeqCst) {
-            let mut frame = Vec::new();
-            Request::StopAll.encode(&mut frame);
-            let _ = next.send(&frame);
-        }
-        *now = Arc::clone(&next);
-        Ok(next)
+        let count = now.keepers().len();
+        let next = Crew::start(count, self.stopped.load(Ordering::SeqCst));
+        *now = next.map_err(|error| SpawnError::KeeperGone(io_words(&error)))?;
+        of_slot(&now).ok_or_else(gone)
     }
 }
 
@@ -389,6 +503,10 @@ impl Connection {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // The keeper always reads, so this waits for it but never for ever.
         send_all(&self.socket, frame)
+    }
+
+    fn ask(&self, request: &Request<'_>) -> io::Result<()> {
+        self.send(&request.frame())
     }
 
     /// Passes reports on until the keeper is gone.
@@ -416,6 +534,9 @@ impl Connection {
                 }
             }
             inbox.drain(..taken_bytes);
+        }
+        if let Some(crew) = self.crew.upgrade() {
+            crew.fall();
         }
         self.keeper_gone();
     }

@@ -181,14 +181,19 @@ impl Process {
             for exited in self.orphans.settle(&self.trials) {
                 Report::Exited(exited).encode(&mut self.outbox);
             }
-            if !self.flush() || !self.wait() || !self.receive() {
+            if !self.flush() {
                 return;
+            }
+            match self.wait() {
+                Some(true) if self.receive() => {}
+                Some(false) => {}
+                _ => return,
             }
         }
     }
 
-    /// Sleeps until something happened. `false` once the engine is dead.
-    fn wait(&self) -> bool {
+    /// Sleeps until something happened; whether there is something to receive. `None` once the engine is dead.
+    fn wait(&self) -> Option<bool> {
         let limit = self.orphans.look_again_in().and_then(|limit| Timespec::try_from(limit).ok());
         let out = if self.outbox.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut fds =
@@ -196,10 +201,15 @@ impl Process {
         // Besides the socket: another fork of the engine's program may hold a copy of the socket's other end.
         fds.extend(self.engine.as_ref().map(|engine| PollFd::new(engine, PollFlags::IN)));
         let _ = poll(&mut fds, limit.as_ref());
-        let engine_died = fds.get(2).is_some_and(|fd| fd.revents().contains(PollFlags::IN));
-        let mut signal = [0_u8; 128 * 16];
-        let _ = rustix::io::read(&self.children, &mut signal);
-        !engine_died
+        let came = |place: usize| fds.get(place).map_or(PollFlags::empty(), PollFd::revents);
+        if came(2).contains(PollFlags::IN) {
+            return None;
+        }
+        if came(1).contains(PollFlags::IN) {
+            let mut signal = [0_u8; 128 * 16];
+            let _ = rustix::io::read(&self.children, &mut signal);
+        }
+        Some(came(0).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
     }
 
     /// Sends what can be sent without waiting. `false` once the engine is gone.

@@ -118,6 +118,13 @@ impl SpawnStep {
 }
 
 impl Request<'_> {
+    /// The request as one frame.
+    pub(super) fn frame(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode(&mut out);
+        out
+    }
+
     /// Appends the request as one frame.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         frame(out, |out| match self {

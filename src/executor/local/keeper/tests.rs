@@ -20,12 +20,14 @@ fn c(text: impl Into<Vec<u8>>) -> CString {
 /// A place for trials to run in, and their keeper.
 struct Bench {
     keeper: Keeper,
+    /// Where the next trial starts.
+    slot: std::sync::atomic::AtomicU32,
     dir: TempDir,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), keeper: Keeper::start().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), slot: 0.into(), keeper: Keeper::start().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -46,7 +48,7 @@ impl Bench {
         let name = format!("{}.{}", std::process::id(), self.keeper.client().0.next_id.load(Ordering::Relaxed));
         let env = [c("PATH=/usr/local/bin:/usr/bin:/bin"), c(format!("PITON_ATTEMPT_KEY={name}"))];
         let argv: Vec<CString> = args.iter().map(|arg| c(*arg)).collect();
-        self.keeper.client().spawn(&SpawnRequest {
+        self.keeper.client().of_slot(self.slot.load(Ordering::Relaxed)).spawn(&SpawnRequest {
             program: &c(program),
             argv: &argv,
             env: &env,
@@ -322,6 +324,46 @@ fn when_the_keeper_is_killed_trials_are_lost_and_dead() {
     assert!(!lives(first) && lives(bench.keeper.process()));
 }
 
+#[test]
+fn several_keepers_start_trials_and_die_as_one() {
+    let bench = Bench::new();
+    bench.keeper.widen_to(3);
+    let parent = |started: &Started| Stat::of(started.process.pid).unwrap().unwrap().parent;
+    let at = |slot: u32, script: &str| {
+        bench.slot.store(slot, Ordering::Relaxed);
+        bench.sh(script)
+    };
+    let lives_on = at(0, HANG);
+    let owner = at(4, &format!("({DAEMON}) ; {HANG}"));
+    let daemon = bench.noted("daemon");
+    eventually(|| Stat::of(daemon.pid).unwrap().unwrap().parent == parent(&owner));
+    let busy = at(2, "while :; do :; done");
+    let keepers = [parent(&lives_on), parent(&owner), parent(&busy)];
+    assert_eq!(keepers[0], bench.keeper.process().pid);
+    assert_eq!(std::collections::BTreeSet::from(keepers).len(), 3);
+    // Each hears of what is its own, and all of what is for all.
+    let stopped = |started: &Started| Stat::of(started.process.pid).unwrap().unwrap().stopped;
+    bench.keeper.client().stop_all();
+    eventually(|| stopped(&busy) && stopped(&lives_on));
+    bench.keeper.client().continue_all();
+    eventually(|| !stopped(&busy));
+    bench.keeper.client().signal(busy.id, Signal::TERM);
+    assert_eq!((end(&busy).exit, lives(owner.process)), (Exit::Signal(libc::SIGTERM), true));
+    assert_eq!(end(&at(2, "exit 3")).exit, Exit::Code(3));
+    // The third has no trial; a trial of the first is lost all the same.
+    let third = Stat::of(keepers[2]).unwrap().unwrap().id();
+    assert!(signal_exactly(third, Signal::KILL).unwrap());
+    for started in [&lives_on, &owner] {
+        assert_eq!(started.events.recv_timeout(LONG).unwrap(), TrialEvent::Lost);
+        assert!(!lives(started.process));
+    }
+    assert!(!lives(daemon) && !bench.keeper.client().is_alive());
+    let anew = at(1, HANG);
+    assert!(!keepers.contains(&parent(&anew)));
+    assert_eq!(end(&at(2, "exit 4")).exit, Exit::Code(4));
+    assert_eq!(bench.keeper.client().0.now().keepers().len(), 3);
+}
+
 /// Nobody else would start trials, or see how they end.
 #[test]
 fn a_keeper_that_is_stopped_goes_on() {
@@ -377,17 +419,21 @@ fn dropping_the_keeper_ends_everything() {
 #[test]
 fn many_at_once_all_end() {
     let bench = Bench::new();
+    bench.keeper.widen_to(2);
+    let bench = &bench;
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
+        for slot in 0..4 {
+            scope.spawn(move || {
                 for round in 0..50 {
+                    bench.slot.store(slot, Ordering::Relaxed);
                     let exited = end(&bench.sh(&format!("(exit 0); exit {round}")));
                     assert_eq!(exited.exit, Exit::Code(round));
                 }
             });
         }
     });
-    assert!(bench.keeper.client().0.now().waiting().as_ref().unwrap().is_empty());
+    let keepers = bench.keeper.client().0.now().keepers().clone();
+    assert!(keepers.iter().all(|keeper| keeper.waiting().as_ref().unwrap().is_empty()));
 }
 
 #[test]
