@@ -319,28 +319,48 @@ fn python_with_optuna() -> PathBuf {
     python
 }
 
+/// Runs a study file of `examples/optuna` to its end.
+fn run_with_optuna(sandbox: &Sandbox, study: &str) {
+    let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
+    let output = sandbox.piton(["run", study]).env("PATH", &path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+}
+
+/// Trials of both kinds of end are told of: Optuna proposes the same again, and takes up what pruned ones showed.
 #[test]
 fn optuna_killed_ten_times_ends_in_the_same_trials() {
     let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
-    let example = || Sandbox::of_example("optuna");
-    let run = |sandbox: &Sandbox| {
-        let output = sandbox.piton(["run", "study.toml"]).env("PATH", &path).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    let example = || {
+        let sandbox = Sandbox::of_example("optuna");
+        std::fs::rename(sandbox.path("descent.toml"), sandbox.path("study.toml")).unwrap();
+        // It says what Optuna made of a pruned trial.
+        let tell = "study.tell(trial, state=optuna.trial.TrialState.PRUNED)";
+        let kept = "kept = study.trials[trial.number]; print(kept.state.name, len(kept.intermediate_values), file=open(\"kept\", \"a\"))";
+        sandbox.edit("proposer.py", tell, &format!("{tell}; {kept}"));
+        sandbox
     };
     let whole = example();
-    run(&whole);
+    run_with_optuna(&whole, "study.toml");
     let dump = whole.dump();
-    // The least value there is, found by others: 0.397887.
-    let best = dump["trials"].as_array().unwrap().iter().map(|trial| trial["metrics"]["value"].as_f64().unwrap());
-    let best = best.fold(f64::INFINITY, f64::min);
-    assert!((0.397_887..5.0).contains(&best), "{best}");
+    let of =
+        |state: &str| dump["trials"].as_array().unwrap().iter().filter(|trial| trial["state"] == state).count();
+    let pruned = of("pruned");
+    assert!(pruned >= 10 && of("succeeded") >= 3 && pruned + of("succeeded") == 40, "{pruned} pruned");
+    let kept = whole.lines("kept");
+    assert_eq!(kept.len(), pruned);
+    assert!(kept.iter().all(|line| ["PRUNED 1", "PRUNED 2", "PRUNED 3"].contains(&line.as_str())), "{kept:?}");
+    // The least that there is, certified by NIST: 0.12455138894.
+    let best = dump["trials"].as_array().unwrap().iter().filter(|trial| trial["state"] == "succeeded");
+    let best = best.map(|trial| trial["metrics"]["squares"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
+    assert!((0.124_551_388..0.124_551_39).contains(&best), "{best}");
 
     let killed = example();
     for round in 1..=10 {
         let finished = |sandbox: &Sandbox| {
-            let output = sandbox.run("dump study.redb --format json");
-            let dump: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            dump["accounting"]["succeeded"].as_u64().unwrap_or(0)
+            let output = sandbox.run("status study.redb --json");
+            let status: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let count = |word: &str| status["stages"][0][word].as_u64().unwrap_or(0);
+            count("succeeded") + count("pruned")
         };
         let mut engine = Command::new(env!("CARGO_BIN_EXE_piton"));
         let engine = engine.args(["run", "study.toml"]).current_dir(killed.path(".")).env("PATH", &path);
@@ -351,7 +371,7 @@ fn optuna_killed_ten_times_ends_in_the_same_trials() {
         engine.kill().unwrap();
         engine.wait().unwrap();
     }
-    run(&killed);
+    run_with_optuna(&killed, "study.toml");
     assert_eq!(killed.canonical(), whole.canonical());
     killed.ok("verify study.redb", 0);
 }
@@ -429,16 +449,17 @@ fn imported_results_stay_with_their_stage() {
 /// From the results of an earlier study Optuna knows at its first question where to look.
 #[test]
 fn optuna_starts_warm_with_the_results_of_another_store() {
-    let path = format!("{}:{}", python_with_optuna().display(), std::env::var("PATH").unwrap());
     let run = |sandbox: &Sandbox| {
-        let output = sandbox.piton(["run", "study.toml"]).env("PATH", &path).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+        run_with_optuna(sandbox, "study.toml");
         let dump = sandbox.dump();
         let value = |trial: &Json| trial["metrics"]["value"].as_f64().unwrap();
         dump["trials"].as_array().unwrap().iter().map(value).collect::<Vec<f64>>()
     };
     let cold = Sandbox::of_example("optuna");
     let cold_values = run(&cold);
+    // The least value there is, found by others: 0.397887.
+    let best = cold_values.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!((0.397_887..5.0).contains(&best), "{best}");
     let warm = || {
         let sandbox = Sandbox::of_example("optuna");
         let other = cold.path("study.redb");
