@@ -15,6 +15,11 @@ pub mod executor {
     pub use crate::executor::reporting::{NotReported, append_report};
 }
 
+/// What rungs decide.
+pub mod halving {
+    pub use crate::model::halving::{Decided, Ladder, Rule};
+}
+
 /// Inputs as they are.
 pub mod inputs_now {
     pub use crate::inputs_now::inputs_now;

@@ -3,12 +3,14 @@
 //! Every figure comes from a process of its own, started by this small one, so that times, CPU and peak memory are the
 //! operating system's accounting of just that. What is compared runs in turn (A B A B …), medians are told with minimum
 //! and maximum as the noise, and the machine's own limits (process starts, fsync, redb alone) are measured in the same
-//! run. Nothing here asserts: a table on the screen and `target/bench.json` are all it gives. See `benches/README.md`.
+//! run. Only one thing is asserted, that verdicts of rungs do not depend on the number of workers; else a table on the screen and
+//! `target/bench.json` are all it gives. See `benches/README.md`.
 
 #![expect(unreachable_pub, reason = "nothing of a program can be reached from outside")]
 
 mod closures;
 mod commands;
+mod halving;
 mod limits;
 mod looking;
 mod measure;
@@ -60,19 +62,20 @@ impl Bench {
 /// A section measures one kind of thing.
 type Section = fn(&Bench, &mut Report) -> Fallible<()>;
 
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("limits", limits::measure),
     ("commands", commands::measure),
     ("closures", closures::measure),
     ("scale", scale::measure),
     ("reuse", reuse::measure),
+    ("halving", halving::measure),
     ("looking", looking::measure),
     ("waiting", looking::waiting),
 ];
 
 const USAGE: &str = "\
 cargo bench                        everything but the peers; about 10 minutes on 2 cores
-cargo bench -- SECTION...          only these: limits commands closures scale reuse looking waiting
+cargo bench -- SECTION...          only these: limits commands closures scale reuse halving looking waiting
 cargo bench -- --quick             one repetition, a tenth of the size
 cargo bench -- --peers             other programs doing the same work; each must be installed
 PITON_BENCH_HUGE=1 cargo bench     also a study of 10,000,000 trials in full

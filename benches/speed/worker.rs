@@ -8,7 +8,7 @@ use piton::model::{Event, Record, Seq};
 use piton::program::engine::{Draft, Observer};
 use piton::{Snapshot, Study};
 
-use crate::{Fallible, limits, reuse, stores, studies};
+use crate::{Fallible, halving, limits, reuse, stores, studies};
 
 /// One worker, by its name.
 pub fn work(args: &[String]) -> Fallible<()> {
@@ -27,6 +27,10 @@ pub fn work(args: &[String]) -> Fallible<()> {
         ["store", store, finished, budget, command @ ..] => {
             let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
             stores::write(Path::new(store), finished.parse()?, budget.parse()?, &command)
+        }
+        ["decisions"] => halving::decide(),
+        ["rungs", store, seed, workers, step_us, how] => {
+            halving::study(Path::new(store), seed.parse()?, workers.parse()?, step_us.parse()?, how)
         }
         ["stamp", file] => stores::stamp(Path::new(file)),
         _ => Err(format!("no such worker: {words:?}").into()),

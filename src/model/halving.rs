@@ -85,7 +85,7 @@ pub(crate) fn cost(value: Option<f64>, maximize: bool) -> f64 {
 
 /// How many go on at a rung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// How many rungs there are.
     pub rungs: u32,
     /// About the best of so many go on; at least 2.
@@ -97,7 +97,7 @@ pub(crate) struct Rule {
 impl Rule {
     /// Of so many trials how many may go on: it grows by 0 or 1 with them.
     #[must_use]
-    pub(crate) fn allowed(self, of: u64) -> u64 {
+    pub fn allowed(self, of: u64) -> u64 {
         self.keep.max(of.div_ceil(self.eta.max(1)))
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn fates(rule: Rule, trials: &[Vec<(f64, bool)>]) -> Vec<Option<u32>>
 
 /// A decision, and what it rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Decided {
+pub struct Decided {
     /// The trial's place in its stage, from 0.
     pub place: u64,
     /// Which rung, from 0.
@@ -232,7 +232,7 @@ struct Climber {
 
 /// All rungs of a stage while its trials come to them, in any order.
 #[derive(Clone, Debug)]
-pub(crate) struct Ladder {
+pub struct Ladder {
     rule: Rule,
     columns: Vec<Column>,
     climbers: BTreeMap<u64, Climber>,
@@ -244,7 +244,7 @@ pub(crate) struct Ladder {
 
 impl Ladder {
     /// Before the first trial.
-    pub(crate) fn new(rule: Rule) -> Self {
+    pub fn new(rule: Rule) -> Self {
         Self {
             rule,
             columns: vec![Column::default(); rule.rungs as usize],
@@ -255,7 +255,7 @@ impl Ladder {
     }
 
     /// A trial shows something at a rung, for the first time. It counts once the trial is kept at all rungs below.
-    pub(crate) fn show(&mut self, place: u64, rung: u32, cost: f64, judged: bool) {
+    pub fn show(&mut self, place: u64, rung: u32, cost: f64, judged: bool) {
         if rung >= self.rule.rungs || self.done.contains(&place) {
             return;
         }
@@ -268,7 +268,7 @@ impl Ladder {
     }
 
     /// A trial shows nothing more.
-    pub(crate) fn end(&mut self, place: u64) {
+    pub fn end(&mut self, place: u64) {
         if !self.done.contains(&place) {
             self.climbers.entry(place).or_default().ended = true;
             self.climb(place);
@@ -284,7 +284,7 @@ impl Ladder {
     }
 
     /// All decisions that can be taken by now and were not, in an order in which each rests on what is known.
-    pub(crate) fn settle(&mut self) -> Vec<Decided> {
+    pub fn settle(&mut self) -> Vec<Decided> {
         let mut all = Vec::new();
         while let Some(rung) = self.stirred.pop_first() {
             let Some(column) = self.columns.get(rung as usize) else { continue };
