@@ -195,7 +195,7 @@ pub(crate) fn each_report(case: &Opened, which: Which<'_>, mut each: impl FnMut(
 }
 
 /// Likewise, but of a long file only parts, evenly spread from its beginning to its end: about so many bytes of a trial, however much
-/// it says. Where steps are counted, only what stands first is read.
+/// it says. Where steps are counted, only what stands first is read: [`Extent::Cut`] if that is not all.
 ///
 /// # Errors
 /// As for [`each_report`].
@@ -204,7 +204,7 @@ pub(crate) fn each_report_of_parts(
     which: Which<'_>,
     most: u64,
     mut each: impl FnMut(Report),
-) -> io::Result<()> {
+) -> io::Result<Extent> {
     let mut acceptance = Acceptance::default();
     let mut take = |report: Report| {
         if acceptance.accepts(&report) {
@@ -213,8 +213,7 @@ pub(crate) fn each_report_of_parts(
     };
     each_written(case, Part::Spread(most), &mut take)?;
     let attempts = u64::from(which.attempt.clamp(1, MAX_ATTEMPTS));
-    each_printed(case, which, Part::Spread((most / attempts).max(PARTS_OF)), &mut take)?;
-    Ok(())
+    each_printed(case, which, Part::Spread((most / attempts).max(PARTS_OF)), &mut take)
 }
 
 /// Of these reports those that decide whether a trial ends early: what is printed, where `[stage.progress]` names a file, else what is

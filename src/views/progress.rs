@@ -173,11 +173,13 @@ impl Reports {
         Self { place: Place::of(view, trial).ok().flatten(), attempt, ended }
     }
 
-    /// Reads them, of many bytes evenly spread parts; see [`each_report_of_parts`].
-    pub(super) fn each_of_parts(&self, most: u64, each: impl FnMut(Report)) {
-        let Some(place) = &self.place else { return };
-        let Ok(case) = place.case.open() else { return };
-        drop(each_report_of_parts(&case, place.which(self.attempt, self.ended), most, each));
+    /// Reads them, of many bytes evenly spread parts; see [`each_report_of_parts`]. Whether its steps are counted and only what
+    /// stands first was read.
+    pub(super) fn each_of_parts(&self, most: u64, each: impl FnMut(Report)) -> bool {
+        let Some(place) = &self.place else { return false };
+        let Ok(case) = place.case.open() else { return false };
+        let extent = each_report_of_parts(&case, place.which(self.attempt, self.ended), most, each);
+        matches!(extent, Ok(Extent::Cut))
     }
 }
 

@@ -129,6 +129,23 @@ echo '{"loss": 1}' >metrics.json
     }
 }
 
+/// Steps that are counted cannot be counted from the middle on: of a long log the beginning is read, and the chart says so.
+#[test]
+fn a_chart_says_what_of_a_long_log_is_not_read() {
+    let sandbox = study(
+        2,
+        "[ $1 = 1 ] && echo loss 2 && exit; seq -f 'loss %g' 40000",
+        "progress = { file = \"stdout.log\", metrics = { loss = { regex = 'loss (\\S+)' } } }",
+    );
+    sandbox.ok("run study.toml", 0);
+    let page = page(&sandbox);
+    let said =
+        "Of what 1 trial printed only the beginning is read, since steps are counted there: its curve ends early.";
+    assert!(page.contains(said), "{page}");
+    // All of it is read for its value.
+    assert_eq!(sandbox.dump()["trials"][1]["metrics"]["loss"], 40_000.0);
+}
+
 /// Of more trials than are drawn the best are, and the page says how many of how many.
 #[test]
 fn of_many_trials_the_best_are_drawn() {

@@ -14,9 +14,9 @@ use prometheus_client::registry::{Registry, Unit};
 /// What a scrape accepts as OpenMetrics 1.0.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Most running trials with values of their own,
+/// Most running trials that have values of their own: each is a time series for whoever scrapes.
 pub const RUNNING_MAX: usize = 64;
-/// and most values of each.
+/// Most values of a running trial.
 const VALUES_MAX: usize = 8;
 
 type Labels = Vec<(String, String)>;

@@ -21,8 +21,12 @@ const LINES_ALL: usize = 1_000;
 /// A stage has so many in any case.
 const LINES_LEAST: usize = 25;
 
-/// Of a trial that reports more, so many bytes are read, spread over all that there is.
-const BYTES_MAX: u64 = 256 << 10;
+/// Of the reports of a stage about so many bytes are read,
+const BYTES_ALL: u64 = 16 << 20;
+/// of a trial that reports more at least so many, spread over all that there is,
+const BYTES_LEAST: u64 = 64 << 10;
+/// and at most so many.
+const BYTES_MOST: u64 = 256 << 10;
 
 /// Most metrics that are read of a stage's reports,
 const METRICS_READ: usize = 12;
@@ -41,6 +45,8 @@ pub(super) struct Curves {
     others: bool,
     /// Whether reports were left out of some.
     thinned: bool,
+    /// Trials of whose output only the beginning was read.
+    cut: usize,
     /// Trials that began.
     begun: usize,
     /// Of those, how many were asked for their reports.
@@ -121,11 +127,12 @@ pub(super) fn read(view: &StudyView, stage: &StageData, stages: usize) -> Curves
     let mut names: Vec<String> = stage.spec.telling_metrics().into_iter().map(str::to_owned).collect();
     let telling = names.len();
     let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
+    let bytes = (BYTES_ALL / chosen.len().max(1) as u64).clamp(BYTES_LEAST, BYTES_MOST);
     for trial in chosen {
         let mut curves: HashMap<String, Curve> = HashMap::new();
         let id = TrialId(stage.row.first_trial.0.saturating_add(trial.index));
         let reports = Reports::of(view, id, trial.attempts, trial.state != TrialState::Running);
-        reports.each_of_parts(BYTES_MAX, |report| {
+        let cut = reports.each_of_parts(bytes, |report| {
             if trial.counts_until.is_some_and(|until| report.step > until) {
                 return;
             }
@@ -140,6 +147,7 @@ pub(super) fn read(view: &StudyView, stage: &StageData, stages: usize) -> Curves
                 curves.entry(name).or_insert_with(|| Curve::new(rungs)).take(report.step, value);
             }
         });
+        found.cut += usize::from(cut);
         // What is recorded of it is there when its files are gone.
         if let Some(halving) = &stage.spec.halving
             && curves.is_empty()
@@ -259,6 +267,13 @@ fn told(stage: &StageData) -> String {
     if curves.thinned {
         told.push_str(" Reports are thinned out evenly");
         told.push_str(if halves { ", but never those at rungs." } else { "." });
+    }
+    if curves.cut > 0 {
+        let trials = counted(curves.cut as u64, "trial");
+        told.push_str(&format!(
+            " Of what {trials} printed only the beginning is read, since steps are counted there: "
+        ));
+        told.push_str(if curves.cut == 1 { "its curve ends early." } else { "their curves end early." });
     }
     let rest: Vec<&str> = curves.metrics.iter().skip(METRICS_DRAWN).map(|(name, _)| name.as_str()).collect();
     if !rest.is_empty() || curves.others {

@@ -65,7 +65,7 @@
     else say(`No engine runs the study${status.next_command ? `; go on with: ${status.next_command}` : "."}`);
     const parts = status.stages.filter((stage) => stage.expected > 0).map(stageLine);
     if (status.running.length) {
-      const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : trial.remote ? "left on the cluster" : "will run again"), make("td", {}, alive ? job(trial) : ""), make("td", {}, said(trial))));
+      const rows = status.running.map((trial) => make("tr", {}, make("td", {}, trial.case), make("td", { class: "n" }, `#${trial.attempt}`), make("td", { class: "n" }, alive ? time(trial.elapsed_s) : trial.remote ? "left on the cluster" : "will run again"), make("td", {}, [alive ? job(trial) : "", said(trial)].filter((words) => words).join(" · "))));
       const more = status.running_not_shown ? [make("p", { class: "note" }, `and ${status.running_not_shown} more`)] : [];
       if (status.cluster_queue) {
         const reasons = Object.entries(status.cluster_queue.reasons).map(([reason, count]) => `${count} ${reason}`);
