@@ -637,7 +637,11 @@ impl Judge<'_> {
         };
         let found = self.reread(place);
         match amend {
-            Amend::Metrics | Amend::FailureRules | Amend::StageRails if let Some(found) = found => {
+            // What was recorded at rungs was read by the rules so far.
+            Amend::Reports if !old.only_measures(new) => self.alters(change, place),
+            Amend::Metrics | Amend::Reports | Amend::FailureRules | Amend::StageRails
+                if let Some(found) = found =>
+            {
                 self.rereads(change, place, found)
             }
             Amend::Budget | Amend::Trials => self.trials(change, place, old, new, row),

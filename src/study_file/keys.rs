@@ -112,6 +112,8 @@ pub(crate) enum Amend {
     FailureRules,
     /// Which numbers are read out of what trials leave.
     Metrics,
+    /// Which reports are read out of what trials print.
+    Reports,
     /// Whether a stage waits for a person.
     Approval,
     /// What stays of trials' directories.

@@ -45,6 +45,14 @@ impl ProgressSpec {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The metrics that are read from what is printed.
+    pub(crate) fn printed_metrics(&self) -> Vec<String> {
+        let regex = self.regex.as_ref().and_then(|regex| Regex::new(regex).ok());
+        let groups = regex.iter().flat_map(|regex| regex.capture_names().flatten());
+        let named = groups.filter(|name| *name != STEP_GROUP).map(str::to_owned);
+        named.chain(self.metrics.keys().cloned()).collect()
+    }
 }
 
 /// How reports are read from what a program prints, compiled.
@@ -77,6 +85,11 @@ impl Printed {
             }
         };
         Ok(Some(Self { file, how }))
+    }
+
+    /// Where it is printed, below the attempt's directory.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
     }
 
     /// Whether it can be read from the middle of a file on.

@@ -140,6 +140,12 @@ impl StageSpec {
         self.halving.is_some() || !self.stop_if.is_empty()
     }
 
+    /// Whether other rules of `[stage.progress]` make nothing but other metrics of what trials printed: no trial has ended, or ends, by
+    /// its reports.
+    pub(crate) fn only_measures(&self, other: &Self) -> bool {
+        !self.is_watched() && !other.is_watched()
+    }
+
     /// The metrics without which a trial has not succeeded: those that objectives and rails read.
     pub fn needed_metrics(&self) -> impl Iterator<Item = &str> {
         let objectives = self.objectives.iter().map(|objective| objective.metric.as_str());
@@ -255,7 +261,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
         StageKey::new("progress", Takes::Table(&PROGRESS), NONE,
             "Reports of running trials, besides those in `$PITON_PROGRESS_FILE`.",
             |c, n, p, d| put(&mut d.spec.progress, c.progress(n, p)))
-            .below(|stage| diff::progress(&stage.progress)),
+            .below(|stage| diff::progress(&stage.progress)).amended(Amend::Reports),
         StageKey::new("memory_limit", Takes::Size, NONE,
             "A trial that takes more memory is ended, and fails as `out_of_memory`.",
             |c, n, p, d| put(&mut d.spec.memory_limit_bytes, c.memory_limit(n, p).map(Some)))

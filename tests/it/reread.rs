@@ -69,6 +69,29 @@ fn a_metric_is_read_out_of_the_logs_of_finished_trials() {
     assert!(!old.contains("area\":"), "{old}");
 }
 
+/// What is printed is measured anew; but what it showed at a rung has decided already.
+#[test]
+fn reports_are_read_again_unless_trials_end_by_them() {
+    let with = |regex: &str, more: &str| {
+        let progress = format!("[stage.progress]\nfile = \"stdout.log\"\nregex = '{regex}'\n{more}");
+        study(stage("a", 5, "n", &progress))
+    };
+    let (before, after) = ("area (?<step>[0-9]+) errors (?<e>[0-9]+)", "area (?<step>(?<e>[0-9]+)) errors");
+    let (ran, words) = amended(with(before, ""), with(after, ""), (0, 0));
+    assert!(ran == 0 && words.contains("re-reads 5 finished trials: metric `e` found in 4"), "{words}");
+    let (ran, words) = amended(with(before, ""), with(before, "final = false\n"), (0, 0));
+    assert!(ran == 0 && words.contains("rereads"), "{words}");
+    for more in [
+        "[stage.halving]\nrungs = [200]\nmetric = \"e\"\ngoal = \"minimize\"\n",
+        "[[stage.stop_if]]\nmetric = \"e\"\nabove = 900\n",
+    ] {
+        let sandbox = Sandbox::finished(with(before, more), 0);
+        let (was, words) = (sandbox.canonical(), sandbox.amend(with(after, more), "--yes", 6));
+        assert!(words.contains("invalidates stage \"a\".progress.regex"), "{words}");
+        assert_eq!(sandbox.canonical(), was);
+    }
+}
+
 #[test]
 fn what_survives_may_follow_from_what_was_read() {
     let least = format!("[[stage.objective]]\nmetric = \"area\"\ngoal = \"minimize\"\n{AREA}");

@@ -20,6 +20,7 @@ use crate::executor::{AttemptReport, CompiledRule, ExecutorEvent, Job, StageRunt
 use crate::model::FailureKind::{ExitCode, KilledKeeper, OutOfMemory, Signal, Timeout};
 use crate::model::{AttemptRow, Exit, Failure, Metrics, TrialRow, TrialState, Usage, Verdict};
 use crate::study_file::Work;
+use crate::study_file::progress::Printed;
 use crate::sys::tree_hash::to_the_end;
 
 /// What reading it again came to.
@@ -83,10 +84,9 @@ impl Rereader {
     fn taken(&self, old: &Job, new: &Job, row: &TrialRow) -> Result<Found, String> {
         let unread = || Ok(Found::Unread("it was taken over, and its logs and other files were not".to_owned()));
         let outputs = &new.stage_spec.outputs;
-        let is_there =
-            |rule: &CompiledRule| outputs.iter().any(|output| Path::new(&rule.file).starts_with(output));
+        let is_there = |file: &str| outputs.iter().any(|output| Path::new(file).starts_with(output));
         if new.stage_spec.work == Work::Closure
-            || ![old, new].iter().all(|job| job.stage_spec.rules.iter().all(is_there))
+            || ![old, new].iter().all(|job| read_from(&job.stage_spec).all(is_there))
         {
             return unread();
         }
@@ -234,6 +234,12 @@ impl Rereader {
     }
 }
 
+/// The files that rules read.
+fn read_from(stage: &StageRuntime) -> impl Iterator<Item = &str> {
+    let rules = stage.rules.iter().map(|rule| rule.file.as_str());
+    rules.chain(stage.printed.as_ref().map(Printed::file))
+}
+
 /// A file that a new or changed rule reads and that is not there. When the attempt ended it may have been: what is not known is not taken
 /// for nothing.
 fn gone(old: &StageRuntime, new: &StageRuntime, remains: &EndedAttemptDir) -> Option<String> {
@@ -241,11 +247,12 @@ fn gone(old: &StageRuntime, new: &StageRuntime, remains: &EndedAttemptDir) -> Op
         (&a.metric, &a.file, a.regex.as_str()) == (&b.metric, &b.file, b.regex.as_str())
     };
     let is_old = |rule: &CompiledRule| old.rules.iter().any(|other| is_same(rule, other));
-    let missing = |rule: &&CompiledRule| {
-        remains.open(&rule.file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    };
-    let found = new.rules.iter().filter(|rule| !is_old(rule)).find(missing);
-    found.map(|rule| format!("`{}` is not there", rule.file))
+    let is_missing = |file: &&str| remains.open(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let rules = new.rules.iter().filter(|rule| !is_old(rule)).map(|rule| rule.file.as_str());
+    let was_printed = old.printed.as_ref().map(Printed::file);
+    let printed = new.printed.as_ref().map(Printed::file).filter(|file| was_printed != Some(*file));
+    let found = rules.chain(printed).find(is_missing);
+    found.map(|file| format!("`{file}` is not there"))
 }
 
 /// What an attempt that ended so by itself counts as. Of its outputs nothing is asked.

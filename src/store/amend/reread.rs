@@ -71,7 +71,7 @@ impl Changes {
     fn between(old: (&Spec, &StageSpec), new: (&Spec, &StageSpec)) -> Self {
         let needed = |stage: &StageSpec| stage.needed_metrics().map(str::to_owned).collect::<BTreeSet<_>>();
         Self {
-            metrics: old.1.metrics != new.1.metrics,
+            metrics: old.1.metrics != new.1.metrics || reads_other_reports(old.1, new.1),
             needed: needed(old.1) != needed(new.1),
             failures: old.1.failures != new.1.failures,
             rails: old.1.rails != new.1.rails
@@ -90,6 +90,11 @@ impl Changes {
             _ => self.metrics || self.needed || self.failures,
         }
     }
+}
+
+/// Whether other reports are read out of what trials printed, and count for nothing but their metrics.
+fn reads_other_reports(old: &StageSpec, new: &StageSpec) -> bool {
+    old.progress != new.progress && old.only_measures(new)
 }
 
 /// Reads every stage that has begun and whose rules change.
@@ -125,13 +130,12 @@ impl Reading<'_> {
         let (by_old, by_new) = (maker(self.old)?, maker(self.new)?);
         let rereader = Rereader::new();
         let mut found = Rereading { stage: stage.index, name: stage.name.clone(), ..Rereading::default() };
-        let fresh: Vec<&String> = is
-            .metrics
-            .iter()
-            .filter(|(name, rule)| was.metrics.get(*name) != Some(rule))
-            .map(|(name, _)| name)
-            .collect();
-        found.found.extend(fresh.iter().map(|name| ((*name).clone(), 0)));
+        let rules = is.metrics.iter().filter(|(name, rule)| was.metrics.get(*name) != Some(rule));
+        let mut fresh: BTreeSet<String> = rules.map(|(name, _)| name.clone()).collect();
+        if reads_other_reports(was, is) && !is.progress.only_watched {
+            fresh.extend(is.progress.printed_metrics());
+        }
+        found.found.extend(fresh.iter().map(|name| (name.clone(), 0)));
         let objective =
             plan::declared(self.new).into_iter().nth(position(stage.index)).and_then(|decl| decl.objective);
         let head = StageHead { status: stage.status, first_trial: stage.first_trial, objective };
@@ -183,9 +187,9 @@ impl Reading<'_> {
             }
             if row.state == TrialState::Succeeded {
                 let number =
-                    |name: &&&String| row.metrics.get(**name).is_some_and(|metric| metric.number().is_some());
+                    |name: &&String| row.metrics.get(*name).is_some_and(|metric| metric.number().is_some());
                 for name in fresh.iter().filter(number) {
-                    *found.found.entry((*name).clone()).or_default() += 1;
+                    *found.found.entry(name.clone()).or_default() += 1;
                 }
                 best = head.better(best, row.trial, &row.metrics);
                 let index = row.trial.0.saturating_sub(stage.first_trial.0);
