@@ -222,6 +222,16 @@ impl Store {
         Ok(Status::load(&look.view, &look.snapshot, unix_ms())?.with_courses(&look.view))
     }
 
+    /// The same with what the study's directory takes on the disk, for which every file is looked at.
+    ///
+    /// # Errors
+    /// As [`Store::status`].
+    pub fn status_with_disk(&self) -> Result<Status, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        let status = Status::load(&look.view, &look.snapshot, unix_ms())?;
+        Ok(status.with_courses(&look.view).with_disk(&look.view))
+    }
+
     /// Where a case comes from, every attempt at it, and why it survived or did not.
     ///
     /// # Errors

@@ -206,6 +206,9 @@ pub struct StatusArgs {
     /// Keep it on the screen and up to date until the study is over
     #[arg(long)]
     pub watch: bool,
+    /// Also what the study's directory takes on the disk, which costs a look at every file
+    #[arg(long, conflicts_with = "watch")]
+    pub disk: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,

@@ -336,6 +336,12 @@ impl Observer for Progress {
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
                 self.send(Message::Aborted(clean(reason)))
             }
+            Event::DrainStarted { by } if by.starts_with("disk_limit") => {
+                self.send(Message::Line(format!("no further trial starts: {}", clean(by))));
+                let line =
+                    "what runs may finish; make room with `piton gc`, or raise `[run] disk_limit`, then go on";
+                self.send(Message::Line(line.to_owned()));
+            }
             Event::DrainStarted { by } if !by.starts_with("SIG") => {
                 self.send(Message::Line(format!("asked to stop ({by}): no further trial starts")));
             }

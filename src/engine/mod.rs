@@ -21,6 +21,7 @@ mod rails;
 mod ready;
 pub(crate) mod replay;
 pub mod resume;
+pub(crate) mod room;
 mod run;
 mod scratch;
 mod shutdown;
@@ -385,6 +386,7 @@ pub(crate) fn run_on(
     let inputs_changed_ms = inputs.as_ref().map(|watched| watched.inputs.changed_ms());
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
+    let room = room::Room::of(&spec, &paths);
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
     let jobs = JobMaker::new(spec, paths)?.with_inputs_of(inputs_changed_ms);
     run::Loop {
@@ -406,6 +408,7 @@ pub(crate) fn run_on(
         to_announce: None,
         forced_by: None,
         outage: run::Outage::default(),
+        room,
     }
     .run(engine, workers)
 }

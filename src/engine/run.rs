@@ -14,6 +14,7 @@ use super::draft::Draft;
 use super::inputs::Looker;
 use super::library::Library;
 use super::proposer::Proposers;
+use super::room::Room;
 use super::shutdown::{Control, ShutdownHandle};
 use super::step::{Action, Hit, Input, State, refilled};
 use super::timing::Timing;
@@ -65,6 +66,8 @@ pub(super) struct Loop<'a> {
     pub(super) forced_by: Option<SignalEvent>,
     /// What a full disk needs, and did.
     pub(super) outage: Outage,
+    /// What the study's directory takes, where that has a limit.
+    pub(super) room: Option<Room>,
 }
 
 /// In which order the loop does what must be done in one order.
@@ -220,6 +223,7 @@ impl Loop<'_> {
         for input in self.controls() {
             actions.extend(self.state.step(now, input)?);
         }
+        self.state.know_room(self.room.as_ref());
         actions.extend(self.state.advance(now)?);
         loop {
             let mut inputs = Vec::new();
@@ -241,6 +245,7 @@ impl Loop<'_> {
             for input in inputs {
                 actions.extend(self.state.step(now, input)?);
             }
+            self.state.know_room(self.room.as_ref());
             actions.extend(self.state.advance(now)?);
         }
     }
@@ -323,7 +328,11 @@ impl Loop<'_> {
 
     /// The executor may drop what reported an attempt's end once that end is on disk.
     fn forget(&mut self, set: &WriteSet) {
+        let (spec, paths) = (self.jobs.spec(), self.jobs.paths());
         for (_, record) in &set.events {
+            if let Some(room) = &mut self.room {
+                room.note(&record.event, (spec, paths, self.state.draft().stages()));
+            }
             if let Event::AttemptEnded(end) | Event::BaseEnded(end) = &record.event {
                 self.executor.forget(end.trial, end.attempt);
             }
@@ -525,6 +534,9 @@ impl Loop<'_> {
         self.library.look_anew();
         let draft = Draft::load(&self.journal.snapshot()?)?;
         for (seq, record) in (first..).zip(&records) {
+            if let Some(room) = &mut self.room {
+                room.note(&record.event, (self.jobs.spec(), self.jobs.paths(), draft.stages()));
+            }
             self.observer.committed(seq, record, &draft);
         }
         Ok(())

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::halving::Rungs;
 use super::ready::{Offered, ReadyWindow, WINDOW};
+use super::room::{Room, RoomFor};
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::halving::Ladder;
@@ -247,6 +248,8 @@ pub(crate) struct State {
     stale: bool,
     /// The rungs of the open stage, where it halves.
     ladder: Option<Ladder>,
+    /// How many trials there is room for on the disk, where that has a limit.
+    room: Option<RoomFor>,
 }
 
 impl State {
@@ -282,6 +285,7 @@ impl State {
             reusing: Reusing::default(),
             stale: false,
             ladder: None,
+            room: None,
         }
     }
 
@@ -666,6 +670,13 @@ impl State {
             }
         }
         match &self.phase {
+            Phase::Running if let Some(why) = self.out_of_room() => {
+                actions.extend(self.drain(now, why, None)?);
+                // Whatever is left is what runs.
+                if idle {
+                    return self.finish_after(actions, now, RunEnd::Drained);
+                }
+            }
             Phase::Running => {
                 self.ask(&mut actions);
                 self.hand_out(now, &mut actions)?;
@@ -759,8 +770,25 @@ impl State {
         }
     }
 
+    /// Takes in what there is room for on the disk by now.
+    pub(crate) fn know_room(&mut self, room: Option<&Room>) {
+        self.room = room.map(|room| room.now(self.workers as u64));
+    }
+
+    /// Why no trial of those that wait can be handed out, if the disk is why.
+    fn out_of_room(&self) -> Option<String> {
+        let room = self.room.as_ref().filter(|room| room.trials == 0)?;
+        let (stage, counters) = self.draft.open_stage()?;
+        let wait = counters.pending(stage.planned()) > self.submitted.len() as u64 || stage.takes_proposals();
+        wait.then(|| room.why.clone())
+    }
+
     /// Whether another trial may be handed out. A cluster has a queue of its own.
     fn has_room(&self) -> bool {
+        let in_flight = (self.submitted.len() + self.running.len()) as u64;
+        if self.room.as_ref().is_some_and(|room| in_flight >= room.trials) {
+            return false;
+        }
         match self.executor.is_remote() {
             true => self.running.len() < self.workers,
             false => self.submitted.len() < self.queue_limit,

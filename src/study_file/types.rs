@@ -137,6 +137,9 @@ pub struct RunSpec {
     /// The share of trials that are run although they could take a result, to compare both.
     #[serde(default, skip_serializing_if = "is_no_share")]
     pub reuse_check: f64,
+    /// What the study's directory may take, bytes: nothing starts that there is no room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_limit_bytes: Option<u64>,
 }
 
 impl Default for RunSpec {
@@ -149,6 +152,7 @@ impl Default for RunSpec {
             executor: ExecutorSpec::Local,
             reuse_from: Vec::new(),
             reuse_check: 0.0,
+            disk_limit_bytes: None,
         }
     }
 }

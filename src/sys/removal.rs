@@ -8,11 +8,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, renameat, stat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::grant_read::{let_owner_change, let_owner_change_at};
+use super::opened::Opened;
 use super::tree_hash::MAX_DEPTH;
 
 /// What something takes on the disk.
@@ -38,6 +40,22 @@ impl Taken {
             self.add(Self { bytes, inodes: 1 });
         }
     }
+}
+
+/// What a directory takes, with all below it, as far as it can be looked at. Its own path may lead through links, as a user has laid
+/// them.
+pub(crate) fn measured(path: &Path) -> Taken {
+    let mut taken = Taken::default();
+    let Ok(dir) = Opened::dir(path) else { return taken };
+    let _ = dir.each_name(&mut |name| {
+        // What goes meanwhile, and what is closed, is as if it were not there.
+        let _ = dir.remove_counted(name, Removing::OnlyCounted, &mut taken);
+        Ok(())
+    });
+    if let Ok(stat) = stat(path) {
+        taken.count(&stat);
+    }
+    taken
 }
 
 /// Whether something is removed.
@@ -179,12 +197,9 @@ pub(super) fn each_name(dir: BorrowedFd<'_>, act: &mut dyn FnMut(&OsStr) -> io::
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::Path;
-
-    use super::*;
-    use crate::sys::opened::Opened;
 
     fn removed(root: &Path, name: &str, how: Removing) -> (io::Result<()>, Taken) {
         let mut taken = Taken::default();

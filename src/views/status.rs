@@ -29,6 +29,7 @@ use crate::model::{
 use crate::paths::{PROPOSER_DIR, STDERR_LOG};
 use crate::plan::{BestTrial, Lineage, StageSummary, StageTrials};
 use crate::study_file::{Sampling, StageSpec, Work};
+use crate::sys::removal::{Taken, measured};
 use crate::sys::waiting::Waiting;
 use crate::sys::words::FLUSH_HINT;
 
@@ -100,6 +101,23 @@ pub struct Status {
     pub waits_for_proposer: Option<ProposerWait>,
     /// The command that goes on, when nothing runs and work is left.
     pub next_command: Option<String>,
+    /// What the study's directory takes, if that was asked for: it costs a look at every file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskUse>,
+}
+
+/// What a study's directory takes.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DiskUse {
+    /// Bytes of blocks.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+    /// `[run] disk_limit`, as the store has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
 }
 
 /// A proposer that has yet to answer.
@@ -287,6 +305,7 @@ impl Status {
             last_failures: standing_failures(view, snapshot, &failed)?,
             waits_for_approval: view.waits_for_approval().map(str::to_owned),
             waits_for_proposer: waits_for_proposer(view, &rows, now_ms),
+            disk: None,
             next_command: (can_go_on && !view.liveness.alive).then(|| {
                 let verb = if view.waits_for_approval().is_some() { "approve" } else { "resume" };
                 format!("piton {verb} {}", shell_quoted(&view.place.store))
@@ -301,6 +320,14 @@ impl Status {
             running.course =
                 running.last_report.as_ref().and_then(|_| Course::of(view, running.trial, running.attempt));
         }
+        self
+    }
+
+    /// Looks at every file of the study's directory, as `du` does, for what it takes.
+    #[must_use]
+    pub fn with_disk(mut self, view: &StudyView) -> Self {
+        let Taken { bytes, inodes } = measured(&view.study_artifacts_dir());
+        self.disk = Some(DiskUse { bytes, inodes, limit_bytes: view.spec.run.disk_limit_bytes });
         self
     }
 

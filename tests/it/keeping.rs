@@ -189,3 +189,45 @@ fn a_child_of_a_discarded_parent_is_refused_until_that_is_made_again() {
     assert_eq!(dump["trials"].as_array().unwrap().iter().filter(|trial| trial["state"] == "succeeded").count(), 4);
     sandbox.ok("verify study.redb", 0);
 }
+
+/// Nothing starts that there is no room for; what comes of the study hangs on nothing of it.
+#[test]
+fn a_study_drains_before_it_takes_more_than_its_limit() {
+    let of = |limit: &str| {
+        StudyFile::new("s")
+            .run(format!("workers = 2\ndisk_limit = {limit:?}"))
+            .stage(
+                "a",
+                r#"head -c 300000 /dev/zero > waste; echo {x} > out; echo '{{"m": {x}}}' > metrics.json; test {x} -ne 4"#,
+                8,
+                2,
+            )
+            .with(r#"outputs = ["out"]"#)
+            .sweep(r#"x = { min = 1, max = 8, type = "int" }"#)
+            .maximize("m")
+            .stage("b", "head -c 300000 /dev/zero > waste", 2, 1)
+    };
+    let whole = Sandbox::finished(of("1GiB"), 0);
+    let sandbox = Sandbox::with_study(of("1.5 MiB"));
+    let drained = sandbox.run("run study.toml");
+    let said = both(&drained);
+    assert_eq!(drained.status.code(), Some(75), "{said}");
+    assert!(said.contains("no further trial starts: disk_limit: the study's directory takes "), "{said}");
+    let status: Value = serde_json::from_str(&sandbox.ok("status study.redb --disk --json", 0)).unwrap();
+    let (taken, limit) =
+        (status["disk"]["bytes"].as_u64().unwrap(), status["disk"]["limit_bytes"].as_u64().unwrap());
+    assert!(taken > 300_000 && taken <= limit && limit == 1_572_864, "{status}");
+    assert!(sandbox.ok("status study.redb --disk", 0).contains(" of 1.5 MiB, "));
+    assert!(!sandbox.ok("status study.redb", 0).contains("on disk"));
+    // Again: nothing starts, since there is no room for one as large as those before.
+    let started = || events(&sandbox, "attempt_started").len();
+    let before = started();
+    assert!(before < 8, "{before}");
+    sandbox.ok("run study.toml", 75);
+    assert_eq!(started(), before);
+    // With room it goes on, and comes to what it would have come to.
+    sandbox.write("study.toml", of("1GiB"));
+    sandbox.ok("run study.toml", 0);
+    assert_eq!(sandbox.canonical(), whole.canonical());
+    sandbox.ok("verify study.redb", 0);
+}

@@ -163,6 +163,7 @@ const SAID: &[Said] = &[
     ("run.on_event", "#run", "run.on_event = \"x\"", NEITHER),
     ("run.reuse_from", "#run", "run.reuse_from = [\"../x.redb\"]", NEITHER),
     ("run.reuse_check", "#run", "run.reuse_check = 0.5", NEITHER),
+    ("run.disk_limit", "#run", "run.disk_limit = \"1GiB\"", NEITHER),
     ("run.ray", "#run", "run.ray.num_cpus = 2", NEITHER),
     ("run.slurm", "#run", "run.slurm.cpus = 2", NEITHER),
     ("base.command", "\"make {design}\"", "\"make  {design}\"", BOTH),

@@ -204,6 +204,10 @@ pub(super) static RUN: Section<RunParts, RunSpec> = Section::new(
             "The share of trials that are run although they could take a result, to see whether it is the same.",
             |c, n, p, d| put(&mut d.run.reuse_check, c.share(n, p)))
             .shown(|run| (run.reuse_check > 0.0).then(|| format!("{:?}", run.reuse_check))),
+        RunKey::new("disk_limit", Takes::Size, NONE,
+            "No trial starts that the study's directory would be larger with than this: the run drains, and exits with 75.",
+            |c, n, p, d| put(&mut d.run.disk_limit_bytes, c.disk_limit(n, p).map(Some)))
+            .shown(|run| run.disk_limit_bytes.map(|bytes| bytes.to_string())),
         RunKey::new("ray", Takes::Table(&cluster::RAY), NONE,
             "Settings of Ray's jobs.",
             |c, n, p, d| c.section(&cluster::RAY, n, p, &mut d.ray).map(drop)),

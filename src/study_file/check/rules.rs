@@ -124,6 +124,8 @@ const KIND_LENGTH_MAX: usize = 64;
 
 /// No program starts in less.
 const MEMORY_LIMIT_MIN_BYTES: u64 = 1 << 20;
+/// No study is kept in less.
+const DISK_LIMIT_MIN_BYTES: u64 = 1 << 20;
 
 impl Checker<'_> {
     /// `[stage.rails]`.
@@ -285,6 +287,11 @@ impl Checker<'_> {
     pub(in crate::study_file) fn memory_limit(&mut self, node: &Node, place: &Location) -> Option<u64> {
         let small = ("too small for any program", "expected at least 1MiB");
         self.size(node, place, (MEMORY_LIMIT_MIN_BYTES, small))
+    }
+
+    /// `[run] disk_limit`.
+    pub(in crate::study_file) fn disk_limit(&mut self, node: &Node, place: &Location) -> Option<u64> {
+        self.size(node, place, (DISK_LIMIT_MIN_BYTES, ("too small for any study", "expected at least 1MiB")))
     }
 
     /// A size of at least so many bytes, and what is said of a smaller one.

@@ -152,6 +152,7 @@ fn the_example_says_what_it_says() {
             executor: ExecutorSpec::Local,
             reuse_from: Vec::new(),
             reuse_check: 0.0,
+            disk_limit_bytes: None,
         }
     );
     assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));

@@ -9,6 +9,7 @@ use super::super::text::{
 use super::super::words::{FROM_OTHERS, local_time, micros, taken_words};
 use super::queue::remote_words;
 use super::{RunTimes, Running, Stage, Status};
+use crate::model::words::{bytes, limit_of_bytes};
 use crate::model::{RunEnd, StageStatus, StudyStatus};
 use crate::plan::StageTrials;
 
@@ -53,6 +54,10 @@ impl Status {
         }
         if let Some(stage) = &self.waits_for_approval {
             writeln!(out, "\nstage `{}` waits for approval", clean(stage))?;
+        }
+        if let Some(disk) = self.disk {
+            let of = disk.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", limit_of_bytes(limit)));
+            writeln!(out, "\non disk: {}{of}, {} files and directories", bytes(disk.bytes), disk.inodes)?;
         }
         if let Some(command) = &self.next_command {
             writeln!(out, "\nto go on: {}", screen.paint(Paint::Bold, &clean(command)))?;
