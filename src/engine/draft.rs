@@ -104,6 +104,11 @@ impl Draft {
         self.set.events.len()
     }
 
+    /// They themselves, in order.
+    pub(super) fn untaken_events(&self) -> impl Iterator<Item = &Event> {
+        self.set.events.iter().map(|(_, record)| &record.event)
+    }
+
     /// Forgets the trials of a committed set that will not start again.
     pub fn forget_final(&mut self, set: &WriteSet) {
         for (trial, row) in &set.trials {

@@ -1,7 +1,7 @@
 //! Room on the disk: what the study's directory takes, held against `[run] disk_limit`.
 //!
-//! The directory is measured once, before anything starts. From then on an account is kept: what an attempt left is added when its end is
-//! on disk, what was discarded is taken off, and nothing is measured again. No trial is handed out that there would be no room for if it
+//! The directory is measured once, before anything starts. From then on an account is kept: what an attempt left is added when it has
+//! ended, before anything more is handed out, what was discarded is taken off, and nothing is measured again. No trial is handed out that there would be no room for if it
 //! left as much as the largest so far. That is all it can do: which trials there are, and what comes of them, hangs on nothing here.
 
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ impl Room {
         Some(Self { limit, used: measured(&root).bytes, scratch: HashMap::new(), largest })
     }
 
-    /// An event is on disk.
+    /// Something has happened, and is on disk or will be with the next commit.
     pub(super) fn note(&mut self, event: &Event, (spec, paths, stages): (&Spec, &StudyPaths, &[StageRow])) {
         let lineage = Lineage::new(spec, stages);
         let place = |trial, attempt| {

@@ -223,6 +223,7 @@ impl Loop<'_> {
         for input in self.controls() {
             actions.extend(self.state.step(now, input)?);
         }
+        // What an engine that died left was measured already.
         self.state.know_room(self.room.as_ref());
         actions.extend(self.state.advance(now)?);
         loop {
@@ -245,9 +246,19 @@ impl Loop<'_> {
             for input in inputs {
                 actions.extend(self.state.step(now, input)?);
             }
-            self.state.know_room(self.room.as_ref());
+            self.look_for_room();
             actions.extend(self.state.advance(now)?);
         }
+    }
+
+    /// Takes what has ended since the last commit into the account of the disk, before anything more is handed out.
+    fn look_for_room(&mut self) {
+        let Some(room) = &mut self.room else { return };
+        let draft = self.state.draft();
+        for event in draft.untaken_events() {
+            room.note(event, (self.jobs.spec(), self.jobs.paths(), draft.stages()));
+        }
+        self.state.know_room(self.room.as_ref());
     }
 
     /// Does all that was decided; how the run ended, if it did.
@@ -328,11 +339,7 @@ impl Loop<'_> {
 
     /// The executor may drop what reported an attempt's end once that end is on disk.
     fn forget(&mut self, set: &WriteSet) {
-        let (spec, paths) = (self.jobs.spec(), self.jobs.paths());
         for (_, record) in &set.events {
-            if let Some(room) = &mut self.room {
-                room.note(&record.event, (spec, paths, self.state.draft().stages()));
-            }
             if let Event::AttemptEnded(end) | Event::BaseEnded(end) = &record.event {
                 self.executor.forget(end.trial, end.attempt);
             }
