@@ -136,13 +136,16 @@ def test_signals_are_passed_on_and_nothing_finished_is_lost(tmp_path, number, co
 
 
 def test_a_run_that_somebody_else_stops_is_interrupted(tmp_path):
+    from piton_study._program import find
+
+    # The first trial asks its engine to stop, and ends once that was heard.
+    heard = f"{find()} status {tmp_path}/s.redb --json | grep -q '.draining.:true'"
+    command = f"kill -TERM $(cat {tmp_path}/pid); until {heard}; do sleep 0.02; done"
     (tmp_path / "s.toml").write_text(
-        '[study]\nname = "stopped"\n[[stage]]\nname = "s"\ncommand = "kill -TERM $(cat {study_dir}/pid)"\n'
+        f'[study]\nname = "stopped"\n[[stage]]\nname = "s"\ncommand = "{command}"\n'
         "trial_budget = 2\nsurvivor_count = 1\n[stage.sweep]\nx = [1, 2]\n"
     )
     program = tmp_path / "piton"
-    from piton_study._program import find
-
     program.write_text(f'#!/bin/sh\necho $$ > {tmp_path}/pid\nexec {find()} "$@"\n')
     program.chmod(0o755)
     with pytest.raises(piton_study.Interrupted) as interrupted:

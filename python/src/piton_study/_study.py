@@ -117,7 +117,7 @@ def run(
     """Runs a study, or goes on with it if its store exists; ``piton run``.
 
     Its progress comes line by line, to standard error or to ``progress``. SIGINT (Ctrl-C, or a notebook's stop button), SIGTERM and
-    SIGHUP are passed on while this waits: the first one lets running trials finish, another one ends them. After that this process
+    SIGHUP are passed on while this waits in the main thread: the first one lets running trials finish, another one ends them. After that this process
     gets its signal. An aborted study, bad usage or a damaged store is a :class:`PitonError`; a run that somebody else interrupted is
     :class:`piton_study.Interrupted`.
     """
