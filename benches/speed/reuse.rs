@@ -1,12 +1,12 @@
-//! Results that are taken instead of made again: looking one up among few and among many, a study that takes all of its results, and
-//! what a trial costs that is looked up in vain.
+//! Results that are taken instead of made again: looking one up among few and among many, a study that takes all of its results, what
+//! a trial costs that is looked up in vain, and what it costs to say of an amendment that no result is lost.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use piton::Reader;
 use piton::model::{Event, Seq};
+use piton::{Reader, Store, Study};
 
 use crate::measure::{Run, Samples, figure, run, run_and_read, worker};
 use crate::report::{Goal, Report};
@@ -82,6 +82,8 @@ fn look_up(bench: &Bench, report: &mut Report) -> Fallible<()> {
     let large = bench.scale.large;
     let made = |last| Asked { trials: last, last, how: "metrics", from: None }.made(bench, "results");
     let among = [made(FEW)?, made(large)?];
+    let [_, many] = &among;
+    compared(bench, report, large, many)?;
     let (mut reads, mut trials) = ([Samples::new(), Samples::new()], [Samples::new(), Samples::new()]);
     let (mut reads_ratio, mut trials_ratio) = (Samples::new(), Samples::new());
     for _ in 0..bench.scale.reps {
@@ -105,6 +107,36 @@ fn look_up(bench: &Bench, report: &mut Report) -> Fallible<()> {
     report.add("reading, among many / among few, pair by pair", "", &reads_ratio);
     report.judge("a trial, among many / among few, pair by pair", "", &trials_ratio, Goal::AtMost(1.2));
     Ok(())
+}
+
+/// A plan that leaves out every second trial of a study: each recorded identity is held against the new spec.
+#[expect(clippy::cast_precision_loss, reason = "bytes")]
+fn compared(bench: &Bench, report: &mut Report, all: u64, of: &Made) -> Fallible<()> {
+    let (mut whole, mut cpu, mut memory) = (Samples::new(), Samples::new(), Samples::new());
+    for _ in 0..bench.scale.reps {
+        let of = of.dir.join("bench.redb");
+        let run = run_and_read(worker("amending")?.arg(of).args([all.div_euclid(2), all].map(|n| n.to_string())))?;
+        whole.push(figure(&run, "plan_s")?);
+        cpu.push(run.cpu.as_secs_f64());
+        memory.push(run.peak_rss_bytes as f64 / 1e6);
+    }
+    report.add(&format!("the plan of an amendment, {all} results"), "s", &whole);
+    report.add(&format!("the plan of an amendment, {all} results: CPU"), "s", &cpu);
+    report.add(&format!("the plan of an amendment, {all} results: memory"), "MB", &memory);
+    Ok(())
+}
+
+/// The worker: what becomes of a study's results if it is another one, without changing it.
+pub fn amending(store: &Path, to: &Study) -> Fallible<()> {
+    let begun = Instant::now();
+    let store = Store::at(store);
+    let plan = store.preview_amend(to)?;
+    match plan.altered_from() {
+        None if !plan.replanned().is_empty() => {
+            print(&serde_json::json!({ "plan_s": begun.elapsed().as_secs_f64() }))
+        }
+        _ => Err("results would be lost".into()),
+    }
 }
 
 fn add(samples: &mut [Samples; 2], ratio: &mut Samples, pair: &[f64]) {

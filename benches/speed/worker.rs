@@ -23,6 +23,10 @@ pub fn work(args: &[String]) -> Fallible<()> {
             let work = if *how == "outputs" { studies::metrics_and_output } else { studies::metrics };
             timed(Study::new(spec).store(Path::new(store)).workers(2).closure(studies::STAGE, work), 0)
         }
+        ["amending", store, trials, last] => {
+            let spec = studies::of_reusing(trials.parse()?, last.parse()?, "metrics", &[])?;
+            reuse::amending(Path::new(store), &Study::new(spec).closure(studies::STAGE, studies::metrics))
+        }
         ["look-ups", store, count] => reuse::look_ups(Path::new(store), count.parse()?),
         ["store", store, finished, budget, command @ ..] => {
             let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();

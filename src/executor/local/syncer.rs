@@ -37,8 +37,8 @@ use crate::sys::words::io_words;
 
 /// Files up to this size are left to the syncer.
 const SMALL_BYTES: u64 = 1 << 20;
-/// Files that wait for the syncer, open, at most: those of several rounds of attempts that left a little.
-const MAX_HELD: usize = 4_096;
+/// Files that wait for the syncer, open, at most: those of two rounds of attempts that left a little, one being synced.
+const MAX_HELD: usize = 8_192;
 /// Who waits for one of these places does so no longer than this.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// Until it asks again whether it is to end.
@@ -46,11 +46,11 @@ const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// Of the files a process may open, so many are never taken for that.
 const OTHER_FILES: usize = 128;
 /// Attempts in one round at most.
-const ROUND: usize = 256;
+const ROUND: usize = 1_024;
 /// Reports that wait at most: beyond it, workers wait for the disk.
 pub(super) const WAITING: usize = 1024;
 /// Threads that sync at the same time: they mostly wait, and the device merges flushes that are under way together.
-const THREADS: usize = 32;
+const THREADS: usize = 64;
 /// A thread more is worth its start for so many syncs.
 const SYNCS_A_THREAD: usize = 8;
 
@@ -157,6 +157,15 @@ impl Unsynced {
         for name in TELLING {
             self.keep_file(remains, dir, name)?;
         }
+        self.keep_params(job, remains)
+    }
+
+    /// Adds what a directory has that nothing ran in: its params, and the way to all of it.
+    ///
+    /// # Errors
+    /// As for [`Unsynced::keep_rest`].
+    pub(super) fn keep_params(&mut self, job: &Job, remains: &EndedAttemptDir) -> Result<(), (String, io::Error)> {
+        let Some(dir) = remains.dir() else { return Ok(()) };
         if !self.something {
             return Ok(());
         }

@@ -162,7 +162,7 @@ fn copy_all(
 }
 
 fn keep_rest(job: &Job, remains: &EndedAttemptDir, unsynced: &mut Unsynced) -> Result<(), AttemptError> {
-    unsynced.keep_rest(job, remains).map_err(|(what, error)| {
+    unsynced.keep_params(job, remains).map_err(|(what, error)| {
         AttemptError::Machine(format!("cannot make {what} durable: {}", io_words(&error)))
     })
 }
