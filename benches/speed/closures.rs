@@ -32,7 +32,7 @@ fn rate(bench: &Bench, report: &mut Report) -> Fallible<()> {
     report.add("redb alone, in turn", "transitions/s", redb);
     report.judge("100,000 closures: first start to last result", "trials/s", phase, Goal::AtLeast(60_000.0));
     report.add("100,000 closures: with opening, exports and closing", "trials/s", whole);
-    report.add("piton's transitions / redb's alone, pair by pair", "", share);
+    report.judge("piton's transitions / redb's alone, pair by pair", "", share, Goal::AtLeast(0.75));
     report.add("100,000 closures: CPU", "us/trial", cpu);
     report.add("100,000 closures: peak memory", "MB", memory);
     Ok(())

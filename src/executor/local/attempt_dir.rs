@@ -212,6 +212,11 @@ fn aside(name: &OsStr) -> io::Result<OsString> {
 /// # Errors
 /// As for [`Grounds::open`].
 pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Opened>> {
+    make_in_case(grounds, job).map(|(_, dir)| dir)
+}
+
+/// The same; the directory that it lies in comes first.
+fn make_in_case(grounds: &Grounds, job: &Job) -> io::Result<(Arc<Opened>, Arc<Opened>)> {
     let way = Way::to(&job.dir, job);
     let Some(name) = way.names.last() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let above = grounds.make(&way.above())?;
@@ -226,7 +231,8 @@ pub(super) fn make_empty_dir(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
         }
         made => made?,
     }
-    above.enter(name).map(Arc::new)
+    let dir = above.enter(name)?;
+    Ok((above, Arc::new(dir)))
 }
 
 /// Removes what has this name, or moves it aside: a directory without write permission in it, for instance.
@@ -322,7 +328,7 @@ fn keep_aside(above: &Opened, name: &OsStr, job: &Job) -> io::Result<bool> {
 /// # Errors
 /// As for [`make`].
 pub(super) fn make_taken(grounds: &Grounds, job: &Job) -> Result<Arc<Opened>, AttemptError> {
-    make_own(grounds, job)
+    make_own(grounds, job).map(|(_, dir)| dir)
 }
 
 /// Takes back what [`make_taken`] made; what cannot be removed goes when the place is made again.
@@ -364,10 +370,33 @@ pub(super) fn make_kept_dirs(grounds: &Grounds, job: &Job) -> io::Result<Arc<Ope
 /// # Errors
 /// What could not be made, and why.
 pub(crate) fn make(grounds: &Grounds, job: &Job) -> Result<Arc<Opened>, AttemptError> {
-    let dir = make_own(grounds, job)?;
-    make_scratch_dir(grounds, job)
-        .map_err(|error| cannot(&format!("the scratch directory `{}`", job.scratch_dir.display()), &error))?;
+    let (case, dir) = make_own(grounds, job)?;
+    let made = match scratch_beside(job) {
+        Some(name) => make_scratch_in(&case, name),
+        None => make_scratch_dir(grounds, job),
+    };
+    made.map_err(|error| cannot(&format!("the scratch directory `{}`", job.scratch_dir.display()), &error))?;
     Ok(dir)
+}
+
+/// The name of a trial's scratch directory in its case's, where its attempts lie: everywhere but in a replay.
+fn scratch_beside(job: &Job) -> Option<&OsStr> {
+    job.scratch_dir.file_name().filter(|_| job.scratch_dir.parent() == job.dir.parent())
+}
+
+fn make_scratch_in(case: &Opened, name: &OsStr) -> io::Result<()> {
+    match case.make(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => enter_or_make(case, name, true).map(drop),
+        made => made,
+    }
+}
+
+/// Removes a scratch directory that has nothing in it once its trial's attempt has ended: the next attempt finds an empty one, too.
+pub(crate) fn remove_empty_scratch(case: &Opened, job: &Job) {
+    if let Some(name) = scratch_beside(job) {
+        // Mostly there is something in it, or it is gone.
+        let _ = case.remove_empty(name);
+    }
 }
 
 fn cannot(what: &str, error: &io::Error) -> AttemptError {
@@ -375,12 +404,12 @@ fn cannot(what: &str, error: &io::Error) -> AttemptError {
 }
 
 /// Makes its own directory, with `params.json`.
-fn make_own(grounds: &Grounds, job: &Job) -> Result<Arc<Opened>, AttemptError> {
-    let dir = make_empty_dir(grounds, job)
+fn make_own(grounds: &Grounds, job: &Job) -> Result<(Arc<Opened>, Arc<Opened>), AttemptError> {
+    let (case, dir) = make_in_case(grounds, job)
         .map_err(|error| cannot(&format!("the attempt's directory `{}`", job.dir.display()), &error))?;
     dir.write_new(OsStr::new(PARAMS_FILE), &params_text(&job.params))
         .map_err(|error| cannot(&format!("`{}`", job.dir.join(PARAMS_FILE).display()), &error))?;
-    Ok(dir)
+    Ok((case, dir))
 }
 
 /// Takes back what [`make`] made for an attempt that does not start, as far as nothing else is in it.
@@ -514,6 +543,36 @@ mod tests {
         fs::write(job.scratch_dir.join("checkpoint"), b"").unwrap();
         unmake(&grounds, &job);
         assert!(!job.dir.exists() && job.scratch_dir.join("checkpoint").exists());
+    }
+
+    #[test]
+    fn a_scratch_directory_goes_with_its_attempt_only_if_it_is_empty() {
+        let root = tempfile::tempdir().unwrap();
+        let (grounds, mut job) = ground(root.path());
+        make(&grounds, &job).unwrap();
+        let case = Opened::dir(job.dir.parent().unwrap()).unwrap();
+        remove_empty_scratch(&case, &job);
+        assert!(!job.scratch_dir.exists() && job.dir.join(PARAMS_FILE).exists());
+        job.dir.set_file_name("attempt_2");
+        make(&grounds, &job).unwrap();
+        fs::write(job.scratch_dir.join("checkpoint"), b"").unwrap();
+        remove_empty_scratch(&case, &job);
+        job.dir.set_file_name("attempt_3");
+        make(&grounds, &job).unwrap();
+        assert!(job.scratch_dir.join("checkpoint").exists());
+        // What a trial put in its place is its own.
+        fs::remove_dir_all(&job.scratch_dir).unwrap();
+        fs::write(&job.scratch_dir, b"").unwrap();
+        remove_empty_scratch(&case, &job);
+        assert!(job.scratch_dir.is_file());
+        job.dir.set_file_name("attempt_4");
+        make(&grounds, &job).unwrap();
+        assert!(job.scratch_dir.is_dir());
+        // That of a replay is not beside its attempt, and stays.
+        job.scratch_dir = root.path().join(SCRATCH_DIR);
+        make(&grounds, &Job { dir: job.dir.with_file_name("attempt_5"), ..job.clone() }).unwrap();
+        remove_empty_scratch(&Opened::dir(root.path()).unwrap(), &job);
+        assert!(job.scratch_dir.is_dir());
     }
 
     #[test]

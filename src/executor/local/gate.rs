@@ -26,6 +26,8 @@ struct State {
     alone: bool,
     /// Suspects that wait for all others to end; nobody else begins meanwhile.
     waiting: u32,
+    /// Who is to be woken when something changes: mostly nobody, and to wake nobody is a system call, too.
+    asleep: u32,
 }
 
 /// An attempt that may run, as long as this lives.
@@ -57,14 +59,23 @@ impl Gate {
             if given_up() {
                 break None;
             }
+            state.asleep = state.asleep.saturating_add(1);
             state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep = state.asleep.saturating_sub(1);
         };
         if counted {
             state.waiting = state.waiting.saturating_sub(1);
         }
-        drop(state);
-        self.changed.notify_all();
+        self.wake(state);
         pass
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let asleep = state.asleep > 0;
+        drop(state);
+        if asleep {
+            self.changed.notify_all();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,12 +103,10 @@ impl Pass<'_> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        {
-            let mut state = self.gate.state();
-            state.running = state.running.saturating_sub(1);
-            state.alone = false;
-        }
-        self.gate.changed.notify_all();
+        let mut state = self.gate.state();
+        state.running = state.running.saturating_sub(1);
+        state.alone = false;
+        self.gate.wake(state);
     }
 }
 
