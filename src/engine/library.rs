@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use super::step::Hit;
 use crate::journal::{JournalError, Reader, Snapshot};
 use crate::model::{
-    Event, IdentityHash, IndexedResult, Metric, Metrics, Origin, OutputHash, StudyRow, Verdict, artifacts,
+    Event, IdentityHash, IndexedResult, Kept, Metric, Metrics, Origin, OutputHash, StudyRow, TrialId, Verdict,
+    artifacts,
 };
 use crate::paths::{StudyPaths, clean};
 use crate::plan::KnownBy;
@@ -195,6 +196,9 @@ impl Other {
     }
 }
 
+/// What the events say of a result: whose it is, what it reported, and what it left.
+type Told = (Origin, Metrics, Vec<OutputHash>);
+
 impl OfStudy {
     fn hits(
         &self,
@@ -206,10 +210,17 @@ impl OfStudy {
         results.sort_by_key(|result| (result.stage, result.index, result.attempt));
         let mut hits = Vec::new();
         for result in &results {
-            let Some((origin, metrics, outputs)) = self.borne_out(snapshot, result)? else { continue };
+            let Some((trial, (origin, metrics, outputs))) = self.borne_out(snapshot, result)? else { continue };
             if fits(stage, &metrics, &outputs) {
                 let from = self.place_of(result);
-                hits.push(Hit { identity: result.identity, origin, metrics, outputs, from });
+                let identity = result.identity;
+                // Another trial may have its number by now.
+                let row = match outputs.is_empty() {
+                    true => None,
+                    false => snapshot.trial(trial)?.filter(|row| row.identity == Some(identity)),
+                };
+                let discarded = row.is_some_and(|row| row.kept_of(result.attempt) > Kept::Outputs);
+                hits.push(Hit { identity, origin, metrics, outputs, from, discarded });
             }
         }
         Ok(hits)
@@ -220,11 +231,11 @@ impl OfStudy {
         &self,
         snapshot: &Snapshot,
         result: &IndexedResult,
-    ) -> Result<Option<(Origin, Metrics, Vec<OutputHash>)>, JournalError> {
+    ) -> Result<Option<(TrialId, Told)>, JournalError> {
         let event = |seq| Ok::<_, JournalError>(snapshot.event(seq)?.map(|record| record.event));
         match event(result.seq)? {
             Some(Event::TrialReused(reused)) if reused.identity == result.identity => {
-                Ok(Some((reused.origin, reused.metrics, reused.outputs)))
+                Ok(Some((reused.trial, (reused.origin, reused.metrics, reused.outputs))))
             }
             Some(Event::ResultIdentified { trial, attempt, identity }) if identity == result.identity => {
                 let (told, verdict) = match event(result.seq.saturating_sub(1))? {
@@ -236,7 +247,7 @@ impl OfStudy {
                     Verdict::Succeeded { metrics, outputs } if told == (trial, attempt) => {
                         let case = format!("{}_{}_{}", self.study.base_case, result.stage, result.index);
                         let (study, study_id) = (self.study.name.clone(), self.study.study_id);
-                        Ok(Some((Origin { study, study_id, case, attempt }, metrics, outputs)))
+                        Ok(Some((trial, (Origin { study, study_id, case, attempt }, metrics, outputs))))
                     }
                     _ => Ok(None),
                 }

@@ -394,9 +394,9 @@ fn stopped() -> Scenario {
 fn kept() -> Scenario {
     let nature = Nature { bad_percent: 30, scratch: true, ..Nature::default() };
     let keep = Keep { survivors: Kept::Logs, others: Kept::Outputs, failed: Kept::Nothing };
-    let of = |name: &str, budget| stage(name, budget, 1).output("result.bin").output("sub/more.txt").keep(keep);
-    let first = of("a", 3).range("x", Range::int(1..=3));
-    let spec = study([first, of("b", 2).range("y", Range::int(1..=2))]);
+    let first = stage("a", 3, 1).range("x", Range::int(1..=3)).output("result.bin").output("sub/more.txt");
+    let second = stage("b", 2, 1).range("y", Range::int(1..=2));
+    let spec = study([first.keep(keep), second.keep(keep)]);
     Scenario { nature, ..scenario("kept", 2, spec) }
 }
 

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 
 mod reread;
 
-use super::{Recorded, Store};
+use super::{Recorded, Store, retry};
 use crate::engine::{self, EngineError, Library};
 use crate::error::Error;
 use crate::inputs_now;
 use crate::journal::{Journal, JournalError, Reader, Snapshot};
 use crate::model::{
-    Accepted, AcceptedChange, Event, Identity, Metrics, OutputHash, Proposals, Record, StageCounters, StageIndex,
-    StageRow, StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
+    Accepted, AcceptedChange, Event, Identity, Metrics, OutputHash, Proposals, Record, Segment, StageCounters,
+    StageIndex, StageRow, StageStatus, StudyRow, ToolVersion, TrialId, TrialRow,
 };
 use crate::paths::StudyPaths;
 use crate::plan::amend::{
@@ -23,7 +23,7 @@ use crate::plan::amend::{
     changed_tools, tool_path,
 };
 use crate::plan::forecast::{self, Forecast, Held, StageForecast};
-use crate::plan::{KnownBy, MadeWith};
+use crate::plan::{KnownBy, Lineage, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
 use crate::sys::clock::unix_ms;
@@ -294,6 +294,19 @@ impl AmendPlan<'_> {
         }
     }
 
+    /// Refuses trials that are added for parents whose directories were discarded.
+    fn refuse_orphaned(&self) -> Result<(), Error> {
+        let (stands, event) = (&self.stands, &self.plan.event);
+        let added = event.extended.as_ref().filter(|extended| stands.spec.shows_parent(extended.stage));
+        let row = added.and_then(|extended| stands.stages.get(extended.stage as usize));
+        let (Some(added), Some(row)) = (added, row) else { return Ok(()) };
+        let snapshot = self.access.snapshot().map_err(|cause| self.store.unreadable(cause))?;
+        let lineage = Lineage::new(&stands.spec, &stands.stages);
+        let parent = |segment: &Segment| row.parents.get(usize::try_from(segment.parent).ok()?).copied();
+        let parents = added.more.iter().filter(|segment| segment.count > 0).filter_map(parent);
+        retry::refuse_orphaned(self.store, &snapshot, &lineage, parents, &stands.spec)
+    }
+
     /// Runs the commands that print the versions of the study's tools. Gives whether the plan is another one now.
     ///
     /// # Errors
@@ -333,6 +346,7 @@ impl AmendPlan<'_> {
             self.close()?;
             return Ok(Vec::new());
         }
+        self.refuse_orphaned()?;
         let settled = match &self.access {
             Access::Held(journal) if self.plan.event.discard_from.is_some() => self.make_way(journal)?,
             _ => Vec::new(),
@@ -626,7 +640,7 @@ impl forecast::Recorded for Found<'_> {
     ) -> Result<Option<(Metrics, Vec<OutputHash>)>, JournalError> {
         let Some(library) = &mut self.library else { return Ok(None) };
         let hits = library.find(self.snapshot, known_by, stage)?;
-        Ok(hits.into_iter().next().map(|hit| (hit.metrics, hit.outputs)))
+        Ok(hits.into_iter().find(|hit| !hit.discarded).map(|hit| (hit.metrics, hit.outputs)))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::executor::{Inherited, ParentDiffers};
 use crate::journal::{Journal, JournalError, Snapshot};
 use crate::model::words::counted;
 use crate::model::{
-    Event, LaterStages, Metrics, OutputHash, Record, StageIndex, StageRow, StageStatus, TrialId, TrialRow,
+    Event, LaterStages, Metrics, OutputHash, Parent, Record, StageIndex, StageRow, StageStatus, TrialId, TrialRow,
     TrialState,
 };
 use crate::paths::StudyPaths;
@@ -118,7 +118,9 @@ pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'
         Retry::Cases(cases) => named(store, &snapshot, &lineage, cases)?,
     };
     let places: Vec<_> = trials.iter().filter_map(|trial| lineage.locate(*trial)).collect();
-    refuse_orphaned(store, &snapshot, &spec, &lineage, &places)?;
+    let parents = places.iter().filter(|(stage, _)| spec.shows_parent(*stage));
+    let parents = parents.filter_map(|(stage, index)| lineage.parent(*stage, *index));
+    refuse_orphaned(store, &snapshot, &lineage, parents, &spec)?;
     let cases = places.iter().map(|(stage, index)| lineage.case(*stage, *index)).collect();
     let touched: BTreeSet<StageIndex> = places.iter().map(|(stage, _)| *stage).collect();
     let has_begun = |stage: &&StageRow| stage.status != StageStatus::Waiting;
@@ -143,21 +145,21 @@ pub(super) fn plan<'a>(store: &'a Store, which: Retry<'_>) -> Result<RetryPlan<'
     Ok(RetryPlan { store, journal, trials, cases, stages: touched, at_stake, unapproved })
 }
 
-/// Refuses trials that cannot run again: what was discarded of their parents is not there.
-fn refuse_orphaned(
+/// Refuses trials of these parents, which could not run: what was discarded of one is not there.
+pub(super) fn refuse_orphaned(
     store: &Store,
     snapshot: &Snapshot,
-    spec: &Spec,
     lineage: &Lineage<'_>,
-    places: &[(StageIndex, u64)],
+    parents: impl Iterator<Item = Parent>,
+    spec: &Spec,
 ) -> Result<(), Error> {
     let study = snapshot.study().map_err(|cause| store.unreadable(cause))?;
     let paths = StudyPaths::of(&store.path, &study).map_err(Error::no_current_dir)?;
     let mut looked = BTreeSet::new();
-    for (stage, index) in places.iter().filter(|(stage, _)| spec.shows_parent(*stage)) {
-        let Some(parent) = lineage.parent(*stage, *index).filter(|parent| looked.insert(parent.trial)) else {
+    for parent in parents {
+        if !looked.insert(parent.trial) {
             continue;
-        };
+        }
         let row = snapshot.trial(parent.trial).map_err(|cause| store.unreadable(cause))?;
         let (Some(row), Some((before, place))) = (row, lineage.locate(parent.trial)) else { continue };
         let case = lineage.case(before, place);

@@ -231,3 +231,29 @@ fn a_study_drains_before_it_takes_more_than_its_limit() {
     assert_eq!(sandbox.canonical(), whole.canonical());
     sandbox.ok("verify study.redb", 0);
 }
+
+/// A result whose outputs are gone is made again, and said to be; trials for a parent that is gone are refused when they are added.
+#[test]
+fn what_is_discarded_is_neither_taken_nor_derived_from() {
+    let of = |x: &str, budget: u32, children: u32| {
+        StudyFile::new("s")
+            .stage("a", r#"echo {x} > out; echo '{{"m": {x}}}' > metrics.json"#, budget, 1)
+            .with("reuse = true\noutputs = [\"out\"]\nkeep = { survivors = \"logs\", others = \"nothing\" }")
+            .sweep(format!("x = {x}"))
+            .maximize("m")
+            .stage("b", "cat {parent_dir}/out", children, 1)
+            .sweep("y = [1, 2, 3]")
+    };
+    let sandbox = Sandbox::finished(of("[1, 2]", 2, 2), 0);
+    let refused = sandbox.amend(of("[1, 2]", 2, 3), "--yes", 6);
+    assert!(refused.contains("the directory of the parent `s_0_1` was discarded"), "{refused}");
+    assert!(events(&sandbox, "spec_amended").is_empty());
+    let plan = sandbox.amend(of("[3, 1, 2]", 3, 2), "--yes --discard-from b", 0);
+    assert!(plan.contains("3 run"), "{plan}");
+    sandbox.ok("run study.toml", 0);
+    let missed = events(&sandbox, "reuse_missed");
+    assert_eq!(missed.len(), 2, "{missed:?}");
+    assert!(missed.iter().all(|event| event["reason"] == "what it left was discarded"), "{missed:?}");
+    assert!(sandbox.ok("why study.redb s_0_1", 0).contains("what it left was discarded"));
+    sandbox.ok("verify study.redb", 0);
+}

@@ -167,6 +167,25 @@ fn stages_that_were_opened_again_are_rebuilt() {
     }
 }
 
+/// What was discarded of directories, by the study and by hand, also of a trial that ran again since.
+#[test]
+fn discarded_directories_are_rebuilt_as_such() {
+    let study = study_file()
+        .edit("\"./trial.sh\", \"{x}\"]\ntrial_budget = 12", "\"./trial.sh\", \"{x}\"]\ntrial_budget = 4");
+    let keep = "[defaults]\nkeep = { others = \"logs\", failed = \"nothing\" }\n[[stage]]\nname = \"first\"";
+    let sandbox = Sandbox::with_study(study.edit("max = 12", "max = 4").edit("[[stage]]\nname = \"first\"", keep));
+    let works = "echo \"out $1\" > out.txt; echo \"{\\\"y\\\": $1}\" > metrics.json";
+    sandbox.script("trial.sh", &format!("[ \"$1\" = 4 ] && [ ! -e ../../../../../mended ] && exit 3; {works}"));
+    sandbox.ok("run study.toml", 0);
+    check_every_page(&sandbox);
+    sandbox.write("mended", "");
+    sandbox.ok("retry study.redb --failed --discard-children", 0);
+    sandbox.ok("resume study.redb", 0);
+    sandbox.ok("gc study.redb --keep survivors=nothing", 0);
+    assert_eq!(sandbox.dump()["trials"][0]["attempts"][0]["kept"], "nothing");
+    check_every_page(&sandbox);
+}
+
 const SEEK: &str = r#"
 import json, sys
 for line in sys.stdin:

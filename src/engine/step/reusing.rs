@@ -32,6 +32,8 @@ pub(crate) struct Hit {
     pub outputs: Vec<OutputHash>,
     /// Where they lie.
     pub from: Below,
+    /// Whether they were discarded: then it cannot be taken, but be made again.
+    pub discarded: bool,
 }
 
 /// Trials that are looked up, or were and wait to run, at most.
@@ -289,6 +291,7 @@ impl State {
 
     /// Takes the first of the results that are left to be tried, or says that it is to be copied.
     fn try_next(&mut self, now: Now, trial: TrialId) -> Result<Vec<Action>, FoldError> {
+        self.pass_over_discarded(now, trial)?;
         let Some(known) = self.reusing.known.get_mut(&trial) else { return Ok(Vec::new()) };
         match known.hits.front() {
             Some(hit) if hit.outputs.is_empty() => {
@@ -310,6 +313,18 @@ impl State {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Says of results whose outputs were discarded that they cannot be taken, up to the first that can.
+    fn pass_over_discarded(&mut self, now: Now, trial: TrialId) -> Result<(), FoldError> {
+        while let Some(known) = self.reusing.known.get_mut(&trial)
+            && let Some(hit) = known.hits.pop_front_if(|hit| hit.discarded)
+        {
+            known.tried.push(hit.from);
+            let reason = "what it left was discarded".to_owned();
+            self.emit(now, Event::ReuseMissed { trial, origin: hit.origin, reason })?;
+        }
+        Ok(())
     }
 
     /// The result that a trial is to have now, and is to be copied.
