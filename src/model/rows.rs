@@ -605,7 +605,7 @@ pub struct Accounting {
     pub succeeded: u64,
     /// Failed by themselves.
     pub failed: u64,
-    /// Cut off by shutdown, crash, power loss or an abort.
+    /// Cut off by shutdown, crash, power loss or an abort, or ended because their trials were pruned.
     pub interrupted: u64,
     /// Running now.
     pub running: u64,
@@ -615,15 +615,30 @@ pub struct Accounting {
     pub imported: u64,
 }
 
-impl fmt::Display for Accounting {
-    /// `26 started, 23 succeeded, 2 failed, 1 interrupted`: what there was none of is left out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} started", self.attempts_started)?;
-        let ended = [(self.succeeded, "succeeded"), (self.failed, "failed"), (self.interrupted, "interrupted")];
-        for (count, word) in ended.into_iter().chain([(self.running, "running")]).filter(|(count, _)| *count > 0) {
-            write!(f, ", {count} {word}")?;
+impl Accounting {
+    /// `26 started, 20 succeeded, 2 failed, 1 interrupted, 3 pruned`: what there was none of is left out. So many of those that were cut off
+    /// are known to be pruned.
+    #[must_use]
+    pub fn words(&self, pruned: u64) -> String {
+        let pruned = pruned.min(self.interrupted);
+        let counts = [
+            (self.succeeded, "succeeded"),
+            (self.failed, "failed"),
+            (self.interrupted - pruned, "interrupted"),
+            (pruned, "pruned"),
+            (self.running, "running"),
+        ];
+        let mut words = format!("{} started", self.attempts_started);
+        for (count, word) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            words.push_str(&format!(", {count} {word}"));
         }
-        Ok(())
+        words
+    }
+}
+
+impl fmt::Display for Accounting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words(0))
     }
 }
 

@@ -10,8 +10,8 @@ use super::ViewError;
 use super::words::doubt_words;
 use crate::journal::{self, JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, Doubt, Proposals, Rail, StageCounters, StageIndex, StageRow, StageStatus, StudyProgress, StudyRow,
-    StudyStatus, TrialId, TrialState,
+    AttemptNo, AttemptOutcome, AttemptRow, Doubt, Proposals, Rail, StageCounters, StageIndex, StageRow,
+    StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId, TrialState,
 };
 use crate::paths::{StudyPaths, attempt_name, stage_name};
 use crate::plan::{Lineage, StageSummary, doubt_of};
@@ -90,6 +90,22 @@ pub struct StudyView {
 }
 
 impl StudyView {
+    /// How attempts ended, in words. Those that were ended because their trials were pruned are called so, as far as their rows are there.
+    ///
+    /// # Errors
+    /// [`JournalError`] from reading the trials of stages that are watched.
+    pub(super) fn attempts_words(&self, snapshot: &Snapshot) -> Result<String, JournalError> {
+        let watched = self.spec.stages.iter().zip(&self.stages).filter(|(spec, _)| spec.is_watched());
+        let mut pruned = 0;
+        for (_, stage) in watched {
+            for row in snapshot.trials(stage.first_trial, stage.end())? {
+                let ended = |attempt: &AttemptRow| attempt.outcome == Some(AttemptOutcome::Cancelled);
+                pruned += u64::from(row?.attempts.last().is_some_and(ended));
+            }
+        }
+        Ok(self.progress.accounting.words(pruned))
+    }
+
     /// Reads a study from a snapshot.
     ///
     /// # Errors

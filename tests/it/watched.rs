@@ -112,6 +112,10 @@ case $1 in *[05]) loss=1 ;; *) loss=9 ;; esac
     assert_eq!(pruned["rule"], "halving");
     assert_eq!((pruned["step"].as_u64(), pruned["value"].as_f64()), (Some(3), Some(9.0)));
     assert_eq!(dump["trials"][11]["attempts"][0]["outcome"], "cancelled");
+    // Who was ended for that is not called interrupted.
+    let cut = dump["accounting"]["interrupted"].as_u64().unwrap();
+    let text = sandbox.ok("dump study.redb --format text", 0);
+    assert!(text.contains(&format!(", {cut} pruned")) && !text.contains("interrupted"), "{text}");
     let retry = sandbox.run("retry study.redb s_0_11");
     assert_ne!(retry.status.code(), Some(0), "what was pruned has not failed");
     sandbox.ok("verify study.redb", 0);

@@ -15,7 +15,7 @@ pub(super) fn state(
     screen: Screen,
     out: &mut dyn Write,
 ) -> Result<(), ViewError> {
-    header(view, screen, out)?;
+    header(view, snapshot, screen, out)?;
     writeln!(out)?;
     stages(view, screen, out)?;
     for stage in view.stages.iter().filter(|stage| stage.planned() > 0) {
@@ -25,7 +25,7 @@ pub(super) fn state(
     Ok(())
 }
 
-fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
+fn header(view: &StudyView, snapshot: &Snapshot, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {
     let study = &view.study;
     let title = format!("study {}: {}", clean(&study.name), view.status().name());
     writeln!(out, "{}", screen.paint(Paint::Bold, &screen.line(&title)))?;
@@ -47,7 +47,7 @@ fn header(view: &StudyView, screen: Screen, out: &mut dyn Write) -> Result<(), V
         counted(view.progress.last_seq, "event"),
     );
     writeln!(out, "{}", screen.line(&made))?;
-    writeln!(out, "{}", screen.line(&format!("attempts: {}", view.progress.accounting)))?;
+    writeln!(out, "{}", screen.line(&format!("attempts: {}", view.attempts_words(snapshot)?)))?;
     writeln!(out, "{}", screen.line(&format!("spec {}", clean(&study.spec_hash))))?;
     Ok(())
 }

@@ -148,6 +148,8 @@ pub(super) struct Gathered {
     /// Attempts left out of `bars`.
     pub(super) bars_left_out: u64,
     pub(super) runs: Vec<Run>,
+    /// How its attempts ended, in words.
+    pub(super) attempts: String,
     /// Stages of which what finished trials left was read again: when, which, how many trials.
     pub(super) reread: Vec<ReadAgain>,
 }
@@ -167,7 +169,8 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
     let rows_max = DETAILED_MAX.min(CELLS_MAX / (swept + 3)).max(100);
     let strides = (total.div_ceil(rows_max).max(1), started.div_ceil(ATTEMPTS_MAX as u64).max(1));
     let (runs, reread) = runs(snapshot)?;
-    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs, reread };
+    let attempts = view.attempts_words(snapshot)?;
+    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs, attempts, reread };
     let mut attempt_number = 0_u64;
     let begun = view.stages.iter().filter(|row| row.planned() > 0).count() as u64;
     for row in view.stages.iter().filter(|row| row.planned() > 0) {

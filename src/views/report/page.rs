@@ -73,7 +73,7 @@ fn header(report: &Report<'_>, options: &Options) -> Markup {
         ("running time", html! { (duration(view.runtime_us())) }),
         ("created", time(study.created_ms)),
         ("runs", html! { (ends(&report.gathered.runs, view.liveness.alive)) }),
-        ("attempts", html! { (view.progress.accounting) }),
+        ("attempts", html! { (report.gathered.attempts) }),
         ("seed", html! { (study.seed) }),
         ("store", html! { (view.place.store) }),
     ];
