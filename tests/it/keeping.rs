@@ -86,6 +86,9 @@ fn what_is_not_kept_goes_when_no_trial_to_come_needs_it() {
     assert!(why.contains("attempt_1 (discarded but for logs)"), "{why}");
     assert!(sandbox.ok("why study.redb s_0_0", 0).contains("attempt_1 (discarded)"));
     assert_eq!(sandbox.dump()["trials"][0]["attempts"][0]["kept"], "nothing");
+    sandbox.ok("report study.redb -o report.html", 0);
+    assert!(fs::read_to_string(sandbox.path("report.html")).unwrap().contains(r#""gone":[1,0,0]"#));
+    assert!(sandbox.ok("best study.redb --stage a", 0).contains("(discarded but for outputs)"));
     assert_eq!(events(&sandbox, "discard_finished").len(), 3);
     // What is lost is told from that.
     fs::remove_file(stage("0_a/s_0_2/attempt_1/deep/out")).unwrap();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::curves::{self, Curves};
 use crate::journal::Snapshot;
 use crate::model::{
-    AttemptOutcome, Event, FailureKind, Metric, Params, RunEnd, RungRow, StageIndex, StageRow, TrialId,
+    AttemptOutcome, Event, FailureKind, Kept, Metric, Params, RunEnd, RungRow, StageIndex, StageRow, TrialId,
     TrialState, UnixMs, Value,
 };
 use crate::study_file::{Goal, Objective, StageSpec};
@@ -100,6 +100,8 @@ pub(super) struct TrialData {
     pub(super) params: Params,
     pub(super) metrics: BTreeMap<String, Metric>,
     pub(super) attempts: u32,
+    /// Of the first of them so many were discarded, with their logs.
+    pub(super) gone: u32,
     /// Of the last attempt, where it is known.
     pub(super) wall_us: Option<u64>,
     pub(super) ended_ms: UnixMs,
@@ -243,6 +245,13 @@ impl From<&TrialSummary<'_>> for TrialData {
             params: trial.params(),
             metrics: trial.metrics().clone(),
             attempts: last.map_or(0, |attempt| attempt.n),
+            gone: trial
+                .attempts()
+                .iter()
+                .filter(|attempt| trial.kept_of(attempt.n) == Kept::Nothing)
+                .map(|attempt| attempt.n)
+                .max()
+                .unwrap_or(0),
             wall_us: trial.usage().map(|usage| usage.wall_us),
             ended_ms: last.and_then(|attempt| attempt.ended_ms).unwrap_or(0),
             above_parent: Vec::new(),

@@ -53,7 +53,9 @@ const make = (tag, attributes, ...children) => {
 
     const logs = (stage, r) => {
       const links = [];
-      for (let n = 1; n <= stage.attempts[r]; n++) {
+      const gone = stage.gone ? stage.gone[r] : 0;
+      if (gone > 0) links.push("discarded ");
+      for (let n = 1 + gone; n <= stage.attempts[r]; n++) {
         const dir = `${data.base}/${stage.index}_${encodeURIComponent(stage.name)}/${encodeURIComponent(`${base}_${stage.index}_${stage.i[r]}`)}/attempt_${n}`;
         links.push(`#${n} `, make("a", { href: `${dir}/stdout.log`, "aria-label": `stdout of attempt ${n}` }, "out"), " ", make("a", { href: `${dir}/stderr.log`, "aria-label": `stderr of attempt ${n}` }, "err"), " ");
       }

@@ -37,6 +37,9 @@ struct Stage<'a> {
     state: Words<'a>,
     survivor: Vec<u8>,
     attempts: Vec<u32>,
+    /// Of these the first so many were discarded; left out where none was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<u32>,
     ms: Vec<Option<u64>>,
     failure: Words<'a>,
     parent: Words<'a>,
@@ -111,6 +114,10 @@ fn stage<'a>(spec: &Spec, stage: &'a StageData) -> Stage<'a> {
         state: trials.iter().map(|trial| Some(trial.state.name().into())).collect(),
         survivor: trials.iter().map(|trial| u8::from(trial.survivor)).collect(),
         attempts: trials.iter().map(|trial| trial.attempts).collect(),
+        gone: match trials.iter().any(|trial| trial.gone > 0) {
+            true => trials.iter().map(|trial| trial.gone).collect(),
+            false => Vec::new(),
+        },
         ms: trials.iter().map(|trial| trial.wall_us.map(|us| us / 1_000)).collect(),
         failure: trials.iter().map(|trial| failure_words(trial).map(Cow::Owned)).collect(),
         parent: trials.iter().map(|trial| Some(trial.parent.as_str().into())).collect(),
