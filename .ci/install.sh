@@ -1,7 +1,18 @@
 # shellcheck shell=bash
 # Sourced by tests/run and .ci/run: gets the tools they need, quietly, and only what is missing.
 
-step() { printf '\n==> %s\n' "$*"; }
+# Says what begins, and when, for `durations`; a script that this one becomes goes on with the list.
+step() {
+    printf '\n==> %s\n' "$*"
+    export PITON_STEPS=${PITON_STEPS:-}$EPOCHSECONDS" $*"$'\n'
+}
+
+# The steps that took a second or more, the longest first.
+durations() {
+    printf '%s%s' "$PITON_STEPS" "$EPOCHSECONDS" | awk '
+        { at = $1; sub(/^[0-9]+ ?/, ""); if (NR > 1 && at - began >= 1) printf "%6d %s\n", at - began, name
+          began = at; name = $0 }' | sort -rn
+}
 
 # Runs a command in silence; shows all it said if it fails.
 quietly() {

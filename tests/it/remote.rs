@@ -10,22 +10,33 @@ use crate::clusters::{Cluster, Ray, Slurm, path_with_ray};
 use crate::harness::{Engine, Sandbox, StudyFile, both, wait_until};
 use crate::kills::Moments;
 
-/// Two stages, 40 trials. Each notes that its command ran, and is a function of its params, seed and parent alone.
-fn study(run: &str) -> StudyFile {
+/// Two stages, the first of so many trials. Each trial notes that its command ran, and is a function of its params, seed and
+/// parent alone.
+fn sized(run: &str, wide: usize) -> StudyFile {
+    let survivors = wide / 7;
     StudyFile::new("far")
         .with("seed = 5")
         .with("[env]\nNAP = \"0.2\"")
         .run("workers = 8\ngrace = \"1s\"")
         .with(run)
-        .stage("wide", ["./trial.sh", "{x}"], 28, 4)
+        .stage("wide", ["./trial.sh", "{x}"], wide, survivors)
         .with(r#"outputs = ["out.txt"]"#)
-        .sweep(r#"x = { min = 1, max = 28, type = "int" }"#)
+        .sweep(format!(r#"x = {{ min = 1, max = {wide}, type = "int" }}"#))
         .minimize("z")
         .with("[[stage.failure]]\nkind = \"unlucky\"\nlog = \"no luck\"")
-        .stage("deep", ["./trial.sh", "{y}"], 12, 2)
+        .stage("deep", ["./trial.sh", "{y}"], 3 * survivors, 2)
         .with(r#"outputs = ["out.txt"]"#)
         .sweep("y = { min = 0.1, max = 0.9, steps = 3 }")
         .minimize("z")
+}
+
+fn study(run: &str) -> StudyFile {
+    sized(run, wide(run))
+}
+
+/// Each job of Ray's costs seconds of a processor before it does anything.
+fn wide(run: &str) -> usize {
+    if run.contains("executor = \"ray\"") { 14 } else { 28 }
 }
 
 const TRIAL: &str = r#"
@@ -42,6 +53,7 @@ awk -v x="$1" 'BEGIN { printf "{\"z\": %.17g}\n", (x - 9.3) * (x - 9.3) / 3 }' >
 pub struct Far {
     pub sandbox: Sandbox,
     pub env: Vec<(String, String)>,
+    pub wide: usize,
 }
 
 impl Far {
@@ -52,7 +64,7 @@ impl Far {
     pub fn with(run: &str, env: Vec<(String, String)>) -> Self {
         let sandbox = Sandbox::with_study(study(run));
         sandbox.script("trial.sh", TRIAL);
-        Self { sandbox, env }
+        Self { sandbox, env, wide: wide(run) }
     }
 
     /// So many trials at once.
@@ -78,7 +90,7 @@ impl Far {
 
     /// Completed, with the result of this machine; how many attempts began more than once.
     pub fn check(&self) -> Vec<String> {
-        assert_eq!(self.sandbox.canonical(), local(), "as on this machine");
+        assert_eq!(self.sandbox.canonical(), self.local(), "as on this machine");
         self.sandbox.ok("verify study.redb", 0);
         let dump = self.sandbox.dump();
         let mut begun = self.sandbox.lines("begun");
@@ -97,7 +109,19 @@ impl Far {
 
     /// The same, and no trial ran more than once.
     pub fn check_once(&self) {
-        assert_eq!(self.check().len(), 40, "each trial's command ran once");
+        assert_eq!(self.check().len(), self.trials(), "each trial's command ran once");
+    }
+
+    pub fn trials(&self) -> usize {
+        self.wide + 3 * (self.wide / 7)
+    }
+
+    /// The canonical dump of the study on this machine.
+    fn local(&self) -> String {
+        let near = Sandbox::with_study(sized("executor = \"local\"\n", self.wide));
+        near.script("trial.sh", TRIAL);
+        near.ok("run study.toml", 0);
+        near.canonical()
     }
 
     pub fn running(&self) -> usize {
@@ -159,13 +183,6 @@ impl Far {
     }
 }
 
-/// The canonical dump of the study on this machine.
-fn local() -> String {
-    let near = Far::with("executor = \"local\"\n", Vec::new());
-    near.sandbox.ok("run study.toml", 0);
-    near.sandbox.canonical()
-}
-
 #[test]
 fn slurm_gives_the_same_results_by_jobs_and_by_arrays() {
     let slurm = Slurm::start();
@@ -201,7 +218,7 @@ fn a_node_of_slurms_that_dies_interrupts_its_trials() {
     slurm.kill_node(1);
     far.let_go();
     assert_eq!(engine.wait().code(), Some(0));
-    assert!(far.check().len() > 40, "trials of the dead node ran again");
+    assert!(far.check().len() > far.trials(), "trials of the dead node ran again");
     assert!(far.sandbox.dump()["accounting"]["interrupted"].as_u64().unwrap() > 0);
 }
 
@@ -400,7 +417,7 @@ fn ray_gives_the_same_results_and_keeps_trials_whenever_the_engine_is_killed() {
     far.check_once();
     let jobs = ray.get("/api/jobs/").unwrap();
     let left = jobs.matches("\"submission_id\": \"").count();
-    assert!(left <= 20, "what is recorded is deleted there, but for some of the last: {left} of 40");
+    assert!(left <= 10, "what is recorded is deleted there, but for some of the last: {left} of {}", far.trials());
     forced(&Far::on(&ray));
 }
 
@@ -416,7 +433,7 @@ fn a_ray_cluster_that_dies_and_comes_back_interrupts_its_trials() {
     far.let_go();
     ray.start_again();
     assert_eq!(engine.wait().code(), Some(0));
-    assert!(far.check().len() > 40, "what died ran again");
+    assert!(far.check().len() > far.trials(), "what died ran again");
 }
 
 #[test]

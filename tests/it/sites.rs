@@ -185,7 +185,7 @@ fn a_wrong_token_is_refused_by_ray_and_a_node_that_cannot_start_jobs_is_avoided(
     let far = Far::on(&ray);
     let text = std::fs::read_to_string(far.sandbox.path("study.toml")).unwrap();
     let fewer =
-        text.edit("trial_budget = 28", "trial_budget = 3").edit("survivor_count = 4", "survivor_count = 1");
+        text.edit("trial_budget = 14", "trial_budget = 3").edit("survivor_count = 2", "survivor_count = 1");
     far.sandbox.write("study.toml", &fewer);
     far.sandbox.write("token", "right-0123456789abcdef\n");
     let mut env = far.env.clone();
