@@ -21,7 +21,7 @@ use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{
     Amiss, AttemptError, EndedAttemptDir, Grounds, Parents, Room, Syncer, ToSync, Unsynced, discard_doubtful,
-    hand_on, keep_outputs, make, remove_empty_scratch, reported, shown_by, take,
+    hand_on, keep_outputs, make, reported, shown_by, take,
 };
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorError, ExecutorEvent, Job};
 use crate::model::halving::Shown;
@@ -544,9 +544,6 @@ impl Shared {
             Fate::Hangs => (failed(FailureKind::Timeout, true, Severity::Medium), Some(Exit::Signal(15))),
         };
         // What the real executor does once a child has ended.
-        if let Ok(Some(case)) = EndedAttemptDir::of(&self.grounds, job).as_ref().map(EndedAttemptDir::case) {
-            remove_empty_scratch(case, job);
-        }
         let (verdict, amiss) = self.parents.vouch(job, verdict, &to_the_end);
         let unwell = amiss.is_some();
         if let Some(amiss) = amiss {

@@ -169,7 +169,6 @@ fn what_alters_results_is_refused_until_they_are_discarded() {
     let other = study(3, second(2)).edit("k = { min = 1", "k = { min = 5");
     let scratch = |case: &str| sandbox.path(&format!("artifacts/s/{case}/scratch/checkpoint"));
     for case in ["0_a/s_0_0", "1_b/s_1_0"] {
-        std::fs::create_dir_all(scratch(case).parent().unwrap()).unwrap();
         std::fs::write(scratch(case), "of a run").unwrap();
     }
     let words = sandbox.amend(&other, "--yes", 6);

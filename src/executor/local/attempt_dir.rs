@@ -391,14 +391,6 @@ fn make_scratch_in(case: &Opened, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Removes a scratch directory that has nothing in it once its trial's attempt has ended: the next attempt finds an empty one, too.
-pub(crate) fn remove_empty_scratch(case: &Opened, job: &Job) {
-    if let Some(name) = scratch_beside(job) {
-        // Mostly there is something in it, or it is gone.
-        let _ = case.remove_empty(name);
-    }
-}
-
 fn cannot(what: &str, error: &io::Error) -> AttemptError {
     AttemptError::Machine(format!("cannot make {what}: {}", io_words(error)))
 }
@@ -543,36 +535,6 @@ mod tests {
         fs::write(job.scratch_dir.join("checkpoint"), b"").unwrap();
         unmake(&grounds, &job);
         assert!(!job.dir.exists() && job.scratch_dir.join("checkpoint").exists());
-    }
-
-    #[test]
-    fn a_scratch_directory_goes_with_its_attempt_only_if_it_is_empty() {
-        let root = tempfile::tempdir().unwrap();
-        let (grounds, mut job) = ground(root.path());
-        make(&grounds, &job).unwrap();
-        let case = Opened::dir(job.dir.parent().unwrap()).unwrap();
-        remove_empty_scratch(&case, &job);
-        assert!(!job.scratch_dir.exists() && job.dir.join(PARAMS_FILE).exists());
-        job.dir.set_file_name("attempt_2");
-        make(&grounds, &job).unwrap();
-        fs::write(job.scratch_dir.join("checkpoint"), b"").unwrap();
-        remove_empty_scratch(&case, &job);
-        job.dir.set_file_name("attempt_3");
-        make(&grounds, &job).unwrap();
-        assert!(job.scratch_dir.join("checkpoint").exists());
-        // What a trial put in its place is its own.
-        fs::remove_dir_all(&job.scratch_dir).unwrap();
-        fs::write(&job.scratch_dir, b"").unwrap();
-        remove_empty_scratch(&case, &job);
-        assert!(job.scratch_dir.is_file());
-        job.dir.set_file_name("attempt_4");
-        make(&grounds, &job).unwrap();
-        assert!(job.scratch_dir.is_dir());
-        // That of a replay is not beside its attempt, and stays.
-        job.scratch_dir = root.path().join(SCRATCH_DIR);
-        make(&grounds, &Job { dir: job.dir.with_file_name("attempt_5"), ..job.clone() }).unwrap();
-        remove_empty_scratch(&Opened::dir(root.path()).unwrap(), &job);
-        assert!(job.scratch_dir.is_dir());
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl EndedAttemptDir {
         Ok(Self { case: case?, ..Self::none() })
     }
 
-    pub(crate) fn case(&self) -> Option<&Opened> {
+    pub(super) fn case(&self) -> Option<&Opened> {
         self.case.as_deref()
     }
 

@@ -69,7 +69,7 @@ pub(crate) mod placing {
 /// What a simulated pool shares with this one: the places of attempts, and how they become durable.
 #[cfg(test)]
 pub(crate) mod parts {
-    pub(crate) use super::attempt_dir::{Grounds, discard_doubtful, make, remove_empty_scratch};
+    pub(crate) use super::attempt_dir::{Grounds, discard_doubtful, make};
     pub(crate) use super::blame::AttemptError;
     pub(crate) use super::ended_dir::EndedAttemptDir;
     pub(crate) use super::parents::{Amiss, Parents};

@@ -355,9 +355,6 @@ fn report(
         Ok(remains) => {
             let left = Left { remains: &remains, started_at };
             let verdict = judge(shared, job, told, &exited, cause, &left, &mut unsynced);
-            if let Some(case) = remains.case() {
-                attempt_dir::remove_empty_scratch(case, job);
-            }
             shared.keep_rest(job, verdict, &remains, &mut unsynced)
         }
         // An end that the engine brought about needs no look at what was left.
