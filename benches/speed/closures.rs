@@ -1,8 +1,9 @@
 //! Closure trials through the library: what the engine and its journal cost, and whether that grows.
 
+use crate::bench::{Bench, Fallible};
+use crate::limits;
 use crate::measure::{Samples, figure, piton, run, run_and_read, worker};
 use crate::report::{Goal, Report};
-use crate::{Bench, Fallible, limits};
 
 /// Measures them.
 pub fn measure(bench: &Bench, report: &mut Report) -> Fallible<()> {

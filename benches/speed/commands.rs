@@ -4,10 +4,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::bench::{Bench, Fallible};
 use crate::measure::{Run, Samples, piton, run, worker};
 use crate::report::{Goal, Report};
 use crate::studies::file_of_true;
-use crate::{Bench, Fallible};
 
 /// One way to do the work: wall and CPU time of each run.
 struct Way {

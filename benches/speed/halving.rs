@@ -15,11 +15,10 @@ use piton::program::halving::{Ladder, Rule};
 use piton::{Heard, Range, Reader, Stage, Study, TrialContext, TrialError};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::measure::{Samples, figure, run_and_read, worker};
+use crate::bench::{Bench, Fallible};
+use crate::measure::{Samples, figure, print, run_and_read, worker};
 use crate::report::{Goal, Report};
 use crate::studies::STAGE;
-use crate::worker::print;
-use crate::{Bench, Fallible};
 
 /// Trials of a study.
 const TRIALS: u64 = 200;

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use redb::{ConcurrencyMode, Database, Durability, ReadableDatabase, TableDefinition};
 
-use crate::measure::{Samples, figure, run_and_read, worker};
+use crate::bench::{Bench, Fallible};
+use crate::measure::{Samples, figure, print, run_and_read, worker};
 use crate::report::Report;
-use crate::worker::print;
-use crate::{Bench, Fallible};
 
 /// Measures them.
 pub fn measure(bench: &Bench, report: &mut Report) -> Fallible<()> {

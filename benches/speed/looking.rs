@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::bench::{Bench, Fallible};
 use crate::measure::{Samples, await_some, children_of, cpu_of, piton, reap, run, written_by};
 use crate::report::{Goal, Report};
 use crate::stores::{copied, killed, monotonic_ns};
-use crate::{Bench, Fallible};
 
 /// Trials that are left to run in a large study.
 const PENDING: u64 = 1_000;

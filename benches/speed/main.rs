@@ -8,6 +8,7 @@
 
 #![expect(unreachable_pub, reason = "nothing of a program can be reached from outside")]
 
+mod bench;
 mod closures;
 mod commands;
 mod halving;
@@ -26,38 +27,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bench::{Bench, Fallible, Scale};
 use report::Report;
-
-/// Any error, in words.
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// How much is measured.
-pub struct Scale {
-    /// Counted repetitions.
-    pub reps: usize,
-    /// Trials of the large studies.
-    pub large: u64,
-    /// Trials of the largest study that is run in full.
-    pub huge: Option<u64>,
-}
-
-/// Where and how much.
-pub struct Bench {
-    /// How much.
-    pub scale: Scale,
-    dir: tempfile::TempDir,
-    next: std::cell::Cell<u32>,
-}
-
-impl Bench {
-    /// A new empty directory, gone at the end.
-    pub fn dir(&self, name: &str) -> Fallible<PathBuf> {
-        self.next.set(self.next.get() + 1);
-        let dir = self.dir.path().join(format!("{:03}-{name}", self.next.get()));
-        std::fs::create_dir(&dir)?;
-        Ok(dir)
-    }
-}
 
 /// A section measures one kind of thing.
 type Section = fn(&Bench, &mut Report) -> Fallible<()>;
@@ -118,7 +89,7 @@ fn bench(mut args: Vec<&str>) -> Fallible<()> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let place = std::env::var_os("PITON_BENCH_DIR").map_or(target.to_path_buf(), PathBuf::from);
     std::fs::create_dir_all(&place)?;
-    let bench = Bench { scale, dir: tempfile::tempdir_in(place)?, next: std::cell::Cell::new(0) };
+    let bench = Bench::new(scale, place)?;
     let mut report = Report::new(target.parent().unwrap_or(target).join("bench.json"));
     for (name, section) in SECTIONS {
         if if args.is_empty() { !with_peers } else { args.contains(&name) } {

@@ -1,10 +1,10 @@
 //! Running a program and the operating system's accounting of it; samples and their medians.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Fallible;
+use crate::bench::Fallible;
 
 /// One finished run of a program.
 #[derive(Clone, Debug)]
@@ -161,6 +161,14 @@ pub fn children_of(pid: u32) -> Fallible<Vec<u32>> {
         children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
     Ok(children)
+}
+
+/// One line of figures, for the process that started this one.
+pub fn print(figures: &serde_json::Value) -> Fallible<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{figures}")?;
+    out.flush()?;
+    Ok(())
 }
 
 /// Looks again and again until there is something.

@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::bench::{Bench, Fallible};
 use crate::measure::{Run, Samples, await_some, piton, run};
 use crate::report::{Report, say};
 use crate::studies::file_of_true;
-use crate::{Bench, Fallible};
 
 /// A program, how to get it, and how it does so many trials.
 struct Peer {

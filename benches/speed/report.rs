@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::Fallible;
+use crate::bench::Fallible;
 use crate::measure::Samples;
 
 /// What a figure should be.

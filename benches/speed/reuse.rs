@@ -8,10 +8,9 @@ use std::time::Instant;
 use piton::model::{Event, Seq};
 use piton::{Reader, Store, Study};
 
-use crate::measure::{Run, Samples, figure, run, run_and_read, worker};
+use crate::bench::{Bench, Fallible};
+use crate::measure::{Run, Samples, figure, print, run, run_and_read, worker};
 use crate::report::{Goal, Report};
-use crate::worker::print;
-use crate::{Bench, Fallible};
 
 /// Trials of the studies that take all of their results.
 const TAKEN: u64 = 10_000;

@@ -1,8 +1,8 @@
 //! Plans far larger than what is run of them.
 
+use crate::bench::{Bench, Fallible};
 use crate::measure::{Samples, run_and_read, worker};
 use crate::report::{Goal, Report};
-use crate::{Bench, Fallible};
 
 /// Measures memory while the first trials of a plan of ten millions run.
 pub fn measure(bench: &Bench, report: &mut Report) -> Fallible<()> {

@@ -7,8 +7,9 @@ use piton::model::{AttemptEnd, EngineId, Event, Exit, Next, ProcessId, TrialId, 
 use piton::program::engine::Draft;
 use piton::{Journal, Study};
 
+use crate::bench::Fallible;
 use crate::measure::{run, worker};
-use crate::{Fallible, studies};
+use crate::studies;
 
 /// Events in one commit while a store is written.
 const BATCH: u64 = 2_000;

@@ -3,7 +3,7 @@
 use piton::{Metric, Metrics, Spec, Stage, TrialContext, TrialError};
 use piton::{Range, Study};
 
-use crate::Fallible;
+use crate::bench::Fallible;
 
 /// The name of their one stage.
 pub const STAGE: &str = "explore";

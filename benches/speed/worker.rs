@@ -8,7 +8,9 @@ use piton::model::{Event, Record, Seq};
 use piton::program::engine::{Draft, Observer};
 use piton::{Snapshot, Study};
 
-use crate::{Fallible, halving, limits, reuse, stores, studies};
+use crate::bench::Fallible;
+use crate::measure::print;
+use crate::{halving, limits, reuse, stores, studies};
 
 /// One worker, by its name.
 pub fn work(args: &[String]) -> Fallible<()> {
@@ -89,13 +91,4 @@ fn timed(study: Study, stop_at: u64) -> Fallible<()> {
         "trials_s": timer.last_s - timer.first_s,
         "whole_s": begun.elapsed().as_secs_f64(),
     }))
-}
-
-/// One line of figures.
-pub fn print(figures: &serde_json::Value) -> Fallible<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{figures}")?;
-    out.flush()?;
-    Ok(())
 }
