@@ -15,7 +15,7 @@ use crate::study_file::{
     is_case_file, run_differences, same_path,
 };
 
-use super::forecast::Held;
+use super::held::{Held, Untaken};
 use super::{declared, shares};
 pub use reread::Rereading;
 
@@ -106,46 +106,6 @@ impl BaseCommand {
         match self {
             Self::Stands => "nothing that it saw changes",
             Self::RunsAgain(why) => why,
-        }
-    }
-}
-
-/// Why the results that a stage has are none for the trials of another spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Untaken {
-    /// The other spec has no such stage.
-    Gone,
-    /// The stage reuses in neither.
-    Runs,
-    /// The stage begins to reuse.
-    NowReuses,
-    /// It reuses no more.
-    RunsNow,
-    /// It has other values of these parts of their identities; empty: it is not known which.
-    Differ(Vec<String>),
-    /// They lack this metric, which objectives or rails need.
-    Lack(String),
-    /// Some were imported: nothing is known of what they depend on.
-    Imported,
-    /// A check has found that equal trials of it come to other results: none is taken any more.
-    Doubted,
-}
-
-impl Untaken {
-    /// The rest of a sentence about the stage.
-    fn words(&self) -> String {
-        match self {
-            Self::Gone => "the stage is gone".into(),
-            Self::Runs => "it does not reuse".into(),
-            Self::NowReuses => {
-                "they were made without `reuse`, with seeds by their places, and have no identity: they cannot be taken".into()
-            }
-            Self::RunsNow => "it reuses no more, and its trials have seeds by their places again".into(),
-            Self::Differ(parts) if parts.is_empty() => "what they depend on is not what is recorded".into(),
-            Self::Differ(parts) => format!("their identity is another one: {}", parts.join(", ")),
-            Self::Imported => "some of them were imported, and no trial can take those".into(),
-            Self::Lack(metric) => format!("they lack the metric `{metric}`"),
-            Self::Doubted => "they depend on more than their identity, and are not taken any more".into(),
         }
     }
 }

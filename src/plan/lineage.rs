@@ -3,12 +3,14 @@
 //! It reads the spec and the stage rows alone: the rows say who survived and how the budget was cut. Rows that do not
 //! fit the spec give `None`, never a wrong answer or a loop: each step up the lineage is one stage earlier.
 
-use crate::model::{Params, Parent, Proposals, Proposing, StageIndex, StageRow, TrialId, UnixMs, Value};
+use crate::model::{
+    LaterStages, Params, Parent, Proposals, Proposing, StageIndex, StageRow, StageStatus, TrialId, UnixMs, Value,
+};
 use crate::study_file::{Sampling, Spec, StageSpec};
 
 use super::distinct::Share;
 use super::draw::Draw;
-use super::{grid, identity, listed, mend};
+use super::{grid, identity, listed};
 
 const PROPOSER_SEED_PURPOSE: &str = "piton plan 1: seed of a proposer";
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
@@ -163,7 +165,14 @@ impl<'a> Lineage<'a> {
     /// Whether a stage began with other cases than survive the one before it now, and was to stay as it is.
     #[must_use]
     pub fn is_kept(&self, stage: StageIndex) -> bool {
-        mend::kept(self.stages, stage)
+        let of = |index: StageIndex| self.stages.get(usize::try_from(index).ok()?);
+        let before = stage.checked_sub(1).and_then(of);
+        before.zip(of(stage)).is_some_and(|(before, stage)| {
+            before.status == StageStatus::Closed
+                && before.later == LaterStages::Keep
+                && stage.status != StageStatus::Waiting
+                && !stage.began_with(&before.survivors)
+        })
     }
 
     /// When a stage opened, Unix milliseconds.

@@ -25,19 +25,6 @@ pub(crate) fn unsettled(stages: &[StageRow]) -> Option<StageIndex> {
     None
 }
 
-/// Whether a stage began with other cases than survive the one before it now, and is to stay as it is.
-#[must_use]
-pub(crate) fn kept(stages: &[StageRow], stage: StageIndex) -> bool {
-    let of = |index: StageIndex| stages.get(usize::try_from(index).ok()?);
-    let before = stage.checked_sub(1).and_then(of);
-    before.zip(of(stage)).is_some_and(|(before, stage)| {
-        before.status == StageStatus::Closed
-            && before.later == LaterStages::Keep
-            && stage.status != StageStatus::Waiting
-            && !stage.began_with(&before.survivors)
-    })
-}
-
 /// The events that settle the first stage that is [`unsettled`]; none if there is none.
 #[must_use]
 pub(crate) fn settling(spec: &Spec, stages: &[StageRow]) -> Vec<Event> {

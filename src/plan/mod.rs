@@ -6,11 +6,13 @@
 //! change to any number this module gives needs a new [`VERSION`].
 
 pub(crate) mod amend;
+mod candidate;
 mod distinct;
 mod draw;
 mod exact;
 pub(crate) mod forecast;
 mod grid;
+pub(crate) mod held;
 mod identity;
 pub(crate) mod keep;
 mod lineage;

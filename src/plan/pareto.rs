@@ -18,8 +18,8 @@ use std::collections::BinaryHeap;
 
 use num_bigint::BigInt;
 
+use super::candidate::Candidate;
 use super::exact::{Column, Scale};
-use super::select::Candidate;
 
 /// A candidate of a front.
 #[derive(Debug)]

@@ -11,11 +11,11 @@
 //!
 //! `top` and `lexicographic` hold as many candidates as may survive, the others the objectives' values of all.
 
-use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use num_bigint::BigInt;
 
+use super::candidate::Candidate;
 use super::exact::{Column, Scale};
 use super::pareto;
 use crate::model::Metrics;
@@ -59,35 +59,6 @@ pub(crate) struct Selector {
     /// For the others: all.
     all: Vec<Candidate>,
 }
-
-/// A candidate; the greater, the worse.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    /// Of the objectives in order, turned so that smaller is better; minus zero is zero.
-    pub costs: Vec<f64>,
-    pub index: u64,
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let costs = self.costs.iter().zip(&other.costs).map(|(a, b)| a.total_cmp(b));
-        costs.fold(Ordering::Equal, Ordering::then).then(self.index.cmp(&other.index))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Candidate {}
 
 impl Selector {
     #[must_use]

@@ -19,10 +19,11 @@ use crate::model::{
 };
 use crate::paths::StudyPaths;
 use crate::plan::amend::{
-    Amendment, BaseCommand, Class, Discarded, Judged, Present, Rereading, StudyState, Untaken, amendment,
-    changed_tools, tool_path,
+    Amendment, BaseCommand, Class, Discarded, Judged, Present, Rereading, StudyState, amendment, changed_tools,
+    tool_path,
 };
-use crate::plan::forecast::{self, Forecast, Held, StageForecast};
+use crate::plan::forecast::{self, Forecast, StageForecast};
+use crate::plan::held::{Held, Untaken, untaken};
 use crate::plan::{KnownBy, Lineage, MadeWith};
 use crate::study::Study;
 use crate::study_file::{self, Change, Contradiction, Spec, StageSpec};
@@ -598,7 +599,7 @@ impl Stands {
                 let known = (stages.as_slice(), study.doubts.as_slice());
                 held.push(match imported {
                     true => Untaken::Imported.into(),
-                    false => forecast::untaken(&recorded, old, known, &proposals, stage.index, new)?,
+                    false => untaken(&recorded, old, known, &proposals, stage.index, new)?,
                 });
             }
         }

@@ -16,7 +16,7 @@ use crate::model::{
     TrialState,
 };
 use crate::paths::StudyPaths;
-use crate::plan::{KnownBy, Lineage, MadeWith, forecast, keep};
+use crate::plan::{KnownBy, Lineage, MadeWith, forecast, held, keep};
 use crate::study::Study;
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::clock::unix_ms;
@@ -190,7 +190,7 @@ fn lost(snapshot: &Snapshot, spec: &Spec, stages: &[StageRow], stage: &StageRow)
     let proposals = snapshot.proposals(TrialId(0), end)?;
     let made_with = MadeWith::from(&study);
     let (recorded, known) = (Known(snapshot), (stages, study.doubts.as_slice()));
-    let held = forecast::untaken(&recorded, (spec, made_with), known, &proposals, stage.index, (spec, made_with))?;
+    let held = held::untaken(&recorded, (spec, made_with), known, &proposals, stage.index, (spec, made_with))?;
     Ok(if held.untaken.is_some() || counters.imported > 0 { all } else { 0 })
 }
 

@@ -6,9 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{FAILURE_RATE_AFTER, failure_rate_exceeded};
 use crate::model::Rail;
 use crate::study_file::{Rails, StageRails};
+
+/// With fewer finished trials a failure rate says nothing yet.
+const FAILURE_RATE_AFTER: u64 = 5;
+
+/// Whether more than `max`, a share in `(0, 1]`, of the `finished` trials have `failed`; never with fewer than
+/// [`FAILURE_RATE_AFTER`] finished.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "no stage has 2^53 trials")]
+fn failure_rate_exceeded(max: f64, failed: u64, finished: u64) -> bool {
+    // Divided, not multiplied: 29 of 100 is exactly the 0.29 that people write, and 0.29 * 100 is less than 29.
+    finished >= FAILURE_RATE_AFTER && failed as f64 / finished as f64 > max
+}
 
 /// What a final result means to the rails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,5 +330,31 @@ mod tests {
             );
         }
         assert_eq!((judge.next(), judge.limit()), (10_000, None));
+    }
+
+    #[test]
+    fn a_failure_rate_is_exceeded_only_by_more_and_only_after_five() {
+        for (max, failed, finished, exceeded) in [
+            (0.5, 4, 4, false),
+            (0.5, 2, 5, false),
+            (0.5, 3, 5, true),
+            (0.5, 3, 6, false),
+            (1.0, 9, 9, false),
+            (0.01, 0, 1_000, false),
+            (0.01, 11, 1_000, true),
+            (0.5, 0, 0, false),
+        ] {
+            assert_eq!(
+                failure_rate_exceeded(max, failed, finished),
+                exceeded,
+                "{failed} of {finished} over {max}"
+            );
+        }
+        // Every share of a hundred that a person may write is exceeded by one more failure, and not before.
+        for failed in 1..100 {
+            let written: f64 = format!("0.{failed:02}").parse().unwrap();
+            assert!(!failure_rate_exceeded(written, failed, 100), "{failed}");
+            assert!(failure_rate_exceeded(written, failed + 1, 100), "{failed}");
+        }
     }
 }

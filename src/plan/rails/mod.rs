@@ -16,9 +16,6 @@ use crate::study_file::{AbortRule, Bound, Spec, StageRails};
 use super::Lineage;
 pub(crate) use judge::{Judge, Outcome};
 
-/// With fewer finished trials a failure rate says nothing yet.
-pub(super) const FAILURE_RATE_AFTER: u64 = 5;
-
 /// How a succeeded trial's metrics break an `abort_if` rule, in words; `None` if they do not. The bound itself is
 /// still good, and a metric that is not there breaks nothing.
 #[must_use]
@@ -29,15 +26,6 @@ pub(super) fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<Str
         Bound::Above(bound) => (value > bound, "above", bound),
     };
     broken.then(|| format!("`{}` {} is {side} {}", rule.metric, float_text(value), float_text(bound)))
-}
-
-/// Whether more than `max`, a share in `(0, 1]`, of the `finished` trials have `failed`; never with fewer than
-/// [`FAILURE_RATE_AFTER`] finished.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "no stage has 2^53 trials")]
-pub(super) fn failure_rate_exceeded(max: f64, failed: u64, finished: u64) -> bool {
-    // Divided, not multiplied: 29 of 100 is exactly the 0.29 that people write, and 0.29 * 100 is less than 29.
-    finished >= FAILURE_RATE_AFTER && failed as f64 / finished as f64 > max
 }
 
 /// What a trial that is final means to the rails of its stage; `None` while it is not.
@@ -147,32 +135,6 @@ mod tests {
         }
         for metric in ["label", "none"] {
             assert_eq!(violation(metric, Bound::Below(1e300)), None, "{metric}");
-        }
-    }
-
-    #[test]
-    fn a_failure_rate_is_exceeded_only_by_more_and_only_after_five() {
-        for (max, failed, finished, exceeded) in [
-            (0.5, 4, 4, false),
-            (0.5, 2, 5, false),
-            (0.5, 3, 5, true),
-            (0.5, 3, 6, false),
-            (1.0, 9, 9, false),
-            (0.01, 0, 1_000, false),
-            (0.01, 11, 1_000, true),
-            (0.5, 0, 0, false),
-        ] {
-            assert_eq!(
-                failure_rate_exceeded(max, failed, finished),
-                exceeded,
-                "{failed} of {finished} over {max}"
-            );
-        }
-        // Every share of a hundred that a person may write is exceeded by one more failure, and not before.
-        for failed in 1..100 {
-            let written: f64 = format!("0.{failed:02}").parse().unwrap();
-            assert!(!failure_rate_exceeded(written, failed, 100), "{failed}");
-            assert!(failure_rate_exceeded(written, failed + 1, 100), "{failed}");
         }
     }
 }
