@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::random::Random;
-use super::studies::{INPUT, Meddled, Scenario};
+use super::studies::{Meddled, Scenario};
 use super::trials::{self, Setting};
-use super::world::World;
+use super::world::{INPUT, World};
 use crate::engine::{CommitStep, Draft, Observer, Order, RunHost, RunOptions, RunSettings, Step, run_on};
 use crate::error::Error;
 use crate::journal::Reader;

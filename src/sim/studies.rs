@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use super::trials::{Nature, Request, Requests};
+use super::world::INPUT;
 use crate::model::{Keep, Kept, LaterStages, Metric, Metrics, Params, StageIndex, Value};
 use crate::study_file::{Backoff, ExecutorSpec, Goal, MetricRule, Retries, Sampling, SlurmSpec, Spec, StopIf};
 use crate::sys::opened::Below;
@@ -53,8 +54,6 @@ pub(super) enum Meddled {
     /// An output of a result, just before it is taken over.
     Taken,
 }
-
-pub(super) const INPUT: &str = "/home/ada/study/in";
 
 /// How the thread for the exports fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::random::Random;
-use super::studies::INPUT;
-use super::world::World;
+use super::world::{INPUT, World};
 use crate::engine::step::Now;
 use crate::engine::{Control, ShutdownHandle, Timing};
 use crate::executor::local::parts::{

@@ -12,6 +12,9 @@ use super::disk::{Files, Id, Loss};
 use super::random::Random;
 use crate::sys::simulated::{Kind, Machine, RandomAccess};
 
+/// The input that studies name, and somebody changes.
+pub(super) const INPUT: &str = "/home/ada/study/in";
+
 /// What the disk holds after a crash, and what the dead engine had told the world by then.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
