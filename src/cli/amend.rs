@@ -12,6 +12,7 @@ use piton::{AmendPlan, Consent, Error, Store, Study, shell_word};
 
 use super::args::AmendArgs;
 use super::commands::run_command;
+use super::keeper::with_helpers;
 use super::outcome::{print_json, print_line};
 use super::terminal::{ask, can_ask, hint, note, say};
 
@@ -56,7 +57,7 @@ pub fn amend(args: &AmendArgs) -> Result<u8, Error> {
     }
     if asks_tools {
         let shown = !plan.is_empty();
-        let differs = super::with_helpers(|| plan.ask_tools())??;
+        let differs = with_helpers(|| plan.ask_tools())??;
         if plan.is_empty() {
             return nothing_to_do(args, plan);
         }

@@ -13,6 +13,7 @@ use piton::views::{clean, counted};
 use piton::{Error, LaterStages, Study};
 
 use super::args::CheckArgs;
+use super::keeper::{keeper, with_helpers};
 use super::outcome::{print_json, print_line};
 use super::run::study_of;
 
@@ -25,7 +26,7 @@ const WANTING: u8 = 1;
 /// Checks a study file and prints what it would do.
 pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     // Before any thread exists: the keeper is a fork of this process.
-    let keeper = if args.probe { Some(super::keeper()?) } else { None };
+    let keeper = if args.probe { Some(keeper()?) } else { None };
     let study = study_of(&args.study)?;
     let Some(spec) = study.spec() else { return Ok(0) };
     let paths = study.planned_paths()?;
@@ -34,7 +35,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Error> {
     // They are commands of the file, which may be anybody's.
     let versions = match args.versions {
         true => {
-            let asked = super::with_helpers(|| study_file::tool_versions(&paths.study_dir, spec))?;
+            let asked = with_helpers(|| study_file::tool_versions(&paths.study_dir, spec))?;
             Some(asked.map_err(Error::Version)?)
         }
         false => None,

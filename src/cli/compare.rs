@@ -14,6 +14,7 @@ use piton::views::{clean, counted, number, short_number};
 use piton::{Error, Store, shell_word};
 
 use super::args::CompareArgs;
+use super::errors::print_error;
 use super::outcome::{print_json, print_line, print_text};
 use super::sink;
 use super::terminal;
@@ -82,7 +83,7 @@ fn gate(args: &CompareArgs, compare: &Compare, path: &Path) -> Result<u8, Error>
     }
     // The gate has its answer, whatever became of the report.
     if let Some(error) = unwritten {
-        terminal::print_error(&error);
+        print_error(&error);
     }
     terminal::hint(&format!(
         "if this is how it should be: `piton compare {} --write-baseline FILE` makes it the next baseline",

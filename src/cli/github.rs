@@ -45,14 +45,14 @@ pub fn annotation(level: &str, title: &str, text: &str) -> String {
 
 /// What was said so far.
 #[derive(Debug, Default)]
-pub(super) struct Github {
+pub struct Github {
     in_group: bool,
     errors: u32,
     warnings: u32,
 }
 
 impl Github {
-    pub(super) fn begin(&mut self, title: &str) -> Vec<String> {
+    pub fn begin(&mut self, title: &str) -> Vec<String> {
         let mut lines = self.end();
         self.in_group = true;
         lines.push(format!("::group::{}", data(title)));
@@ -60,12 +60,12 @@ impl Github {
     }
 
     /// It ended, or everything did.
-    pub(super) fn end(&mut self) -> Vec<String> {
+    pub fn end(&mut self) -> Vec<String> {
         if std::mem::take(&mut self.in_group) { vec!["::endgroup::".into()] } else { Vec::new() }
     }
 
     /// A trial failed for good, or will be tried again.
-    pub(super) fn failed(&mut self, case: &str, kind: &str, reason: &str, log: &str, again: bool) -> Vec<String> {
+    pub fn failed(&mut self, case: &str, kind: &str, reason: &str, log: &str, again: bool) -> Vec<String> {
         let (level, said) = if again { ("warning", &mut self.warnings) } else { ("error", &mut self.errors) };
         *said += 1;
         if *said > SHOWN {
@@ -75,7 +75,7 @@ impl Github {
         vec![annotation(level, &format!("{case} failed: {kind}"), format!("{reason}{then}\n{log}").trim_end())]
     }
 
-    pub(super) fn aborted(&mut self, reason: &str) -> Vec<String> {
+    pub fn aborted(&mut self, reason: &str) -> Vec<String> {
         let mut lines = self.end();
         lines.push(annotation("error", "the study was aborted", reason));
         lines

@@ -9,6 +9,7 @@ use piton::{Error, Import, ImportPlan, Store, Study, Unmatched, shell_word};
 
 use super::args::ImportArgs;
 use super::commands::run_command;
+use super::keeper::with_helpers;
 use super::outcome::{print_json, print_line};
 use super::terminal::{ask, hint, say};
 
@@ -79,7 +80,7 @@ fn make_store(args: &ImportArgs, file: &std::path::Path) -> Result<(), Error> {
     if args.dry_run && !path.exists() {
         return Err(Error::Usage(format!("`{}` is not there, and `--dry-run` makes no store", path.display())));
     }
-    if super::with_helpers(|| study.make_store())?? {
+    if with_helpers(|| study.make_store())?? {
         say(&format!("made `{}`", path.display()));
     }
     Ok(())

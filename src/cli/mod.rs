@@ -13,10 +13,13 @@ mod commands;
 mod compact;
 mod compare;
 mod dump;
+mod errors;
 mod export;
 mod gc;
+mod github;
 mod hints;
 mod import;
+mod keeper;
 mod list;
 mod logs;
 mod manual;
@@ -75,10 +78,10 @@ pub fn main() -> ExitCode {
     match guarded(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            if is_closed_pipe(&error) {
+            if errors::is_closed_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            terminal::print_error(&error);
+            errors::print_error(&error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -143,23 +146,4 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Schema => manual::schema(),
         Command::Man => manual::man(),
     }
-}
-
-/// The keeper of this program's trials and helpers. What they leave should it die comes to this process.
-pub fn keeper() -> Result<piton::Keeper, Error> {
-    piton::program::sys::orphans::adopt()
-        .and_then(|()| piton::Keeper::start())
-        .map_err(|cause| Error::System { what: "start the keeper of the trials", cause })
-}
-
-/// Does what may run helpers of the study (commands that print versions): whatever they start ends with them.
-pub fn with_helpers<T>(act: impl FnOnce() -> T) -> Result<T, Error> {
-    let keeper = keeper()?;
-    let _host = keeper.client().hosts_helpers();
-    Ok(act())
-}
-
-/// Whether the reader of our output went away, as `head` does.
-pub fn is_closed_pipe(error: &Error) -> bool {
-    matches!(error, Error::Output(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

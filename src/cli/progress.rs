@@ -4,8 +4,8 @@
 //! the terminal cannot take in time is left out (counts catch up with the next message).
 
 mod bars;
-pub mod github;
 mod lines;
+mod message;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use piton::KilledStray;
 use piton::model::{
-    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, RungVerdict, Seq, StageCounters, StageIndex, TrialId,
-    Verdict,
+    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, RungVerdict, Seq, StageIndex, TrialId, Verdict,
 };
 use piton::program::engine::{Draft, Observer};
 use piton::program::paths::{STDERR_LOG, StudyPaths};
@@ -25,59 +24,18 @@ use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
 use piton::spec::StageSpec;
 use piton::views::progress::Glance;
-use piton::views::{clean, counted, doubt_words, duration, freed, number, reported, taken_words};
+use piton::views::{clean, counted, doubt_words, duration, freed, number, reported};
 
 use self::bars::Bars;
 use self::lines::Lines;
+use self::message::{BestSoFar, Failed, Message, reused_words};
+use super::github;
 
 /// Messages that may wait for the terminal.
 const BACKLOG: usize = 4096;
 
 /// Stages with more trials than this get no line a trial when piped, but one each whole percent.
 const LINE_EACH_TRIALS: u64 = 200;
-
-/// A message to the drawing thread.
-enum Message {
-    /// How many trials run at once, and whether on a cluster.
-    Workers { workers: u32, remote: bool },
-    /// A stage's trials run, or go on.
-    Stage { index: StageIndex, name: String, planned: u64, counters: StageCounters },
-    /// What was shown of a stage is not so any more: it is planned anew.
-    Forget(StageIndex),
-    /// An attempt ended.
-    Ended {
-        stage: StageIndex,
-        trial: TrialId,
-        counters: StageCounters,
-        line: Option<String>,
-        failed: Option<Failed>,
-        best: Option<BestSoFar>,
-    },
-    /// An attempt started.
-    Started { stage: StageIndex, trial: TrialId, case: String, counters: StageCounters, glance: Option<Glance> },
-    /// A stage closed.
-    Closed { stage: StageIndex, counters: StageCounters, line: String },
-    /// A line of its own.
-    Line(String),
-    /// A line of its own that says why the study ended.
-    Aborted(String),
-}
-
-/// A failed attempt, as CI annotations and summaries show it.
-struct Failed {
-    case: String,
-    kind: String,
-    reason: String,
-    log: String,
-    again: bool,
-}
-
-/// The best value of a stage so far.
-#[derive(Clone)]
-struct BestSoFar {
-    words: String,
-    value: f64,
-}
 
 /// The observer; see the module.
 pub struct Progress {
@@ -451,11 +409,6 @@ impl Observer for Progress {
 fn best_so_far(draft: &Draft, spec: &Spec, stage: StageIndex) -> Option<BestSoFar> {
     let BestTrial { metric, value, case, .. } = draft.summary(spec, stage)?.best()?;
     Some(BestSoFar { words: format!("best {metric} {} ({case})", number(value)), value })
-}
-
-/// How many made no attempt, if any did not.
-pub(super) fn reused_words(counters: &StageCounters) -> String {
-    taken_words(counters.reused, counters.imported)
 }
 
 fn from_here(path: &Path) -> &Path {

@@ -13,6 +13,7 @@ use piton::{Error, Store, shell_word};
 
 use super::args::ReplayArgs;
 use super::compare::tolerances;
+use super::keeper::keeper;
 use super::outcome::{print_json, print_line};
 use super::sink::{self, Sink};
 use super::terminal::{hint, note, say};
@@ -23,7 +24,7 @@ const DIFFERS: u8 = 4;
 
 pub fn replay(args: &ReplayArgs) -> Result<u8, Error> {
     // Before any thread or file: the keeper is a fork of this process.
-    let keeper = super::keeper()?;
+    let keeper = keeper()?;
     let mut options = ReplayOptions::default();
     options.limits.tolerances = tolerances(&args.tolerance);
     options.limits.only = args.metric.iter().cloned().collect();

@@ -11,9 +11,11 @@ use piton::{Error, Look, Outcome, Snapshot, Study, overrides_of, shell_word};
 
 use super::args::{HowArgs, ResumeArgs, RunArgs, StudyArgs};
 use super::commands::{amend_command, run_command};
-use super::progress::{Progress, github};
-use super::terminal::{command, hint, note, print_error, say};
-use super::{outcome, summary};
+use super::errors::{is_closed_pipe, print_error};
+use super::keeper::keeper;
+use super::progress::Progress;
+use super::terminal::{command, hint, note, say};
+use super::{github, outcome, summary};
 
 /// Whether a path stands for what is open already, such as `/dev/stdin`: no directory to put anything beside it.
 fn is_descriptor(path: &Path) -> bool {
@@ -68,7 +70,7 @@ fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error>
         }
     }
     // Before any thread exists: the keeper is a fork of this process.
-    let keeper = super::keeper()?;
+    let keeper = keeper()?;
     let store = study.store_path().to_owned();
     let mut study = study.keeper(keeper).watch_signals(true).drain_limit(how.drain_for).detach(how.detach);
     if let Ok(program) = std::env::current_exe() {
@@ -92,7 +94,7 @@ fn go(study: Study, how: &HowArgs, again: &str, take: Take) -> Result<u8, Error>
         }),
     ];
     let mut code = outcome.exit_code();
-    for error in told.into_iter().filter_map(Result::err).filter(|error| !super::is_closed_pipe(error)) {
+    for error in told.into_iter().filter_map(Result::err).filter(|error| !is_closed_pipe(error)) {
         print_error(&error);
         // What was asked for and could not be written is a failure, unless the study has one of its own to report. A store
         // that cannot be read any more decides, whatever its trials did.

@@ -10,8 +10,7 @@ use std::os::fd::AsFd;
 use piton::views::{clean, steers_or_hides};
 use rustix::fs::FileType;
 
-use super::progress::github;
-use super::terminal::colour;
+use super::github;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -80,6 +79,11 @@ pub fn to_stderr(text: &str) {
 pub fn line(text: &str) -> String {
     let text = clean(text);
     if github::is_there() { github::harmless(&text) } else { text }
+}
+
+/// Whether `stream` wants colour: a terminal, and neither NO_COLOR nor TERM=dumb.
+pub fn colour(stream: &(impl anstream::stream::RawStream + io::IsTerminal)) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
 impl Care {

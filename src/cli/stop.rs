@@ -5,6 +5,7 @@ use piton::views::counted;
 use piton::{Error, Store, Study, shell_word};
 
 use super::args::StopArgs;
+use super::keeper::keeper;
 use super::progress::Progress;
 use super::terminal::{ask, hint, say};
 
@@ -43,7 +44,7 @@ fn without_engine(args: &StopArgs) -> Result<u8, Error> {
     if !args.yes {
         ask(&format!("take {trials} back from {cluster}"), "`--yes` takes them back")?;
     }
-    let study = Study::from_store(store).keeper(super::keeper()?).watch_signals(true);
+    let study = Study::from_store(store).keeper(keeper()?).watch_signals(true);
     let study = match std::env::current_exe() {
         Ok(program) => study.program(program),
         Err(_) => study,

@@ -1,21 +1,16 @@
-//! The terminal: how wide, whether colour, and how errors look there.
+//! The terminal: how wide it is, who asks and answers there, and how lines of ours begin.
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use annotate_snippets::renderer::DEFAULT_TERM_WIDTH;
 use anstyle::{AnsiColor, Style};
 use piton::Error;
-use piton::program::sys::words::plain;
 use piton::views::clean;
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 
-use super::hints::hints;
-use super::sink;
+use super::sink::{self, colour};
 
-/// Bold red, for `error:`.
-const ERROR: Style = AnsiColor::Red.on_default().bold();
 /// Bold, for `caused by:` and `note:`.
-const NOTE: Style = Style::new().bold();
+pub const NOTE: Style = Style::new().bold();
 /// Bold cyan, for `hint:`.
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
@@ -47,11 +42,6 @@ pub fn ask(what: &str, yes: &str) -> Result<(), Error> {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Error::Usage("nothing was changed".into())),
     }
-}
-
-/// Whether `stream` wants colour: a terminal, and neither NO_COLOR nor TERM=dumb.
-pub fn colour(stream: &(impl anstream::stream::RawStream + IsTerminal)) -> bool {
-    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
 /// How views are to be drawn on stdout: cut to a terminal's width, whole in a file or a pipe.
@@ -108,13 +98,13 @@ pub fn say(line: &str) {
     begun("", line);
 }
 
-/// A command to the CI system that reads stderr, as [`super::progress::github`] makes them.
+/// A command to the CI system that reads stderr, as [`super::github`] makes them.
 pub fn command(line: &str) {
     drop(writeln!(std::io::stderr(), "{}", clean(line)));
 }
 
 /// One line that begins with a word of our own, perhaps in colour.
-fn begun(beginning: &str, line: &str) {
+pub fn begun(beginning: &str, line: &str) {
     sink::to_stderr(&format!("{beginning}{}\n", clean(line)));
 }
 
@@ -126,27 +116,4 @@ pub fn note(line: &str) {
 /// `hint:` on stderr.
 pub fn hint(line: &str) {
     begun(&format!("{HINT}hint:{HINT:#} "), line);
-}
-
-/// What failed, each cause once, what is safe, what helps.
-pub fn print_error(error: &Error) {
-    if let Error::Spec(diagnostics) | Error::Results(diagnostics) = error {
-        let stderr = std::io::stderr();
-        let columns = if stderr.is_terminal() { usize::from(width(&stderr)) } else { DEFAULT_TERM_WIDTH };
-        let text = diagnostics.render(colour(&stderr), Some(columns));
-        sink::to_stderr(&format!("{}\n\n", text.trim_end()));
-    }
-    begun(&format!("{ERROR}error:{ERROR:#} "), &error.to_string());
-    let mut said = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        let text = plain(&next.to_string());
-        if !text.is_empty() && !said.ends_with(&text) {
-            begun(&format!("{NOTE}caused by:{NOTE:#} "), &text);
-        }
-        said = text;
-        cause = next.source();
-    }
-    error.notes().iter().for_each(|line| note(line));
-    hints(error).iter().for_each(|line| hint(line));
 }

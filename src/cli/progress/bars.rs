@@ -14,7 +14,7 @@ use piton::views::{Sparkline, columns, duration, time_left};
 
 use super::super::sink;
 use super::super::terminal::{NoEcho, say, speaks_unicode, width};
-use super::{BestSoFar, Message};
+use super::message::{BestSoFar, Message};
 
 /// Columns of a bar itself: a narrow screen has better use for them.
 fn bar_columns() -> usize {

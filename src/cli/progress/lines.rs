@@ -9,9 +9,9 @@ use crossbeam_channel::Receiver;
 use piton::model::{StageCounters, StageIndex};
 use piton::views::counted;
 
+use super::super::github::Github;
 use super::super::terminal::{command, say};
-use super::github::Github;
-use super::{Failed, Message, reused_words};
+use super::message::{Failed, Message, reused_words};
 
 pub(super) struct Lines {
     /// Trials planned, and the percentage printed last.
