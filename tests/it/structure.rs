@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 /// Rows of the table under "Who may import whom": module → modules.
 fn allowed() -> BTreeMap<String, BTreeSet<String>> {
@@ -80,4 +83,171 @@ fn only_the_codec_knows_bincode_and_only_the_journal_knows_redb() {
         assert!(!code.contains("bincode::") || inside("journal/codec.rs"), "{}", file.display());
         assert!(!code.contains("redb::") || inside("journal"), "{}", file.display());
     }
+}
+
+/// Rooms whose modules use each other one way only: the folder, and the path of its module.
+const ROOMS: [(&str, &[&str]); 5] = [
+    ("src/cli", &["cli"]),
+    ("src/cli/progress", &["cli", "progress"]),
+    ("src/plan", &["plan"]),
+    ("src/sim", &["sim"]),
+    ("benches/speed", &[]),
+];
+
+/// The file of a room itself.
+const ROOT: &str = "the room's root";
+
+static STRINGS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""(?:[^"\\]|\\.)*""#).unwrap());
+static COMMENTS: LazyLock<Regex> = LazyLock::new(|| Regex::new("//[^\n]*").unwrap());
+static USE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\buse\s+([^;]+);").unwrap());
+static PASSED_ON: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\bpub(?:\([\w: ]+\))?\s+use\s+([^;]+);").unwrap());
+static WRITTEN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(?:crate|super|self)(?:::\w+)+").unwrap());
+
+/// The code of a file without its comments, its strings and the tests at its end.
+fn code(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests {").or_else(|| text.find("#[cfg(test)]\npub(super) mod tests {"));
+    let lines = text[..end.unwrap_or(text.len())].lines().filter(|line| !line.trim_start().starts_with("//"));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    COMMENTS.replace_all(&STRINGS.replace_all(&lines, ""), "").into_owned()
+}
+
+/// The paths a `use` names: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn leaves(tree: &str, before: &[String], found: &mut Vec<Vec<String>>) {
+    let words = |text: &str| -> Vec<String> {
+        text.split("::").map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+    };
+    let Some((head, inside)) = tree.split_once('{') else {
+        found.push([before, &words(tree.split(" as ").next().unwrap())].concat());
+        return;
+    };
+    let before = [before, &words(head)].concat();
+    let (mut depth, mut part) = (0, String::new());
+    for letter in inside[..inside.rfind('}').unwrap()].chars().chain([',']) {
+        match letter {
+            ',' if depth == 0 => {
+                if !part.trim().is_empty() {
+                    leaves(&part, &before, found);
+                }
+                part.clear();
+                continue;
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        part.push(letter);
+    }
+}
+
+/// The names that a file at `here` uses, from the root of the crate: those of its `use` lines and those it writes out.
+fn used(code: &str, here: &[String]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    USE.captures_iter(code).for_each(|line| leaves(&line[1], &[], &mut found));
+    for path in WRITTEN.find_iter(&USE.replace_all(code, "")) {
+        leaves(path.as_str(), &[], &mut found);
+    }
+    let from_root = found.into_iter().filter_map(|path| {
+        let ups = path.iter().take_while(|word| *word == "super").count();
+        let (base, rest): (&[String], usize) = match path[0].as_str() {
+            "crate" => (&[], 1),
+            "self" => (here, 1),
+            "super" => (&here[..here.len().checked_sub(ups)?], ups),
+            _ => return None,
+        };
+        Some([base, &path[rest..]].concat())
+    });
+    from_root.collect()
+}
+
+/// Which modules of a room each of them uses, the room's root among them. What the root passes on is named as the module that has it.
+fn uses(folder: &str, room: &[String]) -> BTreeMap<String, BTreeSet<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let root = [folder.join("mod.rs"), folder.join("main.rs"), folder.with_extension("rs")];
+    let root = root.into_iter().find(|root| root.exists()).unwrap();
+    let mut files = Vec::new();
+    sources(&folder, &mut files);
+    files.retain(|file| *file != root && !file.ends_with("tests.rs"));
+    let path_of = |file: &PathBuf| -> Vec<String> {
+        let inside = file.strip_prefix(&folder).unwrap().with_extension("");
+        let words = inside.iter().map(|word| word.to_str().unwrap().to_owned());
+        words.filter(|word| word != "mod").collect()
+    };
+    let modules: BTreeSet<String> = files.iter().map(|file| path_of(file)[0].clone()).collect();
+    let mut passed_on = BTreeMap::new();
+    let of_root = code(&fs::read_to_string(&root).unwrap());
+    for line in PASSED_ON.captures_iter(&of_root) {
+        let mut names = Vec::new();
+        leaves(&line[1], &[], &mut names);
+        let names = names.into_iter().filter(|path| modules.contains(&path[0]));
+        passed_on.extend(names.map(|path| (path.last().unwrap().clone(), path[0].clone())));
+    }
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let own = PASSED_ON.replace_all(&of_root, "");
+    let any = |names: Vec<&String>| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join("|");
+    let found = |pattern: String| -> BTreeSet<String> {
+        let pattern = Regex::new(&pattern).unwrap();
+        pattern.captures_iter(&own).map(|found| found[1].to_owned()).collect()
+    };
+    let passed = found(format!(r"\b({})\b", any(passed_on.keys().collect())));
+    let passed = passed.iter().filter_map(|name| passed_on.get(name));
+    let named = found(format!(r"(?:^|[^:\w]|\bself::)({})::", any(modules.iter().collect())));
+    uses.insert(ROOT.to_owned(), passed.chain(&named).cloned().collect());
+    for file in &files {
+        let inside = path_of(file);
+        let here = [room, &inside].concat();
+        for path in used(&code(&fs::read_to_string(file).unwrap()), &here) {
+            let Some(name) = path.strip_prefix(room).and_then(|rest| rest.first()) else { continue };
+            let whose = passed_on.get(name).unwrap_or(name);
+            let whose = if modules.contains(whose) { whose.as_str() } else { ROOT };
+            if whose != inside[0] {
+                uses.entry(inside[0].clone()).or_default().insert(whose.to_owned());
+            }
+        }
+    }
+    uses
+}
+
+/// The modules that a module comes back to itself through.
+fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut left = uses.clone();
+    // What uses nothing that is left is in no circle, and nothing is through it.
+    loop {
+        let known: BTreeSet<String> = left.keys().cloned().collect();
+        let count = left.len();
+        left.retain(|_, of| of.iter().any(|name| known.contains(name)));
+        if left.len() == count {
+            return known;
+        }
+    }
+}
+
+#[test]
+fn modules_of_a_room_use_each_other_one_way_only() {
+    for (folder, room) in ROOMS {
+        let room: Vec<String> = room.iter().map(|word| (*word).to_owned()).collect();
+        let uses = uses(folder, &room);
+        assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 1, "{folder} is read: {uses:?}");
+        let circle = circle(&uses);
+        let through: Vec<_> = uses.iter().filter(|(name, _)| circle.contains(*name)).collect();
+        assert!(circle.is_empty(), "a circle in {folder}, or behind one: {through:?}");
+    }
+}
+
+#[test]
+fn a_circle_is_seen_whatever_a_name_is_written_as() {
+    let here = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let text = "use super::{a::{B, c::D}, e};\nuse std::io;\nfn f() { crate::room::g::h() } // super::x::y\n";
+    let found: BTreeSet<String> =
+        used(&code(text), &here(&["room", "own"])).into_iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["room::a::B", "room::a::c::D", "room::e", "room::g::h"].map(str::to_owned).into());
+    let uses = |pairs: &[(&str, &str)]| {
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in pairs {
+            uses.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        uses
+    };
+    assert_eq!(circle(&uses(&[("a", "b"), ("b", "c"), ("a", "c")])), BTreeSet::new());
+    assert_eq!(circle(&uses(&[("a", "b"), ("b", "c"), ("c", "b")])), here(&["a", "b", "c"]).into_iter().collect());
 }
