@@ -24,7 +24,7 @@ pub use compare::{BaselineWritten, Compare};
 pub use dump::Dump;
 pub use gc::{Freed, GcPlan, StageDiscard, parse_keep};
 pub use import::{Import, ImportPlan, MatchedRow, OUTPUTS_COLUMN, Unmatched, UnmatchedRow};
-pub use list::list;
+pub use list::{Found, FoundStore, Stores, list};
 pub use logs::Logs;
 pub use replay::{Replay, ReplayEnd, ReplayLog, ReplayOptions};
 #[cfg(feature = "report")]

@@ -83,7 +83,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Write one self-contained page that tells the study's story
     Report(ReportArgs),
-    /// Show the same page live, with a stop button, until ended by a signal; also `/metrics`
+    /// Show the same page live, with a stop button, or all studies below a directory, until ended by a signal; also `/metrics`
     Serve(ServeArgs),
     /// All studies below a directory, a line each
     List(ListArgs),
@@ -556,8 +556,9 @@ pub struct ReportArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SERVE_HELP)]
 pub struct ServeArgs {
-    #[command(flatten)]
-    pub store: StoreArgs,
+    /// The store, or a directory: all studies whose stores lie below it, as `piton list` finds them
+    #[arg(value_name = "STORE|DIR", value_hint = ValueHint::AnyPath)]
+    pub what: PathBuf,
     /// Address to listen at; port 0: any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,

@@ -2,7 +2,7 @@
 //!
 //! Every store is only read, and not even mended. What is wrong with one is said of that one, and never ends the list.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Look;
 use crate::claim::{CLAIM_FILE, is_of_study};
 use crate::error::Error;
-use crate::journal::Reader;
+use crate::journal::{self, Reader};
 use crate::sys::clock::unix_ms;
 use crate::sys::opened::Opened;
 use crate::views::{Listed, ListedStudy, Listing, StudyView};
@@ -31,37 +31,168 @@ const MAX_DEPTH: usize = 64;
 /// # Errors
 /// [`Error::File`] when the directory itself cannot be read.
 pub fn list(dir: &Path, disk: bool) -> Result<Listing, Error> {
-    let (mut stores, mut unreadable) = (Vec::new(), Vec::new());
-    gather(dir, 0, &mut stores, &mut unreadable).map_err(|cause| Error::File {
-        what: "list",
-        path: dir.into(),
-        cause,
+    let found = Stores::below(dir).look(|Look { view, snapshot }| {
+        let study = ListedStudy::load(view, snapshot, unix_ms())?;
+        Ok((study, disk.then(|| artifacts_bytes(view))))
     })?;
-    stores.sort();
-    unreadable.sort();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_THREADS);
-    let next = AtomicUsize::new(0);
-    let mut found: Vec<(usize, Listed)> = std::thread::scope(|running| {
-        let work = || {
-            let mut mine = Vec::new();
-            while let Some((at, store)) = {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                stores.get(at).map(|store| (at, store))
-            } {
-                mine.push((at, listed(store, disk)));
-            }
-            mine
-        };
-        let handles: Vec<_> = (0..threads.min(stores.len())).map(|_| running.spawn(work)).collect();
-        let parts = handles.into_iter().map(|handle| {
-            // A mistake of ours: the caller that reports it should see it as if it had happened here.
-            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let listed = |FoundStore { path, bytes, read }: FoundStore<(_, Option<u64>)>| {
+        let store = path.display().to_string();
+        match read {
+            Ok((study, artifacts)) => Listed {
+                disk_bytes: artifacts.map(|artifacts| artifacts.saturating_add(bytes)),
+                ..Listed::readable(store, study, bytes)
+            },
+            Err(reason) => Listed::unreadable(store, reason, bytes),
+        }
+    };
+    let studies = found.stores.into_iter().map(listed).collect();
+    Ok(Listing::of(studies, found.unreadable.iter().map(|path| path.display().to_string()).collect()))
+}
+
+/// The stores below a directory, looked at again and again: one that has not changed since, and that no engine has open, is not read again.
+#[derive(Debug)]
+pub struct Stores<T> {
+    dir: PathBuf,
+    known: HashMap<PathBuf, Known<T>>,
+}
+
+/// What was read of a store that then was in that state.
+#[derive(Clone, Debug)]
+struct Known<T> {
+    state: FileState,
+    read: Result<T, String>,
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileState {
+    dev: u64,
+    ino: u64,
+    len: u64,
+    changed: (i64, i64),
+    written: (i64, i64),
+}
+
+/// What one look found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Found<T> {
+    /// By their paths.
+    pub stores: Vec<FoundStore<T>>,
+    /// Directories that could not be read.
+    pub unreadable: Vec<PathBuf>,
+}
+
+/// What lies at a path that looks like a store's.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FoundStore<T> {
+    /// Its path: that of the directory, and below.
+    pub path: PathBuf,
+    /// Its size on disk.
+    pub bytes: u64,
+    /// What was read, or in one line why nothing could be.
+    pub read: Result<T, String>,
+}
+
+impl<T> Stores<T> {
+    /// Those below `dir`; nothing is read yet.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self { dir: dir.into(), known: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Send + Sync> Stores<T> {
+    /// Finds the stores that are there now, as [`list`] does, and reads those that need it, several at once.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the directory itself cannot be read; what was known stays known.
+    pub fn look<F>(&mut self, read: F) -> Result<Found<T>, Error>
+    where
+        F: Fn(&Look) -> Result<T, Error> + Sync,
+    {
+        let (mut paths, mut unreadable) = (Vec::new(), Vec::new());
+        gather(&self.dir, 0, &mut paths, &mut unreadable).map_err(|cause| Error::File {
+            what: "list",
+            path: self.dir.clone(),
+            cause,
+        })?;
+        paths.sort();
+        unreadable.sort();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_THREADS);
+        let (next, known) = (AtomicUsize::new(0), &self.known);
+        let mut found: Vec<(usize, FoundStore<T>, Option<FileState>)> = std::thread::scope(|running| {
+            let work = || {
+                let mut mine = Vec::new();
+                while let Some((at, path)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    paths.get(at).map(|path| (at, path))
+                } {
+                    let (store, state) = look_at(path, known.get(path), &read);
+                    mine.push((at, store, state));
+                }
+                mine
+            };
+            let handles: Vec<_> = (0..threads.min(paths.len())).map(|_| running.spawn(work)).collect();
+            let parts = handles.into_iter().map(|handle| {
+                // A mistake of ours: the caller that reports it should see it as if it had happened here.
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            parts.flatten().collect()
         });
-        parts.flatten().collect()
+        found.sort_by_key(|(at, ..)| *at);
+        let lasting = found.iter().filter_map(|(_, store, state)| {
+            state.map(|state| (store.path.clone(), Known { state, read: store.read.clone() }))
+        });
+        self.known = lasting.collect();
+        Ok(Found { stores: found.into_iter().map(|(_, store, _)| store).collect(), unreadable })
+    }
+}
+
+/// A file that was written a moment ago may be written again without a new time: so long it has to be left alone.
+const SETTLED_S: i64 = 10;
+
+/// Also in which state the file was, if what was read holds for as long as it stays in that.
+fn look_at<T: Clone>(
+    path: &Path,
+    known: Option<&Known<T>>,
+    read: impl Fn(&Look) -> Result<T, Error>,
+) -> (FoundStore<T>, Option<FileState>) {
+    let meta = fs::symlink_metadata(path);
+    let bytes = meta.as_ref().map_or(0, allocated);
+    // An engine may hold the store for long before it writes. Where nobody can tell, it is read.
+    let free = |meta: &fs::Metadata| meta.is_file() && matches!(journal::is_locked(path), Ok(false));
+    let state = meta.ok().filter(free).map(|meta| FileState::of(&meta));
+    if let Some(known) = known
+        && Some(known.state) == state
+    {
+        return (FoundStore { path: path.into(), bytes, read: known.read.clone() }, state);
+    }
+    let now_s = unix_ms() / 1_000;
+    let looked = Reader::open_untouched(path).map_err(Error::from).and_then(|reader| {
+        let look = Look::again(&reader, path)?;
+        Ok((read(&look)?, look.view.liveness.alive))
     });
-    found.sort_by_key(|(at, _)| *at);
-    let unreadable = unreadable.iter().map(|path| path.display().to_string()).collect();
-    Ok(Listing { schema: 1, studies: found.into_iter().map(|(_, listed)| listed).collect(), unreadable })
+    let (read, lasts) = match looked {
+        Ok((read, alive)) => (Ok(read), !alive),
+        // Whatever else hindered it may be over at the next look, without a change of the file.
+        Err(error) => (Err(reason(&error)), error.exit_code() == 7),
+    };
+    let settled = |state: &FileState| now_s.saturating_sub(state.changed.0.max(state.written.0)) > SETTLED_S;
+    (FoundStore { path: path.into(), bytes, read }, state.filter(|state| lasts && settled(state)))
+}
+
+impl FileState {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            len: meta.len(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            written: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
 }
 
 /// The stores in and below a directory.
@@ -84,23 +215,6 @@ fn gather(dir: &Path, depth: usize, stores: &mut Vec<PathBuf>, unreadable: &mut 
     Ok(())
 }
 
-fn listed(store: &Path, disk: bool) -> Listed {
-    let store_bytes = fs::symlink_metadata(store).map_or(0, |meta| allocated(&meta));
-    let path = store.display().to_string();
-    match load(store, disk) {
-        Ok((study, artifacts)) => Listed {
-            store: path,
-            study: Some(study),
-            error: None,
-            store_bytes,
-            disk_bytes: artifacts.map(|artifacts| artifacts.saturating_add(store_bytes)),
-        },
-        Err(error) => {
-            Listed { store: path, study: None, error: Some(reason(&error)), store_bytes, disk_bytes: None }
-        }
-    }
-}
-
 /// In one line, without the path, which stands beside it.
 fn reason(error: &Error) -> String {
     use crate::journal::OpenError;
@@ -114,15 +228,6 @@ fn reason(error: &Error) -> String {
             None => format!("cannot be read: {error}"),
         },
     }
-}
-
-/// How it stands, and what its artifacts take if that is asked for.
-fn load(store: &Path, disk: bool) -> Result<(ListedStudy, Option<u64>), Error> {
-    let reader = Reader::open_untouched(store)?;
-    let Look { snapshot, view } = Look::again(&reader, store)?;
-    let study = ListedStudy::load(&view, &snapshot, unix_ms())?;
-    drop(snapshot);
-    Ok((study, disk.then(|| artifacts_bytes(&view))))
 }
 
 /// What the study's artifacts take on disk; nothing where they are not its own. A store may name any directory.

@@ -50,6 +50,7 @@ fn html(look: &Look, dir: &Path) -> Result<Vec<u8>, Error> {
         nonce: nonce()?,
         now_ms: unix_ms(),
         live: false,
+        studies_link: None,
     };
     let mut html = Vec::new();
     Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;

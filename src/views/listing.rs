@@ -64,12 +64,26 @@ pub struct ListedStudy {
     pub age_s: f64,
 }
 
+impl Listed {
+    /// A store whose study can be read.
+    #[must_use]
+    pub const fn readable(store: String, study: ListedStudy, store_bytes: u64) -> Self {
+        Self { store, study: Some(study), error: None, store_bytes, disk_bytes: None }
+    }
+
+    /// One that cannot be read, and why.
+    #[must_use]
+    pub const fn unreadable(store: String, reason: String, store_bytes: u64) -> Self {
+        Self { store, study: None, error: Some(reason), store_bytes, disk_bytes: None }
+    }
+}
+
 impl ListedStudy {
     /// How a study stands at `now_ms` by the wall clock.
     ///
     /// # Errors
     /// [`ViewError::Journal`].
-    pub(crate) fn load(view: &StudyView, snapshot: &Snapshot, now_ms: UnixMs) -> Result<Self, ViewError> {
+    pub fn load(view: &StudyView, snapshot: &Snapshot, now_ms: UnixMs) -> Result<Self, ViewError> {
         let begun = |stage: &&crate::model::StageRow| stage.status != StageStatus::Waiting;
         let open = view.stages.iter().find(|stage| stage.status == StageStatus::Open);
         let stage = open.or_else(|| view.stages.iter().rev().find(begun));
@@ -128,6 +142,12 @@ pub struct Listing {
 const TITLES: [&str; 9] = ["study", "state", "stage", "done", "best", "left", "age", "size", "store"];
 
 impl Listing {
+    /// Of studies that are sorted.
+    #[must_use]
+    pub const fn of(studies: Vec<Listed>, unreadable: Vec<String>) -> Self {
+        Self { schema: 1, studies, unreadable }
+    }
+
     /// Writes it as one JSON value.
     ///
     /// # Errors
@@ -167,7 +187,9 @@ impl Listing {
         Ok(())
     }
 
-    fn totals(&self) -> String {
+    /// How many studies there are in which state, in words.
+    #[must_use]
+    pub fn totals(&self) -> String {
         let mut counts: Vec<(String, usize)> = Vec::new();
         for listed in &self.studies {
             let state = listed.study.as_ref().map_or_else(|| "not readable".to_owned(), |study| study.state().0);
@@ -192,7 +214,7 @@ impl Listing {
 }
 
 /// In the order of the titles; one of an unreadable store has its reason in the place of what would be known.
-fn cells(listed: &Listed) -> ([String; 9], Paint) {
+pub(super) fn cells(listed: &Listed) -> ([String; 9], Paint) {
     let size = bytes(listed.disk_bytes.unwrap_or(listed.store_bytes));
     let store = clean(&listed.store);
     let empty = String::new;

@@ -29,7 +29,7 @@
 //! - `remote`, on `clusters`: trials on a real Slurm and a real Ray, and what is killed there;
 //! - `overlap`: whether trials that nothing ends run twice at a time; `queue`: why trials wait on a cluster, wherever a person looks; `sites`: clusters as their sites have them;
 //! - `report`, in the `browser`: the page, drawn and used by a real one;
-//! - `serve`: the live page, used by that browser and attacked by others; `proxy`: the same behind one, `nginx`;
+//! - `serve`: the live page, used by that browser and attacked by others; `serve_many`: that of many studies; `proxy`: the same behind one, `nginx`;
 //! - `https`: a Ray behind one, and certificates that are refused;
 //! - `shown`: what is printed is what is, and steers nothing;
 //! - `services`: the examples for CI, systemd, Slurm and Kubernetes;
@@ -125,6 +125,7 @@ mod reuse_stories;
 mod salvage;
 mod schema;
 mod serve;
+mod serve_many;
 mod services;
 mod shown;
 mod signals;

@@ -51,6 +51,7 @@ impl Server {
         Self::of(&mut sandbox.piton([&["serve", "study.redb"], more].concat()))
     }
 
+    /// Of a store, or of a directory.
     pub fn of_store(sandbox: &Sandbox, store: &str) -> Self {
         Self::of(&mut sandbox.piton(["serve", store]))
     }
@@ -82,7 +83,7 @@ impl Server {
     }
 
     /// Sends a request as it is and gives the whole answer.
-    fn raw(&self, request: &str) -> String {
+    pub fn raw(&self, request: &str) -> String {
         let mut stream = self.saying(request);
         let mut answer = Vec::new();
         // An answer that comes before all was sent may end in a reset.

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
 use super::http::{Answer, Head, Request};
-use super::site::{Refused, Route, Site};
+use super::site::{Asked, Refused, Site};
 
 /// Most connections that are answered at once.
 const SEATS: usize = 64;
@@ -47,7 +47,7 @@ enum Next {
     /// It stays at the door.
     Waits(Waiting),
     /// It may come in.
-    Enters(TcpStream, Request, Route),
+    Enters(TcpStream, Request, Asked),
     Gone,
 }
 
@@ -61,8 +61,8 @@ pub fn keep(listener: &TcpListener, site: &Arc<Site>) -> std::io::Result<()> {
         let mut stay = VecDeque::with_capacity(waiting.len());
         let take = |one: Waiting, stay: &mut VecDeque<Waiting>| match look(one, site) {
             Next::Waits(one) => stay.push_back(one),
-            Next::Enters(stream, request, route) => {
-                stay.extend(enter(stream, request, route, site, &seats));
+            Next::Enters(stream, request, asked) => {
+                stay.extend(enter(stream, request, asked, site, &seats));
             }
             Next::Gone => {}
         };
@@ -159,7 +159,7 @@ fn look(mut one: Waiting, site: &Site) -> Next {
     match Request::parse(head) {
         Ok(None) => Next::Waits(one),
         Ok(Some(request)) => match site.admit(&request) {
-            Ok(route) => Next::Enters(one.stream, request, route),
+            Ok(asked) => Next::Enters(one.stream, request, asked),
             Err(refused) => Next::Waits(Waiting::turned_away(one.stream, refused, request.method == "HEAD")),
         },
         Err(status) => Next::Waits(Waiting::turned_away(one.stream, (status, "not so"), false)),
@@ -170,7 +170,7 @@ fn look(mut one: Waiting, site: &Site) -> Next {
 fn enter(
     stream: TcpStream,
     request: Request,
-    route: Route,
+    asked: Asked,
     site: &Arc<Site>,
     seats: &Arc<AtomicUsize>,
 ) -> Option<Waiting> {
@@ -181,7 +181,7 @@ fn enter(
     let site = Arc::clone(site);
     let answer = move || {
         let _seat = seat;
-        let answered = Answer::to(stream).and_then(|mut out| site.send(route, head_only, &mut out));
+        let answered = Answer::to(stream).and_then(|mut out| site.send(asked, head_only, &mut out));
         // A client that went away, or took too long, is nobody's concern.
         if let Err(error) = answered {
             log::debug!("an answer was not taken: {error}");

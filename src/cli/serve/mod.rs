@@ -1,4 +1,4 @@
-//! `piton serve`: the report as a live page, and `/metrics`.
+//! `piton serve`: the report as a live page, or all studies below a directory, each with that page; and `/metrics`.
 //!
 //! It is a reader like any other: it opens the store for each look, so an engine that crashes, starts again, or gives
 //! way to a compaction is no event for it, and it never asks an engine for anything but to stop. One thread keeps the
@@ -11,14 +11,19 @@ mod metrics;
 mod origin;
 mod page;
 mod site;
+mod studies;
+mod study;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 
 use piton::{Error, Look};
 
 use self::origin::Names;
-use self::site::Site;
+use self::site::{Shown, Site};
+use self::studies::Studies;
+use self::study::Study;
 use super::args::ServeArgs;
 use super::outcome::print_line;
 use super::terminal::note;
@@ -29,30 +34,49 @@ const TOKEN: &str = "PITON_SERVE_TOKEN";
 
 /// Shows a study until it is ended by a signal.
 pub fn serve(args: &ServeArgs) -> Result<u8, Error> {
-    // A store that cannot be shown is an error here, and not for every visitor.
-    drop(Look::at_store(&args.store.store)?);
+    let shown = shown(&args.what)?;
+    let many = matches!(shown, Shown::Many(_));
     let listener =
         TcpListener::bind(args.listen).map_err(|cause| Error::System { what: "listen there", cause })?;
     let address = listener.local_addr().map_err(|cause| Error::System { what: "tell the address", cause })?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let site = Arc::new(Site {
-        store: args.store.store.clone(),
+        shown,
         token: token()?,
         names: Names { own: host.clone(), allowed: args.allow_host.clone() },
         nonce: nonce()?,
-        page: Arc::default(),
         streams: Arc::default(),
     });
-    print_line(&format!("http://{}/{}/", shown(address, &host), site.token))?;
+    print_line(&format!("http://{}/{}/", called(address, &host), site.token))?;
     if !address.ip().is_loopback() {
-        note("whoever has this address can read the study's artifacts and stop its engine; it is not encrypted");
+        note(match many {
+            false => {
+                "whoever has this address can read the study's artifacts and stop its engine; it is not encrypted"
+            }
+            true => {
+                "whoever has this address can read the studies' artifacts and stop their engines; it is not encrypted"
+            }
+        });
     }
     door::keep(&listener, &site).map_err(|cause| Error::System { what: "take connections", cause })?;
     Ok(0)
 }
 
+/// What cannot be shown is an error here, and not for every visitor.
+fn shown(what: &Path) -> Result<Shown, Error> {
+    if what.is_dir() {
+        let unreadable = |cause| Error::File { what: "list", path: what.into(), cause };
+        // Whatever becomes of the names that led here, and with commands that work anywhere.
+        let dir = std::path::absolute(what).map_err(unreadable)?;
+        drop(std::fs::read_dir(&dir).map_err(unreadable)?);
+        return Ok(Shown::Many(Studies::below(&dir)));
+    }
+    drop(Look::at_store(what)?);
+    Ok(Shown::One(Study::alone(what)))
+}
+
 /// The address as others call it.
-fn shown(address: SocketAddr, host: &str) -> String {
+fn called(address: SocketAddr, host: &str) -> String {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => format!("{host}:{}", address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => format!("{host}:{}", address.port()),

@@ -1,4 +1,4 @@
-//! The page, made anew by one thread at a time while nobody holds a lock.
+//! A page, or what else takes long to make, made anew by one thread at a time while nobody holds a lock.
 //!
 //! Whoever asks meanwhile waits for that one, but not for long: then the one before it is shown, or that it is being
 //! made.
@@ -12,34 +12,40 @@ const KEPT_FOR: u32 = 5;
 /// How long a request waits for a new one.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A page of bytes, or why there is none.
-type Html = Result<Arc<Vec<u8>>, String>;
+/// A page, of bytes if nothing else is said, or why there is none.
+pub type Html<T = Vec<u8>> = Result<Arc<T>, String>;
 
-#[derive(Debug, Default)]
-pub struct Page {
-    state: Mutex<State>,
+#[derive(Debug)]
+pub struct Page<T = Vec<u8>> {
+    state: Mutex<State<T>>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    last: Option<Made>,
+#[derive(Debug)]
+struct State<T> {
+    last: Option<Made<T>>,
     rounds: u64,
     making: bool,
 }
 
 #[derive(Debug)]
-struct Made {
+struct Made<T> {
     at: Instant,
     took: Duration,
-    html: Html,
+    html: Html<T>,
 }
 
-impl Page {
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { last: None, rounds: 0, making: false }), changed: Condvar::new() }
+    }
+}
+
+impl<T: Send + Sync + 'static> Page<T> {
     /// The page; `make` makes one if the last is too old, and `None` is: it takes longer than `patience`.
-    pub fn get<M>(self: &Arc<Self>, patience: Duration, make: M) -> Option<Html>
+    pub fn get<M>(self: &Arc<Self>, patience: Duration, make: M) -> Option<Html<T>>
     where
-        M: FnOnce() -> Html + Send + 'static,
+        M: FnOnce() -> Html<T> + Send + 'static,
     {
         let mut state = self.state();
         if let Some(last) = &state.last
@@ -71,19 +77,26 @@ impl Page {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// The last one that could be made, whatever its age.
+    pub fn last(&self) -> Option<Arc<T>> {
+        self.state().last.as_ref().and_then(|last| last.html.as_ref().ok().cloned())
+    }
+}
+
+impl<T> Page<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A page in the making: however that ends, those who wait hear of it.
-struct Making {
-    page: Arc<Page>,
+struct Making<T> {
+    page: Arc<Page<T>>,
     begun: Instant,
-    html: Option<Html>,
+    html: Option<Html<T>>,
 }
 
-impl Drop for Making {
+impl<T> Drop for Making<T> {
     fn drop(&mut self) {
         let html = self.html.take().unwrap_or_else(|| Err("the page could not be made".to_owned()));
         let mut state = self.page.state();

@@ -1,25 +1,23 @@
 //! Who may ask, and what is answered.
 //!
 //! Everything lies below a directory whose name is the token, so that a client that does not know it gets nothing, and two
-//! pages on one machine share no cookie. Whom a request asks for and where it comes from is `origin`'s.
+//! pages on one machine share no cookie. Whom a request asks for and where it comes from is `origin`'s. A study is served in one way, whether it
+//! is shown alone or is one of many, which lie in directories of their own below the token.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use piton::model::StudyId;
-use piton::program::sys::clock::unix_ms;
-use piton::views::logs::Watch;
-use piton::views::report::{Options, Report};
-use piton::views::status::Status;
-use piton::{Error, Look, Stop, Store};
+use piton::Error;
 
 use super::door::Counted;
 use super::http::{Answer, Head, Request};
 use super::origin::Names;
-use super::page::{self, Page};
+use super::page::Html;
+use super::studies::{Key, Studies};
+use super::study::Study;
 use super::{files, metrics};
 
 /// Most pages that are kept up to date at once.
@@ -28,26 +26,55 @@ const STREAMS_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_millis(250);
 /// A stream that has nothing to say says so, because a client whose machine is gone is noticed only by writing to it.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Largest page, bytes.
-const PAGE_MAX: usize = 64 << 20;
 
-/// A study that is shown.
+/// What is shown, and to whom.
 #[derive(Debug)]
 pub struct Site {
-    pub store: PathBuf,
+    pub shown: Shown,
     pub token: String,
     pub names: Names,
     pub nonce: String,
-    pub page: Arc<Page>,
     pub streams: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+pub enum Shown {
+    One(Study),
+    Many(Studies),
+}
+
+/// What a request may have, and of which study; `None`: of the one that is shown, or of all of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    of: Option<Key>,
+    route: Route,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    Page,
+    Events,
+    Metrics,
+    File(PathBuf),
+    Stop,
+}
+
+/// What a stream tells.
+pub trait Source {
+    /// An event and its data, if there is news; `due`: whatever there is, because nothing was said for long.
+    fn next(&mut self, due: bool) -> Option<(&'static str, String)>;
+    /// Waits for what could be news, a second at most.
+    fn wait(&mut self) -> io::Result<()>;
 }
 
 /// Why a request is turned away: a status, and words; for 405 what is allowed.
 pub type Refused = (u16, &'static str);
 
+const NOTHING_HERE: Refused = (404, "nothing here");
+
 impl Site {
     /// What a request may have; asks nothing of any file.
-    pub fn admit(&self, request: &Request) -> Result<Route, Refused> {
+    pub fn admit(&self, request: &Request) -> Result<Asked, Refused> {
         let host = request.header("host").ok_or((400, "one Host, please"))?;
         if !self.names.are_of(host) {
             return Err((421, "this is not that host; `piton serve --allow-host NAME` lets another name in"));
@@ -70,25 +97,37 @@ impl Site {
             }
             path.ok_or((404, "the address ends in a slash"))?
         };
-        let reads = matches!(request.method.as_str(), "GET" | "HEAD");
-        match path {
-            "stop" if request.method == "POST" => {
-                if self.names.sent_by_the_page(request, host) {
-                    Ok(Route::Stop)
-                } else {
-                    Err((403, NOT_THE_PAGE))
+        let (of, path) = match &self.shown {
+            Shown::One(_) => (None, path),
+            Shown::Many(_) => match path.strip_prefix("study/") {
+                None => (None, path),
+                Some(rest) => {
+                    let (key, path) = rest.split_once('/').ok_or((404, "the address ends in a slash"))?;
+                    (Some(Key::parse(key).ok_or(NOTHING_HERE)?), path)
                 }
+            },
+        };
+        let of_one = of.is_some() || matches!(self.shown, Shown::One(_));
+        let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+        let route = match path {
+            "stop" if !of_one => return Err(NOTHING_HERE),
+            "stop" if request.method == "POST" => {
+                if !self.names.sent_by_the_page(request, host) {
+                    return Err((403, NOT_THE_PAGE));
+                }
+                Route::Stop
             }
-            "stop" => Err((405, "POST")),
-            _ if !reads => Err((405, "GET, HEAD")),
-            "" => Ok(Route::Page),
-            "events" => Ok(Route::Events),
-            "metrics" => Ok(Route::Metrics),
+            "stop" => return Err((405, "POST")),
+            _ if !reads => return Err((405, "GET, HEAD")),
+            "" => Route::Page,
+            "events" => Route::Events,
+            "metrics" => Route::Metrics,
             path => {
-                let below = path.strip_prefix("artifacts/").and_then(files::path_of);
-                below.map(Route::File).ok_or((404, "nothing here"))
+                let below = path.strip_prefix("artifacts/").filter(|_| of_one).and_then(files::path_of);
+                Route::File(below.ok_or(NOTHING_HERE)?)
             }
-        }
+        };
+        Ok(Asked { of, route })
     }
 
     /// In constant time: blake3's comparison is.
@@ -97,29 +136,46 @@ impl Site {
     }
 
     /// Answers a request that was let in. Whatever goes wrong while answering is the client's.
-    pub fn send(&self, route: Route, head_only: bool, out: &mut Answer) -> io::Result<()> {
+    pub fn send(&self, Asked { of, route }: Asked, head_only: bool, out: &mut Answer) -> io::Result<()> {
+        match (&self.shown, of) {
+            (Shown::One(study), _) => self.send_of(study, route, head_only, out),
+            (Shown::Many(studies), Some(key)) => match studies.study(key) {
+                Ok(Some(study)) => self.send_of(&study, route, head_only, out),
+                Ok(None) => Head::text(404).send_with(b"there is no such study, or no more\n", head_only, out),
+                Err(words) => unavailable(&words, head_only, out),
+            },
+            (Shown::Many(studies), None) => match route {
+                Route::Page => self.send_page(studies.page(&self.nonce), head_only, out),
+                Route::Events => self.stream(&mut studies.source(), head_only, out),
+                Route::Metrics => match studies.metrics() {
+                    Ok(text) => send_metrics(&text, head_only, out),
+                    Err(words) => unavailable(&words, head_only, out),
+                },
+                // Nobody is let in for these.
+                Route::File(_) | Route::Stop => Head::text(404).send_with(b"nothing here\n", head_only, out),
+            },
+        }
+    }
+
+    fn send_of(&self, study: &Study, route: Route, head_only: bool, out: &mut Answer) -> io::Result<()> {
         let answered = match route {
-            Route::Page => return self.send_page(head_only, out),
-            Route::Events => return self.events(head_only, out),
-            Route::Metrics => self.metrics().map(|text| {
-                let head = Head { content_type: metrics::CONTENT_TYPE, ..Head::text(200) };
-                head.send_with(text.as_bytes(), head_only, out)
-            }),
-            Route::File(path) => self.artifacts().map(|(dir, study)| match files::open(&dir, study, &path) {
+            Route::Page => return self.send_page(study.page(&self.nonce), head_only, out),
+            Route::Events => return self.stream(&mut study.source(), head_only, out),
+            Route::Metrics => study.metrics().map(|text| send_metrics(text.as_bytes(), head_only, out)),
+            Route::File(path) => study.artifacts().map(|(dir, study)| match files::open(&dir, study, &path) {
                 Ok(file) => files::send(file, head_only, out),
                 Err(_) => Head::text(404).send_with(b"there is no such file\n", head_only, out),
             }),
-            Route::Stop => self.stop().map(|(status, words)| {
+            Route::Stop => study.stop().map(|(status, words)| {
                 Head::text(status).send_with(format!("{words}\n").as_bytes(), head_only, out)
             }),
         };
         answered.unwrap_or_else(|error| unavailable(&in_words(&error), head_only, out))
     }
 
-    fn send_page(&self, head_only: bool, out: &mut Answer) -> io::Result<()> {
+    fn send_page(&self, page: Option<Html>, head_only: bool, out: &mut Answer) -> io::Result<()> {
         let policy = policy(&self.nonce);
-        let (store, nonce) = (self.store.clone(), self.nonce.clone());
-        match self.page.get(page::PATIENCE, move || make_page(&store, nonce)) {
+        match page {
             Some(Ok(html)) => {
                 let head = Head { content_type: "text/html; charset=utf-8", policy: &policy, ..Head::text(200) };
                 head.send_with(&html, head_only, out)
@@ -129,32 +185,13 @@ impl Site {
                 // A browser comes back by itself; a sandbox would keep it from that.
                 let extra = &[("Retry-After", "5"), ("Refresh", "5")];
                 let head = Head { extra, policy: "default-src 'none'; frame-ancestors 'none'", ..Head::text(503) };
-                head.send_with(b"the page of this study is being made; it comes by itself\n", head_only, out)
+                head.send_with(b"the page is being made; it comes by itself\n", head_only, out)
             }
         }
     }
 
-    fn metrics(&self) -> Result<String, Error> {
-        let (_reader, look) = Look::at_store(&self.store)?;
-        let status = Status::load_listing(&look.view, &look.snapshot, unix_ms(), metrics::RUNNING_MAX)?;
-        metrics::text(&status, look.view.progress.accounting)
-            .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })
-    }
-
-    fn artifacts(&self) -> Result<(PathBuf, StudyId), Error> {
-        let (_reader, look) = Look::at_store(&self.store)?;
-        Ok((look.view.study_artifacts_dir(), look.view.study.study_id))
-    }
-
-    fn stop(&self) -> Result<(u16, String), Error> {
-        Ok(match Store::at(&self.store).ask_to_stop(Stop::Drain)? {
-            Some(asked) => (202, format!("asked {} to stop", asked.words())),
-            None => (409, "no engine runs the study".into()),
-        })
-    }
-
-    /// How the study stands, for as long as the client listens.
-    fn events(&self, head_only: bool, out: &mut Answer) -> io::Result<()> {
+    /// What there is to tell, for as long as the client listens.
+    fn stream(&self, source: &mut dyn Source, head_only: bool, out: &mut Answer) -> io::Result<()> {
         // A proxy must not wait for more of it.
         let extra = &[("X-Accel-Buffering", "no")];
         let head = Head { content_type: "text/event-stream", extra, ..Head::text(200) };
@@ -165,33 +202,17 @@ impl Site {
             return unavailable("too many pages are open", head_only, out);
         };
         head.send(out)?;
-        let mut commits = Watch::file(&self.store);
-        let (mut said, mut said_at) = (String::new(), Instant::now());
+        let mut said_at = Instant::now();
         loop {
-            let (event, data) = match self.status_json() {
-                Ok(json) => ("status", json),
-                Err(error) => {
-                    // Another file may come in its place.
-                    commits = Watch::file(&self.store);
-                    ("trouble", in_words(&error))
-                }
-            };
-            if data != said || said_at.elapsed() >= HEARTBEAT {
+            if let Some((event, data)) = source.next(said_at.elapsed() >= HEARTBEAT) {
                 out.write_all(format!("event: {event}\ndata: {data}\n\n").as_bytes())?;
-                (said, said_at) = (data, Instant::now());
+                said_at = Instant::now();
             }
             if !out.pause(PAUSE) {
                 return Ok(());
             }
-            commits.changed()?;
+            source.wait()?;
         }
-    }
-
-    fn status_json(&self) -> Result<String, Error> {
-        let (_reader, look) = Look::at_store(&self.store)?;
-        let mut json = Vec::new();
-        Status::load(&look.view, &look.snapshot, unix_ms())?.write_json(&mut json)?;
-        Ok(String::from_utf8_lossy(&json).trim_end().to_owned())
     }
 }
 
@@ -206,17 +227,9 @@ fn policy(nonce: &str) -> String {
     )
 }
 
-fn make_page(store: &Path, nonce: String) -> Result<Arc<Vec<u8>>, String> {
-    let options = Options { artifacts_link: Some("artifacts".into()), nonce, now_ms: unix_ms(), live: true };
-    let html = Look::at_store(store).and_then(|(_reader, look)| {
-        let mut html = Vec::new();
-        Report::load(&look.view, &look.snapshot)?.write_html(&options, &mut html)?;
-        Ok(html)
-    });
-    match html.map_err(|error| in_words(&error))? {
-        html if html.len() > PAGE_MAX => Err("the page would be too large; `piton dump` has all of it".to_owned()),
-        html => Ok(Arc::new(html)),
-    }
+fn send_metrics(text: &[u8], head_only: bool, out: &mut Answer) -> io::Result<()> {
+    let head = Head { content_type: metrics::CONTENT_TYPE, ..Head::text(200) };
+    head.send_with(text, head_only, out)
 }
 
 fn unavailable(words: &str, head_only: bool, out: &mut Answer) -> io::Result<()> {
@@ -225,15 +238,6 @@ fn unavailable(words: &str, head_only: bool, out: &mut Answer) -> io::Result<()>
 }
 
 /// An error on one line.
-fn in_words(error: &Error) -> String {
+pub fn in_words(error: &Error) -> String {
     error.to_string().replace(['\r', '\n'], " ")
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Route {
-    Page,
-    Events,
-    Metrics,
-    File(PathBuf),
-    Stop,
 }

@@ -5,17 +5,9 @@
   const place = document.getElementById("live");
   if (!place) return;
   const number = (value) => (Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toPrecision(5) : String(Number(value.toPrecision(6))));
-  const time = (seconds) => {
-    const s = Math.round(seconds);
-    if (s < 60) return `${s} s`;
-    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
-  };
   const words = make("p", { class: "note", role: "status", "aria-live": "polite" });
   const body = make("div", {});
   const stop = document.getElementById("stop");
-  const dialog = document.getElementById("stop-dialog");
   place.append(words, body);
 
   const say = (text) => { if (words.textContent !== text) words.textContent = text; };
@@ -132,25 +124,7 @@
     }
   };
 
-  const source = new EventSource("events");
-  source.addEventListener("status", (event) => show(JSON.parse(event.data)));
-  source.addEventListener("trouble", (event) => { say(event.data); });
-  source.onerror = () => {
-    say("The connection is lost; trying again.");
-    stop.hidden = true;
-    // A browser gives up on an answer that is no stream.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
-  };
-
-  stop.addEventListener("click", () => dialog.showModal());
-  dialog.addEventListener("close", async () => {
-    if (dialog.returnValue !== "stop") return;
-    dialog.returnValue = "";
-    try {
-      const answer = await fetch("stop", { method: "POST" });
-      say(await answer.text());
-    } catch {
-      say("The request did not get through.");
-    }
-  });
+  listen({ status: show }, say, () => { stop.hidden = true; });
+  const ask = stopping(document.getElementById("stop-dialog"), say);
+  stop.addEventListener("click", () => ask("stop"));
 })();

@@ -10,12 +10,14 @@ mod effects;
 mod gather;
 mod page;
 mod rungs;
+mod studies;
 mod table;
 mod timeline;
 
 use std::io::Write;
 
 use self::gather::{Gathered, gather};
+pub use self::studies::{StudiesPage, study_row, unreadable_dirs};
 use super::why::StoryStep;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
@@ -32,6 +34,8 @@ pub struct Options {
     pub now_ms: UnixMs,
     /// Whether a server shows it, which keeps it up to date: see `live.js`.
     pub live: bool,
+    /// Address of the page of all studies, where there is one.
+    pub studies_link: Option<String>,
 }
 
 /// A study, ready to be shown.

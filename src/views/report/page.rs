@@ -16,6 +16,8 @@ use crate::views::{StudyView, number};
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const LIVE: &str = include_str!("live.js");
+/// What every page needs that a server keeps up to date.
+pub(super) const LIVE_COMMON: &str = include_str!("live_common.js");
 
 /// Most kinds of failure of a stage that are listed.
 const KINDS_MAX: usize = 100;
@@ -24,11 +26,30 @@ const KINDS_MAX: usize = 100;
 const INPUTS_MAX: usize = 200;
 
 pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
-    let study = &report.view.study;
+    let body = html! {
+        a .skip href="#main" { "to the study" }
+        @if let Some(studies) = &options.studies_link { nav aria-label="studies" { a href=(studies) { "all studies" } } }
+        (header(report, options))
+        main #main {
+            (story(report))
+            @for stage in &report.gathered.stages { (stage_section(report.view, stage)) }
+            (failures(report))
+            (workers(report))
+            (ancestry(report))
+            (provenance(report))
+            (trials(report, options))
+        }
+        footer { (made(options.now_ms)) }
+    };
+    let scripts: &[&str] = if options.live { &[SCRIPT, LIVE_COMMON, LIVE] } else { &[SCRIPT] };
+    document(&report.view.study.name, &options.nonce, options.live, &body, scripts)
+}
+
+/// A whole page, with a policy that lets its own style and scripts count and nothing else.
+pub(super) fn document(title: &str, nonce: &str, live: bool, body: &Markup, scripts: &[&str]) -> Markup {
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; base-uri 'none'; form-action 'none'{1}",
-        options.nonce,
-        if options.live { "; connect-src 'self'" } else { "" }
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'{}",
+        if live { "; connect-src 'self'" } else { "" }
     );
     html! {
         (DOCTYPE)
@@ -37,27 +58,19 @@ pub(super) fn page(report: &Report<'_>, options: &Options) -> Markup {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(policy);
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (study.name) " · piton" }
-                style nonce=(options.nonce) { (PreEscaped(STYLE)) }
+                title { (title) " · piton" }
+                style nonce=(nonce) { (PreEscaped(STYLE)) }
             }
             body {
-                a .skip href="#main" { "to the study" }
-                (header(report, options))
-                main #main {
-                    (story(report))
-                    @for stage in &report.gathered.stages { (stage_section(report.view, stage)) }
-                    (failures(report))
-                    (workers(report))
-                    (ancestry(report))
-                    (provenance(report))
-                    (trials(report, options))
-                }
-                footer { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (time(options.now_ms)) }
-                script nonce=(options.nonce) { (PreEscaped(SCRIPT)) }
-                @if options.live { script nonce=(options.nonce) { (PreEscaped(LIVE)) } }
+                (body)
+                @for script in scripts { script nonce=(nonce) { (PreEscaped(script)) } }
             }
         }
     }
+}
+
+pub(super) fn made(at_ms: UnixMs) -> Markup {
+    html! { "made by piton " (env!("CARGO_PKG_VERSION")) " at " (time(at_ms)) }
 }
 
 /// A moment: the script shows it in the reader's time zone.
@@ -124,9 +137,16 @@ fn live(report: &Report<'_>) -> Markup {
             noscript { p .note { "The page is kept up to date by JavaScript; without it, load it again." } }
         }
         button #stop type="button" hidden { "Stop…" }
+        (stop_dialog())
+    }
+}
+
+/// Asks before an engine is asked to stop.
+pub(super) fn stop_dialog() -> Markup {
+    html! {
         dialog #stop-dialog aria-labelledby="stop-title" {
             form method="dialog" {
-                h2 #stop-title { "Stop the study?" }
+                h2 #stop-title { "Stop " span #stop-name { "the study" } "?" }
                 p { "Trials that run now may finish; nothing more starts. Everything that has ended is recorded, and the study can go on at any time." }
                 div .controls {
                     button value="stop" { "Let them finish and stop" }

@@ -11,6 +11,7 @@ fn html(story: &Story, liveness: crate::views::Liveness) -> String {
         nonce: "0123abcd".into(),
         now_ms: 1_000,
         live: false,
+        studies_link: None,
     };
     let mut out = Vec::new();
     Report::load(&view, &snapshot).unwrap().write_html(&options, &mut out).unwrap();
