@@ -112,7 +112,7 @@ pub fn study_row(listed: &Listed, key: &str) -> String {
             (cell("best", &best))
             (cell("left", &left))
             td role="cell" data-title="age" .n { @if let Some(study) = study { time datetime=(study.last_event_at) { (study.last_event_at) } } }
-            (cell("size", &size))
+            (cell("size", if study.is_none() && listed.store_bytes == 0 { "" } else { &size }))
             td role="cell" data-title="stop" {
                 @if study.is_some_and(|study| study.status == StudyStatus::Running && !study.draining) {
                     button type="button" .stop data-name=(name) aria-label={ "Stop " (name) " in " (store) } { "Stop…" }
