@@ -4,6 +4,7 @@
 //! end: a crash, or a request to stop, leaves it to the next start. Nothing may be removed here that no record names. What lies in a
 //! study's directories may be anything: no link is followed, and what cannot be removed is told and stays.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -163,6 +164,7 @@ pub(crate) fn remove(
     };
     let lineage = Lineage::new(ground.spec, ground.stages);
     let Some(spec) = ground.spec.stages.get(stage.index as usize) else { return Ok(outcome) };
+    let thinned = RefCell::default();
     for row in rows {
         let row = row?;
         if row.discarded.is_empty() {
@@ -172,7 +174,7 @@ pub(crate) fn remove(
             outcome.left += 1;
             break;
         }
-        let case = Case { spec, row: &row, how };
+        let case = Case { spec, row: &row, how, thinned: &thinned };
         let name = lineage.case(stage.index, row.trial.0.saturating_sub(stage.first_trial.0));
         match case.discard(&dir, OsStr::new(&name), &mut outcome.taken) {
             Err(error) if !is_nothing(&error) => {
@@ -184,7 +186,7 @@ pub(crate) fn remove(
     }
     if how == Removing::Really
         && !injected_fault!(DiscardNotSynced)
-        && let Err(error) = dir.sync_file_system()
+        && let Err(error) = thinned.into_inner().sync(&dir)
     {
         outcome.left += 1;
         log::warn!(
@@ -198,6 +200,47 @@ pub(crate) fn remove(
 
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Directories of a stage that stay, and that something was removed from: by their paths in it.
+#[derive(Debug, Default)]
+struct Thinned {
+    dirs: Vec<PathBuf>,
+    /// There are more of them than are held.
+    more: bool,
+}
+
+/// Most directories that are synced each by itself.
+const THINNED_MAX: usize = 100;
+
+impl Thinned {
+    fn add(&mut self, dir: &Path) {
+        match self.dirs.len() < THINNED_MAX {
+            true => self.dirs.push(dir.to_path_buf()),
+            false => self.more = true,
+        }
+    }
+
+    /// Makes durable what was removed from them, and from the stage's directory. All of the file system is synced only where they are many, or
+    /// one cannot be synced: that waits for whatever anybody has written there.
+    fn sync(&self, stage: &Opened) -> io::Result<()> {
+        let each = || {
+            stage.sync()?;
+            for path in &self.dirs {
+                let mut names = names_of(path).into_iter();
+                let Some(first) = names.next() else { continue };
+                names.try_fold(enter(stage, &first)?, |dir, name| enter(&dir, &name))?.sync()?;
+            }
+            Ok(())
+        };
+        match self.more {
+            true => stage.sync_file_system(),
+            false => each().or_else(|error: io::Error| {
+                log::debug!("a directory cannot be synced by itself: {}", io_words(&error));
+                stage.sync_file_system()
+            }),
+        }
+    }
 }
 
 /// Opens a directory that a trial may have closed to its owner.
@@ -216,6 +259,7 @@ struct Case<'a> {
     spec: &'a StageSpec,
     row: &'a TrialRow,
     how: Removing,
+    thinned: &'a RefCell<Thinned>,
 }
 
 impl Case<'_> {
@@ -223,7 +267,7 @@ impl Case<'_> {
         // What belongs to no attempt: later attempts, if there are any, have what is there by now.
         let last = AttemptNo::try_from(self.row.attempts.len()).unwrap_or(AttemptNo::MAX);
         let rest = self.row.kept_of(last);
-        let case = enter(stage, name)?;
+        let (case, at) = (enter(stage, name)?, Path::new(name));
         if rest == Kept::Nothing {
             drop(case);
             return stage.remove_counted(name, self.how, taken);
@@ -232,19 +276,20 @@ impl Case<'_> {
             Some(attempt) => match self.row.kept_of(attempt) {
                 Kept::All => Ok(true),
                 Kept::Nothing => self.remove(&case, name, taken),
-                kept => self.attempt(&case, name, kept, taken),
+                kept => self.attempt(&case, name, kept, &at.join(name), taken),
             },
             None if rest.is_all() || name == PROGRESS_FILE => Ok(true),
             None => self.remove(&case, name, taken),
         })?;
-        if !is_left {
-            stage.remove_counted(name, self.how, taken)?;
+        match is_left {
+            true => self.thinned.borrow_mut().add(at),
+            false => stage.remove_counted(name, self.how, taken)?,
         }
         Ok(())
     }
 
     /// Of an attempt's directory; whether anything is left.
-    fn attempt(&self, case: &Opened, name: &OsStr, kept: Kept, taken: &mut Taken) -> io::Result<bool> {
+    fn attempt(&self, case: &Opened, name: &OsStr, kept: Kept, at: &Path, taken: &mut Taken) -> io::Result<bool> {
         let dir = match enter(case, name) {
             // Something else has its place.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return self.remove(case, name, taken),
@@ -264,7 +309,7 @@ impl Case<'_> {
         }
         let files: Vec<Vec<OsString>> = files.iter().map(|path| names_of(path)).collect();
         let files: Vec<&[OsString]> = files.iter().map(Vec::as_slice).collect();
-        if self.only(&dir, &files, true, taken)? {
+        if self.only(&dir, &files, (at, true), taken)? {
             return Ok(true);
         }
         drop(dir);
@@ -272,8 +317,14 @@ impl Case<'_> {
     }
 
     /// Removes all but these files, each by the names that lead to it; whether anything is left.
-    fn only(&self, dir: &Opened, files: &[&[OsString]], is_top: bool, taken: &mut Taken) -> io::Result<bool> {
-        self.sift(dir, taken, &mut |name, taken| {
+    fn only(
+        &self,
+        dir: &Opened,
+        files: &[&[OsString]],
+        (at, is_top): (&Path, bool),
+        taken: &mut Taken,
+    ) -> io::Result<bool> {
+        let is_left = self.sift(dir, taken, &mut |name, taken| {
             let below: Vec<&[OsString]> = files
                 .iter()
                 .filter_map(|file| file.split_first())
@@ -294,14 +345,18 @@ impl Case<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(true),
                 Err(error) => Err(error),
                 Ok(inner) => {
-                    if self.only(&inner, &below, false, taken)? {
+                    if self.only(&inner, &below, (&at.join(name), false), taken)? {
                         return Ok(true);
                     }
                     drop(inner);
                     self.remove(dir, name, taken)
                 }
             }
-        })
+        })?;
+        if is_left {
+            self.thinned.borrow_mut().add(at);
+        }
+        Ok(is_left)
     }
 
     fn remove(&self, dir: &Opened, name: &OsStr, taken: &mut Taken) -> io::Result<bool> {
