@@ -11,6 +11,7 @@ mod metrics;
 mod origin;
 mod page;
 mod site;
+mod source;
 mod studies;
 mod study;
 

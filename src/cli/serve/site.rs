@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use piton::Error;
-
 use super::door::Counted;
 use super::http::{Answer, Head, Request};
 use super::origin::Names;
 use super::page::Html;
+use super::source::{Source, in_words};
 use super::studies::{Key, Studies};
 use super::study::Study;
 use super::{files, metrics};
@@ -57,14 +56,6 @@ enum Route {
     Metrics,
     File(PathBuf),
     Stop,
-}
-
-/// What a stream tells.
-pub trait Source {
-    /// An event and its data, if there is news; `due`: whatever there is, because nothing was said for long.
-    fn next(&mut self, due: bool) -> Option<(&'static str, String)>;
-    /// Waits for what could be news, a second at most.
-    fn wait(&mut self) -> io::Result<()>;
 }
 
 /// Why a request is turned away: a status, and words; for 405 what is allowed.
@@ -235,9 +226,4 @@ fn send_metrics(text: &[u8], head_only: bool, out: &mut Answer) -> io::Result<()
 fn unavailable(words: &str, head_only: bool, out: &mut Answer) -> io::Result<()> {
     let head = Head { extra: &[("Retry-After", "5")], ..Head::text(503) };
     head.send_with(format!("{words}\n").as_bytes(), head_only, out)
-}
-
-/// An error on one line.
-pub fn in_words(error: &Error) -> String {
-    error.to_string().replace(['\r', '\n'], " ")
 }

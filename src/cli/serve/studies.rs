@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::metrics::{self, Scraped};
 use super::page::{self, Html, Page};
-use super::site::{Source, in_words};
+use super::source::{Source, in_words};
 use super::study::Study;
 
 /// Most studies whose pages are kept.

@@ -15,7 +15,7 @@ use piton::{Error, Look, Stop, Store};
 
 use super::metrics::{self, Scraped};
 use super::page::{self, Html, Page};
-use super::site::{Source, in_words};
+use super::source::{Source, in_words};
 
 /// Largest page, bytes.
 const PAGE_MAX: usize = 64 << 20;
