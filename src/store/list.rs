@@ -121,7 +121,7 @@ impl<T: Clone + Send + Sync> Stores<T> {
         paths.sort();
         unreadable.sort();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_THREADS);
-        let (next, known) = (AtomicUsize::new(0), &self.known);
+        let (next, known, now_s) = (AtomicUsize::new(0), &self.known, unix_ms() / 1_000);
         let mut found: Vec<(usize, FoundStore<T>, Option<FileState>)> = std::thread::scope(|running| {
             let work = || {
                 let mut mine = Vec::new();
@@ -129,7 +129,7 @@ impl<T: Clone + Send + Sync> Stores<T> {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     paths.get(at).map(|path| (at, path))
                 } {
-                    let (store, state) = look_at(path, known.get(path), &read);
+                    let (store, state) = look_at(path, known.get(path), now_s, &read);
                     mine.push((at, store, state));
                 }
                 mine
@@ -157,6 +157,7 @@ const SETTLED_S: i64 = 10;
 fn look_at<T: Clone>(
     path: &Path,
     known: Option<&Known<T>>,
+    now_s: i64,
     read: impl Fn(&Look) -> Result<T, Error>,
 ) -> (FoundStore<T>, Option<FileState>) {
     let meta = fs::symlink_metadata(path);
@@ -169,7 +170,6 @@ fn look_at<T: Clone>(
     {
         return (FoundStore { path: path.into(), bytes, read: known.read.clone() }, state);
     }
-    let now_s = unix_ms() / 1_000;
     let looked = Reader::open_untouched(path).map_err(Error::from).and_then(|reader| {
         let look = Look::again(&reader, path)?;
         Ok((read(&look)?, look.view.liveness.alive))
@@ -260,4 +260,29 @@ fn bytes_below(dir: &Path) -> u64 {
 
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.blocks().saturating_mul(512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_holds_until_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.redb");
+        fs::write(&path, "no store").unwrap();
+        let now_s = unix_ms() / 1_000;
+        let looked = |known: Option<&Known<()>>, now_s| look_at(&path, known, now_s, |_| Ok(()));
+        // It might be written again at the same time.
+        let (fresh, state) = looked(None, now_s);
+        assert_eq!((fresh.read, state), (Err("damaged, or no piton store".to_owned()), None));
+        let (_, state) = looked(None, now_s + 2 * SETTLED_S);
+        let known = Known { state: state.unwrap(), read: Ok(()) };
+        assert_eq!(looked(Some(&known), now_s).0.read, Ok(()), "it is not read again");
+        fs::write(&path, "no store either").unwrap();
+        assert!(looked(Some(&known), now_s).0.read.is_err(), "it has changed");
+        fs::remove_file(&path).unwrap();
+        let (gone, state) = looked(Some(&known), now_s + 2 * SETTLED_S);
+        assert_eq!((gone.read, state), (Err("gone".to_owned()), None));
+    }
 }
