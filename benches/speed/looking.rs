@@ -8,12 +8,14 @@ use crate::bench::{Bench, Fallible};
 use crate::measure::{Samples, await_some, children_of, cpu_of, piton, reap, run, written_by};
 use crate::report::{Goal, Report};
 use crate::stores::{copied, killed, monotonic_ns};
+use crate::studies::file_of_true;
 
 /// Trials that are left to run in a large study.
 const PENDING: u64 = 1_000;
 
 /// Measures `dump`, `status` and going on after a kill.
 pub fn measure(bench: &Bench, report: &mut Report) -> Fallible<()> {
+    small(bench, report)?;
     let large = bench.scale.large;
     let home = bench.dir("killed")?;
     let stamp = home.join("first");
@@ -26,6 +28,23 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Fallible<()> {
     )?;
     dump(bench, &home.join("bench.redb"), report)?;
     resume(bench, &home, report)
+}
+
+/// A look at a small store is mostly the start of the program.
+fn small(bench: &Bench, report: &mut Report) -> Fallible<()> {
+    let dir = bench.dir("small")?;
+    std::fs::write(dir.join("bench.toml"), file_of_true(20))?;
+    run(piton(&["run", "-j2", "bench.toml"]).current_dir(&dir))?;
+    for look in [&["status"][..], &["dump"], &["dump", "--format", "jsonl"]] {
+        let mut wall = Samples::default();
+        for _ in 0..50 {
+            let run = run(piton(look).arg("bench.redb").current_dir(&dir))?;
+            wall.push(run.wall.as_secs_f64() * 1e3);
+        }
+        let what = format!("{} of 20 trials, with the start of the program", look.join(" "));
+        report.judge(&what, "ms", &wall, Goal::AtMost(5.0));
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates")]
