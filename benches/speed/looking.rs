@@ -179,7 +179,7 @@ fn durability(bench: &Bench, report: &mut Report) -> Fallible<()> {
 fn study_of_sleepers(bench: &Bench, trials: u64, seconds: &str, run: &str) -> Fallible<PathBuf> {
     let dir = bench.dir("sleepers")?;
     let sleep = format!("[\"/bin/sleep\", \"{seconds}\"]");
-    let text = crate::studies::file_of_true(trials).replace("[\"/bin/true\"]", &sleep) + "[run]\n" + run;
+    let text = file_of_true(trials).replace("[\"/bin/true\"]", &sleep) + "[run]\n" + run;
     std::fs::write(dir.join("bench.toml"), text)?;
     Ok(dir)
 }
