@@ -65,11 +65,9 @@ struct HookStage {
     failed: u64,
     /// The survivors' cases, best first; at most a hundred.
     survivors: Vec<String>,
-    /// How many there are.
     survivor_count: u64,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     spec: Spec,

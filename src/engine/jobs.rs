@@ -21,7 +21,6 @@ use crate::sys::words::io_words;
 /// Most survivors whose outputs are remembered; more are looked up again.
 const KNOWN_MAX: usize = 10_000;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct JobMaker {
     spec: Arc<Spec>,
@@ -221,7 +220,6 @@ impl JobMaker {
         })
     }
 
-    /// The stage of a trial.
     #[must_use]
     pub(super) fn stage_of(&self, draft: &Draft, trial: TrialId) -> Option<&StageSpec> {
         let (stage, _) = Lineage::new(&self.spec, draft.stages()).locate(trial)?;

@@ -44,7 +44,6 @@ struct View {
     doubted: Vec<IdentityHash>,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     own: Option<OfStudy>,

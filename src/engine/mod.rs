@@ -344,11 +344,9 @@ pub(crate) struct RunHost<'a> {
     pub(crate) answers: Sender<ExecutorEvent>,
     /// What the executor reports.
     pub(crate) events: Receiver<ExecutorEvent>,
-    /// Time.
     pub(crate) timing: Box<dyn Timing>,
     /// What comes first: committing, telling, acting.
     pub(crate) order: Order,
-    /// Signals, where they are watched.
     pub(crate) signals: Option<&'a SignalWatch>,
 }
 

@@ -10,7 +10,6 @@ use crate::model::{ReadyKey, TrialId, UnixMs};
 /// Entries loaded at once; at most twice as many are held.
 pub(super) const WINDOW: usize = 4096;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct ReadyWindow {
     entries: BTreeSet<ReadyKey>,

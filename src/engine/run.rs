@@ -75,7 +75,6 @@ pub(super) struct Loop<'a> {
 pub(crate) struct Order {
     /// One turn of the loop, once all is decided.
     pub(crate) turn: [Step; 2],
-    /// One commit.
     pub(crate) commit: [CommitStep; 2],
 }
 
@@ -86,7 +85,6 @@ pub(crate) enum Step {
     Act,
 }
 
-/// A step of a commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CommitStep {
     Write,

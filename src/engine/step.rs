@@ -43,16 +43,12 @@ pub(crate) enum Input {
     Executor(ExecutorEvent),
     /// Stop dequeuing, let running trials finish.
     Drain {
-        /// Who asks.
         by: String,
         /// Terminate them after this long, milliseconds.
         limit_ms: Option<u64>,
     },
     /// Terminate running trials now.
-    Force {
-        /// Who asks.
-        by: String,
-    },
+    Force { by: String },
     /// The survivors of the stage that asked for them by [`Action::Select`], best first.
     Selected {
         /// Its stage's index, from 0.
@@ -76,7 +72,6 @@ pub(crate) enum Input {
     },
     /// What is known of a trial that [`Action::LookUp`] asked about.
     LookedUp {
-        /// Which trial.
         trial: TrialId,
         /// What its result depends on; `None`: not all of that is recorded.
         identity: Option<IdentityHash>,
@@ -85,9 +80,7 @@ pub(crate) enum Input {
     },
     /// What an attempt of an earlier run depends on, asked for by [`Action::Identify`].
     Identified {
-        /// Its trial.
         trial: TrialId,
-        /// It.
         identity: Option<IdentityHash>,
         /// Results of that identity, where some are checked.
         hits: Vec<Hit>,
@@ -116,7 +109,6 @@ pub(crate) enum Action {
         trial: TrialId,
         /// The attempt's number, from 1.
         attempt: AttemptNo,
-        /// The slot it has.
         slot: u32,
     },
     /// Look for a result that a trial may take, and answer with [`Input::LookedUp`].
@@ -182,7 +174,6 @@ pub(crate) enum Phase {
 /// What came of looking for the next stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opened {
-    /// It is open.
     Stage,
     /// The base command has to succeed first.
     Base,
@@ -896,7 +887,6 @@ impl State {
         self.submitted.len() + self.doomed.len() + self.reusing.in_hand()
     }
 
-    /// How many attempts run.
     #[must_use]
     pub(crate) fn running_count(&self) -> usize {
         self.running.len()

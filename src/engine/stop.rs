@@ -79,7 +79,6 @@ pub enum StopError {
 /// One run of a study, among all runs of all studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunName {
-    /// The study.
     pub study: StudyId,
     /// Its run, from 1.
     pub run: u32,

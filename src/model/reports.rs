@@ -117,7 +117,6 @@ impl Acceptance {
 /// What the accepted reports of a trial come to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Latest {
-    /// How many there are.
     pub count: u64,
     pub last: Option<Report>,
     /// The last value of each metric, the first [`MAX_METRICS`] of them.
@@ -154,7 +153,6 @@ impl Latest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineEnds {
-    /// With LF.
     Lf,
     /// Also with CR: a progress bar writes many lines over each other.
     LfOrCr,

@@ -1,6 +1,5 @@
 //! Sizes such as `4GiB`, in bytes.
 
-/// Why a text is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SizeError {
     /// No number, or no unit of ours.

@@ -117,7 +117,6 @@ impl Reuse {
     }
 }
 
-/// How many survive.
 #[derive(Clone, Copy)]
 pub(super) enum Survivors {
     All,

@@ -114,13 +114,11 @@ pub(crate) struct Showing {
 }
 
 impl Showing {
-    /// Whether it says nothing.
     pub(crate) fn is_nothing(&self) -> bool {
         self.rungs.is_empty() && self.met.is_none()
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookout {
     halving: Option<(String, Climb)>,

@@ -34,7 +34,6 @@ pub(super) trait Past {
     fn trial(&self, index: u64) -> Result<TrialRow, String>;
     /// The case it derives from and that case's params.
     fn parent(&self, index: u64) -> Result<(String, Params), String>;
-    /// Its case.
     fn case(&self, index: u64) -> String;
     /// What was imported to be told before the first question, in order.
     fn imported(&self) -> Result<Vec<ToldResult>, String>;
@@ -109,7 +108,6 @@ enum Message<'a> {
         state: &'static str,
         metrics: Json,
         failure: Option<&'a str>,
-        /// How it was pruned.
         #[serde(skip_serializing_if = "Option::is_none")]
         pruned: Option<Json>,
         /// What it showed at the rungs of its stage.

@@ -53,7 +53,6 @@ struct Known {
     again: bool,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Reusing {
     /// All of the open stage that were taken up and neither run nor are handed out to run.

@@ -55,7 +55,6 @@ pub(crate) struct Judge {
     catastrophic: u64,
     /// Results from `next` on, as far as they can matter.
     early: BTreeMap<u64, Outcome>,
-    /// Those of them that failed.
     failed_early: BTreeSet<u64>,
     /// Those of them that failed catastrophically.
     catastrophic_early: BTreeSet<u64>,
