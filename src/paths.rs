@@ -57,7 +57,7 @@ impl StudyPaths {
     /// What is the study's own and no input of it, wherever it lies: its file, its store and what lies beside that, and all
     /// artifacts.
     #[must_use]
-    pub fn own(&self, study_file: &str) -> Vec<PathBuf> {
+    pub(crate) fn own(&self, study_file: &str) -> Vec<PathBuf> {
         let beside = [beside(&self.store, ".reserve"), request_path(&self.store)];
         let mut own = vec![self.store.clone(), self.artifacts.clone()];
         own.extend(beside);
@@ -82,13 +82,13 @@ impl StudyPaths {
 
     /// `artifacts/<study>/<stage_index>_<stage>/<case>`.
     #[must_use]
-    pub fn case_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
+    pub(crate) fn case_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
         self.stage_dir(spec, stage).join(case)
     }
 
     /// An attempt of the base command: `artifacts/<study>/base/attempt_<n>`.
     #[must_use]
-    pub fn base_dir(&self, study_name: &str, attempt: AttemptNo) -> PathBuf {
+    pub(crate) fn base_dir(&self, study_name: &str, attempt: AttemptNo) -> PathBuf {
         self.study_artifacts(study_name).join("base").join(attempt_name(attempt))
     }
 
@@ -100,7 +100,7 @@ impl StudyPaths {
 
     /// A case's scratch directory, kept across attempts.
     #[must_use]
-    pub fn scratch_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
+    pub(crate) fn scratch_dir(&self, spec: &Spec, stage: StageIndex, case: &str) -> PathBuf {
         scratch_dir_in(&self.case_dir(spec, stage, case))
     }
 }

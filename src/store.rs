@@ -157,7 +157,7 @@ impl Look {
     ///
     /// # Errors
     /// [`JournalError`] when the store cannot be read.
-    pub fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
+    pub(crate) fn at_rest(reader: &Reader, store: &Path) -> Result<(Snapshot, Liveness), JournalError> {
         let mut snapshot = reader.snapshot()?;
         let mut study = snapshot.study()?;
         let mut liveness = Liveness::of(store, &study)?;

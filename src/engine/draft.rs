@@ -63,7 +63,7 @@ impl Draft {
 
     /// The lowest trial of the open stage that its proposer proposed and that is not final.
     #[must_use]
-    pub fn first_unfinished(&self) -> Option<TrialId> {
+    pub(crate) fn first_unfinished(&self) -> Option<TrialId> {
         self.unfinished.first().copied()
     }
 
@@ -98,13 +98,7 @@ impl Draft {
         set
     }
 
-    /// Events not taken yet.
-    #[must_use]
-    pub fn untaken(&self) -> usize {
-        self.set.events.len()
-    }
-
-    /// They themselves, in order.
+    /// Events not taken yet, in order.
     pub(super) fn untaken_events(&self) -> impl Iterator<Item = &Event> {
         self.set.events.iter().map(|(_, record)| &record.event)
     }
@@ -144,7 +138,7 @@ impl Draft {
     }
 
     /// Forgets a pending trial that has to be loaded again before it starts. One that waits for a decision stays.
-    pub fn release(&mut self, trial: TrialId) {
+    pub(crate) fn release(&mut self, trial: TrialId) {
         if self.trials.get(&trial).is_some_and(TrialRow::awaits_decision) {
             return;
         }
@@ -162,7 +156,7 @@ impl Draft {
 
     /// Its progress as of the last emitted event.
     #[must_use]
-    pub fn progress_row(&self) -> StudyProgress {
+    pub(crate) fn progress_row(&self) -> StudyProgress {
         self.progress
     }
 
@@ -194,7 +188,7 @@ impl Draft {
 
     /// A trial in memory.
     #[must_use]
-    pub fn trial_row(&self, trial: TrialId) -> Option<&TrialRow> {
+    pub(crate) fn trial_row(&self, trial: TrialId) -> Option<&TrialRow> {
         self.trials.get(&trial)
     }
 
@@ -218,8 +212,8 @@ impl Draft {
     }
 
     /// How many trials are in memory.
-    #[must_use]
-    pub fn held(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
         self.trials.len()
     }
 }

@@ -235,7 +235,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn lost_events(&self) -> Result<u64, JournalError> {
+    pub(crate) fn lost_events(&self) -> Result<u64, JournalError> {
         guarded(|| match self.tx.open_table(tables::META) {
             Ok(table) => Ok(table.get(tables::LOST_KEY)?.map_or(0, |lost| lost.value())),
             // A replay in memory has none.
@@ -301,7 +301,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn proposal(&self, trial: TrialId) -> Result<Option<Vec<(String, Value)>>, JournalError> {
+    pub(crate) fn proposal(&self, trial: TrialId) -> Result<Option<Vec<(String, Value)>>, JournalError> {
         Ok(self.one::<Proposal>(tables::PROPOSALS, trial.0)?.map(|Proposal(values)| values))
     }
 
@@ -326,7 +326,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn has_results(&self) -> Result<bool, JournalError> {
+    pub(crate) fn has_results(&self) -> Result<bool, JournalError> {
         guarded(|| match self.tx.open_table(tables::RESULTS) {
             Ok(_) => Ok(true),
             Err(TableError::TableDoesNotExist(_)) => Ok(false),
@@ -389,7 +389,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn identities(&self) -> Result<Vec<Identity>, JournalError> {
+    pub(crate) fn identities(&self) -> Result<Vec<Identity>, JournalError> {
         let mut found: Vec<Identity> = Vec::new();
         let stages = self.stages()?;
         let mut opened = 0;

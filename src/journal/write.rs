@@ -93,7 +93,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`OpenError`] as for [`Journal::open`].
-    pub fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn from_database(db: Database, path: &Path) -> Result<Self, OpenError> {
         check_schema(&db, path)?;
         let progress = guarded(|| Snapshot::new(db.begin_read()?)).and_then(|snapshot| snapshot.progress());
         let progress = progress.map_err(|cause| damaged_or_io(path, cause))?;
@@ -102,7 +102,7 @@ impl Journal {
 
     /// Whether the store's path still leads to the file that is open. A removed store swallows every commit.
     #[must_use]
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         self.file.is_none() || same_file(self.file, Trace::of(&self.path))
     }
 
@@ -201,7 +201,7 @@ impl Journal {
     ///
     /// # Errors
     /// As there.
-    pub fn append_anew(&mut self, records: &[Record]) -> Result<(), JournalError> {
+    pub(crate) fn append_anew(&mut self, records: &[Record]) -> Result<(), JournalError> {
         let first = self.last_seq.saturating_add(1);
         let events: Vec<(Seq, Record)> = (first..).zip(records.iter().cloned()).collect();
         self.anew(&events, |journal| journal.append(records))

@@ -136,7 +136,7 @@ impl Event {
 impl Event {
     /// The trial that has a result by this event, and made no attempt.
     #[must_use]
-    pub fn taken_by(&self) -> Option<TrialId> {
+    pub(crate) fn taken_by(&self) -> Option<TrialId> {
         match self {
             Self::TrialReused(reused) => Some(reused.trial),
             Self::TrialImported(import) => Some(import.trial),

@@ -46,7 +46,7 @@ impl Kept {
 
     /// Whether all is kept.
     #[must_use]
-    pub fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         *self == Self::All
     }
 }
@@ -69,7 +69,7 @@ pub struct Keep {
 impl Keep {
     /// Whether everything is kept.
     #[must_use]
-    pub fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         *self == Self::default()
     }
 
@@ -80,7 +80,7 @@ impl Keep {
     }
 
     /// The part of this name.
-    pub fn part_mut(&mut self, name: &str) -> Option<&mut Kept> {
+    pub(crate) fn part_mut(&mut self, name: &str) -> Option<&mut Kept> {
         match name {
             "survivors" => Some(&mut self.survivors),
             "others" => Some(&mut self.others),
@@ -150,7 +150,7 @@ impl DirectoriesDiscarded {
 impl TrialRow {
     /// How much is kept of an attempt; of a result that was made elsewhere, of attempt 0.
     #[must_use]
-    pub fn kept_of(&self, attempt: AttemptNo) -> Kept {
+    pub(crate) fn kept_of(&self, attempt: AttemptNo) -> Kept {
         let about = self.discarded.iter().filter(|discarded| discarded.up_to >= attempt);
         about.map(|discarded| discarded.keeps).max().unwrap_or_default()
     }

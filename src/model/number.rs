@@ -39,7 +39,7 @@ impl fmt::Display for Lost {
 impl Lost {
     /// What to write instead, where text would do as well.
     #[must_use]
-    pub fn instead(self) -> String {
+    pub(crate) fn instead(self) -> String {
         let quoted = "in quotes it is passed on as text";
         match self {
             Self::Digits(nearest) => format!("the nearest float is {}; {quoted}", float_text(nearest)),

@@ -31,7 +31,7 @@ impl TrialRow {
     /// Whether it has a result of which something was left. Of an imported one nobody knows what it depends on, so no reading may give it
     /// an identity, whatever attempts came before it.
     #[must_use]
-    pub fn has_result(&self) -> bool {
+    pub(crate) fn has_result(&self) -> bool {
         matches!(self.state, TrialState::Succeeded | TrialState::Failed)
             && self.imported.is_none()
             && self.accepted_is_there()
@@ -43,7 +43,7 @@ impl TrialRow {
 
     /// The row with another result in the place of the one it has; `None` where that does not fit.
     #[must_use]
-    pub fn read_again(&self, reread: &Reread) -> Option<Self> {
+    pub(crate) fn read_again(&self, reread: &Reread) -> Option<Self> {
         if !self.has_result() || self.trial != reread.trial || self.accepted() != reread.attempt {
             return None;
         }

@@ -100,7 +100,7 @@ impl ResultDifference {
     /// What differs between a result and what an equal trial has come to; nothing if that was cut off, by a limit
     /// or the machine too. Metrics are the same only bit for bit.
     #[must_use]
-    pub fn between(metrics: &Metrics, outputs: &[OutputHash], verdict: &Verdict) -> Vec<Self> {
+    pub(crate) fn between(metrics: &Metrics, outputs: &[OutputHash], verdict: &Verdict) -> Vec<Self> {
         let differs = |part, name: &str, earlier: Option<String>, now: Option<String>| {
             (earlier != now).then(|| Self { part, name: name.to_owned(), earlier, now })
         };
@@ -164,7 +164,7 @@ const REMEMBERED_MAX: usize = 16;
 impl IndexedResult {
     /// The number by which results are found: of more than one identity only by a chance that never comes.
     #[must_use]
-    pub const fn key_of(identity: &IdentityHash) -> u64 {
+    pub(crate) const fn key_of(identity: &IdentityHash) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = *identity;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }

@@ -214,7 +214,7 @@ pub struct Abort {
 impl Abort {
     /// Whether a trial counts, given its stage and its place there.
     #[must_use]
-    pub const fn counts(&self, stage: StageIndex, place: u64) -> bool {
+    pub(crate) const fn counts(&self, stage: StageIndex, place: u64) -> bool {
         stage < self.stage || (stage == self.stage && place < self.counted)
     }
 }
@@ -377,7 +377,7 @@ impl Identity {
 
     /// Whether there are results of this stage or of later ones.
     #[must_use]
-    pub fn has_results(&self, from: StageIndex) -> bool {
+    pub(crate) fn has_results(&self, from: StageIndex) -> bool {
         self.results.range(from..).next().is_some()
     }
 }
@@ -516,7 +516,7 @@ pub struct StudyRow {
 
 impl StudyRow {
     /// Takes back that it was aborted.
-    pub fn forget_abort(&mut self) {
+    pub(crate) fn forget_abort(&mut self) {
         self.abort_reason = None;
         self.violating.clear();
         self.abort = None;
@@ -524,7 +524,7 @@ impl StudyRow {
 
     /// The engine that has not closed the study: it runs, or it died.
     #[must_use]
-    pub fn open_engine(&self) -> Option<&EngineId> {
+    pub(crate) fn open_engine(&self) -> Option<&EngineId> {
         self.engine.as_ref().filter(|_| !self.engine_closed)
     }
 }
@@ -557,7 +557,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// Makes inputs and tools what they were before it; whether any of them is one that it concerns.
-    pub fn undo(&self, inputs: &mut [InputHash], versions: &mut [ToolVersion]) -> bool {
+    pub(crate) fn undo(&self, inputs: &mut [InputHash], versions: &mut [ToolVersion]) -> bool {
         let mut undone = false;
         for change in &self.inputs {
             for input in inputs.iter_mut().filter(|input| input.path == change.name && input.blake3 == change.new)

@@ -114,20 +114,20 @@ impl TrialRow {
 
     /// Whether a rung has still to decide about it.
     #[must_use]
-    pub fn awaits_decision(&self) -> bool {
+    pub(crate) fn awaits_decision(&self) -> bool {
         self.watched.as_ref().is_some_and(|watched| watched.awaits())
     }
 
     /// Whether it is or will be pruned, whatever its attempt comes to.
     #[must_use]
-    pub fn is_sealed(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         self.watched.as_ref().is_some_and(|watched| watched.stop_if.is_some() || watched.ended_at().is_some())
     }
 
     /// Whether it may reach further rungs. What it had not shown when it failed for good stays unshown though `piton retry` made it run
     /// again: decisions rest on that.
     #[must_use]
-    pub fn may_show_rungs(&self) -> bool {
+    pub(crate) fn may_show_rungs(&self) -> bool {
         let failed =
             self.attempts.iter().filter(|attempt| attempt.outcome == Some(AttemptOutcome::Failed)).count();
         let was_reset = failed as u64 > u64::from(self.failures);

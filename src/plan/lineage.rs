@@ -32,7 +32,7 @@ impl<'a> Lineage<'a> {
 
     /// The same, knowing what proposers said; without that, a proposed trial has no params.
     #[must_use]
-    pub fn with_proposals(self, proposals: &'a Proposals) -> Self {
+    pub(crate) fn with_proposals(self, proposals: &'a Proposals) -> Self {
         Self { proposals: Some(proposals), ..self }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Lineage<'a> {
 
     /// The name of the case a case derives from: the base case in stage 0. `None` for a case that is not planned.
     #[must_use]
-    pub fn parent_case(&self, stage: StageIndex, index: u64) -> Option<String> {
+    pub(crate) fn parent_case(&self, stage: StageIndex, index: u64) -> Option<String> {
         let (row, _) = self.planned(stage)?;
         row.share_of(index)?;
         match stage {
@@ -106,7 +106,7 @@ impl<'a> Lineage<'a> {
     /// What the stage's own sweep or its proposer chose for a case, in the sweep's order. `None` for a case that is not
     /// planned.
     #[must_use]
-    pub fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
+    pub(crate) fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
         let (row, spec) = self.planned(stage)?;
         let (parent, place) = row.share_of(index)?;
         match &spec.sampling {
@@ -123,7 +123,7 @@ impl<'a> Lineage<'a> {
     /// Only the last case of each parent's trials is looked at (a share that has a place has all places before it), and
     /// each case of a proposer's stage.
     #[must_use]
-    pub fn unmade(&self, stage: StageIndex) -> Option<u64> {
+    pub(crate) fn unmade(&self, stage: StageIndex) -> Option<u64> {
         let row = self.stages.get(usize::try_from(stage).ok()?).filter(|row| row.index == stage)?;
         if self.planned(stage).is_none() {
             return Some(0);
@@ -156,7 +156,7 @@ impl<'a> Lineage<'a> {
 
     /// A number for what is drawn for a trial and never seen by it, the same in every attempt.
     #[must_use]
-    pub fn place_seed(&self, stage: StageIndex, index: u64) -> u32 {
+    pub(crate) fn place_seed(&self, stage: StageIndex, index: u64) -> u32 {
         let fields =
             [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &index.to_le_bytes()].concat();
         Draw::new(SEED_PURPOSE, &fields).half_word()
@@ -177,13 +177,13 @@ impl<'a> Lineage<'a> {
 
     /// When a stage opened, Unix milliseconds.
     #[must_use]
-    pub fn opened_ms(&self, stage: StageIndex) -> Option<UnixMs> {
+    pub(crate) fn opened_ms(&self, stage: StageIndex) -> Option<UnixMs> {
         self.stages.get(usize::try_from(stage).ok()?).filter(|row| row.index == stage)?.opened_ms
     }
 
     /// The seed a stage's proposer is given, the same in every run.
     #[must_use]
-    pub fn proposer_seed(&self, stage: StageIndex) -> u32 {
+    pub(crate) fn proposer_seed(&self, stage: StageIndex) -> u32 {
         let fields = [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes()].concat();
         Draw::new(PROPOSER_SEED_PURPOSE, &fields).half_word()
     }
@@ -197,7 +197,7 @@ impl<'a> Lineage<'a> {
 
     /// The trial of a case's name, written exactly as [`Lineage::case`] does; `None` if it is not planned.
     #[must_use]
-    pub fn find_case(&self, name: &str) -> Option<TrialId> {
+    pub(crate) fn find_case(&self, name: &str) -> Option<TrialId> {
         let numbers = name.strip_prefix(self.spec.study.base_case.as_str())?.strip_prefix('_')?;
         let (stage, index) = numbers.split_once('_')?;
         let (stage, index) = (stage.parse::<StageIndex>().ok()?, index.parse::<u64>().ok()?);

@@ -477,7 +477,7 @@ impl Spec {
     ///
     /// # Errors
     /// Every mistake; the spec is as it was then.
-    pub fn load_cases(&mut self, study_dir: &Path) -> Result<(), Diagnostics> {
+    pub(crate) fn load_cases(&mut self, study_dir: &Path) -> Result<(), Diagnostics> {
         let unread = |stage: &StageSpec| matches!(stage.sampling, Sampling::File(CaseFile { cases: None, .. }));
         if !self.stages.iter().any(unread) {
             return Ok(());

@@ -43,7 +43,7 @@ impl ExecutorSpec {
 
     /// Whether trials run on this machine.
     #[must_use]
-    pub const fn is_local(&self) -> bool {
+    pub(crate) const fn is_local(&self) -> bool {
         matches!(self, Self::Local)
     }
 
@@ -61,7 +61,7 @@ impl ExecutorSpec {
     ///
     /// # Errors
     /// Why not, in words.
-    pub fn can_be_left(&self) -> Result<(), &'static str> {
+    pub(crate) fn can_be_left(&self) -> Result<(), &'static str> {
         match self {
             Self::Local => {
                 Err("trials on this machine end with the engine: only those on a cluster can be left there")

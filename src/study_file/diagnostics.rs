@@ -126,12 +126,6 @@ impl Diagnostics {
         &self.list
     }
 
-    /// The study file's name as it was given; empty for a spec built in code.
-    #[must_use]
-    pub fn source_name(&self) -> &str {
-        &self.source_name
-    }
-
     /// Line and column, both from 1 and the column in characters, of a mistake's first byte.
     #[must_use]
     pub fn position(&self, mistake: &Diagnostic) -> Option<(usize, usize)> {

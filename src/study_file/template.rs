@@ -56,13 +56,13 @@ pub struct ExpandError {
 impl Work {
     /// Whether it says where a directory is: by `{study_dir}` or `{parent_dir}`.
     #[must_use]
-    pub fn names_directory(&self) -> bool {
+    pub(crate) fn names_directory(&self) -> bool {
         self.has(|part| matches!(part, Part::StudyDir | Part::ParentDir))
     }
 
     /// Whether it says where its parent's directory is.
     #[must_use]
-    pub fn names_parent_directory(&self) -> bool {
+    pub(crate) fn names_parent_directory(&self) -> bool {
         self.has(|part| matches!(part, Part::ParentDir))
     }
 

@@ -63,20 +63,20 @@ impl Values {
 impl Spec {
     /// `[params]`: what every trial sees, unless a sweep of its own or of an ancestor says otherwise.
     #[must_use]
-    pub fn constants(&self) -> Params {
+    pub(crate) fn constants(&self) -> Params {
         self.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
     }
 
     /// Whether a trial of the stage may have the result of an equal one.
     #[must_use]
-    pub fn reuses(&self, stage: StageIndex) -> bool {
+    pub(crate) fn reuses(&self, stage: StageIndex) -> bool {
         self.stages.get(stage as usize).is_some_and(|stage| !stage.reuse.is_no())
     }
 
     /// Whether a stage's trials are told where their parent's directory is. Where results are reused, they are told only of
     /// directories in which something is declared: all else in them is nobody's to rely on, and may not be there.
     #[must_use]
-    pub fn shows_parent(&self, stage: StageIndex) -> bool {
+    pub(crate) fn shows_parent(&self, stage: StageIndex) -> bool {
         let of = |index: StageIndex| usize::try_from(index).ok().and_then(|position| self.stages.get(position));
         let (Some(own), Some(parent)) = (of(stage), stage.checked_sub(1).and_then(of)) else { return false };
         !parent.outputs.is_empty() || (own.reuse.is_no() && parent.reuse.is_no())

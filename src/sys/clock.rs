@@ -63,7 +63,7 @@ impl TrialClock {
 
     /// Whether it is stopped.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.with(|state| state.running_since.is_none())
     }
 

@@ -19,7 +19,7 @@ use super::tree_hash::{HashWatch, MAX_DEPTH};
 
 /// Which side of a copy failed.
 #[derive(Debug)]
-pub enum CopyError {
+pub(crate) enum CopyError {
     /// What was to be copied.
     Source(io::Error),
     /// Where it was to go.

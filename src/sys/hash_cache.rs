@@ -58,7 +58,7 @@ struct Known {
 /// What the kernel says of a file is asked through the opened file, which a network file system answers afresh. A write
 /// always changes it, but for a program that goes on writing into memory it mapped before the hash.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     known: HashMap<PathBuf, Known>,
     /// When any of them last changed in any way, Unix milliseconds.
     pub changed_ms: UnixMs,
@@ -72,7 +72,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for what is no file; what `watch` says; otherwise what the kernel says.
-    pub fn hash_file(&mut self, path: &Path, watch: HashWatch<'_>) -> io::Result<(u64, blake3::Hash)> {
+    pub(crate) fn hash_file(&mut self, path: &Path, watch: HashWatch<'_>) -> io::Result<(u64, blake3::Hash)> {
         simulated!(|machine| {
             let bytes = machine.read(path)?;
             self.changed_ms = self.changed_ms.max(machine.changed_ms(path));
@@ -89,7 +89,7 @@ impl Memory {
     ///
     /// # Errors
     /// As for [`Memory::hash_file`].
-    pub fn hash_opened(
+    pub(crate) fn hash_opened(
         &mut self,
         path: &Path,
         file: &File,

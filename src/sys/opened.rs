@@ -90,7 +90,7 @@ pub struct Below {
 impl Below {
     /// The directory itself.
     #[must_use]
-    pub const fn root(root: PathBuf) -> Self {
+    pub(crate) const fn root(root: PathBuf) -> Self {
         Self { root, below: PathBuf::new() }
     }
 
@@ -128,7 +128,7 @@ impl Below {
     ///
     /// # Errors
     /// As for [`Below::open`], and [`io::ErrorKind::InvalidData`] for anything else.
-    pub fn open_file(&self) -> io::Result<File> {
+    pub(crate) fn open_file(&self) -> io::Result<File> {
         let opened = self.open()?;
         match opened.kind()? {
             FileType::RegularFile => opened.file()?.try_clone(),
@@ -179,7 +179,7 @@ impl Opened {
 
     /// Whether it is a directory that may be entered, but neither listed nor synced.
     #[must_use]
-    pub const fn is_only_entered(&self) -> bool {
+    pub(crate) const fn is_only_entered(&self) -> bool {
         matches!(self.0, Inner::Real { only_entered: true, .. })
     }
 
@@ -191,7 +191,7 @@ impl Opened {
     ///
     /// # Errors
     /// [`io::ErrorKind::NotADirectory`] for anything else, a link above all.
-    pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
+    pub(crate) fn enter(&self, name: &OsStr) -> io::Result<Self> {
         if Path::new(name).components().count() != 1 || matches!(name.as_encoded_bytes(), b"." | b"..") {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no single name"));
         }
@@ -213,7 +213,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn let_owner_in_at(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn let_owner_in_at(&self, name: &OsStr) -> io::Result<()> {
         on!(self, |file| let_owner_in_at(file.as_fd(), name), |_machine, _path| Ok(()))
     }
 
@@ -221,7 +221,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn let_owner_in(&self) -> io::Result<()> {
+    pub(crate) fn let_owner_in(&self) -> io::Result<()> {
         on!(self, |file| let_owner_in_below(file.as_fd(), 0), |_machine, _path| Ok(()))
     }
 
@@ -229,7 +229,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn make(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn make(&self, name: &OsStr) -> io::Result<()> {
         on!(
             self,
             |file| {
@@ -274,7 +274,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn write_new(&self, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_new(&self, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
         on!(
             self,
             |file| {
@@ -300,7 +300,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for `copy_into`.
-    pub fn copy_into(&self, dir: &Self, name: &OsStr, watch: HashWatch<'_>) -> Result<(), CopyError> {
+    pub(crate) fn copy_into(&self, dir: &Self, name: &OsStr, watch: HashWatch<'_>) -> Result<(), CopyError> {
         match (&self.0, &dir.0) {
             (Inner::Real { file, .. }, Inner::Real { file: dir, .. }) => copy_into(file, dir.as_fd(), name, watch),
             #[cfg(test)]
@@ -331,7 +331,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn modified_ms(&self) -> io::Result<i64> {
+    pub(crate) fn modified_ms(&self) -> io::Result<i64> {
         on!(
             self,
             |file| {
@@ -398,7 +398,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn remove_empty(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove_empty(&self, name: &OsStr) -> io::Result<()> {
         on!(self, |file| Ok(rustix::fs::unlinkat(file, name, AtFlags::REMOVEDIR)?), |machine, path| {
             let path = path.join(name);
             match machine.names(&path)?.is_empty() {
@@ -422,7 +422,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn length_of(&self, name: &str) -> io::Result<Option<u64>> {
+    pub(crate) fn length_of(&self, name: &str) -> io::Result<Option<u64>> {
         on!(
             self,
             |file| match statat(file, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -452,7 +452,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn kind_and_bytes(&self) -> io::Result<(FileType, u64)> {
+    pub(crate) fn kind_and_bytes(&self) -> io::Result<(FileType, u64)> {
         on!(
             self,
             |file| {
@@ -516,7 +516,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::dir`].
-    pub fn sync_file_system(&self) -> io::Result<()> {
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         on!(self, |file| Ok(syncfs(file)?), |machine, path| {
             let below = machine.names(path)?.into_iter().map(|name| path.join(name));
             let dirs = below.filter(|path| machine.kind(path) == Some(Kind::Dir));
@@ -530,7 +530,7 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`Opened::sync`].
-    pub fn sync_entry_of(&self, child: &Self) -> io::Result<()> {
+    pub(crate) fn sync_entry_of(&self, child: &Self) -> io::Result<()> {
         match (&self.0, &child.0) {
             (Inner::Real { only_entered: true, .. }, Inner::Real { only_entered: false, .. }) => {
                 child.sync_file_system()
@@ -562,7 +562,12 @@ impl Opened {
     ///
     /// # Errors
     /// As for `hash_tree`.
-    pub fn hash_again(&self, path: &Path, memory: &mut Memory, watch: HashWatch<'_>) -> io::Result<TreeHash> {
+    pub(crate) fn hash_again(
+        &self,
+        path: &Path,
+        memory: &mut Memory,
+        watch: HashWatch<'_>,
+    ) -> io::Result<TreeHash> {
         on!(self, |file| hash_tree_again(file.try_clone()?, path, memory, watch), |machine, own| {
             memory.changed_ms = memory.changed_ms.max(machine.changed_ms(own));
             self.hash(false, watch)
@@ -570,7 +575,7 @@ impl Opened {
     }
 
     /// Asks the kernel to begin writing what is dirty of it.
-    pub fn start_writeback(&self) {
+    pub(crate) fn start_writeback(&self) {
         match &self.0 {
             Inner::Real { file, .. } => start_writeback(file),
             #[cfg(test)]
@@ -590,7 +595,7 @@ impl Opened {
     ///
     /// # Errors
     /// What a simulated machine says.
-    pub fn contents(&self) -> io::Result<Contents<'_>> {
+    pub(crate) fn contents(&self) -> io::Result<Contents<'_>> {
         on!(self, |file| Ok(Contents::Real(file)), |machine, path| {
             Ok(Contents::Simulated(io::Cursor::new(machine.read(path)?)))
         })
@@ -598,7 +603,7 @@ impl Opened {
 
     /// A path that leads to this very file or directory for as long as it is open, wherever it was moved.
     #[must_use]
-    pub fn path_now(&self) -> PathBuf {
+    pub(crate) fn path_now(&self) -> PathBuf {
         match &self.0 {
             Inner::Real { file, .. } => format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into(),
             #[cfg(test)]

@@ -108,14 +108,6 @@ impl From<csv::Error> for ViewError {
     }
 }
 
-impl ViewError {
-    /// Whether the reader of the output went away, which asks for a quiet end.
-    #[must_use]
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
 fn unknown_case(case: &str, nearest: Option<&str>) -> String {
     let case = super::text::clean(case);
     match nearest {

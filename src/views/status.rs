@@ -325,7 +325,7 @@ impl Status {
 
     /// Looks at every file of the study's directory, as `du` does, for what it takes.
     #[must_use]
-    pub fn with_disk(mut self, view: &StudyView) -> Self {
+    pub(crate) fn with_disk(mut self, view: &StudyView) -> Self {
         let Taken { bytes, inodes } = measured(&view.study_artifacts_dir());
         self.disk = Some(DiskUse { bytes, inodes, limit_bytes: view.spec.run.disk_limit_bytes });
         self

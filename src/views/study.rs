@@ -200,7 +200,7 @@ impl StudyView {
 
     /// It, to be opened: trials may have put anything there.
     #[must_use]
-    pub fn attempt_place(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> Below {
+    pub(crate) fn attempt_place(&self, stage: &StageRow, case: &str, attempt: AttemptNo) -> Below {
         let stage_dir = stage_name(stage.index, &stage.name);
         Below::root(self.study_artifacts_dir()).join(stage_dir).join(case).join(attempt_name(attempt))
     }
@@ -254,7 +254,7 @@ impl StudyView {
     /// Whether a trial has no part in what the study was aborted by, given its stage and its place there. What had ended when
     /// `max_runtime` struck is as good as any: only which trials that were is chance.
     #[must_use]
-    pub fn is_outside(&self, stage: StageIndex, place: u64) -> bool {
+    pub(crate) fn is_outside(&self, stage: StageIndex, place: u64) -> bool {
         let abort = self.study.abort.filter(|abort| abort.rail != Rail::MaxRuntime);
         abort.is_some_and(|abort| self.study.status == StudyStatus::Aborted && !abort.counts(stage, place))
     }

@@ -71,13 +71,13 @@ impl<'a> TrialSummary<'a> {
 
     /// Whether it ended, and counts for nothing.
     #[must_use]
-    pub fn ended_outside(&self) -> bool {
+    pub(crate) fn ended_outside(&self) -> bool {
         self.outside && self.state != TrialState::Cancelled
     }
 
     /// Where it stands as far as that counts: what is outside is cancelled, whatever became of it.
     #[must_use]
-    pub fn counted_state(&self) -> TrialState {
+    pub(crate) fn counted_state(&self) -> TrialState {
         if self.outside { TrialState::Cancelled } else { self.state }
     }
 
@@ -95,7 +95,7 @@ impl<'a> TrialSummary<'a> {
 
     /// How much is kept of an attempt's directory.
     #[must_use]
-    pub fn kept_of(&self, attempt: AttemptNo) -> Kept {
+    pub(crate) fn kept_of(&self, attempt: AttemptNo) -> Kept {
         self.row.as_ref().map_or(Kept::All, |row| row.kept_of(attempt))
     }
 
@@ -234,7 +234,7 @@ impl StudyView {
     ///
     /// # Errors
     /// [`JournalError`], also for each item.
-    pub fn trials_from<'a>(
+    pub(crate) fn trials_from<'a>(
         &'a self,
         snapshot: &Snapshot,
         stage: &'a StageRow,
@@ -252,7 +252,7 @@ impl StudyView {
     ///
     /// # Errors
     /// [`JournalError`], also for each item.
-    pub fn trials_thinned<'a>(
+    pub(crate) fn trials_thinned<'a>(
         &'a self,
         snapshot: &Snapshot,
         stage: &'a StageRow,
@@ -273,7 +273,7 @@ impl StudyView {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn results_of_first(
+    pub(crate) fn results_of_first(
         &self,
         snapshot: &Snapshot,
         stage: &StageRow,

@@ -111,7 +111,7 @@ impl Bench {
     }
 
     fn settle(&mut self, mut actions: Vec<Action>) {
-        while !actions.is_empty() || self.state.draft.untaken() > 0 {
+        while !actions.is_empty() || self.state.draft.untaken_events().count() > 0 {
             let set = self.state.draft.take();
             self.events.extend(set.events.iter().map(|(_, record)| record.event.name()));
             if !set.is_empty() {

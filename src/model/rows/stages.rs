@@ -102,13 +102,13 @@ impl StageRow {
 
     /// Whether its proposer may propose another trial.
     #[must_use]
-    pub fn takes_proposals(&self) -> bool {
+    pub(crate) fn takes_proposals(&self) -> bool {
         self.status == StageStatus::Open && self.proposing == Proposing::Open && self.planned < self.room()
     }
 
     /// Whether its proposer hears of results before it is asked.
     #[must_use]
-    pub fn hears_results(&self) -> bool {
+    pub(crate) fn hears_results(&self) -> bool {
         self.proposing != Proposing::No
     }
 
@@ -120,7 +120,7 @@ impl StageRow {
 
     /// Whether it began with these cases, each by this attempt; their order only says which trials are whose.
     #[must_use]
-    pub fn began_with(&self, survivors: &[Parent]) -> bool {
+    pub(crate) fn began_with(&self, survivors: &[Parent]) -> bool {
         let key = |parent: &Parent| (parent.trial, parent.attempt * u32::from(!injected_fault!(SurvivorsByTrial)));
         let sorted = |parents: &[Parent]| {
             let mut keys: Vec<_> = parents.iter().map(key).collect();
@@ -132,7 +132,7 @@ impl StageRow {
 
     /// What every transition of a trial needs of its stage.
     #[must_use]
-    pub fn head(&self) -> StageHead {
+    pub(crate) fn head(&self) -> StageHead {
         StageHead { status: self.status, first_trial: self.first_trial, objective: self.objective.clone() }
     }
 
@@ -146,7 +146,7 @@ impl StageRow {
     /// parent's share, which amendments make longer at its end. `None` when the index is not planned. Stage 0 has the
     /// single share 0.
     #[must_use]
-    pub fn share_of(&self, derived_index: u64) -> Option<(usize, u64)> {
+    pub(crate) fn share_of(&self, derived_index: u64) -> Option<(usize, u64)> {
         let mut left = derived_index;
         for (position, share) in self.shares.iter().enumerate() {
             if left < *share {
@@ -166,7 +166,7 @@ impl StageRow {
 
     /// How many trials the parent at this position has by now.
     #[must_use]
-    pub fn share_at(&self, position: usize) -> u64 {
+    pub(crate) fn share_at(&self, position: usize) -> u64 {
         let first = self.shares.get(position).copied().unwrap_or(0);
         let later = self.more.iter().filter(|segment| usize::try_from(segment.parent) == Ok(position));
         later.fold(first, |sum, segment| sum.saturating_add(segment.count))
@@ -187,7 +187,7 @@ pub struct StageHead {
 impl StageHead {
     /// The better of the best so far and a newly succeeded trial.
     #[must_use]
-    pub fn better(&self, best: Option<Best>, trial: TrialId, metrics: &Metrics) -> Option<Best> {
+    pub(crate) fn better(&self, best: Option<Best>, trial: TrialId, metrics: &Metrics) -> Option<Best> {
         let objective = self.objective.as_ref()?;
         let Some(value) = metrics.get(&objective.metric).and_then(Metric::number).filter(|v| v.is_finite()) else {
             return best;

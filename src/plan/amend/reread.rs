@@ -50,7 +50,7 @@ const NAMED_MAX: usize = 3;
 impl Rereading {
     /// Whether the stage, if it is closed, has to open again.
     #[must_use]
-    pub fn opens(&self) -> bool {
+    pub(crate) fn opens(&self) -> bool {
         self.again > 0 || !self.given_up.is_empty() || self.other_survivors || self.breaks.is_some()
     }
 

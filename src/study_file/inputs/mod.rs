@@ -39,14 +39,14 @@ pub struct InputError {
 impl InputError {
     /// Whether its watcher ended it.
     #[must_use]
-    pub fn is_cut_off(&self) -> bool {
+    pub(crate) fn is_cut_off(&self) -> bool {
         is_cut_off(&self.source)
     }
 
     /// Whether the input is not there, or something in its place that cannot be one, which is a change like another, in
     /// words; otherwise the machine failed.
     #[must_use]
-    pub fn is_gone(&self) -> Option<String> {
+    pub(crate) fn is_gone(&self) -> Option<String> {
         let what = match self.source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "is gone",
             _ if is_not_a_file(&self.source) => "is no file or directory any more",
@@ -201,7 +201,7 @@ impl Inputs {
 impl Spec {
     /// The inputs of the study, then those that only stages name; each once, as it is named first.
     #[must_use]
-    pub fn all_inputs(&self) -> Vec<&str> {
+    pub(crate) fn all_inputs(&self) -> Vec<&str> {
         let mut all: Vec<&str> = Vec::new();
         for input in self.study.inputs.iter().chain(self.stages.iter().flat_map(|stage| &stage.inputs)) {
             if !all.iter().any(|known| same_path(known, input)) {
@@ -213,7 +213,7 @@ impl Spec {
 
     /// The first stage whose results depend on an input, or on what lies in one; the first of all, where nothing says less.
     #[must_use]
-    pub fn depends_from(&self, input: &str) -> StageIndex {
+    pub(crate) fn depends_from(&self, input: &str) -> StageIndex {
         let covers = |inputs: &[String]| inputs.iter().any(|named| lies_in(input, named));
         let stages = || (0..).zip(&self.stages).find(|(_, stage)| covers(&stage.inputs)).map(|(index, _)| index);
         if covers(&self.study.inputs) { 0 } else { stages().unwrap_or(0) }

@@ -129,7 +129,7 @@ impl<'a> Baseline<'a> {
     }
 
     /// Its stages' names.
-    pub fn stage_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn stage_names(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|stage| stage.name.as_str())
     }
 
