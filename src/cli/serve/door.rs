@@ -10,12 +10,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
+use super::counted::Counted;
 use super::http::{Answer, Head, Request};
 use super::site::{Asked, Refused, Site};
 
@@ -191,23 +192,4 @@ fn enter(
         log::warn!("cannot answer a request: {error}");
     }
     None
-}
-
-/// One of a bounded number.
-#[derive(Debug)]
-pub struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    /// `None`: there are so many already.
-    pub fn below(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let one = Self(Arc::clone(count));
-        // Counted down again by the drop if it was one too many.
-        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(one)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }

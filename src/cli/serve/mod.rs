@@ -4,6 +4,7 @@
 //! way to a compaction is no event for it, and it never asks an engine for anything but to stop. One thread keeps the
 //! [`door`]; a client that knows the token is answered by a thread of its own, a bounded number of them, each for a bounded time.
 
+mod counted;
 mod door;
 mod files;
 mod http;

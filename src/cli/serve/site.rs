@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use super::door::Counted;
+use super::counted::Counted;
 use super::http::{Answer, Head, Request};
 use super::origin::Names;
 use super::page::Html;
