@@ -384,7 +384,7 @@ pub(crate) fn run_on(
     let inputs_changed_ms = inputs.as_ref().map(|watched| watched.inputs.changed_ms());
     let looker = inputs::Looker::start(inputs, &spec, adopted, answers.clone())
         .map_err(|cause| EngineError::System { what: "start a thread that looks at inputs", cause })?;
-    let room = room::Room::of(&spec, &paths);
+    let room = room::Room::of(&spec, &paths, (state.draft().stages(), &journal.snapshot()?.running()?));
     let proposers = proposer::Proposers::new(Arc::clone(&spec), paths.clone(), study_id, keeper, answers);
     let jobs = JobMaker::new(spec, paths)?.with_inputs_of(inputs_changed_ms);
     run::Loop {

@@ -267,3 +267,45 @@ fn what_is_discarded_is_neither_taken_nor_derived_from() {
     assert_eq!(events(&sandbox, "reuse_missed").len(), 2);
     sandbox.ok("verify study.redb", 0);
 }
+
+/// A trial that was no survivor, and whose directory is gone, survives after an amendment: the run says so, and each way that it names works.
+#[test]
+fn who_survives_only_now_is_made_again_as_the_run_says() {
+    let of = |survivors: u32| {
+        StudyFile::new("s")
+            .stage("a", r#"echo {x} > out; echo '{{"m": {x}}}' > metrics.json"#, 3, survivors)
+            .with("outputs = [\"out\"]\nkeep = { others = \"nothing\" }")
+            .sweep("x = [1, 2, 3]")
+            .maximize("m")
+            .stage("b", "cat {parent_dir}/out", 2, 1)
+    };
+    let whole = Sandbox::finished(of(2), 0);
+    for is_put_back in [true, false] {
+        let sandbox = Sandbox::finished(of(1), 0);
+        let dir = sandbox.path("artifacts/s/0_a/s_0_1/attempt_1");
+        assert!(!exists(&dir));
+        sandbox.amend(of(2), "--yes --discard-from b", 0);
+        let said = both(&sandbox.run("run study.toml"));
+        assert!(said.contains("the directory of the parent `s_0_1` was discarded"), "{said}");
+        let command = |begins: &str| {
+            let found = said.split('`').find(|part| part.starts_with(begins)).unwrap_or_else(|| panic!("{said}"));
+            found.trim_start_matches("piton ").to_owned()
+        };
+        if is_put_back {
+            let made = both(&sandbox.run(&command("piton replay ")));
+            let kept = made.split_whitespace().map(|word| word.trim_matches('`')).find(|word| {
+                let out = Path::new(word).join("out");
+                out.is_absolute() && exists(&out)
+            });
+            let kept = kept.unwrap_or_else(|| panic!("{made}"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::copy(Path::new(kept).join("out"), dir.join("out")).unwrap();
+            fs::remove_dir_all(kept).unwrap();
+        } else {
+            sandbox.ok(&command("piton amend "), 0);
+        }
+        sandbox.ok("run study.toml", 0);
+        assert_eq!(sandbox.canonical(), whole.canonical(), "{is_put_back}");
+        sandbox.ok("verify study.redb", 0);
+    }
+}
