@@ -4,12 +4,12 @@
 # Says what begins, and when, for `durations`; a script that this one becomes goes on with the list.
 step() {
     printf '\n==> %s\n' "$*"
-    export PITON_STEPS=${PITON_STEPS:-}$EPOCHSECONDS" $*"$'\n'
+    export STEPS_BEGUN=${STEPS_BEGUN:-}$EPOCHSECONDS" $*"$'\n'
 }
 
 # The steps that took a second or more, the longest first.
 durations() {
-    printf '%s%s' "$PITON_STEPS" "$EPOCHSECONDS" | awk '
+    printf '%s%s' "$STEPS_BEGUN" "$EPOCHSECONDS" | awk '
         { at = $1; sub(/^[0-9]+ ?/, ""); if (NR > 1 && at - began >= 1) printf "%6d %s\n", at - began, name
           began = at; name = $0 }' | sort -rn
 }

@@ -360,7 +360,7 @@ impl Store {
 
     /// For changing it: nobody else may meanwhile.
     fn open(&self) -> Result<(Journal, Snapshot, Spec), Error> {
-        let journal = Journal::open(&self.path)?;
+        let journal = Journal::open_unread(&self.path)?;
         let snapshot = journal.snapshot().map_err(|cause| self.unreadable(cause))?;
         let study = snapshot.study().map_err(|cause| self.unreadable(cause))?;
         let spec = self.stored_spec(&study)?;

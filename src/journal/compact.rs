@@ -60,7 +60,7 @@ pub enum CompactError {
 pub(crate) fn compact(store: &Path) -> Result<Compacted, CompactError> {
     // The file itself: a rename must not replace a link to it.
     let path = fs::canonicalize(store).map_err(|_| OpenError::Missing { path: store.into() })?;
-    let journal = Journal::open(&path).map_err(|error| named(error, store))?;
+    let journal = Journal::open_unread(&path).map_err(|error| named(error, store))?;
     let snapshot = journal.snapshot()?;
     remove_leftovers(&path);
     let made = Temporary::beside(&path, Access::Own);

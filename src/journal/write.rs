@@ -89,6 +89,17 @@ impl Journal {
         Ok(journal)
     }
 
+    /// [`Journal::open`] for whoever has not read the store before: redb marks a file as soon as it opens it for writing, and a damaged one
+    /// is refused as it is.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn open_unread(path: &Path) -> Result<Self, OpenError> {
+        let progress = Reader::open(path)?.snapshot().and_then(|snapshot| snapshot.progress());
+        progress.map_err(|cause| damaged_or_io(path, cause))?;
+        Self::open(path)
+    }
+
     /// Takes over an open database; for simulations over other storage than a file.
     ///
     /// # Errors

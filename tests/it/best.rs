@@ -86,11 +86,9 @@ fn before_a_stage_closes_the_best_so_far_is_shown_and_before_any_success_none() 
     assert!(both(&refused).contains("no trial of stage `only` has succeeded"), "{}", both(&refused));
 
     let sandbox = Sandbox::with_study(study);
-    // The third trial ends the run that it is part of.
-    sandbox.script(
-        "trial.sh",
-        "echo \"{\\\"n\\\": $1}\" > metrics.json; test $1 = 7 || exit 0\nwhile kill -KILL $(cat \"$PITON_STUDY_DIR/pid\"); do :; done",
-    );
+    // The third trial ends the run that it is part of, once a result is recorded.
+    let script = "echo \"{\\\"n\\\": $1}\" > metrics.json; test $1 = 7 || exit 0\nuntil @piton best \"$PITON_STUDY_DIR/study.redb\"; do :; done\nwhile kill -KILL $(cat \"$PITON_STUDY_DIR/pid\"); do :; done";
+    sandbox.script("trial.sh", &script.replace("@piton", env!("CARGO_BIN_EXE_piton")));
     let script = "echo $$ > pid; exec \"$0\" run study.toml -j 1";
     let killed = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_piton")])

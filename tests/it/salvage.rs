@@ -67,6 +67,11 @@ fn every_command_refuses_a_store_without_its_tables_and_names_salvage() {
         "verify study.redb",
         "export study.redb --to out",
         "replay study.redb hurt_0_0",
+        "best study.redb",
+        "report study.redb -o report.html",
+        "gc study.redb",
+        "compact study.redb",
+        "retry study.redb hurt_0_0",
     ] {
         let output = sandbox.run(line);
         let text = both(&output);
