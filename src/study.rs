@@ -245,9 +245,14 @@ impl Study {
 
     /// The spec as it is laid beside a store's. The first stores understood the values of files of cases and of `--set`
     /// otherwise than they are written: a study file that is nearer to such a store's spec when it is read in that way is
-    /// read so. `None` when it came from nowhere.
+    /// read so. What it does not give is as it was settled when the study began. `None` when it came from nowhere.
     #[must_use]
     pub fn spec_beside(&self, stored: &Spec) -> Option<Cow<'_, Spec>> {
+        self.spec_settled_by(stored, |_| true)
+    }
+
+    /// [`Study::spec_beside`], of which only the stages that have begun are settled.
+    fn spec_settled_by(&self, stored: &Spec, has_begun: impl Fn(&str) -> bool) -> Option<Cow<'_, Spec>> {
         let given = self.spec.as_ref()?;
         let now = study_file::distance(stored, given);
         let before = (now > (0, 0) && stored.values == Values::Before).then_some(self.source.as_ref()).flatten();
@@ -255,15 +260,23 @@ impl Study {
             let Source { path, bytes, overrides, dir } = source;
             study_file::parse_study_as(&path.display().to_string(), bytes, overrides, dir, Values::Before).ok()
         });
-        Some(match before.filter(|before| study_file::distance(stored, before) < now) {
+        let beside = match before.filter(|before| study_file::distance(stored, before) < now) {
             Some(before) => Cow::Owned(before),
             None => Cow::Borrowed(given),
+        };
+        Some(match beside.settled(stored, has_begun) {
+            Some(settled) => Cow::Owned(settled),
+            None => beside,
         })
     }
 
-    /// [`Study::spec_beside`], with its files of cases read.
-    pub(crate) fn whole_spec_beside(&self, stored: &Spec) -> Result<Option<Spec>, Error> {
-        let Some(beside) = self.spec_beside(stored) else { return Ok(None) };
+    /// [`Study::spec_beside`] for a study of which these stages have begun, with its files of cases read.
+    pub(crate) fn whole_spec_beside(
+        &self,
+        stored: &Spec,
+        has_begun: impl Fn(&str) -> bool,
+    ) -> Result<Option<Spec>, Error> {
+        let Some(beside) = self.spec_settled_by(stored, has_begun) else { return Ok(None) };
         let mut whole = beside.into_owned();
         whole.load_cases(&self.study_dir).map_err(|diagnostics| Error::Spec(Box::new(diagnostics)))?;
         Ok(Some(whole))
@@ -352,13 +365,15 @@ impl Study {
         }
         let found = self.look()?;
         if let Some((_, stored, _)) = &found
-            && let Some(Cow::Owned(before)) = self.spec_beside(stored)
+            && let Some(Cow::Owned(beside)) = self.spec_beside(stored)
         {
-            log::warn!(
-                "{}: values of files of cases and of `--set` are read as when the study began, not as they are written",
-                self.study_file
-            );
-            self.spec = Some(before);
+            if self.spec.as_ref().is_some_and(|given| given.values != beside.values) {
+                log::warn!(
+                    "{}: values of files of cases and of `--set` are read as when the study began, not as they are written",
+                    self.study_file
+                );
+            }
+            self.spec = Some(beside);
         }
         let runs_nothing = found.as_ref().is_some_and(|(row, spec, _)| {
             matches!(row.status, StudyStatus::Completed | StudyStatus::Aborted) && spec.study.versions.is_empty()

@@ -478,7 +478,8 @@ impl Stands {
         let counters = counters.map_err(unreadable)?;
         let paths = StudyPaths::of(&store.path, &study).map_err(Error::no_current_dir)?;
         let identities = snapshot.identities().map_err(unreadable)?;
-        let Some(new) = given.whole_spec_beside(&spec)? else {
+        let waits = |name: &str| stages.iter().any(|row| row.name == name && row.status == StageStatus::Waiting);
+        let Some(new) = given.whole_spec_beside(&spec, |name| !waits(name))? else {
             return Err(Error::Usage("there is nothing to amend the study to: no study file was given".into()));
         };
         let present = inputs_now::present((&spec, &new), &paths, &study, &identities).map_err(Error::Input)?;

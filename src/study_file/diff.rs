@@ -339,7 +339,7 @@ pub(super) fn progress(progress: &ProgressSpec) -> Settings {
 
 /// `[stage.halving]`.
 pub(super) fn halving(halving: &HalvingSpec) -> Settings {
-    let HalvingSpec { rungs, metric, goal, eta, keep } = halving;
+    let HalvingSpec { rungs, metric, goal, eta, keep, keep_is_preset: _ } = halving;
     let of = |name: &str, value: String| (name.to_owned(), value);
     vec![
         of("rungs", list(rungs.iter().map(u64::to_string))),

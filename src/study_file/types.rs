@@ -81,6 +81,30 @@ impl Spec {
         let (Some(own), Some(parent)) = (of(stage), stage.checked_sub(1).and_then(of)) else { return false };
         !parent.outputs.is_empty() || (own.reuse.is_no() && parent.reuse.is_no())
     }
+
+    /// This with what it does not give as it was settled when the study began, for the stages that `has_begun` names; `None`: it is so
+    /// already. Decisions of `[stage.halving]` rest on a `keep` that is not given, though `survivor_count` has changed since; with another `eta` it
+    /// is another rule.
+    pub(crate) fn settled(&self, recorded: &Self, has_begun: impl Fn(&str) -> bool) -> Option<Self> {
+        let keep_of = |stage: &StageSpec| {
+            let given = stage.halving.as_ref().filter(|halving| halving.keep_is_preset)?;
+            let before =
+                recorded.stages.iter().find(|before| before.name == stage.name && has_begun(&before.name));
+            let before =
+                before.and_then(|before| before.halving.as_ref()).filter(|before| before.eta == given.eta)?;
+            (before.keep != given.keep).then_some(before.keep)
+        };
+        let keeps: Vec<Option<u64>> = self.stages.iter().map(keep_of).collect();
+        keeps.iter().any(Option::is_some).then(|| {
+            let mut settled = self.clone();
+            for (stage, keep) in settled.stages.iter_mut().zip(keeps) {
+                if let Some((halving, keep)) = stage.halving.as_mut().zip(keep) {
+                    halving.keep = keep;
+                }
+            }
+            settled
+        })
+    }
 }
 
 /// `[study]`.

@@ -26,6 +26,9 @@ pub struct HalvingSpec {
     pub eta: u64,
     /// A trial among the best so many so far goes on always.
     pub keep: u64,
+    /// Whether `keep` was not given; no part of the study's identity.
+    #[serde(skip)]
+    pub(crate) keep_is_preset: bool,
 }
 
 impl HalvingSpec {
@@ -38,6 +41,11 @@ impl HalvingSpec {
     #[must_use]
     pub fn allowed(&self, of: u64) -> u64 {
         self.rule().allowed(of)
+    }
+
+    /// `keep` where it is not given.
+    pub(crate) fn preset_keep(survivor_count: u64, eta: u64) -> u64 {
+        survivor_count.max(eta)
     }
 
     /// A value as something of which less is better.
@@ -266,7 +274,8 @@ mod tests {
     #[test]
     fn at_one_report_rungs_come_first_and_nothing_comes_after_a_rule() {
         let goal = Goal::Minimize;
-        let halving = HalvingSpec { rungs: vec![2, 4, 8], metric: "y".into(), goal, eta: 2, keep: 1 };
+        let halving =
+            HalvingSpec { rungs: vec![2, 4, 8], metric: "y".into(), goal, eta: 2, keep: 1, keep_is_preset: false };
         let stage = StageSpec { halving: Some(halving), ..stop(StopWhen::Above(1.0), 0) };
         assert_eq!(
             seen(&stage, &[(1, Some(0.0)), (5, Some(2.0)), (9, Some(0.0))]),

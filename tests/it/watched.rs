@@ -254,3 +254,36 @@ fn what_cannot_be_is_refused_with_its_place() {
         assert!(said.contains(words), "{words} in {said}");
     }
 }
+
+/// How many survive can change: what was decided rests on the `keep` that the stage began with, and so does what is still to come.
+#[test]
+fn a_keep_that_is_not_given_stays_when_more_are_to_survive() {
+    let sandbox = study(24, CURVE, "halving = { rungs = [2, 4, 6], eta = 2 }");
+    let first = fs::read_to_string(sandbox.path("study.toml")).unwrap();
+    let write = |survivors: u64, keep: &str| {
+        let next = first.split_once("[[stage]]").unwrap().1.replace("\"fit\"", "\"more\"").replace("24", "4");
+        let text = format!("{first}\n[[stage]]\n{next}approve = true\n");
+        let text = text.replace("survivor_count = 2", &format!("survivor_count = {survivors}"));
+        sandbox.write("study.toml", text.replace("eta = 2", &format!("eta = 2{keep}")));
+    };
+    let fates = || states(&sandbox).into_iter().take(24).collect::<Vec<_>>();
+    write(2, "");
+    sandbox.ok("run study.toml --workers 2", 8);
+    let before = fates();
+    assert!(before.iter().any(|state| state == "pruned"), "{before:?}");
+    // The stage that has not begun takes what follows from the file.
+    write(4, "");
+    let plan = sandbox.ok("amend study.redb study.toml --yes", 0);
+    assert!(!plan.contains("stage \"fit\".halving") && !plan.contains("invalidates"), "{plan}");
+    assert!(plan.contains("stage \"more\".halving.keep: 2 in the store, 4 now"), "{plan}");
+    sandbox.ok("run study.toml --workers 2", 8);
+    sandbox.ok("approve study.redb --by ada", 0);
+    sandbox.ok("run study.toml --workers 2", 0);
+    assert_eq!(fates(), before);
+    sandbox.ok("verify study.redb", 0);
+    // What is given is another rule.
+    write(4, ", keep = 4");
+    let words = sandbox.run("amend study.redb study.toml --dry-run");
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(words.contains("invalidates stage \"fit\".halving.keep: 2 in the store, 4 now"), "{words}");
+}

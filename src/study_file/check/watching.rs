@@ -36,7 +36,7 @@ pub(in crate::study_file) static HALVING: Section<HalvingParts> = Section::new(
             "About the best of so many go on.",
             |c, n, p, d| d.eta.put(c.count(n, p, 2), p)),
         key("keep", Takes::Integer(1, COUNT_MAX), Preset::Words("the larger of `survivor_count` and `eta`"),
-            "A trial among the best so many so far goes on always.",
+            "A trial among the best so many so far goes on always. Where it is not given, a stage that has begun stays with what it began with.",
             |c, n, p, d| d.keep.put(c.count(n, p, 1), p)),
     ],
 );
@@ -185,13 +185,13 @@ impl Checker<'_> {
         };
         let goal = self.goal_of(&halving.goal, &metric, objectives, place)?;
         let eta = halving.eta.clone().or_default(ETA);
-        let keep = match &halving.keep {
-            Field::Good(keep, _) => *keep,
-            Field::Absent => survivors?.max(eta),
+        let (keep, keep_is_preset) = match &halving.keep {
+            Field::Good(keep, _) => (*keep, false),
+            Field::Absent => (HalvingSpec::preset_keep(survivors?, eta), true),
             Field::Bad => return None,
         };
         let rungs = halving.rungs.good()?.clone();
-        Some(Some(HalvingSpec { rungs, metric, goal, eta, keep }))
+        Some(Some(HalvingSpec { rungs, metric, goal, eta, keep, keep_is_preset }))
     }
 
     /// Likewise of a stage's own rules.
