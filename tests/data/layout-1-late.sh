@@ -83,6 +83,7 @@ finish() {
 cp "$here/layout-1.ask.py" ask.py
 mkdir -p lib made/1
 touch hidden
+# shellcheck disable=SC2016
 echo 'value() { echo "$1"; }' > lib/value.sh
 study "1, 2, 3, 4, 5" 1
 # A store whose events are lost is salvaged, and goes on: rebuilt.
