@@ -438,8 +438,8 @@ fn a_ray_cluster_that_dies_and_comes_back_interrupts_its_trials() {
 
 #[test]
 fn a_ray_head_of_the_studys_own_is_gone_with_it() {
-    // Ray's sockets need short paths.
-    let temp = tempfile::Builder::new().prefix("r").tempdir().unwrap();
+    // Ray's sockets need short paths, whatever `TMPDIR` is.
+    let temp = tempfile::Builder::new().prefix("r").tempdir_in("/tmp").unwrap();
     let own_temp = ("TMPDIR".to_owned(), temp.path().display().to_string());
     let far = Far::with(
         "executor = \"ray\"\n[run.ray]\naddress = \"local\"\nnum_cpus = 0.25\n",
