@@ -108,6 +108,9 @@ fn all_studies_are_on_one_page_and_follow_what_happens() {
 #[test]
 fn one_token_lets_in_to_all_and_nothing_else_does() {
     let sandbox = two();
+    // More than are handed out at once: some are left when it is stopped.
+    let many = gated("twin").edit("x = [3, 1, 2]", "x = { min = 1, max = 9, type = \"int\" }");
+    sandbox.write("b/s.toml", many.edit("trial_budget = 3", "trial_budget = 9"));
     let engine = sandbox.start("run b/s.toml -j 1");
     begun(&sandbox, "b");
     sandbox.write("garbage.redb", "no store");
