@@ -1,5 +1,6 @@
 //! `/metrics`: how a study stands, or each of many, as OpenMetrics text. Gathered anew at each scrape, from counters that are kept.
 
+use std::io;
 use std::sync::atomic::AtomicU64;
 
 use piton::model::{Accounting, AttemptOutcome, TrialState};
@@ -58,7 +59,7 @@ pub type InStore<'a> = (&'a str, Option<&'a Scraped>);
 ///
 /// # Errors
 /// None that a string can have.
-pub fn of_one(study: &Scraped) -> Result<String, std::fmt::Error> {
+pub fn of_one(study: &Scraped) -> Result<String, Error> {
     text(&[(labels([]), study)], Registry::with_prefix("piton"))
 }
 
@@ -66,7 +67,7 @@ pub fn of_one(study: &Scraped) -> Result<String, std::fmt::Error> {
 ///
 /// # Errors
 /// None that a string can have.
-pub fn of_many(stores: &[InStore<'_>]) -> Result<String, std::fmt::Error> {
+pub fn of_many(stores: &[InStore<'_>]) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("piton");
     let named = |store: &str, study: &str| labels([("study", &clean(study)), ("store", store)]);
     let readable = Gauges::default();
@@ -85,7 +86,7 @@ pub fn of_many(stores: &[InStore<'_>]) -> Result<String, std::fmt::Error> {
 
 /// Each study with the labels that all it says has.
 #[expect(clippy::cast_precision_loss, reason = "OpenMetrics numbers are floats")]
-fn text(studies: &[(Labels, &Scraped)], mut registry: Registry) -> Result<String, std::fmt::Error> {
+fn text(studies: &[(Labels, &Scraped)], mut registry: Registry) -> Result<String, Error> {
     let (state, alive, runtime) = (Gauges::default(), Gauges::default(), Gauges::default());
     let (runs, events, attempts) = (Counters::default(), Counters::default(), Counters::default());
     let (trials, planned, expected) = (Gauges::default(), Gauges::default(), Gauges::default());
@@ -156,6 +157,7 @@ fn text(studies: &[(Labels, &Scraped)], mut registry: Registry) -> Result<String
     registry.register("trial_step", "Step of the last report of each trial that runs", step);
     registry.register("trial_value", "Values in it; NaN: not finite", value);
     let mut text = String::new();
-    encode(&mut text, &registry)?;
+    encode(&mut text, &registry)
+        .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })?;
     Ok(text)
 }

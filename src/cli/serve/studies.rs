@@ -173,7 +173,6 @@ fn all_metrics(dir: &Path, scraped: &mut Stores<Arc<Scraped>>) -> Result<String,
     let stores = labels.iter().zip(&found.stores);
     let stores: Vec<_> = stores.map(|(label, found)| (label.as_str(), found.read.as_deref().ok())).collect();
     metrics::of_many(&stores)
-        .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })
 }
 
 fn below(dir: &Path, store: &Path) -> PathBuf {

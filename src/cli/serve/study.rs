@@ -54,7 +54,6 @@ impl Study {
     pub fn metrics(&self) -> Result<String, Error> {
         let (_reader, look) = Look::at_store(&self.store)?;
         metrics::of_one(&Scraped::of(&look)?)
-            .map_err(|cause| Error::System { what: "write the metrics", cause: io::Error::other(cause) })
     }
 
     pub fn artifacts(&self) -> Result<(PathBuf, StudyId), Error> {
