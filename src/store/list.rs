@@ -14,8 +14,10 @@ use super::Look;
 use crate::claim::{CLAIM_FILE, is_of_study};
 use crate::error::Error;
 use crate::journal::{self, Reader};
+use crate::model::UnixMs;
 use crate::sys::clock::unix_ms;
 use crate::sys::opened::Opened;
+use crate::sys::stamp::{SETTLED_AFTER_MS, Stamp};
 use crate::views::{Listed, ListedStudy, Listing, StudyView};
 
 /// How a store's name ends.
@@ -59,18 +61,8 @@ pub struct Stores<T> {
 /// What was read of a store that then was in that state.
 #[derive(Clone, Debug)]
 struct Known<T> {
-    state: FileState,
+    state: Stamp,
     read: Result<T, String>,
-}
-
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileState {
-    dev: u64,
-    ino: u64,
-    len: u64,
-    changed: (i64, i64),
-    written: (i64, i64),
 }
 
 /// What one look found.
@@ -121,15 +113,15 @@ impl<T: Clone + Send + Sync> Stores<T> {
         paths.sort();
         unreadable.sort();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_THREADS);
-        let (next, known, now_s) = (AtomicUsize::new(0), &self.known, unix_ms() / 1_000);
-        let mut found: Vec<(usize, FoundStore<T>, Option<FileState>)> = std::thread::scope(|running| {
+        let (next, known, now_ms) = (AtomicUsize::new(0), &self.known, unix_ms());
+        let mut found: Vec<(usize, FoundStore<T>, Option<Stamp>)> = std::thread::scope(|running| {
             let work = || {
                 let mut mine = Vec::new();
                 while let Some((at, path)) = {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     paths.get(at).map(|path| (at, path))
                 } {
-                    let (store, state) = look_at(path, known.get(path), now_s, &read);
+                    let (store, state) = look_at(path, known.get(path), now_ms, &read);
                     mine.push((at, store, state));
                 }
                 mine
@@ -150,21 +142,18 @@ impl<T: Clone + Send + Sync> Stores<T> {
     }
 }
 
-/// A file that was written a moment ago may be written again without a new time: so long it has to be left alone.
-const SETTLED_S: i64 = 10;
-
 /// Also in which state the file was, if what was read holds for as long as it stays in that.
 fn look_at<T: Clone>(
     path: &Path,
     known: Option<&Known<T>>,
-    now_s: i64,
+    now_ms: UnixMs,
     read: impl Fn(&Look) -> Result<T, Error>,
-) -> (FoundStore<T>, Option<FileState>) {
+) -> (FoundStore<T>, Option<Stamp>) {
     let meta = fs::symlink_metadata(path);
     let bytes = meta.as_ref().map_or(0, allocated);
     // An engine may hold the store for long before it writes. Where nobody can tell, it is read.
     let free = |meta: &fs::Metadata| meta.is_file() && matches!(journal::is_locked(path), Ok(false));
-    let state = meta.ok().filter(free).map(|meta| FileState::of(&meta));
+    let state = meta.ok().filter(free).map(|meta| Stamp::of(&meta));
     if let Some(known) = known
         && Some(known.state) == state
     {
@@ -179,20 +168,9 @@ fn look_at<T: Clone>(
         // Whatever else hindered it may be over at the next look, without a change of the file.
         Err(error) => (Err(reason(&error)), error.exit_code() == 7),
     };
-    let settled = |state: &FileState| now_s.saturating_sub(state.changed.0.max(state.written.0)) > SETTLED_S;
+    let settled =
+        |state: &Stamp| state.changed_ms().max(state.modified_ms()).saturating_add(SETTLED_AFTER_MS) < now_ms;
     (FoundStore { path: path.into(), bytes, read }, state.filter(|state| lasts && settled(state)))
-}
-
-impl FileState {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            len: meta.len(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-            written: (meta.mtime(), meta.mtime_nsec()),
-        }
-    }
 }
 
 /// The stores in and below a directory.
@@ -271,18 +249,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.redb");
         fs::write(&path, "no store").unwrap();
-        let now_s = unix_ms() / 1_000;
-        let looked = |known: Option<&Known<()>>, now_s| look_at(&path, known, now_s, |_| Ok(()));
+        let now_ms = unix_ms();
+        let looked = |known: Option<&Known<()>>, now_ms| look_at(&path, known, now_ms, |_| Ok(()));
         // It might be written again at the same time.
-        let (fresh, state) = looked(None, now_s);
+        let (fresh, state) = looked(None, now_ms);
         assert_eq!((fresh.read, state), (Err("damaged, or no piton store".to_owned()), None));
-        let (_, state) = looked(None, now_s + 2 * SETTLED_S);
+        let (_, state) = looked(None, now_ms + 2 * SETTLED_AFTER_MS);
         let known = Known { state: state.unwrap(), read: Ok(()) };
-        assert_eq!(looked(Some(&known), now_s).0.read, Ok(()), "it is not read again");
+        assert_eq!(looked(Some(&known), now_ms).0.read, Ok(()), "it is not read again");
         fs::write(&path, "no store either").unwrap();
-        assert!(looked(Some(&known), now_s).0.read.is_err(), "it has changed");
+        assert!(looked(Some(&known), now_ms).0.read.is_err(), "it has changed");
         fs::remove_file(&path).unwrap();
-        let (gone, state) = looked(Some(&known), now_s + 2 * SETTLED_S);
+        let (gone, state) = looked(Some(&known), now_ms + 2 * SETTLED_AFTER_MS);
         assert_eq!((gone.read, state), (Err("gone".to_owned()), None));
     }
 }

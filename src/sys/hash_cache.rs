@@ -6,43 +6,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::clock::unix_ms;
+use super::stamp::{SETTLED_AFTER_MS, Stamp};
 use super::tree_hash::{HashWatch, hash_bytes};
 use crate::model::UnixMs;
-
-/// A file is trusted to be what it was hashed as only if it had been left alone for so long before: within one tick of
-/// a file system's clock, a second write leaves no trace in its times. Milliseconds.
-const SETTLED_AFTER_MS: UnixMs = 10_000;
-
-/// What the kernel says of a file; every write changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    dev: u64,
-    ino: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    /// No program can set this one.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            bytes: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    fn changed_ms(&self) -> UnixMs {
-        self.changed.0.saturating_mul(1_000).saturating_add(self.changed.1 / 1_000_000)
-    }
-}
 
 /// A file as it was last hashed.
 #[derive(Clone, Copy, Debug)]

@@ -46,6 +46,7 @@ pub(crate) mod reserve;
 pub mod signals;
 #[cfg(test)]
 pub(crate) mod simulated;
+pub(crate) mod stamp;
 pub(crate) mod temporary;
 pub(crate) mod tree_hash;
 #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need all of it"))]
