@@ -82,7 +82,7 @@ pub use store::{
     Store, Unmatched, Verified,
 };
 pub use study::{Outcome, Study};
-pub use study_file::Spec;
+pub use study_file::{Choices, Spec};
 pub use sys::signals::SignalEvent;
 pub use views::compare::{Limits, Tolerance};
 pub use views::{Survivor, ViewError};

@@ -43,8 +43,8 @@ pub mod plan {
 /// The study file.
 pub mod study_file {
     pub use crate::study_file::{
-        ExpandContext, Expanded, Goal, Proposer, Sampling, Spec, StageSpec, Values, Work, diff, parse_bytes,
-        parse_study, parse_study_as, schema, tool_versions,
+        ExpandContext, Expanded, Goal, Proposer, Sampling, Selection, Spec, StageSpec, Values, Work, diff,
+        parse_bytes, parse_study, parse_study_as, schema, tool_versions,
     };
 }
 

@@ -38,10 +38,11 @@ use crate::error::Error;
 use crate::journal::{self, Compacted, Journal, JournalError, Reader, Salvaged, Snapshot, Verification};
 use crate::model::{Event, Record, Seq, StageRow, StageStatus, StudyRow};
 use crate::salvage::salvage;
-use crate::study_file::Spec;
+use crate::study_file::{Choices, Spec};
 use crate::sys::clock::unix_ms;
 use crate::views::outputs::{self, OutputsCheck};
 use crate::views::status::Status;
+use crate::views::what_if::WhatIf;
 use crate::views::why::Why;
 use crate::views::{Best, Liveness, StudyLocation, StudyView, Survivor, abort, made_with, planned, survivors};
 
@@ -239,6 +240,16 @@ impl Store {
     pub fn why(&self, case: &str) -> Result<Why, Error> {
         let (_reader, look) = Look::at_store(&self.path)?;
         Ok(Why::load(&look.view, &look.snapshot, case)?)
+    }
+
+    /// What other choices would have made of the study, in the stages of these names (none: in all that they mean something to).
+    /// Nothing is changed, and what depends on trials that never ran is unknown.
+    ///
+    /// # Errors
+    /// [`Error::View`] for a choice that does not fit, and as [`Store::status`].
+    pub fn what_if(&self, choices: &Choices, stages: &[String]) -> Result<WhatIf, Error> {
+        let (_reader, look) = Look::at_store(&self.path)?;
+        Ok(WhatIf::load(&look.view, &look.snapshot, choices, stages)?)
     }
 
     /// The winner of the named stage; without a name, of the last one that closed, and before any has of the one that runs.

@@ -8,7 +8,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use piton::Unmatched;
 use piton::model::Named;
-use piton::program::study_file::Goal;
+use piton::program::study_file::{Goal, Selection};
 use piton::store::OUTPUTS_COLUMN;
 use piton::views::compare::Tolerance;
 
@@ -89,6 +89,8 @@ pub enum Command {
     List(ListArgs),
     /// Fail (exit code 4) if the study got worse than a baseline
     Compare(CompareArgs),
+    /// What another choice would have kept, cost and lost; changes nothing
+    WhatIf(WhatIfArgs),
     /// Run one trial again in a scratch directory and compare; nothing is recorded
     Replay(ReplayArgs),
     /// What a job of a cluster runs: one attempt of a trial
@@ -622,6 +624,40 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
+/// `piton what-if`.
+#[derive(Debug, Args)]
+#[command(after_help = WHAT_IF_HELP)]
+pub struct WhatIfArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// In which stage [default: in every one that the choice means something to]; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub stage: Vec<String>,
+    /// As if so many survived
+    #[arg(long, value_name = "N")]
+    pub survivors: Option<u64>,
+    /// As if they were chosen so: top, lexicographic, weighted_sum or pareto
+    #[arg(long, value_name = "SELECTION", value_parser = selection)]
+    pub selection: Option<Selection>,
+    /// As if trials were compared at these steps, as `[stage.halving]` does: `--rungs 3,9,27`
+    #[arg(long, value_name = "STEPS", value_delimiter = ',')]
+    pub rungs: Vec<u64>,
+    /// As if about one in so many went on at a rung
+    #[arg(long, value_name = "N")]
+    pub eta: Option<u64>,
+    /// As if the stage had this rule, instead of its own; the keys of `[[stage.stop_if]]`:
+    /// `--stop-if 'metric = "loss", above = 3, after = 5'`; may be repeated
+    #[arg(long, value_name = "RULE")]
+    pub stop_if: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WHAT_IF_HELP: &str = "\
+A trial is the one that ran if it has the same parent and the same values. What depends on a trial that never ran, or whose reports \
+are gone, is unknown.";
+
 /// `piton replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -679,6 +715,11 @@ fn tolerance(text: &str) -> Result<(String, Tolerance), String> {
         Some((metric, value)) if !metric.is_empty() => Ok((metric.to_owned(), Tolerance::parse(value)?)),
         _ => Err("expected METRIC=5 or METRIC=2%".to_owned()),
     }
+}
+
+fn selection(text: &str) -> Result<Selection, String> {
+    let names: Vec<&str> = Selection::ALL.iter().map(|selection| selection.name()).collect();
+    Named::by_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 fn direction(text: &str) -> Result<(String, Goal), String> {

@@ -40,6 +40,7 @@ mod summary;
 mod terminal;
 mod verify;
 mod watch;
+mod what_if;
 mod why;
 
 use std::io::Write;
@@ -140,6 +141,7 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Serve(args) => serve::serve(&args),
         Command::List(args) => list::list(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::WhatIf(args) => what_if::what_if(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Attempt { control } => attempt::attempt(&control),
         Command::Completions(args) => manual::completions(&args),

@@ -24,10 +24,12 @@ mod pareto;
 mod permutation;
 mod rails;
 mod random;
+mod retention;
 mod retry;
 mod select;
 mod sobol;
 mod summary;
+pub(crate) mod what_if;
 
 use crate::model::{FirstObjective, StageDecl, StudyRow};
 use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
@@ -35,6 +37,7 @@ use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, S
 pub(crate) use identity::{IdentityPart, KnownBy, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
 pub use lineage::Lineage;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
+pub(crate) use retention::{Retention, retention};
 pub(crate) use retry::{delay_ms, is_retried};
 pub(crate) use select::{Ranked, Score, Selector};
 pub use summary::BestTrial;

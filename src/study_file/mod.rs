@@ -8,6 +8,7 @@
 
 mod cases;
 mod check;
+mod choices;
 mod cluster;
 mod diagnostics;
 mod diff;
@@ -33,6 +34,7 @@ pub(crate) mod watching;
 pub use cases::fuzz_cases;
 pub(crate) use cases::{own_names, read_results};
 pub(crate) use check::check;
+pub use choices::Choices;
 pub(crate) use cluster::{BEAT_MS, LOST_AFTER_LEAST_MS};
 pub use cluster::{ExecutorSpec, RaySpec, SlurmSpec};
 pub use diagnostics::{Diagnostic, Diagnostics, SpecErrors};

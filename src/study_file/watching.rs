@@ -32,6 +32,9 @@ pub struct HalvingSpec {
 }
 
 impl HalvingSpec {
+    /// `eta` where it is not given.
+    pub(crate) const ETA: u64 = 3;
+
     /// What decides at a rung.
     pub(crate) fn rule(&self) -> Rule {
         Rule { rungs: u32::try_from(self.rungs.len()).unwrap_or(u32::MAX), eta: self.eta, keep: self.keep }
@@ -55,6 +58,11 @@ impl HalvingSpec {
 }
 
 impl StageSpec {
+    /// What looks at a trial's reports; `None`: nothing of the stage is watched.
+    pub(crate) fn lookout(&self) -> Option<Lookout> {
+        Lookout::new(self)
+    }
+
     /// The metrics that say most of how its trials go, each once: its objectives, then what it halves by and what its rules look at.
     pub(crate) fn telling_metrics(&self) -> Vec<&str> {
         let objectives = self.objectives.iter().map(|objective| &objective.metric);

@@ -35,6 +35,7 @@ mod survivors;
 pub(crate) mod telemetry;
 mod text;
 mod trial;
+pub mod what_if;
 pub mod why;
 mod words;
 

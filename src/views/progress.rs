@@ -12,13 +12,13 @@ use serde::Serialize;
 use super::curve::Curve;
 use super::sparkline::Sparkline;
 use super::text::{Screen, clean, columns, reported};
-use super::{StudyView, ViewError};
+use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reports::{Extent, MAX_BYTES, Report};
 use crate::model::words::bytes;
 use crate::model::{AttemptNo, StageIndex, TrialId, TrialState};
 use crate::paths::{StudyPaths, stage_name};
-use crate::study_file::progress::{Printed, Which, each_report, each_report_of_parts, last_report};
+use crate::study_file::progress::{Printed, Which, each_report, each_report_of_parts, each_watched, last_report};
 use crate::study_file::{Spec, StageSpec};
 use crate::sys::opened::Below;
 
@@ -181,6 +181,27 @@ impl Reports {
         let extent = each_report_of_parts(&case, place.which(self.attempt, self.ended), most, each);
         matches!(extent, Ok(Extent::Cut))
     }
+}
+
+/// Reads the reports of a trial by which its stage may end it, as `spec` has the stage. How many there are; `None`: they cannot be read,
+/// or nothing ran here.
+pub(super) fn watched_reports(
+    view: &StudyView,
+    trial: &TrialSummary<'_>,
+    spec: &StageSpec,
+    mut each: impl FnMut(&Report),
+) -> Option<u64> {
+    let last = trial.attempts().last()?.n;
+    let place = Place::at(view.attempt_place(trial.stage, &trial.case(), 1).above(), spec).ok()?;
+    let case = place.case.open().ok()?;
+    let mut count = 0;
+    let ended = trial.state != TrialState::Running;
+    each_watched(&case, place.which(last, ended), |report| {
+        count += 1;
+        each(report);
+    })
+    .ok()?;
+    Some(count)
 }
 
 /// Where a trial's reports are.

@@ -14,6 +14,7 @@ use super::dump::schemas::{Dump, Event};
 use super::dump::{MetricsOut, OutputsOut, ParamsOut, ProposedOut};
 use super::status::Status;
 use super::telemetry::{Checkpoint, StageTelemetry, StudyTelemetry};
+use super::what_if::WhatIf;
 
 /// The executors whose attempts are jobs.
 #[derive(JsonSchema)]
@@ -124,6 +125,7 @@ fn the_schemas_are_those_of_what_is_written() {
         ("dump", schema_of::<Dump<'_>>("piton dump", "What `piton dump --format json` writes.")),
         ("status", schema_of::<Status>("piton status", "What `piton status --json` writes.")),
         ("compare", schema_of::<Compared<'_>>("piton compare", "What `piton compare --json` writes.")),
+        ("what_if", schema_of::<WhatIf>("piton what-if", "What `piton what-if --json` writes.")),
         ("telemetry", schema_of::<Event<'_>>("piton telemetry", line)),
         ("study_telemetry", schema_of::<StudyTelemetry<'_>>("study_telemetry.json", "A study in numbers.")),
         ("stage_telemetry", schema_of::<StageTelemetry<'_>>("stage_<i>_telemetry.json", "A stage in numbers.")),

@@ -43,6 +43,7 @@
 //! - `packages`: what is released: wheel, Debian package, archive, crate;
 //! - `places`: where a study lies, and what trials put in the place of a directory;
 //! - `probe`: `piton check` of a study for a cluster;
+//! - `what_if`: what another choice would have kept;
 //! - `schema`: the JSON Schema of the study file;
 //! - `progress`: what trials report while they run;
 //! - `python`: the tests of the Python package, with this program;
@@ -135,3 +136,4 @@ mod telemetry;
 mod values;
 mod versions;
 mod watched;
+mod what_if;

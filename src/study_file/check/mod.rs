@@ -27,10 +27,11 @@ use super::inputs::pattern_mistake;
 use super::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::raw::{Kind, Node};
 use super::rules::Rails;
-use super::stage::{STAGE, StageParts};
+use super::stage::{STAGE, StageParts, StageSpec};
 use super::template::{BUILTIN_PLACEHOLDERS, PARAM_PATTERN, is_name};
 use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec, Values};
 use super::walk::{Checker, Field};
+use super::watching::StopIf;
 use crate::model::{ExecutorKind, names_of};
 
 /// No more trials at once than this.
@@ -256,7 +257,28 @@ pub(crate) fn check(
     }
 }
 
+/// Checks the rules of `stop_if` in a text of its own, as those of this stage.
+pub(crate) fn check_choice(source: &str, root: &Node, stage: &StageSpec) -> Result<Vec<StopIf>, Vec<Diagnostic>> {
+    let values = Values::Exact;
+    let mut checker =
+        Checker { source, study_dir: None, values, gaps: BTreeMap::new(), found: Vec::new(), incomplete: false };
+    let rules = checker.only_rules(root, stage);
+    match rules {
+        Some(rules) if checker.found.is_empty() && !checker.incomplete => Ok(rules),
+        _ => Err(checker.found),
+    }
+}
+
 impl Checker<'_> {
+    fn only_rules(&mut self, root: &Node, stage: &StageSpec) -> Option<Vec<StopIf>> {
+        let Kind::Table(entries) = &root.kind else { return None };
+        let node = &entries.iter().find(|entry| entry.key == "stop_if")?.node;
+        let place = Location { span: node.span.clone(), path: "stop_if".into() };
+        let rules = self.stop_rules(node, &place)?;
+        let parts = StageParts { stop_if: Field::Good(rules, place), ..StageParts::default() };
+        self.stop_rules_suit(&parts, Some(&stage.objectives))
+    }
+
     fn spec(&mut self, root: &Node, overrides: &[(String, String)]) -> Option<Spec> {
         let mut parts = RootParts::default();
         self.section(&ROOT, root, &Location::default(), &mut parts)?;

@@ -15,7 +15,6 @@ use super::ANY_NAME;
 const STEP_MAX: i128 = 1 << 53;
 /// More rungs tell nothing.
 const RUNGS_MAX: usize = 16;
-const ETA: u64 = 3;
 
 /// `[stage.halving]`.
 #[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
@@ -184,7 +183,7 @@ impl Checker<'_> {
             }
         };
         let goal = self.goal_of(&halving.goal, &metric, objectives, place)?;
-        let eta = halving.eta.clone().or_default(ETA);
+        let eta = halving.eta.clone().or_default(HalvingSpec::ETA);
         let (keep, keep_is_preset) = match &halving.keep {
             Field::Good(keep, _) => (*keep, false),
             Field::Absent => (HalvingSpec::preset_keep(survivors?, eta), true),

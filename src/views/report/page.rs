@@ -10,6 +10,7 @@ use super::{Options, Report, Winner, curves, rungs, table};
 use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
+use crate::views::what_if::RetentionOut;
 use crate::views::words::{FROM_OTHERS, taken_words, timestamp};
 use crate::views::{StudyView, number};
 
@@ -344,6 +345,7 @@ fn ancestry(report: &Report<'_>) -> Markup {
                         }
                     }
                 }
+                @for retention in RetentionOut::all(report.view) { p .note { "Retention: " (retention.words()) "." } }
             }
         }
     }
