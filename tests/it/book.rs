@@ -217,7 +217,9 @@ fn commands_on_pages_are_ones() {
     }
     pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
     // In a block a command begins a line, or follows a prompt, a pipe or the like; in a line of prose it begins the quotation.
-    let shown = regex::Regex::new(r"(?m)(?:^|`|\$ |&& |\|\| |<\(|exec )piton ([a-z]+)\b([^`|;&#)\n]*)").unwrap();
+    let shown =
+        regex::Regex::new(r"(?m)(?:^|`|\$ |&& |\|\| |<\(|exec )piton ([a-z]+(?:-[a-z]+)*)\b([^`|;&#)\n]*)")
+            .unwrap();
     let option = regex::Regex::new(r" (--[a-z][a-z-]*)").unwrap();
     let mut count = 0;
     for page in pages {

@@ -450,7 +450,7 @@ fn recorded_rungs(view: &StudyView, trial: &TrialSummary<'_>, spec: &StageSpec) 
         rungs.push(crate::model::halving::Shown { rung, at: *at, step, value, judged });
     }
     let whole = rungs.len() == now.rungs.len() || met.is_some();
-    Some(Seen { showing: Showing { rungs, met }, whole })
+    (whole || !rungs.is_empty()).then_some(Seen { showing: Showing { rungs, met }, whole })
 }
 
 impl Record for Recorded<'_> {
