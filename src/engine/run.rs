@@ -227,6 +227,11 @@ impl Loop<'_> {
         loop {
             let mut inputs = Vec::new();
             let mut ended = None;
+            if injected_fault!(PrunedBeforeCommit) {
+                for action in actions.extract_if(.., |action| matches!(action, Action::Prune(_))) {
+                    self.act(action, &mut inputs, &mut None)?;
+                }
+            }
             for step in self.order.turn {
                 match step {
                     Step::Commit => self.commit()?,

@@ -37,7 +37,7 @@ fn study(fault: Fault) -> &'static str {
         DoubtfulHeirsKept => "halved_heirs",
         DoubtfulKept => "halved_inputs",
         UnlinkedBeforeRecorded | DiscardedWhileNeeded | DiscardNotResumed | DiscardNotSynced => "kept",
-        UndecidedCounts | DecidedByArrival | RungsForgotten | LateShownAccepted => "halved",
+        UndecidedCounts | DecidedByArrival | RungsForgotten | LateShownAccepted | PrunedBeforeCommit => "halved",
         _ => "two_stages",
     }
 }

@@ -588,14 +588,13 @@ pub(super) fn random(seed: u64) -> Scenario {
         if random.percent(20) {
             made = made.approve();
         }
-        // What a child reported on what its parent did not leave stays with it: see the limits in the architecture.
         let mut watched = Random::of(&[seed, 31, stages.len() as u64]);
-        if stages.is_empty() && watched.percent(40) {
+        if watched.percent(40) {
             let (eta, keep) = (2 + watched.below(2), 1 + watched.below(3));
             let rungs = [vec![2, 4, 6], vec![1, 7], vec![5]][watched.below(3) as usize].clone();
             made = made.halving(rungs).halving_eta(eta).halving_keep(keep);
         }
-        if stages.is_empty() && watched.percent(20) {
+        if watched.percent(20) {
             let most = 100.0 + watched.below(400) as f64;
             made = made.stop_if(&StopIf::above("m", most).after(watched.below(6)));
         }

@@ -101,6 +101,8 @@ pub(crate) enum Fault {
     RungsForgotten,
     /// What an attempt shows that is over counts.
     LateShownAccepted,
+    /// A trial that is pruned is ended before what a rung, or a rule of its own, has decided is committed.
+    PrunedBeforeCommit,
     /// Directories are removed before it is recorded that they are discarded.
     UnlinkedBeforeRecorded,
     /// Directories of parents are discarded while children of theirs are still to run.
@@ -133,7 +135,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 58] = [
+    pub(crate) const ALL: [Self; 59] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -188,6 +190,7 @@ impl Fault {
         Self::DecidedByArrival,
         Self::RungsForgotten,
         Self::LateShownAccepted,
+        Self::PrunedBeforeCommit,
         Self::UnlinkedBeforeRecorded,
         Self::DiscardedWhileNeeded,
         Self::DiscardNotResumed,
