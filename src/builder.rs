@@ -4,6 +4,7 @@
 //! cannot say, code cannot say either. Closures stay with their stages until the study is built. Mistakes are named by
 //! path. Nothing fails before `build`.
 
+mod replicas;
 mod reuse;
 mod watching;
 

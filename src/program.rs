@@ -37,7 +37,9 @@ pub mod paths {
 
 /// Which trials there are.
 pub mod plan {
-    pub use crate::plan::{BestTrial, Lineage, VERSION, combinations, declared, merged, shares, unvaried};
+    pub use crate::plan::{
+        BestTrial, Lineage, VERSION, combinations, declared, merged, plan_trials, shares, unvaried,
+    };
 }
 
 /// The study file.

@@ -87,11 +87,11 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
         let shares = plan::shares(stage, parents.len());
         let first_trial =
             rows.last().map_or(TrialId(0), |before| TrialId(before.first_trial.0 + before.planned()));
-        let planned: u64 = shares.iter().sum();
+        let planned = shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
         let survivors = (0..stage.survivor_count.min(planned))
             .map(|derived| Parent { trial: TrialId(first_trial.0 + derived), attempt: 1 })
             .collect();
-        rows.push(StageRow {
+        let mut row = StageRow {
             index,
             name: stage.name.clone(),
             trial_budget: stage.trial_budget,
@@ -111,7 +111,10 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             later: LaterStages::Stand,
             tidied: Default::default(),
             discarding: false,
-        });
+            replicas: Default::default(),
+        };
+        plan::plan_trials(stage, &mut row);
+        rows.push(row);
     }
     rows
 }
@@ -119,6 +122,8 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
 struct StagePlan {
     name: String,
     trials: u64,
+    /// How many cases, and how often each runs, where they are repeated.
+    repeated: Option<(u64, u32)>,
     parents: usize,
     survivors: u64,
     /// For each parent, where they can be counted.
@@ -139,6 +144,7 @@ impl StagePlan {
         let lineage = Lineage::new(spec, stages);
         let row = stages.get(index as usize);
         let planned = row.map_or(0, StageRow::planned);
+        let cases = row.map_or(0, StageRow::cases);
         let commands = (0..planned.min(SHOWN_COMMANDS))
             .filter_map(|derived| {
                 let command = command(spec, &lineage, index, derived, paths)?;
@@ -148,13 +154,14 @@ impl StagePlan {
         Self {
             name: stage.name.clone(),
             trials: planned,
+            repeated: row.filter(|row| row.is_replicated()).map(|row| (row.cases(), row.rounds())),
             parents: row.map_or(0, |row| row.parents.len()),
-            survivors: stage.survivor_count.min(planned),
+            survivors: stage.survivor_count.min(cases),
             combinations: plan::combinations(stage),
             merged: plan::merged(stage),
             halving: halving(stage, planned),
             unhashed: if stage.reuse.is_no() { Vec::new() } else { spec.unhashed(index) },
-            how: how(stage, planned, row.map_or(1, |row| row.parents.len().max(1))),
+            how: how(stage, cases, row.map_or(1, |row| row.parents.len().max(1))),
             unvaried: row
                 .and_then(|row| row.shares.first())
                 .map_or_else(Vec::new, |share| plan::unvaried(stage, *share))
@@ -257,6 +264,7 @@ fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: 
         parent_dir: parent_dir.as_deref(),
         study_dir: &study_dir,
         seed: lineage.trial_seed(index, derived, &params),
+        replica: lineage.replica(index, derived),
         attempt: 1,
         slot: 0,
     };
@@ -301,6 +309,10 @@ fn print_plan(
             print_line("  begins when `piton approve` says so")?;
         }
         print_line(&format!("  {}", plan.how))?;
+        if let (Some((cases, times)), Some(stage)) = (plan.repeated, spec.stages.get(index)) {
+            let (cases, aggregate) = (counted(cases, "case"), stage.aggregate.name());
+            print_line(&format!("  {cases}, each {times} times in rounds; what counts is the {aggregate} of its replicas"))?;
+        }
         for line in &plan.halving {
             print_line(&format!("  {line}"))?;
         }
@@ -377,7 +389,8 @@ fn print_plan_json(spec: &Spec, plans: &[StagePlan], paths: &StudyPaths, asked: 
                 .collect();
             serde_json::json!({
                 "index": index, "name": plan.name, "trials": plan.trials, "parents": plan.parents,
-                "survivors": plan.survivors, "combinations": plan.combinations, "merged": plan.merged,
+                "survivors": plan.survivors, "cases": plan.repeated.map_or(plan.trials, |(cases, _)| cases),
+                "replicas": plan.repeated.map(|(_, times)| times), "combinations": plan.combinations, "merged": plan.merged,
                 "unvaried": plan.unvaried, "unhashed": plan.unhashed,
                 "first_commands": commands,
             })

@@ -374,6 +374,7 @@ impl Observer for Progress {
             | Event::InputsAccepted { .. }
             | Event::BaseKept
             | Event::RungReached { .. }
+            | Event::RoundsPlanned { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

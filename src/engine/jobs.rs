@@ -168,7 +168,9 @@ impl JobMaker {
         let of_stage = self.identities.entry(stage);
         let of_stage = of_stage.or_insert_with(|| StageIdentity::of(&spec, stage, draft.study_row().into()));
         let left = inherited.as_ref().map_or(&[][..], |inherited| &inherited.outputs);
-        Ok(of_stage.as_ref().map_or_else(Vec::new, |of_stage| of_stage.taken_by(&params, left)))
+        Ok(of_stage.as_ref().map_or_else(Vec::new, |of_stage| {
+            of_stage.of_replica(lineage.replica(stage, index)).taken_by(&params, left)
+        }))
     }
 
     /// What a survivor left for its children.
@@ -206,6 +208,7 @@ impl JobMaker {
             parent_dir,
             inherited: None,
             seed: lineage.trial_seed(stage, index, &params),
+            replica: lineage.replica(stage, index),
             params,
             slot: 0,
             dir: attempt_dir_in(&case_dir, attempt),
@@ -240,6 +243,7 @@ impl JobMaker {
             inherited: None,
             params: self.spec.constants(),
             seed: u32::try_from(study.seed & u64::from(u32::MAX)).unwrap_or(0),
+            replica: None,
             slot: 0,
             scratch_dir: dir.with_file_name(SCRATCH_DIR),
             opened_ms: None,

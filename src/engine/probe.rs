@@ -206,6 +206,7 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         inherited: None,
         params: Params::new(),
         seed: 0,
+        replica: None,
         slot: 0,
         scratch_dir: case_dir.join(SCRATCH_DIR),
         opened_ms: None,

@@ -20,7 +20,7 @@ use crate::model::{
     TrialRow, TrialState, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Broken, Judge, Lineage};
-use crate::study_file::Spec;
+use crate::study_file::{Spec, StageSpec};
 use rails::base_failed;
 pub(crate) use reusing::Hit;
 use reusing::Reusing;
@@ -720,7 +720,11 @@ impl State {
         let before = index.checked_sub(1).and_then(|before| stages.get(before as usize));
         let parents = before.map_or_else(Vec::new, |before| before.survivors.clone());
         let shares = spec.map_or_else(Vec::new, |spec| plan::shares(spec, parents.len()));
+        let rounds = spec.and_then(StageSpec::first_rounds);
         self.emit(now, Event::StageOpened { stage: index, parents, shares })?;
+        if let Some(count) = rounds {
+            self.emit(now, Event::RoundsPlanned { stage: index, count })?;
+        }
         self.cursor = 0;
         self.ready.fill([], false);
         self.judge_stage(index);

@@ -1,11 +1,11 @@
 //! Choosing a stage's survivors from what is recorded.
 //!
-//! One pass over the stage's rows in case order into the pure selection of `plan`: anyone with the store can
-//! recompute it. It must depend on nothing but recorded metrics and case order.
+//! One pass over the stage's rows in the order of their numbers into the pure selection of `plan`: anyone with the store can
+//! recompute it. It must depend on nothing but recorded metrics and numbers.
 
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{Parent, StageIndex, StageRow, TrialId, TrialState};
-use crate::plan::Selector;
+use crate::plan::Choice;
 use crate::study_file::{Spec, StageSpec};
 
 /// The survivors of a stage, best first; empty when none of its trials succeeded.
@@ -21,21 +21,18 @@ pub(crate) fn choose(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Res
 }
 
 fn choose_from(snapshot: &Snapshot, spec: &StageSpec, stage: &StageRow) -> Result<Vec<Parent>, JournalError> {
-    let mut selector = Selector::new(spec);
+    let mut choice = Choice::new(spec, stage);
     let first = stage.first_trial.0;
     for trial in snapshot.trials(stage.first_trial, TrialId(first + stage.planned()))? {
         let trial = trial?;
         if trial.state == TrialState::Succeeded {
-            selector.offer(trial.trial.0 - first, &trial.metrics);
+            choice.offer(trial.trial.0 - first, &trial.metrics);
         }
     }
-    let ranked = selector.finish();
-    ranked
-        .into_iter()
-        .map(|ranked| {
-            let trial = TrialId(first + ranked.index);
-            let row = snapshot.trial(trial)?.ok_or(JournalError::Missing { table: "trial", key: trial.0 })?;
-            Ok(Parent { trial, attempt: row.accepted() })
-        })
-        .collect()
+    let parent = |place: u64| {
+        let trial = TrialId(first + place);
+        let row = snapshot.trial(trial)?.ok_or(JournalError::Missing { table: "trial", key: trial.0 })?;
+        Ok(Parent { trial, attempt: row.accepted() })
+    };
+    choice.finish().into_iter().map(|chosen| parent(chosen.place)).collect()
 }

@@ -129,6 +129,8 @@ pub(crate) struct Job {
     pub params: Params,
     /// Its seed, the same in every attempt.
     pub seed: u32,
+    /// Which replica of its case it is, where cases are repeated.
+    pub replica: Option<u32>,
     /// The slot it was given when its start was recorded; workers of this machine have their own.
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need it"))]
     pub slot: u32,

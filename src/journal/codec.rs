@@ -124,11 +124,12 @@ impl Stored for Record {
 
 impl Stored for StageRow {
     const KIND: &'static str = "stage";
-    type Latest = records::StageRowV3;
-    const TAG: u8 = 3;
+    type Latest = records::StageRowV4;
+    const TAG: u8 = 4;
     older! {
-        1: StageRowV1 => StageRowV2 => StageRowV3;
-        2: StageRowV2 => StageRowV3;
+        1: StageRowV1 => StageRowV2 => StageRowV3 => StageRowV4;
+        2: StageRowV2 => StageRowV3 => StageRowV4;
+        3: StageRowV3 => StageRowV4;
     }
     fn names(&self) -> Result<(), String> {
         names::stage(&self.name)
@@ -227,8 +228,8 @@ mod tests {
     use crate::model::{
         Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, DirectoriesDiscarded,
         DiscardRun, Discarded, Doubt, Event, Exit, Failure, FailureKind, ImportSource, Imported, IndexedResult,
-        InputEntry, InputList, Kept, LaterStages, Metric, Metrics, Next, Origin, Parent, Proposing, Rail, Reread,
-        ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RungRow, RungVerdict, Segment, StageReplanned,
+        InputEntry, InputList, Kept, LaterStages, LeftCase, Metric, Metrics, Next, Origin, Parent, Proposing, Rail, Replicas, Reread,
+        ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow, RungVerdict, Segment, StageReplanned,
         StageStatus, StopIfMet, StudyId, StudyStatus, Tidied, ToldResult, TrialImport, TrialState, Usage, Value,
         Verdict, Watched,
     };
@@ -396,11 +397,26 @@ mod tests {
             later: LaterStages::Keep,
             tidied: Tidied::Others,
             discarding: true,
+            replicas: Default::default(),
         };
         let bytes = encode(1, &stage).unwrap();
+        // As it was written before cases were repeated, and since: without rounds, nobody left.
         let expected = [3, 1, 1, b'b', 4, 2, 0, 2, 9, 1, 3, 2, 1, 2, 0, 2, 0, 0, 0, 1, 2, 0, 1, 1, 1];
-        assert_eq!(bytes[..bytes.len() - 4], expected);
+        assert_eq!(bytes[..bytes.len() - 4], [&[4], &expected[1..], &[0, 0]].concat());
         assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), stage);
+        let before = sealed("stage", 1, expected.to_vec());
+        assert_eq!(decode::<StageRow>(1, &before).unwrap(), stage);
+        let rounds = vec![Rounds { first_case: 0, cases: 2, first: 0, count: 300, by_case: true }];
+        let left = vec![LeftCase { case: 1, round: 4, evidence: Some(1.5) }];
+        let repeated = StageRow { replicas: Replicas { rounds, left }, ..stage.clone() };
+        let bytes = encode(1, &repeated).unwrap();
+        let mut whole = [&[4], &expected[1..], &[1, 0, 2, 0, 251, 0x2c, 0x01, 1, 1, 1, 4, 1]].concat();
+        whole.extend([0, 0, 0, 0, 0, 0, 0xf8, 0x3f]);
+        assert_eq!(bytes[..bytes.len() - 4], whole);
+        assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), repeated);
+        let planned = event(Event::RoundsPlanned { stage: 1, count: 300 });
+        let bytes = encode(7, &planned).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 40, 1, 251, 0x2c, 0x01]);
         let untouched = StageRow { tidied: Tidied::No, discarding: false, ..stage };
         let before = sealed("stage", 1, [&[2], &expected[1..expected.len() - 2]].concat());
         assert_eq!(decode::<StageRow>(1, &before).unwrap(), untouched);

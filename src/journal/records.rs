@@ -14,11 +14,11 @@ use crate::model::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
     DirectoriesDiscarded, DiscardRun, Discarded, Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure,
     FailureKind, FirstObjective, ImportSource, Imported, IndexedResult, InputEntry, InputHash, InputList, Kept,
-    LaterStages, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record, RemoteJob, Reread,
-    ResultDifference, ResultPart, ResultsTold, Reused, RunEnd, RungRow, RungVerdict, RunningRow, Segment,
-    Severity, SpecAmended, StageCounters, StageDecl, StageReplanned, StageRow, StageStatus, StopIfMet,
-    StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, Tidied, ToldResult, ToolVersion, TrialId,
-    TrialImport, TrialRow, TrialState, Usage, Value, Verdict, Watched,
+    LaterStages, LeftCase, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record,
+    RemoteJob, Replicas, Reread, ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow,
+    RungVerdict, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageReplanned, StageRow,
+    StageStatus, StopIfMet, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, Tidied, ToldResult,
+    ToolVersion, TrialId, TrialImport, TrialRow, TrialState, Usage, Value, Verdict, Watched,
 };
 
 /// A disk form and the model type it stands for.
@@ -272,13 +272,17 @@ mirror_struct! {
     RungRowV1 = RungRow { at: u64, step: u64, value: Option<f64>, judged: bool, verdict: Option<RungVerdictV1> }
     StopIfMetV1 = StopIfMet { rule: u32, metric: String, step: u64, value: Option<f64> }
     WatchedV1 = Watched { rungs: Vec<RungRowV1>, stop_if: Option<StopIfMetV1> }
-    StageRowV3 = StageRow {
+    RoundsV1 = Rounds { first_case: u64, cases: u64, first: u32, count: u32, by_case: bool }
+    LeftCaseV1 = LeftCase { case: u64, round: u32, evidence: Option<f64> }
+    ReplicasV1 = Replicas { rounds: Vec<RoundsV1>, left: Vec<LeftCaseV1> }
+    StageRowV4 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
         proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1, tidied: TidiedV1, discarding: bool,
+        replicas: ReplicasV1,
     }
     DiscardedV1 = Discarded { up_to: u32, keeps: KeptV1 }
     DiscardRunV1 = DiscardRun { first: TrialIdV1, count: u64, keeps: KeptV1 }
@@ -406,6 +410,13 @@ older! {
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
     } adds { tidied: TidiedV1::No, discarding: false }
+    // Each trial was a case.
+    StageRowV3 => StageRowV4 {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
+        tidied: TidiedV1, discarding: bool,
+    } adds { replicas: ReplicasV1 { rounds: Vec::new(), left: Vec::new() } }
 }
 
 /// Results by one key, on disk.
@@ -739,5 +750,6 @@ mirror_enum! {
         StopIfMet { trial: TrialIdV1, attempt: u32, met: StopIfMetV1 },
         DirectoriesDiscarded(discarded: Box<DirectoriesDiscardedV1>),
         DiscardFinished { stage: u32, bytes: u64, inodes: u64 },
+        RoundsPlanned { stage: u32, count: u32 },
     }
 }

@@ -184,11 +184,13 @@ impl Fold {
                 return Err(self.misfit(format!("stage {} cannot be extended so", stage.index)));
             }
             stage.more.push(*segment);
-            match stage.proposing {
-                Proposing::No => stage.planned = stage.planned.saturating_add(segment.count),
-                // Its proposer is asked again, also if it had no more to say: the larger budget is a new question.
-                Proposing::Open | Proposing::Ended => stage.proposing = Proposing::Open,
-            }
+        }
+        let added = extension.more.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.count));
+        match stage.proposing {
+            _ if added == 0 => {}
+            Proposing::No => stage.add_cases(added),
+            // Its proposer is asked again, also if it had no more to say: the larger budget is a new question.
+            Proposing::Open | Proposing::Ended => stage.proposing = Proposing::Open,
         }
         stage.status = StageStatus::Open;
         stage.survivors.clear();

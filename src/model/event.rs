@@ -289,6 +289,14 @@ pub enum Event {
         /// Files and directories that were removed, likewise.
         inodes: u64,
     },
+    /// The trials of a stage are replicas of its cases: so many more rounds of those that are still there. For the first ones right after
+    /// [`StageOpened`](Self::StageOpened), whose shares count cases.
+    RoundsPlanned {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// How many rounds.
+        count: u32,
+    },
 }
 
 /// A stage that goes on with other parents; what stays as it was keeps its number.

@@ -10,8 +10,8 @@ use super::keeping::Tidied;
 use super::reuse::IndexedResult;
 use super::rows::{
     Accepted, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, LaterStages, OutputHash, Parent,
-    Proposing, RemoteJob, RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress,
-    StudyRow, StudyStatus, TrialRow, TrialState,
+    Proposing, RemoteJob, Replicas, RunningRow, Severity, StageCounters, StageHead, StageRow, StageStatus,
+    StudyProgress, StudyRow, StudyStatus, TrialRow, TrialState,
 };
 use super::value::{Metrics, Value};
 
@@ -129,6 +129,7 @@ impl Event {
             Self::StopIfMet { .. } => "stop_if_met",
             Self::DirectoriesDiscarded(_) => "directories_discarded",
             Self::DiscardFinished { .. } => "discard_finished",
+            Self::RoundsPlanned { .. } => "rounds_planned",
         }
     }
 }
@@ -199,6 +200,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
             fold.watched(rows, &record.event)
         }
         Event::DirectoriesDiscarded(_) | Event::DiscardFinished { .. } => fold.keeping(rows, &record.event),
+        Event::RoundsPlanned { .. } => fold.rounds(rows, &record.event),
         other => fold.study_changed(rows, other),
     }
 }
@@ -225,6 +227,7 @@ pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
         later: LaterStages::Stand,
         tidied: Tidied::No,
         discarding: false,
+        replicas: Default::default(),
     }
 }
 
@@ -388,6 +391,7 @@ impl Fold {
         stage.status = StageStatus::Open;
         stage.parents = parents.to_vec();
         stage.shares = shares.to_vec();
+        stage.replicas = Replicas::default();
         stage.planned = if stage.proposing == Proposing::No { stage.room() } else { 0 };
         stage.opened_ms = Some(self.at_ms);
         rows.put_stage(stage)
@@ -406,7 +410,7 @@ impl Fold {
                 && stage.takes_proposals()
                 && trial.0 == stage.first_trial.0 + stage.planned
             {
-                stage.planned += 1;
+                stage.add_cases(1);
                 rows.put_stage(stage)?;
                 return rows.put_proposal(trial, values.to_vec());
             }

@@ -85,7 +85,7 @@ impl Fold {
         let stage = self.derived_stage(rows, replanned.stage)?;
         let counters = rows.counters(stage.index)?;
         let fits = replanned.shares.len() == replanned.parents.len() && !replanned.parents.is_empty();
-        if !fits || stage.proposing != Proposing::No || counters.running > 0 {
+        if !fits || stage.proposing != Proposing::No || stage.is_replicated() || counters.running > 0 {
             return Err(self.misfit(format!("stage {} cannot be planned so", stage.index)));
         }
         let mut now = StageRow {

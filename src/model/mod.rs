@@ -23,6 +23,7 @@ pub(crate) mod reported;
 pub(crate) mod reports;
 mod reread;
 mod reuse;
+mod rounds;
 mod rows;
 #[doc(hidden)]
 pub(crate) mod rows_in_memory;
@@ -47,10 +48,10 @@ pub use reread::Reread;
 pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
 pub use rows::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId,
-    ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, LaterStages, OutputHash,
-    Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, RunningRow, Segment, Severity, StageCounters,
-    StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, ToolVersion, TrialRow, TrialState,
-    Usage,
+    ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, LaterStages, LeftCase,
+    OutputHash, Parent, ProcessId, Proposals, Proposing, Rail, RemoteJob, Replicas, Rounds, RunningRow, Segment,
+    Severity, StageCounters, StageHead, StageRow, StageStatus, StudyProgress, StudyRow, StudyStatus, ToolVersion,
+    TrialRow, TrialState, Usage,
 };
 pub use value::{Metric, Metrics, Params, Value};
 pub use watched::{PruneRule, Pruned, RungRow, RungVerdict, StopIfMet, Watched};

@@ -15,8 +15,10 @@ use super::reuse::{Doubt, IdentityHash, Origin};
 use super::value::{Metrics, Value};
 use super::watched::Watched;
 
+mod replicas;
 mod stages;
 
+pub use replicas::{LeftCase, Replicas, Rounds};
 pub use stages::{Best, FirstObjective, Segment, StageCounters, StageHead, StageRow};
 
 /// Where a study stands.

@@ -127,6 +127,8 @@ pub(crate) struct Amendment {
     pub unapproved: Vec<String>,
     /// What happens, should it be accepted.
     pub event: SpecAmended,
+    /// How many more rounds of replicas the stage has that is extended.
+    pub rounds: u32,
 }
 
 impl Amendment {
@@ -248,7 +250,8 @@ pub(crate) fn amendment(
         reopen,
     };
     let unapproved = judge.unapproved(&event);
-    Amendment { changes, altered_from, discarded, replans_from, base, unapproved, event }
+    let rounds = event.extended.as_ref().map_or(0, |extended| judge.rounds(position(extended.stage)));
+    Amendment { changes, altered_from, discarded, replans_from, base, unapproved, event, rounds }
 }
 
 fn position(index: StageIndex) -> usize {
@@ -562,7 +565,12 @@ impl Judge<'_> {
         };
         let most = self.new.stages.get(place.saturating_sub(1)).map_or(0, |before| before.survivor_count);
         let most = parents.unwrap_or(usize::try_from(most).unwrap_or(usize::MAX).min(MANY_PARENTS));
-        let trials = shares(stage, most).iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+        let cases = shares(stage, most).iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+        if let Some(each) = stage.replicas() {
+            let upto = if parents.is_none() { "up to " } else { "" };
+            return format!("{upto}{}, each up to {} times", counted(cases, "case"), each);
+        }
+        let trials = cases;
         let upto = if parents.is_none() { "up to " } else { "" };
         let base = &self.new.study.base_case;
         match trials {
@@ -583,8 +591,10 @@ impl Judge<'_> {
         if place >= self.kept {
             let place = self.new.stages.iter().position(|stage| stage.name == name).unwrap_or(place);
             return match amend {
-                Amend::Budget if place < self.begun => extends(change, self.cost_of_planning(place)),
-                Amend::Budget => extends(change, self.cost_of_waiting(place)),
+                Amend::Budget | Amend::Repeats if place < self.begun => {
+                    extends(change, self.cost_of_planning(place))
+                }
+                Amend::Budget | Amend::Repeats => extends(change, self.cost_of_waiting(place)),
                 _ => harmless(change, "the stage has not begun"),
             };
         }
@@ -605,6 +615,7 @@ impl Judge<'_> {
                 self.rereads(change, place, found)
             }
             Amend::Budget | Amend::Trials => self.trials(change, place, old, new, row),
+            Amend::Repeats => self.replicas(change, place, old, new, row),
             Amend::Survivors => survivors(change),
             Amend::Objectives if same_metrics(old, new) => survivors(change),
             Amend::Objectives if let Some(found) = found => self.rereads(change, place, found),
@@ -648,6 +659,12 @@ impl Judge<'_> {
                 let trials = counted(more, "trial");
                 extends(change, format!("adds up to {trials}, as its proposer says"))
             }
+            more if row.is_replicated() => {
+                let first = row.cases();
+                let last = first.saturating_add(more).saturating_sub(1);
+                let cases = counted(more, "case");
+                extends(change, format!("adds {cases}: `{base}_{place}_{first}` to `{base}_{place}_{last}`"))
+            }
             1 => extends(change, format!("adds 1 trial: `{base}_{place}_{}`", row.planned())),
             more => {
                 let last = row.planned().saturating_add(more).saturating_sub(1);
@@ -655,6 +672,29 @@ impl Judge<'_> {
                 extends(change, format!("adds {more} trials: `{base}_{place}_{first}` to `{base}_{place}_{last}`"))
             }
         }
+    }
+
+    /// More replicas of each case, or other cases?
+    fn replicas(&self, change: Change, place: usize, old: &StageSpec, new: &StageSpec, row: &StageRow) -> Judged {
+        let more = self.rounds(place);
+        let now = shares(new, row.parents.len());
+        let fewer = now.iter().enumerate().any(|(position, share)| *share < row.share_at(position));
+        let one_by_one = row.is_replicated() != new.replicas().is_some();
+        match (old.replicas(), new.replicas()) {
+            _ if one_by_one || fewer || more == 0 => self.alters(change, place),
+            (Some(_), Some(_)) if place.saturating_add(1) < self.kept => {
+                self.alters(change, place.saturating_add(1))
+            }
+            (Some(_), Some(_)) => extends(change, format!("each case gets {}", counted(more, "further replica"))),
+            _ => self.alters(change, place),
+        }
+    }
+
+    /// How many rounds of replicas the new spec has beyond those that a stage has.
+    fn rounds(&self, place: usize) -> u32 {
+        let row = self.standing.stages.get(place).filter(|row| row.is_replicated());
+        let replicas = self.new.stages.get(place).and_then(StageSpec::replicas);
+        row.zip(replicas).map_or(0, |(row, replicas)| replicas.saturating_sub(row.rounds()))
     }
 
     /// Whether more trials of a stage would have other numbers than in a study that began with them, though each has its values whatever its
@@ -684,7 +724,7 @@ impl Judge<'_> {
         let (old, new) = (self.standing.spec.stages.get(place), self.new.stages.get(place));
         // All are all, however many the budget makes of them.
         let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
-        let choice = |stage: &StageSpec| (most(stage), stage.selection, stage.objectives.clone());
+        let choice = |stage: &StageSpec| (most(stage), stage.selection, stage.objectives.clone(), stage.aggregate);
         (closed && old.map(choice) != new.map(choice)) || self.opens_by_reading(place)
     }
 
@@ -695,7 +735,8 @@ impl Judge<'_> {
         }
         let last = self.kept.checked_sub(1)?;
         let more = self.more(last);
-        (!more.is_empty() || self.chooses_anew(last)).then(|| Extension { stage: index_of(last), more })
+        (!more.is_empty() || self.rounds(last) > 0 || self.chooses_anew(last))
+            .then(|| Extension { stage: index_of(last), more })
     }
 
     /// Whether a study that is over goes on. One that its base command aborted has no trial to discard, and goes on all the

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{KnownBy, Lineage, MadeWith, Selector, StageIdentity, declared, shares};
+use super::{Choice, KnownBy, Lineage, MadeWith, StageIdentity, declared, plan_trials, shares};
 use crate::model::words::counted;
 use crate::model::{
     AttemptOutcome, Extension, IdentityHash, Metrics, OutputHash, Parent, Proposals, Proposing, REUSED,
@@ -122,6 +122,8 @@ pub(crate) struct Forecast<'a> {
     pub kept: usize,
     /// What the last of them gets.
     pub extended: Option<&'a Extension>,
+    /// How many more rounds of replicas that has.
+    pub rounds: u32,
 }
 
 /// The parents of a stage, as far as they are known.
@@ -158,13 +160,15 @@ impl Forecast<'_> {
             let row = last.clone();
             if let Some(spec) = self.new.stages.get(row.index as usize) {
                 if let Some(last) = rows.last_mut().filter(|_| !proposed) {
-                    last.planned = last.planned.saturating_add(more);
+                    last.add_cases(more);
+                    last.add_rounds(self.rounds, false);
                 }
+                let now = rows.last().map_or(0, StageRow::planned);
                 let looked = match proposed && more > 0 {
                     true => Looked { follows: Follows::Proposer, survivors: None },
                     false => self.look(recorded, &mut looking, &rows, (row.index, row.planned))?,
                 };
-                let trials = if proposed { row.room() } else { row.planned.saturating_add(more) };
+                let trials = if proposed { row.room() } else { now };
                 told.push(self.told(recorded, row.index, trials, looked.follows)?);
                 parents = Self::after(looked.survivors, spec, trials);
             }
@@ -183,13 +187,12 @@ impl Forecast<'_> {
                 }
                 Parents::Known(known) => {
                     let shares = cut(known.len());
-                    let trials = sum(&shares);
                     let first = rows.last().map_or(0, |row| row.first_trial.0.saturating_add(row.planned));
                     let first_trial = TrialId(first);
-                    let planned = if decl.proposed { 0 } else { trials };
                     let status = StageStatus::Open;
-                    let row =
-                        StageRow { status, first_trial, parents: known, shares, planned, ..waiting(index, decl) };
+                    let mut row = StageRow { status, first_trial, parents: known, shares, ..waiting(index, decl) };
+                    plan_trials(spec, &mut row);
+                    let trials = if decl.proposed { row.room() } else { row.planned };
                     rows.push(row);
                     let looked = match decl.proposed {
                         true => Looked { follows: Follows::Proposer, survivors: None },
@@ -199,7 +202,11 @@ impl Forecast<'_> {
                 }
                 Parents::Survivors { of, most } => {
                     let most = usize::try_from(most.min(MANY_PARENTS)).unwrap_or(usize::MAX);
-                    (sum(&cut(most)), Looked { follows: Follows::Survivors(of), survivors: None })
+                    let each = u64::from(spec.first_rounds().unwrap_or(1));
+                    (
+                        sum(&cut(most)).saturating_mul(each),
+                        Looked { follows: Follows::Survivors(of), survivors: None },
+                    )
                 }
             };
             told.push(self.told(recorded, index, trials, looked.follows)?);
@@ -256,7 +263,7 @@ impl Forecast<'_> {
         let price = 1 + row.parents.len() as u64 / 1_000;
         let (mut kept, mut reused, mut runs, mut checked) = (0, 0, 0, 0);
         let mut waits = false;
-        let mut selector = Selector::new(spec);
+        let mut choice = Choice::new(spec, row);
         let mut outputs: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
         for index in 0..row.planned {
             let Some(left) = looking.left.checked_sub(price) else {
@@ -269,7 +276,7 @@ impl Forecast<'_> {
             if let Some(known) = known {
                 kept += 1;
                 if known.state == TrialState::Succeeded {
-                    selector.offer(index, &known.metrics);
+                    choice.offer(index, &known.metrics);
                     outputs.insert(trial, known.outputs);
                 }
                 continue;
@@ -281,7 +288,7 @@ impl Forecast<'_> {
                         Some(parent) => looking.left_by(recorded, parent)?,
                         None => Vec::new(),
                     };
-                    identity.taken_by(&params, &left)
+                    identity.of_replica(lineage.replica(stage, index)).taken_by(&params, &left)
                 }
                 _ => Vec::new(),
             };
@@ -291,7 +298,7 @@ impl Forecast<'_> {
             };
             match recorded.result(&taken_by, spec)? {
                 Some((metrics, left)) => {
-                    selector.offer(index, &metrics);
+                    choice.offer(index, &metrics);
                     outputs.insert(trial, left);
                 }
                 None if !looking.run.insert(own) => waits = true,
@@ -310,10 +317,10 @@ impl Forecast<'_> {
         let all_known = runs == 0 && !waits;
         runs += checked;
         let survivors = all_known.then(|| {
-            let ranked = selector.finish().into_iter();
+            let chosen = choice.finish().into_iter();
             let parent =
                 |index: u64| Parent { trial: TrialId(row.first_trial.0.saturating_add(index)), attempt: REUSED };
-            ranked.map(|ranked| parent(ranked.index)).collect::<Vec<_>>()
+            chosen.map(|chosen| parent(chosen.place)).collect::<Vec<_>>()
         });
         if let Some(survivors) = &survivors {
             looking.left_by = survivors

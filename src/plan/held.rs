@@ -130,9 +130,11 @@ pub(crate) fn untaken<R: Recorded>(
             },
             None => Vec::new(),
         };
+        let identity = identity.of_replica(lineage.replica(stage, index));
         if !identity.taken_by(&params, &left).iter().any(|taken| known.identity == Some(taken.identity)) {
             let was = StageIdentity::of(old, stage, was_made_with);
             let differing = was.map_or_else(Vec::new, |was| {
+                let was = was.of_replica(lineage.replica(stage, index));
                 let (was, is) = (was.parts(&params, &left), identity.parts(&params, &left));
                 let differs = was.iter().chain(&is).filter(|part| was.contains(part) != is.contains(part));
                 let mut words: Vec<String> = differs

@@ -5,6 +5,7 @@
 //! out because it seldom matters, and no part may depend on the machine: `docs/reference/reuse.md` lists them. Whatever is
 //! changed here needs another version in `PURPOSE`, or results of older stores would stand for what they are not.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
@@ -59,6 +60,8 @@ pub(crate) enum PartKind {
     Param,
     /// A hash of what the parent left.
     Parent,
+    /// Which replica of its case, where cases are repeated.
+    Replica,
 }
 
 named!(pub(crate) PartKind {
@@ -75,6 +78,7 @@ named!(pub(crate) PartKind {
     Output => "output",
     Param => "param",
     Parent => "parent",
+    Replica => "replica",
 });
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +155,21 @@ impl StageIdentity {
         });
         let accepted = accepted.collect();
         Some(Self { parts, taken_up, shared, uses: stage_spec.uses.clone(), accepted })
+    }
+
+    /// The same for trials that are this replica of their cases; where each trial is a case, this one.
+    #[must_use]
+    pub(crate) fn of_replica(&self, replica: Option<u32>) -> Cow<'_, Self> {
+        let Some(replica) = replica else { return Cow::Borrowed(self) };
+        let mut own = self.clone();
+        for one in [&mut own.parts].into_iter().chain(own.accepted.iter_mut().map(|one| &mut one.parts)) {
+            one.push(IdentityPart { kind: PartKind::Replica, name: String::new(), value: replica.to_string() });
+        }
+        take_up(&mut own.taken_up, PartKind::Replica, "", &replica.to_string());
+        for one in &mut own.accepted {
+            take_up(&mut one.taken_up, PartKind::Replica, "", &replica.to_string());
+        }
+        Cow::Owned(own)
     }
 
     /// Whether results of other identities may be taken, too.
@@ -232,13 +251,17 @@ pub(crate) fn doubt_of<'a>(study: &'a StudyRow, spec: &Spec, stage: StageIndex) 
 
 /// The seed of a trial that sees these params: a function of what its identity holds, and of nothing that needs a record. So
 /// it stays the same when a script or a tool changes, and what changed is all that differs.
-pub(super) fn seed(study_seed: u64, stage: &StageSpec, seen: &Params) -> u32 {
+pub(super) fn seed(study_seed: u64, stage: &StageSpec, seen: &Params, replica: Option<u32>) -> u32 {
     let mut bytes = Vec::new();
     let mut add = |kind, name: &str, value: &str| take_up(&mut bytes, kind, name, value);
     let (how, words) = command(&stage.work, &stage.name);
     add(PartKind::Seed, "", &study_seed.to_string());
     add(PartKind::Command, how, &words);
-    seen.iter().for_each(|(name, value)| add(PartKind::Param, name, &literal(value)));
+    match replica {
+        None => seen.iter().for_each(|(name, value)| add(PartKind::Param, name, &literal(value))),
+        // Cases are compared under equal chance.
+        Some(replica) => add(PartKind::Replica, "", &replica.to_string()),
+    }
     Draw::new(SEED_PURPOSE, &bytes).half_word()
 }
 

@@ -13,6 +13,7 @@ use super::draw::Draw;
 use super::{grid, identity, listed};
 
 const PROPOSER_SEED_PURPOSE: &str = "piton plan 1: seed of a proposer";
+const REPLICA_SEED_PURPOSE: &str = "piton plan 2: seed of a replica";
 const SEED_PURPOSE: &str = "piton plan 1: seed of a trial";
 
 /// The trials of a study as far as its stages are open.
@@ -36,10 +37,36 @@ impl<'a> Lineage<'a> {
         Self { proposals: Some(proposals), ..self }
     }
 
-    /// A case's name: `<base_case>_<stage_index>_<derived_index>`.
+    /// The name of the trial at a place of a stage: `<base_case>_<stage_index>_<derived_index>`, where that is its case; of a replica its
+    /// case's name with `.r<replica>`.
     #[must_use]
     pub fn case(&self, stage: StageIndex, index: u64) -> String {
-        format!("{}_{stage}_{index}", self.spec.study.base_case)
+        match self.row(stage) {
+            Some(row) => trial_name(&self.spec.study.base_case, row, index),
+            None => self.case_name(stage, index),
+        }
+    }
+
+    /// The name of the case of a derived index.
+    #[must_use]
+    pub fn case_name(&self, stage: StageIndex, case: u64) -> String {
+        format!("{}_{stage}_{case}", self.spec.study.base_case)
+    }
+
+    /// The name of the case that a trial is of: its own, unless it is a replica. Of the base command that of the base case.
+    #[must_use]
+    pub fn whole_case_of(&self, trial: TrialId) -> String {
+        let replica = self.locate(trial).and_then(|(stage, index)| {
+            let (case, _) = self.row(stage)?.replica_of(index)?;
+            Some(self.case_name(stage, case))
+        });
+        replica.unwrap_or_else(|| self.name_of(trial))
+    }
+
+    /// Which replica of its case a trial is; `None` where each trial is a case.
+    #[must_use]
+    pub fn replica(&self, stage: StageIndex, index: u64) -> Option<u32> {
+        self.row(stage)?.replica_of(index).map(|(_, replica)| replica)
     }
 
     /// The name of a trial's case; `None` if it is not planned.
@@ -72,7 +99,7 @@ impl<'a> Lineage<'a> {
         row.share_of(index)?;
         match stage {
             0 => Some(self.spec.study.base_case.clone()),
-            _ => self.parent(stage, index).and_then(|parent| self.case_of(parent.trial)),
+            _ => self.parent(stage, index).map(|parent| self.whole_case_of(parent.trial)),
         }
     }
 
@@ -109,12 +136,16 @@ impl<'a> Lineage<'a> {
     pub(crate) fn own_values(&self, stage: StageIndex, index: u64) -> Option<Vec<(String, Value)>> {
         let (row, spec) = self.planned(stage)?;
         let (parent, place) = row.share_of(index)?;
+        let case = row.case_of(index)?;
         match &spec.sampling {
             Sampling::Grid => grid::values(&spec.sweep, place),
             Sampling::File(file) => listed::values(file, place),
-            Sampling::Random => self.share(row, parent)?.random(&spec.sweep, place, index),
+            Sampling::Random => self.share(row, parent)?.random(&spec.sweep, place, case),
             Sampling::Sobol => self.share(row, parent)?.sobol(&spec.sweep, place),
-            Sampling::Ask(_) => self.proposals?.get(&TrialId(row.first_trial.0.saturating_add(index))).cloned(),
+            Sampling::Ask(_) => {
+                let first = row.place_of(case, 0)?;
+                self.proposals?.get(&TrialId(row.first_trial.0.saturating_add(first))).cloned()
+            }
         }
     }
 
@@ -129,6 +160,9 @@ impl<'a> Lineage<'a> {
             return Some(0);
         }
         let makes = |index: u64| self.params(stage, index).is_some() && self.parent_case(stage, index).is_some();
+        if row.is_replicated() {
+            return self.unmade_replica(row, makes);
+        }
         if row.proposing != Proposing::No {
             return (0..row.planned()).find(|index| !makes(*index));
         }
@@ -144,14 +178,60 @@ impl<'a> Lineage<'a> {
         (end < row.planned()).then_some(end)
     }
 
+    /// [`Lineage::unmade`] where trials are replicas: of each case one is looked at, and that each case has as many places as there are trials.
+    fn unmade_replica(&self, row: &StageRow, makes: impl Fn(u64) -> bool) -> Option<u64> {
+        let cases = row.cases();
+        let firsts = row.replicas.rounds.iter().filter(|rounds| rounds.first == 0).map(|rounds| rounds.cases);
+        let cases_fit = firsts.fold(0_u64, u64::saturating_add) == cases && cases <= row.room();
+        let each = row.replicas.rounds.iter();
+        let trials =
+            each.fold(0_u64, |sum, rounds| sum.saturating_add(rounds.cases.saturating_mul(rounds.count.into())));
+        if !cases_fit || trials != row.planned() {
+            return Some(0);
+        }
+        // The last case of each parent's, as where each trial is one; all where a proposer said them.
+        let counts = row.shares.iter().copied().chain(row.more.iter().map(|segment| segment.count));
+        let mut end = 0_u64;
+        let lasts: Vec<u64> = match row.proposing {
+            Proposing::No => counts
+                .filter(|count| *count > 0)
+                .map(|count| {
+                    end = end.saturating_add(count);
+                    end.min(cases).saturating_sub(1)
+                })
+                .collect(),
+            Proposing::Open | Proposing::Ended => (0..cases).collect(),
+        };
+        lasts.into_iter().find_map(|case| match row.place_of(case, 0) {
+            Some(place) if makes(place) => None,
+            place => Some(place.unwrap_or(0)),
+        })
+    }
+
+    fn row(&self, stage: StageIndex) -> Option<&'a StageRow> {
+        self.stages.get(usize::try_from(stage).ok()?).filter(|row| row.index == stage)
+    }
+
     /// A trial's own seed, the same in every attempt; `seen` are the params that it sees. Where results are reused it follows
     /// from those and the command, so that equal trials have the same one; elsewhere from the trial's place.
     #[must_use]
     pub fn trial_seed(&self, stage: StageIndex, index: u64, seen: &Params) -> u32 {
         match usize::try_from(stage).ok().and_then(|position| self.spec.stages.get(position)) {
-            Some(spec) if !spec.reuse.is_no() => identity::seed(self.spec.study.seed, spec, seen),
-            _ => self.place_seed(stage, index),
+            Some(spec) if !spec.reuse.is_no() => {
+                identity::seed(self.spec.study.seed, spec, seen, self.replica(stage, index))
+            }
+            _ => match self.replica(stage, index) {
+                Some(replica) => self.replica_seed(stage, replica),
+                None => self.place_seed(stage, index),
+            },
         }
+    }
+
+    /// The seed of all trials of one round: cases are compared under equal chance.
+    fn replica_seed(&self, stage: StageIndex, replica: u32) -> u32 {
+        let fields =
+            [&self.spec.study.seed.to_le_bytes()[..], &stage.to_le_bytes(), &replica.to_le_bytes()].concat();
+        Draw::new(REPLICA_SEED_PURPOSE, &fields).half_word()
     }
 
     /// A number for what is drawn for a trial and never seen by it, the same in every attempt.
@@ -195,17 +275,42 @@ impl<'a> Lineage<'a> {
         Some((row.index, trial.0 - row.first_trial.0))
     }
 
-    /// The trial of a case's name, written exactly as [`Lineage::case`] does; `None` if it is not planned.
+    /// The trial of a name, written exactly as [`Lineage::case`] does; `None` if it is not planned.
     #[must_use]
     pub(crate) fn find_case(&self, name: &str) -> Option<TrialId> {
+        let (stage, case, replica) = self.parsed(name)?;
+        let (row, _) = self.planned(stage)?;
+        let place =
+            row.place_of(case, replica.unwrap_or(0)).filter(|_| row.is_replicated() == replica.is_some())?;
+        let trial = TrialId(row.first_trial.0.saturating_add(place));
+        (self.case(stage, place) == name).then_some(trial)
+    }
+
+    /// The stage and the derived index of a case of that name whose trials are replicas; `None` if there is none.
+    #[must_use]
+    pub(crate) fn find_replicated(&self, name: &str) -> Option<(StageIndex, u64)> {
+        let (stage, case, replica) = self.parsed(name)?;
+        let (row, _) = self.planned(stage)?;
+        let is_one = row.is_replicated() && replica.is_none() && case < row.cases();
+        (is_one && self.case_name(stage, case) == name).then_some((stage, case))
+    }
+
+    /// The trials of a case, in the order of the replicas.
+    pub(crate) fn replicas_of(&self, stage: StageIndex, case: u64) -> impl Iterator<Item = TrialId> + use<'a> {
+        let of = move |row: &'a StageRow| {
+            row.places_of(case).map(|place| TrialId(row.first_trial.0.saturating_add(place)))
+        };
+        self.row(stage).into_iter().flat_map(of)
+    }
+
+    fn parsed(&self, name: &str) -> Option<(StageIndex, u64, Option<u32>)> {
         let numbers = name.strip_prefix(self.spec.study.base_case.as_str())?.strip_prefix('_')?;
         let (stage, index) = numbers.split_once('_')?;
-        let (stage, index) = (stage.parse::<StageIndex>().ok()?, index.parse::<u64>().ok()?);
-        if self.case(stage, index) != name {
-            return None;
-        }
-        let (row, _) = self.planned(stage)?;
-        (index < row.planned()).then(|| TrialId(row.first_trial.0.saturating_add(index)))
+        let (case, replica) = match index.split_once(".r") {
+            Some((case, replica)) => (case, Some(replica.parse().ok()?)),
+            None => (index, None),
+        };
+        Some((stage.parse().ok()?, case.parse().ok()?, replica))
     }
 
     fn share(&self, row: &StageRow, parent: usize) -> Option<Share> {
@@ -219,6 +324,15 @@ impl<'a> Lineage<'a> {
         let position = usize::try_from(stage).ok()?;
         let row = self.stages.get(position).filter(|row| row.index == stage)?;
         Some((row, self.spec.stages.get(position)?))
+    }
+}
+
+/// The name of the trial at a place of a stage.
+#[must_use]
+pub(crate) fn trial_name(base_case: &str, row: &StageRow, index: u64) -> String {
+    match row.replica_of(index) {
+        Some((case, replica)) => format!("{base_case}_{}_{case}.r{replica}", row.index),
+        None => format!("{base_case}_{}_{index}", row.index),
     }
 }
 
@@ -260,6 +374,7 @@ mod tests {
             later: Default::default(),
             tidied: Default::default(),
             discarding: false,
+            replicas: Default::default(),
         }
     }
 

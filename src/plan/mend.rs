@@ -39,7 +39,8 @@ pub(crate) fn settling(spec: &Spec, stages: &[StageRow]) -> Vec<Event> {
     let Some(said) = said.filter(|said| said.reuse.is_no() && !said.approve && said.halving.is_none()) else {
         return whole;
     };
-    if stage.proposing != Proposing::No {
+    // A replica's number is said by all cases of its stage.
+    if stage.proposing != Proposing::No || stage.is_replicated() {
         return whole;
     }
     let parents = in_places(&stage.parents, &before.survivors);
@@ -101,7 +102,7 @@ fn orphaned(
         }
         let halves =
             usize::try_from(stage.index).ok().and_then(|at| spec.stages.get(at)?.halving.as_ref()).is_some();
-        if stage.proposing != Proposing::No || spec.reuses(stage.index) || halves {
+        if stage.proposing != Proposing::No || stage.is_replicated() || spec.reuses(stage.index) || halves {
             events.push(Event::StagesDiscarded { from: stage.index });
             return;
         }

@@ -5,8 +5,10 @@
 //! its definition needs them, and `distinct` some short lists); any trial's values are found from its index alone. A
 //! change to any number this module gives needs a new [`VERSION`].
 
+mod aggregate;
 pub(crate) mod amend;
 mod candidate;
+mod choice;
 mod distinct;
 mod draw;
 #[cfg_attr(not(test), expect(dead_code, reason = "races and comparisons of replicas are made of it"))]
@@ -31,15 +33,18 @@ mod sobol;
 mod summary;
 pub(crate) mod what_if;
 
-use crate::model::{FirstObjective, StageDecl, StudyRow};
+use crate::model::{FirstObjective, Proposing, Replicas, StageDecl, StageRow, StudyRow};
 use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
+pub(crate) use aggregate::{Aggregated, aggregated};
+pub(crate) use choice::{Choice, Chosen};
 pub(crate) use identity::{IdentityPart, KnownBy, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
 pub use lineage::Lineage;
+pub(crate) use lineage::trial_name;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
 pub(crate) use retention::{Retention, retention};
 pub(crate) use retry::{delay_ms, is_retried};
-pub(crate) use select::{Ranked, Score, Selector};
+pub(crate) use select::{Ranked, Score};
 pub use summary::BestTrial;
 pub(crate) use summary::{StageSummary, StageTrials};
 
@@ -53,16 +58,25 @@ pub(crate) fn other_version(study: &StudyRow) -> Option<String> {
     (study.plan_version != VERSION).then(words)
 }
 
-/// How many trials each survivor of the stage before gets, best first; one entry for stage 0 (`parents` is 0).
+/// How many cases each survivor of the stage before gets, best first; one entry for stage 0 (`parents` is 0).
 ///
 /// The budget is cut evenly, the best get what is left over. No parent gets more than there are different cases: the
 /// sweep's combinations, a file's cases, one without a sweep. A parent beyond the budget keeps an entry of 0.
 #[must_use]
 pub fn shares(stage: &StageSpec, parents: usize) -> Vec<u64> {
     let count = u64::try_from(parents.max(1)).unwrap_or(u64::MAX);
-    let (even, left) = (stage.trial_budget / count, stage.trial_budget % count);
+    let (even, left) = (stage.case_budget() / count, stage.case_budget() % count);
     let most = share_max(stage);
     (0..count).map(|position| (even + u64::from(position < left)).min(most)).collect()
+}
+
+/// Plans the trials of a stage that opens, whose row has its shares already: as many rounds of replicas as are known to run.
+pub fn plan_trials(stage: &StageSpec, row: &mut StageRow) {
+    row.replicas = Replicas::default();
+    row.planned = if matches!(stage.sampling, Sampling::Ask(_)) { 0 } else { row.room() };
+    if let Some(count) = stage.first_rounds() {
+        row.add_rounds(count, row.proposing != Proposing::No);
+    }
 }
 
 /// The stages as the journal knows them.

@@ -112,7 +112,7 @@ impl<'a> StageSummary<'a> {
     /// The cases of its survivors, best first.
     pub fn survivors(&self) -> impl Iterator<Item = String> + use<'a> {
         let lineage = self.lineage;
-        self.row.survivors.iter().map(move |parent| lineage.name_of(parent.trial))
+        self.row.survivors.iter().map(move |parent| lineage.whole_case_of(parent.trial))
     }
 
     /// How many survived.
@@ -156,6 +156,7 @@ mod tests {
             later: Default::default(),
             tidied: Default::default(),
             discarding: false,
+            replicas: Default::default(),
         }
     }
 

@@ -382,6 +382,7 @@ fn discarded_there(
                 let extended = amended.extended.iter().filter(|extended| extended.stage == 0);
                 end += extended.flat_map(|extended| &extended.more).map(|more| more.count).sum::<u64>();
             }
+            Event::RoundsPlanned { stage: 0, count } => end *= u64::from(*count),
             _ => {}
         }
         let Event::AttemptEnded(end_of) = &record.event else { continue };

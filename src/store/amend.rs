@@ -203,7 +203,17 @@ impl AmendPlan<'_> {
     /// How many trials are added to the stages that have begun.
     #[must_use]
     pub fn added_trials(&self) -> u64 {
-        self.plan.event.extended.iter().flat_map(|extended| &extended.more).map(|more| more.count).sum()
+        let Some(extended) = &self.plan.event.extended else { return 0 };
+        let cases = extended.more.iter().map(|more| more.count).sum();
+        match self.stands.stages.get(extended.stage as usize).filter(|row| row.is_replicated()) {
+            None => cases,
+            Some(row) => {
+                let mut now = row.clone();
+                now.add_cases(cases);
+                now.add_rounds(self.plan.rounds, false);
+                now.planned().saturating_sub(row.planned())
+            }
+        }
     }
 
     /// What becomes of a base command that has succeeded, where the first stage is planned anew.
@@ -373,6 +383,9 @@ impl AmendPlan<'_> {
             tools,
         });
         let kept = matches!(self.plan.base, Some(BaseCommand::Stands)).then_some(Event::BaseKept);
+        let extended = self.plan.event.extended.as_ref().map(|extended| extended.stage);
+        let count = self.plan.rounds;
+        let rounds = extended.filter(|_| count > 0).map(|stage| Event::RoundsPlanned { stage, count });
         let event = Event::SpecAmended(Box::new(self.plan.event));
         let lists = self.stands.present.found.lists;
         let listed = (!lists.is_empty()).then_some(Event::InputsListed { lists });
@@ -380,7 +393,7 @@ impl AmendPlan<'_> {
         let records = |events: Vec<Event>| events.into_iter().map(move |event| Record { at_ms, run_ms: 0, event });
         let amended = settled
             .into_iter()
-            .chain(records([event].into_iter().chain(kept).chain(listed).chain(accepted).collect()));
+            .chain(records([event].into_iter().chain(rounds).chain(kept).chain(listed).chain(accepted).collect()));
         let apart = |record: &Record| match record.event {
             Event::InputsAccepted { .. } => injected_fault!(AcceptedApart),
             Event::BaseKept => injected_fault!(BaseKeptApart),
@@ -616,7 +629,8 @@ impl Stands {
         let accepted = everything_accepted.as_slice();
         let made_with = MadeWith { inputs: &event.inputs, versions: &event.versions, accepted };
         let extended = event.extended.as_ref();
-        let replanned = Forecast { stages, proposals: &proposals, new, made_with, kept, extended };
+        let rounds = plan.rounds;
+        let replanned = Forecast { stages, proposals: &proposals, new, made_with, kept, extended, rounds };
         let replanned = replanned.stages(&mut recorded)?;
         Ok((plan, replanned))
     }

@@ -149,7 +149,8 @@ impl Compare {
         let lineage = view.lineage();
         let before = view.stages.iter().take_while(|row| row.index != self.stage.index);
         let differs = |row: &&StageRow| {
-            let now: Vec<String> = row.survivors.iter().map(|parent| lineage.name_of(parent.trial)).collect();
+            let now: Vec<String> =
+                row.survivors.iter().map(|parent| lineage.whole_case_of(parent.trial)).collect();
             self.other.with(|other| {
                 let then = other.survivors(&row.name);
                 !now.is_empty() && !then.is_empty() && now != then

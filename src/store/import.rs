@@ -299,6 +299,8 @@ impl ImportPlan<'_> {
         {
             let (parents, shares) = (stage.parents.clone(), stage.shares.clone());
             events.push(Event::StageOpened { stage: stage.index, parents, shares });
+            let rounds = target.stage().and_then(StageSpec::first_rounds);
+            events.extend(rounds.map(|count| Event::RoundsPlanned { stage: stage.index, count }));
         }
         let first = found.trials.first().map(|(trial, ..)| *trial);
         let mut outputs = placed.outputs.clone().into_iter();
@@ -391,7 +393,7 @@ impl Target {
                 }
                 row.status = StageStatus::Open;
                 row.shares = plan::shares(of_spec, 0);
-                row.planned = row.room();
+                plan::plan_trials(of_spec, row);
                 opens = true;
             }
             StageStatus::Waiting | StageStatus::Open => {}

@@ -242,6 +242,16 @@ fn named(
 ) -> Result<Vec<TrialId>, Error> {
     let (mut trials, mut wrong) = (Vec::new(), Vec::new());
     for case in cases {
+        if let Some((stage, of)) = lineage.find_replicated(case) {
+            let found = replicas(snapshot, lineage, stage, of).map_err(|cause| store.unreadable(cause))?;
+            match found.is_empty() {
+                true => wrong.push(format!("no replica of `{case}` has failed")),
+                false => {
+                    trials.extend(found.into_iter().filter(|trial| !trials.contains(trial)).collect::<Vec<_>>())
+                }
+            }
+            continue;
+        }
         let Some(trial) = lineage.find_case(case) else {
             wrong.push(format!("there is no case `{case}`"));
             continue;
@@ -254,6 +264,21 @@ fn named(
         }
     }
     if wrong.is_empty() { Ok(trials) } else { Err(Error::Usage(wrong.join("; "))) }
+}
+
+/// The replicas of a case that have failed.
+fn replicas(
+    snapshot: &Snapshot,
+    lineage: &Lineage<'_>,
+    stage: StageIndex,
+    case: u64,
+) -> Result<Vec<TrialId>, JournalError> {
+    let mut found = Vec::new();
+    for trial in lineage.replicas_of(stage, case) {
+        let row = snapshot.trial(trial)?;
+        found.extend(row.filter(|row| row.state == TrialState::Failed).map(|row| row.trial));
+    }
+    Ok(found)
 }
 
 fn failed(snapshot: &Snapshot, stage: &StageRow) -> Result<Vec<TrialId>, JournalError> {

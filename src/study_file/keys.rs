@@ -96,6 +96,8 @@ pub(crate) enum Amend {
     Base,
     /// How many trials a stage has.
     Budget,
+    /// How often each case runs.
+    Repeats,
     /// Which trials a stage has.
     Trials,
     /// Which cases survive.

@@ -18,6 +18,7 @@ use super::diff::{self, list, word};
 use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::progress::ProgressSpec;
+use super::replicas::{Aggregate, REPLICAS_MAX};
 use super::rules::{FailureRule, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
@@ -94,6 +95,12 @@ pub struct StageSpec {
     /// How much stays of what its trials left.
     #[serde(default, skip_serializing_if = "Keep::is_everything")]
     pub keep: Keep,
+    /// How often each case runs; `None`: once, and each trial is a case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u32>,
+    /// What its replicas come to together.
+    #[serde(default, skip_serializing_if = "Aggregate::is_mean")]
+    pub aggregate: Aggregate,
 }
 
 /// Whether a stage takes results over instead of running their like again.
@@ -179,6 +186,7 @@ pub(super) struct StageParts {
     pub uses: Field<Vec<(String, Location)>>,
     pub halving: Field<HalvingParts>,
     pub stop_if: Field<Vec<StopParts>>,
+    pub repeats: Field<u64>,
     /// The rules of built-in sets.
     pub failure_sets: Vec<FailureRule>,
 }
@@ -306,5 +314,13 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "How much stays of its trials' directories, once it has closed and no trial to come needs them; everything, unless this says less.",
             |c, n, p, d| put(&mut d.spec.keep, c.keep(n, p)))
             .below(|stage| diff::keep(stage.keep)).amended(Amend::Keep),
+        StageKey::new("repeats", Takes::Integer(1, REPLICAS_MAX as i128), Preset::Value("1"),
+            "How often each case runs, each time with another seed; the budget is for `trial_budget` / `repeats` cases.",
+            |c, n, p, d| d.repeats.put(c.whole(n, p, 1..=i128::from(REPLICAS_MAX)), p))
+            .shown(|stage| stage.repeats.map(|repeats| repeats.to_string())).amended(Amend::Repeats),
+        StageKey::new("aggregate", Takes::Word(names_of::<Aggregate>), Preset::Value("\"mean\""),
+            "What the replicas of a case come to together; `\"midmean\"` is advised for times.",
+            |c, n, p, d| put(&mut d.spec.aggregate, c.named(n, p)))
+            .shown(|stage| (!stage.aggregate.is_mean()).then(|| word(&stage.aggregate))).amended(Amend::Survivors),
     ],
 );

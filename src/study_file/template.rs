@@ -15,6 +15,9 @@ use super::types::{Part, Template, Work};
 /// Placeholders that are no params.
 pub(super) const BUILTIN_PLACEHOLDERS: [&str; 6] = ["case", "parent_dir", "study_dir", "seed", "attempt", "slot"];
 
+/// In stages whose cases are repeated a placeholder, too; elsewhere a param may be called so.
+pub(super) const REPLICA: &str = "replica";
+
 /// What a template is filled in with: one attempt of one trial.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpandContext<'a> {
@@ -28,6 +31,8 @@ pub struct ExpandContext<'a> {
     pub study_dir: &'a str,
     /// `{seed}`, the trial's.
     pub seed: u32,
+    /// `{replica}`, from 0, where cases are repeated.
+    pub replica: Option<u32>,
     /// `{attempt}`, from 1.
     pub attempt: u32,
     /// `{slot}`, from 0.
@@ -180,7 +185,11 @@ fn value_of(part: &Part, context: &ExpandContext<'_>) -> Result<String, ExpandEr
     let missing = |name: &str| ExpandError { placeholder: name.to_owned() };
     match part {
         Part::Text(text) => Ok(text.clone()),
-        Part::Param(name) => context.params.get(name).map(ToString::to_string).ok_or_else(|| missing(name)),
+        Part::Param(name) => {
+            let replica = || context.replica.filter(|_| name == REPLICA).map(|replica| replica.to_string());
+            let value = context.params.get(name).map(ToString::to_string);
+            value.or_else(replica).ok_or_else(|| missing(name))
+        }
         Part::Case => Ok(context.case.to_owned()),
         Part::ParentDir => context.parent_dir.map(str::to_owned).ok_or_else(|| missing("parent_dir")),
         Part::StudyDir => Ok(context.study_dir.to_owned()),
@@ -319,6 +328,7 @@ mod tests {
             parent_dir: Some("/a/parent dir"),
             study_dir: "/s",
             seed: 99,
+            replica: Some(4),
             attempt: 2,
             slot: 0,
         }

@@ -10,7 +10,7 @@ use super::text::clean;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialState};
-use crate::plan::{self, Lineage, Selector};
+use crate::plan::{self, Choice, Lineage};
 
 /// Most cases named in words; the data has them all.
 const NAMED: usize = 20;
@@ -98,14 +98,14 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<Stri
         }
         Rail::NoSurvivors => {
             let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
-            let mut selector = Selector::new(spec);
+            let mut choice = Choice::new(spec, stage);
             for trial in view.started(snapshot, stage)? {
                 let trial = trial?;
                 if trial.state == TrialState::Succeeded {
-                    selector.offer(trial.index, trial.metrics());
+                    choice.offer(trial.index, trial.metrics());
                 }
             }
-            (!selector.finish().is_empty()).then(|| "survivors".into())
+            (!choice.finish().is_empty()).then(|| "survivors".into())
         }
         Rail::Base => {
             let failed = study.base.as_ref().is_some_and(|base| base.failure.is_some());

@@ -31,7 +31,7 @@ pub fn decision(
         return Ok(SurvivorsDecided { decided: true, left: 0 });
     }
     let spec = view.spec.stages.get(stage.index as usize);
-    if spec.is_none_or(|spec| !spec.objectives.is_empty()) {
+    if stage.is_replicated() || spec.is_none_or(|spec| !spec.objectives.is_empty()) {
         return Ok(SurvivorsDecided { decided: false, left });
     }
     let (mut next, mut succeeded) = (stage.first_trial, 0);

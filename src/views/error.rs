@@ -27,6 +27,14 @@ pub enum ViewError {
         /// The most similar case there is.
         nearest: Option<String>,
     },
+    /// The case runs several times, and one of its trials has to be named.
+    #[error("case `{case}` is {replicas} trials: name one of `{case}.r0` to `{case}.r{}`", replicas.saturating_sub(1))]
+    Replicas {
+        /// The case's name.
+        case: String,
+        /// How many there are.
+        replicas: u32,
+    },
     /// The case is planned, but the attempt never started.
     #[error("case `{case}` has no attempt {attempt}; it has {attempts}")]
     UnknownAttempt {

@@ -89,7 +89,7 @@ fn label(
     rank: u64,
     survivor: &Parent,
 ) -> Result<String, ViewError> {
-    let mut lines = vec![format!("{} (#{rank})", lineage.name_of(survivor.trial))];
+    let mut lines = vec![format!("{} (#{rank})", lineage.whole_case_of(survivor.trial))];
     let own = lineage.locate(survivor.trial).and_then(|(stage, index)| lineage.own_values(stage, index));
     let own = own.unwrap_or_default();
     if !own.is_empty() {

@@ -7,6 +7,7 @@
 
 pub(crate) mod abort;
 mod best;
+mod case;
 pub mod compare;
 mod curve;
 mod decided;
@@ -45,6 +46,7 @@ mod schemas;
 pub use crate::sys::words::shell_quoted;
 pub use abort::{AbortedBy, abort_words};
 pub use best::Best;
+pub use case::CaseSummary;
 pub use decided::{SurvivorsDecided, decision};
 pub use error::ViewError;
 pub use listing::{Listed, ListedStudy, Listing};

@@ -225,25 +225,32 @@ impl StudyView {
         self.stages.iter().zip(&self.counters).filter_map(words)
     }
 
-    /// Looks a case up by its name, `<base_case>_<stage_index>_<derived_index>`.
+    /// Looks a trial up by its name, `<base_case>_<stage_index>_<derived_index>`, of a replica with `.r<replica>`.
     ///
     /// # Errors
-    /// [`ViewError::UnknownCase`] with the nearest name there is.
+    /// [`ViewError::UnknownCase`] with the nearest name there is; [`ViewError::Replicas`] for a case that runs several times.
     pub fn find_case(&self, case: &str) -> Result<TrialId, ViewError> {
-        self.lineage()
-            .find_case(case)
-            .ok_or_else(|| ViewError::UnknownCase { case: case.to_owned(), nearest: self.nearest_case(case) })
+        let lineage = self.lineage();
+        if let Some(trial) = lineage.find_case(case) {
+            return Ok(trial);
+        }
+        let repeated = lineage.find_replicated(case).and_then(|(stage, _)| self.stage(stage));
+        Err(match repeated {
+            Some(stage) => ViewError::Replicas { case: case.to_owned(), replicas: stage.rounds() },
+            None => ViewError::UnknownCase { case: case.to_owned(), nearest: self.nearest_case(case) },
+        })
     }
 
     /// The most similar case, without trying them all: what reads as two numbers at the end is kept as far as it
     /// is in range.
     fn nearest_case(&self, case: &str) -> Option<String> {
-        let index: u64 = case.rsplit('_').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let last = case.rsplit('_').next().map(|last| last.split(".r").next().unwrap_or(last));
+        let index: u64 = last.and_then(|digits| digits.parse().ok()).unwrap_or(0);
         let opened = self.stages.iter().filter(|stage| stage.planned() > 0);
         opened
             .map(|stage| {
-                let index = index.min(stage.planned() - 1);
-                let name = format!("{}_{}_{index}", self.study.base_case, stage.index);
+                let index = index.min(stage.cases().saturating_sub(1));
+                let name = self.lineage().case_name(stage.index, index);
                 (strsim::normalized_damerau_levenshtein(case, &name), name)
             })
             .max_by(|(a, _), (b, _)| a.total_cmp(b))

@@ -15,14 +15,20 @@ pub struct Survivor {
     pub case: String,
     /// All its params: the study's, those of its forebears, its own.
     pub params: Params,
-    /// The metrics of the attempt that counts.
+    /// The metrics of the attempt that counts; of a case that is repeated the aggregates.
     pub metrics: Metrics,
 }
 
-impl From<TrialSummary<'_>> for Survivor {
-    fn from(trial: TrialSummary<'_>) -> Self {
-        let (case, params) = (trial.case(), trial.params());
-        Self { case, params, metrics: trial.row.map_or_else(Metrics::new, |row| row.metrics) }
+impl Survivor {
+    fn new(view: &StudyView, snapshot: &Snapshot, trial: TrialSummary<'_>) -> Result<Self, ViewError> {
+        let (case, params) = (view.lineage().whole_case_of(trial.trial), trial.params());
+        let stage = view.stage(trial.stage.index);
+        let whole = match stage.and_then(|stage| Some((stage, stage.replica_of(trial.index)?))) {
+            Some((stage, (case, _))) => view.whole_case(snapshot, stage, case)?,
+            None => None,
+        };
+        let own = trial.row.map_or_else(Metrics::new, |row| row.metrics);
+        Ok(Self { case, params, metrics: whole.map_or(own, |case| case.whole.metrics) })
     }
 }
 
@@ -46,5 +52,5 @@ pub fn survivors_of(
     most: usize,
 ) -> Result<Vec<Survivor>, ViewError> {
     let trials = stage.survivors.iter().take(most).map(|parent| view.trial(snapshot, parent.trial));
-    trials.filter_map(Result::transpose).map(|trial| Ok(trial?.into())).collect()
+    trials.filter_map(Result::transpose).map(|trial| Survivor::new(view, snapshot, trial?)).collect()
 }

@@ -45,10 +45,16 @@ impl<'a> TrialSummary<'a> {
         Self { view, stage, trial, index, state, outside, row }
     }
 
-    /// `<base_case>_<stage_index>_<derived_index>`.
+    /// `<base_case>_<stage_index>_<derived_index>`, of a replica with `.r<replica>`.
     #[must_use]
     pub fn case(&self) -> String {
         self.view.lineage().case(self.stage.index, self.index)
+    }
+
+    /// Which replica of its case it is, from 0; `None` where each trial is a case.
+    #[must_use]
+    pub fn replica(&self) -> Option<u32> {
+        self.stage.replica_of(self.index).map(|(_, replica)| replica)
     }
 
     /// The case it derives from.

@@ -235,6 +235,7 @@ impl Desk {
             inherited: None,
             params: params.clone(),
             seed,
+            replica: None,
             scratch_dir: dir.join(SCRATCH_DIR),
             opened_ms: None,
             last_started_ms: None,

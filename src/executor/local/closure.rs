@@ -118,6 +118,12 @@ impl TrialContext<'_> {
         self.job.seed
     }
 
+    /// Which replica of its case it is, from 0; `None` where cases are not repeated.
+    #[must_use]
+    pub fn replica(&self) -> Option<u32> {
+        self.job.replica
+    }
+
     /// The attempt's number, from 1.
     #[must_use]
     pub fn attempt(&self) -> AttemptNo {

@@ -89,6 +89,7 @@ fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
         parent_dir: parent_dir.as_deref(),
         study_dir: &study_dir,
         seed: job.seed,
+        replica: job.replica,
         attempt: job.key.attempt,
         slot,
     };
@@ -100,6 +101,10 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     let stage = &job.stage_spec;
     let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
     env.extend(stage.env.iter().map(|(name, value)| (name.into(), value.into())));
+    if job.replica.is_none() {
+        // A piton that itself runs in a trial inherits one.
+        env.remove(OsStr::new("PITON_REPLICA"));
+    }
     let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
     set("PITON_STUDY", stage.study.clone().into());
     set("PITON_STUDY_DIR", stage.study_dir.clone().into());
@@ -111,6 +116,9 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     set("PITON_ATTEMPT", job.key.attempt.to_string().into());
     set("PITON_SLOT", slot.to_string().into());
     set("PITON_SEED", job.seed.to_string().into());
+    if let Some(replica) = job.replica {
+        set("PITON_REPLICA", replica.to_string().into());
+    }
     set("PITON_PARAMS_FILE", job.dir.join(PARAMS_FILE).into());
     set("PITON_METRICS_FILE", job.dir.join(METRICS_FILE).into());
     set("PITON_PROGRESS_FILE", job.progress_file().into());

@@ -52,6 +52,7 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         inherited: None,
         params: Params::new(),
         seed: 7,
+        replica: None,
         slot: 0,
         dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
         scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),

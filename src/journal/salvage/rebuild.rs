@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use crate::model::{
     Accepted, AttemptEnd, AttemptOutcome, AttemptRow, DirectoriesDiscarded, DiscardRun, Discarded, EngineId,
     Event, Extension, Failure, FailureKind, Imported, LaterStages, Metrics, Next, OutputHash, ProcessId,
-    Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, RungRow, Seq, SpecAmended, StageDecl, StageIndex,
-    StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, Tidied, TrialId, TrialImport,
-    TrialRow, TrialState, Verdict,
+    Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, RungRow, Segment, Seq, SpecAmended, StageDecl,
+    StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, Tidied, TrialId,
+    TrialImport, TrialRow, TrialState, Verdict,
 };
 
 /// What is said of an attempt whose end is not known any more.
@@ -297,22 +297,38 @@ impl Kept {
         let opened_ms = stage.opened_ms.unwrap_or(made.at_ms);
         let (parents, shares) = (stage.parents.clone(), stage.shares.clone());
         made.tell(opened_ms, Event::StageOpened { stage: index, parents, shares });
-        if !stage.more.is_empty() {
-            let extended = Some(Extension { stage: index, more: stage.more.clone() });
-            made.tell(
-                opened_ms,
-                Event::SpecAmended(Box::new(SpecAmended {
-                    spec: study.spec.clone(),
-                    spec_hash: study.spec_hash.clone(),
-                    seed: study.seed,
-                    inputs: study.inputs.clone(),
-                    versions: study.versions.clone(),
-                    stages: self.decls(),
-                    discard_from: None,
-                    extended,
-                    reopen: false,
-                })),
-            );
+        // Rounds and cases came in the order of their trials' numbers.
+        let mut more = stage.more.iter().copied();
+        let extend = |more: Vec<Segment>| {
+            Event::SpecAmended(Box::new(SpecAmended {
+                spec: study.spec.clone(),
+                spec_hash: study.spec_hash.clone(),
+                seed: study.seed,
+                inputs: study.inputs.clone(),
+                versions: study.versions.clone(),
+                stages: self.decls(),
+                discard_from: None,
+                extended: Some(Extension { stage: index, more }),
+                reopen: false,
+            }))
+        };
+        for rounds in &stage.replicas.rounds {
+            if rounds.first_case == 0 {
+                made.tell(opened_ms, Event::RoundsPlanned { stage: index, count: rounds.count });
+                continue;
+            }
+            let (mut segments, mut cases) = (Vec::new(), 0_u64);
+            while cases < rounds.cases
+                && let Some(segment) = more.next()
+            {
+                cases = cases.saturating_add(segment.count);
+                segments.push(segment);
+            }
+            made.tell(opened_ms, extend(segments));
+        }
+        let more: Vec<Segment> = more.collect();
+        if !more.is_empty() {
+            made.tell(opened_ms, extend(more));
         }
         let mut planned = stage.planned;
         if stage.proposing != Proposing::No {

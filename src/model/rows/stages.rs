@@ -5,7 +5,7 @@
 use super::super::ids::{Seq, StageIndex, TrialId, UnixMs};
 use super::super::keeping::Tidied;
 use super::super::value::{Metric, Metrics};
-use super::{Approval, LaterStages, Parent, Proposing, StageStatus};
+use super::{Approval, LaterStages, Parent, Proposing, Replicas, StageStatus};
 
 /// Trials of one parent that an amendment added to a stage; see [`StageRow::more`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ pub struct StageRow {
     pub first_trial: TrialId,
     /// Survivors of the stage before, best first.
     pub parents: Vec<Parent>,
-    /// Trials per parent; one entry for stage 0.
+    /// Cases per parent; one entry for stage 0.
     pub shares: Vec<u64>,
     /// What larger budgets added since, in the order they came: numbers that were planned before keep their place.
     pub more: Vec<Segment>,
-    /// The sum of both, or how many trials its proposer has proposed; 0 while waiting. Kept, because every transition
-    /// asks for it.
+    /// The sum of both, or how many trials its proposer has proposed, times the replicas of each; 0 while waiting. Kept, because
+    /// every transition asks for it.
     pub planned: u64,
     /// Whether a proposer says what its trials try.
     pub proposing: Proposing,
@@ -78,6 +78,8 @@ pub struct StageRow {
     pub tidied: Tidied,
     /// Whether directories of it are discarded of which it is not known that they are gone.
     pub discarding: bool,
+    /// Which replicas of which cases its trials are.
+    pub replicas: Replicas,
 }
 
 impl StageRow {
@@ -93,7 +95,7 @@ impl StageRow {
         TrialId(self.first_trial.0.saturating_add(self.planned))
     }
 
-    /// Trials it may have at most: those planned, or what its proposer may still fill.
+    /// Cases it may have at most: those planned, or what its proposer may still fill.
     #[must_use]
     pub fn room(&self) -> u64 {
         let shares = self.shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
@@ -103,7 +105,7 @@ impl StageRow {
     /// Whether its proposer may propose another trial.
     #[must_use]
     pub(crate) fn takes_proposals(&self) -> bool {
-        self.status == StageStatus::Open && self.proposing == Proposing::Open && self.planned < self.room()
+        self.status == StageStatus::Open && self.proposing == Proposing::Open && self.cases() < self.room()
     }
 
     /// Whether its proposer hears of results before it is asked.
@@ -115,7 +117,8 @@ impl StageRow {
     /// Trials it will have, as far as is known: what its proposer may still propose counts as if it did.
     #[must_use]
     pub fn expected(&self) -> u64 {
-        if self.takes_proposals() { self.room() } else { self.planned }
+        let each = u64::from(self.rounds().max(1));
+        if self.takes_proposals() { self.room().saturating_mul(each) } else { self.planned }
     }
 
     /// Whether it began with these cases, each by this attempt; their order only says which trials are whose.
@@ -133,7 +136,9 @@ impl StageRow {
     /// What every transition of a trial needs of its stage.
     #[must_use]
     pub(crate) fn head(&self) -> StageHead {
-        StageHead { status: self.status, first_trial: self.first_trial, objective: self.objective.clone() }
+        // The luckiest replica is nobody's best: what counts is said by all of a case's, once they are there.
+        let objective = self.objective.clone().filter(|_| !self.is_replicated());
+        StageHead { status: self.status, first_trial: self.first_trial, objective }
     }
 
     /// Whether `trial` is one of this stage's.
@@ -147,7 +152,10 @@ impl StageRow {
     /// single share 0.
     #[must_use]
     pub(crate) fn share_of(&self, derived_index: u64) -> Option<(usize, u64)> {
-        let mut left = derived_index;
+        let mut left = match self.is_replicated() {
+            true => self.case_of(derived_index)?,
+            false => derived_index,
+        };
         for (position, share) in self.shares.iter().enumerate() {
             if left < *share {
                 return Some((position, left));
@@ -180,7 +188,7 @@ pub struct StageHead {
     pub status: StageStatus,
     /// Number of its first trial.
     pub first_trial: TrialId,
-    /// Its first objective, if it has any.
+    /// Its first objective, if it has any and each trial is a case.
     pub objective: Option<FirstObjective>,
 }
 
@@ -275,6 +283,7 @@ mod tests {
             later: LaterStages::Stand,
             tidied: Tidied::No,
             discarding: false,
+            replicas: Default::default(),
         }
     }
 

@@ -55,6 +55,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
             later: Default::default(),
             tidied: Default::default(),
             discarding: false,
+            replicas: Default::default(),
         });
         first_trial = TrialId(first_trial.0 + planned);
     }

@@ -119,7 +119,7 @@ fn known_seeds() {
     let spec = spec(STUDY);
     let seen =
         |density| Params::from([("density".into(), Value::Float(density)), ("flat".into(), Value::Bool(true))]);
-    let of = |density| seed(7, &spec.stages[1], &seen(density));
+    let of = |density| seed(7, &spec.stages[1], &seen(density), None);
     assert_eq!((of(0.5), of(1.0)), (3_152_261_350, 4_208_589_432));
 }
 
@@ -370,7 +370,7 @@ proptest! {
         // What is not seen may be given or not.
         prop_assert_eq!(identity.trial(&a, &left_a), identity.trial(&sees(&a), &left_a));
         if same {
-            let of = |params: &Params| seed(7, &spec.stages[0], &sees(params));
+            let of = |params: &Params| seed(7, &spec.stages[0], &sees(params), None);
             prop_assert_eq!(of(&a), of(&b));
         }
     }

@@ -16,7 +16,7 @@ use crate::model::{
 };
 use crate::paths::StudyPaths;
 use crate::plan::amend::Rereading;
-use crate::plan::{self, Lineage, MadeWith, Selector, StageIdentity};
+use crate::plan::{self, Choice, Lineage, MadeWith, StageIdentity};
 use crate::study_file::{Spec, StageSpec};
 
 /// A stage that was read again.
@@ -138,8 +138,9 @@ impl Reading<'_> {
         found.found.extend(fresh.iter().map(|name| (name.clone(), 0)));
         let objective =
             plan::declared(self.new).into_iter().nth(position(stage.index)).and_then(|decl| decl.objective);
+        let objective = objective.filter(|_| !stage.is_replicated());
         let head = StageHead { status: stage.status, first_trial: stage.first_trial, objective };
-        let mut selector = Selector::new(is);
+        let mut choice = Choice::new(is, stage);
         let (mut results, mut best, mut attempts) = (Vec::new(), None, BTreeMap::new());
         for row in self.snapshot.trials(stage.first_trial, stage.end())? {
             let mut row = row?;
@@ -193,7 +194,7 @@ impl Reading<'_> {
                 }
                 best = head.better(best, row.trial, &row.metrics);
                 let index = row.trial.0.saturating_sub(stage.first_trial.0);
-                selector.offer(index, &row.metrics);
+                choice.offer(index, &row.metrics);
                 if row.accepted() != 1 {
                     attempts.insert(row.trial, row.accepted());
                 }
@@ -203,7 +204,7 @@ impl Reading<'_> {
             let trial = TrialId(stage.first_trial.0.saturating_add(index));
             Parent { trial, attempt: attempts.get(&trial).copied().unwrap_or(1) }
         };
-        let survivors: Vec<Parent> = selector.finish().into_iter().map(|ranked| survivor(ranked.index)).collect();
+        let survivors: Vec<Parent> = choice.finish().into_iter().map(|chosen| survivor(chosen.place)).collect();
         found.other_survivors = stage.status == StageStatus::Closed && survivors != stage.survivors;
         found.changed = u64::try_from(results.len()).unwrap_or(u64::MAX);
         let read = StageRead { found, results, best };
@@ -327,14 +328,15 @@ pub(super) fn events(
                 Some(parent) => snapshot.trial(parent.trial)?.map_or_else(Vec::new, |row| row.outputs),
                 None => Vec::new(),
             };
+            let replica = lineage.replica(stage, index);
             let known = snapshot.trial(trial)?.and_then(|row| row.identity);
             let is_known = |was: &Option<StageIdentity>| {
-                was.as_ref().is_some_and(|was| Some(was.trial(&params, &left).0) == known)
+                was.as_ref().is_some_and(|was| Some(was.of_replica(replica).trial(&params, &left).0) == known)
             };
             // Where something was accepted, and it had no result, nobody knows before or after which: it is none that is taken.
             let time = if before.is_empty() { Some(0) } else { was.iter().position(is_known) };
             if let Some(Some(identity)) = time.and_then(|time| is.get(time)) {
-                let identity = identity.trial(&params, &left).0;
+                let identity = identity.of_replica(replica).trial(&params, &left).0;
                 events.push(Event::ResultIdentified { trial, attempt, identity });
             }
         }

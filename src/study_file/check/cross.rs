@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::study_file::cases::{Gaps, KnownParams};
 use crate::study_file::diagnostics::{Diagnostic, Location, shown};
 use crate::study_file::stage::{Reuse, STAGE, StageParts, StageSpec, Survivors};
+use crate::study_file::template::REPLICA;
 use crate::study_file::types::{
     CaseFile, Domain, Objective, Part, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, SOBOL_PARAMS_MAX, Sampling,
     Selection, SweepParam,
@@ -40,8 +41,19 @@ impl Checker<'_> {
                 for hole in &work.holes {
                     let place = if index == 0 { "in the first stage" } else { "" };
                     let name = parts.name.good().map_or("", String::as_str);
-                    self.placeholder(hole, place, &known, (name, every_sweep_known));
+                    let replica =
+                        matches!(&hole.part, Part::Param(name) if name == REPLICA) && parts.replicas() > 1;
+                    if !replica {
+                        self.placeholder(hole, place, &known, (name, every_sweep_known));
+                    }
                 }
+            }
+            if let Field::Good(_, place) = &parts.repeats
+                && parts.replicas() > 1
+                && known.unknown(REPLICA, place, "").is_none()
+            {
+                let message = "a param is called `replica`, as the replica's number is where cases are repeated";
+                self.report(Diagnostic::at(place, message).label("not with this param").help("rename the param"));
             }
             self.reuse_suits(&parts, before.as_ref(), &known, every_sweep_known);
             before = Some(Before::of(&parts));
@@ -89,9 +101,11 @@ impl Checker<'_> {
         let table = Table { entries: &[], place: parts.place.clone(), title: STAGE.title.to_owned() };
         self.required(&STAGE, &table, &parts.said);
         self.budget(&parts);
+        self.replicas_suit(&parts);
         let objectives = self.selection(&parts);
         let sweep = self.sampling(&parts);
-        let survivors = match (parts.survivor_count.good(), parts.trial_budget.good()) {
+        let cases = parts.cases();
+        let survivors = match (parts.survivor_count.good(), cases.as_ref()) {
             (Some(Survivors::AtMost(count)), _) => Some(*count),
             (Some(Survivors::All), Some(budget)) => Some(*budget),
             _ => None,
@@ -100,7 +114,7 @@ impl Checker<'_> {
         let stop_if = self.stop_rules_suit(&parts, objectives.as_deref());
         let trial_budget = parts.trial_budget.into_good()?;
         let (survivor_count, all_survive) = match parts.survivor_count.into_good()? {
-            Survivors::All => (trial_budget, true),
+            Survivors::All => (cases.unwrap_or(trial_budget), true),
             Survivors::AtMost(count) => (count, false),
         };
         let uses = match parts.uses {
@@ -122,20 +136,15 @@ impl Checker<'_> {
             objectives: objectives?,
             halving: halving?,
             stop_if: stop_if?,
+            repeats: match parts.repeats {
+                Field::Bad => return None,
+                Field::Good(repeats, _) if repeats > 1 => Some(u32::try_from(repeats).ok()?),
+                Field::Good(..) | Field::Absent => None,
+            },
             // The study's own rules first: they know it better.
             failures: parts.spec.failures.into_iter().chain(parts.failure_sets).collect(),
             ..parts.spec
         })
-    }
-
-    fn budget(&mut self, parts: &StageParts) {
-        if let (Field::Good(budget, _), Field::Good(Survivors::AtMost(survivors), place)) =
-            (&parts.trial_budget, &parts.survivor_count)
-            && survivors > budget
-        {
-            let message = format!("`survivor_count` {survivors} is above `trial_budget` {budget}");
-            self.report(Diagnostic::at(place, message).label(format!("expected at most {budget}")));
-        }
     }
 
     /// Objectives, and whether they suit the selection.
@@ -266,6 +275,7 @@ impl Checker<'_> {
 
     /// What a file of cases, a proposer and a Sobol' sequence cannot do.
     fn sequence_suits(&mut self, parts: &StageParts, sampling: &Sampling, sweep: &[SweepParts]) {
+        let replicas = parts.replicas();
         match (sampling, &parts.sweep, &parts.trial_budget) {
             (Sampling::File(_), Field::Good(_, place), _) => {
                 let message = "a sweep means nothing where a file lists the cases";
@@ -285,14 +295,15 @@ impl Checker<'_> {
                 self.report(mistake.help("choose sampling = \"random\""));
             }
             (Sampling::Sobol, Field::Good(..), Field::Good(budget, place))
-                if *budget > SOBOL_CASES_MAX && combinations(sweep).is_none_or(|all| all > SOBOL_CASES_MAX) =>
+                if budget / replicas > SOBOL_CASES_MAX
+                    && combinations(sweep).is_none_or(|all| all > SOBOL_CASES_MAX) =>
             {
                 let message = format!("`sobol` gives at most {SOBOL_CASES_MAX} cases");
                 let mistake = Diagnostic::at(place, message).label("more than it has");
                 self.report(mistake.help("choose sampling = \"random\", or a smaller budget"));
             }
             (Sampling::Random, Field::Good(..), Field::Good(budget, place))
-                if *budget > RANDOM_LOG_CASES_MAX
+                if budget / replicas > RANDOM_LOG_CASES_MAX
                     && sweep.iter().any(|swept| matches!(swept.domain, Some(Domain::Int { log: true, .. })))
                     && combinations(sweep).is_some_and(|all| all > RANDOM_LOG_CASES_MAX) =>
             {

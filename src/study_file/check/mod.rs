@@ -7,6 +7,7 @@ pub(super) mod cluster;
 mod cross;
 pub(super) mod keeping;
 pub(super) mod progress;
+mod replicas;
 mod reuse;
 pub(super) mod rules;
 pub(super) mod stage;

@@ -14,6 +14,7 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
+use super::cases::CaseOut;
 use super::schema::{AcceptanceOut, MetricsOut, ParamsOut, SourceOut, acceptances_out, versions_out};
 use super::{List, ViewError};
 use crate::journal::Snapshot;
@@ -131,7 +132,19 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
         spec.remove("run");
         spec.remove("values");
     }
-    out.write_all(b"{\"canonical\":1,\n\"spec\":")?;
+    out.write_all(b"{\"canonical\":1,\n")?;
+    if view.has_replicas() {
+        out.write_all(b"\"cases\":[")?;
+        let mut list = List::default();
+        for stage in &view.stages {
+            for case in view.whole_cases(snapshot, stage) {
+                list.item(out, &CaseOut::canonical(&case?))?;
+            }
+        }
+        list.end(out)?;
+        out.write_all(b",\n")?;
+    }
+    out.write_all(b"\"spec\":")?;
     serde_json::to_writer(&mut *out, &spec)?;
     out.write_all(b",\n\"stages\":[")?;
     let mut list = List::default();

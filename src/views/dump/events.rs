@@ -17,8 +17,10 @@ use crate::journal::Snapshot;
 use crate::model::words::{counted, freed};
 use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Kept, LaterStages, Next, Parent,
-    Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StudyCreated, TrialId, Verdict,
+    Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StageRow, StudyCreated, TrialId,
+    Verdict, waiting,
 };
+use crate::plan;
 use crate::views::text::{clean, duration, pad, pad_left, reported};
 use crate::views::words::{self, difference_words, local_time_to_ms, origin_words, seconds, timestamp};
 use crate::views::{StudyView, ViewError};
@@ -247,6 +249,13 @@ enum Body<'a> {
         /// Files and directories, likewise.
         inodes: u64,
     },
+    RoundsPlanned {
+        stage: u32,
+        stage_name: &'a str,
+        /// So many more replicas of each case.
+        #[cfg_attr(test, schemars(range(min = 1)))]
+        count: u32,
+    },
 }
 
 /// Trials one after the other of whose directories the same stays.
@@ -399,8 +408,8 @@ enum NextOut {
 struct Names<'a> {
     view: &'a StudyView,
     stages: Vec<String>,
-    /// First trial of each stage that has begun, and how many it has.
-    begun: Vec<(u64, u64)>,
+    /// Of each stage that has begun its first trial, and which trials it has.
+    begun: Vec<StageRow>,
     /// The number after the last trial that the open stage's proposer proposed.
     proposed: Option<u64>,
 }
@@ -417,8 +426,16 @@ impl<'a> Names<'a> {
             Event::StageOpened { stage, shares, .. } => {
                 self.proposed = None;
                 self.begun.truncate(*stage as usize);
-                let first = self.begun.last().map_or(0, |(first, planned)| first.saturating_add(*planned));
-                self.begun.push((first, shares.iter().fold(0, |sum, share| sum.saturating_add(*share))));
+                let first_trial = self.begun.last().map_or(TrialId(0), StageRow::end);
+                let planned = shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
+                let decl = StageDecl {
+                    name: String::new(),
+                    trial_budget: planned,
+                    survivor_count: 0,
+                    objective: None,
+                    proposed: false,
+                };
+                self.begun.push(StageRow { first_trial, planned, ..waiting(*stage, &decl) });
             }
             Event::SpecAmended(amended) => {
                 if let Some(from) = amended.discard_from {
@@ -426,8 +443,8 @@ impl<'a> Names<'a> {
                 }
                 let extended = amended.extended.iter();
                 let more: u64 = extended.flat_map(|e| &e.more).map(|segment| segment.count).sum();
-                if let Some((_, planned)) = self.begun.last_mut() {
-                    *planned = planned.saturating_add(more);
+                if let Some(stage) = self.begun.last_mut() {
+                    stage.add_cases(more);
                 }
                 self.stages = names_of(&amended.stages);
             }
@@ -438,20 +455,25 @@ impl<'a> Names<'a> {
                 let more = replanned.more.iter().map(|segment| &segment.count);
                 let trials =
                     replanned.shares.iter().chain(more).fold(0_u64, |sum, count| sum.saturating_add(*count));
-                if let Some((_, planned)) = self.begun.get_mut(replanned.stage as usize) {
-                    *planned = trials;
+                if let Some(stage) = self.begun.get_mut(replanned.stage as usize) {
+                    stage.planned = trials;
+                }
+            }
+            Event::RoundsPlanned { stage, count } => {
+                if let Some(stage) = self.begun.get_mut(*stage as usize) {
+                    stage.add_rounds(*count, false);
                 }
             }
             // One that was opened again closes without another proposal.
             Event::StageClosed { stage, .. } if (*stage as usize).saturating_add(1) == self.begun.len() => {
-                if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed.take()) {
-                    *planned = end.saturating_sub(*first);
+                if let (Some(stage), Some(end)) = (self.begun.last_mut(), self.proposed.take()) {
+                    stage.planned = end.saturating_sub(stage.first_trial.0);
                 }
             }
             _ => {}
         }
-        if let (Some((first, planned)), Some(end)) = (self.begun.last_mut(), self.proposed) {
-            *planned = (*planned).max(end.saturating_sub(*first));
+        if let (Some(stage), Some(end)) = (self.begun.last_mut(), self.proposed) {
+            stage.planned = stage.planned.max(end.saturating_sub(stage.first_trial.0));
         }
     }
 
@@ -459,10 +481,9 @@ impl<'a> Names<'a> {
         if trial == TrialId::BASE {
             return self.view.study.base_case.clone();
         }
-        let within = |(first, planned): &(u64, u64)| trial.0 >= *first && trial.0 - first < *planned;
-        match self.begun.iter().zip(0_u32..).find(|(stage, _)| within(stage)) {
-            Some(((first, _), stage)) => {
-                format!("{}_{stage}_{}", self.view.study.base_case, trial.0.saturating_sub(*first))
+        match self.begun.iter().find(|stage| stage.contains(trial)) {
+            Some(stage) => {
+                plan::trial_name(&self.view.study.base_case, stage, trial.0.saturating_sub(stage.first_trial.0))
             }
             None => format!("#{trial}"),
         }
@@ -664,6 +685,9 @@ impl<'a> Names<'a> {
                 bytes: *bytes,
                 inodes: *inodes,
             },
+            Event::RoundsPlanned { stage, count } => {
+                Body::RoundsPlanned { stage: *stage, stage_name: self.stage(*stage), count: *count }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -778,7 +802,7 @@ impl<'a> Names<'a> {
             }
             Event::DrainStarted { by } => format!("by {by}"),
             Event::StageOpened { stage, parents, shares } => {
-                let trials: u64 = shares.iter().sum();
+                let trials: u64 = shares.iter().fold(0, |sum, share| sum.saturating_add(*share));
                 let from = if parents.is_empty() { String::new() } else { format!(" from {}", cases(parents)) };
                 format!("{}: {trials} trials{from}", self.stage(*stage))
             }
@@ -854,6 +878,9 @@ impl<'a> Names<'a> {
             }
             Event::DiscardFinished { stage, bytes, inodes } => {
                 format!("{}: {}", self.stage(*stage), freed(*bytes, *inodes))
+            }
+            Event::RoundsPlanned { stage, count } => {
+                format!("{}: {} of each case", self.stage(*stage), counted(*count, "replica"))
             }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {

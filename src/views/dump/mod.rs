@@ -5,6 +5,7 @@
 //! it passes a replayed snapshot.
 
 mod canonical;
+mod cases;
 mod events;
 mod schema;
 mod table;
@@ -21,6 +22,7 @@ use crate::journal::Snapshot;
 use crate::model::{Accounting, StageRow};
 
 pub use canonical::canonical;
+use cases::CaseOut;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
 pub(super) use schema::{
@@ -98,6 +100,16 @@ fn json(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()
         }
     }
     list.end(out)?;
+    if view.has_replicas() {
+        out.write_all(b",\n\"cases\":[")?;
+        let mut list = List::default();
+        for stage in &view.stages {
+            for case in view.whole_cases(snapshot, stage) {
+                list.item(out, &CaseOut::new(&case?))?;
+            }
+        }
+        list.end(out)?;
+    }
     out.write_all(b",\n\"accounting\":")?;
     serde_json::to_writer(&mut *out, &view.progress.accounting)?;
     writeln!(out, ",\n\"events\":{}}}", view.progress.last_seq)?;
@@ -136,6 +148,7 @@ enum Line<'a> {
     },
     Stage(StageOut<'a>),
     Trial(TrialOut<'a>),
+    Case(CaseOut<'a>),
 }
 
 fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ViewError> {
@@ -151,7 +164,13 @@ fn jsonl(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(
     for summary in view.summaries() {
         line(out, &Line::Stage(summary.into()))?;
     }
-    trial_lines(view, snapshot, out)
+    trial_lines(view, snapshot, out)?;
+    for stage in &view.stages {
+        for case in view.whole_cases(snapshot, stage) {
+            line(out, &Line::Case(CaseOut::new(&case?)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the trials of `--format jsonl` alone: every line the same kind of object.
@@ -242,6 +261,7 @@ pub(super) fn value_text(value: &crate::model::Value) -> String {
 pub(super) mod schemas {
     use schemars::JsonSchema;
 
+    use super::cases::CaseOut;
     use super::schema::{OutputOut, StageOut, StudyOut, TrialOut};
     use crate::model::Accounting;
 
@@ -256,6 +276,9 @@ pub(super) mod schemas {
         study: StudyOut<'a>,
         stages: Vec<StageOut<'a>>,
         trials: Vec<TrialOut<'a>>,
+        /// Cases of stages that repeat them, with what their replicas come to together; there where any stage does.
+        #[serde(default)]
+        cases: Vec<CaseOut<'a>>,
         accounting: Accounting,
         events: u64,
     }

@@ -186,6 +186,9 @@ pub(super) struct TrialOut<'a> {
     parent: String,
     params: ParamsOut,
     state: TrialState,
+    /// Which replica of its case it is, from 0; there where its stage repeats its cases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replica: Option<u32>,
     /// There where it is true: it has no part in what its study was aborted by.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     outside: bool,
@@ -379,6 +382,7 @@ impl<'a> TrialOut<'a> {
             parent: trial.parent(),
             params: ParamsOut(trial.params()),
             state: trial.state,
+            replica: trial.replica(),
             outside: trial.ended_outside(),
             metrics: MetricsOut(trial.metrics()),
             failure: trial.failure().map(FailureOut::from),

@@ -3,6 +3,9 @@
 //! Columns: `id, stage, stage_name, case, parent, state, survivor, attempts, wall_s, cpu_s, peak_rss_bytes,
 //! failure_kind, outside, reused_from, imported`, then `param.<name>` and `metric.<name>` in order of name. Times and memory are those of the trial's
 //! last attempt, and empty where nobody knows them. `reused_from` is `<study>/<case>/<attempt>`, whose result the trial took. Metric names are found in a first pass; only names are kept.
+//!
+//! Where a stage repeats its cases there is a column `replica` after `imported`, and after the stage's trials a row for each such case: without `id`
+//! and `replica`, with the aggregates as its metrics. Whoever reads trials alone takes the rows that have an `id`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,7 +13,7 @@ use std::io::Write;
 use crate::journal::Snapshot;
 use crate::model::{Metric, Origin, TrialId, Usage, Value, float_text};
 use crate::views::words::seconds;
-use crate::views::{StudyView, TrialSummary, ViewError};
+use crate::views::{CaseSummary, StudyView, TrialSummary, ViewError};
 
 const FIXED: [&str; 15] = [
     "id",
@@ -34,18 +37,29 @@ pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write)
     let mut table = csv::Writer::from_writer(out);
     let params = param_names(view);
     let metrics = metric_names(snapshot)?;
-    let header = FIXED.iter().map(|name| (*name).to_owned());
+    let replicas = view.has_replicas();
+    let header = FIXED.iter().copied().chain(replicas.then_some("replica")).map(str::to_owned);
     let header = header.chain(params.iter().map(|name| format!("param.{name}")));
     table.write_record(header.chain(metrics.iter().map(|name| format!("metric.{name}"))))?;
     for stage in &view.stages {
         for trial in view.trials(snapshot, stage)? {
-            table.write_record(row(&trial?, &params, &metrics))?;
+            let trial = trial?;
+            let replica = trial.replica().map_or_else(String::new, |replica| replica.to_string());
+            table.write_record(row(&trial, replicas.then_some(replica), &params, &metrics))?;
+        }
+        for case in view.whole_cases(snapshot, stage) {
+            table.write_record(case_row(&case?, &params, &metrics))?;
         }
     }
     Ok(table.flush()?)
 }
 
-fn row(trial: &TrialSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<String>) -> Vec<String> {
+fn row(
+    trial: &TrialSummary<'_>,
+    replica: Option<String>,
+    params: &BTreeSet<String>,
+    metrics: &BTreeSet<String>,
+) -> Vec<String> {
     let usage = trial.usage();
     let cell = |of: fn(Usage) -> String| usage.map_or_else(String::new, of);
     let mut cells = vec![
@@ -65,9 +79,31 @@ fn row(trial: &TrialSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<S
         trial.reused_from().map_or_else(String::new, origin_cell),
         trial.imported().map_or_else(String::new, |imported| imported.source.file.clone()),
     ];
+    cells.extend(replica);
     let values = trial.params();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
     cells.extend(metrics.iter().map(|name| trial.metrics().get(name).map_or_else(String::new, metric_cell)));
+    cells
+}
+
+/// A case that runs several times: no number, and no replica.
+fn case_row(case: &CaseSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<String>) -> Vec<String> {
+    let mut cells = vec![String::new(); FIXED.len().saturating_add(1)];
+    let said = [
+        ("stage", case.stage.index.to_string()),
+        ("stage_name", case.stage.name.clone()),
+        ("case", case.name()),
+        ("parent", case.parent()),
+        ("state", case.state().name().to_owned()),
+        ("survivor", case.stands_for_it().is_some().to_string()),
+    ];
+    for (name, value) in said {
+        let cell = FIXED.iter().zip(&mut cells).find(|(column, _)| **column == name);
+        cell.into_iter().for_each(|(_, cell)| cell.clone_from(&value));
+    }
+    let values = case.params();
+    cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
+    cells.extend(metrics.iter().map(|name| case.whole.metrics.get(name).map_or_else(String::new, metric_cell)));
     cells
 }
 

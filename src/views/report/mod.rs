@@ -90,7 +90,7 @@ fn winners(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<Winner>, ViewErr
         let params = place.and_then(|(stage, index)| lineage.params(stage, index)).unwrap_or_default();
         winners.push(Winner {
             params: super::why::params_text(&params),
-            case: lineage.name_of(survivor.trial),
+            case: lineage.whole_case_of(survivor.trial),
             steps,
         });
     }

@@ -5,6 +5,7 @@
 
 mod nearest;
 mod rank;
+mod replicas;
 mod text;
 
 #[cfg(feature = "report")]
@@ -38,6 +39,7 @@ use crate::study_file::{ExpandContext, Expanded};
 
 pub use rank::{Compared, Rank};
 pub(super) use rank::{leader, rank_of};
+use replicas::{Repeated, RepeatedOut};
 
 use nearest::{Difference, Nearest};
 
@@ -94,6 +96,8 @@ pub struct Why {
     stage_dir: String,
     lineage: Vec<Step>,
     left_out: BTreeMap<String, String>,
+    /// Its case and all of that one's trials, where cases are repeated.
+    repeated: Option<Repeated>,
     /// Results that were found for it and could not be taken, and why, as far as that is found.
     missed: Vec<(Origin, String)>,
     /// The earlier result that is most like its own, if it ran where results are reused.
@@ -169,6 +173,9 @@ struct WhyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     nearest_result: Option<NearestOut<'a>>,
     /// From the case up to stage 0.
+    /// There where cases are repeated: its case, and all of that one's trials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<RepeatedOut<'a>>,
     lineage: Vec<StepOut<'a>>,
     base_case: &'a str,
     /// What the tools of `[study] versions` said.
@@ -318,8 +325,15 @@ impl Why {
     /// # Errors
     /// [`ViewError::UnknownCase`] with the nearest name, [`ViewError::Journal`].
     pub(crate) fn load(view: &StudyView, snapshot: &Snapshot, case: &str) -> Result<Self, ViewError> {
-        let id = view.find_case(case)?;
         let unknown = || ViewError::UnknownCase { case: case.to_owned(), nearest: None };
+        let whole = view.lineage().find_replicated(case);
+        let id = match whole.and_then(|(stage, case)| Some((view.stage(stage)?, case))) {
+            Some((stage, case)) => {
+                let whole = view.whole_case(snapshot, stage, case)?;
+                whole.as_ref().and_then(Repeated::told_by).ok_or_else(unknown)?
+            }
+            None => view.find_case(case)?,
+        };
         let trial = view.trial(snapshot, id)?.ok_or_else(unknown)?;
         let (stage, lineage, params) = (trial.stage, view.lineage(), trial.params());
         let seen = lineage.seen_params(stage.index, trial.index).unwrap_or_default();
@@ -328,8 +342,9 @@ impl Why {
             _ => None,
         };
         let (missed, reread) = said_of(view, snapshot, &trial)?;
+        let repeated = Repeated::of(view, snapshot, &trial)?;
         Ok(Self {
-            case: case.to_owned(),
+            case: trial.case(),
             trial: id,
             index: trial.index,
             parent: trial.parent(),
@@ -357,8 +372,9 @@ impl Why {
             nearest: nearest::nearest(view, snapshot, &trial)?,
             reread,
             lineage: steps(view, snapshot, &lineage, id)?,
-            reason: told_with_parents(view, stage, reason(view, &trial, rank.as_ref())),
-            left_out: left_out(view, case, &trial),
+            reason: told_with_parents(view, stage, reason(view, &trial, rank.as_ref(), repeated.as_ref())),
+            left_out: left_out(view, &trial.case(), &trial),
+            repeated,
             stage: stage.clone(),
             rank,
             params,
@@ -412,6 +428,7 @@ impl Why {
                 .map(|(origin, reason)| MissedOut { origin: OriginOut::new(origin), reason })
                 .collect(),
             nearest_result: self.nearest.as_ref().map(NearestOut::new),
+            repeated: self.repeated.as_ref().map(Repeated::out),
             lineage: steps.collect(),
             base_case: &self.base_case,
             versions: versions_out(&self.versions),
@@ -524,6 +541,7 @@ fn command(view: &StudyView, trial: &TrialSummary<'_>, params: &Params) -> Optio
         parent_dir: parent_dir.as_deref(),
         study_dir: &view.place.study_dir.display().to_string(),
         seed: lineage.trial_seed(stage, trial.index, params),
+        replica: lineage.replica(stage, trial.index),
         attempt: last.map_or(1, |attempt| attempt.n),
         slot: last.map_or(0, |attempt| attempt.slot),
     });
@@ -543,7 +561,7 @@ fn told_with_parents(view: &StudyView, stage: &StageRow, reason: String) -> Stri
 }
 
 /// Why the case stands where it stands, in one sentence.
-fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>) -> String {
+fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repeated: Option<&Repeated>) -> String {
     if trial.ended_outside() {
         let became = match trial.state {
             TrialState::Succeeded => "it succeeded",
@@ -576,7 +594,13 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>) -> St
             None => "it failed; failed trials never survive".into(),
         },
         TrialState::Succeeded => match rank {
-            Some(rank) => ranked(trial.stage, rank, trial.survived()),
+            Some(rank) => ranked(trial.stage, rank, repeated.map_or_else(|| trial.survived(), Repeated::survived)),
+            None if let Some(case) = repeated.filter(|case| case.state != TrialState::Succeeded) => {
+                format!(
+                    "it succeeded; `{}` is {}: a case counts once all its replicas have succeeded",
+                    case.case, case.state
+                )
+            }
             None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
         },
     }

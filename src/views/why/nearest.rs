@@ -90,6 +90,7 @@ fn taken_apart(
         Some(parent) => snapshot.trial(parent.trial)?.map_or_else(Vec::new, |row| row.outputs),
         None => Vec::new(),
     };
+    let identity = identity.of_replica(lineage.replica(stage, index));
     Ok(Some((identity.parts(&params, &left), identity.trial(&params, &left).0)))
 }
 
@@ -191,6 +192,7 @@ impl Difference {
         let what = match self.kind {
             PartKind::Tool => name.to_owned(),
             PartKind::Parent => format!("output {name} of the parent"),
+            PartKind::Replica => "the replica".into(),
             PartKind::Version => "reuse".into(),
             PartKind::Base => "base command".into(),
             PartKind::Seed | PartKind::Command => self.kind.to_string(),

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::journal::Snapshot;
 use crate::model::{StageRow, TrialId, TrialState};
-use crate::plan::{Ranked, Score, Selector};
+use crate::plan::{Choice, Chosen, Ranked, Score};
 use crate::study_file::{Goal, Selection, StageSpec};
-use crate::views::{StudyView, TrialSummary, ViewError, decision};
+use crate::views::{StudyView, ViewError, decision};
 
 /// Pareto fronts of more trials than this are worked out only as far as the survivors need them: it takes the square
 /// of their number.
@@ -61,25 +61,25 @@ pub struct Compared {
     pub last_survivor: Option<f64>,
 }
 
-/// The succeeded trials of a stage that can survive it, best first as far as that is worked out; each is shown to `each`.
+/// The succeeded cases of a stage that can survive it, best first as far as that is worked out, and how many there are.
 fn candidates(
     view: &StudyView,
     snapshot: &Snapshot,
     stage: &StageRow,
     spec: &StageSpec,
-    mut each: impl FnMut(TrialSummary<'_>),
-) -> Result<Vec<Ranked>, ViewError> {
+) -> Result<(Vec<Chosen>, u64), ViewError> {
     let succeeded = view.summary(stage).trials.succeeded;
     let whole = spec.selection != Selection::Pareto || succeeded <= PARETO_RANKED;
     let most = if whole { u64::MAX } else { spec.survivor_count };
-    let mut selector = Selector::new(&StageSpec { survivor_count: most, ..spec.clone() });
+    let spec = StageSpec { survivor_count: most, ..spec.clone() };
+    let mut choice = Choice::new(&spec, stage);
     for trial in view.started(snapshot, stage)? {
         let trial = trial?;
-        if trial.counted_state() == TrialState::Succeeded && selector.offer(trial.index, trial.metrics()) {
-            each(trial);
+        if trial.counted_state() == TrialState::Succeeded {
+            choice.offer(trial.index, trial.metrics());
         }
     }
-    Ok(selector.finish())
+    Ok(choice.counted())
 }
 
 /// The trial that ranks first in its stage: its first survivor, and before it has any the best so far.
@@ -92,11 +92,12 @@ pub(in crate::views) fn leader(
         return Ok(Some(first.trial));
     }
     let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
-    let ranked = candidates(view, snapshot, stage, spec, |_| {})?;
-    Ok(ranked.first().map(|best| TrialId(stage.first_trial.0.saturating_add(best.index))))
+    let (ranked, _) = candidates(view, snapshot, stage, spec)?;
+    Ok(ranked.first().map(|best| TrialId(stage.first_trial.0.saturating_add(best.place))))
 }
 
-/// The rank of a succeeded trial; `None` when it is no candidate: an objective's metric is missing or not finite.
+/// The rank of a succeeded trial, or of the case that it is a replica of; `None` when that is no candidate: an objective's metric is missing
+/// or not finite, or a replica has not succeeded.
 pub(in crate::views) fn rank_of(
     view: &StudyView,
     snapshot: &Snapshot,
@@ -104,18 +105,28 @@ pub(in crate::views) fn rank_of(
     trial: TrialId,
 ) -> Result<Option<Rank>, ViewError> {
     let Some(spec) = view.spec.stages.get(stage.index as usize) else { return Ok(None) };
-    let (first, mut of, mut mine) = (stage.first_trial, 0, None);
-    let ranked = candidates(view, snapshot, stage, spec, |other| {
-        of += 1;
-        if other.trial == trial {
-            mine = other.row.map(|row| row.metrics);
-        }
-    })?;
-    let Some(metrics) = mine else { return Ok(None) };
-    let decision = decision(view, snapshot, stage)?;
-    let index = trial.0.saturating_sub(first.0);
+    let (ranked, of) = candidates(view, snapshot, stage, spec)?;
+    let ranked: Vec<Ranked> = ranked.into_iter().map(|chosen| chosen.ranked).collect();
+    let place = trial.0.saturating_sub(stage.first_trial.0);
+    let Some(index) = stage.case_of(place) else { return Ok(None) };
     let position = ranked.iter().position(|ranked| ranked.index == index);
-    let case = |index: u64| view.lineage().case(stage.index, index);
+    let values: Vec<f64> = match position.and_then(|position| ranked.get(position)) {
+        Some(mine) => mine.values.clone(),
+        None if stage.is_replicated() => return Ok(None),
+        // Beyond those that were worked out.
+        None => {
+            let own = view.trial(snapshot, trial)?.filter(|own| own.counted_state() == TrialState::Succeeded);
+            let Some(own) = own else { return Ok(None) };
+            let number = |metric: &str| own.metrics().get(metric)?.number().filter(|value| value.is_finite());
+            let values = spec.objectives.iter().map(|objective| number(&objective.metric));
+            match values.collect::<Option<Vec<f64>>>() {
+                Some(values) => values,
+                None => return Ok(None),
+            }
+        }
+    };
+    let decision = decision(view, snapshot, stage)?;
+    let case = |index: u64| view.lineage().case_name(stage.index, index);
     let equals = position.and_then(|position| ranked.get(position)).map_or(&[][..], |mine| &mine.equals);
     let same_as = ranked.iter().find(|ranked| ranked.equals.contains(&index));
     let survivors = usize::try_from(spec.survivor_count).unwrap_or(usize::MAX).min(ranked.len());
@@ -123,7 +134,7 @@ pub(in crate::views) fn rank_of(
     let compared = spec.objectives.iter().enumerate().map(|(at, objective)| Compared {
         metric: objective.metric.clone(),
         goal: objective.goal,
-        value: metrics.get(&objective.metric).and_then(|metric| metric.number()).unwrap_or(0.0),
+        value: values.get(at).copied().unwrap_or(0.0),
         last_survivor: last.and_then(|last| last.values.get(at).copied()),
     });
     let score = position.and_then(|position| ranked.get(position)).and_then(|ranked: &Ranked| ranked.score);

@@ -30,6 +30,9 @@ impl Why {
         // Sentences and commands are read and copied whole; a terminal wraps them.
         writeln!(out, "{}", clean(&self.reason))?;
         self.excerpt(screen, out)?;
+        if let Some(repeated) = &self.repeated {
+            repeated.write_text(screen, out)?;
+        }
         writeln!(out, "\n{}", screen.paint(Paint::Bold, "lineage"))?;
         for step in &self.lineage {
             let mut line = format!("  {}", clean(&step.case));

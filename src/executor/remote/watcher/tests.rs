@@ -239,6 +239,7 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         inherited: None,
         params: Params::new(),
         seed: 1,
+        replica: None,
         slot: 0,
         dir: root.join("artifacts/a"),
         scratch_dir: root.join("artifacts/b"),

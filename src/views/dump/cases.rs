@@ -1,0 +1,67 @@
+//! Cases whose trials are replicas, as dumps show them beside the trials.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::schema::{MetricsOut, ParamsOut};
+use crate::model::TrialState;
+use crate::views::CaseSummary;
+
+/// One of `cases`: there where a stage repeats them.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(in crate::views) struct CaseOut<'a> {
+    stage: u32,
+    /// Its name; its trials are called `<case>.r<replica>`.
+    case: String,
+    parent: String,
+    params: ParamsOut,
+    /// `failed` if a replica has, `succeeded` once all have.
+    state: TrialState,
+    /// How many replicas its metrics are of: those that have succeeded.
+    n: u32,
+    /// What these come to together, by the stage's `aggregate`.
+    metrics: MetricsOut<'a>,
+    /// Of each number the sample standard deviation over them; none of a single one.
+    spread: &'a BTreeMap<String, f64>,
+    /// The numbers of its trials, in the order of the replicas.
+    trials: Vec<u64>,
+    survivor: bool,
+    /// The trial whose directory its children get; `null` if it did not survive.
+    stands_for_it: Option<u64>,
+}
+
+impl<'a> CaseOut<'a> {
+    pub(in crate::views) fn new(case: &'a CaseSummary<'a>) -> Self {
+        Self::of(case, case.state())
+    }
+
+    /// The same where nothing is told that depends on timing.
+    pub(super) fn canonical(case: &'a CaseSummary<'a>) -> Self {
+        Self::of(
+            case,
+            match case.state() {
+                TrialState::Running | TrialState::Undecided => TrialState::Pending,
+                state => state,
+            },
+        )
+    }
+
+    fn of(case: &'a CaseSummary<'a>, state: TrialState) -> Self {
+        let stands_for_it = case.stands_for_it().map(|replica| replica.trial.0);
+        Self {
+            stage: case.stage.index,
+            case: case.name(),
+            parent: case.parent(),
+            params: ParamsOut(case.params()),
+            state,
+            n: case.whole.n,
+            metrics: MetricsOut(&case.whole.metrics),
+            spread: &case.whole.spread,
+            trials: case.replicas.iter().map(|replica| replica.trial.0).collect(),
+            survivor: stands_for_it.is_some(),
+            stands_for_it,
+        }
+    }
+}
