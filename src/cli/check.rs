@@ -311,7 +311,9 @@ fn print_plan(
         print_line(&format!("  {}", plan.how))?;
         if let (Some((cases, times)), Some(stage)) = (plan.repeated, spec.stages.get(index)) {
             let (cases, aggregate) = (counted(cases, "case"), stage.aggregate.name());
-            print_line(&format!("  {cases}, each {times} times in rounds; what counts is the {aggregate} of its replicas"))?;
+            print_line(&format!(
+                "  {cases}, each {times} times in rounds; what counts is the {aggregate} of its replicas"
+            ))?;
         }
         for line in &plan.halving {
             print_line(&format!("  {line}"))?;

@@ -228,10 +228,10 @@ mod tests {
     use crate::model::{
         Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, DirectoriesDiscarded,
         DiscardRun, Discarded, Doubt, Event, Exit, Failure, FailureKind, ImportSource, Imported, IndexedResult,
-        InputEntry, InputList, Kept, LaterStages, LeftCase, Metric, Metrics, Next, Origin, Parent, Proposing, Rail, Replicas, Reread,
-        ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow, RungVerdict, Segment, StageReplanned,
-        StageStatus, StopIfMet, StudyId, StudyStatus, Tidied, ToldResult, TrialImport, TrialState, Usage, Value,
-        Verdict, Watched,
+        InputEntry, InputList, Kept, LaterStages, LeftCase, Metric, Metrics, Next, Origin, Parent, Proposing,
+        Rail, Replicas, Reread, ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow,
+        RungVerdict, Segment, StageReplanned, StageStatus, StopIfMet, StudyId, StudyStatus, Tidied, ToldResult,
+        TrialImport, TrialState, Usage, Value, Verdict, Watched,
     };
 
     fn record() -> Record {

@@ -651,6 +651,7 @@ impl Judge<'_> {
         let base = &self.new.study.base_case;
         match more {
             _ if fewer => self.alters(change, place),
+            0 if row.is_replicated() => harmless(change, "the stage has the same cases"),
             0 => harmless(change, "the stage has the same trials"),
             // As if it had begun so: the numbers are those of a study that did.
             _ if self.renumbers(place, row, new, &now) => self.alters(change, place),

@@ -31,6 +31,7 @@ fn study(fault: Fault) -> &'static str {
         RereadApart => "reread",
         AcceptedApart => "accepted",
         BaseKeptApart => "based_again",
+        RoundsApart => "repeated",
         ScratchNotSynced | ScratchClearedLate => "scratched",
         AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",

@@ -22,7 +22,7 @@ use crate::model::{
     Record, Seq, StageIndex, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
-use crate::plan::is_checked;
+use crate::plan::{is_checked, trial_name};
 use crate::study_file::Spec;
 use crate::sys::simulated::on;
 use crate::views::{Liveness, StudyLocation, StudyView, dump, telemetry};
@@ -432,7 +432,7 @@ fn discarded_is_gone(
     if stage.discarding || kept == Kept::All || !row.state.is_final() {
         return Ok(());
     }
-    let case = format!("{}_{}_{}", study.base_case, row.stage, row.trial.0 - stage.first_trial.0);
+    let case = trial_name(&study.base_case, stage, row.trial.0 - stage.first_trial.0);
     let scratch = paths.scratch_dir(spec, row.stage, &case);
     let dirs = (0..=last).map(|attempt| paths.attempt_dir(spec, row.stage, &case, attempt));
     let outputs = || row.outputs.iter().map(|output| &output.path);
@@ -465,8 +465,8 @@ fn outputs_there(
     if row.kept_of(row.accepted()) > Kept::Outputs {
         return Ok(());
     }
-    let index = row.trial.0 - stages[row.stage as usize].first_trial.0;
-    let case = format!("{}_{}_{index}", study.base_case, row.stage);
+    let stage = &stages[row.stage as usize];
+    let case = trial_name(&study.base_case, stage, row.trial.0 - stage.first_trial.0);
     let dir = paths.attempt_dir(spec, row.stage, &case, row.accepted());
     for output in &row.outputs {
         let path = dir.join(&output.path);

@@ -8,7 +8,9 @@ use super::random::Random;
 use super::trials::{Nature, Request, Requests};
 use super::world::INPUT;
 use crate::model::{Keep, Kept, LaterStages, Metric, Metrics, Params, StageIndex, Value};
-use crate::study_file::{Backoff, ExecutorSpec, Goal, MetricRule, Retries, Sampling, SlurmSpec, Spec, StopIf};
+use crate::study_file::{
+    Aggregate, Backoff, ExecutorSpec, Goal, MetricRule, Retries, Sampling, SlurmSpec, Spec, StopIf,
+};
 use crate::sys::opened::Below;
 
 /// A study, how its trials fare, and what its user does.
@@ -140,6 +142,7 @@ pub(super) fn all() -> Vec<Scenario> {
         kept(),
         swept(),
         kept_mended(),
+        repeated(),
     ]
 }
 
@@ -195,6 +198,17 @@ fn amended() -> Scenario {
     let more =
         study([stage("a", 4, 1).range("x", Range::int(1..=6)), stage("b", 2, 1).range("y", Range::int(1..=2))]);
     Scenario { amended: Some((more, Some(1))), ..scenario("amended", 2, of(4)) }
+}
+
+/// Replicas of cases in rounds, some of which fail at first, and a child of the one that stands for its case; then there are more of each.
+fn repeated() -> Scenario {
+    let of = |repeats: u32, budget: u64| {
+        let first = stage("a", budget, 1).range("x", Range::int(1..=2)).repeats(repeats);
+        let first = first.aggregate(Aggregate::Midmean).output("result.bin").retry_policy(&retries(1));
+        study([first, stage("b", 1, 1)])
+    };
+    let nature = Nature { flaky_percent: 40, flaky: 1, ..Nature::default() };
+    Scenario { nature, amended: Some((of(3, 6), Some(1))), ..scenario("repeated", 2, of(2, 4)) }
 }
 
 fn discarded() -> Scenario {

@@ -72,7 +72,8 @@ pub(super) struct Nature {
 
 /// A number that stands for a trial's case, whatever the attempt.
 fn case_number(job: &Job) -> u64 {
-    let text = format!("{} {:?}", job.stage_spec.name, job.params);
+    let replica = job.replica.map_or_else(String::new, |replica| format!(" r{replica}"));
+    let text = format!("{} {:?}{replica}", job.stage_spec.name, job.params);
     let hash = blake3::hash(text.as_bytes());
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
 }

@@ -397,6 +397,7 @@ impl AmendPlan<'_> {
         let apart = |record: &Record| match record.event {
             Event::InputsAccepted { .. } => injected_fault!(AcceptedApart),
             Event::BaseKept => injected_fault!(BaseKeptApart),
+            Event::RoundsPlanned { .. } => injected_fault!(RoundsApart),
             Event::StageReread { .. } | Event::ResultReread(_) | Event::ResultIdentified { .. } => {
                 injected_fault!(RereadApart)
             }

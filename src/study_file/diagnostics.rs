@@ -289,7 +289,7 @@ fn alike(name: &str, candidate: &str) -> bool {
 
 /// `did you mean …?`, and the valid names.
 pub(super) fn names_help(what: &str, name: &str, valid: &[&str]) -> Option<String> {
-    const LISTED: usize = 24;
+    const LISTED: usize = 40;
     if valid.is_empty() {
         return None;
     }

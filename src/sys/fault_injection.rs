@@ -79,6 +79,8 @@ pub(crate) enum Fault {
     AcceptedApart,
     /// An amendment and that the base command need not run again are recorded apart.
     BaseKeptApart,
+    /// An amendment and the rounds that it adds are recorded apart.
+    RoundsApart,
     /// Scratch directories of what is discarded are removed, and that is not synced.
     ScratchNotSynced,
     /// Scratch directories are removed once the amendment is recorded.
@@ -172,6 +174,7 @@ impl Fault {
         Self::RereadApart,
         Self::AcceptedApart,
         Self::BaseKeptApart,
+        Self::RoundsApart,
         Self::ScratchNotSynced,
         Self::ScratchClearedLate,
         Self::AsideNotSynced,

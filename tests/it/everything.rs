@@ -27,7 +27,7 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 19] = [
+const ELSEWHERE: [&str; 21] = [
     "executor",
     "ray",
     "slurm",
@@ -47,6 +47,8 @@ const ELSEWHERE: [&str; 19] = [
     "after",
     "no_better_for",
     "min_delta",
+    "repeats",
+    "aggregate",
 ];
 
 #[test]

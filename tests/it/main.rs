@@ -116,6 +116,7 @@ mod quickstart;
 mod rails;
 mod regressions;
 mod remote;
+mod repeats;
 mod replans;
 mod report;
 mod reread;

@@ -197,6 +197,9 @@ const SAID: &[Said] = &[
     ("stage.failures", "#synth", "failures = \"eda\"", NEITHER),
     ("stage.approve", "#place", "approve = true", NEITHER),
     ("stage.keep", "#synth", "keep = { survivors = \"outputs\", others = \"logs\", failed = \"nothing\" }", NEITHER),
+    // A replica is part of a result, and how often there is another one is not.
+    ("stage.repeats", "trial_budget = 4", "trial_budget = 12\nrepeats = 3", NEITHER),
+    ("stage.aggregate", "#synth", "aggregate = \"median\"", NEITHER),
     ("stage.reuse", "reuse = \"2\"", "reuse = \"3\"", PLACE),
     ("stage.reuse", "reuse = \"2\"", "reuse = true", PLACE),
     ("stage.uses", "[\"density\", \"flat\"]", "[\"density\"]", PLACE),
