@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Lineage, Ranked, Selector, declared, shares};
+use super::{Choice, Chosen, Lineage, declared, plan_trials, shares};
 use crate::model::halving::Ladder;
 use crate::model::{
     AttemptNo, Metrics, Parent, Proposals, Proposing, StageIndex, StageRow, StageStatus, TrialId, Value, waiting,
@@ -209,35 +209,37 @@ impl WhatIf<'_> {
             Some(new) if !parents.is_empty() => shares(new, parents.len()),
             _ => Vec::new(),
         };
-        let planned = shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
         let decls = declared(self.new);
         let mut rows: Vec<StageRow> = self.stages.to_vec();
         let mut made = row.clone();
         if let Some(decl) = decls.get(row.index as usize) {
-            made = StageRow { status: StageStatus::Open, parents, shares, planned, ..waiting(row.index, decl) };
+            made = StageRow { status: StageStatus::Open, parents, shares, ..waiting(row.index, decl) };
             made.first_trial = TrialId(first);
+            if let Some(new) = new {
+                plan_trials(new, &mut made);
+            }
         }
         if let Some(place) = rows.get_mut(row.index as usize) {
             *place = made.clone();
         }
         let before = Lineage::new(self.old, self.stages).with_proposals(self.proposals);
         let now = Lineage::new(self.new, &rows).with_proposals(self.proposals);
-        let mut ran: HashMap<(TrialId, String), usize> = HashMap::new();
+        let mut ran: HashMap<(TrialId, String, Option<u32>), usize> = HashMap::new();
         for (index, place) in (0..row.planned()).zip(0_usize..) {
             if let Some(key) = key(&before, row, index) {
                 ran.entry(key).or_insert(place);
             }
         }
-        let of = (0..planned).map(|index| ran.get(&key(&now, &made, index)?).copied()).collect();
+        let of = (0..made.planned()).map(|index| ran.get(&key(&now, &made, index)?).copied()).collect();
         Trials { row: made, of }
     }
 }
 
-/// What a trial is known by: its parent, and the values of its own.
-fn key(lineage: &Lineage<'_>, row: &StageRow, index: u64) -> Option<(TrialId, String)> {
+/// What a trial is known by: its parent, the values of its own, and which replica of its case it is.
+fn key(lineage: &Lineage<'_>, row: &StageRow, index: u64) -> Option<(TrialId, String, Option<u32>)> {
     let parent = row.share_of(index).and_then(|(position, _)| row.parents.get(position))?;
     let own: Vec<(String, Value)> = lineage.own_values(row.index, index)?;
-    Some((parent.trial, format!("{own:?}")))
+    Some((parent.trial, format!("{own:?}"), lineage.replica(row.index, index)))
 }
 
 /// One stage, and its survivors where they are known.
@@ -256,14 +258,14 @@ fn stage(
     let planned = trials.of.len() as u64;
     let mut found = WhatIfStage { stage: row.index, planned: Some(planned), ..WhatIfStage::default() };
     let most = usize::try_from(spec.survivor_count).unwrap_or(usize::MAX);
-    let mut selector = Selector::new(spec);
+    let mut choice = Choice::new(spec, &trials.row);
     for ((fate, of), index) in fates.iter().zip(&trials.of).zip(0_u64..) {
         let one = of.and_then(|place| ran.get(place));
         found.never_ran += u64::from(one.is_none_or(|one| !one.began && matches!(one.end, End::Open)));
         found.added += u64::from(one.is_none());
         let standing = match fate {
             Fate::Succeeds(metrics) => {
-                selector.offer(index, metrics);
+                choice.offer(index, metrics);
                 Standing::Ranked
             }
             Fate::Fails => Standing::Fails,
@@ -293,17 +295,17 @@ fn stage(
             }
         }
     }
-    let ranked = selector.finish();
+    let chosen = choice.finish();
     let by_order = matches!(spec.selection, Selection::Top | Selection::Lexicographic);
     let unknown = usize::try_from(found.unknown).unwrap_or(usize::MAX);
-    for (Ranked { index, values, .. }, place) in ranked.into_iter().zip(0_usize..) {
+    for (Chosen { ranked, place: index }, place) in chosen.into_iter().zip(0_usize..) {
         // Further results move it down by one each at most; where all values count, they may move it anywhere.
         let certain = unknown == 0 || (by_order && place.saturating_add(unknown) < most);
         let of = usize::try_from(index).ok().and_then(|index| trials.of.get(index).copied().flatten());
         if let Some(trial) = of.map(id) {
             let standing = if certain { Standing::Survives } else { Standing::Unknown };
             found.standings.insert(trial, standing);
-            found.best.push(Ranks { trial, values, certain });
+            found.best.push(Ranks { trial, values: ranked.values, certain });
         }
     }
     if unknown > 0 && !by_order {

@@ -112,7 +112,8 @@ fn the_page_of_a_trial_lists_what_trials_find() {
         listed.iter().filter(|row| wanted(row)).flat_map(|row| quoted(&row[0])).collect()
     };
     let all = names(&|_| true);
-    let first = names(&|row| !row[2].contains("unset in the first stage") && !row[2].contains("only in a stage with"));
+    let first =
+        names(&|row| !row[2].contains("unset in the first stage") && !row[2].contains("only in a stage with"));
     assert_eq!((all.len(), first.len()), (17, 15), "{all:?}");
 
     let sandbox = Sandbox::with_study(
