@@ -91,6 +91,12 @@ impl Browser {
         self.command("execute/sync", &json!({ "script": body, "args": [] }))
     }
 
+    /// Whether pages are told that their reader likes them `dark` or `light`.
+    pub fn prefers(&self, scheme: &str) {
+        let params = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.command("goog/cdp/execute", &json!({ "cmd": "Emulation.setEmulatedMedia", "params": params }));
+    }
+
     /// What the page complained of: errors, and what its policy refused.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.command("se/log", &json!({ "type": "browser" }));

@@ -263,7 +263,7 @@ fn the_live_page_draws_what_runs() {
     shows(&browser, "#live", "step 10 · ");
     shows(&browser, ".of-curves svg.wide path.runs", "c_0_0, runs: -10 at step 10");
     browser.script(
-        "document.querySelector('#winner, h2').id = 'kept'; document.querySelector('.of-curves').lang = 'de'",
+        "document.querySelector('#winner, main h2').id = 'kept'; document.querySelector('.of-curves').lang = 'de'",
     );
     sandbox.write("more", "");
     shows(&browser, ".of-curves svg.wide path.runs", "c_0_0, runs: -20 at step 20");

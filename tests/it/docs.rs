@@ -120,7 +120,10 @@ fn follow(sandbox: &Sandbox, command: &str, said: &[&str]) {
 
 /// The same by this shell, with this program.
 fn follow_by(mut bash: Command, program: &Path, sandbox: &Sandbox, command: &str, said: &[&str]) {
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    // With the packages that a page has its reader install.
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin");
+    let dirs = [program.parent().unwrap().display().to_string(), python.display().to_string()];
+    let path = format!("{}:{}", dirs.join(":"), std::env::var("PATH").unwrap());
     // As a terminal has it: both streams in the order in which they are written.
     bash.args(["-c", &format!("exec 2>&1; {command}")])
         .current_dir(sandbox.path(""))

@@ -66,6 +66,7 @@
     reason = "a panic is a failed test; seeds and figures are for whoever reads the output; nothing of tests can be reached from outside"
 )]
 
+mod accessible;
 mod alive;
 mod amend;
 mod asked;

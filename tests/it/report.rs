@@ -77,3 +77,21 @@ fn a_browser_draws_sorts_and_filters_it_and_runs_nothing_of_a_trial() {
         assert!(text.as_str().unwrap().contains("<script>document.title=1</script>"), "{text}");
     }
 }
+
+/// What was taken over or ended early stands at its head: how many, and about how long they would have taken.
+#[test]
+fn it_says_what_was_not_computed() {
+    let file = StudyFile::new("spared")
+        .stage("only", "sleep 0.02; echo '{{\"y\": {x}}}' > metrics.json", 6, 1)
+        .with("reuse = true\nuses = [\"x\"]")
+        .sweep("x = [1, 2]\nz = [1, 2, 3]")
+        .minimize("y");
+    let sandbox = Sandbox::finished(file, 0);
+    sandbox.ok("report study.redb -o page.html", 0);
+    let page = std::fs::read_to_string(sandbox.path("page.html")).unwrap();
+    let saved = page.split("<p id=\"saved\">").nth(1).unwrap().split("</p>").next().unwrap();
+    assert!(
+        saved.starts_with("Not computed: 4 trials took the result of an equal one. That spared about <strong>"),
+        "{saved}"
+    );
+}

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::curves::{self, Curves};
+use super::saved::Saved;
 use crate::journal::Snapshot;
 use crate::model::{
     AttemptOutcome, Event, FailureKind, Kept, Metric, Params, RunEnd, RungRow, StageIndex, StageRow, TrialId,
@@ -152,6 +153,7 @@ pub(super) struct Gathered {
     pub(super) runs: Vec<Run>,
     /// How its attempts ended, in words.
     pub(super) attempts: String,
+    pub(super) saved: Saved,
     /// Stages of which what finished trials left was read again: when, which, how many trials.
     pub(super) reread: Vec<ReadAgain>,
 }
@@ -172,7 +174,15 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
     let strides = (total.div_ceil(rows_max).max(1), started.div_ceil(ATTEMPTS_MAX as u64).max(1));
     let (runs, reread) = runs(snapshot)?;
     let attempts = view.attempts_words(snapshot)?;
-    let mut found = Gathered { stages: Vec::new(), bars: Vec::new(), bars_left_out: 0, runs, attempts, reread };
+    let mut found = Gathered {
+        stages: Vec::new(),
+        bars: Vec::new(),
+        bars_left_out: 0,
+        runs,
+        attempts,
+        saved: Saved::default(),
+        reread,
+    };
     let mut attempt_number = 0_u64;
     let begun = view.stages.iter().filter(|row| row.planned() > 0).count() as u64;
     for row in view.stages.iter().filter(|row| row.planned() > 0) {
@@ -192,8 +202,10 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         let best = usize::try_from(rows_max / begun.max(1)).unwrap_or(usize::MAX).max(100);
         let kept: HashSet<TrialId> = row.survivors.iter().take(best).map(|parent| parent.trial).collect();
         let mut spread = Spread::default();
+        let mut saved = Saved::default();
         for trial in view.trials_thinned(snapshot, row, strides.0)? {
             let trial = trial?;
+            saved.note(&trial);
             for attempt in trial.attempts() {
                 if attempt_number.is_multiple_of(strides.1) {
                     found.bars.push(Bar {
@@ -219,6 +231,7 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
             spread.note(&data);
             stage.trials.push(data);
         }
+        found.saved = std::mem::take(&mut found.saved).and(saved);
         stage.left_out = row.planned().saturating_sub(stage.trials.len() as u64);
         stage.params = spread.params();
         stage.all_params = spread.first.keys().cloned().collect::<BTreeSet<_>>().into_iter().collect();

@@ -63,11 +63,11 @@
         const reasons = Object.entries(status.cluster_queue.reasons).map(([reason, count]) => `${count} ${reason}`);
         more.push(make("p", { class: "note" }, `in the queue: ${reasons.join(", ")}`));
       }
-      parts.push(make("div", { class: "live-part" }, make("h3", {}, "Running"), make("table", {}, make("tbody", {}, ...rows)), ...more));
+      parts.push(make("div", { class: "live-part" }, make("h2", {}, "Running"), make("table", {}, make("tbody", {}, ...rows)), ...more));
     }
     if (status.last_failures.length) {
       const lines = status.last_failures.map((failure) => make("li", {}, make("code", {}, failure.case), ` #${failure.attempt} `, make("strong", { class: "failed" }, failure.kind), `: ${failure.reason}`));
-      parts.push(make("div", { class: "live-part" }, make("h3", {}, "Last failures"), make("ul", {}, ...lines)));
+      parts.push(make("div", { class: "live-part" }, make("h2", {}, "Last failures"), make("ul", {}, ...lines)));
     }
     body.replaceChildren(...parts);
     last = status;

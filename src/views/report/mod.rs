@@ -10,6 +10,7 @@ mod effects;
 mod gather;
 mod page;
 mod rungs;
+mod saved;
 mod studies;
 mod table;
 mod timeline;

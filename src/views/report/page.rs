@@ -170,6 +170,7 @@ fn story(report: &Report<'_>) -> Markup {
     html! {
         section aria-labelledby="story" {
             h2 #story { "What happened" }
+            (report.gathered.saved.section())
             @for summary in view.summaries() {
                 @let (stage, trials) = (summary.row, summary.trials);
                 div .stage {
@@ -219,7 +220,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
             @if let Some(picture) = charts::parallel(stage) { figure tabindex="0" { figcaption { "Params and metrics, a line a trial; survivors are bold" } (picture) } }
             @let scatters: Vec<_> = stage.params.iter().take(8).filter_map(|param| charts::scatter(stage, param)).collect();
             @if !scatters.is_empty() {
-                figure {
+                figure tabindex="0" {
                     figcaption { "Each param against the first objective; survivors are large" }
                     div .grid2 { @for picture in &scatters { (picture) } }
                 }
@@ -235,9 +236,9 @@ fn effects_table(stage: &StageData) -> Markup {
     let gains = params.iter().flat_map(|(_, rows)| rows).any(|row| row.gain.is_some());
     html! {
         @if params.iter().any(|(_, rows)| !rows.is_empty()) {
-            figure {
+            figure tabindex="0" {
                 figcaption { "What went with each value: " (objective) " of the trials that had it" @if gains { "; better, and Δ, the median change, are beside their parents" } }
-                div .scroll tabindex="0" role="region" aria-label="Effect of each param's values" {
+                div .scroll tabindex="0" role="region" aria-label={ "Effect of each param's values in " (stage.row.name) } {
                     table {
                         thead { tr { th { "param" } th { "value" } th .n { "trials" } th .n { "median" } th .n { "best" } th .n { "survived" }
                             @if gains { th .n { "better" } @for objective in &stage.spec.objectives { th .n { "Δ " (objective.metric) } } }
@@ -308,7 +309,7 @@ fn workers(report: &Report<'_>) -> Markup {
         section aria-labelledby="workers" {
             h2 #workers { "Workers" }
             @match timeline(&report.gathered, report.view.liveness.alive) {
-                Some(picture) => figure {
+                Some(picture) => figure tabindex="0" {
                     figcaption { "A row a worker, a bar an attempt; each run of the engine begins at a line, a dashed one was cut off" }
                     (picture)
                     p .legend {
