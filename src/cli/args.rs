@@ -10,7 +10,7 @@ use piton::Unmatched;
 use piton::model::Named;
 use piton::program::study_file::{Goal, Selection};
 use piton::store::OUTPUTS_COLUMN;
-use piton::views::compare::Tolerance;
+use piton::views::compare::{Between, Tolerance};
 
 /// Runs studies - stages of trials, the best cases surviving - that outlive kill -9 and power loss.
 #[derive(Debug, Parser)]
@@ -587,17 +587,35 @@ pub struct ListArgs {
     pub json: bool,
 }
 
+/// How cases of two studies are matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MatchBy {
+    /// The same name
+    Names,
+    /// The same params
+    Params,
+}
+
+/// What becomes of what is inconclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Undecided {
+    /// It passes, and is counted
+    Pass,
+    /// It fails
+    Fail,
+}
+
 /// `piton compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// What to compare with: another store, or a file from --write-baseline, `dump --canonical` or `dump --json`
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "write_baseline")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present_any = ["write_baseline", "between"])]
     pub baseline: Option<PathBuf>,
     /// Write this study's results to FILE, to compare others with; compares nothing
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = a_file())]
-    #[arg(conflicts_with_all = ["baseline", "tolerance", "direction", "allow_missing"])]
+    #[arg(conflicts_with_all = ["baseline", "between", "tolerance", "direction", "allow_missing"])]
     pub write_baseline: Option<PathBuf>,
     /// Which stage [default: the last; for --write-baseline: all]
     #[arg(long, value_name = "NAME")]
@@ -615,6 +633,18 @@ pub struct CompareArgs {
     /// Let cases and metrics pass that are gone, have no result, or have other params
     #[arg(long)]
     pub allow_missing: bool,
+    /// Instead of a baseline: compare the trials of this study that have two values of a param, such as `build=base,now`
+    #[arg(long, value_name = "PARAM=BASE,NOW", value_parser = Between::parse, conflicts_with = "baseline")]
+    pub between: Option<Between>,
+    /// How cases are found: by their names, or by their params where names mean something else
+    #[arg(long = "match", value_name = "BY", value_enum, default_value = "names")]
+    pub match_by: MatchBy,
+    /// Whether lines pass of which the replicas say too little
+    #[arg(long, value_name = "HOW", value_enum, default_value = "pass")]
+    pub undecided: Undecided,
+    /// For CI: on GitHub Actions also annotations
+    #[arg(long)]
+    pub ci: bool,
     /// Write the comparison as JUnit XML to FILE, a test case a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = a_file())]
     #[arg(conflicts_with = "write_baseline")]

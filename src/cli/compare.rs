@@ -9,12 +9,13 @@ use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableS
 use piton::program::study_file::Goal;
 use piton::program::sys::files::is_same;
 use piton::store::Compare;
-use piton::views::compare::{Limits, Row, Tolerance, Totals};
+use piton::views::compare::{Finding, Limits, Row, Tolerance, Totals};
 use piton::views::{clean, counted, number, short_number};
 use piton::{Error, Store, shell_word};
 
-use super::args::CompareArgs;
+use super::args::{CompareArgs, MatchBy, Undecided};
 use super::errors::print_error;
+use super::github;
 use super::outcome::{print_json, print_line, print_text};
 use super::sink;
 use super::terminal;
@@ -24,6 +25,9 @@ const SHOWN_REGRESSIONS: usize = 100;
 
 /// Most lines shown that got better.
 const SHOWN_IMPROVEMENTS: usize = 30;
+
+/// Most lines shown of which nothing can be said.
+const SHOWN_UNDECIDED: usize = 40;
 
 /// Lines that did not move are shown only where there are no more than so many.
 const SHOWN_UNCHANGED: usize = 40;
@@ -35,7 +39,14 @@ pub fn compare(args: &CompareArgs) -> Result<u8, Error> {
         (None, Some(path)) if args.junit.as_deref().is_some_and(|junit| junit == path || is_same(junit, path)) => {
             Err(Error::Usage(format!("`--junit {}` names the baseline", path.display())))
         }
-        (None, Some(path)) => gate(args, &store.compare(path, args.stage.as_deref(), limits(args))?, path),
+        (None, Some(path)) => {
+            gate(args, &store.compare(path, args.stage.as_deref(), limits(args))?, &shell_word(path))
+        }
+        (None, None) if args.between.is_some() => {
+            let compare = store.compare_between(args.stage.as_deref(), limits(args))?;
+            let base = args.between.as_ref().map(|between| format!("{} = {}", between.param, between.base));
+            gate(args, &compare, &clean(&base.unwrap_or_default()))
+        }
         (None, None) => Err(Error::Usage("there is no baseline to compare with".into())),
     }
 }
@@ -71,19 +82,28 @@ fn limits(args: &CompareArgs) -> Limits {
     limits.directions = args.direction.iter().cloned().collect();
     limits.only = args.metric.iter().cloned().collect();
     limits.allow_missing = args.allow_missing;
+    limits.match_params = args.match_by == MatchBy::Params;
+    limits.between = args.between.clone();
+    limits.undecided_fails = args.undecided == Undecided::Fail;
     limits
 }
 
-fn gate(args: &CompareArgs, compare: &Compare, path: &Path) -> Result<u8, Error> {
-    let totals = if args.json { json(compare)? } else { text(compare, path)? };
+fn gate(args: &CompareArgs, compare: &Compare, baseline: &str) -> Result<u8, Error> {
+    let totals = if args.json { json(compare)? } else { text(compare, baseline)? };
+    if args.ci && github::is_there() {
+        annotate(compare)?;
+    }
     let unwritten = args.junit.as_ref().and_then(|junit| compare.write_junit(junit).err());
-    notes(compare);
+    notes(compare, &totals);
     if totals.regressions == 0 {
         return unwritten.map_or(Ok(0), Err);
     }
     // The gate has its answer, whatever became of the report.
     if let Some(error) = unwritten {
         print_error(&error);
+    }
+    if args.baseline.is_none() {
+        return Ok(4);
     }
     terminal::hint(&format!(
         "if this is how it should be: `piton compare {} --write-baseline FILE` makes it the next baseline",
@@ -92,8 +112,40 @@ fn gate(args: &CompareArgs, compare: &Compare, path: &Path) -> Result<u8, Error>
     Ok(4)
 }
 
+/// Regressions as annotations, for GitHub: errors, and what is inconclusive as warnings.
+fn annotate(compare: &Compare) -> Result<(), Error> {
+    const SHOWN: usize = 10;
+    let [mut errors, mut warnings] = [Vec::new(), Vec::new()];
+    compare.run(&mut |row| {
+        let (level, lines) = match row.finding {
+            _ if row.regression => ("error", &mut errors),
+            Finding::Inconclusive => ("warning", &mut warnings),
+            _ => return Ok(()),
+        };
+        if lines.len() < SHOWN {
+            let name = [Some(row.case.as_str()), row.metric.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+            let title = format!("{}: {}", name.join(" "), row.finding.words());
+            lines.push(github::annotation(level, &title, row.detail.as_deref().unwrap_or(row.finding.words())));
+        }
+        Ok(())
+    })?;
+    errors.iter().chain(&warnings).for_each(|line| terminal::command(line));
+    Ok(())
+}
+
 /// What explains differences as a whole.
-fn notes(compare: &Compare) {
+fn notes(compare: &Compare, totals: &Totals) {
+    if totals.paired > 0 && compare.limits().between.is_none() {
+        terminal::note(
+            "measured in other sessions: what differs between sessions counts, unless a tolerance allows it; `--between` compares within one study",
+        );
+    }
+    if totals.without_replicas > 0 {
+        let lines = counted(totals.without_replicas, "line");
+        terminal::note(&format!(
+            "{lines} with replicas on one side only: the noise of single numbers is unknown, so the tolerance alone judges them"
+        ));
+    }
     let ((study, _), other) = (compare.names(), compare.baseline_study());
     if study != other {
         terminal::note(&format!("the study is `{}`, the baseline is of `{}`", clean(study), clean(&other)));
@@ -129,13 +181,15 @@ impl Kept {
     }
 }
 
-fn text(compare: &Compare, path: &Path) -> Result<Totals, Error> {
-    let (mut worse, mut better, mut rest) = (Kept::default(), Kept::default(), Kept::default());
+fn text(compare: &Compare, baseline: &str) -> Result<Totals, Error> {
+    let [mut worse, mut better, mut undecided, mut rest] = [(); 4].map(|()| Kept::default());
     let totals = compare.run(&mut |row| {
         if row.regression {
             worse.add(row, SHOWN_REGRESSIONS);
         } else if row.finding.is_improvement() {
             better.add(row, SHOWN_IMPROVEMENTS);
+        } else if row.finding == Finding::Inconclusive {
+            undecided.add(row, SHOWN_UNDECIDED);
         } else {
             rest.add(row, SHOWN_UNCHANGED);
         }
@@ -148,24 +202,27 @@ fn text(compare: &Compare, path: &Path) -> Result<Totals, Error> {
     let (study, stage) = (clean(study), clean(stage));
     print_line(&format!(
         "study `{study}`, stage `{stage}`, against {}: {} of {} cases compared",
-        shell_word(path),
-        totals.compared,
-        totals.cases
+        baseline, totals.compared, totals.cases
     ))?;
-    let rows: Vec<&Row> = worse.rows.iter().chain(&better.rows).chain(&rest.rows).collect();
+    let rows: Vec<&Row> = worse.rows.iter().chain(&better.rows).chain(&undecided.rows).chain(&rest.rows).collect();
     if !rows.is_empty() {
         print_text(&format!("{}\n", table(&rows, compare.limits())))?;
     }
-    for (kept, what) in [(&worse, "regressions"), (&better, "improvements")] {
+    for (kept, what) in [(&worse, "regressions"), (&better, "improvements"), (&undecided, "that are inconclusive")]
+    {
         let more = kept.count - kept.rows.len();
         if more > 0 {
             print_line(&format!("and {more} more {what}; `--json` has them all"))?;
         }
     }
+    let undecided = match totals.undecided {
+        0 => String::new(),
+        undecided => format!(", {undecided} inconclusive"),
+    };
     let colour = if totals.regressions > 0 { AnsiColor::Red } else { AnsiColor::Green };
     let style = Style::new().fg_color(Some(colour.into())).bold();
     print_text(&format!(
-        "{style}{}{style:#}, {}, {} unchanged\n",
+        "{style}{}{style:#}, {}, {} unchanged{undecided}\n",
         counted(totals.regressions, "regression"),
         counted(totals.improvements, "improvement"),
         totals.unchanged

@@ -100,6 +100,7 @@ impl Tally {
     }
 
     /// The first statement for which there is enough evidence.
+    #[cfg(test)]
     pub(crate) fn verdict(self, level: f64) -> Verdict {
         self.verdict_at(level, level)
     }

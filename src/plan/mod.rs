@@ -11,7 +11,6 @@ mod candidate;
 mod choice;
 mod distinct;
 mod draw;
-#[cfg_attr(not(test), expect(dead_code, reason = "races and comparisons of replicas are made of it"))]
 pub(crate) mod evidence;
 mod exact;
 pub(crate) mod forecast;

@@ -25,6 +25,8 @@ pub struct Compare {
 
 #[derive(Debug)]
 enum Other {
+    /// The same study: two values of a param are compared.
+    Itself,
     Store(Box<Look>),
     File(Baseline<'static>),
 }
@@ -46,18 +48,39 @@ impl Store {
     /// # Errors
     /// [`Error`] when the stage or a metric of `limits` is in neither, or something cannot be read.
     pub fn compare(&self, baseline: &Path, stage: Option<&str>, limits: Limits) -> Result<Compare, Error> {
-        let (_reader, look) = Look::at_store(&self.path)?;
-        let stage_name = stage;
+        let own = Look::at_store(&self.path)?.1;
         let other = match is_store(baseline)? {
             true => Other::Store(Box::new(Look::at_store(baseline)?.1)),
             false => Other::File(Baseline::of_file(baseline)?),
         };
-        let stage = stage_of(&look.view, stage_name)?.clone();
-        let limits = other.with(|other| {
+        Self::beside(own, other, baseline.into(), stage, limits)
+    }
+
+    /// Lays the trials of a stage that have one value of a param beside those that have another one, as `limits.between` says.
+    ///
+    /// # Errors
+    /// As [`Store::compare`], and when `limits` name no param.
+    pub fn compare_between(&self, stage: Option<&str>, limits: Limits) -> Result<Compare, Error> {
+        let Some(between) = &limits.between else {
+            return Err(Error::Usage("there is no baseline to compare with".into()));
+        };
+        let name = format!("{} = {}", between.param, between.base);
+        Self::beside(Look::at_store(&self.path)?.1, Other::Itself, name.into(), stage, limits)
+    }
+
+    fn beside(
+        look: Look,
+        other: Other,
+        path: PathBuf,
+        stage: Option<&str>,
+        limits: Limits,
+    ) -> Result<Compare, Error> {
+        let stage = stage_of(&look.view, stage)?.clone();
+        let limits = other.with(&look, |other| {
             let comparison = Comparison::new(&look.view, &look.snapshot, &stage, other, limits)?;
             Ok::<_, Error>(comparison.limits().clone())
         })?;
-        Ok(Compare { look, stage, path: baseline.into(), other, limits })
+        Ok(Compare { look, stage, path, other, limits })
     }
 
     /// Writes the results of a stage, or of all of them, into a file to compare later ones with.
@@ -83,8 +106,9 @@ impl Store {
 }
 
 impl Other {
-    fn with<T>(&self, act: impl FnOnce(&Baseline<'_>) -> T) -> T {
+    fn with<T>(&self, own: &Look, act: impl FnOnce(&Baseline<'_>) -> T) -> T {
         match self {
+            Self::Itself => act(&Baseline::of_store(&own.view, &own.snapshot)),
             Self::Store(look) => act(&Baseline::of_store(&look.view, &look.snapshot)),
             Self::File(baseline) => act(baseline),
         }
@@ -94,7 +118,8 @@ impl Other {
 impl Compare {
     fn with<T>(&self, act: impl FnOnce(&Comparison<'_>) -> T) -> T {
         let Look { view, snapshot } = &self.look;
-        self.other.with(|other| act(&Comparison::of_known(view, snapshot, &self.stage, other, &self.limits)))
+        self.other
+            .with(&self.look, |other| act(&Comparison::of_known(view, snapshot, &self.stage, other, &self.limits)))
     }
 
     /// Compares; `each` gets every line, those of one case together.
@@ -138,7 +163,7 @@ impl Compare {
     /// The name of the baseline's study.
     #[must_use]
     pub fn baseline_study(&self) -> String {
-        self.other.with(|other| other.study_name().to_owned())
+        self.other.with(&self.look, |other| other.study_name().to_owned())
     }
 
     /// The stages before this one in which other cases survived than in the baseline: then its trials have other parents,
@@ -151,7 +176,7 @@ impl Compare {
         let differs = |row: &&StageRow| {
             let now: Vec<String> =
                 row.survivors.iter().map(|parent| lineage.whole_case_of(parent.trial)).collect();
-            self.other.with(|other| {
+            self.other.with(&self.look, |other| {
                 let then = other.survivors(&row.name);
                 !now.is_empty() && !then.is_empty() && now != then
             })

@@ -49,7 +49,7 @@ pub(crate) fn junit(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) 
 /// As for [`Comparison::run`], and [`ViewError::Output`].
 pub(crate) fn junit_of_comparison(comparison: &Comparison<'_>, out: &mut dyn Write) -> Result<(), ViewError> {
     let totals = comparison.run(&mut |_| Ok(()))?;
-    let tests = totals.regressions + totals.improvements + totals.unchanged;
+    let tests = totals.regressions + totals.improvements + totals.unchanged + totals.undecided;
     let counts = Counts { tests, failures: totals.regressions, ..Counts::default() };
     let mut xml = begin(out)?;
     let (study, stage) = comparison.names();

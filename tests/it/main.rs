@@ -43,6 +43,7 @@
 //! - `packages`: what is released: wheel, Debian package, archive, crate;
 //! - `places`: where a study lies, and what trials put in the place of a directory;
 //! - `probe`: `piton check` of a study for a cluster;
+//! - `paired`: comparisons of cases that ran several times;
 //! - `what_if`: what another choice would have kept;
 //! - `schema`: the JSON Schema of the study file;
 //! - `progress`: what trials report while they run;
@@ -105,6 +106,7 @@ mod nginx;
 mod old_stores;
 mod overlap;
 mod packages;
+mod paired;
 mod parents;
 mod places;
 mod probe;

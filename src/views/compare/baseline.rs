@@ -28,6 +28,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::replicas::named;
 use crate::journal::Snapshot;
 use crate::model::json::without_bom;
 use crate::model::{Metric, Metrics, Params, StageIndex, TrialState, read_measured};
@@ -157,6 +158,19 @@ impl<'a> Baseline<'a> {
         match &self.trials {
             Trials::Store(view, snapshot) => stored(view, snapshot, stage.index, each),
             Trials::File(_) | Trials::Text(..) => self.filed(stage.index, each),
+        }
+    }
+
+    /// Whether a stage's trials are replicas of cases, by the first that has a result.
+    pub(super) fn has_replicas(&self, stage: &str) -> Result<bool, ViewError> {
+        let mut first = None;
+        let read = self.for_each(stage, &mut |trial| {
+            first = Some(named(&trial.case).1.is_some());
+            Err(ViewError::Request("enough".into()))
+        });
+        match first {
+            Some(replicated) => Ok(replicated),
+            None => read.map(|()| false),
         }
     }
 

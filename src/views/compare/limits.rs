@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Between;
 use crate::study_file::Goal;
 
 /// How far a metric may move for the worse. The larger of the two counts.
@@ -59,6 +60,12 @@ pub struct Limits {
     pub only: BTreeSet<String>,
     /// Whether cases and metrics that cannot be compared pass.
     pub allow_missing: bool,
+    /// Whether cases are found by their params instead of their names.
+    pub match_params: bool,
+    /// The two values of a param whose trials are compared, instead of a baseline's with all.
+    pub between: Option<Between>,
+    /// Whether what is inconclusive fails.
+    pub undecided_fails: bool,
 }
 
 /// How a number compares with the baseline's.

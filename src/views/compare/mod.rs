@@ -2,13 +2,14 @@
 //!
 //! Each trial of the baseline that has a result is looked up in the study by its case's name. A case that is gone, that
 //! has no result, that fails though it did not, that has other params, or a metric that moved for the worse by more than
-//! is allowed, is a regression. Trials are compared as they are read: neither side is ever held. Nothing here may let a
-//! comparison of nothing pass.
+//! is allowed, is a regression. Trials are compared as they are read, neither side is held, unless cases have replicas or are
+//! matched by params (`replicas.rs`). Nothing here may let a comparison of nothing pass.
 
 mod baseline;
 mod json;
 mod limits;
 mod record;
+mod replicas;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub use baseline::{Baseline, is_store, save_baseline, write_baseline};
 pub(super) use json::Compared;
 pub use limits::{Limits, Moved, Tolerance};
 pub use record::{Difference, differences};
+pub use replicas::{Between, Replicas};
 
 /// What one line of a comparison comes to.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -61,6 +63,10 @@ pub enum Finding {
     OtherParams,
     /// The case was not in the baseline.
     New,
+    /// The replicas say that the metric moved by no more than is allowed.
+    Equivalent,
+    /// The replicas are too few, or too mixed, to say anything.
+    Inconclusive,
 }
 
 impl Finding {
@@ -81,6 +87,8 @@ impl Finding {
             Self::Missing => "missing",
             Self::OtherParams => "other params",
             Self::New => "new case",
+            Self::Equivalent => "equivalent",
+            Self::Inconclusive => "inconclusive",
         }
     }
 
@@ -91,6 +99,7 @@ impl Finding {
             Self::Worse | Self::Changed | Self::Failing => true,
             Self::MetricMissing | Self::Unfinished | Self::Missing | Self::OtherParams => !allow_missing,
             Self::Same | Self::Better | Self::MetricNew | Self::Fixed | Self::StillFailing | Self::New => false,
+            Self::Equivalent | Self::Inconclusive => false,
         }
     }
 
@@ -135,6 +144,9 @@ pub struct Row {
     pub regression: bool,
     /// What else there is to say.
     pub detail: Option<String>,
+    /// How the replicas compare, where both sides have some. Then `baseline` and `now` are what those in pairs come to together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
 }
 
 /// What a comparison comes to.
@@ -152,6 +164,12 @@ pub struct Totals {
     pub improvements: u64,
     /// All other lines.
     pub unchanged: u64,
+    /// Lines that are inconclusive, and pass.
+    pub undecided: u64,
+    /// Lines of which both sides have replicas: evidence judges them.
+    pub paired: u64,
+    /// Lines of which only one side has replicas: the tolerance alone judges them.
+    pub without_replicas: u64,
 }
 
 impl Totals {
@@ -160,6 +178,8 @@ impl Totals {
             self.regressions += 1;
         } else if row.finding.is_improvement() {
             self.improvements += 1;
+        } else if row.finding == Finding::Inconclusive {
+            self.undecided += 1;
         } else {
             self.unchanged += 1;
         }
@@ -316,12 +336,22 @@ impl<'a> Comparison<'a> {
     /// [`ViewError::Request`] when nothing could be compared, whatever `each` fails with, and whatever reading fails
     /// with.
     pub fn run(&self, each: &mut dyn FnMut(&Row) -> Result<(), ViewError>) -> Result<Totals, ViewError> {
+        if self.is_gathered()? {
+            return self.run_gathered(each);
+        }
         let mut totals = Totals::default();
         let mut seen = Seen::of(self.stage.planned());
         self.baseline.for_each(&self.stage.name, &mut |old| {
             totals.cases += 1;
             self.case(&old, &mut seen, &mut totals, each)
         })?;
+        self.something(&totals)?;
+        self.new_cases(&seen, &mut totals, each)?;
+        Ok(totals)
+    }
+
+    /// Refuses a comparison of nothing.
+    fn something(&self, totals: &Totals) -> Result<(), ViewError> {
         if totals.cases == 0 {
             let stage = clean(&self.stage.name);
             return Err(ViewError::Request(format!("the baseline has no result of stage `{stage}`")));
@@ -330,8 +360,7 @@ impl<'a> Comparison<'a> {
             let cases = counted(totals.cases, "case");
             return Err(ViewError::Request(format!("none of the baseline's {cases} can be compared")));
         }
-        self.new_cases(&seen, &mut totals, each)?;
-        Ok(totals)
+        Ok(())
     }
 
     fn case(
@@ -439,6 +468,7 @@ impl<'a> Comparison<'a> {
             finding,
             regression: finding.is_regression(self.limits.allow_missing),
             detail,
+            replicas: None,
         }
     }
 }

@@ -69,7 +69,7 @@ fn against_text(now: &Story, text: &str, limits: Limits) -> Result<(Vec<String>,
 }
 
 fn totals(cases: u64, compared: u64, regressions: u64, improvements: u64, unchanged: u64) -> Totals {
-    Totals { cases, compared, regressions, improvements, unchanged }
+    Totals { cases, compared, regressions, improvements, unchanged, ..Totals::default() }
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn json_has_the_totals_first_and_every_line() {
     let stage = stage_of(&view, Some("explore")).unwrap();
     let comparison = Comparison::new(&view, &snapshot, stage, &baseline, Limits::default()).unwrap();
     insta::assert_snapshot!(written(|out| comparison.write_json("b.json", out).map(drop)), @r#"
-    {"schema":1,"study":"tiny","stage":"explore","baseline":"b.json","ok":false,"cases":4,"compared":4,"regressions":1,"improvements":1,"unchanged":2,
+    {"schema":1,"study":"tiny","stage":"explore","baseline":"b.json","ok":false,"cases":4,"compared":4,"regressions":1,"improvements":1,"unchanged":2,"undecided":0,"paired":0,"without_replicas":0,
     "comparisons":[
     {"case":"t_0_0","metric":"bytes","baseline":200.0,"now":210.0,"delta":10.0,"allowed":0.0,"finding":"worse","regression":true,"detail":null},
     {"case":"t_0_1","metric":"bytes","baseline":300.5,"now":300.5,"delta":0.0,"allowed":0.0,"finding":"same","regression":false,"detail":null},
