@@ -243,10 +243,12 @@ fn table(rows: &[&Row], limits: &Limits) -> Table {
     }
     // Between words, that is.
     if let Some(finding) = table.column_mut(6) {
-        finding.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(12)));
+        finding.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(15)));
     }
     for row in rows {
-        let cell = |value: Option<f64>| value.map_or_else(String::new, number);
+        // What several runs come to together is worked out.
+        let shown = if row.replicas.is_some() { short_number } else { number };
+        let cell = |value: Option<f64>| value.map_or_else(String::new, shown);
         let finding = match &row.detail {
             Some(detail) => format!("{}: {detail}", row.finding.words()),
             None => row.finding.words().to_owned(),
