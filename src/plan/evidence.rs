@@ -99,13 +99,13 @@ impl Tally {
         }
     }
 
-    /// The first statement for which there is enough evidence.
+    /// The same with one level for all.
     #[cfg(test)]
     pub(crate) fn verdict(self, level: f64) -> Verdict {
         self.verdict_at(level, level)
     }
 
-    /// As [`Tally::verdict`], with a level for a change (worse, better) and another one for none.
+    /// The first statement for which there is enough evidence, with a level for a change (worse, better) and another one for none.
     pub(crate) fn verdict_at(self, changed: f64, unchanged: f64) -> Verdict {
         let statements = self.statements();
         if statements.worse >= changed {
