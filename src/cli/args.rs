@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use piton::Unmatched;
 use piton::model::Named;
 use piton::program::study_file::{Goal, Selection};
+use piton::spec::Aggregate;
 use piton::store::OUTPUTS_COLUMN;
 use piton::views::compare::{Between, Tolerance};
 
@@ -669,6 +670,12 @@ pub struct WhatIfArgs {
     /// As if they were chosen so: top, lexicographic, weighted_sum or pareto
     #[arg(long, value_name = "SELECTION", value_parser = selection)]
     pub selection: Option<Selection>,
+    /// As if replicas came to this together: mean, median, midmean or worst
+    #[arg(long, value_name = "AGGREGATE", value_parser = aggregate)]
+    pub aggregate: Option<Aggregate>,
+    /// As if each case had run so often
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u32>,
     /// As if trials were compared at these steps, as `[stage.halving]` does: `--rungs 3,9,27`
     #[arg(long, value_name = "STEPS", value_delimiter = ',')]
     pub rungs: Vec<u64>,
@@ -748,8 +755,16 @@ fn tolerance(text: &str) -> Result<(String, Tolerance), String> {
 }
 
 fn selection(text: &str) -> Result<Selection, String> {
-    let names: Vec<&str> = Selection::ALL.iter().map(|selection| selection.name()).collect();
-    Named::by_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+    word(text)
+}
+
+fn aggregate(text: &str) -> Result<Aggregate, String> {
+    word(text)
+}
+
+fn word<W: Named>(text: &str) -> Result<W, String> {
+    let names: Vec<&str> = W::ALL.iter().map(|word| word.name()).collect();
+    W::by_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 fn direction(text: &str) -> Result<(String, Goal), String> {

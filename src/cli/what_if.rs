@@ -12,6 +12,8 @@ pub fn what_if(args: &WhatIfArgs) -> Result<u8, Error> {
     let mut choices = Choices::default();
     choices.survivors = args.survivors;
     choices.selection = args.selection;
+    choices.aggregate = args.aggregate;
+    choices.repeats = args.repeats;
     choices.rungs = args.rungs.clone();
     choices.eta = args.eta;
     choices.stop_if = args.stop_if.clone();

@@ -4,7 +4,7 @@
 //! A trial is the one that ran if it has the same parent and the same values of its own sweep, whatever its number. What depends on
 //! a trial that never ran, or whose reports are gone, is unknown: nothing here may guess.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Choice, Chosen, Lineage, declared, plan_trials, shares};
 use crate::model::halving::Ladder;
@@ -177,8 +177,10 @@ impl WhatIf<'_> {
                 told.push(WhatIfStage { stage: row.index, ..WhatIfStage::default() });
                 continue;
             };
-            let trials_of = |parents: &[Parent]| parents.iter().map(|parent| parent.trial).collect::<Vec<_>>();
-            let same = before.is_none_or(|before| trials_of(&before.survivors) == trials_of(&parents));
+            let cases_of =
+                |parents: &[Parent]| parents.iter().map(|parent| self.case_of(parent.trial)).collect::<Vec<_>>();
+            let parents_stay = before.is_none_or(|before| cases_of(&before.survivors) == cases_of(&parents));
+            let same = parents_stay && old.repeats == new.repeats;
             let changed = old.halving != new.halving || old.stop_if != new.stop_if;
             // A proposer would have heard of other results.
             let asks_anew = row.proposing != Proposing::No && (!same || changed);
@@ -202,11 +204,36 @@ impl WhatIf<'_> {
         Ok(told)
     }
 
+    /// What stands for a trial's case, whichever of its replicas it is.
+    fn case_of(&self, trial: TrialId) -> TrialId {
+        let row = self.stages.iter().find(|row| row.contains(trial));
+        let first = row.and_then(|row| {
+            let case = row.case_of(trial.0.saturating_sub(row.first_trial.0))?;
+            Some(TrialId(row.first_trial.0.saturating_add(row.place_of(case, 0)?)))
+        });
+        first.unwrap_or(trial)
+    }
+
+    /// What a trial is known by: its parent's case, the values of its own, and which replica of its case it is.
+    fn key(
+        &self,
+        lineage: &Lineage<'_>,
+        row: &StageRow,
+        index: u64,
+    ) -> Option<(Option<TrialId>, String, Option<u32>)> {
+        let parent = match row.index {
+            0 => None,
+            _ => Some(self.case_of(lineage.parent(row.index, index)?.trial)),
+        };
+        let own: Vec<(String, Value)> = lineage.own_values(row.index, index)?;
+        Some((parent, format!("{own:?}"), lineage.replica(row.index, index)))
+    }
+
     /// The trials that other parents would have had.
     fn planned(&self, row: &StageRow, parents: Vec<Parent>, first: u64) -> Trials {
         let new = self.new.stages.get(row.index as usize);
         let shares = match new {
-            Some(new) if !parents.is_empty() => shares(new, parents.len()),
+            Some(new) if row.index == 0 || !parents.is_empty() => shares(new, parents.len()),
             _ => Vec::new(),
         };
         let decls = declared(self.new);
@@ -224,22 +251,15 @@ impl WhatIf<'_> {
         }
         let before = Lineage::new(self.old, self.stages).with_proposals(self.proposals);
         let now = Lineage::new(self.new, &rows).with_proposals(self.proposals);
-        let mut ran: HashMap<(TrialId, String, Option<u32>), usize> = HashMap::new();
+        let mut ran: HashMap<(Option<TrialId>, String, Option<u32>), usize> = HashMap::new();
         for (index, place) in (0..row.planned()).zip(0_usize..) {
-            if let Some(key) = key(&before, row, index) {
+            if let Some(key) = self.key(&before, row, index) {
                 ran.entry(key).or_insert(place);
             }
         }
-        let of = (0..made.planned()).map(|index| ran.get(&key(&now, &made, index)?).copied()).collect();
+        let of = (0..made.planned()).map(|index| ran.get(&self.key(&now, &made, index)?).copied()).collect();
         Trials { row: made, of }
     }
-}
-
-/// What a trial is known by: its parent, the values of its own, and which replica of its case it is.
-fn key(lineage: &Lineage<'_>, row: &StageRow, index: u64) -> Option<(TrialId, String, Option<u32>)> {
-    let parent = row.share_of(index).and_then(|(position, _)| row.parents.get(position))?;
-    let own: Vec<(String, Value)> = lineage.own_values(row.index, index)?;
-    Some((parent.trial, format!("{own:?}"), lineage.replica(row.index, index)))
 }
 
 /// One stage, and its survivors where they are known.
@@ -286,8 +306,9 @@ fn stage(
             found.standings.insert(id(*place), standing);
         }
     }
+    let there: HashSet<usize> = trials.of.iter().copied().flatten().collect();
     for (one, place) in ran.iter().zip(0_usize..) {
-        if one.began && !found.standings.contains_key(&id(place)) {
+        if one.began && !there.contains(&place) {
             found.spared += 1;
             match one.cpu_us {
                 Some(cpu) => found.spared_cpu_us += cpu,
@@ -304,6 +325,11 @@ fn stage(
         let of = usize::try_from(index).ok().and_then(|index| trials.of.get(index).copied().flatten());
         if let Some(trial) = of.map(id) {
             let standing = if certain { Standing::Survives } else { Standing::Unknown };
+            // The case survives, whichever of its replicas stood for it.
+            let case = row.case_of(trial.0.saturating_sub(row.first_trial.0));
+            let places = case.into_iter().flat_map(|case| row.places_of(case));
+            let replicas = places.map(|place| TrialId(row.first_trial.0.saturating_add(place)));
+            found.standings.extend(replicas.filter(|_| row.is_replicated()).map(|replica| (replica, standing)));
             found.standings.insert(trial, standing);
             found.best.push(Ranks { trial, values: ranked.values, certain });
         }

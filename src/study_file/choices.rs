@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::check::check_choice;
 use super::diagnostics::Diagnostics;
 use super::raw::{Kind, Node};
+use super::replicas::{Aggregate, REPLICAS_MAX};
 use super::stage::StageSpec;
 use super::types::{Selection, Spec};
 use super::watching::{HalvingSpec, StopIf};
@@ -22,6 +23,10 @@ pub struct Choices {
     pub survivors: Option<u64>,
     /// `selection`.
     pub selection: Option<Selection>,
+    /// `aggregate`, where cases repeat.
+    pub aggregate: Option<Aggregate>,
+    /// `repeats`, where cases repeat: of the same cases.
+    pub repeats: Option<u32>,
     /// `rungs` of `[stage.halving]`; without its own `[stage.halving]` a stage compares its only objective.
     pub rungs: Vec<u64>,
     /// `eta` of `[stage.halving]`.
@@ -41,6 +46,11 @@ impl Choices {
     /// Whether any says which trials end early.
     pub(crate) fn ends_early(&self) -> bool {
         !self.rungs.is_empty() || self.eta.is_some() || !self.stop_if.is_empty()
+    }
+
+    /// Whether any is about replicas.
+    pub(crate) fn repeats_cases(&self) -> bool {
+        self.aggregate.is_some() || self.repeats.is_some()
     }
 
     /// The spec with these choices in the stages that `touches` says.
@@ -66,6 +76,19 @@ impl Choices {
         if let Some(selection) = self.selection {
             fits(selection, stage)?;
             stage.selection = selection;
+        }
+        if self.repeats_cases() && stage.repeats.is_none() {
+            return Err("its cases do not repeat".into());
+        }
+        if let Some(aggregate) = self.aggregate {
+            stage.aggregate = aggregate;
+        }
+        if let Some(repeats) = self.repeats {
+            if !(1..=REPLICAS_MAX).contains(&repeats) {
+                return Err(format!("`repeats` is 1 to {REPLICAS_MAX}"));
+            }
+            let cases = stage.case_budget();
+            (stage.trial_budget, stage.repeats) = (cases.saturating_mul(repeats.into()), Some(repeats));
         }
         if !self.rungs.is_empty() || self.eta.is_some() {
             stage.halving = Some(self.halving(stage, survivors)?);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use piton::spec::Aggregate;
 use piton::views::what_if::{Kind, WhatIf};
 use piton::{Choices, Heard, Metrics, Range, Stage, Store, Study, TrialContext};
 use serde_json::Value as Json;
@@ -259,4 +260,61 @@ fn the_command_says_it_and_changes_nothing() {
         assert!(both(&output).contains(word), "{options}: {}", both(&output));
     }
     assert!(fs::read(sandbox.path("study.redb")).unwrap() == before);
+}
+
+/// Five cases, each so often, of which two survive and have a child each.
+fn repeated(sandbox: &Sandbox, name: &str, seed: u64, repeats: u32, aggregate: Aggregate) -> Store {
+    let first = Stage::closure("first", move |trial| {
+        let (n, replica) = (trial.int("n").unwrap(), i64::from(trial.replica().unwrap_or(0)));
+        Ok([("y", drawn(seed, [n, 0, 0]) + 9.0 * drawn(seed, [n, replica, 1]).powi(6))])
+    })
+    .budget(5 * u64::from(repeats))
+    .survivors(2)
+    .repeats(repeats)
+    .aggregate(aggregate)
+    .range("n", Range::int(1..=5))
+    .minimize("y");
+    let last = Stage::closure("last", move |trial| Ok([("y", drawn(seed, [trial.int("n").unwrap(), 7, 7]))]))
+        .budget(2)
+        .survivors(1)
+        .minimize("y");
+    let path = sandbox.path(&format!("{name}.redb"));
+    let study = Study::builder("s").stage(first).stage(last).build().unwrap();
+    study.store(&path).artifacts(sandbox.path(&format!("{name}.artifacts"))).run().unwrap();
+    Store::at(path)
+}
+
+#[test]
+fn with_fewer_replicas_or_another_aggregate_it_says_what_a_study_of_those_does() {
+    let sandbox = Sandbox::new();
+    let mut known = 0;
+    for seed in 0..6 {
+        let nine = repeated(&sandbox, &format!("nine{seed}"), seed, 9, Aggregate::Mean);
+        for (repeats, aggregate) in [(9, Aggregate::Median), (3, Aggregate::Mean), (4, Aggregate::Midmean)] {
+            let name = format!("other{seed}.{repeats}");
+            let really = repeated(&sandbox, &name, seed, repeats, aggregate);
+            let mut choices = Choices::default();
+            choices.aggregate = Some(aggregate);
+            choices.repeats = (repeats != 9).then_some(repeats);
+            let answer = nine.what_if(&choices, &[]).unwrap();
+            let first = &answer.stages[0];
+            assert_eq!((first.trials, first.never_ran), (Some(5 * u64::from(repeats)), 0));
+            assert_eq!(first.saved.trials, 5 * u64::from(9 - repeats));
+            let of = |answer: &WhatIf| answer.stages[0].best.iter().map(|case| case.values[0]).collect::<Vec<_>>();
+            let mut same = Choices::default();
+            same.survivors = Some(2);
+            assert_eq!(of(&answer), of(&really.what_if(&same, &["first".into()]).unwrap()), "{seed} {repeats}");
+            // Its children are known where the same cases survive.
+            if answer.stages[1].certain {
+                known += 1;
+                let own = really.survivors().unwrap()[0].metrics["y"].number().unwrap();
+                assert_eq!(values(&answer, 1), [own]);
+            }
+        }
+        let mut more = Choices::default();
+        more.repeats = Some(10);
+        let answer = nine.what_if(&more, &[]).unwrap();
+        assert_eq!((answer.stages[0].never_ran, answer.stages[0].certain), (5, false));
+    }
+    assert!(known > 0, "in some the same survive");
 }

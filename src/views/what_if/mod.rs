@@ -208,7 +208,14 @@ impl WhatIf {
         let mut touched: BTreeSet<&str> = BTreeSet::new();
         for (stage, row) in view.spec.stages.iter().zip(&view.stages).filter(|(stage, _)| named(stage)) {
             let means = !choices.ends_early() || stage.is_watched() || record.reported(row, stage)?;
-            if means {
+            if choices.repeats_cases() && stage.repeats.is_none() {
+                if stages.contains(&stage.name) {
+                    return Err(request(format!(
+                        "the cases of stage `{}` do not repeat",
+                        super::clean(&stage.name)
+                    )));
+                }
+            } else if means {
                 touched.insert(&stage.name);
             } else if stages.contains(&stage.name) {
                 let name = super::clean(&stage.name);
@@ -216,7 +223,12 @@ impl WhatIf {
             }
         }
         if touched.is_empty() {
-            return Err(request("no report of any trial is there to judge by".into()));
+            let why = if choices.repeats_cases() {
+                "no stage repeats its cases"
+            } else {
+                "no report of any trial is there to judge by"
+            };
+            return Err(request(why.into()));
         }
         let new = choices.applied(&view.spec, |stage| touched.contains(stage.name.as_str())).map_err(request)?;
         let question = Question { old: &view.spec, new: &new, stages: &view.stages, proposals: &view.proposals };
