@@ -262,6 +262,7 @@ pub struct Stage {
     objectives: Vec<Node>,
     metrics: Vec<Entry>,
     abort_if: Vec<Node>,
+    require: Vec<Node>,
     max_failure_rate: Option<f64>,
     failures: Vec<Node>,
     halving: Vec<Entry>,
@@ -285,6 +286,7 @@ impl Stage {
             objectives: Vec::new(),
             metrics: Vec::new(),
             abort_if: Vec::new(),
+            require: Vec::new(),
             max_failure_rate: None,
             failures: Vec::new(),
             halving: Vec::new(),
@@ -426,7 +428,19 @@ impl Stage {
     }
 
     fn abort_if(mut self, metric: &str, side: &str, bound: f64) -> Self {
-        self.abort_if.push(table(vec![entry("metric", text(metric)), entry(side, Node::new(Kind::Float(bound)))]));
+        self.abort_if.push(bounded(metric, side, bound));
+        self
+    }
+
+    /// Only cases whose metric is at least this survive; one more requirement each time.
+    pub fn require_at_least(mut self, metric: &str, bound: f64) -> Self {
+        self.require.push(bounded(metric, "at_least", bound));
+        self
+    }
+
+    /// Only cases whose metric is at most this survive; one more requirement each time.
+    pub fn require_at_most(mut self, metric: &str, bound: f64) -> Self {
+        self.require.push(bounded(metric, "at_most", bound));
         self
     }
 
@@ -520,6 +534,7 @@ impl Stage {
         put_list(&mut keys, "objective", self.objectives);
         put_list(&mut keys, "failure", self.failures);
         put_list(&mut keys, "stop_if", self.stop_if);
+        put_list(&mut keys, "require", self.require);
         let mut rails: Vec<Entry> = Vec::new();
         put_list(&mut rails, "abort_if", self.abort_if);
         rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
@@ -592,6 +607,11 @@ fn put_list(entries: &mut Vec<Entry>, key: &str, list: Vec<Node>) {
     if !list.is_empty() {
         set(entries, key, Node::new(Kind::Array(list)));
     }
+}
+
+/// A metric and its bound on this side.
+fn bounded(metric: &str, side: &str, bound: f64) -> Node {
+    table(vec![entry("metric", text(metric)), entry(side, Node::new(Kind::Float(bound)))])
 }
 
 fn table(entries: Vec<Entry>) -> Node {

@@ -46,11 +46,11 @@ pub mod views;
 /// What a study file says, as types: for [`Study::builder`], and to read what a store was made of.
 pub mod spec {
     pub use crate::study_file::{
-        AbortRule, Aggregate, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics,
-        Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricRule, Objective,
-        Part, ProgressSpec, Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, Spec,
-        SpecErrors, SpecJsonError, SpecValue, StageRails, StageSpec, StopIf, StopWhen, StudySpec, SweepParam,
-        Template, Values, VersionError, Work,
+        Aggregate, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
+        ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricBound, MetricRule,
+        Objective, Part, ProgressSpec, Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec,
+        Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageSpec, StopIf, StopWhen, StudySpec,
+        SweepParam, Template, Values, VersionError, Work,
     };
 }
 

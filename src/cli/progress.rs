@@ -224,8 +224,14 @@ impl Progress {
         let who =
             if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
         let (name, trials) = (&summary.row.name, summary.trials);
+        let most = summary.row.survivor_count;
+        let requires = spec.stages.get(stage as usize).is_some_and(|spec| !spec.require.is_empty());
+        let fewer = match requires && summary.survived() < most.min(trials.succeeded) {
+            true => format!(" (at most {most} could: the others do not meet what `require` asks)"),
+            false => String::new(),
+        };
         let line = format!(
-            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}",
+            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}{fewer}",
             trials.succeeded,
             reused_words(&summary.counters),
             trials.failed,

@@ -554,7 +554,12 @@ impl State {
         if survivors.is_empty() {
             // The stage stays as it is: `piton retry` can still make its failed trials pending again.
             let name = self.draft.stages().get(stage as usize).map_or_else(String::new, |s| s.name.clone());
-            let reason = format!("stage `{name}` has no survivors: none of its trials succeeded");
+            let requires = self.spec.stages.get(stage as usize).is_some_and(|spec| !spec.require.is_empty());
+            let why = match requires && self.draft.stage_counters(stage).succeeded > 0 {
+                true => "none of those that succeeded meets what `require` asks",
+                false => "none of its trials succeeded",
+            };
+            let reason = format!("stage `{name}` has no survivors: {why}");
             let counted = self.draft.stages().get(stage as usize).map_or(0, StageRow::planned);
             let abort = Abort { rail: Rail::NoSurvivors, stage, counted };
             self.emit(now, Event::StudyAbortedBy { abort, reason, violating: Vec::new() })?;

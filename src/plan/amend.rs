@@ -725,7 +725,8 @@ impl Judge<'_> {
         let (old, new) = (self.standing.spec.stages.get(place), self.new.stages.get(place));
         // All are all, however many the budget makes of them.
         let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
-        let choice = |stage: &StageSpec| (most(stage), stage.selection, stage.objectives.clone(), stage.aggregate);
+        let rule = |stage: &StageSpec| (stage.selection, stage.objectives.clone(), stage.require.clone());
+        let choice = |stage: &StageSpec| (most(stage), rule(stage), stage.aggregate);
         (closed && old.map(choice) != new.map(choice)) || self.opens_by_reading(place)
     }
 
@@ -771,8 +772,7 @@ fn is_lower(old: Option<u64>, new: Option<u64>) -> bool {
 /// Whether every finished trial has what the new objectives ask for, and the best so far stays the best.
 fn same_metrics(old: &StageSpec, new: &StageSpec) -> bool {
     let first = |stage: &StageSpec| stage.objectives.first().map(|first| (first.metric.clone(), first.goal));
-    let known = |metric: &str| old.objectives.iter().any(|objective| objective.metric == metric);
-    first(old) == first(new) && new.objectives.iter().all(|objective| known(&objective.metric))
+    first(old) == first(new) && new.selected_by().all(|metric| old.selected_by().any(|known| known == metric))
 }
 
 /// Whether the cases so far keep their numbers.

@@ -44,8 +44,8 @@ impl<'a> Choice<'a> {
             return;
         }
         let Some((case, replica)) = self.row.replica_of(place) else { return };
-        let ranked_by = |name: &&String| self.spec.objectives.iter().any(|objective| objective.metric == **name);
-        let kept = metrics.iter().filter(|(name, _)| ranked_by(name)).map(|(name, is)| (name.clone(), is.clone()));
+        let read = |name: &String| self.spec.selected_by().any(|metric| metric == name);
+        let kept = metrics.iter().filter(|(name, _)| read(name)).map(|(name, is)| (name.clone(), is.clone()));
         self.replicas.entry(case).or_default().insert(replica, kept.collect());
     }
 

@@ -43,7 +43,7 @@ pub(crate) use lineage::trial_name;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
 pub(crate) use retention::{Retention, retention};
 pub(crate) use retry::{delay_ms, is_retried};
-pub(crate) use select::{Ranked, Score};
+pub(crate) use select::{Ranked, Score, unmet};
 pub use summary::BestTrial;
 pub(crate) use summary::{StageSummary, StageTrials};
 

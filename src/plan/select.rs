@@ -1,7 +1,7 @@
 //! Selection: which cases of a closed stage survive.
 //!
 //! It depends on nothing but recorded metrics and case order: candidates may be offered in any order. A candidate
-//! survives only with a finite number for every objective; equally good ones go by the lower derived index; without
+//! survives only with a finite number for every objective, and if it meets all that the stage requires; equally good ones go by the lower derived index; without
 //! an objective the index alone decides.
 //!
 //! - `top`, `lexicographic`: by the objectives' values in order.
@@ -18,8 +18,9 @@ use num_bigint::BigInt;
 use super::candidate::Candidate;
 use super::exact::{Column, Scale};
 use super::pareto;
-use crate::model::Metrics;
-use crate::study_file::{Goal, Objective, Selection, StageSpec};
+use super::rails::violation;
+use crate::model::{Metric, Metrics};
+use crate::study_file::{Goal, MetricBound, Objective, Selection, StageSpec};
 
 /// A survivor and why it is one.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,7 @@ pub(crate) enum Score {
 #[derive(Debug)]
 pub(crate) struct Selector {
     objectives: Vec<Objective>,
+    require: Vec<MetricBound>,
     selection: Selection,
     most: usize,
     /// For `top` and `lexicographic`: the best so far, the worst of them on top.
@@ -65,6 +67,7 @@ impl Selector {
     pub(crate) fn new(stage: &StageSpec) -> Self {
         Self {
             objectives: stage.objectives.clone(),
+            require: stage.require.clone(),
             selection: stage.selection,
             most: usize::try_from(stage.survivor_count).unwrap_or(usize::MAX),
             best: BinaryHeap::new(),
@@ -73,10 +76,13 @@ impl Selector {
     }
 
     /// Offers a succeeded trial, each once, in any order. Whether it is a candidate: it has a finite number for
-    /// every objective.
+    /// every objective, and meets what is required.
     pub(crate) fn offer(&mut self, derived_index: u64, metrics: &Metrics) -> bool {
         let costs: Option<Vec<f64>> = self.objectives.iter().map(|objective| cost(objective, metrics)).collect();
         let Some(costs) = costs else { return false };
+        if unmet(&self.require, metrics).is_some() {
+            return false;
+        }
         let candidate = Candidate { costs, index: derived_index };
         match self.selection {
             Selection::Top | Selection::Lexicographic => {
@@ -93,7 +99,7 @@ impl Selector {
     /// The survivors, best first.
     #[must_use]
     pub(crate) fn finish(self) -> Vec<Ranked> {
-        let Self { objectives, selection, most, best, all } = self;
+        let Self { objectives, selection, most, best, all, .. } = self;
         let ranked = |candidate: Candidate, score, equals| {
             let values = candidate.costs.iter().zip(&objectives).map(|(cost, objective)| match objective.goal {
                 Goal::Maximize => 0.0 - cost,
@@ -118,6 +124,16 @@ impl Selector {
                 .collect(),
         }
     }
+}
+
+/// What of what is required these metrics do not meet, in words. The bound itself meets it.
+#[must_use]
+pub(crate) fn unmet(require: &[MetricBound], metrics: &Metrics) -> Option<String> {
+    let is_there = |rule: &MetricBound| metrics.get(&rule.metric).and_then(Metric::number).is_some();
+    require.iter().find_map(|rule| match is_there(rule) {
+        true => violation(rule, metrics),
+        false => Some(format!("`{}` is no number", rule.metric)),
+    })
 }
 
 /// An objective's value where smaller is better; `None` unless it is a finite number.

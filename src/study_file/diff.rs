@@ -9,7 +9,7 @@ use super::check::rules::RAILS;
 use super::check::{BASE, ROOT, RUN, STUDY};
 use super::keys::{Amend, Section, Settings};
 use super::progress::ProgressSpec;
-use super::rules::{AbortRule, Bound, FailureMatch, FailureRule};
+use super::rules::{Bound, FailureMatch, FailureRule, MetricBound};
 use super::stage::{Reuse, STAGE, StageSpec};
 use super::types::{
     CaseFile, CaseList, Domain, MetricRule, Objective, Retries, Sampling, Spec, SpecValue, SweepParam, Work,
@@ -269,12 +269,21 @@ fn case_list(cases: &CaseList) -> String {
     format!("{count} of {} (blake3 {hash}…)", names.join(", "))
 }
 
-pub(super) fn abort_rule(rule: &AbortRule) -> String {
-    let bound = match rule.bound {
-        Bound::Below(bound) => format!("below = {bound:?}"),
-        Bound::Above(bound) => format!("above = {bound:?}"),
+pub(super) fn abort_rule(rule: &MetricBound) -> String {
+    bounded(rule, "below", "above")
+}
+
+pub(super) fn requirement(rule: &MetricBound) -> String {
+    bounded(rule, "at_least", "at_most")
+}
+
+/// With the keys that say the lower and the upper bound.
+fn bounded(rule: &MetricBound, below: &str, above: &str) -> String {
+    let (side, bound) = match rule.bound {
+        Bound::Below(bound) => (below, bound),
+        Bound::Above(bound) => (above, bound),
     };
-    format!("{{ metric = {}, {bound} }}", quote(&rule.metric))
+    format!("{{ metric = {}, {side} = {bound:?} }}", quote(&rule.metric))
 }
 
 pub(super) fn failure_rule(rule: &FailureRule) -> String {

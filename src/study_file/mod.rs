@@ -58,7 +58,7 @@ pub use parse::{parse_bytes, parse_study, parse_study_as};
 pub use progress::ProgressSpec;
 pub use replicas::Aggregate;
 pub(crate) use rules::signal_number;
-pub use rules::{AbortRule, Bound, FailureMatch, FailureRule, Rails, StageRails};
+pub use rules::{Bound, FailureMatch, FailureRule, MetricBound, Rails, StageRails};
 pub(crate) use stage::Reuse;
 pub use stage::StageSpec;
 pub use template::{ExpandContext, Expanded};

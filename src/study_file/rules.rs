@@ -32,7 +32,7 @@ impl Rails {
 pub struct StageRails {
     /// Any succeeded trial beyond one of these bounds aborts the study.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub abort_if: Vec<AbortRule>,
+    pub abort_if: Vec<MetricBound>,
     /// More failed than this of the finished trials abort the study; in `(0, 1]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failure_rate: Option<f64>,
@@ -46,10 +46,10 @@ impl StageRails {
     }
 }
 
-/// One entry of `abort_if`.
+/// A metric and a bound: an entry of `abort_if`, or of `[[stage.require]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct AbortRule {
+pub struct MetricBound {
     /// The metric; a trial without it fails.
     pub metric: String,
     /// What it must not cross.

@@ -19,7 +19,7 @@ use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::progress::ProgressSpec;
 use super::replicas::{Aggregate, REPLICAS_MAX};
-use super::rules::{FailureRule, StageRails};
+use super::rules::{FailureRule, MetricBound, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
 use super::watching::{HalvingSpec, StopIf};
@@ -59,6 +59,9 @@ pub struct StageSpec {
     /// In the order of the study file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objectives: Vec<Objective>,
+    /// `[[stage.require]]`: what a case must meet to survive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<MetricBound>,
     /// `[stage.metrics]`: numbers read out of files the trial wrote.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, MetricRule>,
@@ -152,13 +155,18 @@ impl StageSpec {
         !self.is_watched() && !other.is_watched()
     }
 
-    /// The metrics without which a trial has not succeeded: those that objectives and rails read.
-    pub fn needed_metrics(&self) -> impl Iterator<Item = &str> {
+    /// The metrics that selection reads: those of objectives and of what is required.
+    pub(crate) fn selected_by(&self) -> impl Iterator<Item = &str> {
         let objectives = self.objectives.iter().map(|objective| objective.metric.as_str());
-        objectives.chain(self.rails.abort_if.iter().map(|rule| rule.metric.as_str()))
+        objectives.chain(self.require.iter().map(|rule| rule.metric.as_str()))
     }
 
-    /// Whether a trial that reported these metrics has what objectives and rails need. They are no part of a result's
+    /// The metrics without which a trial has not succeeded: those that selection and rails read.
+    pub fn needed_metrics(&self) -> impl Iterator<Item = &str> {
+        self.selected_by().chain(self.rails.abort_if.iter().map(|rule| rule.metric.as_str()))
+    }
+
+    /// Whether a trial that reported these metrics has what selection and rails need. They are no part of a result's
     /// identity: a result that lacks one is none for this stage.
     #[must_use]
     pub fn is_met_by(&self, metrics: &Metrics) -> bool {
@@ -260,6 +268,11 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "What is best; in order.",
             |c, n, p, d| d.objectives.put(c.objectives(n, p), p))
             .shown(|stage| (!stage.objectives.is_empty()).then(|| list(stage.objectives.iter().map(diff::objective))))
+            .amended(Amend::Objectives),
+        StageKey::new("require", Takes::List(&Takes::Table(&rules::REQUIRE), 0), Preset::Value("[]"),
+            "What a case must meet to survive; where fewer do than could survive, fewer do.",
+            |c, n, p, d| put(&mut d.spec.require, c.requirements(n, p)))
+            .shown(|stage| (!stage.require.is_empty()).then(|| list(stage.require.iter().map(diff::requirement))))
             .amended(Amend::Objectives),
         StageKey::new("metrics", Takes::Map(&ANY_NAME, &Takes::Table(&METRIC), 0), NONE,
             "Numbers read out of files that the trial wrote, besides those of `metrics.json`.",

@@ -122,6 +122,7 @@ mod remote;
 mod repeats;
 mod replans;
 mod report;
+mod required;
 mod reread;
 mod reuse;
 mod reuse_check;

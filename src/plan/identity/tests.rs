@@ -183,6 +183,7 @@ const SAID: &[Said] = &[
     ("stage.outputs", "\"net.v\", ", "", SYNTH),
     ("stage.outputs", "\"net.v\", \"sdf/a.sdf\"", "\"sdf/a.sdf\", \"net.v\"", SYNTH),
     ("stage.sweep", "[8, 8.5", "[8, 16, 8.5", NEITHER),
+    ("stage.require", "#synth", "objective = [{ metric = \"area\", goal = \"minimize\" }]\nrequire = [{ metric = \"area\", at_most = 1 }]", NEITHER),
     ("stage.objective", "#synth", "objective = [{ metric = \"area\", goal = \"minimize\" }]", NEITHER),
     ("stage.metrics", "scale = 0.5", "scale = 0.25", SYNTH),
     ("stage.metrics", "stdout.log", "stderr.log", SYNTH),

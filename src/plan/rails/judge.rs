@@ -220,10 +220,10 @@ mod tests {
     use proptest::test_runner::{Config, RngSeed};
 
     use super::*;
-    use crate::study_file::{AbortRule, Bound};
+    use crate::study_file::{Bound, MetricBound};
 
     fn rails(bounds: bool, max_failure_rate: Option<f64>, most: Option<u64>) -> (StageRails, Rails) {
-        let rule = AbortRule { metric: "m".into(), bound: Bound::Above(0.0) };
+        let rule = MetricBound { metric: "m".into(), bound: Bound::Above(0.0) };
         let abort_if = if bounds { vec![rule] } else { Vec::new() };
         let stage = StageRails { abort_if, max_failure_rate };
         (stage, Rails { catastrophic_failures: most, ..Rails::default() })

@@ -11,15 +11,15 @@ use crate::model::words;
 use crate::model::{
     Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text,
 };
-use crate::study_file::{AbortRule, Bound, Spec, StageRails};
+use crate::study_file::{Bound, MetricBound, Spec, StageRails};
 
 use super::Lineage;
 pub(crate) use judge::{Judge, Outcome};
 
-/// How a succeeded trial's metrics break an `abort_if` rule, in words; `None` if they do not. The bound itself is
+/// How a succeeded trial's metrics lie beyond a bound, in words; `None` if they do not. The bound itself is
 /// still good, and a metric that is not there breaks nothing.
 #[must_use]
-pub(super) fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<String> {
+pub(super) fn violation(rule: &MetricBound, metrics: &Metrics) -> Option<String> {
     let value = metrics.get(&rule.metric).and_then(Metric::number)?;
     let (broken, side, bound) = match rule.bound {
         Bound::Below(bound) => (value < bound, "below", bound),
@@ -33,7 +33,7 @@ pub(super) fn abort_violation(rule: &AbortRule, metrics: &Metrics) -> Option<Str
 pub(crate) fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
     match row.state {
         TrialState::Succeeded => {
-            let broken = rails.abort_if.iter().any(|rule| abort_violation(rule, &row.metrics).is_some());
+            let broken = rails.abort_if.iter().any(|rule| violation(rule, &row.metrics).is_some());
             Some(if broken { Outcome::OutOfBounds } else { Outcome::Fine })
         }
         TrialState::Failed if is_catastrophic(row.failure.as_ref()) => Some(Outcome::Catastrophic),
@@ -92,7 +92,7 @@ pub(crate) fn broken<E>(
         catastrophic.extend((outcome == Outcome::Catastrophic).then_some(row.trial));
         judge.offer(place, outcome);
         if let Some((Rail::AbortIf, counted)) = judge.verdict() {
-            let words = of.rails.abort_if.iter().find_map(|rule| abort_violation(rule, &row.metrics));
+            let words = of.rails.abort_if.iter().find_map(|rule| violation(rule, &row.metrics));
             let case = Lineage::new(spec, stages).case(index, place);
             let reason = format!("`{case}`: {}", words.unwrap_or_default());
             return Ok(Some(Broken { rail: Rail::AbortIf, counted, reason, violating: vec![row.trial] }));
@@ -125,8 +125,7 @@ mod tests {
             ("wns".to_owned(), Metric::Number(-5_000.5)),
             ("label".to_owned(), Metric::Label("x".into())),
         ]);
-        let violation =
-            |metric: &str, bound| abort_violation(&AbortRule { metric: metric.into(), bound }, &metrics);
+        let violation = |metric: &str, bound| violation(&MetricBound { metric: metric.into(), bound }, &metrics);
         assert_eq!(violation("wns", Bound::Below(-5_000.0)).as_deref(), Some("`wns` -5000.5 is below -5000.0"));
         assert_eq!(violation("wns", Bound::Above(-1e4)).as_deref(), Some("`wns` -5000.5 is above -10000.0"));
         assert_eq!(violation("wns", Bound::Above(-1e300)).as_deref(), Some("`wns` -5000.5 is above -1e300"));

@@ -2,8 +2,8 @@ use crate::{Stage, Study};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Metric;
-use crate::study_file::Objective;
+
+use crate::study_file::{Bound, Objective};
 
 /// A stage with these objectives: goal and weight.
 fn stage(selection: Selection, survivors: u64, objectives: &[(Goal, Option<f64>)]) -> StageSpec {
@@ -305,4 +305,28 @@ proptest! {
             expected.into_iter().map(|(at, front, crowding)| (at, Score::Pareto { front, crowding })).collect();
         prop_assert_eq!(given, expected);
     }
+}
+
+/// The bound itself is good; what is no number, or beyond a bound, does not survive, however well it ranks.
+#[test]
+fn who_does_not_meet_what_is_required_does_not_survive() {
+    let bound = |metric: &str, bound| MetricBound { metric: metric.into(), bound };
+    let mut of = stage(Selection::Top, 3, &[MIN]);
+    of.require = vec![bound("slack", Bound::Below(0.0)), bound("slack", Bound::Above(9.0))];
+    for require in [of.require.clone(), Vec::new()] {
+        of.require = require;
+        let mut selector = Selector::new(&of);
+        for (index, slack) in [-0.5, 0.0, 9.0, 9.5].into_iter().enumerate() {
+            let metrics = Metrics::from([
+                ("m0".into(), Metric::Number(index as f64)),
+                ("slack".into(), Metric::Number(slack)),
+            ]);
+            assert_eq!(selector.offer(index as u64, &metrics), of.require.is_empty() || (1..3).contains(&index));
+        }
+        let kept: Vec<u64> = selector.finish().iter().map(|ranked| ranked.index).collect();
+        assert_eq!(kept, if of.require.is_empty() { vec![0, 1, 2] } else { vec![1, 2] });
+    }
+    of.require = vec![bound("slack", Bound::Below(0.0))];
+    let label = Metrics::from([("m0".into(), Metric::Number(1.0)), ("slack".into(), Metric::Label("ok".into()))]);
+    assert_eq!(unmet(&of.require, &label).as_deref(), Some("`slack` is no number"));
 }

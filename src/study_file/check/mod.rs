@@ -26,7 +26,7 @@ use super::diagnostics::{Diagnostic, Location, names_help, shown};
 use super::diff::{self, quote};
 use super::inputs::pattern_mistake;
 use super::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, put};
-use super::raw::{Kind, Node};
+use super::raw::{Entry, Kind, Node};
 use super::rules::Rails;
 use super::stage::{STAGE, StageParts, StageSpec};
 use super::template::{BUILTIN_PLACEHOLDERS, PARAM_PATTERN, is_name};
@@ -273,8 +273,9 @@ pub(crate) fn check_choice(source: &str, root: &Node, stage: &StageSpec) -> Resu
 impl Checker<'_> {
     fn only_rules(&mut self, root: &Node, stage: &StageSpec) -> Option<Vec<StopIf>> {
         let Kind::Table(entries) = &root.kind else { return None };
-        let node = &entries.iter().find(|entry| entry.key == "stop_if")?.node;
-        let place = Location { span: node.span.clone(), path: "stop_if".into() };
+        // The one key that the text has.
+        let Entry { key, node, .. } = entries.first()?;
+        let place = Location { span: node.span.clone(), path: key.clone() };
         let rules = self.stop_rules(node, &place)?;
         let parts = StageParts { stop_if: Field::Good(rules, place), ..StageParts::default() };
         self.stop_rules_suit(&parts, Some(&stage.objectives))

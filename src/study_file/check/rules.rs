@@ -9,7 +9,7 @@ use crate::study_file::failure_sets::{FAILURE_SETS, FailureSet};
 use crate::study_file::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, key, put};
 use crate::study_file::raw::{Kind, Node};
 use crate::study_file::rules::{
-    AbortRule, Bound, FailureMatch, FailureRule, Rails, SIGNALS, StageRails, log_regex,
+    Bound, FailureMatch, FailureRule, MetricBound, Rails, SIGNALS, StageRails, log_regex,
 };
 use crate::study_file::size::{SizeError, parse_size};
 use crate::study_file::walk::{COUNT_MAX, Checker, Table};
@@ -54,7 +54,7 @@ pub(in crate::study_file) static STAGE_RAILS: Section<StageRails, StageRails> = 
 
 /// An entry of `abort_if`.
 #[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
-pub(in crate::study_file) static ABORT_IF: Section<AbortParts> = Section::with_one_of(
+pub(in crate::study_file) static ABORT_IF: Section<BoundParts> = Section::with_one_of(
     "`abort_if`",
     "A bound; two bounds of a metric are two entries.",
     &["below", "above"],
@@ -104,9 +104,28 @@ pub(in crate::study_file) static FAILURE: Section<FailureParts> = Section::with_
     ],
 );
 
-/// What an entry of `abort_if` says.
+/// `[[stage.require]]`.
+#[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
+pub(in crate::study_file) static REQUIRE: Section<BoundParts> = Section::with_one_of(
+    "`[[stage.require]]`",
+    "What a case must meet to survive; two bounds of a metric are two entries.",
+    &["at_least", "at_most"],
+    &[
+        key("metric", Takes::Filled("name"), REQUIRED,
+            "The metric; a trial without it fails.",
+            |c, n, p, d| put(&mut d.metric, c.non_empty_text(n, p).map(Some))),
+        key("at_least", Takes::Number(Least::Any), NONE,
+            "This, or more.",
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Below(bound))))),
+        key("at_most", Takes::Number(Least::Any), NONE,
+            "This, or less.",
+            |c, n, p, d| put(&mut d.bound, c.float(n, p).map(|bound| Some(Bound::Above(bound))))),
+    ],
+);
+
+/// What an entry of `abort_if`, or of `[[stage.require]]`, says.
 #[derive(Default)]
-pub(in crate::study_file) struct AbortParts {
+pub(in crate::study_file) struct BoundParts {
     metric: Option<String>,
     bound: Option<Bound>,
 }
@@ -146,14 +165,39 @@ impl Checker<'_> {
         None
     }
 
-    fn abort_rules(&mut self, node: &Node, place: &Location) -> Option<Vec<AbortRule>> {
-        let mut rules: Vec<AbortRule> = Vec::new();
+    /// `[[stage.require]]`.
+    pub(in crate::study_file) fn requirements(
+        &mut self,
+        node: &Node,
+        place: &Location,
+    ) -> Option<Vec<MetricBound>> {
+        if matches!(node.kind, Kind::Table(_)) {
+            let help = "write `[[stage.require]]`, with two brackets";
+            self.wrong_type(node, place, "a list of tables", Some(help.into()));
+            return None;
+        }
+        self.bounds(&REQUIRE, node, place)
+    }
+
+    fn abort_rules(&mut self, node: &Node, place: &Location) -> Option<Vec<MetricBound>> {
+        self.bounds(&ABORT_IF, node, place)
+    }
+
+    /// Bounds of metrics, in tables of this section: the lower ones are said by its first key, the upper ones by its second.
+    fn bounds(
+        &mut self,
+        section: &'static Section<BoundParts>,
+        node: &Node,
+        place: &Location,
+    ) -> Option<Vec<MetricBound>> {
+        let mut rules: Vec<MetricBound> = Vec::new();
         let mut seen = HashSet::new();
         for (node, place) in self.items(node, place, "tables")? {
-            let Some(rule) = self.abort_rule(node, &place) else { continue };
+            let Some(rule) = self.bound(section, node, &place) else { continue };
             let below = matches!(rule.bound, Bound::Below(_));
             if !seen.insert((rule.metric.clone(), below)) {
-                let side = if below { "below" } else { "above" };
+                let side = if below { section.one_of.first() } else { section.one_of.last() };
+                let side = side.copied().unwrap_or_default();
                 let message = format!("{} has its `{side}` already", shown(&rule.metric));
                 self.report(Diagnostic::at(&place, message).label("named before"));
             }
@@ -162,11 +206,16 @@ impl Checker<'_> {
         Some(rules)
     }
 
-    fn abort_rule(&mut self, node: &Node, place: &Location) -> Option<AbortRule> {
-        let mut parts = AbortParts::default();
-        let table = self.section(&ABORT_IF, node, place, &mut parts)?;
-        self.exactly_one(&table, ABORT_IF.one_of, "write two entries for two bounds");
-        Some(AbortRule { metric: parts.metric?, bound: parts.bound? })
+    fn bound(
+        &mut self,
+        section: &'static Section<BoundParts>,
+        node: &Node,
+        place: &Location,
+    ) -> Option<MetricBound> {
+        let mut parts = BoundParts::default();
+        let table = self.section(section, node, place, &mut parts)?;
+        self.exactly_one(&table, section.one_of, "write two entries for two bounds");
+        Some(MetricBound { metric: parts.metric?, bound: parts.bound? })
     }
 
     /// Reports a table that has none, or more than one, of these keys.

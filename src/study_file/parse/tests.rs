@@ -8,7 +8,7 @@ use crate::model::{Severity, Value};
 use crate::study_file::keys::Described;
 use crate::study_file::stage::STAGE;
 use crate::study_file::{
-    AbortRule, Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, Part, Rails, RaySpec,
+    Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, MetricBound, Part, Rails, RaySpec,
     Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecValue, StageRails, Template, Work, diff,
 };
 
@@ -176,7 +176,7 @@ fn the_example_says_what_it_says() {
     assert_eq!(explore.metrics["wns_ps"].scale, 1000.0);
     assert_eq!((explore.memory_limit_bytes, refine.memory_limit_bytes), (Some(4_294_967_296), None));
     assert_eq!((explore.approve, refine.approve), (false, true));
-    let abort_if = vec![AbortRule { metric: "wns_ps".into(), bound: Bound::Below(-5_000.0) }];
+    let abort_if = vec![MetricBound { metric: "wns_ps".into(), bound: Bound::Below(-5_000.0) }];
     assert_eq!(explore.rails, StageRails { abort_if, max_failure_rate: Some(0.5) });
     let log = FailureMatch::Log("Error: .*module .* not found".into());
     let rules = [

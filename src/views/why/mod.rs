@@ -34,7 +34,7 @@ use crate::model::{
     UnixMs, Verdict,
 };
 use crate::paths::METRICS_FILE;
-use crate::plan::{Lineage, PartKind, StageIdentity};
+use crate::plan::{self, Lineage, PartKind, StageIdentity};
 use crate::study_file::{ExpandContext, Expanded};
 
 pub use rank::{Compared, Rank};
@@ -594,6 +594,9 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             None => "it failed; failed trials never survive".into(),
         },
         TrialState::Succeeded => match rank {
+            _ if let Some(why) = unmet(view, trial, repeated) => {
+                format!("it succeeded, but does not meet what `require` asks ({why}), so it is not ranked")
+            }
             Some(rank) => ranked(trial.stage, rank, repeated.map_or_else(|| trial.survived(), Repeated::survived)),
             None if let Some(case) = repeated.filter(|case| case.state != TrialState::Succeeded) => {
                 format!(
@@ -604,6 +607,12 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
         },
     }
+}
+
+/// What its stage requires and it, or the case that it is a replica of, does not meet.
+fn unmet(view: &StudyView, trial: &TrialSummary<'_>, repeated: Option<&Repeated>) -> Option<String> {
+    let spec = view.spec.stages.get(trial.stage.index as usize)?;
+    plan::unmet(&spec.require, repeated.map_or_else(|| trial.metrics(), Repeated::metrics))
 }
 
 /// Why a trial was ended early: `it was pruned at step 9 (loss 0.4): 5th of 12, 4 may go on`.

@@ -112,6 +112,11 @@ impl Repeated {
         }
     }
 
+    /// What its replicas come to together.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.whole.metrics
+    }
+
     /// Whether it survived its stage.
     pub(super) fn survived(&self) -> bool {
         self.replicas.iter().any(|replica| replica.stands_for_it)
