@@ -277,7 +277,7 @@ pub(super) mod schemas {
         stages: Vec<StageOut<'a>>,
         trials: Vec<TrialOut<'a>>,
         /// Cases of stages that repeat them, with what their replicas come to together; there where any stage does.
-        #[serde(default)]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         cases: Vec<CaseOut<'a>>,
         accounting: Accounting,
         events: u64,
