@@ -399,6 +399,11 @@ impl Stage {
         self.key("memory_limit", Kind::Int(bytes.into()))
     }
 
+    /// Most of its trials that run at once; as many as there are workers unless said. No result depends on it.
+    pub fn workers(self, trials: u32) -> Self {
+        self.key("workers", Kind::Int(trials.into()))
+    }
+
     /// The study waits for `piton approve` before this stage.
     pub fn approve(self) -> Self {
         self.key("approve", Kind::Bool(true))

@@ -49,7 +49,7 @@ pub mod spec {
         Aggregate, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
         ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricBound, MetricRule,
         Objective, Part, ProgressSpec, Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec,
-        Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageSpec, StopIf, StopWhen, StudySpec,
+        Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageRun, StageSpec, StopIf, StopWhen, StudySpec,
         SweepParam, Template, Values, VersionError, Work,
     };
 }

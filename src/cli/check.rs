@@ -315,6 +315,9 @@ fn print_plan(
                 "  {cases}, each {times} times in rounds; what counts is the {aggregate} of its replicas"
             ))?;
         }
+        if let Some(most) = spec.stages.get(index).and_then(|stage| stage.run.workers) {
+            print_line(&format!("  {} at once at most", counted(u64::from(most), "trial")))?;
+        }
         for line in &plan.halving {
             print_line(&format!("  {line}"))?;
         }

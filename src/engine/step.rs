@@ -785,6 +785,9 @@ impl State {
 
     /// Whether another trial may be handed out. A cluster has a queue of its own.
     fn has_room(&self) -> bool {
+        if self.stage_workers().is_some_and(|most| self.may_run() >= most) {
+            return false;
+        }
         let in_flight = (self.submitted.len() + self.running.len()) as u64;
         if self.room.as_ref().is_some_and(|room| in_flight >= room.trials) {
             return false;
@@ -793,6 +796,18 @@ impl State {
             true => self.running.len() < self.workers,
             false => self.submitted.len() < self.queue_limit,
         }
+    }
+
+    /// Most trials of the open stage at once, where it says so.
+    fn stage_workers(&self) -> Option<usize> {
+        let (stage, _) = self.draft.open_stage()?;
+        let most = self.spec.stages.get(stage.index as usize)?.run.workers?;
+        Some(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// How many trials run or may begin at any moment. One that was handed out may have begun before its executor heard that it is pruned.
+    fn may_run(&self) -> usize {
+        self.submitted.len() + self.doomed.len() + self.running.len()
     }
 
     /// Hands out a trial. On a cluster its start is recorded first: whatever a crash leaves of a submission, the next run
@@ -825,10 +840,12 @@ impl State {
 
     /// The queue ahead of the workers holds enough that none waits for the disk while one commit is under way, and
     /// no more, so that stopping gives little back: it doubles whenever a commit was outrun. Where commits may wait,
-    /// it holds enough for as long as they do: an empty queue is what ended the wait.
+    /// it holds enough for as long as they do: an empty queue is what ended the wait. A stage that has workers of its own outruns nothing:
+    /// its queue is empty by its own wish.
     fn adapt_queue(&mut self) {
         let started = self.draft.progress_row().accounting.attempts_started;
         let starved = self.running.len() < self.workers || self.spec.run.sync_interval_ms > 0;
+        let starved = starved && self.stage_workers().is_none();
         let outrun = self.submitted.is_empty() && starved;
         if outrun && started >= self.started_when_adapted.saturating_add(self.queue_limit as u64) {
             self.queue_limit = self.queue_limit.saturating_mul(2).min(QUEUE_MAX);

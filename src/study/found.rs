@@ -49,7 +49,7 @@ impl Study {
     pub(super) fn spec_to_run(&self, row: &StudyRow) -> Result<Spec, Error> {
         let mut spec = self.stored_spec(row)?;
         if let Some(given) = &self.spec {
-            spec.run = given.run.clone();
+            spec.run_as(given);
         }
         Ok(spec)
     }

@@ -54,7 +54,7 @@ pub(crate) enum Subject<'a> {
     Key(&'a str, Amend),
 }
 
-/// The differences that keep a store from going on with another spec: everything but `[run]`. Stages are matched by
+/// The differences that keep a store from going on with another spec: everything but how it is run here. Stages are matched by
 /// name. Empty exactly when the identities are equal.
 #[must_use]
 pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
@@ -73,7 +73,7 @@ pub(crate) fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subj
     }
     for stage in &old.stages {
         let (name, path) = (stage.name.as_str(), format!("stage {:?}", stage.name));
-        let settings = |stage| STAGE.settings(stage);
+        let settings = |stage| stage_settings(stage, false);
         match new.stages.iter().find(|other| other.name == stage.name) {
             Some(other) => {
                 let about = |amend| Subject::Key(name, amend);
@@ -96,11 +96,19 @@ pub(crate) fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subj
     changes
 }
 
-/// What differs in `[run]`, which is no part of what a resume must match. Settings of the executor's own come last.
+/// What differs in how it is run here, which is no part of what a resume must match: in `[run]`, then in stages that both have. Settings of the
+/// executor's own come last.
 #[must_use]
 pub(crate) fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
     let mut changes = Vec::new();
     compare(&mut changes, "run.", RUN.settings(&old.run), RUN.settings(&new.run), Subject::Study);
+    for stage in &old.stages {
+        if let Some(other) = new.stages.iter().find(|other| other.name == stage.name) {
+            let prefix = format!("stage {:?}.", stage.name);
+            let (old, new) = (stage_settings(stage, true), stage_settings(other, true));
+            compare(&mut changes, &prefix, old, new, Subject::Study);
+        }
+    }
     let mut changes: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     let (before, now) = (executor_settings(old), executor_settings(new));
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
@@ -110,6 +118,13 @@ pub(crate) fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
         new: now.get(name).cloned(),
     }));
     changes
+}
+
+/// The settings of a stage that say how it is run here, or all others.
+fn stage_settings(stage: &StageSpec, run: bool) -> Vec<Setting> {
+    let mut settings = STAGE.settings(stage);
+    settings.retain(|(_, _, amend)| matches!(amend, Amend::Run) == run);
+    settings
 }
 
 /// The settings of an executor's table by their names. Its own name is shown already.

@@ -4,6 +4,7 @@
 //! the names that become parts of paths, since a store may be forged. All else was checked once and is not checked again,
 //! or a stricter version could not open an old store.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -25,7 +26,7 @@ pub enum SpecJsonError {
     Name(String),
 }
 
-/// What a resume must match: everything but `[run]`, in the order of [`Spec`].
+/// What a resume must match: everything but how it is run here, in the order of [`Spec`].
 #[derive(Serialize)]
 struct Identity<'a> {
     study: &'a StudySpec,
@@ -37,7 +38,7 @@ struct Identity<'a> {
     rails: &'a Rails,
     #[serde(skip_serializing_if = "Option::is_none")]
     base: &'a Option<BaseSpec>,
-    stages: &'a [StageSpec],
+    stages: Vec<Cow<'a, StageSpec>>,
 }
 
 fn rails_are_none(rails: &&Rails) -> bool {
@@ -75,11 +76,21 @@ impl Spec {
         Ok(())
     }
 
-    /// The part a resume must match: all but `[run]`.
+    /// The part a resume must match: all but `[run]`, and what stages say of the same kind ([`StageRun`](super::StageRun)).
     #[must_use]
     pub fn identity_json(&self) -> String {
+        text_of(&self.identity())
+    }
+
+    /// The same as a tree, with the keys of every table sorted.
+    pub(crate) fn identity_tree(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self.identity())
+    }
+
+    fn identity(&self) -> Identity<'_> {
         let Self { study, params, env, run: _, rails, base, stages, values: _ } = self;
-        text_of(&Identity { study, params, env, rails, base, stages })
+        let stages = stages.iter().map(StageSpec::identity).collect();
+        Identity { study, params, env, rails, base, stages }
     }
 
     /// blake3 of [`Spec::identity_json`], in hex.

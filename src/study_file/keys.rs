@@ -120,6 +120,8 @@ pub(crate) enum Amend {
     Approval,
     /// What stays of trials' directories.
     Keep,
+    /// How trials are run here: no part of the study.
+    Run,
 }
 
 #[derive(Clone, Copy)]

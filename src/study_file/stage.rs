@@ -3,6 +3,7 @@
 //! A key is a field of [`StageSpec`], with a default that is not written, and an entry of [`STAGE`]. What several keys say
 //! together is checked elsewhere. No key may be known anywhere but here and where something is done with it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -12,13 +13,14 @@ use super::check::progress::PROGRESS;
 use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
 use super::check::sweep::RANGE;
 use super::check::watching::{HALVING, HalvingParts, STOP_IF, StopParts};
-use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, rules};
+use super::check::{ANY_NAME, COMMAND, INNER_PATH, NAME, PARAM_NAME, WORKERS_MAX, rules};
 use super::diagnostics::Location;
 use super::diff::{self, list, word};
 use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::progress::ProgressSpec;
 use super::replicas::{Aggregate, REPLICAS_MAX};
+use super::resources::StageRun;
 use super::rules::{FailureRule, MetricBound, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
@@ -104,6 +106,9 @@ pub struct StageSpec {
     /// What its replicas come to together.
     #[serde(default, skip_serializing_if = "Aggregate::is_mean")]
     pub aggregate: Aggregate,
+    /// How its trials are run here; no part of the study's identity.
+    #[serde(default, skip_serializing_if = "StageRun::is_none")]
+    pub run: StageRun,
 }
 
 /// Whether a stage takes results over instead of running their like again.
@@ -141,6 +146,14 @@ impl StageSpec {
             params.retain(|name, _| uses.contains(name));
         }
         params
+    }
+
+    /// What of it is part of the study: all but how its trials are run here.
+    pub(super) fn identity(&self) -> Cow<'_, Self> {
+        match self.run.is_none() {
+            true => Cow::Borrowed(self),
+            false => Cow::Owned(Self { run: StageRun::default(), ..self.clone() }),
+        }
     }
 
     /// Whether its trials' reports are read while they run, since they may end by them.
@@ -335,5 +348,9 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "What the replicas of a case come to together; `\"midmean\"` is advised for times.",
             |c, n, p, d| put(&mut d.spec.aggregate, c.named(n, p)))
             .shown(|stage| (!stage.aggregate.is_mean()).then(|| word(&stage.aggregate))).amended(Amend::Survivors),
+        StageKey::new("workers", Takes::Integer(1, WORKERS_MAX), Preset::Words("that of `[run]`"),
+            "Trials of the stage at once; no part of the study itself, so it can be changed at any time.",
+            |c, n, p, d| put(&mut d.spec.run.workers, c.whole(n, p, 1..=WORKERS_MAX).map(Some)))
+            .shown(|stage| stage.run.workers.map(|workers| workers.to_string())).amended(Amend::Run),
     ],
 );

@@ -67,6 +67,14 @@ impl Spec {
         self.params.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
     }
 
+    /// Takes over how `given`, which is the same study, is run here.
+    pub(crate) fn run_as(&mut self, given: &Self) {
+        self.run = given.run.clone();
+        for (stage, given) in self.stages.iter_mut().zip(&given.stages) {
+            stage.run = given.run.clone();
+        }
+    }
+
     /// Whether a trial of the stage may have the result of an equal one.
     #[must_use]
     pub(crate) fn reuses(&self, stage: StageIndex) -> bool {

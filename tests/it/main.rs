@@ -124,6 +124,7 @@ mod replans;
 mod report;
 mod required;
 mod reread;
+mod resources;
 mod reuse;
 mod reuse_check;
 mod reuse_far;

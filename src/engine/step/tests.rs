@@ -1,6 +1,7 @@
 //! The decisions, without processes: a store in a scratch directory, and inputs made by hand.
 
 use crate::{Range, Stage, Study};
+use proptest::prelude::*;
 use std::sync::Arc;
 
 use super::*;
@@ -383,6 +384,55 @@ fn a_crash_loses_nothing_and_doubles_nothing() {
     let snapshot = bench.journal.snapshot().unwrap();
     assert_eq!(snapshot.stages().unwrap()[0].survivors, [Parent { trial: TrialId(5), attempt: 1 }]);
     assert_eq!(crate::journal::verify(&snapshot).unwrap().differences, []);
+}
+
+proptest! {
+    /// Whatever starts, ends, fails, is cut off and crashes in whatever order: no more are under way than the stage has workers, as many
+    /// as may be, and the study comes to its end.
+    #[test]
+    fn no_more_trials_of_a_stage_are_under_way_than_it_has_workers(
+        most in 1_u32..4, workers in 1_u32..4, turns in proptest::collection::vec((0_usize..9, 0_u8..9), 0..40),
+    ) {
+        let mut spec = spec(7, 2);
+        spec.stages[0].run.workers = Some(most);
+        let mut bench = Bench::of(spec, workers);
+        let of_first = |bench: &Bench| bench.state.draft.open_stage().is_some_and(|(stage, _)| stage.index == 0);
+        for (at, turn) in turns.into_iter().chain(std::iter::repeat_n((0, 0), 40)) {
+            if bench.finished.is_some() {
+                break;
+            }
+            if of_first(&bench) {
+                prop_assert!(bench.handed.len() <= most as usize, "{:?}", bench.handed);
+                let left = bench.state.draft.open_stage().map_or(0, |(row, of)| of.pending(row.planned()));
+                let waits = bench.state.wake_in_ms(bench.now).is_some();
+                prop_assert!(bench.handed.len() == most as usize || left <= bench.handed.len() as u64 || waits);
+            }
+            bench.now.at_ms += 60_000;
+            if turn == 8 {
+                bench = bench.crash(workers);
+                continue;
+            }
+            let Some((trial, _)) = bench.handed.get(at % bench.handed.len().max(1)).copied() else {
+                bench.input(Input::Tick);
+                continue;
+            };
+            match turn {
+                0 | 1 => bench.run(trial.0, good(trial.0 as f64)),
+                2 => bench.run(trial.0, bad(true)),
+                3 => bench.run(trial.0, bad(false)),
+                4 => bench.run(trial.0, cut()),
+                5 => bench.end(trial.0, bad(false)),
+                6 => bench.input(Input::Tick),
+                _ => {
+                    bench.handed.retain(|(handed, _)| *handed != trial);
+                    bench.input(Input::Executor(ExecutorEvent::Returned { trial }));
+                    // What was given back is handed out by a later run alone.
+                    bench = bench.crash(workers);
+                }
+            }
+        }
+        prop_assert!(bench.finished.is_some());
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ use super::watching::StopIf;
 use crate::model::{ExecutorKind, names_of};
 
 /// No more trials at once than this.
-const WORKERS_MAX: i128 = 65_536;
+pub(super) const WORKERS_MAX: i128 = 65_536;
 
 /// `[params]`; `None` for one whose value is bad: the param exists all the same.
 type Constants = BTreeMap<String, Option<SpecValue>>;

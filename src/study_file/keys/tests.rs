@@ -145,7 +145,7 @@ fn a_key_of_a_stage_is_said_by_its_entry_and_by_its_setter_in_code_and_nowhere_e
     files.push(("amend".to_owned(), std::fs::read_to_string(root.join("plan/amend.rs")).unwrap()));
     // Words of other sections, or of failures.
     // Words of other sections, or of failures.
-    let shared = ["name", "command", "timeout", "rails", "inputs", "metrics", "keep"];
+    let shared = ["name", "command", "timeout", "rails", "inputs", "metrics", "keep", "workers"];
     let mut count = 0;
     for name in STAGE.names().into_iter().filter(|name| !shared.contains(name)) {
         let word = format!("\"{name}\"");

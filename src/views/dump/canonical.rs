@@ -127,11 +127,7 @@ pub fn canonical(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) -> 
     let out: &mut dyn Write = &mut BufWriter::new(out);
     let lineage = view.lineage();
     // A JSON map sorts its keys.
-    let mut spec = serde_json::to_value(&view.spec)?;
-    if let Some(spec) = spec.as_object_mut() {
-        spec.remove("run");
-        spec.remove("values");
-    }
+    let spec = view.spec.identity_tree()?;
     out.write_all(b"{\"canonical\":1,\n")?;
     if view.has_replicas() {
         out.write_all(b"\"cases\":[")?;
