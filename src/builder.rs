@@ -437,6 +437,12 @@ impl Stage {
         self
     }
 
+    /// So many cases that could have survived and did not go on, too, drawn by the study's seed: what selection would have lost is
+    /// measured by them. They are no survivors. Not in the last stage.
+    pub fn explore(self, cases: u64) -> Self {
+        self.key("explore", Kind::Int(cases.into()))
+    }
+
     /// Only cases whose metric is at least this survive; one more requirement each time.
     pub fn require_at_least(mut self, metric: &str, bound: f64) -> Self {
         self.require.push(bounded(metric, "at_least", bound));

@@ -88,7 +88,8 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
         let first_trial =
             rows.last().map_or(TrialId(0), |before| TrialId(before.first_trial.0 + before.planned()));
         let planned = shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
-        let survivors = (0..stage.survivor_count.min(planned))
+        let go_on = stage.survivor_count.saturating_add(stage.explore);
+        let survivors = (0..go_on.min(planned))
             .map(|derived| Parent { trial: TrialId(first_trial.0 + derived), attempt: 1 })
             .collect();
         let mut row = StageRow {
@@ -296,7 +297,14 @@ fn print_plan(
         let at_most = if index == 0 { "" } else { "at most " };
         let from = match plan.parents {
             0 => format!("from `{}`", spec.study.base_case),
-            n => format!("from {}", counted(n, "survivor")),
+            n => match index
+                .checked_sub(1)
+                .and_then(|before| spec.stages.get(before))
+                .map_or(0, |before| before.explore)
+            {
+                0 => format!("from {}", counted(n, "survivor")),
+                _ => format!("from {}", counted(n, "case")),
+            },
         };
         print_line("")?;
         let survive = match plan.survivors {
@@ -307,6 +315,12 @@ fn print_plan(
         print_line(&format!("stage {index} `{}`: {at_most}{trials} {from}, {survive}", plan.name))?;
         if spec.stages.get(index).is_some_and(|stage| stage.approve) {
             print_line("  begins when `piton approve` says so")?;
+        }
+        if let Some(stage) = spec.stages.get(index).filter(|stage| stage.explore > 0) {
+            let most = counted(stage.explore, "more case");
+            print_line(&format!(
+                "  {most} may go on to explore, drawn from those that could survive and did not"
+            ))?;
         }
         print_line(&format!("  {}", plan.how))?;
         if let (Some((cases, times)), Some(stage)) = (plan.repeated, spec.stages.get(index)) {

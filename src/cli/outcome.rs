@@ -79,7 +79,7 @@ fn survivors(look: &Look, stage: &StageRow) -> Result<Survivors, Error> {
         let numbers = metrics.iter().map(|name| row.metrics.get(*name).map_or_else(String::new, metric_cell));
         std::iter::once(row.case.clone()).chain(values).chain(numbers).collect()
     });
-    Ok(Survivors { header, rows: cells.collect(), more: stage.survivors.len().saturating_sub(SHOWN_SURVIVORS) })
+    Ok(Survivors { header, rows: cells.collect(), more: stage.winners().len().saturating_sub(SHOWN_SURVIVORS) })
 }
 
 fn print_survivors(look: &Look, stage: &StageRow, store: &Path) -> Result<(), Error> {

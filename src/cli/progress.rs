@@ -223,6 +223,13 @@ impl Progress {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let who =
             if names.is_empty() { "no survivors".into() } else { format!("survivors: {}", names.join(", ")) };
+        let explorers: Vec<String> = summary.explorers().take(3).collect();
+        let others = summary.row.explorers().len().saturating_sub(explorers.len());
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let explore = match explorers.is_empty() {
+            true => String::new(),
+            false => format!("; explore: {}{others}", explorers.join(", ")),
+        };
         let (name, trials) = (&summary.row.name, summary.trials);
         let most = summary.row.survivor_count;
         let requires = spec.stages.get(stage as usize).is_some_and(|spec| !spec.require.is_empty());
@@ -231,7 +238,7 @@ impl Progress {
             false => String::new(),
         };
         let line = format!(
-            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}{fewer}",
+            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}{fewer}{explore}",
             trials.succeeded,
             reused_words(&summary.counters),
             trials.failed,

@@ -131,7 +131,7 @@ pub enum Event {
         /// The trial's number in the study, from 0.
         trial: TrialId,
     },
-    /// Nothing of the stage is pending or running; its survivors are chosen.
+    /// Nothing of the stage is pending or running; its survivors are chosen, and those that explore stand after them.
     StageClosed {
         /// Its stage's index, from 0.
         stage: StageIndex,

@@ -46,6 +46,7 @@ pub(crate) use named::{named, names_of, unknown_name};
 pub use number::{Lost, float_of_integer, float_text, read_exactly, read_measured};
 pub use reread::Reread;
 pub use reuse::{Doubt, IdentityHash, IndexedResult, Origin, REUSED, ResultDifference, ResultPart, Reused};
+pub(crate) use rows::cut;
 pub use rows::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptOutcome, AttemptRow, BaseRow, Best, EngineId,
     ExecutorKind, Exit, FirstObjective, Identity, InputEntry, InputHash, InputList, LaterStages, LeftCase,

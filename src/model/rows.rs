@@ -19,6 +19,7 @@ mod replicas;
 mod stages;
 
 pub use replicas::{LeftCase, Replicas, Rounds};
+pub(crate) use stages::cut;
 pub use stages::{Best, FirstObjective, Segment, StageCounters, StageHead, StageRow};
 
 /// Where a study stands.

@@ -563,7 +563,8 @@ impl Judge<'_> {
             }
             Some(_) => None,
         };
-        let most = self.new.stages.get(place.saturating_sub(1)).map_or(0, |before| before.survivor_count);
+        let go_on = |before: &StageSpec| before.survivor_count.saturating_add(before.explore);
+        let most = self.new.stages.get(place.saturating_sub(1)).map_or(0, go_on);
         let most = parents.unwrap_or(usize::try_from(most).unwrap_or(usize::MAX).min(MANY_PARENTS));
         let cases = shares(stage, most).iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
         if let Some(each) = stage.replicas() {
@@ -726,7 +727,7 @@ impl Judge<'_> {
         // All are all, however many the budget makes of them.
         let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
         let rule = |stage: &StageSpec| (stage.selection, stage.objectives.clone(), stage.require.clone());
-        let choice = |stage: &StageSpec| (most(stage), rule(stage), stage.aggregate);
+        let choice = |stage: &StageSpec| (most(stage), rule(stage), stage.aggregate, stage.explore);
         (closed && old.map(choice) != new.map(choice)) || self.opens_by_reading(place)
     }
 

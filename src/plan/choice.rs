@@ -37,6 +37,13 @@ impl<'a> Choice<'a> {
         Self { spec, row, selector: Selector::new(spec), candidates: 0, replicas: BTreeMap::new() }
     }
 
+    /// Chooses those that go on to explore, too, as the stage says.
+    #[must_use]
+    pub(crate) fn exploring(mut self, seed: u64) -> Self {
+        self.selector = self.selector.exploring(seed, self.row.index, self.spec.explore);
+        self
+    }
+
     /// Offers the succeeded trial at this place, each once, in any order.
     pub(crate) fn offer(&mut self, place: u64, metrics: &Metrics) {
         if !self.row.is_replicated() {
@@ -49,7 +56,7 @@ impl<'a> Choice<'a> {
         self.replicas.entry(case).or_default().insert(replica, kept.collect());
     }
 
-    /// The survivors, best first.
+    /// The survivors, best first, and after them those that explore.
     #[must_use]
     pub(crate) fn finish(self) -> Vec<Chosen> {
         self.counted().0

@@ -263,7 +263,7 @@ impl Forecast<'_> {
         let price = 1 + row.parents.len() as u64 / 1_000;
         let (mut kept, mut reused, mut runs, mut checked) = (0, 0, 0, 0);
         let mut waits = false;
-        let mut choice = Choice::new(spec, row);
+        let mut choice = Choice::new(spec, row).exploring(self.new.study.seed);
         let mut outputs: HashMap<TrialId, Vec<OutputHash>> = HashMap::new();
         for index in 0..row.planned {
             let Some(left) = looking.left.checked_sub(price) else {

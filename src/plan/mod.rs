@@ -13,6 +13,7 @@ mod distinct;
 mod draw;
 pub(crate) mod evidence;
 mod exact;
+mod explore;
 pub(crate) mod forecast;
 mod grid;
 pub(crate) mod held;
@@ -41,7 +42,7 @@ pub(crate) use identity::{IdentityPart, KnownBy, MadeWith, PartKind, StageIdenti
 pub use lineage::Lineage;
 pub(crate) use lineage::trial_name;
 pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
-pub(crate) use retention::{Retention, retention};
+pub(crate) use retention::{Retention, retention, share_of};
 pub(crate) use retry::{delay_ms, is_retried};
 pub(crate) use select::{Ranked, Score, unmet};
 pub use summary::BestTrial;

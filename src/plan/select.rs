@@ -10,16 +10,20 @@
 //! - `pareto`: by non-dominated fronts, then by crowding distance; of cases with equal values one counts. See `pareto`.
 //!
 //! `top` and `lexicographic` hold as many candidates as may survive, the others the objectives' values of all.
+//!
+//! Where cases go on to explore, they are drawn from the candidates that do not survive; one that has the same values as a survivor of
+//! `pareto` could not have survived beside it, and is none of them.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
 use num_bigint::BigInt;
 
 use super::candidate::Candidate;
 use super::exact::{Column, Scale};
+use super::explore::Lots;
 use super::pareto;
 use super::rails::violation;
-use crate::model::{Metric, Metrics};
+use crate::model::{Metric, Metrics, StageIndex};
 use crate::study_file::{Goal, MetricBound, Objective, Selection, StageSpec};
 
 /// A survivor and why it is one.
@@ -60,6 +64,8 @@ pub(crate) struct Selector {
     best: BinaryHeap<Candidate>,
     /// For the others: all.
     all: Vec<Candidate>,
+    /// Who explores, where that is asked for.
+    lots: Option<Lots>,
 }
 
 impl Selector {
@@ -72,7 +78,15 @@ impl Selector {
             most: usize::try_from(stage.survivor_count).unwrap_or(usize::MAX),
             best: BinaryHeap::new(),
             all: Vec::new(),
+            lots: None,
         }
+    }
+
+    /// Chooses so many that explore, too.
+    #[must_use]
+    pub(crate) fn exploring(mut self, seed: u64, stage: StageIndex, most: u64) -> Self {
+        self.lots = (most > 0).then(|| Lots::new(seed, stage, most));
+        self
     }
 
     /// Offers a succeeded trial, each once, in any order. Whether it is a candidate: it has a finite number for
@@ -87,8 +101,9 @@ impl Selector {
         match self.selection {
             Selection::Top | Selection::Lexicographic => {
                 self.best.push(candidate);
-                if self.best.len() > self.most {
-                    self.best.pop();
+                let worst = if self.best.len() > self.most { self.best.pop() } else { None };
+                if let Some((lots, worst)) = self.lots.as_mut().zip(worst) {
+                    lots.offer(worst);
                 }
             }
             Selection::WeightedSum | Selection::Pareto => self.all.push(candidate),
@@ -96,10 +111,10 @@ impl Selector {
         true
     }
 
-    /// The survivors, best first.
+    /// The survivors, best first, and after them those that explore.
     #[must_use]
     pub(crate) fn finish(self) -> Vec<Ranked> {
-        let Self { objectives, selection, most, best, all, .. } = self;
+        let Self { objectives, selection, most, best, all, lots, .. } = self;
         let ranked = |candidate: Candidate, score, equals| {
             let values = candidate.costs.iter().zip(&objectives).map(|(cost, objective)| match objective.goal {
                 Goal::Maximize => 0.0 - cost,
@@ -107,7 +122,8 @@ impl Selector {
             });
             Ranked { index: candidate.index, values: values.collect(), score, equals }
         };
-        match selection {
+        let offered = if lots.is_some() { all.clone() } else { Vec::new() };
+        let mut chosen: Vec<Ranked> = match selection {
             Selection::Top | Selection::Lexicographic => {
                 best.into_sorted_vec().into_iter().map(|candidate| ranked(candidate, None, Vec::new())).collect()
             }
@@ -122,7 +138,13 @@ impl Selector {
                     ranked(placed.candidate, Some(score), placed.equals)
                 })
                 .collect(),
-        }
+        };
+        let Some(mut lots) = lots else { return chosen };
+        let passed: HashSet<u64> =
+            chosen.iter().flat_map(|one| one.equals.iter().chain([&one.index])).copied().collect();
+        offered.into_iter().filter(|one| !passed.contains(&one.index)).for_each(|one| lots.offer(one));
+        chosen.extend(lots.finish().into_iter().map(|candidate| ranked(candidate, None, Vec::new())));
+        chosen
     }
 }
 

@@ -112,13 +112,19 @@ impl<'a> StageSummary<'a> {
     /// The cases of its survivors, best first.
     pub fn survivors(&self) -> impl Iterator<Item = String> + use<'a> {
         let lineage = self.lineage;
-        self.row.survivors.iter().map(move |parent| lineage.whole_case_of(parent.trial))
+        self.row.winners().iter().map(move |parent| lineage.whole_case_of(parent.trial))
     }
 
     /// How many survived.
     #[must_use]
     pub fn survived(&self) -> u64 {
-        self.row.survivors.len() as u64
+        self.row.winners().len() as u64
+    }
+
+    /// The cases that go on to explore, and did not survive.
+    pub fn explorers(&self) -> impl Iterator<Item = String> + use<'a> {
+        let lineage = self.lineage;
+        self.row.explorers().iter().map(move |parent| lineage.whole_case_of(parent.trial))
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) trait Record {
 pub(crate) enum Standing {
     /// It survives.
     Survives,
+    /// It goes on to explore, though others are better.
+    Explores,
     /// It succeeds, and others are better.
     Ranked,
     /// It is ended early, at this step.
@@ -104,7 +106,9 @@ pub(crate) struct WhatIfStage {
     pub cut_cpu_us: u64,
     /// Those that rank best of all whose results are known, as many as survive.
     pub best: Vec<Ranks>,
-    /// Whether these are the survivors, whatever is unknown.
+    /// Those that go on to explore, if who they are is known.
+    pub explorers: Vec<TrialId>,
+    /// Whether the best are the survivors, whatever is unknown.
     pub certain: bool,
     standings: HashMap<TrialId, Standing>,
 }
@@ -197,7 +201,7 @@ impl WhatIf<'_> {
             };
             next_trial = trials.row.first_trial.0.saturating_add(trials.row.planned);
             let as_it_was = same && !changed;
-            let (found, kept) = stage(new, row, &trials, &ran, as_it_was);
+            let (found, kept) = stage((new, self.new.study.seed), row, &trials, &ran, as_it_was);
             survivors = kept;
             told.push(found);
         }
@@ -264,7 +268,7 @@ impl WhatIf<'_> {
 
 /// One stage, and its survivors where they are known.
 fn stage(
-    spec: &StageSpec,
+    (spec, seed): (&StageSpec, u64),
     row: &StageRow,
     trials: &Trials,
     ran: &[Ran],
@@ -278,7 +282,7 @@ fn stage(
     let planned = trials.of.len() as u64;
     let mut found = WhatIfStage { stage: row.index, planned: Some(planned), ..WhatIfStage::default() };
     let most = usize::try_from(spec.survivor_count).unwrap_or(usize::MAX);
-    let mut choice = Choice::new(spec, &trials.row);
+    let mut choice = Choice::new(spec, &trials.row).exploring(seed);
     for ((fate, of), index) in fates.iter().zip(&trials.of).zip(0_u64..) {
         let one = of.and_then(|place| ran.get(place));
         found.never_ran += u64::from(one.is_none_or(|one| !one.began && matches!(one.end, End::Open)));
@@ -322,16 +326,27 @@ fn stage(
     for (Chosen { ranked, place: index }, place) in chosen.into_iter().zip(0_usize..) {
         // Further results move it down by one each at most; where all values count, they may move it anywhere.
         let certain = unknown == 0 || (by_order && place.saturating_add(unknown) < most);
+        let explores = place >= most;
+        if explores && !certain {
+            break;
+        }
         let of = usize::try_from(index).ok().and_then(|index| trials.of.get(index).copied().flatten());
         if let Some(trial) = of.map(id) {
-            let standing = if certain { Standing::Survives } else { Standing::Unknown };
+            let standing = match certain {
+                true if explores => Standing::Explores,
+                true => Standing::Survives,
+                false => Standing::Unknown,
+            };
             // The case survives, whichever of its replicas stood for it.
             let case = row.case_of(trial.0.saturating_sub(row.first_trial.0));
             let places = case.into_iter().flat_map(|case| row.places_of(case));
             let replicas = places.map(|place| TrialId(row.first_trial.0.saturating_add(place)));
             found.standings.extend(replicas.filter(|_| row.is_replicated()).map(|replica| (replica, standing)));
             found.standings.insert(trial, standing);
-            found.best.push(Ranks { trial, values: ranked.values, certain });
+            match explores {
+                true => found.explorers.push(trial),
+                false => found.best.push(Ranks { trial, values: ranked.values, certain }),
+            }
         }
     }
     if unknown > 0 && !by_order {
@@ -339,14 +354,15 @@ fn stage(
         open.for_each(|standing| *standing = Standing::Unknown);
     }
     found.certain = found.best.iter().all(|ranks| ranks.certain) && (unknown == 0 || found.best.len() >= most);
-    let is_over = row.status == StageStatus::Closed || unknown == 0;
-    let parent = |ranks: &Ranks| {
-        let place = usize::try_from(ranks.trial.0.saturating_sub(row.first_trial.0)).ok();
+    // Who explores is drawn from all that did not survive.
+    let is_over = unknown == 0 || (row.status == StageStatus::Closed && spec.explore == 0);
+    let parent = |trial: TrialId| {
+        let place = usize::try_from(trial.0.saturating_sub(row.first_trial.0)).ok();
         let attempt = place.and_then(|place| ran.get(place)).map_or(0, |one| one.accepted);
-        Parent { trial: ranks.trial, attempt }
+        Parent { trial, attempt }
     };
-    // Nothing was chosen otherwise here: who survived is recorded.
-    let survivors = (found.certain && is_over).then(|| found.best.iter().map(parent).collect());
+    let go_on = found.best.iter().map(|ranks| ranks.trial).chain(found.explorers.iter().copied());
+    let survivors = (found.certain && is_over).then(|| go_on.map(parent).collect());
     (found, survivors)
 }
 

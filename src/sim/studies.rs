@@ -143,6 +143,7 @@ pub(super) fn all() -> Vec<Scenario> {
         swept(),
         kept_mended(),
         repeated(),
+        explored(),
     ]
 }
 
@@ -209,6 +210,12 @@ fn repeated() -> Scenario {
     };
     let nature = Nature { flaky_percent: 40, flaky: 1, ..Nature::default() };
     Scenario { nature, amended: Some((of(3, 6), Some(1))), ..scenario("repeated", 2, of(2, 4)) }
+}
+
+/// A case goes on that did not survive.
+fn explored() -> Scenario {
+    let first = stage("a", 3, 1).explore(1).range("x", Range::int(1..=3));
+    scenario("explored", 2, study([first, stage("b", 2, 1)]))
 }
 
 fn discarded() -> Scenario {

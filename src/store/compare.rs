@@ -177,8 +177,8 @@ impl Compare {
             let now: Vec<String> =
                 row.survivors.iter().map(|parent| lineage.whole_case_of(parent.trial)).collect();
             self.other.with(&self.look, |other| {
-                let then = other.survivors(&row.name);
-                !now.is_empty() && !then.is_empty() && now != then
+                let then = other.goes_on(&row.name);
+                !now.is_empty() && !then.is_empty() && then != now.iter().collect::<Vec<_>>()
             })
         };
         before.filter(differs).map(|row| row.name.as_str()).collect()

@@ -1,6 +1,6 @@
 //! Mistakes in a study file or a spec built in code, and how people see them.
 //!
-//! Every mistake has its place: bytes of the study file, or a path such as `stage "explore".trial_budget`. Rendering
+//! Every mistake has its place: bytes of the study file, or a path such as `stage "place".trial_budget`. Rendering
 //! must never panic, whatever bytes the study file holds, and never write terminal escapes it was given.
 
 use std::fmt;
@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 100;
 pub struct Diagnostic {
     /// Bytes of the study file it is about; `None` for a spec built in code and for `--set`.
     pub span: Option<Range<usize>>,
-    /// The same place in words, such as `stage "explore".trial_budget`; may be empty for a syntax error.
+    /// The same place in words, such as `stage "place".trial_budget`; may be empty for a syntax error.
     pub path: String,
     /// What is wrong, in one line.
     pub message: String,

@@ -22,7 +22,7 @@ use crate::model::{Keep, Value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// Such as `stage "explore".trial_budget`.
+    /// Such as `stage "place".trial_budget`.
     pub path: String,
     /// Its value before; `None`: it was not set.
     pub old: Option<String>,

@@ -25,6 +25,7 @@ use super::rules::{FailureRule, MetricBound, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
 use super::watching::{HalvingSpec, StopIf};
+use crate::model::json::is_zero;
 use crate::model::{Keep, Metrics, Params, names_of};
 
 /// `[[stage]]`, with `[defaults]` already applied.
@@ -106,6 +107,9 @@ pub struct StageSpec {
     /// What its replicas come to together.
     #[serde(default, skip_serializing_if = "Aggregate::is_mean")]
     pub aggregate: Aggregate,
+    /// How many cases go on to explore, of those that could have survived and did not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub explore: u64,
     /// How its trials are run here; no part of the study's identity.
     #[serde(default, skip_serializing_if = "StageRun::is_none")]
     pub run: StageRun,
@@ -208,6 +212,7 @@ pub(super) struct StageParts {
     pub halving: Field<HalvingParts>,
     pub stop_if: Field<Vec<StopParts>>,
     pub repeats: Field<u64>,
+    pub explore: Field<u64>,
     /// The rules of built-in sets.
     pub failure_sets: Vec<FailureRule>,
 }
@@ -253,6 +258,10 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "At most this many cases survive; at most `trial_budget`. `\"all\"`: whoever succeeds.",
             |c, n, p, d| d.survivor_count.put(c.survivors(n, p), p))
             .shown(|stage| Some(diff::survivors(stage))).amended(Amend::Survivors),
+        StageKey::new("explore", Takes::Integer(0, COUNT_MAX), Preset::Value("0"),
+            "So many cases that could have survived and did not go on, too, drawn by the study's seed; they are no survivors. Not in the last stage.",
+            |c, n, p, d| d.explore.put(c.count(n, p, 0), p))
+            .shown(|stage| (stage.explore > 0).then(|| stage.explore.to_string())).amended(Amend::Survivors),
         StageKey::new("sampling", SAMPLED, Preset::Value("\"grid\""),
             "Which values of the sweep are tried together.",
             |c, n, p, d| d.sampling.put(c.sampling_kind(n, p), p))

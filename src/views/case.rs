@@ -56,10 +56,22 @@ impl CaseSummary<'_> {
         first.into_iter().find(|state| any(*state)).unwrap_or(TrialState::Succeeded)
     }
 
-    /// The replica that stands for it among its stage's survivors, if it survived.
+    /// The replica whose directory its children get, if it survived or went on to explore.
     #[must_use]
     pub fn stands_for_it(&self) -> Option<&TrialSummary<'_>> {
-        self.replicas.iter().find(|replica| replica.survived())
+        self.replicas.iter().find(|replica| replica.survived() || replica.explores())
+    }
+
+    /// Whether it survived its stage.
+    #[must_use]
+    pub fn survived(&self) -> bool {
+        self.replicas.iter().any(TrialSummary::survived)
+    }
+
+    /// Whether it went on to explore, though it did not survive its stage.
+    #[must_use]
+    pub fn explores(&self) -> bool {
+        self.replicas.iter().any(TrialSummary::explores)
     }
 }
 

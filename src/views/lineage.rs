@@ -15,7 +15,7 @@ use crate::plan::{Lineage, StageTrials};
 /// Longest line of a node's label, columns.
 const LABEL_COLUMNS: usize = 60;
 
-/// Writes the graph. What the survivors of the last closed stage descend from is drawn bold.
+/// Writes the graph. What the survivors of the last closed stage descend from is drawn bold, and who explores dashed.
 ///
 /// # Errors
 /// [`ViewError::Journal`], [`ViewError::Output`].
@@ -35,7 +35,12 @@ pub(crate) fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) ->
     for stage in view.stages.iter().filter(|stage| !stage.survivors.is_empty()) {
         let StageTrials { planned, failed, pruned, .. } = view.summary(stage).trials;
         let planned = counted(planned, "trial");
-        let mut title = format!("{}: {} of {planned} survive", stage.name, stage.survivors.len());
+        let mut title = format!("{}: {} of {planned} survive", stage.name, stage.winners().len());
+        match stage.explorers().len() {
+            0 => {}
+            1 => title += ", 1 explores",
+            more => title += &format!(", {more} explore"),
+        }
         if failed > 0 {
             title += &format!(", {failed} failed");
         }
@@ -44,10 +49,16 @@ pub(crate) fn dot(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write) ->
         }
         writeln!(out, "  subgraph cluster_{} {{", stage.index)?;
         writeln!(out, "    label={}; color=gray; fontname=\"sans-serif\"; fontsize=11;", quoted(&title))?;
-        for (rank, survivor) in (1_u64..).zip(&stage.survivors) {
-            let label = label(view, snapshot, &lineage, stage, rank, survivor)?;
-            let bold = if winners.contains(&survivor.trial) { ", style=\"rounded,bold\"" } else { "" };
-            writeln!(out, "    t{} [label={label}{bold}];", survivor.trial)?;
+        let ranked = stage.winners().iter().zip((1_u64..).map(Some));
+        for (parent, rank) in ranked.chain(stage.explorers().iter().map(|parent| (parent, None))) {
+            let label = label(view, snapshot, &lineage, stage, rank, parent)?;
+            let style = match (winners.contains(&parent.trial), rank) {
+                (false, Some(_)) => "",
+                (true, Some(_)) => ", style=\"rounded,bold\"",
+                (false, None) => ", style=\"rounded,dashed\"",
+                (true, None) => ", style=\"rounded,bold,dashed\"",
+            };
+            writeln!(out, "    t{} [label={label}{style}];", parent.trial)?;
         }
         writeln!(out, "  }}")?;
     }
@@ -71,7 +82,7 @@ fn parent_of(lineage: &Lineage<'_>, trial: TrialId) -> Option<Parent> {
 /// The survivors of the last closed stage, and all they descend from.
 fn winners(view: &StudyView, lineage: &Lineage<'_>) -> HashSet<TrialId> {
     let mut winners = HashSet::new();
-    for survivor in view.last_closed().iter().flat_map(|stage| &stage.survivors) {
+    for survivor in view.last_closed().iter().flat_map(|stage| stage.winners()) {
         let mut at = Some(survivor.trial);
         while let Some(trial) = at.filter(|trial| winners.insert(*trial)) {
             at = parent_of(lineage, trial).map(|parent| parent.trial);
@@ -80,16 +91,17 @@ fn winners(view: &StudyView, lineage: &Lineage<'_>) -> HashSet<TrialId> {
     winners
 }
 
-/// A node's text: its case and rank, the values its own sweep chose, its objectives.
+/// A node's text: its case and rank, or that it explores, the values its own sweep chose, its objectives.
 fn label(
     view: &StudyView,
     snapshot: &Snapshot,
     lineage: &Lineage<'_>,
     stage: &StageRow,
-    rank: u64,
+    rank: Option<u64>,
     survivor: &Parent,
 ) -> Result<String, ViewError> {
-    let mut lines = vec![format!("{} (#{rank})", lineage.whole_case_of(survivor.trial))];
+    let rank = rank.map_or_else(|| "explores".to_owned(), |rank| format!("#{rank}"));
+    let mut lines = vec![format!("{} ({rank})", lineage.whole_case_of(survivor.trial))];
     let own = lineage.locate(survivor.trial).and_then(|(stage, index)| lineage.own_values(stage, index));
     let own = own.unwrap_or_default();
     if !own.is_empty() {

@@ -180,6 +180,9 @@ pub struct Stage {
     pub expected: u64,
     /// Survivors, once closed.
     pub survivors: u64,
+    /// Cases that went on to explore, though they did not survive; there where any did.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub explorers: u64,
     /// Whether no trial still to come can change who survives; `null` while the stage waits.
     pub survivors_decided: Option<bool>,
     /// Attempts that end in a minute at the present pace; `null` before the first ended.
@@ -402,6 +405,7 @@ fn stage_out(
         told: summary.counters.told,
         expected: stage.expected(),
         survivors: summary.survived(),
+        explorers: summary.explorers().count() as u64,
         survivors_decided: decided,
         per_minute: pace.map(Pace::per_minute),
         eta_s: pace

@@ -2,7 +2,7 @@
 //!
 //! Its size must not grow with the trials, but for the survivors and what proposers said; trials come one by one (`trial.rs`).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use super::ViewError;
 use super::words::doubt_words;
 use crate::journal::{self, JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, AttemptOutcome, AttemptRow, Doubt, Proposals, Rail, StageCounters, StageIndex, StageRow,
+    AttemptNo, AttemptOutcome, AttemptRow, Doubt, Parent, Proposals, Rail, StageCounters, StageIndex, StageRow,
     StageStatus, StudyProgress, StudyRow, StudyStatus, TrialId, TrialState,
 };
 use crate::paths::{StudyPaths, attempt_name, stage_name};
@@ -66,6 +66,13 @@ impl StudyLocation {
     }
 }
 
+/// How a case goes on from its stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoesOn {
+    Survivor,
+    Explorer,
+}
+
 /// A study, loaded once per snapshot. Its size does not grow with the trials, but for the survivors.
 #[derive(Debug)]
 pub struct StudyView {
@@ -86,7 +93,7 @@ pub struct StudyView {
     /// Whether its engine lives.
     pub liveness: Liveness,
     /// Of all stages; see [`StudyView::survives`].
-    survivors: OnceLock<HashSet<TrialId>>,
+    go_on: OnceLock<HashMap<TrialId, GoesOn>>,
 }
 
 impl StudyView {
@@ -117,8 +124,8 @@ impl StudyView {
         let counters =
             stages.iter().map(|stage| snapshot.counters(stage.index)).collect::<Result<_, JournalError>>()?;
         let proposals = snapshot.proposals(TrialId(0), TrialId(u64::MAX))?;
-        let (progress, survivors) = (snapshot.progress()?, OnceLock::new());
-        Ok(Self { study, progress, stages, counters, proposals, spec, place, liveness, survivors })
+        let (progress, go_on) = (snapshot.progress()?, OnceLock::new());
+        Ok(Self { study, progress, stages, counters, proposals, spec, place, liveness, go_on })
     }
 
     /// The status for people: a study whose engine is gone is interrupted, whatever its row still says.
@@ -269,7 +276,23 @@ impl StudyView {
     /// Whether a trial survived its stage.
     #[must_use]
     pub fn survives(&self, trial: TrialId) -> bool {
-        let all = || self.stages.iter().flat_map(|stage| &stage.survivors).map(|parent| parent.trial).collect();
-        self.survivors.get_or_init(all).contains(&trial)
+        self.goes_on(trial) == Some(GoesOn::Survivor)
+    }
+
+    /// Whether a trial went on to explore, though it did not survive its stage.
+    #[must_use]
+    pub fn explores(&self, trial: TrialId) -> bool {
+        self.goes_on(trial) == Some(GoesOn::Explorer)
+    }
+
+    fn goes_on(&self, trial: TrialId) -> Option<GoesOn> {
+        fn told(parents: &[Parent], how: GoesOn) -> impl Iterator<Item = (TrialId, GoesOn)> + use<'_> {
+            parents.iter().map(move |parent| (parent.trial, how))
+        }
+        let of = |stage: &StageRow| -> Vec<(TrialId, GoesOn)> {
+            told(stage.winners(), GoesOn::Survivor).chain(told(stage.explorers(), GoesOn::Explorer)).collect()
+        };
+        let all = || self.stages.iter().flat_map(of).collect();
+        self.go_on.get_or_init(all).get(&trial).copied()
     }
 }

@@ -51,6 +51,6 @@ pub fn survivors_of(
     stage: &StageRow,
     most: usize,
 ) -> Result<Vec<Survivor>, ViewError> {
-    let trials = stage.survivors.iter().take(most).map(|parent| view.trial(snapshot, parent.trial));
+    let trials = stage.winners().iter().take(most).map(|parent| view.trial(snapshot, parent.trial));
     trials.filter_map(Result::transpose).map(|trial| Survivor::new(view, snapshot, trial?)).collect()
 }

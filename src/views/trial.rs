@@ -75,6 +75,12 @@ impl<'a> TrialSummary<'a> {
         self.view.survives(self.trial)
     }
 
+    /// Whether it went on to explore, though it did not survive its stage.
+    #[must_use]
+    pub fn explores(&self) -> bool {
+        self.view.explores(self.trial)
+    }
+
     /// Whether it ended, and counts for nothing.
     #[must_use]
     pub(crate) fn ended_outside(&self) -> bool {

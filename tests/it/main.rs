@@ -44,7 +44,7 @@
 //! - `places`: where a study lies, and what trials put in the place of a directory;
 //! - `probe`: `piton check` of a study for a cluster;
 //! - `paired`: comparisons of cases that ran several times;
-//! - `what_if`: what another choice would have kept;
+//! - `what_if`: what another choice would have kept; `explore`: cases that go on though they did not survive;
 //! - `schema`: the JSON Schema of the study file;
 //! - `progress`: what trials report while they run;
 //! - `python`: the tests of the Python package, with this program;
@@ -84,6 +84,7 @@ mod curves;
 mod destroyed;
 mod docs;
 mod everything;
+mod explore;
 mod failures;
 mod faults;
 mod forged;

@@ -59,7 +59,7 @@ for line in sys.stdin:
                 assert not validator.is_valid(other), f'other at {path}: {key}'
 ";
     let root = env!("CARGO_MANIFEST_DIR");
-    let optional = "aborted_by cluster_trouble executor lost_events outside rail remote stage counted kept";
+    let optional = "aborted_by cluster_trouble executor lost_events outside rail remote stage counted kept explorer explorers";
     let mut child = Command::new(format!("{root}/target/tools/python/bin/python"))
         .args(["-c", SCRIPT, &format!("{root}/docs/schema/{schema}.schema.json"), optional])
         .stdin(std::process::Stdio::piped())

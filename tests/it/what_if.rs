@@ -240,7 +240,7 @@ fn the_command_says_it_and_changes_nothing() {
       s_0_1 in explore: kept, ranked 1 of what is known
       s_1_1 in refine: unknown, ranked 1 of what is known: 2 of its trials never ran
     in all 2 trials
-    retention of the best 1 of refine 1 is from the first 1 of the 3 that survived explore; all are from the first 1. Cases that did not survive had no children, so nothing is known of theirs
+    retention of the best 1 of refine 1 is from the first 1 of the 3 that survived explore; all are from the first 1. Cases that did not survive had no children, so nothing is known of theirs: this is biased
     "#);
     let json: Json = serde_json::from_str(&sandbox.ok("what-if study.redb --survivors 1 --json", 0)).unwrap();
     assert_eq!((&json["schema"], &json["winner"]["kept"]), (&1.into(), &"unknown".into()));

@@ -64,7 +64,7 @@ pub struct StageRow {
     pub planned: u64,
     /// Whether a proposer says what its trials try.
     pub proposing: Proposing,
-    /// Its own survivors, best first, once closed.
+    /// Its own survivors, best first, once closed, and after them those that explore: see [`StageRow::winners`].
     pub survivors: Vec<Parent>,
     /// The approval it needed or got.
     pub approval: Option<Approval>,
@@ -119,6 +119,18 @@ impl StageRow {
     pub fn expected(&self) -> u64 {
         let each = u64::from(self.rounds().max(1));
         if self.takes_proposals() { self.room().saturating_mul(each) } else { self.planned }
+    }
+
+    /// Those that its cut chose, best first; none before it has closed.
+    #[must_use]
+    pub fn winners(&self) -> &[Parent] {
+        cut(&self.survivors, self.survivor_count).0
+    }
+
+    /// Those that go on to explore though the cut did not choose them, in the order of their numbers.
+    #[must_use]
+    pub fn explorers(&self) -> &[Parent] {
+        cut(&self.survivors, self.survivor_count).1
     }
 
     /// Whether it began with these cases, each by this attempt; their order only says which trials are whose.
@@ -179,6 +191,14 @@ impl StageRow {
         let later = self.more.iter().filter(|segment| usize::try_from(segment.parent) == Ok(position));
         later.fold(first, |sum, segment| sum.saturating_add(segment.count))
     }
+}
+
+/// Whoever goes on from a stage, as winners of its cut and those that explore. Nobody explores where fewer than `survivor_count`
+/// survive: then everyone does who could.
+#[must_use]
+pub(crate) fn cut(survivors: &[Parent], survivor_count: u64) -> (&[Parent], &[Parent]) {
+    let winners = usize::try_from(survivor_count).unwrap_or(usize::MAX).min(survivors.len());
+    survivors.split_at_checked(winners).unwrap_or((survivors, &[]))
 }
 
 /// The part of a stage that is small however many parents and survivors it has.

@@ -176,6 +176,7 @@ const SAID: &[Said] = &[
     ("stage.command", "\"place.sh {parent_dir} {seed} {density}\"", "[\"place.sh {parent_dir} {seed} {density}\"]", PLACE),
     ("stage.trial_budget", "trial_budget = 4", "trial_budget = 5", NEITHER),
     ("stage.survivor_count", "\"all\"", "2", NEITHER),
+    ("stage.explore", "survivor_count = \"all\"", "survivor_count = 1\nexplore = 1", NEITHER),
     ("stage.sampling", "#synth", "sampling = \"random\"", NEITHER),
     ("stage.selection", "#synth", "selection = \"pareto\"\nobjective = [{ metric = \"area\", goal = \"minimize\" }]", NEITHER),
     ("stage.timeout", "#synth", "timeout = \"1s\"", NEITHER),

@@ -330,3 +330,34 @@ fn who_does_not_meet_what_is_required_does_not_survive() {
     let label = Metrics::from([("m0".into(), Metric::Number(1.0)), ("slack".into(), Metric::Label("ok".into()))]);
     assert_eq!(unmet(&of.require, &label).as_deref(), Some("`slack` is no number"));
 }
+
+/// Whoever could have survived and did not may explore; of equal cases those beside a survivor of `pareto` could not.
+#[test]
+fn who_explores_is_drawn_from_those_that_did_not_survive() {
+    let values: Vec<Vec<f64>> = [5.0, 1.0, 3.0, f64::NAN, 2.0, 4.0].map(|value| vec![value]).to_vec();
+    let drawn = |selection, survivors, most| {
+        let weight = (selection == Selection::WeightedSum).then_some(1.0);
+        let of = stage(selection, survivors, &[(Goal::Minimize, weight)]);
+        let mut selector = Selector::new(&of).exploring(7, 0, most);
+        for (index, values) in (0..).zip(&values) {
+            selector.offer(index, &metrics(values));
+        }
+        selector.finish().iter().map(|ranked| ranked.index).collect::<Vec<u64>>()
+    };
+    for selection in [Selection::Top, Selection::Lexicographic, Selection::WeightedSum, Selection::Pareto] {
+        assert_eq!(drawn(selection, 2, 9), [1, 4, 0, 2, 5], "{selection:?}");
+        let two = drawn(selection, 2, 2);
+        assert_eq!((&two[..2], two.len()), (&[1, 4][..], 4));
+        assert_eq!(two, drawn(Selection::Top, 2, 2), "the same ones, however it is chosen");
+        assert_eq!(drawn(selection, 2, 0), [1, 4]);
+        assert_eq!(drawn(selection, 9, 2), [1, 4, 2, 5, 0], "nobody is left");
+    }
+    let of = stage(Selection::Pareto, 2, &[MIN, MIN]);
+    let mut selector = Selector::new(&of).exploring(7, 0, 9);
+    for (index, values) in (0..).zip([[1.0, 2.0], [2.0, 1.0], [2.0, 1.0], [3.0, 3.0], [3.0, 3.0]]) {
+        selector.offer(index, &metrics(&values));
+    }
+    let ranked = selector.finish();
+    assert_eq!(ranked.iter().map(|ranked| ranked.index).collect::<Vec<_>>(), [0, 1, 3, 4]);
+    assert_eq!((&ranked[2].values, ranked[2].score), (&vec![3.0, 3.0], None));
+}

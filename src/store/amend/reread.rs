@@ -140,7 +140,7 @@ impl Reading<'_> {
             plan::declared(self.new).into_iter().nth(position(stage.index)).and_then(|decl| decl.objective);
         let objective = objective.filter(|_| !stage.is_replicated());
         let head = StageHead { status: stage.status, first_trial: stage.first_trial, objective };
-        let mut choice = Choice::new(is, stage);
+        let mut choice = Choice::new(is, stage).exploring(self.new.study.seed);
         let (mut results, mut best, mut attempts) = (Vec::new(), None, BTreeMap::new());
         for row in self.snapshot.trials(stage.first_trial, stage.end())? {
             let mut row = row?;

@@ -28,6 +28,7 @@ impl Checker<'_> {
         let mut stages = Vec::with_capacity(parts.len());
         let count = parts.len();
         let mut before = None;
+        let mut goes_on = None;
         for (index, parts) in parts.into_iter().enumerate() {
             every_sweep_known &= !matches!(parts.sweep, Field::Bad) && parts.names_known();
             known.add(parts.swept(), self.gaps_of(&parts));
@@ -57,6 +58,7 @@ impl Checker<'_> {
             }
             self.reuse_suits(&parts, before.as_ref(), &known, every_sweep_known);
             before = Some(Before::of(&parts));
+            goes_on = self.exploring_suits(&parts, goes_on.as_ref(), index.saturating_add(1) == count);
             stages.extend(self.stage(parts));
         }
         (stages.len() == count && count > 0).then_some(stages)
@@ -140,6 +142,11 @@ impl Checker<'_> {
                 Field::Bad => return None,
                 Field::Good(repeats, _) if repeats > 1 => Some(u32::try_from(repeats).ok()?),
                 Field::Good(..) | Field::Absent => None,
+            },
+            explore: match parts.explore {
+                Field::Bad => return None,
+                Field::Good(explore, _) => explore,
+                Field::Absent => 0,
             },
             // The study's own rules first: they know it better.
             failures: parts.spec.failures.into_iter().chain(parts.failure_sets).collect(),

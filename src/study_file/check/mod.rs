@@ -5,6 +5,7 @@
 
 pub(super) mod cluster;
 mod cross;
+mod exploring;
 pub(super) mod keeping;
 pub(super) mod progress;
 mod replicas;

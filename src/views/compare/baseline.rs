@@ -134,10 +134,10 @@ impl<'a> Baseline<'a> {
         self.stages.iter().map(|stage| stage.name.as_str())
     }
 
-    /// The survivors of a stage, best first; empty for one that it does not have.
+    /// Whoever goes on from a stage: its survivors, best first, and those that explore; none for one that it does not have.
     #[must_use]
-    pub fn survivors(&self, stage: &str) -> &[String] {
-        self.stage(stage).map_or(&[], |stage| &stage.survivors)
+    pub fn goes_on(&self, stage: &str) -> Vec<&String> {
+        self.stage(stage).map_or_else(Vec::new, |stage| stage.survivors.iter().chain(&stage.explorers).collect())
     }
 
     pub(super) fn has_stage(&self, name: &str) -> bool {
@@ -279,12 +279,14 @@ struct StageHead {
     name: String,
     #[serde(default)]
     survivors: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    explorers: Vec<String>,
 }
 
 impl From<StageSummary<'_>> for StageHead {
     fn from(summary: StageSummary<'_>) -> Self {
         let (index, name) = (summary.row.index, summary.row.name.clone());
-        Self { index, name, survivors: summary.survivors().collect() }
+        Self { index, name, survivors: summary.survivors().collect(), explorers: summary.explorers().collect() }
     }
 }
 

@@ -54,6 +54,9 @@ struct Input<'a> {
 #[derive(Serialize)]
 struct Stage<'a> {
     cancelled: u64,
+    /// Cases that went on to explore, though they did not survive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explorers: Vec<String>,
     failed: u64,
     index: u32,
     name: &'a str,
@@ -81,6 +84,8 @@ struct Told {
 #[derive(Serialize)]
 struct Trial<'a> {
     case: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    explorer: bool,
     failure: Option<&'a str>,
     id: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +218,7 @@ fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> R
     };
     Ok(Stage {
         cancelled,
+        explorers: summary.explorers().collect(),
         failed,
         index: stage.index,
         name: &stage.name,
@@ -249,6 +255,7 @@ fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
     let rungs = trial.rungs().iter().filter(|_| counts && state.is_final());
     Trial {
         case: trial.case(),
+        explorer: trial.explores(),
         failure: trial.failure().filter(|_| counts).map(|failure| failure.kind.name()),
         id: trial.trial.0,
         imported: trial.imported().filter(|_| counts).map(|imported| SourceOut::new(&imported.source)),

@@ -28,7 +28,10 @@ pub(in crate::views) struct CaseOut<'a> {
     /// The numbers of its trials, in the order of the replicas.
     trials: Vec<u64>,
     survivor: bool,
-    /// The trial whose directory its children get; `null` if it did not survive.
+    /// There where it is true: it went on to explore, though it did not survive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    explorer: bool,
+    /// The trial whose directory its children get; `null` if it did not go on.
     stands_for_it: Option<u64>,
 }
 
@@ -49,7 +52,6 @@ impl<'a> CaseOut<'a> {
     }
 
     fn of(case: &'a CaseSummary<'a>, state: TrialState) -> Self {
-        let stands_for_it = case.stands_for_it().map(|replica| replica.trial.0);
         Self {
             stage: case.stage.index,
             case: case.name(),
@@ -60,8 +62,9 @@ impl<'a> CaseOut<'a> {
             metrics: MetricsOut(&case.whole.metrics),
             spread: &case.whole.spread,
             trials: case.replicas.iter().map(|replica| replica.trial.0).collect(),
-            survivor: stands_for_it.is_some(),
-            stands_for_it,
+            survivor: case.survived(),
+            explorer: case.explores(),
+            stands_for_it: case.stands_for_it().map(|replica| replica.trial.0),
         }
     }
 }

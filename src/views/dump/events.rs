@@ -18,7 +18,7 @@ use crate::model::words::{counted, freed};
 use crate::model::{
     Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Kept, LaterStages, Next, Parent,
     Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StageRow, StudyCreated, TrialId,
-    Verdict, waiting,
+    Verdict, cut, waiting,
 };
 use crate::plan;
 use crate::views::text::{clean, duration, pad, pad_left, reported};
@@ -116,6 +116,9 @@ enum Body<'a> {
         stage: u32,
         stage_name: &'a str,
         survivors: Vec<ParentOut>,
+        /// Those that go on to explore, though they did not survive; there where any do.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        explorers: Vec<ParentOut>,
     },
     StageReopened {
         stage: u32,
@@ -407,7 +410,7 @@ enum NextOut {
 /// Names as they were when an event came: an amendment may give a trial's number to another case.
 struct Names<'a> {
     view: &'a StudyView,
-    stages: Vec<String>,
+    stages: Vec<StageDecl>,
     /// Of each stage that has begun its first trial, and which trials it has.
     begun: Vec<StageRow>,
     /// The number after the last trial that the open stage's proposer proposed.
@@ -422,7 +425,7 @@ impl<'a> Names<'a> {
     /// Takes note of an event, in order, before it is shown.
     fn note(&mut self, event: &Event) {
         match event {
-            Event::StudyCreated(created) => self.stages = names_of(&created.stages),
+            Event::StudyCreated(created) => self.stages.clone_from(&created.stages),
             Event::StageOpened { stage, shares, .. } => {
                 self.proposed = None;
                 self.begun.truncate(*stage as usize);
@@ -446,7 +449,7 @@ impl<'a> Names<'a> {
                 if let Some(stage) = self.begun.last_mut() {
                     stage.add_cases(more);
                 }
-                self.stages = names_of(&amended.stages);
+                self.stages.clone_from(&amended.stages);
             }
             // A stage that its proposer left short of its budget has fewer trials than its shares say.
             Event::TrialProposed { trial, .. } => self.proposed = Some(trial.0.saturating_add(1)),
@@ -490,7 +493,12 @@ impl<'a> Names<'a> {
     }
 
     fn stage(&self, stage: u32) -> &str {
-        self.stages.get(stage as usize).map_or("", String::as_str)
+        self.stages.get(stage as usize).map_or("", |stage| stage.name.as_str())
+    }
+
+    /// Who goes on from a stage, as winners of its cut and those that explore.
+    fn cut<'p>(&self, stage: u32, survivors: &'p [Parent]) -> (&'p [Parent], &'p [Parent]) {
+        cut(survivors, self.stages.get(stage as usize).map_or(u64::MAX, |stage| stage.survivor_count))
     }
 
     fn parents(&self, parents: &[Parent]) -> Vec<ParentOut> {
@@ -692,7 +700,8 @@ impl<'a> Names<'a> {
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
                 stage_name: self.stage(*stage),
-                survivors: self.parents(survivors),
+                survivors: self.parents(self.cut(*stage, survivors).0),
+                explorers: self.parents(self.cut(*stage, survivors).1),
             },
             Event::StageReopened { stage, later } => {
                 Body::StageReopened { stage: *stage, stage_name: self.stage(*stage), later: *later }
@@ -887,7 +896,12 @@ impl<'a> Names<'a> {
                 format!("{}: no survivors", self.stage(*stage))
             }
             Event::StageClosed { stage, survivors } => {
-                format!("{}: survivors {}", self.stage(*stage), cases(survivors))
+                let (winners, explorers) = self.cut(*stage, survivors);
+                let explore = match explorers {
+                    [] => String::new(),
+                    explorers => format!("; explore {}", cases(explorers)),
+                };
+                format!("{}: survivors {}{explore}", self.stage(*stage), cases(winners))
             }
             Event::StageReopened { stage, later } => {
                 let stage = self.stage(*stage);
@@ -915,10 +929,6 @@ impl<'a> Names<'a> {
             Event::RunEnded { how } => how.name().into(),
         }
     }
-}
-
-fn names_of(stages: &[StageDecl]) -> Vec<String> {
-    stages.iter().map(|stage| stage.name.clone()).collect()
 }
 
 fn name_of(amended: &SpecAmended, stage: u32) -> &str {

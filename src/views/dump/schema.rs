@@ -148,6 +148,9 @@ pub(super) struct StageOut<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     told: u64,
     survivors: Vec<String>,
+    /// Cases that went on to explore, though they did not survive; there where any did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explorers: Vec<String>,
     /// There where it is true: it was planned from other cases than survive the stage before it now, and was to stay so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     from_other_survivors: bool,
@@ -169,6 +172,7 @@ impl<'a> From<StageSummary<'a>> for StageOut<'a> {
             imported: summary.counters.imported,
             told: summary.counters.told,
             survivors: summary.survivors().collect(),
+            explorers: summary.explorers().collect(),
             from_other_survivors: summary.is_kept(),
             opened_at: stage.opened_ms.map(timestamp),
             closed_at: stage.closed_ms.map(timestamp),
@@ -195,6 +199,9 @@ pub(super) struct TrialOut<'a> {
     metrics: MetricsOut<'a>,
     failure: Option<FailureOut<'a>>,
     survivor: bool,
+    /// There where it is true: it went on to explore, though it did not survive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    explorer: bool,
     attempts: Vec<AttemptOut>,
     outputs: OutputsOut<'a>,
     #[serde(flatten)]
@@ -387,6 +394,7 @@ impl<'a> TrialOut<'a> {
             metrics: MetricsOut(trial.metrics()),
             failure: trial.failure().map(FailureOut::from),
             survivor: trial.survived(),
+            explorer: trial.explores(),
             attempts: attempts.collect(),
             outputs: OutputsOut(trial.outputs()),
             taken: TakenOut::new(trial.reused_from(), trial.is_doubtful(), trial.imported()),

@@ -6,6 +6,8 @@
 //!
 //! Where a stage repeats its cases there is a column `replica` after `imported`, and after the stage's trials a row for each such case: without `id`
 //! and `replica`, with the aggregates as its metrics. Whoever reads trials alone takes the rows that have an `id`.
+//!
+//! Where a stage explores there is a column `explorer` before the params: `true` for cases that went on though they did not survive.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -39,16 +41,19 @@ pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write)
     let metrics = metric_names(snapshot)?;
     let replicas = view.has_replicas();
     let header = FIXED.iter().copied().chain(replicas.then_some("replica")).map(str::to_owned);
+    let explores = view.spec.stages.iter().any(|stage| stage.explore > 0);
+    let header = header.chain(explores.then(|| "explorer".to_owned()));
     let header = header.chain(params.iter().map(|name| format!("param.{name}")));
     table.write_record(header.chain(metrics.iter().map(|name| format!("metric.{name}"))))?;
     for stage in &view.stages {
         for trial in view.trials(snapshot, stage)? {
             let trial = trial?;
             let replica = trial.replica().map_or_else(String::new, |replica| replica.to_string());
-            table.write_record(row(&trial, replicas.then_some(replica), &params, &metrics))?;
+            let explorer = explores.then(|| trial.explores().to_string());
+            table.write_record(row(&trial, [replicas.then_some(replica), explorer], &params, &metrics))?;
         }
         for case in view.whole_cases(snapshot, stage) {
-            table.write_record(case_row(&case?, &params, &metrics))?;
+            table.write_record(case_row(&case?, explores, &params, &metrics))?;
         }
     }
     Ok(table.flush()?)
@@ -56,7 +61,7 @@ pub(super) fn trials(view: &StudyView, snapshot: &Snapshot, out: &mut dyn Write)
 
 fn row(
     trial: &TrialSummary<'_>,
-    replica: Option<String>,
+    optional: [Option<String>; 2],
     params: &BTreeSet<String>,
     metrics: &BTreeSet<String>,
 ) -> Vec<String> {
@@ -79,7 +84,7 @@ fn row(
         trial.reused_from().map_or_else(String::new, origin_cell),
         trial.imported().map_or_else(String::new, |imported| imported.source.file.clone()),
     ];
-    cells.extend(replica);
+    cells.extend(optional.into_iter().flatten());
     let values = trial.params();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
     cells.extend(metrics.iter().map(|name| trial.metrics().get(name).map_or_else(String::new, metric_cell)));
@@ -87,7 +92,12 @@ fn row(
 }
 
 /// A case that runs several times: no number, and no replica.
-fn case_row(case: &CaseSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSet<String>) -> Vec<String> {
+fn case_row(
+    case: &CaseSummary<'_>,
+    explores: bool,
+    params: &BTreeSet<String>,
+    metrics: &BTreeSet<String>,
+) -> Vec<String> {
     let mut cells = vec![String::new(); FIXED.len().saturating_add(1)];
     let said = [
         ("stage", case.stage.index.to_string()),
@@ -95,12 +105,13 @@ fn case_row(case: &CaseSummary<'_>, params: &BTreeSet<String>, metrics: &BTreeSe
         ("case", case.name()),
         ("parent", case.parent()),
         ("state", case.state().name().to_owned()),
-        ("survivor", case.stands_for_it().is_some().to_string()),
+        ("survivor", case.survived().to_string()),
     ];
     for (name, value) in said {
         let cell = FIXED.iter().zip(&mut cells).find(|(column, _)| **column == name);
         cell.into_iter().for_each(|(_, cell)| cell.clone_from(&value));
     }
+    cells.extend(explores.then(|| case.explores().to_string()));
     let values = case.params();
     cells.extend(params.iter().map(|name| values.get(name).map_or_else(String::new, Value::to_string)));
     cells.extend(metrics.iter().map(|name| case.whole.metrics.get(name).map_or_else(String::new, metric_cell)));

@@ -109,6 +109,10 @@ fn trials(
     if !survivors.is_empty() {
         writeln!(out, "{}", screen.line(&format!("survivors, best first: {}", survivors.join(" "))))?;
     }
+    let explorers: Vec<String> = view.summary(stage).explorers().collect();
+    if !explorers.is_empty() {
+        writeln!(out, "{}", screen.line(&format!("explore, too: {}", explorers.join(" "))))?;
+    }
     // The last case has the longest name.
     let case_width = columns(&view.lineage().case(stage.index, stage.planned().saturating_sub(1)));
     for trial in view.trials(snapshot, stage)? {
@@ -118,8 +122,12 @@ fn trials(
 }
 
 fn trial_line(trial: &TrialSummary<'_>, case_width: usize, screen: Screen) -> String {
-    let head =
-        format!("{} {}  ", if trial.survived() { "*" } else { " " }, pad(&clean(&trial.case()), case_width));
+    let mark = match (trial.survived(), trial.explores()) {
+        (true, _) => "*",
+        (_, true) => "+",
+        _ => " ",
+    };
+    let head = format!("{mark} {}  ", pad(&clean(&trial.case()), case_width));
     let state = pad(trial.state.name(), "succeeded".len());
     let paint = match trial.state {
         TrialState::Succeeded => Paint::Good,

@@ -70,8 +70,8 @@ impl StageData {
 
     /// Notes what each trial is above its parent, a survivor of the stage before.
     fn compare_with(&mut self, before: &Self) {
-        let survivors = before.trials.iter().filter(|trial| trial.survivor);
-        let parents: HashMap<&str, &TrialData> = survivors.map(|trial| (trial.case.as_str(), trial)).collect();
+        let went_on = before.trials.iter().filter(|trial| trial.survivor || trial.explorer);
+        let parents: HashMap<&str, &TrialData> = went_on.map(|trial| (trial.case.as_str(), trial)).collect();
         for trial in &mut self.trials {
             let parent = parents.get(trial.parent.as_str());
             let above = |metric: &str| Some(trial.number(metric)? - parent?.number(metric)?);
@@ -98,6 +98,8 @@ pub(super) struct TrialData {
     /// It has no part in what its study was aborted by.
     pub(super) outside: bool,
     pub(super) survivor: bool,
+    /// It went on to explore, though it did not survive.
+    pub(super) explorer: bool,
     pub(super) params: Params,
     pub(super) metrics: BTreeMap<String, Metric>,
     pub(super) attempts: u32,
@@ -200,7 +202,8 @@ pub(super) fn gather(view: &StudyView, snapshot: &Snapshot) -> Result<Gathered, 
         };
         // Best first.
         let best = usize::try_from(rows_max / begun.max(1)).unwrap_or(usize::MAX).max(100);
-        let kept: HashSet<TrialId> = row.survivors.iter().take(best).map(|parent| parent.trial).collect();
+        let went_on = row.winners().iter().take(best).chain(row.explorers().iter().take(best));
+        let kept: HashSet<TrialId> = went_on.map(|parent| parent.trial).collect();
         let mut spread = Spread::default();
         let mut saved = Saved::default();
         for trial in view.trials_thinned(snapshot, row, strides.0)? {
@@ -255,6 +258,7 @@ impl From<&TrialSummary<'_>> for TrialData {
             state: trial.state,
             outside: trial.ended_outside(),
             survivor: trial.survived(),
+            explorer: trial.explores(),
             params: trial.params(),
             metrics: trial.metrics().clone(),
             attempts: last.map_or(0, |attempt| attempt.n),

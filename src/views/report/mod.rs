@@ -84,7 +84,7 @@ fn winners(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<Winner>, ViewErr
     };
     let lineage = view.lineage();
     let mut winners = Vec::new();
-    for survivor in stage.survivors.iter().take(WINNERS_MAX) {
+    for survivor in stage.winners().iter().take(WINNERS_MAX) {
         let mut steps = super::why::story(view, snapshot, &lineage, survivor.trial)?;
         steps.reverse();
         let place = lineage.locate(survivor.trial);

@@ -30,7 +30,7 @@ const make = (tag, attributes, ...children) => {
     const columnsOf = (stage) => [
       { name: "case", text: (r) => `${base}_${stage.index}_${stage.i[r]}`, key: (r) => stage.i[r] },
       { name: "state", text: (r) => stage.state[r], key: (r) => stage.state[r], kind: (r) => stage.state[r] },
-      { name: "survivor", text: (r) => (stage.survivor[r] ? "yes" : ""), key: (r) => -stage.survivor[r] },
+      { name: "survivor", text: (r) => (stage.survivor[r] ? "yes" : stage.explorer?.[r] ? "explores" : ""), key: (r) => -stage.survivor[r] },
       ...stage.params.concat(stage.metrics).map((name, c) => ({
         name,
         text: (r) => (stage.values[c][r] === null ? "" : String(stage.values[c][r])),

@@ -204,6 +204,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                 ", " (summary.trials.failed) " failed"
                 @if summary.trials.pruned > 0 { ", " (summary.trials.pruned) " pruned" }
                 @if summary.survived() > 0 { ", " (summary.survived()) " survived" }
+                @if !stage.row.explorers().is_empty() { ", " (stage.row.explorers().len()) " went on to explore" }
                 ". "
                 @if let (Some(best), Some(objective)) = (summary.best(), stage.objective()) {
                     "Best " (charts::objective_words(objective)) ": " strong { (number(best.value)) }
@@ -338,7 +339,7 @@ fn ancestry(report: &Report<'_>) -> Markup {
                                 li { code { (report.view.study.base_case) } " (base case)" }
                                 @for step in &winner.steps {
                                     li {
-                                        code { (step.case) } " " (step.chose) @if !step.metrics.is_empty() { span .note { " → " (step.metrics) } }
+                                        code { (step.case) } @if step.explorer { " (an explorer, no survivor)" } " " (step.chose) @if !step.metrics.is_empty() { span .note { " → " (step.metrics) } }
                                         @if let Some(command) = &step.command { pre tabindex="0" { (command) } }
                                     }
                                 }

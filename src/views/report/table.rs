@@ -36,6 +36,9 @@ struct Stage<'a> {
     i: Vec<u64>,
     state: Words<'a>,
     survivor: Vec<u8>,
+    /// Who went on to explore; left out where nobody did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explorer: Vec<u8>,
     attempts: Vec<u32>,
     /// Of these the first so many were discarded; left out where none was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +116,10 @@ fn stage<'a>(spec: &Spec, stage: &'a StageData) -> Stage<'a> {
         i: trials.iter().map(|trial| trial.index).collect(),
         state: trials.iter().map(|trial| Some(trial.state.name().into())).collect(),
         survivor: trials.iter().map(|trial| u8::from(trial.survivor)).collect(),
+        explorer: match trials.iter().any(|trial| trial.explorer) {
+            true => trials.iter().map(|trial| u8::from(trial.explorer)).collect(),
+            false => Vec::new(),
+        },
         attempts: trials.iter().map(|trial| trial.attempts).collect(),
         gone: match trials.iter().any(|trial| trial.gone > 0) {
             true => trials.iter().map(|trial| trial.gone).collect(),

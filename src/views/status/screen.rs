@@ -290,6 +290,9 @@ impl Stage {
         if self.survivors > 0 {
             pieces.push(counted(self.survivors, "survivor"));
         }
+        if self.explorers > 0 {
+            pieces.push(counted(self.explorers, "explorer"));
+        }
         if self.from_other_survivors {
             pieces.push(FROM_OTHERS.to_owned());
         }

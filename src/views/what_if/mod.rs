@@ -14,7 +14,7 @@ use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::{Kept, StageIndex, StageRow, StageStatus, TrialId, TrialState};
 use crate::plan::what_if::{End, Ran, Record, Seen, Standing, WhatIf as Question, WhatIfStage};
-use crate::plan::{Retention, retention};
+use crate::plan::{Retention, retention, share_of};
 use crate::study_file::watching::Showing;
 use crate::study_file::{Choices, StageSpec, differences};
 
@@ -77,6 +77,9 @@ pub struct StageOut {
     pub best: Vec<Case>,
     /// Whether these are the survivors, whatever is unknown.
     pub certain: bool,
+    /// Cases that would go on to explore, though others are better; there where it is known who would.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub explorers: Vec<String>,
     /// Cases that survived, and would not.
     pub lost: Vec<String>,
     /// Cases that survived, of which it is unknown whether they would.
@@ -143,7 +146,7 @@ pub struct Step {
     pub kept: Kind,
     /// Its place among the best whose results are known, from 1.
     pub rank: Option<u64>,
-    /// Why it is lost, or unknown.
+    /// Why it is lost or unknown, or kept though others are better.
     pub why: Option<String>,
 }
 
@@ -163,7 +166,7 @@ pub enum Kind {
 
 /// How the survivors of a stage descend from those of an earlier one.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RetentionOut {
     /// The earlier stage.
@@ -182,6 +185,22 @@ pub struct RetentionOut {
     pub needed: Option<u64>,
     /// Whether cases that did not survive had no children, so that nothing is known of those that they would have had.
     pub biased: bool,
+    /// Cases that went on from the earlier stage to explore: drawn from those that could have survived and did not. There where any did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explored: Option<ExploredOut>,
+}
+
+/// What those that explored tell of all that did not survive.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ExploredOut {
+    /// How many went on.
+    pub explorers: u64,
+    /// Of those, the ones with a descendant among the best.
+    pub found: u64,
+    /// Of all that could have survived and did not, the share that would have one: from and to, 95 %, by Clopper and Pearson.
+    pub share: [f64; 2],
 }
 
 impl WhatIf {
@@ -271,11 +290,11 @@ impl StageOut {
         let row = view.stage(found.stage)?;
         let name = |trial: TrialId| view.lineage().name_of(trial);
         let standing = |standing: &[Standing]| {
-            let of = row.survivors.iter().map(|parent| parent.trial);
+            let of = row.winners().iter().map(|parent| parent.trial);
             of.filter(|trial| standing.contains(&found.standing(*trial))).map(name).collect()
         };
-        let lost = [Standing::Ranked, Standing::Fails, Standing::NotThere];
-        let pruned = row.survivors.iter().map(|parent| parent.trial);
+        let lost = [Standing::Explores, Standing::Ranked, Standing::Fails, Standing::NotThere];
+        let pruned = row.winners().iter().map(|parent| parent.trial);
         let pruned = pruned.filter(|trial| matches!(found.standing(*trial), Standing::Pruned(_))).map(name);
         let mut lost: Vec<String> = standing(&lost);
         lost.extend(pruned);
@@ -306,6 +325,7 @@ impl StageOut {
                 })
                 .collect(),
             certain: found.certain,
+            explorers: found.explorers.iter().map(|trial| name(*trial)).collect(),
             lost,
             doubtful: standing(&[Standing::Unknown]),
         })
@@ -330,7 +350,12 @@ impl RetentionOut {
             first,
             retained: found.within(first),
             needed: found.needed(),
-            biased: true,
+            biased: found.explorers == 0,
+            explored: share_of(found.found, found.explorers).map(|share| ExploredOut {
+                explorers: found.explorers,
+                found: found.found,
+                share,
+            }),
         }
     }
 }
@@ -358,6 +383,7 @@ fn winner(view: &StudyView, found: &[WhatIfStage]) -> Option<Winner> {
         let of = found.iter().find(|found| found.stage == stage)?;
         let (own, why) = match of.standing(trial) {
             Standing::Survives => (Kind::Kept, None),
+            Standing::Explores => (Kind::Kept, Some("it goes on to explore, though others are better".to_owned())),
             Standing::Ranked => (Kind::Lost, Some("others are better".to_owned())),
             Standing::Pruned(step) => (Kind::Lost, Some(format!("ended early at step {step}"))),
             Standing::Fails => (Kind::Lost, Some("it fails".to_owned())),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Kind, RetentionOut, Saved, StageOut, WhatIf, Winner};
+use super::{ExploredOut, Kind, RetentionOut, Saved, StageOut, WhatIf, Winner};
 use crate::views::text::{Paint, clean, counted, duration, number};
 use crate::views::{Screen, ViewError};
 
@@ -88,6 +88,9 @@ impl StageOut {
         let none = if self.certain { "none: the study would have been aborted" } else { "none" };
         let best = if best.is_empty() { none.into() } else { listed(best.iter()) };
         writeln!(out, "  {survivors}: {best}")?;
+        if !self.explorers.is_empty() {
+            writeln!(out, "  go on to explore: {}", listed(self.explorers.iter()))?;
+        }
         for (names, words) in [(&self.lost, "survived, and would not"), (&self.doubtful, "survived, and may not")]
         {
             if !names.is_empty() {
@@ -162,10 +165,19 @@ impl RetentionOut {
             Some(needed) => format!("; all are from the first {needed}"),
             None => String::new(),
         };
-        let bias = if self.biased {
-            ". Cases that did not survive had no children, so nothing is known of theirs"
-        } else {
-            ""
+        let bias = match self.explored {
+            None => ". Cases that did not survive had no children, so nothing is known of theirs: this is biased"
+                .to_owned(),
+            Some(ExploredOut { explorers, found, share: [low, high] }) => {
+                let (have, percent) =
+                    (if found == 1 { "has" } else { "have" }, |share: f64| (share * 100.0).round());
+                format!(
+                    ". Of {} drawn from those that did not survive {found} {have} a descendant among them, so of all of those {} to {} % would (95 %)",
+                    counted(explorers, "explorer"),
+                    percent(low),
+                    percent(high)
+                )
+            }
         };
         format!(
             "of the best {} of {} {} {are} from the first {} of the {} that survived {}{needed}{bias}",

@@ -63,6 +63,8 @@ pub struct Why {
     pub outside: bool,
     /// Whether it is among the survivors of its stage.
     pub survivor: bool,
+    /// Whether it went on to explore, though it is not.
+    pub explorer: bool,
     /// Why it stands where it stands, in one sentence. It may quote what a trial wrote: see [`clean`](crate::views::clean).
     pub reason: String,
     /// Its place among the succeeded trials of its stage, if it is one of them.
@@ -122,6 +124,8 @@ struct Step {
     case: String,
     stage: StageIndex,
     stage_name: String,
+    /// Whether it went on to explore, though it did not survive.
+    explorer: bool,
     /// What its stage's sweep chose for it.
     chose: Params,
     metrics: Metrics,
@@ -147,6 +151,9 @@ struct WhyOut<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     outside: bool,
     survivor: bool,
+    /// There where it is true: it went on to explore, though it did not survive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    explorer: bool,
     reason: &'a str,
     rank: Option<&'a Rank>,
     failure: Option<FailureOut<'a>>,
@@ -225,6 +232,9 @@ struct StepOut<'a> {
     case: &'a str,
     stage: u32,
     stage_name: &'a str,
+    /// There where it is true: it went on to explore, though it did not survive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    explorer: bool,
     params: ParamsOut,
     metrics: MetricsOut<'a>,
 }
@@ -351,6 +361,7 @@ impl Why {
             state: trial.state,
             outside: trial.ended_outside(),
             survivor: trial.survived(),
+            explorer: trial.explores(),
             seed: lineage.trial_seed(stage.index, trial.index, &seen),
             command: command(view, &trial, &seen),
             metrics: trial.metrics().clone(),
@@ -397,6 +408,7 @@ impl Why {
             case: &step.case,
             stage: step.stage,
             stage_name: &step.stage_name,
+            explorer: step.explorer,
             params: ParamsOut(step.chose.clone()),
             metrics: MetricsOut(&step.metrics),
         });
@@ -410,6 +422,7 @@ impl Why {
             state: self.state,
             outside: self.outside,
             survivor: self.survivor,
+            explorer: self.explorer,
             reason: &self.reason,
             rank: self.rank.as_ref(),
             failure: self.failure.as_ref().map(FailureOut::from),
@@ -464,6 +477,8 @@ const METRICS_MAX_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct StoryStep {
     pub(super) case: String,
+    /// Whether it went on to explore, though it did not survive.
+    pub(super) explorer: bool,
     /// What its stage's sweep chose for it.
     pub(super) chose: String,
     pub(super) metrics: String,
@@ -490,6 +505,7 @@ pub(super) fn story(
         });
         story.push(StoryStep {
             case: step.case,
+            explorer: step.explorer,
             chose: text::params(&step.chose),
             metrics: text::metrics(&step.metrics),
             command: words.map(|words| words.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")),
@@ -516,6 +532,7 @@ fn steps(
             case: lineage.case(stage, index),
             stage,
             stage_name: view.stage(stage).map_or_else(String::new, |stage| stage.name.clone()),
+            explorer: view.explores(trial),
             chose: lineage.own_values(stage, index).unwrap_or_default().into_iter().collect(),
             metrics: snapshot.trial(trial)?.map_or_else(Metrics::new, |row| row.metrics),
         });
@@ -597,7 +614,10 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             _ if let Some(why) = unmet(view, trial, repeated) => {
                 format!("it succeeded, but does not meet what `require` asks ({why}), so it is not ranked")
             }
-            Some(rank) => ranked(trial.stage, rank, repeated.map_or_else(|| trial.survived(), Repeated::survived)),
+            Some(rank) => {
+                let went_on = repeated.map_or_else(|| (trial.survived(), trial.explores()), Repeated::went_on);
+                ranked(trial.stage, rank, went_on)
+            }
             None if let Some(case) = repeated.filter(|case| case.state != TrialState::Succeeded) => {
                 format!(
                     "it succeeded; `{}` is {}: a case counts once all its replicas have succeeded",
@@ -689,9 +709,10 @@ fn yet(stage: &StageRow, rank: &Rank) -> String {
     }
 }
 
-fn ranked(stage: &StageRow, rank: &Rank, survivor: bool) -> String {
+fn ranked(stage: &StageRow, rank: &Rank, (survivor, explorer): (bool, bool)) -> String {
     let fate = match (stage.status, survivor) {
         (StageStatus::Closed, true) => "it survived",
+        (StageStatus::Closed, false) if explorer => "it goes on to explore: it was not among the survivors",
         (StageStatus::Closed, false) => "it did not survive",
         (StageStatus::Aborted, _) => "the study was aborted before survivors were chosen",
         (StageStatus::Open | StageStatus::Waiting, _) => "survivors are chosen when the stage closes; so far",

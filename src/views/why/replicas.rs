@@ -20,6 +20,8 @@ pub(super) struct Repeated {
     pub case: String,
     /// Where it stands, by all its replicas.
     pub state: TrialState,
+    survived: bool,
+    explores: bool,
     whole: Aggregated,
     replicas: Vec<Replica>,
 }
@@ -84,11 +86,13 @@ impl Repeated {
             trial: trial.trial,
             state: trial.counted_state(),
             metrics: trial.metrics().clone(),
-            stands_for_it: trial.survived(),
+            stands_for_it: trial.survived() || trial.explores(),
         };
         Self {
             case: case.name(),
             state: case.state(),
+            survived: case.survived(),
+            explores: case.explores(),
             whole: case.whole.clone(),
             replicas: case.replicas.iter().map(replica).collect(),
         }
@@ -117,9 +121,9 @@ impl Repeated {
         &self.whole.metrics
     }
 
-    /// Whether it survived its stage.
-    pub(super) fn survived(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.stands_for_it)
+    /// Whether it survived its stage, and whether it went on to explore.
+    pub(super) fn went_on(&self) -> (bool, bool) {
+        (self.survived, self.explores)
     }
 
     pub(super) fn write_text(&self, screen: Screen, out: &mut dyn Write) -> Result<(), ViewError> {

@@ -21,7 +21,11 @@ impl Why {
             clean(&self.case),
             self.state.name(),
             if self.outside { ", outside" } else { "" },
-            if self.survivor { ", survivor" } else { "" },
+            match (self.survivor, self.explorer) {
+                (true, _) => ", survivor",
+                (_, true) => ", explorer",
+                _ => "",
+            },
             self.index,
             self.stage.index,
             clean(&self.stage.name),
@@ -35,7 +39,8 @@ impl Why {
         }
         writeln!(out, "\n{}", screen.paint(Paint::Bold, "lineage"))?;
         for step in &self.lineage {
-            let mut line = format!("  {}", clean(&step.case));
+            let explorer = if step.explorer { " (an explorer, no survivor)" } else { "" };
+            let mut line = format!("  {}{explorer}", clean(&step.case));
             for part in [params(&step.chose), metrics(&step.metrics)] {
                 if !part.is_empty() {
                     line.push_str(&format!("  {part}"));
