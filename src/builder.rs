@@ -264,6 +264,7 @@ pub struct Stage {
     abort_if: Vec<Node>,
     require: Vec<Node>,
     max_failure_rate: Option<f64>,
+    improve_within: Option<u64>,
     failures: Vec<Node>,
     halving: Vec<Entry>,
     stop_if: Vec<Node>,
@@ -288,6 +289,7 @@ impl Stage {
             abort_if: Vec::new(),
             require: Vec::new(),
             max_failure_rate: None,
+            improve_within: None,
             failures: Vec::new(),
             halving: Vec::new(),
             stop_if: Vec::new(),
@@ -455,6 +457,12 @@ impl Stage {
         self
     }
 
+    /// Ends the stage after so many finished trials in a row, in the order of their numbers, that brought nothing better: its best survive.
+    pub fn improve_within(mut self, trials: u64) -> Self {
+        self.improve_within = Some(trials);
+        self
+    }
+
     /// Aborts the study when more than this share of the finished trials, in `(0, 1]`, failed.
     pub fn max_failure_rate(mut self, rate: f64) -> Self {
         self.max_failure_rate = Some(rate);
@@ -548,6 +556,9 @@ impl Stage {
         put_list(&mut keys, "require", self.require);
         let mut rails: Vec<Entry> = Vec::new();
         put_list(&mut rails, "abort_if", self.abort_if);
+        rails.extend(
+            self.improve_within.map(|trials| entry("improve_within", Node::new(Kind::Int(trials.into())))),
+        );
         rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
         for (key, entries) in
             [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails), ("halving", self.halving)]

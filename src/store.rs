@@ -186,6 +186,8 @@ pub struct Verified {
     pub outputs: OutputsCheck,
     /// How the recorded abort is not the one that the results demand.
     pub aborted: Option<String>,
+    /// Stages that ended early, or did not, otherwise than their results demand.
+    pub ended: Vec<String>,
     /// Decisions of rungs that are not those that the recorded values give.
     pub rungs: Vec<String>,
     /// Results that were made with other inputs or tools than the study has now.
@@ -201,7 +203,7 @@ impl Verified {
     /// How many differences there are.
     #[must_use]
     pub fn differences(&self) -> u64 {
-        let counted = [&self.plan, &self.rungs, &self.made_with, &self.doubts].map(Vec::len);
+        let counted = [&self.plan, &self.ended, &self.rungs, &self.made_with, &self.doubts].map(Vec::len);
         let counted = counted.into_iter().chain([self.replay.differences.len()]);
         counted.sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
     }
@@ -287,6 +289,7 @@ impl Store {
             kept: planned::kept(&view),
             outputs: outputs::check(&view, &snapshot)?,
             aborted: abort::check(&view, &snapshot)?,
+            ended: abort::ended(&view, &snapshot)?,
             made_with: made_with::check(&view, &snapshot)?,
             doubts: view.doubts().filter(|(taken, _)| *taken > 0).map(|(_, words)| words).collect(),
             accepted: made_with::accepted(&view),

@@ -113,6 +113,7 @@ fn assumed_stages(spec: &Spec) -> Vec<StageRow> {
             tidied: Default::default(),
             discarding: false,
             replicas: Default::default(),
+            ended_after: None,
         };
         plan::plan_trials(stage, &mut row);
         rows.push(row);

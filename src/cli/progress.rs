@@ -24,7 +24,7 @@ use piton::program::plan::{BestTrial, Lineage};
 use piton::program::study_file::{Spec, Work};
 use piton::spec::StageSpec;
 use piton::views::progress::Glance;
-use piton::views::{clean, counted, doubt_words, duration, freed, number, reported};
+use piton::views::{clean, counted, doubt_words, duration, ended_words, freed, number, reported};
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -230,6 +230,7 @@ impl Progress {
             true => String::new(),
             false => format!("; explore: {}{others}", explorers.join(", ")),
         };
+        let ended = ended_words(&spec, summary.row).map_or_else(String::new, |words| format!("; {words}"));
         let (name, trials) = (&summary.row.name, summary.trials);
         let most = summary.row.survivor_count;
         let requires = spec.stages.get(stage as usize).is_some_and(|spec| !spec.require.is_empty());
@@ -238,7 +239,7 @@ impl Progress {
             false => String::new(),
         };
         let line = format!(
-            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}{fewer}{explore}",
+            "stage {stage} `{name}` closed: {} succeeded{}, {} failed{}; {who}{more}{fewer}{explore}{ended}",
             trials.succeeded,
             reused_words(&summary.counters),
             trials.failed,
@@ -388,6 +389,7 @@ impl Observer for Progress {
             | Event::BaseKept
             | Event::RungReached { .. }
             | Event::RoundsPlanned { .. }
+            | Event::StageEndedEarly { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

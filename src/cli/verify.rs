@@ -12,7 +12,8 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let verified = Store::at(&args.store.store).verify()?;
     let found = verified.differences();
     let same = found == 0;
-    let Verified { replay, plan, kept, outputs, aborted, rungs, made_with, doubts, accepted, .. } = verified;
+    let Verified { replay, plan, kept, outputs, aborted, ended, rungs, made_with, doubts, accepted, .. } =
+        verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -22,7 +23,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         print_json(&serde_json::json!({
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_discarded": outputs.discarded, "outputs_differing": outputs.differing,
-            "output_differences": outputs.differences, "abort_difference": aborted, "rung_differences": rungs,
+            "output_differences": outputs.differences, "abort_difference": aborted, "end_differences": ended, "rung_differences": rungs,
             "made_with_differences": made_with, "doubts": doubts, "inputs_accepted": accepted,
             "from_other_survivors": kept,
         }))?;
@@ -51,6 +52,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         }
         if let Some(difference) = &aborted {
             print_line(&format!("differs: {difference}"))?;
+        }
+        for difference in &ended {
+            print_line(&format!("differs: {}", clean(difference)))?;
         }
         for difference in &rungs {
             print_line(&format!("differs: {}", clean(difference)))?;

@@ -47,7 +47,7 @@ pub(crate) use jobs::JobMaker;
 pub(crate) use library::Library;
 pub(crate) use proposer::told_values;
 #[cfg(test)]
-pub(crate) use rails::broken;
+pub(crate) use rails::ruled;
 pub(crate) use run::Order;
 #[cfg(test)]
 pub(crate) use run::{CommitStep, Step};

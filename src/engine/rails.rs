@@ -6,7 +6,7 @@
 use super::draft::Draft;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{StageIndex, TrialId};
-use crate::plan::{self, Broken, Judge, Outcome};
+use crate::plan::{self, Judge, Outcome, Ruled};
 use crate::study_file::Spec;
 
 /// The rails over the open stage, with all its final results.
@@ -31,18 +31,18 @@ pub(super) fn known(snapshot: &Snapshot, spec: &Spec, draft: &Draft) -> Result<J
         for row in snapshot.trials(first, end)? {
             let row = row?;
             if let Some(outcome) = plan::outcome(&of.rails, &row) {
-                judge.offer(row.trial.0.saturating_sub(first.0), outcome);
+                judge.offer(row.trial.0.saturating_sub(first.0), outcome, plan::worth(of, &row));
             }
         }
     }
     Ok(judge)
 }
 
-/// The rail that the recorded results of a stage break.
+/// What the recorded results of a stage decide before all are there: the rail that they break, or that it ends early.
 ///
 /// # Errors
 /// [`JournalError`] from reading them.
-pub(crate) fn broken(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Option<Broken>, JournalError> {
+pub(crate) fn ruled(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Result<Option<Ruled>, JournalError> {
     let stages = snapshot.stages()?;
     let Some(row) = stages.get(stage as usize) else {
         return Err(JournalError::Missing { table: "stage", key: stage.into() });
@@ -52,5 +52,5 @@ pub(crate) fn broken(snapshot: &Snapshot, spec: &Spec, stage: StageIndex) -> Res
         None => row.first_trial,
     };
     let end = row.end();
-    plan::broken(spec, &stages, stage, snapshot.trials(first, end)?)
+    plan::ruled(spec, &stages, stage, snapshot.trials(first, end)?)
 }

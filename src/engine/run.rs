@@ -464,14 +464,14 @@ impl Loop<'_> {
                 inputs.push(Input::Selected { stage, survivors });
             }
             Action::Refill => {
-                let (submitted, limit) = (self.state.in_hand_count(), self.state.starts_below());
-                inputs.push(refilled(&self.journal.snapshot()?, submitted, limit)?);
+                let (submitted, startable) = (self.state.in_hand_count(), self.state.startable());
+                inputs.push(refilled(&self.journal.snapshot()?, submitted, startable)?);
             }
             Action::Settle => inputs.push(self.settle()?),
             Action::Discard => inputs.push(self.discard()?),
             Action::Judge(stage) => {
-                let broken = rails::broken(&self.journal.snapshot()?, self.jobs.spec(), stage)?;
-                inputs.push(Input::Judged { stage, broken });
+                let ruled = rails::ruled(&self.journal.snapshot()?, self.jobs.spec(), stage)?;
+                inputs.push(Input::Judged { stage, ruled });
             }
             Action::Ask { stage, index } => {
                 let asked = self.proposers.ask(stage, index, self.journal.snapshot()?);

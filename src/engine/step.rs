@@ -19,7 +19,7 @@ use crate::model::{
     Parent, REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId,
     TrialRow, TrialState, UnixMs, Usage, Verdict,
 };
-use crate::plan::{self, Broken, Judge, Lineage};
+use crate::plan::{self, Judge, Lineage, Ruled};
 use crate::study_file::{Spec, StageSpec};
 use rails::base_failed;
 pub(crate) use reusing::Hit;
@@ -56,12 +56,12 @@ pub(crate) enum Input {
         /// Parents of the next stage's trials, best first.
         survivors: Vec<Parent>,
     },
-    /// The rail that a stage's recorded results break, asked for by [`Action::Judge`].
+    /// What a stage's recorded results decide before all are there, asked for by [`Action::Judge`].
     Judged {
         /// Its stage's index, from 0.
         stage: StageIndex,
-        /// The rail; `None`: none.
-        broken: Option<Broken>,
+        /// The rail that they break, or that the stage ends; `None`: nothing.
+        ruled: Option<Ruled>,
     },
     /// The head of the ready queue, asked for by [`Action::Refill`].
     Refilled {
@@ -346,7 +346,7 @@ impl State {
             Input::Drain { by, limit_ms } => self.drain(now, by, limit_ms),
             Input::Force { by } => self.force(now, by),
             Input::Selected { stage, survivors } => self.selected(now, stage, survivors),
-            Input::Judged { stage, broken } => self.judged(now, stage, broken),
+            Input::Judged { stage, ruled } => self.judged(now, stage, ruled),
             Input::Refilled { entries, more } => {
                 self.refilled(entries, more);
                 Ok(Vec::new())
@@ -626,7 +626,7 @@ impl State {
             StudyStatus::Completed | StudyStatus::Aborted => return Ok(actions),
             StudyStatus::Created | StudyStatus::Running | StudyStatus::Interrupted => {}
         }
-        if self.judge.verdict().is_some()
+        if (self.judge.verdict().is_some() || (idle && self.ends_early()))
             && let Some((stage, _)) = self.draft.open_stage()
         {
             // What decides is on disk first; then the store says what it decides.
@@ -638,6 +638,7 @@ impl State {
         if unsettled && self.phase == Phase::Running {
             // What still runs was adopted, and is waited for.
             if idle {
+                actions.extend(self.admit());
                 actions.push(Action::Settle);
                 self.asked = true;
             }
@@ -655,6 +656,7 @@ impl State {
                 self.asked = true;
                 return Ok(actions);
             }
+            let admit = self.admit();
             match self.open_next(now)? {
                 Opened::Completed => return self.finish_after(actions, now, RunEnd::Completed),
                 Opened::Parked => return self.finish_after(actions, now, RunEnd::Waiting),
@@ -662,7 +664,8 @@ impl State {
                     actions.push(self.submit(now, TrialId::BASE)?);
                     return Ok(actions);
                 }
-                Opened::Stage | Opened::Nothing => {}
+                Opened::Stage => actions.extend(admit),
+                Opened::Nothing => {}
             }
         }
         match &self.phase {
@@ -698,7 +701,7 @@ impl State {
                 false => counters.pending(stage.planned()),
             };
             let under_way = counters.running + counters.undecided;
-            pending == 0 && under_way == 0 && !stage.takes_proposals()
+            (pending == 0 || stage.ended_after.is_some()) && under_way == 0 && !stage.takes_proposals()
         })
     }
 
@@ -972,15 +975,15 @@ pub(crate) fn end_event(end: AttemptEnd) -> Event {
     }
 }
 
-/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already, of the trials below
-/// `limit`.
+/// The answer to [`Action::Refill`]: the head of the ready queue, beyond what is handed out already, of the trials from `first` on and below
+/// `limit`. What waits before `first` is outside of a stage that ended early.
 ///
 /// # Errors
 /// [`JournalError`] from reading the store.
 pub(crate) fn refilled(
     snapshot: &Snapshot,
     submitted: usize,
-    limit: Option<TrialId>,
+    (first, limit): (TrialId, Option<TrialId>),
 ) -> Result<Input, JournalError> {
     let wanted = WINDOW + submitted;
     let (mut keys, mut after, mut more) = (Vec::new(), None, true);
@@ -988,7 +991,8 @@ pub(crate) fn refilled(
         let found = snapshot.ready(after, wanted)?;
         more = found.len() >= WINDOW;
         after = found.last().copied();
-        keys.extend(found.into_iter().filter(|(_, trial)| limit.is_none_or(|limit| *trial < limit)));
+        let wanted = |trial: TrialId| trial >= first && limit.is_none_or(|limit| trial < limit);
+        keys.extend(found.into_iter().filter(|(_, trial)| wanted(*trial)));
     }
     let entries = keys.into_iter().map(|key| Ok((key, snapshot.trial(key.1)?)));
     Ok(Input::Refilled { entries: entries.collect::<Result<_, JournalError>>()?, more })

@@ -479,7 +479,8 @@ pub(crate) trait Executor {
     /// The attempt's end is recorded: what reported it may go.
     fn forget(&mut self, _trial: TrialId, _attempt: AttemptNo) {}
     /// Starts no trial from this number on any more: those that wait come back as [`ExecutorEvent::Returned`], what runs goes
-    /// on. None of them is submitted after that.
+    /// on. None of them is submitted after that, until it is called with [`TrialId::BASE`], the highest number: then nothing is withdrawn any
+    /// more.
     fn withdraw(&mut self, from: TrialId);
     /// Ends the attempt of a trial that is pruned, TERM and KILL after the grace, and reports that; one that has not started comes
     /// back as [`ExecutorEvent::Returned`].

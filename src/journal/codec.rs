@@ -124,12 +124,13 @@ impl Stored for Record {
 
 impl Stored for StageRow {
     const KIND: &'static str = "stage";
-    type Latest = records::StageRowV4;
-    const TAG: u8 = 4;
+    type Latest = records::StageRowV5;
+    const TAG: u8 = 5;
     older! {
-        1: StageRowV1 => StageRowV2 => StageRowV3 => StageRowV4;
-        2: StageRowV2 => StageRowV3 => StageRowV4;
-        3: StageRowV3 => StageRowV4;
+        1: StageRowV1 => StageRowV2 => StageRowV3 => StageRowV4 => StageRowV5;
+        2: StageRowV2 => StageRowV3 => StageRowV4 => StageRowV5;
+        3: StageRowV3 => StageRowV4 => StageRowV5;
+        4: StageRowV4 => StageRowV5;
     }
     fn names(&self) -> Result<(), String> {
         names::stage(&self.name)
@@ -398,11 +399,12 @@ mod tests {
             tidied: Tidied::Others,
             discarding: true,
             replicas: Default::default(),
+            ended_after: None,
         };
         let bytes = encode(1, &stage).unwrap();
         // As it was written before cases were repeated, and since: without rounds, nobody left.
         let expected = [3, 1, 1, b'b', 4, 2, 0, 2, 9, 1, 3, 2, 1, 2, 0, 2, 0, 0, 0, 1, 2, 0, 1, 1, 1];
-        assert_eq!(bytes[..bytes.len() - 4], [&[4], &expected[1..], &[0, 0]].concat());
+        assert_eq!(bytes[..bytes.len() - 4], [&[5], &expected[1..], &[0, 0, 0]].concat());
         assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), stage);
         let before = sealed("stage", 1, expected.to_vec());
         assert_eq!(decode::<StageRow>(1, &before).unwrap(), stage);
@@ -410,10 +412,19 @@ mod tests {
         let left = vec![LeftCase { case: 1, round: 4, evidence: Some(1.5) }];
         let repeated = StageRow { replicas: Replicas { rounds, left }, ..stage.clone() };
         let bytes = encode(1, &repeated).unwrap();
-        let mut whole = [&[4], &expected[1..], &[1, 0, 2, 0, 251, 0x2c, 0x01, 1, 1, 1, 4, 1]].concat();
-        whole.extend([0, 0, 0, 0, 0, 0, 0xf8, 0x3f]);
+        let mut whole = [&[5], &expected[1..], &[1, 0, 2, 0, 251, 0x2c, 0x01, 1, 1, 1, 4, 1]].concat();
+        whole.extend([0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0]);
         assert_eq!(bytes[..bytes.len() - 4], whole);
         assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), repeated);
+        // Before a stage could end early, and since.
+        let before = sealed("stage", 1, [&[4], &whole[1..whole.len() - 1]].concat());
+        assert_eq!(decode::<StageRow>(1, &before).unwrap(), repeated);
+        let ended = StageRow { ended_after: Some(300), ..stage.clone() };
+        let bytes = encode(1, &ended).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [&[5], &expected[1..], &[0, 0, 1, 251, 0x2c, 0x01]].concat());
+        assert_eq!(decode::<StageRow>(1, &bytes).unwrap(), ended);
+        let bytes = encode(7, &event(Event::StageEndedEarly { stage: 1, counted: 300 })).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 41, 1, 251, 0x2c, 0x01]);
         let planned = event(Event::RoundsPlanned { stage: 1, count: 300 });
         let bytes = encode(7, &planned).unwrap();
         assert_eq!(bytes[..bytes.len() - 4], [1, 2, 5, 40, 1, 251, 0x2c, 0x01]);

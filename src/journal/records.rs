@@ -275,14 +275,14 @@ mirror_struct! {
     RoundsV1 = Rounds { first_case: u64, cases: u64, first: u32, count: u32, by_case: bool }
     LeftCaseV1 = LeftCase { case: u64, round: u32, evidence: Option<f64> }
     ReplicasV1 = Replicas { rounds: Vec<RoundsV1>, left: Vec<LeftCaseV1> }
-    StageRowV4 = StageRow {
+    StageRowV5 = StageRow {
         index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>,
         status: StageStatusV1,
         first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64,
         proposing: ProposingV1,
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>,
         opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1, tidied: TidiedV1, discarding: bool,
-        replicas: ReplicasV1,
+        replicas: ReplicasV1, ended_after: Option<u64>,
     }
     DiscardedV1 = Discarded { up_to: u32, keeps: KeptV1 }
     DiscardRunV1 = DiscardRun { first: TrialIdV1, count: u64, keeps: KeptV1 }
@@ -417,6 +417,13 @@ older! {
         survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
         tidied: TidiedV1, discarding: bool,
     } adds { replicas: ReplicasV1 { rounds: Vec::new(), left: Vec::new() } }
+    // A stage did not end before all its trials had.
+    StageRowV4 => StageRowV5 {
+        index: u32, name: String, trial_budget: u64, survivor_count: u64, objective: Option<FirstObjectiveV1>, status: StageStatusV1,
+        first_trial: TrialIdV1, parents: Vec<ParentV1>, shares: Vec<u64>, more: Vec<SegmentV1>, planned: u64, proposing: ProposingV1,
+        survivors: Vec<ParentV1>, approval: Option<ApprovalV1>, opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1,
+        tidied: TidiedV1, discarding: bool, replicas: ReplicasV1,
+    } adds { ended_after: None }
 }
 
 /// Results by one key, on disk.
@@ -751,5 +758,6 @@ mirror_enum! {
         DirectoriesDiscarded(discarded: Box<DirectoriesDiscardedV1>),
         DiscardFinished { stage: u32, bytes: u64, inodes: u64 },
         RoundsPlanned { stage: u32, count: u32 },
+        StageEndedEarly { stage: u32, counted: u64 },
     }
 }

@@ -165,6 +165,8 @@ impl Fold {
                     trial_budget: decl.trial_budget,
                     survivor_count: decl.survivor_count,
                     objective: decl.objective.clone(),
+                    // One that has not closed is asked anew when it ends.
+                    ended_after: stage.ended_after.filter(|_| stage.status == StageStatus::Closed),
                     ..stage
                 })?,
                 _ => return Err(self.misfit(format!("stage {index} has begun under another name"))),
@@ -194,6 +196,7 @@ impl Fold {
         }
         stage.status = StageStatus::Open;
         stage.survivors.clear();
+        stage.ended_after = None;
         stage.closed_ms = None;
         rows.put_stage(stage)
     }

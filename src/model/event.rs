@@ -297,6 +297,13 @@ pub enum Event {
         /// How many rounds.
         count: u32,
     },
+    /// A stage ends before all its trials have: so many in a row brought nothing better. It closes with what those that count came to.
+    StageEndedEarly {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// The trials of the stage below this place count.
+        counted: u64,
+    },
 }
 
 /// A stage that goes on with other parents; what stays as it was keeps its number.

@@ -130,6 +130,7 @@ impl Event {
             Self::DirectoriesDiscarded(_) => "directories_discarded",
             Self::DiscardFinished { .. } => "discard_finished",
             Self::RoundsPlanned { .. } => "rounds_planned",
+            Self::StageEndedEarly { .. } => "stage_ended_early",
         }
     }
 }
@@ -184,6 +185,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::StageOpened { stage, parents, shares } => fold.stage_opened(rows, *stage, parents, shares),
         Event::TrialProposed { trial, values, .. } => fold.trial_proposed(rows, *trial, values),
         Event::ProposalsEnded { stage, .. } => fold.proposals_ended(rows, *stage),
+        Event::StageEndedEarly { stage, counted } => fold.ended_early(rows, *stage, *counted),
         Event::StageClosed { stage, survivors } => fold.stage_closed(rows, *stage, survivors),
         Event::StageReopened { stage, later } => fold.stage_reopened(rows, *stage, *later),
         Event::StagesDiscarded { from } => fold.stages_discarded(rows, *from),
@@ -228,6 +230,7 @@ pub(crate) fn waiting(index: StageIndex, decl: &StageDecl) -> StageRow {
         tidied: Tidied::No,
         discarding: false,
         replicas: Default::default(),
+        ended_after: None,
     }
 }
 
@@ -427,6 +430,18 @@ impl Fold {
         rows.put_stage(stage)
     }
 
+    /// Nothing runs, and nothing more of the stage will; its other trials stay as they are.
+    fn ended_early<R: Rows>(&self, rows: &mut R, index: StageIndex, counted: u64) -> Result<(), R::Error> {
+        let mut stage = self.open_stage(rows, index)?;
+        let counters = rows.counters(index)?;
+        if counters.running + counters.undecided > 0 || counted >= stage.planned() || counted > counters.next_index
+        {
+            return Err(self.misfit(format!("stage {index} does not end after {counted} trials")));
+        }
+        stage.ended_after = Some(counted);
+        rows.put_stage(stage)
+    }
+
     fn stage_closed<R: Rows>(
         &self,
         rows: &mut R,
@@ -436,7 +451,8 @@ impl Fold {
         let mut stage = self.open_stage(rows, index)?;
         let counters = rows.counters(index)?;
         let under_way = counters.running + counters.undecided;
-        let unfinished = under_way > 0 || counters.pending(stage.planned()) > 0 || stage.takes_proposals();
+        let waits = stage.ended_after.is_none() && counters.pending(stage.planned()) > 0;
+        let unfinished = under_way > 0 || waits || stage.takes_proposals();
         if unfinished && !injected_fault!(ClosedEarly) {
             return Err(self.misfit(format!("stage {index} still has trials to run")));
         }
@@ -698,8 +714,13 @@ impl Fold {
     /// Makes the stage of a trial that is to run again open: an abort is taken back by it.
     fn reopen<R: Rows>(&self, rows: &mut R, index: StageIndex) -> Result<(), R::Error> {
         match rows.stage(index)? {
-            Some(stage) if stage.status == StageStatus::Open => Ok(()),
+            Some(stage) if stage.status == StageStatus::Open && stage.ended_after.is_none() => Ok(()),
+            // It is asked anew when it ends.
+            Some(stage) if stage.status == StageStatus::Open => {
+                rows.put_stage(StageRow { ended_after: None, ..stage })
+            }
             Some(mut stage) if stage.status == StageStatus::Aborted => {
+                stage.ended_after = None;
                 stage.status = StageStatus::Open;
                 stage.closed_ms = None;
                 rows.put_stage(stage)?;

@@ -30,6 +30,7 @@ impl Fold {
         let mut stage = self.begun_stage(rows, index)?;
         stage.status = StageStatus::Open;
         stage.survivors.clear();
+        stage.ended_after = None;
         stage.closed_ms = None;
         stage.later = later;
         rows.put_stage(stage)?;
@@ -98,6 +99,7 @@ impl Fold {
             later: LaterStages::Discard,
             opened_ms: Some(self.at_ms),
             closed_ms: None,
+            ended_after: None,
             ..stage.clone()
         };
         now.planned = now.room();

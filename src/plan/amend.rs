@@ -610,6 +610,10 @@ impl Judge<'_> {
         match amend {
             // What was recorded at rungs was read by the rules so far.
             Amend::Reports if !old.only_measures(new) => self.alters(change, place),
+            // Where a stage ends is a matter of who survives.
+            Amend::StageRails if old.rails.improve_within != new.rails.improve_within && !last => {
+                survivors(change)
+            }
             Amend::Metrics | Amend::Reports | Amend::FailureRules | Amend::StageRails
                 if let Some(found) = found =>
             {
@@ -727,7 +731,9 @@ impl Judge<'_> {
         // All are all, however many the budget makes of them.
         let most = |stage: &StageSpec| (!stage.all_survive).then_some(stage.survivor_count);
         let rule = |stage: &StageSpec| (stage.selection, stage.objectives.clone(), stage.require.clone());
-        let choice = |stage: &StageSpec| (most(stage), rule(stage), stage.aggregate, stage.explore);
+        let choice = |stage: &StageSpec| {
+            (most(stage), rule(stage), stage.aggregate, stage.explore, stage.rails.improve_within)
+        };
         (closed && old.map(choice) != new.map(choice)) || self.opens_by_reading(place)
     }
 

@@ -46,6 +46,10 @@ impl<'a> Choice<'a> {
 
     /// Offers the succeeded trial at this place, each once, in any order.
     pub(crate) fn offer(&mut self, place: u64, metrics: &Metrics) {
+        // What else ended has no part in a stage that ended early.
+        if self.row.is_outside(place) && !injected_fault!(OutsideSurvives) {
+            return;
+        }
         if !self.row.is_replicated() {
             self.candidates += u64::from(self.selector.offer(place, metrics));
             return;

@@ -375,6 +375,7 @@ mod tests {
             tidied: Default::default(),
             discarding: false,
             replicas: Default::default(),
+            ended_after: None,
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod aggregate;
 pub(crate) mod amend;
+mod bounds;
 mod candidate;
 mod choice;
 mod distinct;
@@ -37,14 +38,15 @@ use crate::model::{FirstObjective, Proposing, Replicas, StageDecl, StageRow, Stu
 use crate::study_file::{Goal, RANDOM_LOG_CASES_MAX, SOBOL_CASES_MAX, Sampling, Spec, StageSpec};
 
 pub(crate) use aggregate::{Aggregated, aggregated};
+pub(crate) use bounds::unmet;
 pub(crate) use choice::{Choice, Chosen};
 pub(crate) use identity::{IdentityPart, KnownBy, MadeWith, PartKind, StageIdentity, doubt_of, is_checked};
 pub use lineage::Lineage;
 pub(crate) use lineage::trial_name;
-pub(crate) use rails::{Broken, Judge, Outcome, broken, outcome};
+pub(crate) use rails::{Judge, Outcome, Ruled, broken, outcome, ruled, worth};
 pub(crate) use retention::{Retention, retention, share_of};
 pub(crate) use retry::{delay_ms, is_retried};
-pub(crate) use select::{Ranked, Score, unmet};
+pub(crate) use select::{Ranked, Score};
 pub use summary::BestTrial;
 pub(crate) use summary::{StageSummary, StageTrials};
 

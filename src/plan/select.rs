@@ -18,12 +18,12 @@ use std::collections::{BinaryHeap, HashSet};
 
 use num_bigint::BigInt;
 
+use super::bounds::unmet;
 use super::candidate::Candidate;
 use super::exact::{Column, Scale};
 use super::explore::Lots;
 use super::pareto;
-use super::rails::violation;
-use crate::model::{Metric, Metrics, StageIndex};
+use crate::model::{Metrics, StageIndex};
 use crate::study_file::{Goal, MetricBound, Objective, Selection, StageSpec};
 
 /// A survivor and why it is one.
@@ -92,11 +92,7 @@ impl Selector {
     /// Offers a succeeded trial, each once, in any order. Whether it is a candidate: it has a finite number for
     /// every objective, and meets what is required.
     pub(crate) fn offer(&mut self, derived_index: u64, metrics: &Metrics) -> bool {
-        let costs: Option<Vec<f64>> = self.objectives.iter().map(|objective| cost(objective, metrics)).collect();
-        let Some(costs) = costs else { return false };
-        if unmet(&self.require, metrics).is_some() {
-            return false;
-        }
+        let Some(costs) = costs_of(&self.objectives, &self.require, metrics) else { return false };
         let candidate = Candidate { costs, index: derived_index };
         match self.selection {
             Selection::Top | Selection::Lexicographic => {
@@ -148,14 +144,15 @@ impl Selector {
     }
 }
 
-/// What of what is required these metrics do not meet, in words. The bound itself meets it.
+/// The values of a case's objectives in order, turned so that smaller is better; `None` if it cannot survive.
 #[must_use]
-pub(crate) fn unmet(require: &[MetricBound], metrics: &Metrics) -> Option<String> {
-    let is_there = |rule: &MetricBound| metrics.get(&rule.metric).and_then(Metric::number).is_some();
-    require.iter().find_map(|rule| match is_there(rule) {
-        true => violation(rule, metrics),
-        false => Some(format!("`{}` is no number", rule.metric)),
-    })
+pub(super) fn costs(stage: &StageSpec, metrics: &Metrics) -> Option<Vec<f64>> {
+    costs_of(&stage.objectives, &stage.require, metrics)
+}
+
+fn costs_of(objectives: &[Objective], require: &[MetricBound], metrics: &Metrics) -> Option<Vec<f64>> {
+    let costs = objectives.iter().map(|objective| cost(objective, metrics)).collect::<Option<Vec<f64>>>()?;
+    unmet(require, metrics).is_none().then_some(costs)
 }
 
 /// An objective's value where smaller is better; `None` unless it is a finite number.

@@ -24,7 +24,7 @@ pub struct StageTrials {
     pub succeeded: u64,
     /// Trials that failed for good.
     pub failed: u64,
-    /// Trials that never come to a result: the study was aborted before.
+    /// Trials that never come to a result: the study was aborted, or the stage ended, before.
     pub cancelled: u64,
     /// Trials that were ended early. There where there are any.
     #[serde(skip_serializing_if = "is_zero")]
@@ -105,6 +105,10 @@ impl<'a> StageSummary<'a> {
     #[must_use]
     pub fn best(&self) -> Option<BestTrial> {
         let (best, objective) = self.counters.best.zip(self.row.objective.as_ref())?;
+        // What has no part in the stage is not its best, and which else is is not counted.
+        if self.row.is_outside(best.trial.0.saturating_sub(self.row.first_trial.0)) {
+            return None;
+        }
         let case = self.lineage.name_of(best.trial);
         Some(BestTrial { metric: objective.metric.clone(), value: best.value, case })
     }
@@ -163,6 +167,7 @@ mod tests {
             tidied: Default::default(),
             discarding: false,
             replicas: Default::default(),
+            ended_after: None,
         }
     }
 

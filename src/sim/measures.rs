@@ -16,6 +16,7 @@ fn study(fault: Fault) -> &'static str {
             "retries"
         }
         RailsByArrival => "rails",
+        OutsideSurvives => "ended",
         DirectoryNotSynced => "gated",
         OutputsNotSynced | OutputsWayNotSynced | DirectoriesNotDurable => "outputs",
         NewEntryNotSynced => "staged_outputs",

@@ -22,7 +22,7 @@ use crate::model::{
     Record, Seq, StageIndex, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialRow, TrialState, Verdict,
 };
 use crate::paths::StudyPaths;
-use crate::plan::{is_checked, trial_name};
+use crate::plan::{Ruled, is_checked, trial_name};
 use crate::study_file::Spec;
 use crate::sys::simulated::on;
 use crate::views::{Liveness, StudyLocation, StudyView, dump, telemetry};
@@ -237,20 +237,28 @@ fn agreed(snapshot: &Snapshot) -> Result<(), LookError> {
     Ok(())
 }
 
-/// An abort by a rail is what the results of the trials that count give, and no closed stage's results break one.
+/// An abort by a rail is what the results of the trials that count give, and no closed stage's results break one. A stage that ended early
+/// did so where they say, and no other.
 fn rails(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
     let (study, stages) = (snapshot.study()?, snapshot.stages()?);
     let by_results = |rail| matches!(rail, Rail::AbortIf | Rail::MaxFailureRate | Rail::CatastrophicFailures);
     if let Some(abort) = study.abort.filter(|abort| by_results(abort.rail)) {
-        let broken = engine::broken(snapshot, spec, abort.stage)?;
+        let broken = match engine::ruled(snapshot, spec, abort.stage)? {
+            Some(Ruled::Broken(broken)) => Some(broken),
+            _ => None,
+        };
         let told = broken.as_ref().map(|broken| (broken.rail, broken.counted, &broken.violating));
         if told != Some((abort.rail, abort.counted, &study.violating)) {
             return Err(format!("4: aborted by {abort:?}, its results give {broken:?}").into());
         }
     }
     for stage in stages.iter().filter(|stage| stage.status == StageStatus::Closed) {
-        if let Some(broken) = engine::broken(snapshot, spec, stage.index)? {
-            return Err(format!("4: stage {} closed, and its results break {broken:?}", stage.index).into());
+        let ruled = engine::ruled(snapshot, spec, stage.index)?;
+        if ruled != stage.ended_after.map(Ruled::Ended) {
+            let ended = stage.ended_after;
+            return Err(
+                format!("4: stage {} closed after {ended:?}, its results give {ruled:?}", stage.index).into()
+            );
         }
     }
     Ok(())

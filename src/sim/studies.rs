@@ -144,6 +144,7 @@ pub(super) fn all() -> Vec<Scenario> {
         kept_mended(),
         repeated(),
         explored(),
+        ended(),
     ]
 }
 
@@ -216,6 +217,12 @@ fn repeated() -> Scenario {
 fn explored() -> Scenario {
     let first = stage("a", 3, 1).explore(1).range("x", Range::int(1..=3));
     scenario("explored", 2, study([first, stage("b", 2, 1)]))
+}
+
+/// The first stage ends once one brought nothing better, among others of higher number that have ended or still run.
+fn ended() -> Scenario {
+    let first = stage("a", 6, 2).range("x", Range::int(1..=6)).improve_within(1);
+    scenario("ended", 4, study([first, stage("b", 1, 1)]))
 }
 
 fn discarded() -> Scenario {

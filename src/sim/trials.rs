@@ -717,7 +717,7 @@ impl Executor for Pool {
         for job in Vec::<Job>::from(back) {
             shared.tell(ExecutorEvent::Returned { trial: job.key.trial });
         }
-        shared.withdrawn_from = Some(from);
+        shared.withdrawn_from = Some(from).filter(|from| *from != TrialId::BASE);
     }
 
     fn prune(&mut self, trial: TrialId) {

@@ -26,7 +26,7 @@ impl Rails {
     }
 }
 
-/// `[stage.rails]`: when a stage aborts the study.
+/// `[stage.rails]`: when a stage aborts the study, or ends early.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StageRails {
@@ -36,13 +36,16 @@ pub struct StageRails {
     /// More failed than this of the finished trials abort the study; in `(0, 1]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failure_rate: Option<f64>,
+    /// The stage ends after so many finished trials in a row that brought nothing better, in the order of their numbers; at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub improve_within: Option<u64>,
 }
 
 impl StageRails {
     /// Whether there are none.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.abort_if.is_empty() && self.max_failure_rate.is_none()
+        *self == Self::default()
     }
 }
 

@@ -310,7 +310,7 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             .shown(|stage| stage.memory_limit_bytes.map(|bytes| bytes.to_string()))
             .amended(Amend::Limit(|stage| stage.memory_limit_bytes)),
         StageKey::new("rails", Takes::Table(&rules::STAGE_RAILS), NONE,
-            "When the stage aborts the study.",
+            "When the stage aborts the study, or ends early.",
             |c, n, p, d| put(&mut d.spec.rails, c.stage_rails(n, p)))
             .below(|stage| diff::within(&rules::STAGE_RAILS, &stage.rails)).amended(Amend::StageRails),
         StageKey::new("failure", Takes::List(&Takes::Table(&rules::FAILURE), 0), Preset::Value("[]"),

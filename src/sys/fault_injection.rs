@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     DirectoriesNotDurable,
     /// Rails are asked of results as they come, not in the order of their numbers.
     RailsByArrival,
+    /// What ended beyond the end of a stage that ended early can survive.
+    OutsideSurvives,
     /// Results count whatever became of the inputs meanwhile.
     InputsNotAsked,
     /// A child starts whatever became of its parent's outputs.
@@ -137,7 +139,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 60] = [
+    pub(crate) const ALL: [Self; 61] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -163,6 +165,7 @@ impl Fault {
         Self::ExportsNotMended,
         Self::DirectoriesNotDurable,
         Self::RailsByArrival,
+        Self::OutsideSurvives,
         Self::InputsNotAsked,
         Self::ParentNotAsked,
         Self::ParentNotAskedAgain,

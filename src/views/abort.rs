@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::text::clean;
 use super::{StudyView, ViewError};
 use crate::journal::Snapshot;
+use crate::model::words::counted;
 use crate::model::{Rail, StageRow, StageStatus, StudyRow, StudyStatus, TrialId, TrialState};
-use crate::plan::{self, Choice, Lineage};
+use crate::plan::{self, Choice, Lineage, Ruled};
 
 /// Most cases named in words; the data has them all.
 const NAMED: usize = 20;
@@ -120,4 +121,32 @@ pub(crate) fn check(view: &StudyView, snapshot: &Snapshot) -> Result<Option<Stri
             abort.counted
         )
     }))
+}
+
+/// Asks the recorded results of each closed stage once more whether it ended early, and where. How they differ, if they do.
+///
+/// # Errors
+/// [`ViewError::Journal`].
+pub(crate) fn ended(view: &StudyView, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
+    let mut differs = Vec::new();
+    for stage in view.stages.iter().filter(|stage| stage.status == StageStatus::Closed) {
+        let asks = view.spec.stages.get(stage.index as usize).is_some_and(|of| of.rails.improve_within.is_some());
+        if !asks && stage.ended_after.is_none() {
+            continue;
+        }
+        let found =
+            match plan::ruled(&view.spec, &view.stages, stage.index, snapshot.trials(TrialId(0), stage.end())?)? {
+                Some(Ruled::Ended(counted)) => Some(counted),
+                Some(Ruled::Broken(_)) | None => None,
+            };
+        if found != stage.ended_after {
+            let words = |count: Option<u64>| match count {
+                Some(count) => format!("the end after {}", counted(count, "trial")),
+                None => "no end before all trials have finished".to_owned(),
+            };
+            let (told, found) = (words(stage.ended_after), words(found));
+            differs.push(format!("stage `{}` tells of {told}, its recorded results give {found}", stage.name));
+        }
+    }
+    Ok(differs)
 }

@@ -112,8 +112,8 @@ impl Counts {
         let StageSummary { trials, counters, .. } = view.summary(stage);
         let (tests, finished) = (trials.planned, (trials.succeeded, trials.failed));
         // The counters have every end; what is outside is at the end of a stage, if anywhere.
-        let abort = view.study.abort.filter(|_| view.is_outside(stage.index, tests.saturating_sub(1)));
-        let counted = abort.map(|abort| view.results_of_first(snapshot, stage, abort.counted));
+        let counted = view.counted(stage).filter(|_| view.is_outside(stage.index, tests.saturating_sub(1)));
+        let counted = counted.map(|counted| view.results_of_first(snapshot, stage, counted));
         let counted = counted.transpose()?.map(|(succeeded, failures, _)| (succeeded, failures));
         let (succeeded, failures) = counted.unwrap_or(finished);
         let skipped = tests.saturating_sub(succeeded + failures);

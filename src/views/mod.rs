@@ -60,4 +60,4 @@ pub use text::{
     Screen, bytes, clean, columns, counted, duration, freed, number, reported, short_number, steers_or_hides,
 };
 pub use trial::{TrialSummary, Trials};
-pub use words::{doubt_words, signal_name, taken_words, timestamp};
+pub use words::{doubt_words, ended_words, signal_name, taken_words, timestamp};

@@ -180,6 +180,9 @@ pub struct Stage {
     pub expected: u64,
     /// Survivors, once closed.
     pub survivors: u64,
+    /// How many of its trials count; there where it ended before all of them had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_after: Option<u64>,
     /// Cases that went on to explore, though they did not survive; there where any did.
     #[serde(skip_serializing_if = "is_zero")]
     pub explorers: u64,
@@ -405,6 +408,7 @@ fn stage_out(
         told: summary.counters.told,
         expected: stage.expected(),
         survivors: summary.survived(),
+        ended_after: stage.ended_after,
         explorers: summary.explorers().count() as u64,
         survivors_decided: decided,
         per_minute: pace.map(Pace::per_minute),

@@ -265,12 +265,22 @@ impl StudyView {
             .map(|(_, name)| name)
     }
 
-    /// Whether a trial has no part in what the study was aborted by, given its stage and its place there. What had ended when
+    /// Whether a trial has no part in what the study was aborted by, or in its stage, which ended early, given its stage and its place there. What had ended when
     /// `max_runtime` struck is as good as any: only which trials that were is chance.
     #[must_use]
     pub(crate) fn is_outside(&self, stage: StageIndex, place: u64) -> bool {
+        if self.stage(stage).is_some_and(|stage| stage.is_outside(place)) {
+            return true;
+        }
         let abort = self.study.abort.filter(|abort| abort.rail != Rail::MaxRuntime);
         abort.is_some_and(|abort| self.study.status == StudyStatus::Aborted && !abort.counts(stage, place))
+    }
+
+    /// How many trials of a stage count, where not all of them do.
+    #[must_use]
+    pub(crate) fn counted(&self, stage: &StageRow) -> Option<u64> {
+        let abort = self.study.abort.filter(|abort| abort.stage == stage.index);
+        stage.ended_after.or_else(|| abort.map(|abort| abort.counted))
     }
 
     /// Whether a trial survived its stage.

@@ -25,9 +25,9 @@ pub struct TrialSummary<'a> {
     pub trial: TrialId,
     /// Its place in the stage.
     pub index: u64,
-    /// Where it stands: in an aborted study what waited is cancelled.
+    /// Where it stands: in an aborted study, and in a stage that ended early, what waited is cancelled.
     pub state: TrialState,
-    /// Whether it has no part in what the study was aborted by: whatever became of it is chance, and counts for nothing.
+    /// Whether it has no part in what the study was aborted by, or in its stage, which ended early: whatever became of it is chance, and counts for nothing.
     pub outside: bool,
     /// Its row, if it ever started.
     pub row: Option<TrialRow>,
@@ -36,7 +36,9 @@ pub struct TrialSummary<'a> {
 impl<'a> TrialSummary<'a> {
     fn new(view: &'a StudyView, stage: &'a StageRow, index: u64, row: Option<TrialRow>) -> Self {
         let state = match row.as_ref().map_or(TrialState::Pending, |row| row.state) {
-            TrialState::Pending | TrialState::Undecided if view.study.status == StudyStatus::Aborted => {
+            TrialState::Pending | TrialState::Undecided
+                if view.study.status == StudyStatus::Aborted || stage.is_outside(index) =>
+            {
                 TrialState::Cancelled
             }
             state => state,

@@ -3,14 +3,26 @@
 use jiff::Timestamp;
 
 use super::text::reported;
+use crate::model::words::counted;
 use crate::model::{
     Doubt, Exit, ImportSource, Origin, PruneRule, Pruned, RemoteJob, ResultDifference, ResultPart, RungVerdict,
-    UnixMs,
+    StageRow, UnixMs,
 };
+use crate::study_file::Spec;
 
 /// Of a stage that `piton retry --keep-survivors` left as it was.
 pub(super) const FROM_OTHERS: &str =
     "planned from other cases than survive the stage before it now (--keep-survivors)";
+
+/// Where a stage ended, and why, if it ended before all its trials had: `ended early, after 41 of 100 trials: …`.
+#[must_use]
+pub fn ended_words(spec: &Spec, stage: &StageRow) -> Option<String> {
+    let counted_trials = stage.ended_after?;
+    let planned = counted(stage.planned(), "trial");
+    let within = spec.stages.get(stage.index as usize).and_then(|spec| spec.rails.improve_within);
+    let within = within.map_or_else(|| "the last of them".to_owned(), |within| within.to_string());
+    Some(format!("ended early, after {counted_trials} of {planned}: {within} in a row brought nothing better"))
+}
 
 /// A cluster's job, as far as it is known: `slurm 123, on n1`.
 pub(super) fn remote_job(job: &RemoteJob) -> String {

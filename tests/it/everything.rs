@@ -27,7 +27,7 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 21] = [
+const ELSEWHERE: [&str; 22] = [
     "executor",
     "ray",
     "slurm",
@@ -49,6 +49,7 @@ const ELSEWHERE: [&str; 21] = [
     "min_delta",
     "repeats",
     "aggregate",
+    "improve_within",
 ];
 
 #[test]

@@ -45,6 +45,7 @@
 //! - `probe`: `piton check` of a study for a cluster;
 //! - `paired`: comparisons of cases that ran several times;
 //! - `what_if`: what another choice would have kept; `explore`: cases that go on though they did not survive;
+//! - `improve`: a stage that ends when nothing gets better;
 //! - `schema`: the JSON Schema of the study file;
 //! - `progress`: what trials report while they run;
 //! - `python`: the tests of the Python package, with this program;
@@ -93,6 +94,7 @@ mod harness;
 mod hooks;
 mod https;
 mod import;
+mod improve;
 mod inputs;
 mod interval;
 mod keeping;

@@ -3,7 +3,8 @@
 //! `layout-1.redb` has every kind of event of records of version 1: a base command, trials on Slurm and on this machine, retries and
 //! failures, a proposer, a cluster that did not answer, a drain, an abort by a rail and one for want of survivors,
 //! amendments that reopen and that discard, `retry`, `approve`, and its end. `layout-1-aborted.redb` is the same study as
-//! its rail had just aborted it. `layout-1-late.redb` has the events that came after that, and `layout-1-replicas.redb` cases that run several times. Their trials' directories are not kept. How
+//! its rail had just aborted it. `layout-1-late.redb` has the events that came after that, and `layout-1-replicas.redb` cases that run several times,
+//! and `layout-1-ended.redb` a stage that ends early. Their trials' directories are not kept. How
 //! they were made is in `tests/data/README.md`.
 
 use std::collections::BTreeSet;
@@ -12,11 +13,12 @@ use std::path::Path;
 use crate::harness::{Sandbox, both};
 
 /// Each with a case of it.
-const STORES: [(&str, &str); 4] = [
+const STORES: [(&str, &str); 5] = [
     ("layout-1", "case_0_2"),
     ("layout-1-aborted", "case_0_2"),
     ("layout-1-late", "late_0_2"),
     ("layout-1-replicas", "replicas_1_1"),
+    ("layout-1-ended", "ended_1_0"),
 ];
 
 fn data(name: &str) -> std::path::PathBuf {

@@ -6,7 +6,7 @@
 
 use super::{Action, Now, Phase, State};
 use crate::model::{Abort, Event, Failure, FoldError, Rail, StageIndex, StageStatus, StudyStatus, TrialId};
-use crate::plan::{self, Broken, Judge};
+use crate::plan::{self, Judge, Ruled};
 
 /// Why a study ends whose base command failed.
 pub(super) fn base_failed(failure: &Failure) -> String {
@@ -55,17 +55,17 @@ impl State {
     /// A trial's attempt has ended: the rails get the result if it is final.
     pub(super) fn note_result(&mut self, trial: TrialId) {
         let Some((stage, _)) = self.draft.open_stage().filter(|(stage, _)| stage.contains(trial)) else { return };
-        let rails = self.spec.stages.get(stage.index as usize).map(|spec| &spec.rails);
-        let row = self.draft.trial_row(trial);
-        let Some(outcome) = rails.zip(row).and_then(|(rails, row)| plan::outcome(rails, row)) else { return };
+        let known = self.spec.stages.get(stage.index as usize).zip(self.draft.trial_row(trial));
+        let Some(outcome) = known.and_then(|(spec, row)| plan::outcome(&spec.rails, row)) else { return };
+        let worth = known.and_then(|(spec, row)| plan::worth(spec, row));
         let place = match injected_fault!(RailsByArrival) {
             true => self.judge.next(),
             false => trial.0 - stage.first_trial.0,
         };
-        self.judge.offer(place, outcome);
+        self.judge.offer(place, outcome, worth);
     }
 
-    /// The first trial of the open stage that cannot matter any more, since an abort is certain.
+    /// The first trial of the open stage that cannot matter any more, since an abort is certain, or the stage ends without it.
     #[must_use]
     pub(crate) fn limit(&self) -> Option<TrialId> {
         let limit = self.judge.limit()?;
@@ -81,10 +81,17 @@ impl State {
 
     /// The first trial that is not to start now.
     #[must_use]
-    pub(crate) fn starts_below(&self) -> Option<TrialId> {
+    fn starts_below(&self) -> Option<TrialId> {
         let end = self.draft.open_stage().map(|(stage, _)| stage.end());
         let end = end.filter(|_| !injected_fault!(LaterStagesGoOn));
         [self.limit(), end].into_iter().flatten().min()
+    }
+
+    /// The trials that may wait for their start: from the open stage's first one on, and below the first that is not to start now.
+    #[must_use]
+    pub(crate) fn startable(&self) -> (TrialId, Option<TrialId>) {
+        let first = self.draft.open_stage().map_or(TrialId(0), |(stage, _)| stage.first_trial);
+        (first, self.starts_below())
     }
 
     /// Takes back what cannot matter, once more of it does not.
@@ -104,14 +111,39 @@ impl State {
         actions.push(Action::Withdraw(limit));
     }
 
-    /// Ends the study by what the store says of its results.
+    /// Whether the open stage is to end early, and that is not recorded yet.
+    pub(super) fn ends_early(&self) -> bool {
+        let open = self.draft.open_stage();
+        self.judge.ended().is_some() && open.is_some_and(|(stage, _)| stage.ended_after.is_none())
+    }
+
+    /// What was withdrawn of a stage that ended early is over with it: trials of others may start.
+    pub(super) fn admit(&self) -> Option<Action> {
+        self.withdrawn_from.map(|_| Action::Withdraw(TrialId::BASE))
+    }
+
+    /// Ends the study, or the stage, by what the store says of its results.
     pub(super) fn judged(
         &mut self,
         now: Now,
         stage: StageIndex,
-        broken: Option<Broken>,
+        ruled: Option<Ruled>,
     ) -> Result<Vec<Action>, FoldError> {
         self.asked = false;
+        let broken = match ruled {
+            Some(Ruled::Ended(counted)) if self.judge.ended() == Some(counted) => {
+                self.emit(now, Event::StageEndedEarly { stage, counted })?;
+                return Ok(Vec::new());
+            }
+            Some(Ruled::Ended(counted)) => {
+                let ended = self.judge.ended();
+                let why = format!("stage {stage} ends after {counted} trials in the store, {ended:?} here");
+                let seq = self.draft.progress_row().last_seq + 1;
+                return Err(FoldError { seq, what: "stage_ended_early", why });
+            }
+            Some(Ruled::Broken(broken)) => Some(broken),
+            None => None,
+        };
         let told = broken.as_ref().map(|broken| (broken.rail, broken.counted));
         match (broken, self.judge.verdict()) {
             (Some(broken), Some(_)) if injected_fault!(RailsByArrival) => {

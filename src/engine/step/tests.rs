@@ -133,12 +133,12 @@ impl Bench {
                         answers.push(Input::Selected { stage, survivors });
                     }
                     Action::Refill => {
-                        let (submitted, limit) = (self.state.submitted_count(), self.state.starts_below());
-                        answers.push(refilled(&snapshot, submitted, limit).unwrap());
+                        let (submitted, startable) = (self.state.submitted_count(), self.state.startable());
+                        answers.push(refilled(&snapshot, submitted, startable).unwrap());
                     }
                     Action::Judge(stage) => {
-                        let broken = crate::engine::rails::broken(&snapshot, &self.state.spec, stage).unwrap();
-                        answers.push(Input::Judged { stage, broken });
+                        let ruled = crate::engine::rails::ruled(&snapshot, &self.state.spec, stage).unwrap();
+                        answers.push(Input::Judged { stage, ruled });
                     }
                     Action::Withdraw(from) => {
                         let running = &self.state.running;

@@ -614,7 +614,10 @@ impl Executor for LocalExecutor {
 
     /// Whatever a worker takes meanwhile it gives back by itself. What may start keeps its order.
     fn withdraw(&mut self, from: TrialId) {
-        self.shared.withdrawn_from.fetch_min(from.0, Ordering::SeqCst);
+        match from {
+            TrialId::BASE => self.shared.withdrawn_from.store(u64::MAX, Ordering::SeqCst),
+            from => drop(self.shared.withdrawn_from.fetch_min(from.0, Ordering::SeqCst)),
+        }
         self.give_back_idle();
     }
 

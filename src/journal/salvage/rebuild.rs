@@ -360,7 +360,8 @@ impl Kept {
             if let Some(row) = self.trial(stage, trial) {
                 let from = made.records.len();
                 let is_finished = made.trial(row, index) || (reopened.is_some() && made.put_off(from));
-                finished += u64::from(is_finished);
+                let counts = !stage.is_outside(trial.0.saturating_sub(stage.first_trial.0));
+                finished += u64::from(is_finished && counts);
             }
         }
         if made.discards && !stage.discarding {
@@ -369,7 +370,7 @@ impl Kept {
         made.discards = false;
         let later = stage.later;
         let survivors = match (stage.status, reopened) {
-            _ if finished != stage.planned => return false,
+            _ if finished != stage.ended_after.unwrap_or(stage.planned) => return false,
             (StageStatus::Closed, _) => stage.survivors.clone(),
             (_, Some(next)) => {
                 made.reopened.push((index, later));
@@ -379,6 +380,9 @@ impl Kept {
         };
         if reopened.is_none() && later != LaterStages::Stand {
             made.tell(made.at_ms, Event::StageReopened { stage: index, later });
+        }
+        if let Some(counted) = stage.ended_after {
+            made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageEndedEarly { stage: index, counted });
         }
         made.tell(stage.closed_ms.unwrap_or(made.at_ms), Event::StageClosed { stage: index, survivors });
         if stage.tidied != Tidied::No {

@@ -80,6 +80,8 @@ pub struct StageRow {
     pub discarding: bool,
     /// Which replicas of which cases its trials are.
     pub replicas: Replicas,
+    /// How many of its trials count, where it ended before all of them had: those below this place. The others are outside.
+    pub ended_after: Option<u64>,
 }
 
 impl StageRow {
@@ -119,6 +121,12 @@ impl StageRow {
     pub fn expected(&self) -> u64 {
         let each = u64::from(self.rounds().max(1));
         if self.takes_proposals() { self.room().saturating_mul(each) } else { self.planned }
+    }
+
+    /// Whether the trial at this place has no part in the stage, which ended before it.
+    #[must_use]
+    pub fn is_outside(&self, place: u64) -> bool {
+        self.ended_after.is_some_and(|count| place >= count)
     }
 
     /// Those that its cut chose, best first; none before it has closed.
@@ -304,6 +312,7 @@ mod tests {
             tidied: Tidied::No,
             discarding: false,
             replicas: Default::default(),
+            ended_after: None,
         }
     }
 

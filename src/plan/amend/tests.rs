@@ -56,6 +56,7 @@ pub(super) fn store(begun: usize, status: StudyStatus) -> Store {
             tidied: Default::default(),
             discarding: false,
             replicas: Default::default(),
+            ended_after: None,
         });
         first_trial = TrialId(first_trial.0 + planned);
     }

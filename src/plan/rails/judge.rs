@@ -4,6 +4,7 @@
 //! Long before its turn a result can make an abort certain, whatever is still missing: from then on [`Judge::limit`] says
 //! which trials cannot matter any more. It never rises.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Rail;
@@ -61,6 +62,15 @@ pub(crate) struct Judge {
     /// Trials from here on cannot matter.
     limit: Option<u64>,
     verdict: Option<(Rail, u64)>,
+    /// The stage ends after so many in a row that are no better than the best before them.
+    within: Option<u64>,
+    /// What the best of those below `next` came to; see [`worth`](super::worth).
+    best: Option<Vec<f64>>,
+    /// How many below `next`, one after the other, were no better.
+    in_vain: u64,
+    /// What results from `next` on came to.
+    worths: BTreeMap<u64, Vec<f64>>,
+    ended: Option<u64>,
 }
 
 impl Judge {
@@ -72,16 +82,20 @@ impl Judge {
             max_failure_rate: stage.max_failure_rate,
             catastrophic_failures: study.catastrophic_failures,
             catastrophic,
+            within: stage.improve_within,
             ..Self::default()
         };
         judge.look();
         judge
     }
 
-    /// Whether there is any rail that results can break.
+    /// Whether there is anything that results can decide.
     #[must_use]
     pub(crate) const fn watches(&self) -> bool {
-        self.bounds || self.max_failure_rate.is_some() || self.catastrophic_failures.is_some()
+        self.bounds
+            || self.max_failure_rate.is_some()
+            || self.catastrophic_failures.is_some()
+            || self.within.is_some()
     }
 
     /// A trial of an earlier stage.
@@ -114,11 +128,22 @@ impl Judge {
         self.verdict
     }
 
-    /// The final result of the trial at this place of the stage.
-    pub(crate) fn offer(&mut self, place: u64, outcome: Outcome) {
+    /// How many trials count, where the stage ends before all have finished: those below that number brought nothing better for as
+    /// long as it waits, and broke no rail. Once there, it stays.
+    #[must_use]
+    pub(crate) fn ended(&self) -> Option<u64> {
+        self.ended.filter(|count| *count < self.planned)
+    }
+
+    /// The final result of the trial at this place of the stage, and what it came to, if it can survive.
+    pub(crate) fn offer(&mut self, place: u64, outcome: Outcome, worth: Option<Vec<f64>>) {
         let matters = self.limit.is_none_or(|limit| place < limit);
-        if !self.watches() || self.verdict.is_some() || place < self.next || !matters {
+        let decided = self.verdict.is_some() || self.ended.is_some();
+        if !self.watches() || decided || place < self.next || !matters {
             return;
+        }
+        if let Some(worth) = worth.filter(|_| self.within.is_some()) {
+            self.worths.insert(place, worth);
         }
         self.early.insert(place, outcome);
         if outcome == Outcome::OutOfBounds {
@@ -133,6 +158,7 @@ impl Judge {
             self.foresee_catastrophic();
         }
         while self.verdict.is_none()
+            && self.ended.is_none()
             && let Some(outcome) = self.early.remove(&self.next)
         {
             self.count(outcome);
@@ -143,6 +169,7 @@ impl Judge {
     fn count(&mut self, outcome: Outcome) {
         self.failed_early.remove(&self.next);
         self.catastrophic_early.remove(&self.next);
+        let worth = self.worths.remove(&self.next);
         self.next += 1;
         self.failed += u64::from(outcome.failed());
         self.catastrophic += u64::from(outcome == Outcome::Catastrophic);
@@ -152,6 +179,30 @@ impl Judge {
             self.decide(Rail::MaxFailureRate);
         } else {
             self.look();
+        }
+        if self.verdict.is_none() {
+            self.compare(worth);
+        }
+    }
+
+    /// Whether the last result that was counted is better than all before it; the stage ends once it was in vain for long enough.
+    fn compare(&mut self, worth: Option<Vec<f64>>) {
+        let Some(within) = self.within else { return };
+        let is_better = match (&worth, &self.best) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(is), Some(best)) => {
+                is.iter().zip(best).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne()).is_some_and(Ordering::is_lt)
+            }
+        };
+        if is_better {
+            (self.best, self.in_vain) = (worth, 0);
+            return;
+        }
+        self.in_vain += 1;
+        if self.in_vain >= within {
+            self.ended = Some(self.next);
+            self.lower(self.next);
         }
     }
 
@@ -174,6 +225,7 @@ impl Judge {
         }
         self.limit = Some(limit);
         drop(self.early.split_off(&limit));
+        drop(self.worths.split_off(&limit));
         drop(self.failed_early.split_off(&limit));
         drop(self.catastrophic_early.split_off(&limit));
     }
@@ -225,7 +277,7 @@ mod tests {
     fn rails(bounds: bool, max_failure_rate: Option<f64>, most: Option<u64>) -> (StageRails, Rails) {
         let rule = MetricBound { metric: "m".into(), bound: Bound::Above(0.0) };
         let abort_if = if bounds { vec![rule] } else { Vec::new() };
-        let stage = StageRails { abort_if, max_failure_rate };
+        let stage = StageRails { abort_if, max_failure_rate, improve_within: None };
         (stage, Rails { catastrophic_failures: most, ..Rails::default() })
     }
 
@@ -287,7 +339,7 @@ mod tests {
             let mut known = vec![None; results.len()];
             for place in order {
                 known[place] = Some(results[place]);
-                judge.offer(place as u64, results[place]);
+                judge.offer(place as u64, results[place], None);
                 let whole: Vec<Outcome> = known.iter().map_while(|outcome| *outcome).collect();
                 let assumed: Vec<Outcome> = known.iter().map(|outcome| outcome.unwrap_or(Outcome::Fine)).collect();
                 let first = |prefixes: &[Outcome]| {
@@ -306,11 +358,11 @@ mod tests {
     fn a_trial_that_is_not_planned_makes_nothing_certain() {
         let rails = rails(false, Some(0.5), None);
         let mut judge = judge(&rails, 0, 4);
-        (0..4).for_each(|place| judge.offer(place, Outcome::Failed));
+        (0..4).for_each(|place| judge.offer(place, Outcome::Failed, None));
         assert_eq!((judge.verdict(), judge.limit()), (None, None), "there is no fifth of which it could be asked");
         judge.plan(5);
         assert_eq!((judge.verdict(), judge.limit()), (None, Some(5)));
-        judge.offer(4, Outcome::Fine);
+        judge.offer(4, Outcome::Fine, None);
         assert_eq!(judge.verdict(), Some((Rail::MaxFailureRate, 5)));
     }
 
@@ -321,7 +373,7 @@ mod tests {
         let mut judge = judge(&rails, 0, 10_000);
         for block in 0..1_250_u64 {
             for place in (block * 8..block * 8 + 8).rev() {
-                judge.offer(place, if place % 2 == 0 { Outcome::Failed } else { Outcome::Fine });
+                judge.offer(place, if place % 2 == 0 { Outcome::Failed } else { Outcome::Fine }, None);
                 assert!(judge.early.len() < 8);
             }
             assert!(
@@ -355,5 +407,61 @@ mod tests {
             assert!(!failure_rate_exceeded(written, failed, 100), "{failed}");
             assert!(failure_rate_exceeded(written, failed + 1, 100), "{failed}");
         }
+    }
+
+    /// In whatever order results come: the stage ends after the first run of so many that are no better, if no rail is broken before.
+    #[test]
+    fn a_stage_ends_where_nothing_got_better_for_long_enough() {
+        let of = |within: u64| StageRails { improve_within: Some(within), ..StageRails::default() };
+        // Smaller is better; one fails, one cannot survive.
+        let results =
+            [Some(5.0), Some(6.0), None, Some(4.0), Some(4.0), None, Some(9.0), Some(1.0), Some(0.5), Some(7.0)];
+        for (within, ends) in [(1, Some(2)), (2, Some(3)), (3, Some(7)), (4, None), (5, None)] {
+            for order in 0..500_u64 {
+                let mut judge = Judge::new(&of(within), &Rails::default(), 0);
+                judge.plan(10);
+                let mut places: Vec<u64> = (0..10).collect();
+                places.sort_by_key(|place| {
+                    (place + 1).wrapping_mul(order.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1) >> 7
+                });
+                for place in places {
+                    let worth = results[place as usize].map(|value| vec![value]);
+                    let outcome = if place == 2 { Outcome::Failed } else { Outcome::Fine };
+                    judge.offer(place, outcome, worth);
+                    assert!(judge.worths.len() <= judge.early.len());
+                }
+                assert_eq!((judge.ended(), judge.verdict()), (ends, None), "{within}, order {order}");
+                assert_eq!(judge.limit(), ends);
+            }
+        }
+        // The objectives in their order; and where all have finished nothing has ended early.
+        let mut judge = Judge::new(&of(2), &Rails::default(), 0);
+        judge.plan(4);
+        for (place, worth) in (0..).zip([[1.0, 9.0], [1.0, 8.0], [2.0, 0.0], [1.0, 8.0]]) {
+            judge.offer(place, Outcome::Fine, Some(worth.to_vec()));
+        }
+        assert_eq!((judge.ended(), judge.limit()), (None, Some(4)));
+        judge.plan(5);
+        assert_eq!(judge.ended(), Some(4));
+    }
+
+    /// What lies beyond its end breaks no rail, also if it was known before; at the same trial the rail counts.
+    #[test]
+    fn rails_and_the_end_of_a_stage_come_in_order() {
+        let rule = MetricBound { metric: "m".into(), bound: Bound::Above(0.0) };
+        let rails = StageRails { abort_if: vec![rule], max_failure_rate: None, improve_within: Some(2) };
+        let judged = |broken: u64| {
+            let mut judge = Judge::new(&rails, &Rails::default(), 0);
+            judge.plan(9);
+            for place in (0..9).rev() {
+                let outcome = if place == broken { Outcome::OutOfBounds } else { Outcome::Fine };
+                judge.offer(place, outcome, Some(vec![place as f64]));
+            }
+            (judge.ended(), judge.verdict(), judge.limit())
+        };
+        assert_eq!(judged(1), (None, Some((Rail::AbortIf, 2)), Some(2)));
+        assert_eq!(judged(2), (None, Some((Rail::AbortIf, 3)), Some(3)));
+        assert_eq!(judged(3), (Some(3), None, Some(3)));
+        assert_eq!(judged(8), (Some(3), None, Some(3)));
     }
 }

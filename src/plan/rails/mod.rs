@@ -2,31 +2,19 @@
 //!
 //! A study is aborted by the lowest-numbered trials that suffice: for the lowest `n` so that a rail is broken by the final
 //! results of the trials 0 to `n` of the open stage. Of several rails that break at the same `n` the first in the order of
-//! [`Rail`] counts. [`Judge`] is what an engine asks while results come in any order; [`broken`] says it of rows. Nothing
+//! [`Rail`] counts. With `improve_within` the stage ends after the lowest `n` so that as many before it, one after the other, were no better than
+//! what came before them, and a rail that only trials beyond would break is not broken. [`Judge`] is what an engine asks while results come in any order; [`broken`] says it of rows. Nothing
 //! here may look at anything but results.
 
 mod judge;
 
 use crate::model::words;
-use crate::model::{
-    Failure, Metric, Metrics, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text,
-};
-use crate::study_file::{Bound, MetricBound, Spec, StageRails};
+use crate::model::{Failure, Rail, Severity, StageIndex, StageRow, TrialId, TrialRow, TrialState, float_text};
+use crate::study_file::{Spec, StageRails, StageSpec};
 
 use super::Lineage;
+use super::bounds::violation;
 pub(crate) use judge::{Judge, Outcome};
-
-/// How a succeeded trial's metrics lie beyond a bound, in words; `None` if they do not. The bound itself is
-/// still good, and a metric that is not there breaks nothing.
-#[must_use]
-pub(super) fn violation(rule: &MetricBound, metrics: &Metrics) -> Option<String> {
-    let value = metrics.get(&rule.metric).and_then(Metric::number)?;
-    let (broken, side, bound) = match rule.bound {
-        Bound::Below(bound) => (value < bound, "below", bound),
-        Bound::Above(bound) => (value > bound, "above", bound),
-    };
-    broken.then(|| format!("`{}` {} is {side} {}", rule.metric, float_text(value), float_text(bound)))
-}
 
 /// What a trial that is final means to the rails of its stage; `None` while it is not.
 #[must_use]
@@ -41,6 +29,13 @@ pub(crate) fn outcome(rails: &StageRails, row: &TrialRow) -> Option<Outcome> {
         TrialState::Cancelled | TrialState::Pruned => Some(Outcome::Fine),
         TrialState::Pending | TrialState::Running | TrialState::Undecided => None,
     }
+}
+
+/// What a trial came to, the smaller the better, where the order of selection is that of its values; `None` if it cannot survive.
+#[must_use]
+pub(crate) fn worth(spec: &StageSpec, row: &TrialRow) -> Option<Vec<f64>> {
+    let succeeded = spec.rails.improve_within.is_some() && row.state == TrialState::Succeeded;
+    super::select::costs(spec, &row.metrics).filter(|_| succeeded)
 }
 
 fn is_catastrophic(failure: Option<&Failure>) -> bool {
@@ -69,12 +64,38 @@ pub(crate) fn broken<E>(
     index: StageIndex,
     rows: impl Iterator<Item = Result<TrialRow, E>>,
 ) -> Result<Option<Broken>, E> {
+    Ok(match ruled(spec, stages, index, rows)? {
+        Some(Ruled::Broken(broken)) => Some(broken),
+        Some(Ruled::Ended(_)) | None => None,
+    })
+}
+
+/// What the results of a stage decide before all are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ruled {
+    /// The study is aborted.
+    Broken(Broken),
+    /// The stage ends: so many of its trials count.
+    Ended(u64),
+}
+
+/// The same, and whether the stage ends early.
+///
+/// # Errors
+/// Whatever reading a row fails with.
+pub(crate) fn ruled<E>(
+    spec: &Spec,
+    stages: &[StageRow],
+    index: StageIndex,
+    rows: impl Iterator<Item = Result<TrialRow, E>>,
+) -> Result<Option<Ruled>, E> {
     let position = usize::try_from(index).unwrap_or(usize::MAX);
     let (Some(stage), Some(of)) = (stages.get(position), spec.stages.get(position)) else { return Ok(None) };
     let mut judge = Judge::new(&of.rails, &spec.rails, 0);
     if !judge.watches() {
         return Ok(None);
     }
+    judge.plan(stage.planned());
     let (mut failed, mut catastrophic) = (Vec::new(), Vec::new());
     for row in rows {
         let row = row?;
@@ -86,19 +107,24 @@ pub(crate) fn broken<E>(
         }
         let place = row.trial.0.saturating_sub(stage.first_trial.0);
         // One that has no row has not begun: then this one is not the next.
-        let its_turn = row.stage == index && place == judge.next() && judge.verdict().is_none();
+        let its_turn =
+            row.stage == index && place == judge.next() && judge.verdict().is_none() && judge.ended().is_none();
         let Some(outcome) = outcome.filter(|_| its_turn) else { break };
         failed.extend(matches!(outcome, Outcome::Failed | Outcome::Catastrophic).then_some(row.trial));
         catastrophic.extend((outcome == Outcome::Catastrophic).then_some(row.trial));
-        judge.offer(place, outcome);
+        judge.offer(place, outcome, worth(of, &row));
         if let Some((Rail::AbortIf, counted)) = judge.verdict() {
             let words = of.rails.abort_if.iter().find_map(|rule| violation(rule, &row.metrics));
             let case = Lineage::new(spec, stages).case(index, place);
             let reason = format!("`{case}`: {}", words.unwrap_or_default());
-            return Ok(Some(Broken { rail: Rail::AbortIf, counted, reason, violating: vec![row.trial] }));
+            let violating = vec![row.trial];
+            return Ok(Some(Ruled::Broken(Broken { rail: Rail::AbortIf, counted, reason, violating })));
         }
     }
-    Ok(judge.verdict().map(|(rail, counted)| match rail {
+    if let Some(counted) = judge.ended() {
+        return Ok(Some(Ruled::Ended(counted)));
+    }
+    let broken = judge.verdict().map(|(rail, counted)| match rail {
         Rail::MaxFailureRate => {
             let max = float_text(of.rails.max_failure_rate.unwrap_or(1.0));
             let (name, failures) = (&of.name, failed.len());
@@ -112,28 +138,6 @@ pub(crate) fn broken<E>(
             let reason = format!("{}, and the limit is {most}", words::counted(count, "catastrophic failure"));
             Broken { rail, counted, reason, violating: catastrophic }
         }
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_is_crossed_or_not() {
-        let metrics = Metrics::from([
-            ("wns".to_owned(), Metric::Number(-5_000.5)),
-            ("label".to_owned(), Metric::Label("x".into())),
-        ]);
-        let violation = |metric: &str, bound| violation(&MetricBound { metric: metric.into(), bound }, &metrics);
-        assert_eq!(violation("wns", Bound::Below(-5_000.0)).as_deref(), Some("`wns` -5000.5 is below -5000.0"));
-        assert_eq!(violation("wns", Bound::Above(-1e4)).as_deref(), Some("`wns` -5000.5 is above -10000.0"));
-        assert_eq!(violation("wns", Bound::Above(-1e300)).as_deref(), Some("`wns` -5000.5 is above -1e300"));
-        for bound in [Bound::Below(-5_000.5), Bound::Above(-5_000.5), Bound::Above(0.0)] {
-            assert_eq!(violation("wns", bound), None, "{bound:?}");
-        }
-        for metric in ["label", "none"] {
-            assert_eq!(violation(metric, Bound::Below(1e300)), None, "{metric}");
-        }
-    }
+    });
+    Ok(broken.map(Ruled::Broken))
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+use crate::model::Metric;
 use crate::study_file::{Bound, Objective};
 
 /// A stage with these objectives: goal and weight.

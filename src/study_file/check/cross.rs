@@ -104,6 +104,7 @@ impl Checker<'_> {
         self.required(&STAGE, &table, &parts.said);
         self.budget(&parts);
         self.replicas_suit(&parts);
+        self.improving_suits(&parts);
         let objectives = self.selection(&parts);
         let sweep = self.sampling(&parts);
         let cases = parts.cases();

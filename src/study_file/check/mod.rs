@@ -6,6 +6,7 @@
 pub(super) mod cluster;
 mod cross;
 mod exploring;
+mod improving;
 pub(super) mod keeping;
 pub(super) mod progress;
 mod replicas;

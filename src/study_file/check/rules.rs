@@ -39,7 +39,7 @@ type StageRailsKey = Key<StageRails, StageRails>;
 #[rustfmt::skip] // Entry by entry: what it is, what it is for, how it is read, how it changes.
 pub(in crate::study_file) static STAGE_RAILS: Section<StageRails, StageRails> = Section::new(
     "`[stage.rails]`",
-    "When a stage aborts the study.",
+    "When a stage aborts the study, or ends early.",
     &[
         StageRailsKey::new("abort_if", Takes::List(&Takes::Table(&ABORT_IF), 0), Preset::Value("[]"),
             "A trial beyond one of these bounds aborts the study.",
@@ -49,6 +49,10 @@ pub(in crate::study_file) static STAGE_RAILS: Section<StageRails, StageRails> = 
             "More failed trials than this share of the first n abort the study, for any n from 5 on.",
             |c, n, p, d| put(&mut d.max_failure_rate, c.failure_rate(n, p).map(Some)))
             .shown(|rails| rails.max_failure_rate.map(|rate| format!("{rate:?}"))),
+        StageRailsKey::new("improve_within", Takes::Integer(1, COUNT_MAX), NONE,
+            "The stage ends, and its best survive, after so many finished trials in a row, in the order of their numbers, that brought nothing better.",
+            |c, n, p, d| put(&mut d.improve_within, c.count(n, p, 1).map(Some)))
+            .shown(|rails| rails.improve_within.map(|count| count.to_string())),
     ],
 );
 

@@ -177,7 +177,7 @@ fn the_example_says_what_it_says() {
     assert_eq!((explore.memory_limit_bytes, refine.memory_limit_bytes), (Some(4_294_967_296), None));
     assert_eq!((explore.approve, refine.approve), (false, true));
     let abort_if = vec![MetricBound { metric: "wns_ps".into(), bound: Bound::Below(-5_000.0) }];
-    assert_eq!(explore.rails, StageRails { abort_if, max_failure_rate: Some(0.5) });
+    assert_eq!(explore.rails, StageRails { abort_if, max_failure_rate: Some(0.5), improve_within: None });
     let log = FailureMatch::Log("Error: .*module .* not found".into());
     let rules = [
         ("missing_cell", log, Severity::High, false),

@@ -54,6 +54,9 @@ struct Input<'a> {
 #[derive(Serialize)]
 struct Stage<'a> {
     cancelled: u64,
+    /// How many of its trials count, where it ended before all of them had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_after: Option<u64>,
     /// Cases that went on to explore, though they did not survive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     explorers: Vec<String>,
@@ -207,17 +210,19 @@ fn planned_of(view: &StudyView, stage: &StageRow) -> u64 {
 
 fn stage_of<'a>(view: &StudyView, snapshot: &Snapshot, stage: &'a StageRow) -> Result<Stage<'a>, ViewError> {
     let summary = view.summary(stage);
-    let (succeeded, failed, pruned) = match view.study.abort.filter(|abort| abort.stage == stage.index) {
-        Some(abort) => view.results_of_first(snapshot, stage, abort.counted)?,
+    let (succeeded, failed, pruned) = match view.counted(stage) {
+        Some(counted) => view.results_of_first(snapshot, stage, counted)?,
         None => (summary.trials.succeeded, summary.trials.failed, summary.trials.pruned),
     };
     let planned = planned_of(view, stage);
     let cancelled = match view.study.status {
+        _ if stage.ended_after.is_some() => planned.saturating_sub(succeeded + failed + pruned),
         StudyStatus::Aborted => planned.saturating_sub(succeeded + failed + pruned),
         _ => 0,
     };
     Ok(Stage {
         cancelled,
+        ended_after: stage.ended_after,
         explorers: summary.explorers().collect(),
         failed,
         index: stage.index,
@@ -245,6 +250,7 @@ fn trial_of<'a>(view: &StudyView, trial: &'a TrialSummary<'_>) -> Trial<'a> {
     const NO_METRICS: &Metrics = &Metrics::new();
     let aborted = view.study.status == StudyStatus::Aborted;
     let counts = !aborted || view.study.abort.is_none_or(|abort| abort.counts(trial.stage.index, trial.index));
+    let counts = counts && !trial.stage.is_outside(trial.index);
     let state = match trial.state {
         _ if !counts => TrialState::Cancelled,
         TrialState::Running if aborted => TrialState::Cancelled,

@@ -259,6 +259,12 @@ enum Body<'a> {
         #[cfg_attr(test, schemars(range(min = 1)))]
         count: u32,
     },
+    StageEndedEarly {
+        stage: u32,
+        stage_name: &'a str,
+        /// The trials of the stage below this place count; what else ended is outside.
+        counted: u64,
+    },
 }
 
 /// Trials one after the other of whose directories the same stays.
@@ -696,6 +702,9 @@ impl<'a> Names<'a> {
             Event::RoundsPlanned { stage, count } => {
                 Body::RoundsPlanned { stage: *stage, stage_name: self.stage(*stage), count: *count }
             }
+            Event::StageEndedEarly { stage, counted } => {
+                Body::StageEndedEarly { stage: *stage, stage_name: self.stage(*stage), counted: *counted }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -890,6 +899,10 @@ impl<'a> Names<'a> {
             }
             Event::RoundsPlanned { stage, count } => {
                 format!("{}: {} of each case", self.stage(*stage), counted(*count, "replica"))
+            }
+            Event::StageEndedEarly { stage, counted: count } => {
+                let (stage, trials) = (self.stage(*stage), counted(*count, "trial"));
+                format!("{stage}: nothing got better; the first {trials} count")
             }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {

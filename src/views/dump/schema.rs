@@ -148,6 +148,9 @@ pub(super) struct StageOut<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     told: u64,
     survivors: Vec<String>,
+    /// How many of its trials count, those below that place; there where it ended before all of them had. The others are outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_after: Option<u64>,
     /// Cases that went on to explore, though they did not survive; there where any did.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     explorers: Vec<String>,
@@ -172,6 +175,7 @@ impl<'a> From<StageSummary<'a>> for StageOut<'a> {
             imported: summary.counters.imported,
             told: summary.counters.told,
             survivors: summary.survivors().collect(),
+            ended_after: stage.ended_after,
             explorers: summary.explorers().collect(),
             from_other_survivors: summary.is_kept(),
             opened_at: stage.opened_ms.map(timestamp),
@@ -193,7 +197,7 @@ pub(super) struct TrialOut<'a> {
     /// Which replica of its case it is, from 0; there where its stage repeats its cases.
     #[serde(skip_serializing_if = "Option::is_none")]
     replica: Option<u32>,
-    /// There where it is true: it has no part in what its study was aborted by.
+    /// There where it is true: it has no part in what its study was aborted by, or in its stage, which ended early.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     outside: bool,
     metrics: MetricsOut<'a>,

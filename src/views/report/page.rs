@@ -11,7 +11,7 @@ use crate::model::{StageStatus, StudyStatus, UnixMs};
 use crate::views::dump::accepted_words;
 use crate::views::text::{counted, duration};
 use crate::views::what_if::RetentionOut;
-use crate::views::words::{FROM_OTHERS, taken_words, timestamp};
+use crate::views::words::{FROM_OTHERS, ended_words, taken_words, timestamp};
 use crate::views::{StudyView, number};
 
 const STYLE: &str = include_str!("page.css");
@@ -211,6 +211,7 @@ fn stage_section(view: &StudyView, stage: &StageData) -> Markup {
                     " by " code { (best.case) } "."
                 }
             }
+            @if let Some(words) = ended_words(&view.spec, &stage.row) { p .note { "It " (words) "." } }
             (rungs::section(stage))
             @if stage.left_out > 0 {
                 p .note { "The charts and the table show " (stage.trials.len()) " of its trials: the survivors (the best of them, if they are very many), and the others evenly thinned out." }

@@ -287,6 +287,9 @@ impl Stage {
         {
             pieces.push("survivors decided: no pending trial can change them".to_owned());
         }
+        if let Some(count) = self.ended_after {
+            pieces.push(format!("ended early: the first {} count", counted(count, "trial")));
+        }
         if self.survivors > 0 {
             pieces.push(counted(self.survivors, "survivor"));
         }

@@ -496,7 +496,8 @@ impl Record for Recorded<'_> {
 
     fn stage(&mut self, stage: &StageRow, reports: Option<&StageSpec>) -> Result<Vec<Ran>, ViewError> {
         let mut all = Vec::new();
-        for trial in self.view.trials(self.snapshot, stage)? {
+        // What is outside of a stage that ended early came to nothing.
+        for trial in self.view.trials_from(self.snapshot, stage, 0, stage.ended_after.unwrap_or(u64::MAX))? {
             all.push(self.ran(&trial?, reports));
         }
         Ok(all)

@@ -23,7 +23,7 @@ use super::dump::{
 #[cfg(feature = "report")]
 use super::shell_quoted;
 use super::text::{number, reported};
-use super::words::{FROM_OTHERS, doubt_words, local_time, timestamp};
+use super::words::{FROM_OTHERS, doubt_words, ended_words, local_time, timestamp};
 use super::{StudyView, TrialSummary, ViewError};
 use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
@@ -585,6 +585,9 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             TrialState::Failed => "it failed",
             _ => "it ran",
         };
+        if let Some(words) = ended_words(&view.spec, trial.stage).filter(|_| trial.stage.is_outside(trial.index)) {
+            return format!("{became}, but is outside: its stage {words}");
+        }
         let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
         return format!("{became}, but is outside: trials of lower number aborted the study without it: {why}");
     }
@@ -599,6 +602,10 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             format!(
                 "it has ended; whether that counts is decided at step {at}, once trials of lower number have come so far"
             )
+        }
+        TrialState::Cancelled if trial.stage.is_outside(trial.index) => {
+            let why = ended_words(&view.spec, trial.stage).unwrap_or_default();
+            format!("it was cancelled, because its stage {why}")
         }
         TrialState::Cancelled => {
             let why = view.study.abort_reason.as_deref().unwrap_or("no reason is recorded");
