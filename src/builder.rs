@@ -267,6 +267,7 @@ pub struct Stage {
     improve_within: Option<u64>,
     failures: Vec<Node>,
     halving: Vec<Entry>,
+    race: Vec<Entry>,
     stop_if: Vec<Node>,
 }
 
@@ -292,6 +293,7 @@ impl Stage {
             improve_within: None,
             failures: Vec::new(),
             halving: Vec::new(),
+            race: Vec::new(),
             stop_if: Vec::new(),
         }
     }
@@ -560,9 +562,13 @@ impl Stage {
             self.improve_within.map(|trials| entry("improve_within", Node::new(Kind::Int(trials.into())))),
         );
         rails.extend(self.max_failure_rate.map(|rate| entry("max_failure_rate", Node::new(Kind::Float(rate)))));
-        for (key, entries) in
-            [("sweep", self.sweep), ("metrics", self.metrics), ("rails", rails), ("halving", self.halving)]
-        {
+        for (key, entries) in [
+            ("sweep", self.sweep),
+            ("metrics", self.metrics),
+            ("rails", rails),
+            ("halving", self.halving),
+            ("race", self.race),
+        ] {
             if !entries.is_empty() {
                 set(&mut keys, key, table(entries));
             }

@@ -48,9 +48,9 @@ pub mod spec {
     pub use crate::study_file::{
         Aggregate, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
         ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricBound, MetricRule,
-        Objective, Part, ProgressSpec, Proposer, Rails, RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec,
-        Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageRun, StageSpec, StopIf, StopWhen, StudySpec,
-        SweepParam, Template, Values, VersionError, Work,
+        Objective, Part, ProgressSpec, Proposer, RaceSpec, Rails, RaySpec, Retries, RunSpec, Sampling, Selection,
+        SlurmSpec, Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageRun, StageSpec, StopIf, StopWhen,
+        StudySpec, SweepParam, Template, Values, VersionError, Work,
     };
 }
 

@@ -190,6 +190,8 @@ pub struct Verified {
     pub ended: Vec<String>,
     /// Decisions of rungs that are not those that the recorded values give.
     pub rungs: Vec<String>,
+    /// Rounds of races after which not those left that the recorded metrics say.
+    pub races: Vec<String>,
     /// Results that were made with other inputs or tools than the study has now.
     pub made_with: Vec<String>,
     /// Stages of which it was found that equal trials come to different results, and that have taken some.
@@ -203,7 +205,8 @@ impl Verified {
     /// How many differences there are.
     #[must_use]
     pub fn differences(&self) -> u64 {
-        let counted = [&self.plan, &self.ended, &self.rungs, &self.made_with, &self.doubts].map(Vec::len);
+        let counted =
+            [&self.plan, &self.ended, &self.rungs, &self.races, &self.made_with, &self.doubts].map(Vec::len);
         let counted = counted.into_iter().chain([self.replay.differences.len()]);
         counted.sum::<usize>() as u64 + u64::from(self.aborted.is_some()) + self.outputs.differing
     }
@@ -278,12 +281,16 @@ impl Store {
     /// As [`Store::status`].
     pub fn verify(&self) -> Result<Verified, Error> {
         let (_reader, Look { snapshot, view }) = Look::at_store(&self.path)?;
-        let begun = view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting);
-        let rungs = begun.map(|stage| crate::engine::rungs_differ(&snapshot, &view.spec, &view.stages, stage));
-        let rungs: Vec<Option<String>> =
-            rungs.collect::<Result<_, _>>().map_err(|cause| self.unreadable(cause))?;
+        let (mut rungs, mut races) = (Vec::new(), Vec::new());
+        for stage in view.stages.iter().filter(|stage| stage.status != StageStatus::Waiting) {
+            let differs = crate::engine::rungs_differ(&snapshot, &view.spec, &view.stages, stage);
+            rungs.extend(differs.map_err(|cause| self.unreadable(cause))?);
+            let differs = crate::engine::race_differs(&snapshot, &view.spec, stage);
+            races.extend(differs.map_err(|cause| self.unreadable(cause))?);
+        }
         Ok(Verified {
-            rungs: rungs.into_iter().flatten().collect(),
+            rungs,
+            races,
             replay: journal::verify(&snapshot).map_err(|cause| self.unreadable(cause))?,
             plan: planned::check(&view),
             kept: planned::kept(&view),

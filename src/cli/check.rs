@@ -155,8 +155,11 @@ impl StagePlan {
             .collect();
         Self {
             name: stage.name.clone(),
-            trials: planned,
-            repeated: row.filter(|row| row.is_replicated()).map(|row| (row.cases(), row.rounds())),
+            trials: match &stage.race {
+                Some(race) => cases.saturating_mul(race.max.into()),
+                None => planned,
+            },
+            repeated: stage.replicas().map(|most| (cases, most)),
             parents: row.map_or(0, |row| row.parents.len()),
             survivors: stage.survivor_count.min(cases),
             combinations: plan::combinations(stage),
@@ -295,7 +298,8 @@ fn print_plan(
     }
     for (index, plan) in plans.iter().enumerate() {
         let trials = counted(plan.trials, "trial");
-        let at_most = if index == 0 { "" } else { "at most " };
+        let raced = spec.stages.get(index).is_some_and(|stage| stage.race.is_some());
+        let at_most = if index == 0 && !raced { "" } else { "at most " };
         let from = match plan.parents {
             0 => format!("from `{}`", spec.study.base_case),
             n => match index
@@ -326,9 +330,11 @@ fn print_plan(
         print_line(&format!("  {}", plan.how))?;
         if let (Some((cases, times)), Some(stage)) = (plan.repeated, spec.stages.get(index)) {
             let (cases, aggregate) = (counted(cases, "case"), stage.aggregate.name());
-            print_line(&format!(
-                "  {cases}, each {times} times in rounds; what counts is the {aggregate} of its replicas"
-            ))?;
+            let each = match &stage.race {
+                Some(race) => format!("{cases} race, {} to {} rounds of a replica each", race.min, race.max),
+                None => format!("{cases}, each {times} times in rounds"),
+            };
+            print_line(&format!("  {each}; what counts is the {aggregate} of its replicas"))?;
         }
         if let Some(most) = spec.stages.get(index).and_then(|stage| stage.run.workers) {
             print_line(&format!("  {} at once at most", counted(u64::from(most), "trial")))?;

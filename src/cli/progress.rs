@@ -16,7 +16,8 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use piton::KilledStray;
 use piton::model::{
-    AttemptEnd, Doubt, Event, Next, Origin, Record, Reused, RungVerdict, Seq, StageIndex, TrialId, Verdict,
+    AttemptEnd, Doubt, Event, LeftCase, Next, Origin, Record, Reused, RungVerdict, Seq, StageIndex, TrialId,
+    Verdict,
 };
 use piton::program::engine::{Draft, Observer};
 use piton::program::paths::{STDERR_LOG, StudyPaths};
@@ -215,6 +216,16 @@ impl Progress {
         self.paths.as_ref()
     }
 
+    fn left_race(&mut self, stage: StageIndex, left: &[LeftCase], draft: &Draft) {
+        let (Some(spec), Some(last)) = (self.spec(draft), left.first()) else { return };
+        let Some(row) = draft.stages().get(stage as usize) else { return };
+        let lineage = Lineage::new(&spec, draft.stages());
+        let names: Vec<String> = left.iter().map(|left| lineage.case_name(stage, left.case)).collect();
+        let (name, round, race) = (clean(&row.name), last.round.saturating_add(1), row.racing());
+        let line = format!("stage `{name}` after round {round}: {} left the race, {race} in it", names.join(", "));
+        self.send(Message::Line(line));
+    }
+
     fn closed(&mut self, stage: StageIndex, draft: &Draft) {
         let Some(spec) = self.spec(draft) else { return };
         let Some(summary) = draft.summary(&spec, stage) else { return };
@@ -305,6 +316,7 @@ impl Observer for Progress {
                 self.pruned(*trial, draft, words);
             }
             Event::StageClosed { stage, .. } => self.closed(*stage, draft),
+            Event::RaceRound { stage, left, .. } => self.left_race(*stage, left, draft),
             Event::StudyAborted { reason, .. } | Event::StudyAbortedBy { reason, .. } => {
                 self.send(Message::Aborted(clean(reason)))
             }

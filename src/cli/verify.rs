@@ -12,8 +12,9 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
     let verified = Store::at(&args.store.store).verify()?;
     let found = verified.differences();
     let same = found == 0;
-    let Verified { replay, plan, kept, outputs, aborted, ended, rungs, made_with, doubts, accepted, .. } =
-        verified;
+    let Verified {
+        replay, plan, kept, outputs, aborted, ended, rungs, races, made_with, doubts, accepted, ..
+    } = verified;
     if args.json {
         let differences: Vec<_> = replay
             .differences
@@ -23,7 +24,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         print_json(&serde_json::json!({
             "schema": 1, "ok": same, "events": replay.events, "rows": replay.rows, "differences": differences,
             "plan_differences": plan, "outputs": outputs.checked, "outputs_discarded": outputs.discarded, "outputs_differing": outputs.differing,
-            "output_differences": outputs.differences, "abort_difference": aborted, "end_differences": ended, "rung_differences": rungs,
+            "output_differences": outputs.differences, "abort_difference": aborted, "end_differences": ended, "rung_differences": rungs, "race_differences": races,
             "made_with_differences": made_with, "doubts": doubts, "inputs_accepted": accepted,
             "from_other_survivors": kept,
         }))?;
@@ -56,7 +57,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, Error> {
         for difference in &ended {
             print_line(&format!("differs: {}", clean(difference)))?;
         }
-        for difference in &rungs {
+        for difference in rungs.iter().chain(&races) {
             print_line(&format!("differs: {}", clean(difference)))?;
         }
         for difference in &made_with {

@@ -56,6 +56,7 @@ pub(crate) use shutdown::Control;
 pub use shutdown::ShutdownHandle;
 #[cfg(test)]
 pub(crate) use survivors::choose;
+pub(crate) use survivors::race_differs;
 pub(crate) use timing::Timing;
 
 pub(crate) use crate::executor::ParentDiffers;

@@ -460,8 +460,8 @@ impl Loop<'_> {
             }
             Action::Select(stage) => {
                 let snapshot = self.journal.snapshot()?;
-                let survivors = survivors::choose(&snapshot, self.jobs.spec(), stage)?;
-                inputs.push(Input::Selected { stage, survivors });
+                let comes = survivors::comes_to(&snapshot, self.jobs.spec(), stage)?;
+                inputs.push(Input::Selected { stage, comes });
             }
             Action::Refill => {
                 let (submitted, startable) = (self.state.in_hand_count(), self.state.startable());

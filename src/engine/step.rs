@@ -11,15 +11,16 @@ use super::draft::Draft;
 use super::halving::Rungs;
 use super::ready::{Offered, ReadyWindow, WINDOW};
 use super::room::{Room, RoomFor};
+use super::survivors::Comes;
 use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::halving::Ladder;
 use crate::model::{
     Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, IdentityHash, Next,
-    Parent, REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId,
-    TrialRow, TrialState, UnixMs, Usage, Verdict,
+    REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId, TrialRow,
+    TrialState, UnixMs, Usage, Verdict,
 };
-use crate::plan::{self, Judge, Lineage, Ruled};
+use crate::plan::{self, Judge, Lineage, RoundOver, Ruled};
 use crate::study_file::{Spec, StageSpec};
 use rails::base_failed;
 pub(crate) use reusing::Hit;
@@ -49,12 +50,11 @@ pub(crate) enum Input {
     },
     /// Terminate running trials now.
     Force { by: String },
-    /// The survivors of the stage that asked for them by [`Action::Select`], best first.
+    /// What the stage comes to that asked by [`Action::Select`]: another round of its race, or its survivors.
     Selected {
         /// Its stage's index, from 0.
         stage: StageIndex,
-        /// Parents of the next stage's trials, best first.
-        survivors: Vec<Parent>,
+        comes: Comes,
     },
     /// What a stage's recorded results decide before all are there, asked for by [`Action::Judge`].
     Judged {
@@ -125,7 +125,7 @@ pub(crate) enum Action {
     Drain,
     /// Tell it to terminate what runs (TERM, then KILL after the grace).
     Terminate,
-    /// Choose a stage's survivors and answer with [`Input::Selected`].
+    /// Say what a stage comes to whose trials have all ended, and answer with [`Input::Selected`].
     Select(StageIndex),
     /// Say which rail a stage's recorded results break and answer with [`Input::Judged`].
     Judge(StageIndex),
@@ -345,7 +345,7 @@ impl State {
             Input::Executor(event) => self.executor_event(now, event),
             Input::Drain { by, limit_ms } => self.drain(now, by, limit_ms),
             Input::Force { by } => self.force(now, by),
-            Input::Selected { stage, survivors } => self.selected(now, stage, survivors),
+            Input::Selected { stage, comes } => self.selected(now, stage, comes),
             Input::Judged { stage, ruled } => self.judged(now, stage, ruled),
             Input::Refilled { entries, more } => {
                 self.refilled(entries, more);
@@ -549,8 +549,16 @@ impl State {
         self.end(now, interrupted(now.at_ms, trial, attempt, reason))
     }
 
-    fn selected(&mut self, now: Now, stage: StageIndex, survivors: Vec<Parent>) -> Result<Vec<Action>, FoldError> {
+    fn selected(&mut self, now: Now, stage: StageIndex, comes: Comes) -> Result<Vec<Action>, FoldError> {
         self.asked = false;
+        let Comes { round, survivors } = comes;
+        if let Some(round) = round.filter(|round| round.more > 0 || !survivors.is_empty()) {
+            let RoundOver { left, more } = round;
+            self.emit(now, Event::RaceRound { stage, left, more })?;
+            if more > 0 {
+                return Ok(Vec::new());
+            }
+        }
         if survivors.is_empty() {
             // The stage stays as it is: `piton retry` can still make its failed trials pending again.
             let name = self.draft.stages().get(stage as usize).map_or_else(String::new, |s| s.name.clone());
@@ -696,9 +704,14 @@ impl State {
     /// Whether the open stage, if any, has nothing left to run.
     fn stage_is_done(&self) -> bool {
         self.draft.open_stage().is_none_or(|(stage, counters)| {
+            let raced = || self.spec.stages.get(stage.index as usize).is_some_and(|spec| spec.race.is_some());
             let pending = match injected_fault!(ClosedEarly) {
                 true => stage.planned().saturating_sub(counters.next_index),
                 false => counters.pending(stage.planned()),
+            };
+            let pending = match injected_fault!(RoundNotWhole) {
+                true if raced() => stage.planned().saturating_sub(counters.next_index),
+                _ => pending,
             };
             let under_way = counters.running + counters.undecided;
             (pending == 0 || stage.ended_after.is_some()) && under_way == 0 && !stage.takes_proposals()

@@ -759,5 +759,6 @@ mirror_enum! {
         DiscardFinished { stage: u32, bytes: u64, inodes: u64 },
         RoundsPlanned { stage: u32, count: u32 },
         StageEndedEarly { stage: u32, counted: u64 },
+        RaceRound { stage: u32, left: Vec<LeftCaseV1>, more: u32 },
     }
 }

@@ -11,7 +11,7 @@ use super::reread::Reread;
 use super::reuse::{Doubt, IdentityHash, Origin, Reused};
 use super::rows::{
     Abort, AcceptedChange, AttemptOutcome, Best, EngineId, ExecutorKind, Exit, FirstObjective, InputHash,
-    InputList, LaterStages, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
+    InputList, LaterStages, LeftCase, OutputHash, Parent, ProcessId, RemoteJob, Segment, ToolVersion, Usage,
 };
 use super::value::{Metrics, Value};
 use super::watched::{RungVerdict, StopIfMet};
@@ -303,6 +303,15 @@ pub enum Event {
         stage: StageIndex,
         /// The trials of the stage below this place count.
         counted: u64,
+    },
+    /// All that is planned of a stage's race has ended. In one commit with [`StageClosed`](Self::StageClosed) where no round follows.
+    RaceRound {
+        /// Its stage's index, from 0.
+        stage: StageIndex,
+        /// Who leaves the race by it, in the order of their derived indices.
+        left: Vec<LeftCase>,
+        /// How many more rounds the others run.
+        more: u32,
     },
 }
 

@@ -131,6 +131,7 @@ impl Event {
             Self::DiscardFinished { .. } => "discard_finished",
             Self::RoundsPlanned { .. } => "rounds_planned",
             Self::StageEndedEarly { .. } => "stage_ended_early",
+            Self::RaceRound { .. } => "race_round",
         }
     }
 }
@@ -203,6 +204,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         }
         Event::DirectoriesDiscarded(_) | Event::DiscardFinished { .. } => fold.keeping(rows, &record.event),
         Event::RoundsPlanned { .. } => fold.rounds(rows, &record.event),
+        Event::RaceRound { stage, left, more } => fold.race_round(rows, *stage, left, *more),
         other => fold.study_changed(rows, other),
     }
 }

@@ -4,7 +4,8 @@
 
 use super::event::Event;
 use super::fold::{Fold, Rows};
-use super::rows::{Proposing, StageStatus};
+use super::ids::StageIndex;
+use super::rows::{LeftCase, Proposing, StageStatus};
 
 impl Fold {
     pub(super) fn rounds<R: Rows>(&self, rows: &mut R, event: &Event) -> Result<(), R::Error> {
@@ -18,6 +19,22 @@ impl Fold {
         let by_case = stage.proposing != Proposing::No;
         if begun || !stage.add_rounds(*count, by_case) {
             return Err(self.misfit(format!("stage {index} has no place for {count} rounds")));
+        }
+        rows.put_stage(stage)
+    }
+
+    pub(super) fn race_round<R: Rows>(
+        &self,
+        rows: &mut R,
+        index: StageIndex,
+        left: &[LeftCase],
+        more: u32,
+    ) -> Result<(), R::Error> {
+        let Some(mut stage) = rows.stage(index)?.filter(|stage| stage.status == StageStatus::Open) else {
+            return Err(self.misfit(format!("stage {index} is not open")));
+        };
+        if !stage.leave(left) || (more > 0 && !stage.add_rounds(more, false)) {
+            return Err(self.misfit(format!("stage {index} has no such round to end")));
         }
         rows.put_stage(stage)
     }

@@ -607,6 +607,12 @@ impl Judge<'_> {
             (true, _) => extends(change, "counts when the survivors are chosen"),
         };
         let found = self.reread(place);
+        let read = matches!(amend, Amend::Metrics | Amend::Reports | Amend::FailureRules);
+        let decides = matches!(amend, Amend::Repeats | Amend::Survivors | Amend::Objectives);
+        // Who left a race did so by what there was, and further rounds ran without them.
+        if (old.race.is_some() || new.race.is_some()) && (read || (decides && raced_by(old) != raced_by(new))) {
+            return self.alters(change, place);
+        }
         match amend {
             // What was recorded at rungs was read by the rules so far.
             Amend::Reports if !old.only_measures(new) => self.alters(change, place),
@@ -657,6 +663,8 @@ impl Judge<'_> {
         match more {
             _ if fewer => self.alters(change, place),
             0 if row.is_replicated() => harmless(change, "the stage has the same cases"),
+            // Its cases have run rounds that those would have been in.
+            _ if new.race.is_some() => self.alters(change, place),
             0 => harmless(change, "the stage has the same trials"),
             // As if it had begun so: the numbers are those of a study that did.
             _ if self.renumbers(place, row, new, &now) => self.alters(change, place),
@@ -687,20 +695,38 @@ impl Judge<'_> {
         let fewer = now.iter().enumerate().any(|(position, share)| *share < row.share_at(position));
         let one_by_one = row.is_replicated() != new.replicas().is_some();
         match (old.replicas(), new.replicas()) {
-            _ if one_by_one || fewer || more == 0 => self.alters(change, place),
+            _ if one_by_one || fewer => self.alters(change, place),
+            (Some(old), Some(now)) if new.race.is_some() && now >= old && more == 0 => match row.status {
+                StageStatus::Closed => harmless(change, "the race is over"),
+                _ => extends(change, format!("the race has up to {} more", counted(now - old, "round"))),
+            },
+            _ if more == 0 => self.alters(change, place),
             (Some(_), Some(_)) if place.saturating_add(1) < self.kept => {
                 self.alters(change, place.saturating_add(1))
+            }
+            (Some(old), Some(now)) if new.race.is_some() => {
+                let rounds = counted(now.saturating_sub(old), "round");
+                extends(
+                    change,
+                    format!("the race goes on, for up to {rounds} of {}", counted(row.racing(), "case")),
+                )
             }
             (Some(_), Some(_)) => extends(change, format!("each case gets {}", counted(more, "further replica"))),
             _ => self.alters(change, place),
         }
     }
 
-    /// How many rounds of replicas the new spec has beyond those that a stage has.
+    /// How many rounds of replicas the new spec has at once beyond those that a stage has. A race plans its own, unless its end was one.
     fn rounds(&self, place: usize) -> u32 {
         let row = self.standing.stages.get(place).filter(|row| row.is_replicated());
-        let replicas = self.new.stages.get(place).and_then(StageSpec::replicas);
-        row.zip(replicas).map_or(0, |(row, replicas)| replicas.saturating_sub(row.rounds()))
+        let Some((row, stage)) = row.zip(self.new.stages.get(place)) else { return 0 };
+        let more = stage.replicas().map_or(0, |replicas| replicas.saturating_sub(row.rounds()));
+        match stage.race {
+            Some(_) => {
+                u32::from(more > 0 && row.status == StageStatus::Closed && row.racing() > stage.survivor_count)
+            }
+            None => more,
+        }
     }
 
     /// Whether more trials of a stage would have other numbers than in a study that began with them, though each has its values whatever its
@@ -769,6 +795,12 @@ fn later(row: &StageRow) -> &'static str {
         StageStatus::Closed => "counts for trials that are still to come",
         _ => "counts from the next attempt on; failed trials stay failed until `piton retry`",
     }
+}
+
+/// What decides who leaves a stage's race, but for how long that may go on.
+fn raced_by(stage: &StageSpec) -> impl PartialEq {
+    let race = stage.race.as_ref().map(|race| (race.min, race.confidence, race.objective.clone()));
+    (race, stage.survivor_count, stage.require.clone())
 }
 
 /// Whether a limit gets tighter; none is no limit.

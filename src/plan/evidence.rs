@@ -175,7 +175,7 @@ pub(crate) fn interval(differences: &[f64], level: f64) -> (Option<f64>, Option<
 
 /// Exact up to 2^53, which no list reaches.
 #[expect(clippy::cast_precision_loss, reason = "a list's length is below 2^53")]
-const fn as_float(count: usize) -> f64 {
+pub(super) const fn as_float(count: usize) -> f64 {
     count as f64
 }
 

@@ -61,6 +61,11 @@ pub enum Follows {
     Survivors(String),
     /// There are at most so many, as a proposer says.
     Proposer,
+    /// There are at most so many, and so many at least, as a race goes.
+    Race {
+        /// How many run before any case leaves.
+        first: u64,
+    },
     /// They are too many to be looked at, one by one.
     TooMany {
         /// How many were looked at.
@@ -102,6 +107,7 @@ impl StageForecast {
             }
             Follows::Survivors(stage) => format!("up to {trials}, depends on what survives `{stage}`"),
             Follows::Proposer => format!("up to {trials}, as its proposer says"),
+            Follows::Race { first } => format!("{first} to {trials}, as its race goes"),
             Follows::TooMany { looked_at, runs } => {
                 format!("{trials}, too many to look at each: of the first {looked_at}, {runs} would run")
             }
@@ -192,7 +198,11 @@ impl Forecast<'_> {
                     let status = StageStatus::Open;
                     let mut row = StageRow { status, first_trial, parents: known, shares, ..waiting(index, decl) };
                     plan_trials(spec, &mut row);
-                    let trials = if decl.proposed { row.room() } else { row.planned };
+                    let trials = match &spec.race {
+                        Some(race) => row.cases().saturating_mul(race.max.into()),
+                        None if decl.proposed => row.room(),
+                        None => row.planned,
+                    };
                     rows.push(row);
                     let looked = match decl.proposed {
                         true => Looked { follows: Follows::Proposer, survivors: None },
@@ -202,7 +212,7 @@ impl Forecast<'_> {
                 }
                 Parents::Survivors { of, most } => {
                     let most = usize::try_from(most.min(MANY_PARENTS)).unwrap_or(usize::MAX);
-                    let each = u64::from(spec.first_rounds().unwrap_or(1));
+                    let each = u64::from(spec.replicas().unwrap_or(1));
                     (
                         sum(&cut(most)).saturating_mul(each),
                         Looked { follows: Follows::Survivors(of), survivors: None },
@@ -253,6 +263,9 @@ impl Forecast<'_> {
         let (Some(row), Some(spec)) = (rows.get(stage as usize), self.new.stages.get(stage as usize)) else {
             return Ok(Looked { follows: Follows::Proposer, survivors: None });
         };
+        if spec.race.is_some() {
+            return Ok(Looked { follows: Follows::Race { first: row.planned }, survivors: None });
+        }
         let identity = StageIdentity::of(self.new, stage, self.made_with);
         if identity.is_none() && stay == 0 {
             let follows = Follows::Counted { kept: 0, reused: 0, runs: row.planned, checked: 0 };

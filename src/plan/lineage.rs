@@ -50,7 +50,7 @@ impl<'a> Lineage<'a> {
     /// The name of the case of a derived index.
     #[must_use]
     pub fn case_name(&self, stage: StageIndex, case: u64) -> String {
-        format!("{}_{stage}_{case}", self.spec.study.base_case)
+        case_name(&self.spec.study.base_case, stage, case)
     }
 
     /// The name of the case that a trial is of: its own, unless it is a replica. Of the base command that of the base case.
@@ -61,6 +61,16 @@ impl<'a> Lineage<'a> {
             Some(self.case_name(stage, case))
         });
         replica.unwrap_or_else(|| self.name_of(trial))
+    }
+
+    /// The derived index of the case that the trial at a place of a stage is of; `None` where that is not planned.
+    pub(crate) fn case_index(&self, stage: StageIndex, index: u64) -> Option<u64> {
+        self.row(stage)?.case_of(index)
+    }
+
+    /// Whether a case has left its race.
+    pub(crate) fn has_left(&self, stage: StageIndex, case: u64) -> bool {
+        self.row(stage).is_some_and(|row| row.left(case).is_some())
     }
 
     /// Which replica of its case a trial is; `None` where each trial is a case.
@@ -331,9 +341,15 @@ impl<'a> Lineage<'a> {
 #[must_use]
 pub(crate) fn trial_name(base_case: &str, row: &StageRow, index: u64) -> String {
     match row.replica_of(index) {
-        Some((case, replica)) => format!("{base_case}_{}_{case}.r{replica}", row.index),
-        None => format!("{base_case}_{}_{index}", row.index),
+        Some((case, replica)) => format!("{}.r{replica}", case_name(base_case, row.index, case)),
+        None => case_name(base_case, row.index, index),
     }
+}
+
+/// The name of the case of a derived index.
+#[must_use]
+pub(crate) fn case_name(base_case: &str, stage: StageIndex, case: u64) -> String {
+    format!("{base_case}_{stage}_{case}")
 }
 
 #[cfg(test)]

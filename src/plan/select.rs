@@ -156,7 +156,7 @@ fn costs_of(objectives: &[Objective], require: &[MetricBound], metrics: &Metrics
 }
 
 /// An objective's value where smaller is better; `None` unless it is a finite number.
-fn cost(objective: &Objective, metrics: &Metrics) -> Option<f64> {
+pub(super) fn cost(objective: &Objective, metrics: &Metrics) -> Option<f64> {
     let value = metrics.get(&objective.metric)?.number().filter(|value| value.is_finite())?;
     // Subtracting from and adding to zero turns minus zero, which would not tie with zero, into it.
     Some(match objective.goal {

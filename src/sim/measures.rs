@@ -33,6 +33,7 @@ fn study(fault: Fault) -> &'static str {
         AcceptedApart => "accepted",
         BaseKeptApart => "based_again",
         RoundsApart => "repeated",
+        RoundNotWhole => "raced",
         ScratchNotSynced | ScratchClearedLate => "scratched",
         AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",

@@ -182,6 +182,11 @@ fn told_is_there(snapshot: &Snapshot, told: &Announced) -> Result<(), LookError>
 }
 
 fn survivors(snapshot: &Snapshot, spec: &Spec) -> Result<(), LookError> {
+    for stage in snapshot.stages()?.iter().filter(|stage| stage.status != StageStatus::Waiting) {
+        if let Some(differs) = engine::race_differs(snapshot, spec, stage)? {
+            return Err(format!("4: {differs}").into());
+        }
+    }
     for stage in snapshot.stages()?.iter().filter(|stage| stage.status == StageStatus::Closed) {
         let chosen = engine::choose(snapshot, spec, stage.index)?;
         if chosen != stage.survivors || chosen.is_empty() {

@@ -145,6 +145,7 @@ pub(super) fn all() -> Vec<Scenario> {
         repeated(),
         explored(),
         ended(),
+        raced(),
     ]
 }
 
@@ -223,6 +224,14 @@ fn explored() -> Scenario {
 fn ended() -> Scenario {
     let first = stage("a", 6, 2).range("x", Range::int(1..=6)).improve_within(1);
     scenario("ended", 4, study([first, stage("b", 1, 1)]))
+}
+
+/// A race: who leaves after which round, among replicas some of which fail at first, and a child of the winner.
+fn raced() -> Scenario {
+    let first = stage("a", 6, 1).range("x", Range::int(1..=2)).race(1, 3).race_confidence(0.5);
+    let spec = study([first.retry_policy(&retries(1)), stage("b", 1, 1)]);
+    let nature = Nature { flaky_percent: 40, flaky: 1, ..Nature::default() };
+    Scenario { nature, ..scenario("raced", 2, spec) }
 }
 
 fn discarded() -> Scenario {

@@ -246,6 +246,7 @@ fn named(
             let found = replicas(snapshot, lineage, stage, of).map_err(|cause| store.unreadable(cause))?;
             match found.is_empty() {
                 true => wrong.push(format!("no replica of `{case}` has failed")),
+                false if lineage.has_left(stage, of) => wrong.push(has_left(case)),
                 false => {
                     trials.extend(found.into_iter().filter(|trial| !trials.contains(trial)).collect::<Vec<_>>())
                 }
@@ -259,11 +260,25 @@ fn named(
         let row = snapshot.trial(trial).map_err(|cause| store.unreadable(cause))?;
         if row.is_none_or(|row| row.state != TrialState::Failed) {
             wrong.push(format!("`{case}` has not failed"));
+        } else if in_no_race_any_more(lineage, trial) {
+            wrong.push(has_left(case));
         } else if !trials.contains(&trial) {
             trials.push(trial);
         }
     }
     if wrong.is_empty() { Ok(trials) } else { Err(Error::Usage(wrong.join("; "))) }
+}
+
+fn has_left(case: &str) -> String {
+    format!("`{case}` has left its race: what came after ran without it")
+}
+
+/// Whether the case of a trial has left its race.
+fn in_no_race_any_more(lineage: &Lineage<'_>, trial: TrialId) -> bool {
+    let place = lineage.locate(trial);
+    place.is_some_and(|(stage, index)| {
+        lineage.case_index(stage, index).is_some_and(|case| lineage.has_left(stage, case))
+    })
 }
 
 /// The replicas of a case that have failed.
@@ -281,10 +296,15 @@ fn replicas(
     Ok(found)
 }
 
+/// The failed trials of a stage, without those of cases that have left its race.
 fn failed(snapshot: &Snapshot, stage: &StageRow) -> Result<Vec<TrialId>, JournalError> {
     let end = stage.end();
+    let counts = |row: &TrialRow| {
+        let case = stage.case_of(row.trial.0.saturating_sub(stage.first_trial.0));
+        row.state == TrialState::Failed && case.is_none_or(|case| stage.left(case).is_none())
+    };
     let rows = snapshot.trials(stage.first_trial, end)?.filter_map(|row| match row {
-        Ok(row) => (row.state == TrialState::Failed).then_some(Ok(row.trial)),
+        Ok(row) => counts(&row).then_some(Ok(row.trial)),
         Err(error) => Some(Err(error)),
     });
     rows.collect()

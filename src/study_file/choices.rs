@@ -77,8 +77,11 @@ impl Choices {
             fits(selection, stage)?;
             stage.selection = selection;
         }
-        if self.repeats_cases() && stage.repeats.is_none() {
+        if self.repeats_cases() && stage.replicas().is_none() {
             return Err("its cases do not repeat".into());
+        }
+        if self.repeats.is_some() && stage.race.is_some() {
+            return Err("its race says how often a case runs".into());
         }
         if let Some(aggregate) = self.aggregate {
             stage.aggregate = aggregate;

@@ -9,6 +9,7 @@ use super::check::rules::RAILS;
 use super::check::{BASE, ROOT, RUN, STUDY};
 use super::keys::{Amend, Section, Settings};
 use super::progress::ProgressSpec;
+use super::replicas::RaceSpec;
 use super::rules::{Bound, FailureMatch, FailureRule, MetricBound};
 use super::stage::{Reuse, STAGE, StageSpec};
 use super::types::{
@@ -371,6 +372,19 @@ pub(super) fn halving(halving: &HalvingSpec) -> Settings {
         of("goal", word(goal)),
         of("eta", eta.to_string()),
         of("keep", keep.to_string()),
+    ]
+}
+
+/// `[stage.race]`.
+pub(super) fn race(race: &RaceSpec) -> Settings {
+    let RaceSpec { min, max, confidence, objective } = race;
+    let of = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        of("min", min.to_string()),
+        of("max", max.to_string()),
+        of("confidence", format!("{confidence:?}")),
+        of("metric", quote(&objective.metric)),
+        of("goal", word(&objective.goal)),
     ]
 }
 

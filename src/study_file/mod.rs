@@ -57,7 +57,7 @@ pub(crate) use parse::idle_tables;
 pub(crate) use parse::parse;
 pub use parse::{parse_bytes, parse_study, parse_study_as};
 pub use progress::ProgressSpec;
-pub use replicas::Aggregate;
+pub use replicas::{Aggregate, RaceSpec};
 pub use resources::StageRun;
 pub(crate) use rules::signal_number;
 pub use rules::{Bound, FailureMatch, FailureRule, MetricBound, Rails, StageRails};

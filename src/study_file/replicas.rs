@@ -2,7 +2,10 @@
 //!
 //! The words and the numbers alone; which trials they make is the plan's to say.
 
+use serde::{Deserialize, Serialize};
+
 use super::stage::StageSpec;
+use super::types::Objective;
 use crate::model::named;
 
 /// One value for those of all replicas of a case.
@@ -33,20 +36,51 @@ impl Aggregate {
     }
 }
 
+/// `[stage.race]`: cases run in rounds of a replica each, and leave when the evidence says that they are not among the survivors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RaceSpec {
+    /// So many rounds run before anybody leaves, at least 1.
+    pub min: u32,
+    /// No more rounds than this, at least `min`.
+    pub max: u32,
+    /// One of the true best survivors leaves with a probability of at most 1 less this.
+    pub confidence: f64,
+    /// What each replica is compared by.
+    pub objective: Objective,
+}
+
+impl RaceSpec {
+    /// So much evidence that it is not among so many survivors ends a case's race.
+    pub(crate) fn level(&self, survivors: u64) -> f64 {
+        let survivors = u32::try_from(survivors).unwrap_or(u32::MAX);
+        f64::from(survivors) / (1.0 - self.confidence)
+    }
+
+    /// `min` where it is not given, and not above `max`.
+    pub(crate) const MIN: u32 = 3;
+    /// `max` where it is not given.
+    pub(crate) const MAX: u32 = 30;
+    /// `confidence` where it is not given.
+    pub(crate) const CONFIDENCE: f64 = 0.95;
+    /// No race has more cases: each is compared with each, after each round.
+    pub(crate) const CASES_MAX: usize = 4_096;
+}
+
 /// More replicas than this of one case tell nothing.
 pub(crate) const REPLICAS_MAX: u32 = 1_000;
 
 impl StageSpec {
-    /// How many replicas a case can have; `None` where each trial is a case.
+    /// How many replicas a case can have at most; `None` where each trial is a case.
     #[must_use]
     pub fn replicas(&self) -> Option<u32> {
-        self.repeats
+        self.race.as_ref().map(|race| race.max).or(self.repeats)
     }
 
     /// How many rounds of replicas are planned when the stage opens; `None` where each trial is a case.
     #[must_use]
     pub(crate) fn first_rounds(&self) -> Option<u32> {
-        self.repeats
+        self.race.as_ref().map(|race| race.min).or(self.repeats)
     }
 
     /// How many cases its budget is for.

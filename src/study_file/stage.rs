@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::keeping::KEEP;
 use super::check::progress::PROGRESS;
+use super::check::replicas::{RACE, RaceParts};
 use super::check::stage::{METRIC, OBJECTIVE, ObjectiveParts, RETRIES, SAMPLING, SweepParts, WorkParts};
 use super::check::sweep::RANGE;
 use super::check::watching::{HALVING, HalvingParts, STOP_IF, StopParts};
@@ -19,7 +20,7 @@ use super::diff::{self, list, word};
 use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::progress::ProgressSpec;
-use super::replicas::{Aggregate, REPLICAS_MAX};
+use super::replicas::{Aggregate, REPLICAS_MAX, RaceSpec};
 use super::resources::StageRun;
 use super::rules::{FailureRule, MetricBound, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
@@ -104,6 +105,9 @@ pub struct StageSpec {
     /// How often each case runs; `None`: once, and each trial is a case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<u32>,
+    /// `[stage.race]`: instead of `repeats`, cases run until it is known who survives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub race: Option<RaceSpec>,
     /// What its replicas come to together.
     #[serde(default, skip_serializing_if = "Aggregate::is_mean")]
     pub aggregate: Aggregate,
@@ -172,10 +176,11 @@ impl StageSpec {
         !self.is_watched() && !other.is_watched()
     }
 
-    /// The metrics that selection reads: those of objectives and of what is required.
+    /// The metrics that selection reads: those of objectives, of what is required and of what is raced by.
     pub(crate) fn selected_by(&self) -> impl Iterator<Item = &str> {
         let objectives = self.objectives.iter().map(|objective| objective.metric.as_str());
-        objectives.chain(self.require.iter().map(|rule| rule.metric.as_str()))
+        let raced = self.race.iter().map(|race| race.objective.metric.as_str());
+        objectives.chain(self.require.iter().map(|rule| rule.metric.as_str())).chain(raced)
     }
 
     /// The metrics without which a trial has not succeeded: those that selection and rails read.
@@ -213,6 +218,7 @@ pub(super) struct StageParts {
     pub stop_if: Field<Vec<StopParts>>,
     pub repeats: Field<u64>,
     pub explore: Field<u64>,
+    pub race: Field<RaceParts>,
     /// The rules of built-in sets.
     pub failure_sets: Vec<FailureRule>,
 }
@@ -353,6 +359,10 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "How often each case runs, each time with another seed; the budget is for `trial_budget` / `repeats` cases.",
             |c, n, p, d| d.repeats.put(c.whole(n, p, 1..=i128::from(REPLICAS_MAX)), p))
             .shown(|stage| stage.repeats.map(|repeats| repeats.to_string())).amended(Amend::Repeats),
+        StageKey::new("race", Takes::Table(&RACE), NONE,
+            "Instead of `repeats`: cases run in rounds of a replica each, and leave once the evidence says that they are not among the survivors.",
+            |c, n, p, d| d.race.put(c.race(n, p), p))
+            .below(|stage| stage.race.as_ref().map(diff::race).unwrap_or_default()).amended(Amend::Repeats),
         StageKey::new("aggregate", Takes::Word(names_of::<Aggregate>), Preset::Value("\"mean\""),
             "What the replicas of a case come to together; `\"midmean\"` is advised for times.",
             |c, n, p, d| put(&mut d.spec.aggregate, c.named(n, p)))

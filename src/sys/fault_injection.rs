@@ -83,6 +83,8 @@ pub(crate) enum Fault {
     BaseKeptApart,
     /// An amendment and the rounds that it adds are recorded apart.
     RoundsApart,
+    /// Who leaves a race is decided while trials of the round are to run again.
+    RoundNotWhole,
     /// Scratch directories of what is discarded are removed, and that is not synced.
     ScratchNotSynced,
     /// Scratch directories are removed once the amendment is recorded.
@@ -139,7 +141,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 61] = [
+    pub(crate) const ALL: [Self; 62] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -178,6 +180,7 @@ impl Fault {
         Self::AcceptedApart,
         Self::BaseKeptApart,
         Self::RoundsApart,
+        Self::RoundNotWhole,
         Self::ScratchNotSynced,
         Self::ScratchClearedLate,
         Self::AsideNotSynced,

@@ -5,7 +5,7 @@
 
 use super::{StudyView, TrialSummary};
 use crate::journal::{JournalError, Snapshot};
-use crate::model::{Metrics, Params, StageRow, TrialId, TrialState};
+use crate::model::{LeftCase, Metrics, Params, StageRow, TrialId, TrialState};
 use crate::plan::{Aggregated, aggregated};
 
 /// A case that runs several times.
@@ -54,6 +54,12 @@ impl CaseSummary<'_> {
             TrialState::Pending,
         ];
         first.into_iter().find(|state| any(*state)).unwrap_or(TrialState::Succeeded)
+    }
+
+    /// How it left its stage's race, if it did.
+    #[must_use]
+    pub fn left(&self) -> Option<&LeftCase> {
+        self.stage.left(self.case)
     }
 
     /// The replica whose directory its children get, if it survived or went on to explore.

@@ -27,7 +27,7 @@ fn killed_now_and_then(sandbox: &Sandbox) {
 }
 
 /// Keys that the example leaves to others, as its opening says; what is in their tables goes with them.
-const ELSEWHERE: [&str; 22] = [
+const ELSEWHERE: [&str; 24] = [
     "executor",
     "ray",
     "slurm",
@@ -48,6 +48,8 @@ const ELSEWHERE: [&str; 22] = [
     "no_better_for",
     "min_delta",
     "repeats",
+    "race",
+    "confidence",
     "aggregate",
     "improve_within",
 ];

@@ -119,6 +119,7 @@ mod proxy;
 mod python;
 mod queue;
 mod quickstart;
+mod raced;
 mod rails;
 mod regressions;
 mod remote;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::*;
 use crate::journal::{Journal, create};
 use crate::model::{
-    Event, Exit, Failure, FailureKind, Metric, Metrics, ProcessId, Record, Severity, StudyCreated, StudyId,
-    TrialState, Verdict,
+    Event, Exit, Failure, FailureKind, Metric, Metrics, Parent, ProcessId, Record, Severity, StudyCreated,
+    StudyId, TrialState, Verdict,
 };
 
 /// A state over a real journal, with the loop's part done by hand: commit, then answer what needs the store.
@@ -129,8 +129,8 @@ impl Bench {
                     }
                     Action::Select(stage) => {
                         let spec = Arc::clone(&self.state.spec);
-                        let survivors = crate::engine::choose(&snapshot, &spec, stage).unwrap();
-                        answers.push(Input::Selected { stage, survivors });
+                        let comes = crate::engine::survivors::comes_to(&snapshot, &spec, stage).unwrap();
+                        answers.push(Input::Selected { stage, comes });
                     }
                     Action::Refill => {
                         let (submitted, startable) = (self.state.submitted_count(), self.state.startable());

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Accepted, AttemptEnd, AttemptOutcome, AttemptRow, DirectoriesDiscarded, DiscardRun, Discarded, EngineId,
-    Event, Extension, Failure, FailureKind, Imported, LaterStages, Metrics, Next, OutputHash, ProcessId,
+    Event, Extension, Failure, FailureKind, Imported, LaterStages, LeftCase, Metrics, Next, OutputHash, ProcessId,
     Proposals, Proposing, Record, ResultsTold, Reused, RunEnd, RungRow, Segment, Seq, SpecAmended, StageDecl,
     StageIndex, StageRow, StageStatus, StudyCreated, StudyProgress, StudyRow, StudyStatus, Tidied, TrialId,
     TrialImport, TrialRow, TrialState, Verdict,
@@ -313,6 +313,11 @@ impl Kept {
             }))
         };
         for rounds in &stage.replicas.rounds {
+            let left = left_before(stage, rounds.first);
+            if rounds.first_case == 0 && !left.is_empty() {
+                made.tell(opened_ms, Event::RaceRound { stage: index, left, more: rounds.count });
+                continue;
+            }
             if rounds.first_case == 0 {
                 made.tell(opened_ms, Event::RoundsPlanned { stage: index, count: rounds.count });
                 continue;
@@ -329,6 +334,10 @@ impl Kept {
         let more: Vec<Segment> = more.collect();
         if !more.is_empty() {
             made.tell(opened_ms, extend(more));
+        }
+        let left = left_before(stage, stage.rounds());
+        if !left.is_empty() {
+            made.tell(opened_ms, Event::RaceRound { stage: index, left, more: 0 });
         }
         let mut planned = stage.planned;
         if stage.proposing != Proposing::No {
@@ -554,6 +563,12 @@ impl Made {
             }
         }
     }
+}
+
+/// Who had left a race when this round of it was planned, and had not before the one before.
+fn left_before(stage: &StageRow, round: u32) -> Vec<LeftCase> {
+    let before = round.checked_sub(1);
+    stage.replicas.left.iter().filter(|left| Some(left.round) == before).copied().collect()
 }
 
 fn created_of(study: &StudyRow, first: Option<Record>) -> StudyCreated {

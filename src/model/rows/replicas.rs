@@ -93,11 +93,11 @@ impl Replicas {
     fn position_of(&self, first_case: u64, case: u64, replica: u32) -> Option<u64> {
         let gone = self.left.iter().filter(|left| left.round < replica && left.case >= first_case);
         let mut below = 0;
-        for left in gone {
+        for left in gone.take_while(|left| left.case <= case) {
             if left.case == case {
                 return None;
             }
-            below += u64::from(left.case < case);
+            below += 1;
         }
         case.checked_sub(first_case)?.checked_sub(below)
     }
@@ -175,13 +175,35 @@ impl StageRow {
     /// How a case left its race, if it did.
     #[must_use]
     pub fn left(&self, case: u64) -> Option<&LeftCase> {
-        self.replicas.left.iter().find(|left| left.case == case)
+        let place = self.replicas.left.binary_search_by_key(&case, |left| left.case).ok()?;
+        self.replicas.left.get(place)
+    }
+
+    /// How many cases have not left their race.
+    #[must_use]
+    pub fn racing(&self) -> u64 {
+        self.cases().saturating_sub(self.replicas.left.len() as u64)
+    }
+
+    /// Notes who has left after the last round that is planned. Whether each was still there, and had a trial in it.
+    pub(crate) fn leave(&mut self, left: &[LeftCase]) -> bool {
+        let Some(last) = self.rounds().checked_sub(1) else { return false };
+        for case in left {
+            let place = self.replicas.left.binary_search_by_key(&case.case, |left| left.case);
+            match place {
+                Err(place) if case.case < self.cases() && case.round == last => {
+                    self.replicas.left.insert(place, *case)
+                }
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Adds rounds of the cases that are still there. Whether they could be.
     pub(crate) fn add_rounds(&mut self, count: u32, by_case: bool) -> bool {
         let (first, cases) = match self.is_replicated() {
-            true => (self.rounds(), self.cases().saturating_sub(self.replicas.left.len() as u64)),
+            true => (self.rounds(), self.racing()),
             false => (0, self.planned),
         };
         let proposed = by_case && first == 0;
@@ -278,9 +300,12 @@ mod tests {
     fn a_case_that_left_has_no_trial_in_later_rounds() {
         let mut stage = stage(4);
         assert!(stage.add_rounds(1, false));
-        stage.replicas.left = vec![LeftCase { case: 1, round: 0, evidence: None }];
+        assert!(stage.leave(&[LeftCase { case: 1, round: 0, evidence: None }]));
         assert!(stage.add_rounds(1, false));
-        stage.replicas.left.insert(0, LeftCase { case: 0, round: 1, evidence: Some(20.5) });
+        for wrong in [(1, 1), (4, 1), (0, 0)] {
+            assert!(!stage.leave(&[LeftCase { case: wrong.0, round: wrong.1, evidence: None }]), "{wrong:?}");
+        }
+        assert!(stage.leave(&[LeftCase { case: 0, round: 1, evidence: Some(20.5) }]));
         assert!(stage.add_rounds(1, false));
         assert!(stage.add_rounds(1, false));
         let expected = [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (2, 1), (0, 1), (2, 2), (3, 2), (3, 3), (2, 3)];

@@ -201,6 +201,7 @@ const SAID: &[Said] = &[
     ("stage.keep", "#synth", "keep = { survivors = \"outputs\", others = \"logs\", failed = \"nothing\" }", NEITHER),
     // A replica is part of a result, and how often there is another one is not.
     ("stage.repeats", "trial_budget = 4", "trial_budget = 12\nrepeats = 3", NEITHER),
+    ("stage.race", "survivor_count = 1", "survivor_count = 1\nrace = { max = 2, metric = \"t\", goal = \"minimize\" }", NEITHER),
     ("stage.workers", "#synth", "workers = 1", NEITHER),
     ("stage.aggregate", "#synth", "aggregate = \"median\"", NEITHER),
     ("stage.reuse", "reuse = \"2\"", "reuse = \"3\"", PLACE),

@@ -49,7 +49,7 @@ impl Checker<'_> {
                     }
                 }
             }
-            if let Field::Good(_, place) = &parts.repeats
+            if let Some(place) = parts.repeated_by()
                 && parts.replicas() > 1
                 && known.unknown(REPLICA, place, "").is_none()
             {
@@ -113,6 +113,7 @@ impl Checker<'_> {
             (Some(Survivors::All), Some(budget)) => Some(*budget),
             _ => None,
         };
+        let race = self.race_suits(&parts, objectives.as_deref());
         let halving = self.halving_suits(&parts, objectives.as_deref(), survivors);
         let stop_if = self.stop_rules_suit(&parts, objectives.as_deref());
         let trial_budget = parts.trial_budget.into_good()?;
@@ -138,6 +139,7 @@ impl Checker<'_> {
             sweep: sweep?,
             objectives: objectives?,
             halving: halving?,
+            race: race?,
             stop_if: stop_if?,
             repeats: match parts.repeats {
                 Field::Bad => return None,

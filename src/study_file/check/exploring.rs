@@ -29,6 +29,10 @@ impl Checker<'_> {
             self.report(Diagnostic::at(place, message).label(format!("at most {most} with that budget")));
         }
         let Field::Good(explorers, place) = &parts.explore else { return None };
+        if !matches!(parts.race, Field::Absent) {
+            let message = "`explore` does not go with a race: who left it ran less often than who survives";
+            self.report(Diagnostic::at(place, message).label("remove one of both").help("use `repeats`"));
+        }
         if *explorers == 0 {
             return None;
         }

@@ -9,7 +9,7 @@ mod exploring;
 mod improving;
 pub(super) mod keeping;
 pub(super) mod progress;
-mod replicas;
+pub(super) mod replicas;
 mod reuse;
 pub(super) mod rules;
 pub(super) mod stage;

@@ -225,7 +225,7 @@ impl Checker<'_> {
     }
 
     /// Which way is better, where that is said.
-    fn goal_of(
+    pub(super) fn goal_of(
         &mut self,
         said: &Field<Goal>,
         metric: &str,

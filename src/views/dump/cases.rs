@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::schema::{MetricsOut, ParamsOut};
-use crate::model::TrialState;
+use crate::model::{LeftCase, TrialState};
 use crate::views::CaseSummary;
 
 /// One of `cases`: there where a stage repeats them.
@@ -31,8 +31,27 @@ pub(in crate::views) struct CaseOut<'a> {
     /// There where it is true: it went on to explore, though it did not survive.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     explorer: bool,
+    /// How it left its stage's race; there where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<LeftRaceOut>,
     /// The trial whose directory its children get; `null` if it did not go on.
     stands_for_it: Option<u64>,
+}
+
+/// How a case left its race.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
+pub(in crate::views) struct LeftRaceOut {
+    /// How many rounds it ran.
+    rounds: u32,
+    /// That it is not among the survivors; `null`: a replica of it failed.
+    evidence: Option<f64>,
+}
+
+impl From<&LeftCase> for LeftRaceOut {
+    fn from(left: &LeftCase) -> Self {
+        Self { rounds: left.round.saturating_add(1), evidence: left.evidence }
+    }
 }
 
 impl<'a> CaseOut<'a> {
@@ -65,6 +84,7 @@ impl<'a> CaseOut<'a> {
             survivor: case.survived(),
             explorer: case.explores(),
             stands_for_it: case.stands_for_it().map(|replica| replica.trial.0),
+            left: case.left().map(LeftRaceOut::from),
         }
     }
 }

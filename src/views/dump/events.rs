@@ -16,9 +16,9 @@ use super::{List, Screen, line};
 use crate::journal::Snapshot;
 use crate::model::words::{counted, freed};
 use crate::model::{
-    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Kept, LaterStages, Next, Parent,
-    Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StageRow, StudyCreated, TrialId,
-    Verdict, cut, waiting,
+    Abort, AttemptEnd, AttemptOutcome, Event, ExecutorKind, InputHash, InputList, Kept, LaterStages, LeftCase,
+    Next, Parent, Rail, Record, Reread, RunEnd, RungVerdict, Seq, SpecAmended, StageDecl, StageRow, StudyCreated,
+    TrialId, Verdict, cut, waiting,
 };
 use crate::plan;
 use crate::views::text::{clean, duration, pad, pad_left, reported};
@@ -265,11 +265,27 @@ enum Body<'a> {
         /// The trials of the stage below this place count; what else ended is outside.
         counted: u64,
     },
+    RaceRound {
+        stage: u32,
+        stage_name: &'a str,
+        /// Who leaves the race by it.
+        left: Vec<LeftOut>,
+        /// How many more rounds the others run; 0: the race is over.
+        more: u32,
+    },
 }
 
 /// Trials one after the other of whose directories the same stays.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Serialize)]
+struct LeftOut {
+    case: String,
+    /// That it is not among the survivors; `null`: a replica of it failed.
+    evidence: Option<f64>,
+}
+
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Serialize)]
 struct DiscardRunOut {
     first: u64,
     count: u64,
@@ -471,6 +487,12 @@ impl<'a> Names<'a> {
             Event::RoundsPlanned { stage, count } => {
                 if let Some(stage) = self.begun.get_mut(*stage as usize) {
                     stage.add_rounds(*count, false);
+                }
+            }
+            Event::RaceRound { stage, left, more } => {
+                if let Some(stage) = self.begun.get_mut(*stage as usize) {
+                    stage.leave(left);
+                    stage.add_rounds(*more, false);
                 }
             }
             // One that was opened again closes without another proposal.
@@ -705,6 +727,18 @@ impl<'a> Names<'a> {
             Event::StageEndedEarly { stage, counted } => {
                 Body::StageEndedEarly { stage: *stage, stage_name: self.stage(*stage), counted: *counted }
             }
+            Event::RaceRound { stage, left, more } => {
+                let left = left.iter().map(|left| LeftOut {
+                    case: plan::case_name(&self.view.study.base_case, *stage, left.case),
+                    evidence: left.evidence,
+                });
+                Body::RaceRound {
+                    stage: *stage,
+                    stage_name: self.stage(*stage),
+                    left: left.collect(),
+                    more: *more,
+                }
+            }
             Event::TrialReset { trial } => Body::TrialReset { trial: trial.0, case: self.case(*trial) },
             Event::StageClosed { stage, survivors } => Body::StageClosed {
                 stage: *stage,
@@ -903,6 +937,18 @@ impl<'a> Names<'a> {
             Event::StageEndedEarly { stage, counted: count } => {
                 let (stage, trials) = (self.stage(*stage), counted(*count, "trial"));
                 format!("{stage}: nothing got better; the first {trials} count")
+            }
+            Event::RaceRound { stage, left, more } => {
+                let name = |left: &LeftCase| plan::case_name(&self.view.study.base_case, *stage, left.case);
+                let left = match left.is_empty() {
+                    true => "nobody left".to_owned(),
+                    false => format!("left: {}", left.iter().map(name).collect::<Vec<_>>().join(", ")),
+                };
+                let more = match more {
+                    0 => "the race is over".to_owned(),
+                    more => format!("{} more", counted(*more, "round")),
+                };
+                format!("{}: {left}; {more}", self.stage(*stage))
             }
             Event::TrialReset { .. } => "pending again".into(),
             Event::StageClosed { stage, survivors } if survivors.is_empty() => {

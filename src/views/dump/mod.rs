@@ -23,6 +23,7 @@ use crate::model::{Accounting, StageRow};
 
 pub use canonical::canonical;
 use cases::CaseOut;
+pub(in crate::views) use cases::LeftRaceOut;
 pub(super) use events::jsonl as events_jsonl;
 pub use schema::RemoteOut;
 pub(super) use schema::{

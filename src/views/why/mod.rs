@@ -618,6 +618,7 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             None => "it failed; failed trials never survive".into(),
         },
         TrialState::Succeeded => match rank {
+            _ if let Some(why) = left(view, trial, repeated) => why,
             _ if let Some(why) = unmet(view, trial, repeated) => {
                 format!("it succeeded, but does not meet what `require` asks ({why}), so it is not ranked")
             }
@@ -634,6 +635,11 @@ fn reason(view: &StudyView, trial: &TrialSummary<'_>, rank: Option<&Rank>, repea
             None => "it succeeded, but has no finite number for every objective, so it is not ranked".into(),
         },
     }
+}
+
+/// Why the case that it is a replica of is in its race no more, if so.
+fn left(view: &StudyView, trial: &TrialSummary<'_>, repeated: Option<&Repeated>) -> Option<String> {
+    repeated?.left(view.spec.stages.get(trial.stage.index as usize)?)
 }
 
 /// What its stage requires and it, or the case that it is a replica of, does not meet.

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::text::metrics;
 use crate::journal::Snapshot;
-use crate::model::{Metric, Metrics, TrialId, TrialState};
+use crate::model::words::counted;
+use crate::model::{LeftCase, Metric, Metrics, TrialId, TrialState};
 use crate::plan::Aggregated;
-use crate::views::dump::MetricsOut;
+use crate::study_file::StageSpec;
+use crate::views::dump::{LeftRaceOut, MetricsOut};
 use crate::views::text::{Paint, clean, number};
 use crate::views::{CaseSummary, Screen, StudyView, TrialSummary, ViewError};
 
@@ -22,6 +24,7 @@ pub(super) struct Repeated {
     pub state: TrialState,
     survived: bool,
     explores: bool,
+    left: Option<LeftCase>,
     whole: Aggregated,
     replicas: Vec<Replica>,
 }
@@ -43,6 +46,9 @@ pub(super) struct RepeatedOut<'a> {
     n: u32,
     metrics: MetricsOut<'a>,
     spread: &'a BTreeMap<String, f64>,
+    /// How it left its stage's race.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<LeftRaceOut>,
     trials: Vec<ReplicaOut<'a>>,
 }
 
@@ -93,6 +99,7 @@ impl Repeated {
             state: case.state(),
             survived: case.survived(),
             explores: case.explores(),
+            left: case.left().copied(),
             whole: case.whole.clone(),
             replicas: case.replicas.iter().map(replica).collect(),
         }
@@ -112,8 +119,25 @@ impl Repeated {
             n: self.whole.n,
             metrics: MetricsOut(&self.whole.metrics),
             spread: &self.whole.spread,
+            left: self.left.as_ref().map(LeftRaceOut::from),
             trials: self.replicas.iter().map(Replica::out).collect(),
         }
+    }
+
+    /// Why it is in its stage's race no more, if so: `left after round 14: evidence 187 of 160 that four others are better`.
+    pub(super) fn left(&self, spec: &StageSpec) -> Option<String> {
+        let (left, race) = (self.left?, spec.race.as_ref()?);
+        let after = left.round.saturating_add(1);
+        let Some(evidence) = left.evidence else {
+            return Some(format!("it left its race after round {after}, since a replica of it failed"));
+        };
+        let better = match spec.survivor_count {
+            1 => "another is better".to_owned(),
+            count => format!("{} are better", counted(count, "other")),
+        };
+        let level = race.level(spec.survivor_count);
+        let (evidence, level) = (number(evidence.floor()), number(level.round()));
+        Some(format!("left after round {after}: evidence {evidence} of {level} that {better}"))
     }
 
     /// What its replicas come to together.
