@@ -22,7 +22,10 @@ impl Checker<'_> {
                 "choose one of those",
             )
         } else if parts.replicas() > 1 {
-            ("`improve_within` does not go with `repeats` or `race`: a trial is no case there", "remove one of both")
+            (
+                "`improve_within` does not go with `repeats` or `race`: a trial is no case there",
+                "remove one of both",
+            )
         } else if !matches!(parts.halving, Field::Absent) {
             ("`improve_within` does not go with `halving`: both say when less is run", "remove one of both")
         } else if matches!(parts.sampling.good(), Some(Sampling::Ask(_))) {
