@@ -33,6 +33,7 @@ pub struct StudyBuilder {
     params: Vec<Entry>,
     env: Vec<Entry>,
     run: Vec<Entry>,
+    resources: Vec<Entry>,
     rails: Vec<Entry>,
     base: Vec<Entry>,
     stages: Vec<Node>,
@@ -64,6 +65,7 @@ impl Study {
             params: Vec::new(),
             env: Vec::new(),
             run: Vec::new(),
+            resources: Vec::new(),
             rails: Vec::new(),
             base: Vec::new(),
             stages: Vec::new(),
@@ -159,6 +161,20 @@ impl StudyBuilder {
         self
     }
 
+    /// Trials of stages that [need](Stage::needs) it share these things, such as cards.
+    pub fn items<S: AsRef<str>>(mut self, pool: &str, items: impl IntoIterator<Item = S>) -> Self {
+        let items = items.into_iter().map(|item| text(item.as_ref())).collect();
+        set(&mut self.resources, pool, Node::new(Kind::Array(items)));
+        self
+    }
+
+    /// Trials of stages that [need](Stage::needs) it share so much of a pool, such as licences, or `cpus` and `memory` (bytes), which are the
+    /// machine's unless said.
+    pub fn resource(mut self, pool: &str, amount: u64) -> Self {
+        set(&mut self.resources, pool, Node::new(Kind::Int(amount.into())));
+        self
+    }
+
     /// Where trials run; on this machine unless said.
     pub fn executor(mut self, executor: ExecutorSpec) -> Self {
         set(&mut self.run, "executor", text(executor.kind().name()));
@@ -238,6 +254,7 @@ impl StudyBuilder {
             ("params", self.params),
             ("env", self.env),
             ("run", self.run),
+            ("resources", self.resources),
             ("rails", self.rails),
             ("base", self.base),
         ] {
@@ -269,6 +286,7 @@ pub struct Stage {
     halving: Vec<Entry>,
     race: Vec<Entry>,
     stop_if: Vec<Node>,
+    needs: Vec<Entry>,
 }
 
 impl std::fmt::Debug for Stage {
@@ -295,6 +313,7 @@ impl Stage {
             halving: Vec::new(),
             race: Vec::new(),
             stop_if: Vec::new(),
+            needs: Vec::new(),
         }
     }
 
@@ -406,6 +425,12 @@ impl Stage {
     /// Most of its trials that run at once; as many as there are workers unless said. No result depends on it.
     pub fn workers(self, trials: u32) -> Self {
         self.key("workers", Kind::Int(trials.into()))
+    }
+
+    /// A trial starts when so much of this pool is free, and has it until it ends; one more pool each time. Of `memory` the amount is in bytes.
+    pub fn needs(mut self, pool: &str, amount: u64) -> Self {
+        set(&mut self.needs, pool, Node::new(Kind::Int(amount.into())));
+        self
     }
 
     /// The study waits for `piton approve` before this stage.
@@ -568,6 +593,7 @@ impl Stage {
             ("rails", rails),
             ("halving", self.halving),
             ("race", self.race),
+            ("needs", self.needs),
         ] {
             if !entries.is_empty() {
                 set(&mut keys, key, table(entries));

@@ -47,10 +47,10 @@ pub mod views;
 pub mod spec {
     pub use crate::study_file::{
         Aggregate, Backoff, BaseSpec, Bound, CaseFile, CaseList, Change, Diagnostic, Diagnostics, Domain,
-        ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricBound, MetricRule,
-        Objective, Part, ProgressSpec, Proposer, RaceSpec, Rails, RaySpec, Retries, RunSpec, Sampling, Selection,
-        SlurmSpec, Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageRun, StageSpec, StopIf, StopWhen,
-        StudySpec, SweepParam, Template, Values, VersionError, Work,
+        ExecutorSpec, FailureMatch, FailureRule, Goal, HalvingSpec, InputError, MetricBound, MetricRule, Needs,
+        Objective, Part, Pool, ProgressSpec, Proposer, RaceSpec, Rails, RaySpec, Retries, RunSpec, Sampling,
+        Selection, SlurmSpec, Spec, SpecErrors, SpecJsonError, SpecValue, StageRails, StageRun, StageSpec, StopIf,
+        StopWhen, StudySpec, SweepParam, Template, Values, VersionError, Work,
     };
 }
 

@@ -24,6 +24,9 @@ use crate::sys::words::unlockable;
 pub(crate) fn refuse_unfit(spec: &Spec, paths: &StudyPaths, id: Option<StudyId>) -> Result<(), Error> {
     simulated!(|_machine| Ok(()));
     refuse_names(spec, paths)?;
+    if let Some(why) = spec.beyond(&spec.shared()) {
+        return Err(Error::Usage(why));
+    }
     refuse_dangling("the store", &paths.store)?;
     let beside = paths.store.parent().unwrap_or(Path::new("/"));
     // A store that is there is written in its place.

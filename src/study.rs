@@ -413,8 +413,12 @@ impl Study {
                     self.refuse_unmatched_closures(spec)?;
                 }
                 match &found {
-                    Some((row, stored, _)) => {
-                        preflight::refuse_unfit(stored, &self.stored_paths(row)?, Some(row.study_id))?;
+                    Some((row, ..)) => {
+                        preflight::refuse_unfit(
+                            &self.spec_to_run(row)?,
+                            &self.stored_paths(row)?,
+                            Some(row.study_id),
+                        )?;
                     }
                     None => self.refuse_unfit_places()?,
                 }

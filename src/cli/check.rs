@@ -272,6 +272,7 @@ fn command(spec: &Spec, lineage: &Lineage<'_>, index: u32, derived: u64, paths: 
         replica: lineage.replica(index, derived),
         attempt: 1,
         slot: 0,
+        given: &spec.first_given(index),
     };
     Some(match stage.work.expand(&context).ok()? {
         Expanded::Argv(argv) => {

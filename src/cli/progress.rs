@@ -402,6 +402,7 @@ impl Observer for Progress {
             | Event::RungReached { .. }
             | Event::RoundsPlanned { .. }
             | Event::StageEndedEarly { .. }
+            | Event::ResourcesGiven { .. }
             | Event::StudyCompleted
             | Event::Rebuilt { .. }
             | Event::RunEnded { .. } => {}

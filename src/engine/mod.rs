@@ -14,6 +14,7 @@ pub(crate) mod importing;
 mod inputs;
 mod jobs;
 mod library;
+pub(crate) mod pools;
 #[cfg(feature = "cluster")]
 pub mod probe;
 mod proposer;
@@ -378,7 +379,7 @@ pub(crate) fn run_on(
     let rungs = halving::known(&snapshot, &spec, &draft)?;
     drop(snapshot);
     let state = step::State::new(Arc::clone(&spec), draft, judge, workers).on(spec.run.executor.kind(), detach);
-    let state = state.climbing(rungs);
+    let state = state.climbing(rungs).sharing(pools::Pools::new(spec.shared()));
     let study_id = state.draft().study_row().study_id;
     let library = Library::open(&spec, &paths, state.draft().study_row());
     let adopted = inputs::adopted(&journal.snapshot()?, spec.run.executor.kind())?;

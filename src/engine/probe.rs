@@ -208,6 +208,7 @@ fn job(spec: &Spec, paths: &StudyPaths, own: &Path, (study, base): (StudyId, &Ba
         seed: 0,
         replica: None,
         slot: 0,
+        given: Vec::new(),
         scratch_dir: case_dir.join(SCRATCH_DIR),
         opened_ms: None,
         last_started_ms: None,

@@ -18,7 +18,7 @@ use crate::executor::local::LocalExecutor;
 use crate::executor::local::keeper::Keeper;
 use crate::executor::local::parents;
 use crate::executor::{AttemptReport, Differs, Executor, ExecutorEvent, Job};
-use crate::model::{AttemptNo, Proposals, StageRow, StudyId, TrialId, TrialRow, Verdict};
+use crate::model::{AttemptNo, Given, Proposals, StageRow, StudyId, TrialId, TrialRow, Verdict};
 use crate::paths::StudyPaths;
 use crate::plan::Lineage;
 use crate::study_file::Spec;
@@ -35,6 +35,8 @@ pub(crate) struct ReplayTarget {
     pub scratch_dir: PathBuf,
     /// The number of the attempt, as the trial sees it.
     pub attempt: AttemptNo,
+    /// What it had, as far as that is recorded.
+    pub given: Vec<Given>,
 }
 
 /// How a replay ended.
@@ -64,7 +66,11 @@ pub(crate) fn prepare(
     let jobs = JobMaker::new(Arc::clone(&spec), paths)?;
     let job = jobs.job_of(StudyId(id), &lineage, trial, place.attempt)?;
     let inherited = parent.and_then(|row| jobs.left_by(&lineage, row.clone())).map(Arc::new);
-    Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, inherited, ..job })
+    let given = match place.given.is_empty() {
+        true => spec.first_given(job.stage),
+        false => place.given,
+    };
+    Ok(Job { dir: place.dir, scratch_dir: place.scratch_dir, inherited, given, ..job })
 }
 
 /// How what the job's parent left differs from what is recorded of it, in lines; empty: not at all. A replay records

@@ -279,7 +279,8 @@ impl Loop<'_> {
         for action in actions.drain(..) {
             match action {
                 Action::Submit { trial, attempt, slot } => {
-                    let job = Job { slot, ..self.job(trial, attempt)? };
+                    let given = self.state.given(trial).to_vec();
+                    let job = Job { slot, given, ..self.job(trial, attempt)? };
                     match discarded_parent(&job) {
                         Some(parent) => {
                             inputs.push(Input::Executor(self.given_back(&job)));
@@ -429,7 +430,8 @@ impl Loop<'_> {
     ) -> Result<(), EngineError> {
         match action {
             Action::Adopt { trial, attempt, slot } => {
-                let job = Job { slot, ..self.job(trial, attempt)? };
+                let given = self.state.given(trial).to_vec();
+                let job = Job { slot, given, ..self.job(trial, attempt)? };
                 self.executor.adopt(job).map_err(|error| EngineError::Executor(error.to_string()))?;
             }
             Action::LookUp(trial) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::halving::Rungs;
+use super::pools::Pools;
 use super::ready::{Offered, ReadyWindow, WINDOW};
 use super::room::{Room, RoomFor};
 use super::survivors::Comes;
@@ -16,12 +17,12 @@ use crate::executor::{AttemptReport, Differs, ExecutorEvent};
 use crate::journal::{JournalError, Snapshot};
 use crate::model::halving::Ladder;
 use crate::model::{
-    Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, IdentityHash, Next,
+    Abort, AttemptEnd, AttemptNo, AttemptRow, EngineId, Event, ExecutorKind, FoldError, Given, IdentityHash, Next,
     REUSED, Rail, ReadyKey, RunEnd, RunningRow, StageIndex, StageRow, StageStatus, StudyStatus, TrialId, TrialRow,
     TrialState, UnixMs, Usage, Verdict,
 };
 use crate::plan::{self, Judge, Lineage, RoundOver, Ruled};
-use crate::study_file::{Spec, StageSpec};
+use crate::study_file::{Needs, Spec, StageSpec};
 use rails::base_failed;
 pub(crate) use reusing::Hit;
 use reusing::Reusing;
@@ -241,6 +242,8 @@ pub(crate) struct State {
     ladder: Option<Ladder>,
     /// How many trials there is room for on the disk, where that has a limit.
     room: Option<RoomFor>,
+    /// Who has what of what trials share.
+    pools: Pools,
 }
 
 impl State {
@@ -277,7 +280,15 @@ impl State {
             stale: false,
             ladder: None,
             room: None,
+            pools: Pools::default(),
         }
+    }
+
+    /// The same where this is there to be shared.
+    #[must_use]
+    pub(crate) fn sharing(mut self, pools: Pools) -> Self {
+        self.pools = pools;
+        self
     }
 
     /// The same with the rungs of the open stage, and the rows of trials that wait for them.
@@ -324,6 +335,10 @@ impl State {
             let RunningRow { trial, attempt, .. } = *row;
             let slot = self.attempts(trial).last().map_or(0, |attempt| attempt.slot);
             self.slots.adopt(trial, slot);
+            let given = self.draft.trial_row(trial).map_or(&[][..], |row| row.given(attempt)).to_vec();
+            if let Some(needs) = self.needs_of(trial).filter(|_| !injected_fault!(AdoptedHaveNothing)) {
+                self.pools.adopt(trial, given, &needs);
+            }
             self.running.insert(trial, attempt);
             actions.push(Action::Adopt { trial, attempt, slot });
             if self.draft.trial_row(trial).is_some_and(TrialRow::is_sealed) {
@@ -390,6 +405,7 @@ impl State {
             ExecutorEvent::Returned { trial } => {
                 self.submitted.remove(&trial);
                 self.doomed.remove(&trial);
+                self.pools.give_back(trial);
                 self.reusing.let_go(trial);
                 if self.cannot_matter(trial) {
                     self.draft.release(trial);
@@ -413,6 +429,7 @@ impl State {
             return self.taken(now, report);
         }
         if self.doomed.remove(&trial).is_some() {
+            self.pools.give_back(trial);
             return Ok(Vec::new());
         }
         if self.submitted.get(&trial) == Some(&attempt) {
@@ -433,6 +450,7 @@ impl State {
         self.note_shown(now, trial, attempt, shown)?;
         let attempt = self.running.remove(&trial).unwrap_or(attempt);
         self.slots.give_back(trial);
+        self.pools.give_back(trial);
         let next = self.next(now, trial, &report.verdict);
         let end = AttemptEnd {
             trial,
@@ -481,7 +499,12 @@ impl State {
                 TrialId::BASE => Event::BaseStarted { attempt, slot, process, executor },
                 _ => Event::AttemptStarted { trial, attempt, slot, process, executor },
             },
-        )
+        )?;
+        let given = self.pools.given(trial);
+        match given.iter().any(|given| !given.items.is_empty()) {
+            true => self.emit(now, Event::ResourcesGiven { trial, attempt, given: given.to_vec() }),
+            false => Ok(()),
+        }
     }
 
     /// What becomes of a trial: interrupted attempts run again and take no retry; retryable failures as long as
@@ -804,6 +827,10 @@ impl State {
         if self.stage_workers().is_some_and(|most| self.may_run() >= most) {
             return false;
         }
+        let open = self.draft.open_stage().and_then(|(stage, _)| self.spec.stages.get(stage.index as usize));
+        if open.is_some_and(|stage| !self.pools.fits(&stage.run.needs)) {
+            return false;
+        }
         let in_flight = (self.submitted.len() + self.running.len()) as u64;
         if self.room.as_ref().is_some_and(|room| in_flight >= room.trials) {
             return false;
@@ -821,6 +848,19 @@ impl State {
         Some(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
+    /// What a trial needs.
+    fn needs_of(&self, trial: TrialId) -> Option<Needs> {
+        let begun = |stage: &&StageRow| stage.status != StageStatus::Waiting && stage.contains(trial);
+        let stage = self.draft.stages().iter().find(begun)?;
+        self.spec.stages.get(stage.index as usize).map(|stage| stage.run.needs.clone())
+    }
+
+    /// What a trial has that is handed out or runs.
+    #[must_use]
+    pub(crate) fn given(&self, trial: TrialId) -> &[Given] {
+        self.pools.given(trial)
+    }
+
     /// How many trials run or may begin at any moment. One that was handed out may have begun before its executor heard that it is pruned.
     fn may_run(&self) -> usize {
         self.submitted.len() + self.doomed.len() + self.running.len()
@@ -830,6 +870,9 @@ impl State {
     /// looks for it under this attempt.
     fn submit(&mut self, now: Now, trial: TrialId) -> Result<Action, FoldError> {
         let attempt = u32::try_from(self.attempts(trial).len()).unwrap_or(u32::MAX).saturating_add(1);
+        if let Some(needs) = self.needs_of(trial) {
+            self.pools.take(trial, &needs);
+        }
         if !self.executor.is_remote() {
             self.submitted.insert(trial, attempt);
             return Ok(Action::Submit { trial, attempt, slot: 0 });

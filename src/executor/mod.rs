@@ -24,12 +24,14 @@ use local::keeper::KeeperClient;
 
 use crate::model::artifacts::PROGRESS_FILE;
 use crate::model::{
-    AttemptNo, Exit, OutputHash, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage, Value,
-    Verdict,
+    AttemptNo, Exit, Given, OutputHash, Params, ProcessId, RemoteJob, StageIndex, StudyId, TrialId, UnixMs, Usage,
+    Value, Verdict,
 };
 use crate::study_file::progress::Printed;
 use crate::study_file::watching::{Lookout, Showing};
-use crate::study_file::{BaseSpec, ExecutorSpec, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work};
+use crate::study_file::{
+    BaseSpec, ExecutorSpec, MEMORY, MetricRule, Part, Proposer, Spec, StageSpec, Template, Work,
+};
 use crate::sys::opened::Below;
 
 pub(crate) use beside::Beside;
@@ -134,6 +136,8 @@ pub(crate) struct Job {
     /// The slot it was given when its start was recorded; workers of this machine have their own.
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters need it"))]
     pub slot: u32,
+    /// What it has of what trials share, until it has ended.
+    pub given: Vec<Given>,
     /// The attempt's directory, absolute; made by the executor.
     pub dir: PathBuf,
     /// The trial's scratch directory, absolute; made by the executor, kept across attempts.
@@ -310,6 +314,8 @@ impl StageRuntime {
     /// If a rule's expression is not valid; the check refuses those.
     pub(crate) fn new(study: &StudyRuntime, stage: &StageSpec) -> Result<Self, regex::Error> {
         let rules = stage.metrics.iter().map(|(metric, rule)| CompiledRule::new(metric, rule));
+        // What a closure takes is its program's: nothing holds it to that.
+        let needed = stage.run.needs.get(MEMORY).copied().filter(|_| stage.work != Work::Closure);
         Ok(Self {
             study: study.study.clone(),
             study_dir: study.study_dir.clone(),
@@ -318,7 +324,7 @@ impl StageRuntime {
             work: stage.work.clone(),
             timeout: stage.timeout_ms.map(Duration::from_millis),
             grace: study.grace,
-            memory_limit_bytes: stage.memory_limit_bytes,
+            memory_limit_bytes: stage.memory_limit_bytes.or(needed),
             outputs: stage.outputs.clone(),
             needed_metrics: stage.needed_metrics().map(str::to_owned).collect(),
             rules: rules.collect::<Result<_, _>>()?,

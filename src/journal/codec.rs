@@ -153,13 +153,14 @@ impl Stored for StudyRow {
 
 impl Stored for TrialRow {
     const KIND: &'static str = "trial";
-    type Latest = records::TrialRowV5;
-    const TAG: u8 = 5;
+    type Latest = records::TrialRowV6;
+    const TAG: u8 = 6;
     older! {
-        1: TrialRowV1 => TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5;
-        2: TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5;
-        3: TrialRowV3 => TrialRowV4 => TrialRowV5;
-        4: TrialRowV4 => TrialRowV5;
+        1: TrialRowV1 => TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5 => TrialRowV6;
+        2: TrialRowV2 => TrialRowV3 => TrialRowV4 => TrialRowV5 => TrialRowV6;
+        3: TrialRowV3 => TrialRowV4 => TrialRowV5 => TrialRowV6;
+        4: TrialRowV4 => TrialRowV5 => TrialRowV6;
+        5: TrialRowV5 => TrialRowV6;
     }
     fn names(&self) -> Result<(), String> {
         names::outputs(&self.outputs)
@@ -228,11 +229,11 @@ mod tests {
     use crate::model::ExecutorKind;
     use crate::model::{
         Abort, Accepted, AcceptedChange, AttemptEnd, AttemptOutcome, AttemptRow, Best, DirectoriesDiscarded,
-        DiscardRun, Discarded, Doubt, Event, Exit, Failure, FailureKind, ImportSource, Imported, IndexedResult,
-        InputEntry, InputList, Kept, LaterStages, LeftCase, Metric, Metrics, Next, Origin, Parent, Proposing,
-        Rail, Replicas, Reread, ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow,
-        RungVerdict, Segment, StageReplanned, StageStatus, StopIfMet, StudyId, StudyStatus, Tidied, ToldResult,
-        TrialImport, TrialState, Usage, Value, Verdict, Watched,
+        DiscardRun, Discarded, Doubt, Event, Exit, Failure, FailureKind, Given, ImportSource, Imported,
+        IndexedResult, InputEntry, InputList, Kept, LaterStages, LeftCase, Metric, Metrics, Next, Origin, Parent,
+        Proposing, Rail, Replicas, Reread, ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd,
+        RungRow, RungVerdict, Segment, StageReplanned, StageStatus, StopIfMet, StudyId, StudyStatus, Tidied,
+        ToldResult, TrialImport, TrialState, Usage, Value, Verdict, Watched,
     };
 
     fn record() -> Record {
@@ -324,11 +325,12 @@ mod tests {
             imported: None,
             watched: None,
             discarded: Vec::new(),
+            given: Vec::new(),
         };
         let bytes = encode(9, &row).unwrap();
         // stage 2, succeeded, due 0, 4 failures, one attempt: 1, succeeded, slot 3, at 1000, for 40 ms, signal 9, usage.
         let mut expected =
-            vec![5, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
+            vec![6, 2, 2, 0, 4, 1, 1, 1, 0, 3, 251, 0xd0, 0x07, 1, 80, 1, 1, 18, 7, 6, 251, 0x2c, 0x01, 0];
         expected.extend([2, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 1, b'b', 1, 1, b'x', 0, 0]);
         // As it was written before there were identities, and since: without one, made by itself.
         let before = sealed("trial", 9, [&[1], &expected[1..]].concat());
@@ -345,6 +347,10 @@ mod tests {
         let before = sealed("trial", 9, [&[4], &expected[1..]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         // Nothing of it discarded.
+        expected.push(0);
+        let before = sealed("trial", 9, [&[5], &expected[1..]].concat());
+        assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
+        // Nothing given to it.
         expected.push(0);
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
@@ -461,9 +467,9 @@ mod tests {
         }
         let row = TrialRow { identity: Some(identity), reused_from: Some(origin), ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[5, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0, 0, 0]].concat();
+        let expected = [&[6, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &[5; 32], &[1], &told, &[0, 0, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
-        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 3]].concat());
+        let before = sealed("trial", 9, [&[2], &expected[1..expected.len() - 4]].concat());
         assert_eq!(decode::<TrialRow>(9, &before).unwrap(), row);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { next_index: 4, succeeded: 3, reused: 2, ..StageCounters::default() };
@@ -540,7 +546,7 @@ mod tests {
         let imported = Some(Imported { source, at_ms: 4 });
         let row = TrialRow { imported, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let expected = [&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8, 0, 0]].concat();
+        let expected = [&[6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &from, &[8, 0, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { imported: 4, told: 5, told_from: 6, ..StageCounters::default() };
@@ -576,8 +582,8 @@ mod tests {
         let watched = Some(Box::new(Watched { rungs: vec![rung], stop_if: Some(met) }));
         let row = TrialRow { state: TrialState::Undecided, watched, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        let head = [5, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let expected = [&head[..], &[1, 9, 8, 1], &float, &[1, 1, 0, 4, 6, 1, 1, 1, 1, b'm', 7, 0, 0]].concat();
+        let head = [6, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let expected = [&head[..], &[1, 9, 8, 1], &float, &[1, 1, 0, 4, 6, 1, 1, 1, 1, b'm', 7, 0, 0, 0]].concat();
         assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
         let counters = StageCounters { pruned: 3, undecided: 2, ..StageCounters::default() };
@@ -608,7 +614,25 @@ mod tests {
         let discarded = vec![Discarded { up_to: 2, keeps: Kept::Nothing }];
         let row = TrialRow { discarded, ..TrialRow::new(TrialId(9), 0) };
         let bytes = encode(9, &row).unwrap();
-        assert_eq!(bytes[..bytes.len() - 4], [5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3]);
+        assert_eq!(bytes[..bytes.len() - 4], [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 0]);
+        assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
+    }
+
+    /// By hand: two attempts, of which the second has a card and 300 of what has no items.
+    #[test]
+    fn golden_bytes_of_what_is_given() {
+        let card = Given { pool: "g".into(), amount: 1, items: vec!["0".into()] };
+        let much = Given { pool: "m".into(), amount: 300, items: Vec::new() };
+        let (given, told) = (vec![card, much], [2, 1, b'g', 1, 1, 1, b'0', 1, b'm', 251, 0x2c, 0x01, 0]);
+        let event = Event::ResourcesGiven { trial: TrialId(3), attempt: 2, given: given.clone() };
+        let record = Record { at_ms: 1, run_ms: 5, event };
+        let bytes = encode(7, &record).unwrap();
+        assert_eq!(bytes[..bytes.len() - 4], [&[1, 2, 5, 43, 3, 2][..], &told].concat());
+        assert_eq!(decode::<Record>(7, &bytes).unwrap(), record);
+        let row = TrialRow { given: vec![(2, given)], ..TrialRow::new(TrialId(9), 0) };
+        let bytes = encode(9, &row).unwrap();
+        let expected = [&[6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2][..], &told].concat();
+        assert_eq!(bytes[..bytes.len() - 4], expected);
         assert_eq!(decode::<TrialRow>(9, &bytes).unwrap(), row);
     }
 

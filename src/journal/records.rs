@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::model::{
     Abort, Accepted, AcceptedChange, Accounting, Approval, AttemptEnd, AttemptOutcome, AttemptRow, BaseRow, Best,
     DirectoriesDiscarded, DiscardRun, Discarded, Doubt, EngineId, Event, ExecutorKind, Exit, Extension, Failure,
-    FailureKind, FirstObjective, ImportSource, Imported, IndexedResult, InputEntry, InputHash, InputList, Kept,
-    LaterStages, LeftCase, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record,
+    FailureKind, FirstObjective, Given, ImportSource, Imported, IndexedResult, InputEntry, InputHash, InputList,
+    Kept, LaterStages, LeftCase, Metric, Next, Origin, OutputHash, Parent, ProcessId, Proposing, Rail, Record,
     RemoteJob, Replicas, Reread, ResultDifference, ResultPart, ResultsTold, Reused, Rounds, RunEnd, RungRow,
     RungVerdict, RunningRow, Segment, Severity, SpecAmended, StageCounters, StageDecl, StageReplanned, StageRow,
     StageStatus, StopIfMet, StudyCreated, StudyId, StudyProgress, StudyRow, StudyStatus, Tidied, ToldResult,
@@ -284,6 +284,7 @@ mirror_struct! {
         opened_ms: Option<i64>, closed_ms: Option<i64>, later: LaterStagesV1, tidied: TidiedV1, discarding: bool,
         replicas: ReplicasV1, ended_after: Option<u64>,
     }
+    GivenV1 = Given { pool: String, amount: u64, items: Vec<String> }
     DiscardedV1 = Discarded { up_to: u32, keeps: KeptV1 }
     DiscardRunV1 = DiscardRun { first: TrialIdV1, count: u64, keeps: KeptV1 }
     DirectoriesDiscardedV1 = DirectoriesDiscarded { stage: u32, tidied: TidiedV1, runs: Vec<DiscardRunV1> }
@@ -374,6 +375,12 @@ older! {
         failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
         imported: Option<ImportedV1>, watched: Option<Box<WatchedV1>>,
     } adds { discarded: Vec::new() }
+    // Trials were given nothing.
+    TrialRowV5 => TrialRowV6 {
+        stage: u32, state: TrialStateV1, due_ms: i64, failures: u32, attempts: Vec<AttemptRowV1>, metrics: MapV1<MetricV1>,
+        failure: Option<FailureV1>, outputs: Vec<OutputHashV1>, identity: Option<[u8; 32]>, reused_from: Option<OriginV1>,
+        imported: Option<ImportedV1>, watched: Option<Box<WatchedV1>>, discarded: Vec<DiscardedV1>,
+    } adds { given: Vec::new() }
     // It was not said what counts of an aborted study.
     StudyRowV1 => StudyRowV2 {
         study_id: StudyIdV1, name: String, base_case: String, seed: u64, spec: String, spec_hash: String, inputs: Vec<InputHashV1>,
@@ -489,7 +496,7 @@ impl Disk for AttemptRowV1 {
 
 /// [`TrialRow`] on disk. Its number is its key and not written twice: who reads it must put it back.
 #[derive(Deserialize)]
-pub(super) struct TrialRowV5 {
+pub(super) struct TrialRowV6 {
     stage: u32,
     state: TrialStateV1,
     due_ms: i64,
@@ -503,12 +510,13 @@ pub(super) struct TrialRowV5 {
     imported: Option<ImportedV1>,
     watched: Option<Box<WatchedV1>>,
     discarded: Vec<DiscardedV1>,
+    given: Vec<(u32, Vec<GivenV1>)>,
 }
 
-impl Disk for TrialRowV5 {
+impl Disk for TrialRowV6 {
     type Model = TrialRow;
     fn put<S: Serializer>(model: &TrialRow, to: S) -> Result<S::Ok, S::Error> {
-        let mut to = to.serialize_struct("TrialRowV5", 13)?;
+        let mut to = to.serialize_struct("TrialRowV6", 14)?;
         to.serialize_field("stage", &model.stage)?;
         to.serialize_field("state", &As::<TrialStateV1>(&model.state))?;
         to.serialize_field("due_ms", &model.due_ms)?;
@@ -522,6 +530,7 @@ impl Disk for TrialRowV5 {
         to.serialize_field("imported", &As::<Option<ImportedV1>>(&model.imported))?;
         to.serialize_field("watched", &As::<Option<Box<WatchedV1>>>(&model.watched))?;
         to.serialize_field("discarded", &As::<Vec<DiscardedV1>>(&model.discarded))?;
+        to.serialize_field("given", &As::<Vec<(u32, Vec<GivenV1>)>>(&model.given))?;
         to.end()
     }
     fn into_model(self) -> TrialRow {
@@ -540,6 +549,7 @@ impl Disk for TrialRowV5 {
             imported: self.imported.into_model(),
             watched: self.watched.into_model(),
             discarded: self.discarded.into_model(),
+            given: self.given.into_model(),
         }
     }
 }
@@ -760,5 +770,6 @@ mirror_enum! {
         RoundsPlanned { stage: u32, count: u32 },
         StageEndedEarly { stage: u32, counted: u64 },
         RaceRound { stage: u32, left: Vec<LeftCaseV1>, more: u32 },
+        ResourcesGiven { trial: TrialIdV1, attempt: u32, given: Vec<GivenV1> },
     }
 }

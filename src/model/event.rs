@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::given::Given;
 use super::ids::{AttemptNo, StageIndex, StudyId, TrialId, UnixMs};
 use super::imported::{ResultsTold, TrialImport};
 use super::keeping::DirectoriesDiscarded;
@@ -94,6 +95,15 @@ pub enum Event {
         attempt: AttemptNo,
         /// All that is known by now.
         job: RemoteJob,
+    },
+    /// What an attempt has that has just begun, where trials of its stage are given items. In the commit of its start.
+    ResourcesGiven {
+        /// The trial's number in the study, from 0.
+        trial: TrialId,
+        /// Which attempt, from 1.
+        attempt: AttemptNo,
+        /// All that it has.
+        given: Vec<Given>,
     },
     /// The cluster cannot be asked any more, or can again.
     ClusterChanged {

@@ -132,6 +132,7 @@ impl Event {
             Self::RoundsPlanned { .. } => "rounds_planned",
             Self::StageEndedEarly { .. } => "stage_ended_early",
             Self::RaceRound { .. } => "race_round",
+            Self::ResourcesGiven { .. } => "resources_given",
         }
     }
 }
@@ -205,6 +206,7 @@ pub fn fold<R: Rows>(rows: &mut R, seq: Seq, record: &Record) -> Result<(), R::E
         Event::DirectoriesDiscarded(_) | Event::DiscardFinished { .. } => fold.keeping(rows, &record.event),
         Event::RoundsPlanned { .. } => fold.rounds(rows, &record.event),
         Event::RaceRound { stage, left, more } => fold.race_round(rows, *stage, left, *more),
+        Event::ResourcesGiven { trial, attempt, given } => fold.given(rows, (*trial, *attempt), given),
         other => fold.study_changed(rows, other),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod artifacts;
 mod event;
 mod failure;
 mod fold;
+mod given;
 pub(crate) mod halving;
 mod ids;
 mod imported;
@@ -38,6 +39,7 @@ pub use event::{
 pub use failure::{Failure, FailureKind};
 pub(crate) use fold::waiting;
 pub use fold::{FoldError, Rows, fold};
+pub use given::Given;
 pub use ids::{AttemptNo, Micros, ReadyKey, Seq, StageIndex, StudyId, TrialId, UnixMs};
 pub use imported::{ImportSource, Imported, ResultsTold, ToldResult, TrialImport};
 pub use keeping::{DirectoriesDiscarded, DiscardRun, Discarded, Keep, Kept, Tidied};

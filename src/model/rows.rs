@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::given::Given;
 use super::ids::{AttemptNo, Micros, StageIndex, StudyId, TrialId, UnixMs};
 use super::imported::Imported;
 use super::keeping::Discarded;
@@ -676,6 +677,8 @@ pub struct TrialRow {
     pub watched: Option<Box<Watched>>,
     /// What was discarded of its directories.
     pub discarded: Vec<Discarded>,
+    /// What its attempts have or had, by their numbers, where its stage's trials are given items.
+    pub given: Vec<(AttemptNo, Vec<Given>)>,
 }
 
 impl TrialRow {
@@ -696,6 +699,7 @@ impl TrialRow {
             imported: None,
             watched: None,
             discarded: Vec::new(),
+            given: Vec::new(),
         }
     }
 }

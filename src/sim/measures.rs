@@ -34,6 +34,7 @@ fn study(fault: Fault) -> &'static str {
         BaseKeptApart => "based_again",
         RoundsApart => "repeated",
         RoundNotWhole => "raced",
+        AdoptedHaveNothing => "shared_remotely",
         ScratchNotSynced | ScratchClearedLate => "scratched",
         AsideNotSynced => "aside",
         ImportedNotSynced | ImportedInPart => "imported",

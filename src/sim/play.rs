@@ -217,6 +217,7 @@ impl<'a> User<'a> {
                 nature,
                 workers,
                 remote,
+                needs: spec.stages.iter().map(|stage| stage.run.needs.clone()).collect(),
                 requests,
                 meddles,
                 meddles_taken,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::random::Random;
-use super::trials::{Nature, Request, Requests};
+use super::trials::{CARDS, Nature, Request, Requests};
 use super::world::INPUT;
 use crate::model::{Keep, Kept, LaterStages, Metric, Metrics, Params, StageIndex, Value};
 use crate::study_file::{
@@ -146,6 +146,8 @@ pub(super) fn all() -> Vec<Scenario> {
         explored(),
         ended(),
         raced(),
+        shared(),
+        shared_remotely(),
     ]
 }
 
@@ -279,6 +281,24 @@ fn remote() -> Scenario {
     let nature = Nature { flaky_percent: 40, flaky: 1, stubborn: true, ..Nature::default() };
     let requests = vec![Vec::new(), vec![(15, Request::Drain), (18, Request::Terminate)]];
     Scenario { nature, requests, ..scenario("remote", 3, spec) }
+}
+
+/// Trials that need cards and licences, of which there are too few for all workers; some fail and run again.
+fn shared() -> Scenario {
+    let first = stage("a", 4, 2).range("x", Range::int(1..=4)).needs(CARDS, 1).needs("licence", 1);
+    let second = stage("b", 2, 1).needs(CARDS, 2).workers(1);
+    let stages = [first.retry_policy(&retries(1)), second.retry_policy(&retries(1))];
+    let study = Study::builder("s").seed(7).items(CARDS, ["0", "1", "2"]).resource("licence", 2);
+    let spec = stages.into_iter().fold(study, |study, stage| study.stage(stage)).spec().unwrap();
+    let nature = Nature { flaky_percent: 40, flaky: 1, ..Nature::default() };
+    Scenario { nature, ..scenario("shared", 4, spec) }
+}
+
+/// The same on a cluster, where attempts have their cards for longer than an engine lives.
+fn shared_remotely() -> Scenario {
+    let mut scenario = Scenario { name: "shared_remotely".into(), ..shared() };
+    scenario.spec.run.executor = on_cluster();
+    Scenario { requests: vec![Vec::new(), vec![(15, Request::Drain), (18, Request::Terminate)]], ..scenario }
 }
 
 /// An input that somebody changes while trials read it.

@@ -42,7 +42,8 @@ crashed_everywhere! {
     two_stages, outputs, staged_outputs, retries, rails, rate, catastrophes, amended, extended, drained, timeouts, gated,
     based, reset, mended, mended_reusing, mended_keeping, mended_remotely, remote, inputs, inherited, reused, taken,
     reused_remotely, doubted, doubted_remotely, reread, reread_reusing, imported, based_again, accepted, scratched, aside,
-    halved, halved_remotely, halved_inputs, halved_heirs, stopped, kept, swept, kept_mended, repeated, explored, ended, raced
+    halved, halved_remotely, halved_inputs, halved_heirs, stopped, kept, swept, kept_mended, repeated, explored, ended, raced,
+    shared, shared_remotely
 }
 
 /// Otherwise its simulation would show nothing.

@@ -28,6 +28,7 @@ use crate::model::{
     AttemptNo, ExecutorKind, Exit, Failure, FailureKind, Metric, Metrics, OutputHash, RemoteJob, Severity,
     TrialId, UnixMs, Usage, Verdict,
 };
+use crate::study_file::Needs;
 use crate::study_file::watching::Showing;
 use crate::sys::append::LEVELS;
 use crate::sys::simulated::Machine;
@@ -141,6 +142,9 @@ impl Running {
     }
 }
 
+/// The pool of items that simulated studies share.
+pub(super) const CARDS: &str = "card";
+
 /// What a trial reports as its metric that saw something else than is recorded.
 pub(super) const TAINTED: f64 = 1.0e6;
 
@@ -163,6 +167,7 @@ struct Shared {
     workers: u32,
     /// Whether trials outlive the engine.
     remote: bool,
+    needs: Vec<Needs>,
     began_ms: i64,
     queue: VecDeque<Job>,
     running: BTreeMap<TrialId, Running>,
@@ -207,6 +212,8 @@ pub(super) struct Setting {
     pub(super) nature: Nature,
     pub(super) workers: u32,
     pub(super) remote: bool,
+    /// What a trial of each stage needs.
+    pub(super) needs: Vec<Needs>,
     pub(super) requests: Requests,
     /// Whether outputs of parents are changed before children start.
     pub(super) meddles: bool,
@@ -231,6 +238,7 @@ pub(super) fn pool(setting: Setting) -> (Pool, Clock, Receiver<ExecutorEvent>) {
         nature: setting.nature,
         workers: setting.workers,
         remote: setting.remote,
+        needs: setting.needs,
         began_ms,
         queue: VecDeque::new(),
         running: BTreeMap::new(),
@@ -425,6 +433,24 @@ impl Shared {
         let (usage, shown) = (Usage::default(), Showing::default());
         let report = AttemptReport { trial, attempt, ended_ms, exit: None, usage, verdict, shown };
         self.tell(ExecutorEvent::Ended(Box::new(report)));
+    }
+
+    /// What a trial has nobody else has that was handed out and has not ended, and all it needs it has.
+    fn shares_nothing(&self, job: &Job) {
+        let others = self.queue.iter().chain(self.running.values().map(|running| &running.job));
+        let taken: BTreeSet<&String> =
+            others.flat_map(|other| &other.given).flat_map(|given| &given.items).collect();
+        let (trial, given) = (job.key.trial, &job.given);
+        let wrong = |what: &str| self.wrong.borrow_mut().push(format!("shared: trial {trial} {what}: {given:?}"));
+        if given.iter().flat_map(|given| &given.items).any(|item| taken.contains(item)) {
+            wrong("does not have its items alone");
+        }
+        let has: Needs = given.iter().map(|given| (given.pool.clone(), given.amount)).collect();
+        let items = given.iter().find(|given| given.pool == CARDS).map_or(0, |given| given.items.len() as u64);
+        let needs = self.needs.get(job.stage as usize).filter(|_| trial != TrialId::BASE);
+        if needs.is_some_and(|needs| *needs != has) || items != has.get(CARDS).copied().unwrap_or(0) {
+            wrong("does not have what it needs");
+        }
     }
 
     /// Makes the place of an attempt that leaves something; whether that went well.
@@ -678,6 +704,7 @@ impl Executor for Pool {
             shared.taking.push((at_ms, job));
             return Ok(());
         }
+        shared.shares_nothing(&job);
         if shared.remote {
             shared.start_remote(job);
             return Ok(());
@@ -699,6 +726,7 @@ impl Executor for Pool {
             shared.tell(ExecutorEvent::Ended(Box::new(report)));
             return Ok(());
         }
+        shared.shares_nothing(&job);
         shared.start_remote(job);
         Ok(())
     }

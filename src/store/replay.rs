@@ -121,7 +121,8 @@ impl Store {
         let last = recorded.as_ref().and_then(|row| row.attempts.last());
         let (attempt, slot) = last.map_or((1, 0), |attempt| (attempt.n, attempt.slot));
         let ground = Ground::make(dir.as_deref(), keep)?;
-        let target = ReplayTarget { dir: ground.dir.clone(), scratch_dir: ground.scratch.clone(), attempt };
+        let given = recorded.as_ref().map_or(&[][..], |row| row.given(attempt)).to_vec();
+        let target = ReplayTarget { dir: ground.dir.clone(), scratch_dir: ground.scratch.clone(), attempt, given };
         let rows = (view.stages.as_slice(), &view.proposals);
         let mut job = replay::prepare(view.spec.clone(), paths, rows, (trial, parent.as_ref()), target)?;
         if let Some(parent) = &job.parent_dir {

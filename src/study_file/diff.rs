@@ -10,6 +10,7 @@ use super::check::{BASE, ROOT, RUN, STUDY};
 use super::keys::{Amend, Section, Settings};
 use super::progress::ProgressSpec;
 use super::replicas::RaceSpec;
+use super::resources::Pool;
 use super::rules::{Bound, FailureMatch, FailureRule, MetricBound};
 use super::stage::{Reuse, STAGE, StageSpec};
 use super::types::{
@@ -66,7 +67,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Vec<Change> {
 #[must_use]
 pub(crate) fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subject<'a>)> {
     let mut changes = Vec::new();
-    compare(&mut changes, "", head(old), head(new), Subject::Study);
+    compare(&mut changes, "", head(old, false), head(new, false), Subject::Study);
     let order = |spec: &Spec| list(spec.stages.iter().map(|stage| quote(&stage.name)));
     if order(old) != order(new) {
         let change = Change { path: "stages".into(), old: Some(order(old)), new: Some(order(new)) };
@@ -97,12 +98,13 @@ pub(crate) fn differences<'a>(old: &'a Spec, new: &'a Spec) -> Vec<(Change, Subj
     changes
 }
 
-/// What differs in how it is run here, which is no part of what a resume must match: in `[run]`, then in stages that both have. Settings of the
+/// What differs in how it is run here, which is no part of what a resume must match: in `[run]`, in `[resources]`, then in stages that both have. Settings of the
 /// executor's own come last.
 #[must_use]
 pub(crate) fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
     let mut changes = Vec::new();
     compare(&mut changes, "run.", RUN.settings(&old.run), RUN.settings(&new.run), Subject::Study);
+    compare(&mut changes, "", head(old, true), head(new, true), Subject::Study);
     for stage in &old.stages {
         if let Some(other) = new.stages.iter().find(|other| other.name == stage.name) {
             let prefix = format!("stage {:?}.", stage.name);
@@ -123,7 +125,10 @@ pub(crate) fn run_differences(old: &Spec, new: &Spec) -> Vec<Change> {
 
 /// The settings of a stage that say how it is run here, or all others.
 fn stage_settings(stage: &StageSpec, run: bool) -> Vec<Setting> {
-    let mut settings = STAGE.settings(stage);
+    only(STAGE.settings(stage), run)
+}
+
+fn only(mut settings: Vec<Setting>, run: bool) -> Vec<Setting> {
     settings.retain(|(_, _, amend)| matches!(amend, Amend::Run) == run);
     settings
 }
@@ -189,17 +194,17 @@ fn compare<'a>(
     }
 }
 
-/// Everything outside the stages.
-fn head(spec: &Spec) -> Vec<Setting> {
+/// Everything outside the stages and `[run]` that says how it is run here, or all else.
+fn head(spec: &Spec, run: bool) -> Vec<Setting> {
     let in_table = |table: &'static str, told: Vec<Setting>| {
         told.into_iter().map(move |(name, value, amend)| (format!("{table}.{name}"), value, amend))
     };
     let base = spec.base.as_ref().map(|base| BASE.settings(base)).unwrap_or_default();
-    in_table("study", STUDY.settings(&spec.study))
+    let all = in_table("study", STUDY.settings(&spec.study))
         .chain(ROOT.settings(spec))
         .chain(in_table("rails", RAILS.settings(&spec.rails)))
-        .chain(in_table("base", base))
-        .collect()
+        .chain(in_table("base", base));
+    only(all.collect(), run)
 }
 
 /// The settings of a table within another.
@@ -227,6 +232,14 @@ pub(super) fn cases_and_sweep(stage: &StageSpec) -> Vec<(String, String, Amend)>
         settings.push(("sweep's order".into(), names.join(", "), Amend::Results));
     }
     settings
+}
+
+/// A pool of `[resources]`.
+pub(super) fn pool(pool: &Pool) -> String {
+    match pool {
+        Pool::Items(items) => list(items.iter().map(|item| quote(item))),
+        Pool::Count(count) => count.to_string(),
+    }
 }
 
 /// A list of texts; `None` for an empty one.

@@ -58,7 +58,10 @@ pub(crate) use parse::parse;
 pub use parse::{parse_bytes, parse_study, parse_study_as};
 pub use progress::ProgressSpec;
 pub use replicas::{Aggregate, RaceSpec};
-pub use resources::StageRun;
+#[cfg(test)]
+pub(crate) use resources::is_pool_name;
+pub(crate) use resources::{CPUS, MEMORY};
+pub use resources::{Needs, Pool, StageRun};
 pub(crate) use rules::signal_number;
 pub use rules::{Bound, FailureMatch, FailureRule, MetricBound, Rails, StageRails};
 pub(crate) use stage::Reuse;

@@ -21,7 +21,7 @@ use super::failure_sets::FAILURE_SETS;
 use super::keys::{Amend, Key, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::progress::ProgressSpec;
 use super::replicas::{Aggregate, REPLICAS_MAX, RaceSpec};
-use super::resources::StageRun;
+use super::resources::{POOL_PATTERN, StageRun};
 use super::rules::{FailureRule, MetricBound, StageRails};
 use super::types::{MetricRule, Objective, Retries, Sampling, Selection, SweepParam, Work};
 use super::walk::{COUNT_MAX, Checker, Field, Table};
@@ -219,6 +219,7 @@ pub(super) struct StageParts {
     pub repeats: Field<u64>,
     pub explore: Field<u64>,
     pub race: Field<RaceParts>,
+    pub needs: Field<Vec<(String, u64, Location)>>,
     /// The rules of built-in sets.
     pub failure_sets: Vec<FailureRule>,
 }
@@ -240,6 +241,9 @@ const SWEPT: Takes =
 
 const SURVIVING: Takes = Takes::Either(&[Takes::Integer(1, COUNT_MAX), Takes::Word(|| vec!["all"])]);
 const REUSED: Takes = Takes::Either(&[Takes::Flag, Takes::Filled("version")]);
+
+pub(super) const POOL: Takes = Takes::Form(POOL_PATTERN, "pool");
+const NEEDED: Takes = Takes::Map(&POOL, &Takes::Either(&[Takes::Integer(1, COUNT_MAX), Takes::Size]), 0);
 
 type StageKey = Key<StageParts, StageSpec>;
 
@@ -371,5 +375,9 @@ pub(super) static STAGE: Section<StageParts, StageSpec> = Section::new(
             "Trials of the stage at once; no part of the study itself, so it can be changed at any time.",
             |c, n, p, d| put(&mut d.spec.run.workers, c.whole(n, p, 1..=WORKERS_MAX).map(Some)))
             .shown(|stage| stage.run.workers.map(|workers| workers.to_string())).amended(Amend::Run),
+        StageKey::new("needs", NEEDED, NONE,
+            "How much of each pool of `[resources]` a trial needs: it starts when all that is free, and has it until it ends. No part of the study itself.",
+            |c, n, p, d| d.needs.put(c.needs(n, p), p))
+            .below(|stage| diff::each(&stage.run.needs, u64::to_string)).amended(Amend::Run),
     ],
 );

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::model::Params;
+use crate::model::{Given, Params};
 
 use super::shell::{Context, Scanner};
 use super::types::{Part, Template, Work};
@@ -37,6 +37,8 @@ pub struct ExpandContext<'a> {
     pub attempt: u32,
     /// `{slot}`, from 0.
     pub slot: u32,
+    /// What the trial has: a pool's name stands for that.
+    pub given: &'a [Given],
 }
 
 /// A stage's work for one attempt.
@@ -188,7 +190,8 @@ fn value_of(part: &Part, context: &ExpandContext<'_>) -> Result<String, ExpandEr
         Part::Param(name) => {
             let replica = || context.replica.filter(|_| name == REPLICA).map(|replica| replica.to_string());
             let value = context.params.get(name).map(ToString::to_string);
-            value.or_else(replica).ok_or_else(|| missing(name))
+            let given = || context.given.iter().find(|given| given.pool == *name).map(Given::text);
+            value.or_else(replica).or_else(given).ok_or_else(|| missing(name))
         }
         Part::Case => Ok(context.case.to_owned()),
         Part::ParentDir => context.parent_dir.map(str::to_owned).ok_or_else(|| missing("parent_dir")),
@@ -331,6 +334,7 @@ mod tests {
             replica: Some(4),
             attempt: 2,
             slot: 0,
+            given: &[],
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ExecutorSpec;
+use super::resources::Pool;
 use super::rules::Rails;
 use super::stage::StageSpec;
 use crate::model::json::is_zero;
@@ -172,6 +173,9 @@ pub struct RunSpec {
     /// What the study's directory may take, bytes: nothing starts that there is no room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_limit_bytes: Option<u64>,
+    /// `[resources]`: what trials share, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, Pool>,
 }
 
 impl Default for RunSpec {
@@ -185,6 +189,7 @@ impl Default for RunSpec {
             reuse_from: Vec::new(),
             reuse_check: 0.0,
             disk_limit_bytes: None,
+            resources: BTreeMap::new(),
         }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Fault {
     RoundsApart,
     /// Who leaves a race is decided while trials of the round are to run again.
     RoundNotWhole,
+    /// What attempts have that an earlier engine left running counts as free.
+    AdoptedHaveNothing,
     /// Scratch directories of what is discarded are removed, and that is not synced.
     ScratchNotSynced,
     /// Scratch directories are removed once the amendment is recorded.
@@ -141,7 +143,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them that a simulated study can show; `AbsentIsOver` and `StartNotTakenBack` are tried beside their code.
-    pub(crate) const ALL: [Self; 62] = [
+    pub(crate) const ALL: [Self; 63] = [
         Self::ActBeforeCommit,
         Self::TellBeforeCommit,
         Self::CommitNotSynced,
@@ -181,6 +183,7 @@ impl Fault {
         Self::BaseKeptApart,
         Self::RoundsApart,
         Self::RoundNotWhole,
+        Self::AdoptedHaveNothing,
         Self::ScratchNotSynced,
         Self::ScratchClearedLate,
         Self::AsideNotSynced,

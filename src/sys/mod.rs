@@ -37,6 +37,7 @@ mod grant_read;
 pub(crate) mod hash_cache;
 pub(crate) mod helper;
 mod links;
+pub(crate) mod machine;
 pub mod opened;
 pub mod orphans;
 pub(crate) mod parallel;

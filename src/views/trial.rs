@@ -9,7 +9,7 @@ use std::iter::Peekable;
 use super::StudyView;
 use crate::journal::{JournalError, Snapshot};
 use crate::model::{
-    AttemptNo, AttemptRow, Failure, Imported, Kept, Metrics, Origin, OutputHash, Params, Pruned, RungRow,
+    AttemptNo, AttemptRow, Failure, Given, Imported, Kept, Metrics, Origin, OutputHash, Params, Pruned, RungRow,
     StageRow, StudyStatus, TrialId, TrialRow, TrialState, Usage,
 };
 
@@ -105,6 +105,12 @@ impl<'a> TrialSummary<'a> {
     #[must_use]
     pub fn attempts(&self) -> &[AttemptRow] {
         self.row.as_ref().map_or(&[], |row| &row.attempts)
+    }
+
+    /// What an attempt has or had of what trials share, where that is recorded.
+    #[must_use]
+    pub(crate) fn given(&self, attempt: AttemptNo) -> &[Given] {
+        self.row.as_ref().map_or(&[], |row| row.given(attempt))
     }
 
     /// How much is kept of an attempt's directory.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::text::reported;
 use crate::model::words::counted;
 use crate::model::{
-    Doubt, Exit, ImportSource, Origin, PruneRule, Pruned, RemoteJob, ResultDifference, ResultPart, RungVerdict,
-    StageRow, UnixMs,
+    Doubt, Exit, Given, ImportSource, Origin, PruneRule, Pruned, RemoteJob, ResultDifference, ResultPart,
+    RungVerdict, StageRow, UnixMs,
 };
 use crate::study_file::Spec;
 
@@ -29,6 +29,11 @@ pub(super) fn remote_job(job: &RemoteJob) -> String {
     let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
     let node = job.node.as_ref().map_or_else(String::new, |node| format!(", on {node}"));
     format!("{}{id}{node}", job.executor)
+}
+
+/// What an attempt has of what trials share: `cpus 2; gpu 0,1`.
+pub(super) fn given(given: &[Given]) -> String {
+    given.iter().map(|given| format!("{} {}", given.pool, given.text())).collect::<Vec<_>>().join("; ")
 }
 
 /// Who made a result: `case `s_0_3` of study `s`, attempt 1`.

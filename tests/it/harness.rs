@@ -190,6 +190,11 @@ impl Sandbox {
         self.piton(line.split_whitespace()).output().unwrap()
     }
 
+    /// The same without a variable of the environment.
+    pub fn run_without(&self, line: &str, variable: &str) -> Output {
+        self.piton(line.split_whitespace()).env_remove(variable).output().unwrap()
+    }
+
     /// Runs it to its end, which must be this exit code; what it printed to stdout.
     pub fn ok(&self, line: &str, code: i32) -> String {
         let output = self.run(line);

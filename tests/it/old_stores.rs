@@ -4,7 +4,8 @@
 //! failures, a proposer, a cluster that did not answer, a drain, an abort by a rail and one for want of survivors,
 //! amendments that reopen and that discard, `retry`, `approve`, and its end. `layout-1-aborted.redb` is the same study as
 //! its rail had just aborted it. `layout-1-late.redb` has the events that came after that, and `layout-1-replicas.redb` cases that run several times,
-//! and `layout-1-ended.redb` a stage that ends early, `layout-1-raced.redb` cases that left a race. Their trials' directories are not kept. How
+//! and `layout-1-ended.redb` a stage that ends early, `layout-1-raced.redb` cases that left a race, and
+//! `layout-1-given.redb` trials that have items of a pool. Their trials' directories are not kept. How
 //! they were made is in `tests/data/README.md`.
 
 use std::collections::BTreeSet;
@@ -13,13 +14,14 @@ use std::path::Path;
 use crate::harness::{Sandbox, both};
 
 /// Each with a case of it.
-const STORES: [(&str, &str); 6] = [
+const STORES: [(&str, &str); 7] = [
     ("layout-1", "case_0_2"),
     ("layout-1-aborted", "case_0_2"),
     ("layout-1-late", "late_0_2"),
     ("layout-1-replicas", "replicas_1_1"),
     ("layout-1-ended", "ended_1_0"),
     ("layout-1-raced", "raced_1_1"),
+    ("layout-1-given", "given_1_2"),
 ];
 
 fn data(name: &str) -> std::path::PathBuf {

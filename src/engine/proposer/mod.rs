@@ -228,6 +228,7 @@ impl Desk {
         let job = Job {
             key: AttemptKey { study: self.study, trial: TrialId::PROPOSER, attempt: 1 },
             slot: 0,
+            given: Vec::new(),
             stage: record.index,
             case: study.base_case.clone(),
             parent_case: study.base_case.clone(),

@@ -2,6 +2,7 @@
 
 use crate::{Range, Stage, Study};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
@@ -10,6 +11,7 @@ use crate::model::{
     Event, Exit, Failure, FailureKind, Metric, Metrics, Parent, ProcessId, Record, Severity, StudyCreated,
     StudyId, TrialState, Verdict,
 };
+use crate::study_file::Pool;
 
 /// A state over a real journal, with the loop's part done by hand: commit, then answer what needs the store.
 struct Bench {
@@ -78,7 +80,8 @@ impl Bench {
         }
         let judge = crate::engine::rails::known(&snapshot, &spec, &draft).unwrap();
         drop(snapshot);
-        let state = State::new(Arc::new(spec), draft, judge, workers);
+        let pools = Pools::new(spec.run.resources.clone());
+        let state = State::new(Arc::new(spec), draft, judge, workers).sharing(pools);
         let now = Now { at_ms: 1_000, run_ms: 0 };
         let mut bench = Self {
             _dir: dir,
@@ -391,10 +394,16 @@ proptest! {
     /// as may be, and the study comes to its end.
     #[test]
     fn no_more_trials_of_a_stage_are_under_way_than_it_has_workers(
-        most in 1_u32..4, workers in 1_u32..4, turns in proptest::collection::vec((0_usize..9, 0_u8..9), 0..40),
+        most in 1_u32..4, by_need: bool, workers in 1_u32..4, turns in proptest::collection::vec((0_usize..9, 0_u8..9), 0..40),
     ) {
         let mut spec = spec(7, 2);
-        spec.stages[0].run.workers = Some(most);
+        // Bounded by itself, or by what its trials share.
+        if by_need {
+            spec.run.resources = [("card".to_owned(), Pool::Items((0..most).map(|card| card.to_string()).collect()))].into();
+            spec.stages[0].run.needs = [("card".to_owned(), 1)].into();
+        } else {
+            spec.stages[0].run.workers = Some(most);
+        }
         let mut bench = Bench::of(spec, workers);
         let of_first = |bench: &Bench| bench.state.draft.open_stage().is_some_and(|(stage, _)| stage.index == 0);
         for (at, turn) in turns.into_iter().chain(std::iter::repeat_n((0, 0), 40)) {
@@ -403,6 +412,9 @@ proptest! {
             }
             if of_first(&bench) {
                 prop_assert!(bench.handed.len() <= most as usize, "{:?}", bench.handed);
+                let cards = bench.handed.iter().flat_map(|(trial, _)| bench.state.given(*trial));
+                let cards: BTreeSet<&String> = cards.flat_map(|given| &given.items).collect();
+                prop_assert_eq!(cards.len(), if by_need { bench.handed.len() } else { 0 });
                 let left = bench.state.draft.open_stage().map_or(0, |(row, of)| of.pending(row.planned()));
                 let waits = bench.state.wake_in_ms(bench.now).is_some();
                 prop_assert!(bench.handed.len() == most as usize || left <= bench.handed.len() as u64 || waits);

@@ -561,7 +561,7 @@ mod tests {
             let spec = crate::study_file::parse("s", study, &[("p".to_owned(), text.clone())]).unwrap();
             let params = spec.constants();
             let context = crate::study_file::ExpandContext {
-                params: &params, case: "c", parent_dir: None, study_dir: "/s", seed: 0, replica: None, attempt: 1, slot: 0,
+                params: &params, case: "c", parent_dir: None, study_dir: "/s", seed: 0, replica: None, attempt: 1, slot: 0, given: &[],
             };
             let expanded = spec.stages[0].work.expand(&context).unwrap();
             proptest::prop_assert_eq!(expanded, crate::study_file::Expanded::Argv(vec!["x".to_owned(), text.clone()]));

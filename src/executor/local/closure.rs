@@ -25,7 +25,8 @@ use crate::model::reported::Reported;
 use crate::model::reports::Report;
 use crate::model::words;
 use crate::model::{
-    AttemptNo, Failure, FailureKind, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value, Verdict,
+    AttemptNo, Failure, FailureKind, Given, Metric, Metrics, Params, Severity, StageIndex, TrialId, Usage, Value,
+    Verdict,
 };
 use crate::sys::append::{LEVELS, append_line, sync_entries};
 use crate::sys::opened::Opened;
@@ -134,6 +135,23 @@ impl TrialContext<'_> {
     #[must_use]
     pub fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// How much the trial has of a pool that its stage `needs`; 0 of any other.
+    #[must_use]
+    pub fn amount(&self, pool: &str) -> u64 {
+        self.given(pool).map_or(0, |given| given.amount)
+    }
+
+    /// Which items of a pool the trial has, such as cards: nobody else has them meanwhile. None of a pool that has no items or that its stage does not
+    /// need.
+    #[must_use]
+    pub fn items(&self, pool: &str) -> &[String] {
+        self.given(pool).map_or(&[], |given| &given.items)
+    }
+
+    fn given(&self, pool: &str) -> Option<&Given> {
+        self.job.given.iter().find(|given| given.pool == pool)
     }
 
     /// Every param that the trial sees, by name.

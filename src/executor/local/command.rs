@@ -14,10 +14,13 @@ use crate::executor::{ATTEMPT_KEY_VAR, Job};
 use crate::model::Failure;
 use crate::model::FailureKind::{CommandNotFound, SpawnFailed};
 use crate::model::artifacts::{METRICS_FILE, PARAMS_FILE};
-use crate::study_file::{ExpandContext, Expanded};
+use crate::study_file::{CPUS, ExpandContext, Expanded};
 
 /// Where commands are looked for when nothing says where.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The pool whose items are cards.
+const GPU: &str = "gpu";
 
 /// A command, ready for the keeper.
 #[derive(Debug)]
@@ -92,6 +95,7 @@ fn expanded(job: &Job, slot: u32) -> Result<Expanded, Failure> {
         replica: job.replica,
         attempt: job.key.attempt,
         slot,
+        given: &job.given,
     };
     job.stage_spec.work.expand(&context).map_err(|error| failure(SpawnFailed, error.to_string()))
 }
@@ -101,6 +105,9 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     let stage = &job.stage_spec;
     let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
     env.extend(stage.env.iter().map(|(name, value)| (name.into(), value.into())));
+    if let Some(cpus) = job.given.iter().find(|given| given.pool == CPUS) {
+        env.entry("OMP_NUM_THREADS".into()).or_insert_with(|| cpus.text().into());
+    }
     if job.replica.is_none() {
         // A piton that itself runs in a trial inherits one.
         env.remove(OsStr::new("PITON_REPLICA"));
@@ -118,6 +125,14 @@ fn environment(job: &Job, slot: u32, inherited: &[(OsString, OsString)]) -> BTre
     set("PITON_SEED", job.seed.to_string().into());
     if let Some(replica) = job.replica {
         set("PITON_REPLICA", replica.to_string().into());
+    }
+    for given in &job.given {
+        set(&format!("PITON_{}", given.pool.to_ascii_uppercase()), given.text().into());
+        // What the makers of these cards' libraries look at, so that a program sees no other.
+        if given.pool == GPU && !given.items.is_empty() {
+            set("CUDA_VISIBLE_DEVICES", given.text().into());
+            set("ROCR_VISIBLE_DEVICES", given.text().into());
+        }
     }
     set("PITON_PARAMS_FILE", job.dir.join(PARAMS_FILE).into());
     set("PITON_METRICS_FILE", job.dir.join(METRICS_FILE).into());
@@ -156,8 +171,8 @@ pub(super) fn c_string(text: OsString, what: &str) -> Result<CString, Failure> {
 mod tests {
     use super::*;
     use crate::executor::local::tests::{job, stage};
-    use crate::model::Value;
-    use crate::study_file::{Part, Template, Work};
+    use crate::model::{Given, Value};
+    use crate::study_file::{Part, Template, Work, is_pool_name};
 
     fn template(parts: Vec<Part>) -> Template {
         Template { parts }
@@ -191,7 +206,52 @@ mod tests {
             ["A=new", "B=kept", "PITON_CASE=case_0_0", "PITON_SLOT=3", "PITON_SEED=7", "PITON_ATTEMPT=1", &key];
         assert!(expected.iter().all(|entry| env.contains(entry)), "{env:?}");
         assert!(env.contains(&"PITON_PARENT_DIR=/parent"));
-        assert_eq!(env.iter().filter(|entry| entry.starts_with("PITON_")).count(), 16);
+        let own: Vec<&str> =
+            env.iter().filter_map(|entry| entry.strip_prefix("PITON_")?.split('=').next()).collect();
+        assert_eq!(own.len(), 16);
+        for name in own {
+            assert!(!is_pool_name(&name.to_lowercase()), "a pool may be called as {name} is");
+        }
+    }
+
+    #[test]
+    fn a_trial_is_told_what_it_has_of_what_trials_share() {
+        let root = Path::new("/study");
+        let words = ["sh", "gpu", "cpus"].map(|name| match name {
+            "sh" => template(vec![Part::Text("/bin/sh".into())]),
+            pool => template(vec![Part::Param(pool.into())]),
+        });
+        let given = |pool: &str, amount, items: &[&str]| Given {
+            pool: pool.into(),
+            amount,
+            items: items.iter().map(|item| (*item).to_owned()).collect(),
+        };
+        let of = |inherited: &[(OsString, OsString)], given: Vec<Given>| {
+            let job = Job { given, ..job(stage(root, Work::Argv(words.to_vec())), root) };
+            let command = Command::of(&job, 0, inherited).unwrap();
+            let text = |text: &CString| text.to_str().unwrap().to_owned();
+            (command.argv.iter().map(text).collect::<Vec<_>>(), command.env.iter().map(text).collect::<Vec<_>>())
+        };
+        let (argv, env) = of(
+            &[("CUDA_VISIBLE_DEVICES".into(), "0,1,2,3".into())],
+            vec![given("gpu", 2, &["1", "GPU-7"]), given("cpus", 4, &[]), given("vcs_licence", 3, &[])],
+        );
+        assert_eq!(argv[1..], ["1,GPU-7", "4"]);
+        for entry in [
+            "PITON_GPU=1,GPU-7",
+            "CUDA_VISIBLE_DEVICES=1,GPU-7",
+            "ROCR_VISIBLE_DEVICES=1,GPU-7",
+            "PITON_CPUS=4",
+            "OMP_NUM_THREADS=4",
+            "PITON_VCS_LICENCE=3",
+        ] {
+            assert!(env.iter().any(|found| found == entry), "{entry}: {env:?}");
+        }
+        // Cards without names hide none, and who says how many threads means it.
+        let (_, env) =
+            of(&[("OMP_NUM_THREADS".into(), "1".into())], vec![given("gpu", 1, &[]), given("cpus", 4, &[])]);
+        assert!(env.iter().any(|found| found == "OMP_NUM_THREADS=1"), "{env:?}");
+        assert!(!env.iter().any(|found| found.contains("VISIBLE")), "{env:?}");
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(in crate::executor::local) fn job(stage: StageRuntime, root: &Path) -> Job {
         seed: 7,
         replica: None,
         slot: 0,
+        given: Vec::new(),
         dir: root.join("artifacts/study/0_stage/case_0_0/attempt_1"),
         scratch_dir: root.join("artifacts/study/0_stage/case_0_0/scratch"),
         opened_ms: None,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::inherited::{Inherited, OutputDiffers, OutputFound, ParentDiffers};
 use crate::executor::{AttemptKey, AttemptReport, Job, StageRuntime, StudyRuntime};
-use crate::model::{Exit, StageIndex, TrialId, UnixMs, Usage, Verdict};
+use crate::model::{Exit, Given, StageIndex, TrialId, UnixMs, Usage, Verdict};
 use crate::study_file::watching::Showing;
 use crate::study_file::{BaseSpec, Sampling, Spec, SpecValue, StageSpec};
 
@@ -32,6 +32,8 @@ pub(crate) struct Task {
     #[serde(default)]
     replica: Option<u32>,
     slot: u32,
+    #[serde(default)]
+    given: Vec<Given>,
     dir: PathBuf,
     scratch_dir: PathBuf,
     #[serde(default)]
@@ -84,6 +86,7 @@ impl Task {
             seed: job.seed,
             replica: job.replica,
             slot: job.slot,
+            given: job.given.clone(),
             dir: job.dir.clone(),
             scratch_dir: job.scratch_dir.clone(),
             opened_ms: job.opened_ms,
@@ -127,6 +130,7 @@ impl Task {
             seed: self.seed,
             replica: self.replica,
             slot: self.slot,
+            given: self.given,
             dir: self.dir,
             scratch_dir: self.scratch_dir,
             opened_ms: self.opened_ms,

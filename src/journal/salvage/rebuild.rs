@@ -68,6 +68,11 @@ impl Kept {
                     last.remote = Some(job.clone());
                 }
             }
+            Event::ResourcesGiven { trial, attempt, given } => {
+                if let Some(row) = self.older.get_mut(trial).filter(|row| row.given(*attempt).is_empty()) {
+                    row.given.push((*attempt, given.clone()));
+                }
+            }
             Event::AttemptEnded(end) => {
                 let row = self.older.entry(end.trial).or_insert_with(|| TrialRow::new(end.trial, 0));
                 ended(row, end, is_last_word);
@@ -477,6 +482,10 @@ impl Made {
                     executor: executor_of(attempt),
                 },
             );
+            let given = row.given(attempt.n).to_vec();
+            if !given.is_empty() {
+                self.tell(attempt.started_ms, Event::ResourcesGiven { trial, attempt: number, given });
+            }
             if let Some(job) = &attempt.remote {
                 self.tell(attempt.started_ms, Event::AttemptPlaced { trial, attempt: number, job: job.clone() });
             }

@@ -202,6 +202,8 @@ const SAID: &[Said] = &[
     // A replica is part of a result, and how often there is another one is not.
     ("stage.repeats", "trial_budget = 4", "trial_budget = 12\nrepeats = 3", NEITHER),
     ("stage.race", "survivor_count = 1", "survivor_count = 1\nrace = { max = 2, metric = \"t\", goal = \"minimize\" }", NEITHER),
+    ("resources", "#root", "resources.licence = 1", NEITHER),
+    ("stage.needs", "#synth", "needs = { cpus = 2, memory = \"1GiB\" }", NEITHER),
     ("stage.workers", "#synth", "workers = 1", NEITHER),
     ("stage.aggregate", "#synth", "aggregate = \"median\"", NEITHER),
     ("stage.reuse", "reuse = \"2\"", "reuse = \"3\"", PLACE),

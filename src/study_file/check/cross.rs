@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::study_file::cases::{Gaps, KnownParams};
 use crate::study_file::diagnostics::{Diagnostic, Location, shown};
+use crate::study_file::resources::StageRun;
 use crate::study_file::stage::{Reuse, STAGE, StageParts, StageSpec, Survivors};
 use crate::study_file::template::REPLICA;
 use crate::study_file::types::{
@@ -13,6 +14,7 @@ use crate::study_file::types::{
 };
 use crate::study_file::walk::{Checker, Field, Table};
 
+use super::resources::Pools;
 use super::reuse::Before;
 use super::stage::{Hole, ObjectiveParts, SweepParts};
 
@@ -21,7 +23,12 @@ const WEIGHT_TOLERANCE: f64 = 1e-9;
 
 impl Checker<'_> {
     /// All stages; `known` are the constants.
-    pub(super) fn stages(&mut self, parts: Vec<StageParts>, known: KnownParams) -> Option<Vec<StageSpec>> {
+    pub(super) fn stages(
+        &mut self,
+        parts: Vec<StageParts>,
+        known: KnownParams,
+        pools: &Pools,
+    ) -> Option<Vec<StageSpec>> {
         let mut known = known;
         let mut names: BTreeMap<String, Location> = BTreeMap::new();
         let mut every_sweep_known = true;
@@ -44,7 +51,7 @@ impl Checker<'_> {
                     let name = parts.name.good().map_or("", String::as_str);
                     let replica =
                         matches!(&hole.part, Part::Param(name) if name == REPLICA) && parts.replicas() > 1;
-                    if !replica {
+                    if !replica && !self.pool_placeholder(hole, &parts, &known) {
                         self.placeholder(hole, place, &known, (name, every_sweep_known));
                     }
                 }
@@ -59,7 +66,7 @@ impl Checker<'_> {
             self.reuse_suits(&parts, before.as_ref(), &known, every_sweep_known);
             before = Some(Before::of(&parts));
             goes_on = self.exploring_suits(&parts, goes_on.as_ref(), index.saturating_add(1) == count);
-            stages.extend(self.stage(parts));
+            stages.extend(self.stage(parts, pools));
         }
         (stages.len() == count && count > 0).then_some(stages)
     }
@@ -99,7 +106,7 @@ impl Checker<'_> {
         }
     }
 
-    fn stage(&mut self, parts: StageParts) -> Option<StageSpec> {
+    fn stage(&mut self, parts: StageParts, pools: &Pools) -> Option<StageSpec> {
         let table = Table { entries: &[], place: parts.place.clone(), title: STAGE.title.to_owned() };
         self.required(&STAGE, &table, &parts.said);
         self.budget(&parts);
@@ -116,6 +123,7 @@ impl Checker<'_> {
         let race = self.race_suits(&parts, objectives.as_deref());
         let halving = self.halving_suits(&parts, objectives.as_deref(), survivors);
         let stop_if = self.stop_rules_suit(&parts, objectives.as_deref());
+        let needs = self.needs_suit(&parts, pools);
         let trial_budget = parts.trial_budget.into_good()?;
         let (survivor_count, all_survive) = match parts.survivor_count.into_good()? {
             Survivors::All => (cases.unwrap_or(trial_budget), true),
@@ -138,6 +146,7 @@ impl Checker<'_> {
             selection: parts.selection.or_default(Selection::Top),
             sweep: sweep?,
             objectives: objectives?,
+            run: StageRun { needs: needs?, ..parts.spec.run },
             halving: halving?,
             race: race?,
             stop_if: stop_if?,

@@ -10,6 +10,7 @@ mod improving;
 pub(super) mod keeping;
 pub(super) mod progress;
 pub(super) mod replicas;
+mod resources;
 mod reuse;
 pub(super) mod rules;
 pub(super) mod stage;
@@ -30,10 +31,10 @@ use super::inputs::pattern_mistake;
 use super::keys::{Amend, Key, Least, NONE, Preset, REQUIRED, Section, Takes, put};
 use super::raw::{Entry, Kind, Node};
 use super::rules::Rails;
-use super::stage::{STAGE, StageParts, StageSpec};
+use super::stage::{POOL, STAGE, StageParts, StageSpec};
 use super::template::{BUILTIN_PLACEHOLDERS, PARAM_PATTERN, is_name};
 use super::types::{BaseSpec, RunSpec, Spec, SpecValue, StudySpec, Values};
-use super::walk::{Checker, Field};
+use super::walk::{COUNT_MAX, Checker, Field};
 use super::watching::StopIf;
 use crate::model::{ExecutorKind, names_of};
 
@@ -50,6 +51,7 @@ pub(super) struct RootParts {
     params: Constants,
     env: BTreeMap<String, String>,
     run: RunSpec,
+    resources: resources::Pools,
     rails: Rails,
     base: Field<BaseParts>,
     defaults: StageParts,
@@ -87,6 +89,13 @@ pub(super) const COMMAND: Takes = Takes::Either(&[WORDS, Takes::Form(r"\S", "lin
 /// The same, of what is no trial.
 const UNTEMPLATED: Takes = Takes::Either(&[WORDS, Takes::Text]);
 
+/// A pool: its items, or how much there is of it.
+const SHARED: Takes = Takes::Map(
+    &POOL,
+    &Takes::Either(&[Takes::Set(&Takes::Filled("item"), 1), Takes::Integer(1, COUNT_MAX), Takes::Size]),
+    0,
+);
+
 type RootKey = Key<RootParts, Spec>;
 
 /// The whole study file.
@@ -109,6 +118,11 @@ pub(super) static ROOT: Section<RootParts, Spec> = Section::new(
         RootKey::new("run", Takes::Table(&RUN), NONE,
             "How the study is run here.",
             |c, n, p, d| put(&mut d.run, c.run(n, p))),
+        RootKey::new("resources", SHARED, NONE,
+            "What trials share: things by their names, or how many there are. `cpus` and `memory` are the machine's, or the cgroup's, unless they are said; \
+             no part of the study itself, so it can be changed at any time.",
+            |c, n, p, d| put(&mut d.resources, c.shared_resources(n, p)))
+            .below(|spec| diff::each(&spec.run.resources, diff::pool)).amended(Amend::Run),
         RootKey::new("rails", Takes::Table(&rules::RAILS), NONE,
             "Limits of the whole study.",
             |c, n, p, d| c.section(&rules::RAILS, n, p, &mut d.rails).map(drop)),
@@ -286,10 +300,12 @@ impl Checker<'_> {
     fn spec(&mut self, root: &Node, overrides: &[(String, String)]) -> Option<Spec> {
         let mut parts = RootParts::default();
         self.section(&ROOT, root, &Location::default(), &mut parts)?;
-        let RootParts { study, mut params, env, run, rails, base, stages, .. } = parts;
+        let RootParts { study, mut params, env, run, resources, rails, base, stages, .. } = parts;
         self.overrides(&mut params, base.good(), &stages, overrides);
         let base = self.base_gate(base, &params);
-        let stages = self.stages(stages, KnownParams::new(params.keys().cloned()));
+        let stages = self.stages(stages, KnownParams::new(params.keys().cloned()), &resources);
+        let resources = resources.into_iter().filter_map(|(name, pool)| Some((name, pool?))).collect();
+        let run = RunSpec { resources, ..run };
         let params = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let values = self.values;
         Some(Spec { study: study?, params, env, run, rails, base: base?, stages: stages?, values })

@@ -30,7 +30,7 @@ impl Before {
     }
 }
 
-fn reuses(parts: &StageParts) -> bool {
+pub(super) fn reuses(parts: &StageParts) -> bool {
     parts.reuse.good().is_some_and(|reuse| !reuse.is_no())
 }
 
@@ -122,6 +122,7 @@ impl Checker<'_> {
     ) {
         let at = |message: String| Diagnostic::at(&hole.place, message);
         match &hole.part {
+            Part::Param(name) if parts.needs_pool(name) => {}
             Part::Param(name) if uses.is_some_and(|uses| !uses.contains(name.as_str())) => {
                 let help = format!("add \"{name}\" to `uses`, or do without it");
                 self.report(

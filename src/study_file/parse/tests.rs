@@ -8,8 +8,9 @@ use crate::model::{Severity, Value};
 use crate::study_file::keys::Described;
 use crate::study_file::stage::STAGE;
 use crate::study_file::{
-    Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, MetricBound, Part, Rails, RaySpec,
-    Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecValue, StageRails, Template, Work, diff,
+    Backoff, Bound, Domain, ExecutorSpec, FailureMatch, FailureRule, Goal, MetricBound, Part, Pool, Rails,
+    RaySpec, Retries, RunSpec, Sampling, Selection, SlurmSpec, SpecValue, StageRails, Template, Work, diff,
+    run_differences,
 };
 
 mod identity;
@@ -153,6 +154,7 @@ fn the_example_says_what_it_says() {
             reuse_from: Vec::new(),
             reuse_check: 0.0,
             disk_limit_bytes: None,
+            resources: Default::default(),
         }
     );
     assert_eq!(spec.params["design"], SpecValue::from("rtl/gcd.v"));
@@ -599,6 +601,64 @@ fn whole_study_rails_are_checked() {
         rails("max_failure_rate = 1"),
         ["1:11 max_failure_rate | unknown key `max_failure_rate` in `[rails]`"]
     );
+}
+
+#[test]
+fn what_trials_share_and_need_is_checked() {
+    let study = |resources: &str, stage: &str| format!("resources = {{ {resources} }}\n{}", stage_with(stage, ""));
+    let spec = good(&study(
+        "gpu = [\"0\", \"GPU-1\"], licence = 3, cpus = 16, memory = \"4GiB\"",
+        "needs = { gpu = 2, licence = 1, memory = \"1GiB\" }\ncommand = [\"x\", \"{gpu}\"]",
+    ));
+    assert_eq!(spec.run.resources["gpu"], Pool::Items(vec!["0".into(), "GPU-1".into()]));
+    assert_eq!((spec.run.resources["licence"].size(), spec.run.resources["memory"].size()), (3, 4 << 30));
+    assert_eq!(spec.stages[0].run.needs["memory"], 1 << 30);
+    assert_eq!(spec.first_given(0)[0].text(), "0,GPU-1");
+    // None of it is part of the study.
+    let bare = good(&study("gpu = [\"a\"]", "needs = { gpu = 1 }\ncommand = [\"x\", \"{gpu}\"]"));
+    assert_eq!((spec.spec_hash(), diff(&spec, &bare)), (bare.spec_hash(), Vec::new()));
+    let changes: Vec<String> = run_differences(&spec, &bare).iter().map(ToString::to_string).collect();
+    assert!(changes.contains(&"stage \"s\".needs.gpu: 2 in the store, 1 now".to_owned()), "{changes:?}");
+    assert!(changes.contains(&"resources.licence: 3 in the store, not set now".to_owned()), "{changes:?}");
+    assert_eq!(Spec::from_json(&spec.to_json()).unwrap(), spec);
+    let found = |resources: &str, stage: &str| {
+        let found = mistakes(&study(resources, stage), &[]);
+        found.into_iter().map(|mistake| mistake.split_once(' ').unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found("gpu = [\"0\"]", "needs = { cpus = 900, memory = 4000000 }"), none, "asked where it runs");
+    for (resources, stage, mistake) in [
+        ("Gpu = 1", "", "Gpu | `Gpu` is no name for a pool"),
+        ("slot = 1", "", "slot | `slot` is no name for a pool"),
+        ("gpu = []", "", "[] | `gpu` has no items"),
+        ("gpu = [\"0,1\"]", "", "\"0,1\" | `0,1` is no name for an item"),
+        ("gpu = [\"0\", \"0\"]", "", "\"0\" | `0` is named twice"),
+        ("gpu = 0", "", "0 | `gpu` is too small"),
+        ("memory = \"1b\"", "", "\"1b\" | `memory` is too small for any program"),
+        ("cpus = 2", "needs = { cpus = 3 }", "3 | a trial needs more of `cpus` than there ever is"),
+        ("gpu = [\"0\"]", "needs = { gpu = 2 }", "2 | a trial needs more of `gpu` than there ever is"),
+        ("gpu = [\"0\"]", "needs = { gpus = 1 }", "1 | no pool is called `gpus`"),
+        ("gpu = 1", "needs = { gpu = 0 }", "0 | `gpu` is too small"),
+        ("gpu = 1", "command = \"x {gpu}\"", "{gpu} | no param is called `gpu`"),
+        (
+            "gpu = 1",
+            "command = \"x {gpu}\"\nneeds = { gpu = 1 }\nsweep.gpu = [1]",
+            "{gpu} | `gpu` is a param and a pool that the stage needs",
+        ),
+        (
+            "gpu = 1",
+            "command = \"x {gpu}\"\nneeds = { gpu = 1 }\nreuse = true",
+            "{gpu} | `{gpu}` differs between trials that are to have one result",
+        ),
+    ] {
+        assert_eq!(found(resources, stage), [mistake], "{resources} {stage}");
+    }
+    let (many, there) = (study("", "needs = { cpus = 9, memory = \"2GiB\" }"), |cpus| {
+        [("cpus".to_owned(), Pool::Count(cpus)), ("memory".to_owned(), Pool::Count(2 << 30))].into()
+    });
+    assert_eq!(good(&many).beyond(&there(9)), None);
+    let short = good(&many).beyond(&there(8)).unwrap();
+    assert!(short.starts_with("a trial of stage `s` needs 9 of `cpus`, and there is 8: "), "{short}");
 }
 
 #[test]

@@ -129,6 +129,7 @@ mod tests {
             imported: None,
             watched: None,
             discarded: Vec::new(),
+            given: Vec::new(),
         }
     }
 

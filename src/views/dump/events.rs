@@ -88,6 +88,13 @@ enum Body<'a> {
         node: Option<&'a str>,
         started_at: Option<String>,
     },
+    ResourcesGiven {
+        trial: u64,
+        case: String,
+        attempt: u32,
+        /// By pool: the items, joined by commas, or how much.
+        given: BTreeMap<&'a str, String>,
+    },
     ClusterChanged {
         trouble: Option<&'a str>,
     },
@@ -590,6 +597,12 @@ impl<'a> Names<'a> {
                 node: job.node.as_deref(),
                 started_at: job.started_ms.map(timestamp),
             },
+            Event::ResourcesGiven { trial, attempt, given } => Body::ResourcesGiven {
+                trial: trial.0,
+                case: self.case(*trial),
+                attempt: *attempt,
+                given: given.iter().map(|given| (given.pool.as_str(), given.text())).collect(),
+            },
             Event::ClusterChanged { trouble } => Body::ClusterChanged { trouble: trouble.as_deref() },
             Event::AttemptEnded(end) => Body::AttemptEnded(Box::new(self.end(end))),
             Event::BaseStarted { attempt, slot, process, executor } => Body::BaseStarted {
@@ -824,7 +837,9 @@ impl<'a> Names<'a> {
             Event::AttemptEnded(end) | Event::BaseEnded(end) => {
                 Some((end.trial, self.case(end.trial), Some(end.attempt)))
             }
-            Event::ResultIdentified { trial, attempt, .. } => Some((*trial, self.case(*trial), Some(*attempt))),
+            Event::ResultIdentified { trial, attempt, .. } | Event::ResourcesGiven { trial, attempt, .. } => {
+                Some((*trial, self.case(*trial), Some(*attempt)))
+            }
             Event::ReuseDiffered(doubt) => Some((doubt.trial, doubt.case.clone(), Some(doubt.attempt))),
             Event::ResultReread(reread) => Some((reread.trial, self.case(reread.trial), Some(reread.attempt))),
             Event::TrialReused(_) | Event::TrialImported(_) => {
@@ -874,6 +889,7 @@ impl<'a> Names<'a> {
                 None => format!("slot {slot}"),
             },
             Event::AttemptPlaced { job, .. } => words::remote_job(job),
+            Event::ResourcesGiven { given, .. } => words::given(given),
             Event::ClusterChanged { trouble: Some(why) } => why.clone(),
             Event::ClusterChanged { trouble: None } => "answers again".into(),
             Event::InputsListed { lists } => {

@@ -29,9 +29,9 @@ use crate::journal::Snapshot;
 use crate::model::reported::read_metrics;
 use crate::model::words::counted;
 use crate::model::{
-    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Imported, Kept, Metrics, Origin, Params,
-    PruneRule, RungVerdict, Seq, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow, TrialState,
-    UnixMs, Verdict,
+    Accepted, AttemptNo, AttemptOutcome, AttemptRow, Event, Failure, Given, Imported, Kept, Metrics, Origin,
+    Params, PruneRule, RungVerdict, Seq, StageIndex, StageRow, StageStatus, ToolVersion, TrialId, TrialRow,
+    TrialState, UnixMs, Verdict,
 };
 use crate::paths::METRICS_FILE;
 use crate::plan::{self, Lineage, PartKind, StageIdentity};
@@ -83,6 +83,8 @@ pub struct Why {
     pub attempts: Vec<AttemptRow>,
     /// What is kept of their directories, in the same order.
     kept: Vec<Kept>,
+    /// What each attempt has or had of what trials share, where that is recorded.
+    given: BTreeMap<AttemptNo, BTreeMap<String, String>>,
     /// Why attempts were interrupted, by their number, as far as the last events say so.
     pub interruptions: BTreeMap<AttemptNo, String>,
     /// Whose result it took, if it did not make it.
@@ -165,6 +167,9 @@ struct WhyOut<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     left_out: &'a BTreeMap<String, String>,
     attempts: &'a [AttemptOut],
+    /// What each attempt has or had of what trials share, by its number and by pool; there where that is recorded.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    given: &'a BTreeMap<AttemptNo, BTreeMap<String, String>>,
     /// Why attempts were interrupted, by their number.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     interruptions: &'a BTreeMap<AttemptNo, String>,
@@ -353,7 +358,11 @@ impl Why {
         };
         let (missed, reread) = said_of(view, snapshot, &trial)?;
         let repeated = Repeated::of(view, snapshot, &trial)?;
+        let texts = |given: &[Given]| given.iter().map(|given| (given.pool.clone(), given.text())).collect();
+        let of_attempts = trial.row.iter().flat_map(|row| &row.given);
+        let given = of_attempts.map(|(attempt, given)| (*attempt, texts(given))).collect();
         Ok(Self {
+            given,
             case: trial.case(),
             trial: id,
             index: trial.index,
@@ -431,6 +440,7 @@ impl Why {
             command: self.command.as_deref(),
             metrics: MetricsOut(&self.metrics),
             left_out: &self.left_out,
+            given: &self.given,
             attempts: &attempts,
             interruptions: &self.interruptions,
             taken: TakenOut::new(self.reused_from.as_ref(), self.doubt.is_some(), self.imported.as_ref()),
@@ -552,6 +562,10 @@ fn command(view: &StudyView, trial: &TrialSummary<'_>, params: &Params) -> Optio
         Some(dir.display().to_string())
     });
     let last = trial.attempts().last();
+    let given = match last.map_or(&[][..], |last| trial.given(last.n)) {
+        [] => view.spec.first_given(stage),
+        given => given.to_vec(),
+    };
     let expanded = work.expand(&ExpandContext {
         params,
         case: &trial.case(),
@@ -561,6 +575,7 @@ fn command(view: &StudyView, trial: &TrialSummary<'_>, params: &Params) -> Optio
         replica: lineage.replica(stage, trial.index),
         attempt: last.map_or(1, |attempt| attempt.n),
         slot: last.map_or(0, |attempt| attempt.slot),
+        given: &given,
     });
     match expanded.ok()? {
         Expanded::Argv(words) => Some(words),

@@ -129,6 +129,10 @@ impl Why {
                 let line = format!("      {}{queued}", clean(&remote_job(job)));
                 writeln!(out, "{}", screen.line(&line))?;
             }
+            if let Some(given) = self.given.get(&attempt.n) {
+                let words: Vec<_> = given.iter().map(|(pool, had)| format!("{pool} {had}")).collect();
+                writeln!(out, "{}", screen.line(&format!("      with {}", clean(&words.join("; ")))))?;
+            }
             // A sentence, and what a job said itself: whole.
             for line in self.interruptions.get(&attempt.n).iter().flat_map(|reason| reason.lines()) {
                 writeln!(out, "      {}", clean(line))?;

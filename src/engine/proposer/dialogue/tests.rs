@@ -52,6 +52,7 @@ impl Past for Tried {
             imported: None,
             watched: None,
             discarded: Vec::new(),
+            given: Vec::new(),
         })
     }
     fn parent(&self, _: u64) -> Result<(String, Params), String> {

@@ -241,6 +241,7 @@ fn job(root: &Path, trial: u64, attempt: AttemptNo) -> Box<Job> {
         seed: 1,
         replica: None,
         slot: 0,
+        given: Vec::new(),
         dir: root.join("artifacts/a"),
         scratch_dir: root.join("artifacts/b"),
         opened_ms: None,
