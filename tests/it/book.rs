@@ -114,21 +114,21 @@ fn the_page_of_a_trial_lists_what_trials_find() {
     let all = names(&|_| true);
     let first =
         names(&|row| !row[2].contains("unset in the first stage") && !row[2].contains("only in a stage with"));
-    assert_eq!((all.len(), first.len()), (17, 15), "{all:?}");
+    assert_eq!((all.len(), first.len()), (19, 15), "{all:?}");
 
     let sandbox = Sandbox::with_study(
         StudyFile::new("seen")
-            .with("[base]\ncommand = \"env > $PITON_STUDY_DIR/base.txt\"")
+            .with("[base]\ncommand = \"env > $PITON_STUDY_DIR/base.txt\"\n[resources]\ngpu = [\"a\"]")
             .stage("first", "env", 1, 1)
             .with(r#"sampling = { ask = ["./ask.sh"] }"#)
             .sweep("x = [1, 2]")
             .stage(
                 "second",
-                "env; echo {case} {parent_dir} {study_dir} {seed} {attempt} {slot} {replica} '{{}}' >&2; ls",
+                "env; echo {case} {parent_dir} {study_dir} {seed} {attempt} {slot} {replica} {gpu} '{{}}' >&2; ls",
                 2,
                 1,
             )
-            .with("repeats = 2"),
+            .with("repeats = 2\nneeds = { gpu = 1, cpus = 1 }"),
     );
     sandbox.script(
         "ask.sh",
