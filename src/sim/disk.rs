@@ -277,14 +277,29 @@ impl Files {
         }
     }
 
-    /// A hash over all that the disk holds.
+    /// A hash over all that the disk holds, and over what somebody else has changed of it.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
+        // Each with its length and its kind, lest two disks give the same bytes.
+        let mut add = |kind: u8, bytes: &[u8]| {
+            hasher.update(&[kind]).update(&bytes.len().to_le_bytes()).update(bytes);
+        };
         for inode in &self.inodes {
             match &inode.node {
-                Node::File { now, .. } => _ = hasher.update(&now.bytes()),
-                Node::Dir { now, .. } => now.values().for_each(|id| _ = hasher.update(&id.to_le_bytes())),
+                Node::File { now, .. } => add(0, &now.bytes()),
+                Node::Dir { now, .. } => {
+                    add(1, &now.len().to_le_bytes());
+                    for (name, id) in now {
+                        add(2, name.as_encoded_bytes());
+                        add(3, &id.to_le_bytes());
+                    }
+                }
             }
+        }
+        self.touched.iter().for_each(|path| add(4, path.as_os_str().as_encoded_bytes()));
+        for (path, was) in &self.meddled {
+            add(5, path.as_os_str().as_encoded_bytes());
+            add(6, was);
         }
         u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap())
     }

@@ -3,7 +3,7 @@
 //! One run of a study gives the images of a crash before each of its operations. Each is checked as it is, then run to
 //! its end; that run may crash in turn, up to [`DEPTH`] times. What is found is named by a seed that finds it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -269,7 +269,7 @@ impl Hunt {
         let world = fresh(
             &self.scenario,
             Random::new(seed),
-            Camera::Every { seed, only, taken: Vec::new(), last_all: None },
+            Camera::Every { seed, only, taken: Vec::new(), seen: BTreeSet::new() },
         );
         let told = run_well(&self.scenario, &world, seed, Vec::new());
         world.state().picture();

@@ -3,6 +3,7 @@
 //! Every operation that changes the disk is a moment at which the power may go. A picture is taken before it is carried
 //! out; the run itself goes on undisturbed, so one run gives the images of a crash at every operation.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ pub(super) enum Camera {
         seed: u64,
         only: Option<(u64, usize)>,
         taken: Vec<Image>,
-        last_all: Option<(u64, usize)>,
+        /// Disks that were taken, with what had been told: what follows from one of them is known.
+        seen: BTreeSet<(u64, usize)>,
     },
     /// Of one moment, any; those after an fsync are likelier.
     One {
@@ -64,7 +66,6 @@ pub(super) struct State {
     pub(super) now_ms: i64,
     pub(super) random: Random,
     pub(super) ops: u64,
-    syncs: u64,
     after_sync: bool,
     /// Events acknowledged so far.
     pub(super) told: usize,
@@ -99,9 +100,8 @@ impl World {
     pub(super) fn new(files: Files, random: Random, told: usize, camera: Camera) -> Self {
         let after_sync = false;
         let (now_ms, failure, exports_fail) = (EPOCH_MS, None, false);
-        let (ops, syncs, meddler) = (0, 0, None);
-        let state =
-            State { files, now_ms, random, ops, syncs, after_sync, told, camera, failure, exports_fail, meddler };
+        let (ops, meddler) = (0, None);
+        let state = State { files, now_ms, random, ops, after_sync, told, camera, failure, exports_fail, meddler };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -118,7 +118,6 @@ impl State {
         let op = self.ops;
         self.ops += 1;
         self.after_sync = is_sync;
-        self.syncs += u64::from(is_sync);
         match self.failure {
             Some(failure) if op == failure.at || (failure.lasts && op > failure.at) => {
                 Err(io::Error::from_raw_os_error(libc::EIO))
@@ -142,23 +141,22 @@ impl State {
         let (op, told, files) = (self.ops, self.told, &self.files);
         match &mut self.camera {
             Camera::Off => {}
-            Camera::Every { seed, only, taken, last_all } => {
-                // Without anything to lose all variants are the same.
+            Camera::Every { seed, only, taken, seen } => {
+                // Without anything to lose all variants are the same: their number is for speed.
                 let count = if files.is_durable() { 1 } else { VARIANTS.len() };
                 for (variant, loss) in VARIANTS.into_iter().enumerate().take(count) {
                     if only.is_some_and(|only| only != (op, variant)) {
                         continue;
                     }
-                    // With all lost the disk is what it was at the last sync: once is enough.
-                    let same =
-                        loss == Loss::All && last_all.replace((self.syncs, told)) == Some((self.syncs, told));
                     // A disk that works in order takes turns with one that does not.
                     let turn = if op % 2 == 0 { Loss::Before } else { Loss::After };
-                    if same || loss == turn {
+                    if loss == turn {
                         continue;
                     }
-                    let mut random = Random::of(&[*seed, op, variant as u64]);
-                    taken.push(Image { files: files.crashed(loss, &mut random), told, op, variant, loss });
+                    let files = files.crashed(loss, &mut Random::of(&[*seed, op, variant as u64]));
+                    if only.is_some() || seen.insert((files.fingerprint(), told)) {
+                        taken.push(Image { files, told, op, variant, loss });
+                    }
                 }
             }
             Camera::One { random, weight, taken } => {
