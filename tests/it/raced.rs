@@ -62,6 +62,18 @@ fn cases_leave_when_it_is_known_that_they_do_not_survive() {
     let why = sandbox.ok("why study.redb race_0_3", 0);
     assert!(why.contains(&format!("left after round {rounds}: evidence")), "{why}");
     assert!(why.contains("of 40 that 2 others are better"), "{why}");
+    // Who is still in it ranks among all that began.
+    let why = sandbox.ok("why study.redb race_0_0", 0);
+    assert!(why.contains("it survived: ranked 1 of 5 by `t` (minimize)"), "{why}");
+    let gone = left.iter().filter(|(.., has_left)| *has_left).count();
+    let how = match gone {
+        3.. => "which was decided after round 12".to_owned(),
+        _ => format!("and its last round, 12, ended it with {} in it", 5 - gone),
+    };
+    assert!(why.contains(&format!("{gone} of the 5 cases that began left the race, {how}")), "{why}");
+    let json: serde_json::Value = serde_json::from_str(&sandbox.ok("why study.redb race_0_0 --json", 0)).unwrap();
+    let race = &json["rank"]["race"];
+    assert_eq!((&json["rank"]["of"], &race["left"], &race["over_after"]), (&5.into(), &gone.into(), &12.into()));
     let events = sandbox.ok("dump study.redb --events", 0);
     assert!(events.contains("left: race_0_4; 1 round more") && events.contains("the race is over"), "{events}");
     sandbox.ok("verify study.redb", 0);

@@ -37,7 +37,7 @@ use crate::paths::METRICS_FILE;
 use crate::plan::{self, Lineage, PartKind, StageIdentity};
 use crate::study_file::{ExpandContext, Expanded};
 
-pub use rank::{Compared, Rank};
+pub use rank::{Compared, RaceSoFar, Rank};
 pub(super) use rank::{leader, rank_of};
 use replicas::{Repeated, RepeatedOut};
 
@@ -737,6 +737,17 @@ fn yet(stage: &StageRow, rank: &Rank) -> String {
     }
 }
 
+/// How the race went that it is ranked in: `; 3 of the 4 cases that began left the race, which was decided after round 14`.
+fn raced(race: &RaceSoFar) -> String {
+    let began = counted(race.left.saturating_add(race.racing), "case");
+    let left = format!("; {} of the {began} that began left the race", race.left);
+    match race.over_after {
+        Some(round) if race.decided => format!("{left}, which was decided after round {round}"),
+        Some(round) => format!("{left}, and its last round, {round}, ended it with {} in it", race.racing),
+        None => format!("{left} so far"),
+    }
+}
+
 fn ranked(stage: &StageRow, rank: &Rank, (survivor, explorer): (bool, bool)) -> String {
     let fate = match (stage.status, survivor) {
         (StageStatus::Closed, true) => "it survived",
@@ -767,6 +778,9 @@ fn ranked(stage: &StageRow, rank: &Rank, (survivor, explorer): (bool, bool)) -> 
         }
         (_, Some(front), None) => text.push_str(&format!("; front {front}, at its edge")),
         _ => {}
+    }
+    if let Some(race) = &rank.race {
+        text.push_str(&raced(race));
     }
     let names = |cases: &[String]| cases.iter().map(|case| format!("`{case}`")).collect::<Vec<_>>().join(", ");
     if let Some(first) = &rank.same_as {

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::journal::Snapshot;
-use crate::model::{StageRow, TrialId, TrialState};
+use crate::model::{StageRow, StageStatus, TrialId, TrialState};
 use crate::plan::{Choice, Chosen, Ranked, Score};
 use crate::study_file::{Goal, Selection, StageSpec};
 use crate::views::{StudyView, ViewError, decision};
@@ -21,8 +21,11 @@ const PARETO_RANKED: u64 = 20_000;
 pub struct Rank {
     /// From 1, the best; `null` when it is beyond what was worked out.
     pub rank: Option<u64>,
-    /// How many succeeded trials have a finite number for every objective.
+    /// How many succeeded trials have a finite number for every objective; of a race, how many cases began it.
     pub of: u64,
+    /// How the stage's race went; `None` without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub race: Option<RaceSoFar>,
     /// `top`, `lexicographic`, `weighted_sum` or `pareto`.
     pub selection: Selection,
     /// The objectives in order, with both values.
@@ -45,6 +48,30 @@ pub struct Rank {
     pub decided: bool,
     /// Trials of the stage that have not finished.
     pub unfinished: u64,
+}
+
+/// How a race went, or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RaceSoFar {
+    /// How many cases have left it.
+    pub left: u64,
+    /// How many have not.
+    pub racing: u64,
+    /// The round, from 1, after which it was over; `null` while it is not.
+    pub over_after: Option<u32>,
+    /// Whether it is over because no more are in it than survive, not because of `max`.
+    pub decided: bool,
+}
+
+impl RaceSoFar {
+    fn of(stage: &StageRow, spec: &StageSpec) -> Option<Self> {
+        spec.race.as_ref().filter(|_| stage.is_replicated())?;
+        let racing = stage.racing();
+        let over_after = (stage.status == StageStatus::Closed).then(|| stage.rounds());
+        let decided = over_after.is_some() && racing <= spec.survivor_count;
+        Some(Self { left: stage.cases().saturating_sub(racing), racing, over_after, decided })
+    }
 }
 
 /// One objective's values.
@@ -126,6 +153,7 @@ pub(in crate::views) fn rank_of(
         }
     };
     let decision = decision(view, snapshot, stage)?;
+    let race = RaceSoFar::of(stage, spec);
     let case = |index: u64| view.lineage().case_name(stage.index, index);
     let equals = position.and_then(|position| ranked.get(position)).map_or(&[][..], |mine| &mine.equals);
     let same_as = ranked.iter().find(|ranked| ranked.equals.contains(&index));
@@ -140,7 +168,9 @@ pub(in crate::views) fn rank_of(
     let score = position.and_then(|position| ranked.get(position)).and_then(|ranked: &Ranked| ranked.score);
     Ok(Some(Rank {
         rank: position.map(|position| position as u64 + 1),
-        of,
+        // Those that left a race, or failed in it, come after all that are still in it.
+        of: if race.is_some() { stage.cases() } else { of },
+        race,
         selection: spec.selection,
         objectives: compared.collect(),
         weighted_sum: match score {

@@ -158,6 +158,20 @@ fn ranks_come_as_numbers_too() {
 }
 
 #[test]
+fn a_race_says_how_it_ended() {
+    let said = |left, racing, over_after, decided| raced(&RaceSoFar { left, racing, over_after, decided });
+    assert_eq!(
+        said(3, 1, Some(14), true),
+        "; 3 of the 4 cases that began left the race, which was decided after round 14"
+    );
+    assert_eq!(
+        said(1, 3, Some(30), false),
+        "; 1 of the 4 cases that began left the race, and its last round, 30, ended it with 3 in it"
+    );
+    assert_eq!(said(0, 4, None, false), "; 0 of the 4 cases that began left the race so far");
+}
+
+#[test]
 fn an_unknown_case_gets_the_nearest_name() {
     let mut story = Story::new();
     story.run().open_explore();
