@@ -28,10 +28,16 @@ const TEMPLATES: &[Template] = &[
     },
     Template {
         name: "benchmark",
-        about: "finds the fastest of some commands, timed one at a time",
+        about: "races builds of a C program for the best compiler flags, and a gate for its changes",
         files: &[
-            ("study.toml", include_str!("templates/benchmark/study.toml"), false),
-            ("time.sh", include_str!("templates/benchmark/time.sh"), true),
+            ("study.toml", include_str!("../../examples/bench/study.toml"), false),
+            ("gate.toml", include_str!("../../examples/bench/gate.toml"), false),
+            ("README.md", include_str!("../../examples/bench/README.md"), false),
+            ("build.sh", include_str!("../../examples/bench/build.sh"), true),
+            ("measure.sh", include_str!("../../examples/bench/measure.sh"), true),
+            ("work.c", include_str!("../../examples/bench/work.c"), false),
+            ("base.c", include_str!("../../examples/bench/base.c"), false),
+            ("blocks.c", include_str!("../../examples/bench/blocks.c"), false),
         ],
     },
     Template {

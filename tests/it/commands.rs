@@ -515,7 +515,7 @@ fn exports_are_there_and_have_their_shape() {
 
 #[test]
 fn new_makes_studies_that_run() {
-    for template in ["basic", "benchmark", "chip"] {
+    for template in ["basic", "chip"] {
         let sandbox = Sandbox::new();
         sandbox.ok(&format!("new mine --template {template}"), 0);
         sandbox.ok("check mine/study.toml", 0);

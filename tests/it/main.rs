@@ -72,6 +72,7 @@ mod accessible;
 mod alive;
 mod amend;
 mod asked;
+mod bench;
 mod best;
 mod book;
 mod browser;
